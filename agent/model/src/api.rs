@@ -1,0 +1,204 @@
+//! The local API and the command line's `--json`: one shape for both. Fields are added, never renamed or removed.
+//!
+//! HTTP/1.1 over the agent's Unix socket, bodies in JSON:
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`StatusView`] (always the node's own view, never waits for a quorum) |
+//! | `GET /v1/nodes[?stale=true]` | [`Listing`] of [`NodeView`] |
+//! | `GET /v1/vms[?stale=true]` | [`Listing`] of [`VmView`] |
+//! | `GET /v1/vms/NAME[?stale=true]` | [`VmView`] |
+//! | `POST /v1/vms` ([`CreateVm`]) | [`Accepted`] |
+//! | `POST /v1/vms/NAME/start`, `POST /v1/vms/NAME/stop`, `DELETE /v1/vms/NAME` | [`Accepted`] |
+//! | `GET /v1/vms/NAME/logs[?follow=true&lines=N]` | plain text, streamed |
+//!
+//! A write takes its request id from the header `blixard-request-id` and its patience from `blixard-timeout-ms`. Errors
+//! are an [`ErrorBody`]; status 409 and 404 are refusals, 400 is usage, 503 means nothing happened, 504 outcome unknown.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Refusal;
+use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, RequestId, StoreId, VmName};
+use crate::member::{Capacity, Role};
+use crate::report::ObservedState;
+use crate::vm::{Desired, VmSpec};
+
+/// Header that names a write, so that it can be sent again safely.
+pub const REQUEST_ID_HEADER: &str = "blixard-request-id";
+/// Header that bounds a write, in milliseconds.
+pub const TIMEOUT_HEADER: &str = "blixard-timeout-ms";
+
+/// One node's view of itself and its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// This node.
+    pub node: NodeName,
+    /// Its identity.
+    pub endpoint_id: EndpointId,
+    /// Its store.
+    pub store_id: StoreId,
+    /// Version of the agent.
+    pub version: String,
+    /// The configured cluster name.
+    pub cluster_name: ClusterName,
+    /// `forming` (no cluster yet), `joining` (known to a cluster, waiting for its state), `member`.
+    pub phase: NodePhase,
+    /// Why it is not a member yet, one line for each node waited for.
+    pub waiting_for: Vec<String>,
+    /// The cluster, once there is one.
+    pub cluster_id: Option<ClusterId>,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeName>,
+    /// Whether a quorum was heard of within the last election timeout.
+    pub quorum: bool,
+    /// Raft's term.
+    pub term: u64,
+    /// Highest log index known committed.
+    pub commit: u64,
+    /// Highest log index applied here.
+    pub applied: u64,
+    /// The members, as this node's log knows them.
+    pub members: Vec<NodeView>,
+    /// VMs the log knows.
+    pub vms: usize,
+    /// Differences between the configuration and the log, and other things an operator should look at.
+    pub warnings: Vec<String>,
+}
+
+/// How far a node has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodePhase {
+    /// No cluster yet.
+    Forming,
+    /// Known to a cluster, waiting for its state.
+    Joining,
+    /// Part of a cluster.
+    Member,
+}
+
+/// A list and how fresh it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing<T> {
+    /// The items, by name.
+    pub items: Vec<T>,
+    /// True when a quorum confirmed that nothing newer was acknowledged before the read began.
+    pub linearizable: bool,
+    /// Log index the list shows.
+    pub applied: u64,
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// Its identity.
+    pub endpoint_id: EndpointId,
+    /// Raft's name for it.
+    pub raft_id: RaftId,
+    /// Its store.
+    pub store_id: StoreId,
+    /// Its part in the quorum.
+    pub role: Role,
+    /// It leads, as far as the answering node knows.
+    pub leader: bool,
+    /// The answering node has a link to it (or is it).
+    pub reachable: bool,
+    /// Where it is reached.
+    pub addresses: Vec<SocketAddr>,
+    /// What it offers; null until it said so.
+    pub capacity: Option<Capacity>,
+    /// What placements hold of it.
+    pub reserved: Capacity,
+    /// How many VMs are placed on it.
+    pub vms: usize,
+}
+
+/// A VM: desired by the log, observed by its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmView {
+    /// Its name.
+    pub name: VmName,
+    /// What was asked for.
+    pub desired: Desired,
+    /// What was seen.
+    pub state: ObservedState,
+    /// Where it is placed.
+    pub node: NodeName,
+    /// The placement's generation.
+    pub generation: u64,
+    /// The unit's main process on that node.
+    pub main_pid: Option<u32>,
+    /// Why the state is what it is, when there is something to say.
+    pub reason: Option<String>,
+    /// Age of the observation in milliseconds; null when there is none.
+    pub observed_age_ms: Option<u64>,
+    /// What the user wants it to be.
+    pub spec: VmSpec,
+}
+
+/// Body of `POST /v1/vms`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVm {
+    /// What it shall be.
+    pub spec: VmSpec,
+    /// Whether it shall run at once.
+    #[serde(default)]
+    pub start: bool,
+}
+
+/// A write that is committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The id it was applied under.
+    pub request_id: RequestId,
+    /// Where the VM is placed.
+    pub node: Option<NodeName>,
+    /// The state was as wanted before.
+    pub unchanged: bool,
+}
+
+/// Why a request was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What kind of end it is; decides the command line's exit code.
+    pub error: ErrorKind,
+    /// The cause and the way out, for people.
+    pub message: String,
+    /// The refusal, when it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+    /// The id of the write, for a safe retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+}
+
+/// The ends a request can have beside success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// Refused; exit code 1.
+    Refused,
+    /// Not understood; exit code 2.
+    Usage,
+    /// Nothing happened (no quorum, not reachable); exit code 3.
+    Unavailable,
+    /// The outcome is not known; exit code 4. The same request id may be sent again.
+    Unknown,
+}
+
+impl ErrorKind {
+    /// The command line's exit code.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Refused => 1,
+            Self::Usage => 2,
+            Self::Unavailable => 3,
+            Self::Unknown => 4,
+        }
+    }
+}

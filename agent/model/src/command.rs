@@ -1,0 +1,195 @@
+//! What the log holds and what applying it gives.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EndpointId, NodeName, RequestId, VmName};
+use crate::member::Capacity;
+use crate::vm::{Desired, InvalidSpec, VmSpec};
+
+/// A replicated request. New kinds and new optional fields may be added; none is renamed or given another meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Command {
+    /// Makes a VM and places it.
+    CreateVm {
+        /// What it shall be.
+        spec: VmSpec,
+        /// Whether it shall run at once.
+        desired: Desired,
+        /// The nodes the leader could reach when it proposed: the planner chooses among these. What a client writes
+        /// here is replaced by the leader.
+        #[serde(default)]
+        eligible: Vec<NodeName>,
+    },
+    /// Lets a stopped VM run.
+    StartVm {
+        /// Which.
+        name: VmName,
+    },
+    /// Stops a VM; it keeps its name, disks and reservation.
+    StopVm {
+        /// Which.
+        name: VmName,
+    },
+    /// Stops a VM and forgets it once its node reports the unit gone.
+    DeleteVm {
+        /// Which.
+        name: VmName,
+    },
+    /// A node's word that the unit of an absent VM is gone. Ignored when the generation is not the placement's.
+    ConfirmGone {
+        /// Which.
+        name: VmName,
+        /// Who says it.
+        node: NodeName,
+        /// The placement it speaks of.
+        generation: u64,
+    },
+    /// A node declares what it offers and where it is reached.
+    SetNode {
+        /// Who says it.
+        endpoint_id: EndpointId,
+        /// What it offers.
+        capacity: Capacity,
+        /// Where it is reached.
+        addresses: Vec<SocketAddr>,
+    },
+}
+
+/// A command with the id under which it is applied at most once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the client.
+    pub id: RequestId,
+    /// What to do.
+    pub command: Command,
+}
+
+/// The deterministic result of applying a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is done, or it was so already.
+    Done {
+        /// Where the VM is placed, for commands about one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<NodeName>,
+        /// The state was as wanted before: nothing changed.
+        #[serde(default)]
+        unchanged: bool,
+    },
+    /// It was refused; nothing changed.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+impl Outcome {
+    /// Done, with a change.
+    pub fn done(node: Option<NodeName>) -> Self {
+        Self::Done { node, unchanged: false }
+    }
+
+    /// Done: it was so already.
+    pub fn unchanged(node: Option<NodeName>) -> Self {
+        Self::Done { node, unchanged: true }
+    }
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { refusal }
+    }
+}
+
+/// Why a command was refused, with the way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Refusal {
+    /// A field of the spec can not be.
+    #[error("invalid spec: {0}")]
+    InvalidSpec(InvalidSpec),
+    /// The name is taken.
+    #[error("a VM named {name} exists (on {node}): choose another name, or delete it first")]
+    VmExists {
+        /// The name.
+        name: VmName,
+        /// Where the other one is.
+        node: NodeName,
+    },
+    /// No VM of this name.
+    #[error("there is no VM named {name}: `blixard vm list` shows those there are")]
+    VmNotFound {
+        /// The name.
+        name: VmName,
+    },
+    /// The VM is on its way out.
+    #[error(
+        "VM {name} is being deleted; its name, disks and reservation are free once {node} reports its unit gone"
+    )]
+    VmDeleting {
+        /// The name.
+        name: VmName,
+        /// Who has to report.
+        node: NodeName,
+    },
+    /// The pin names no member.
+    #[error("there is no node named {node}: `blixard node list` shows the members")]
+    NodeNotFound {
+        /// The name.
+        node: NodeName,
+    },
+    /// No node can take it.
+    #[error("VM {name} does not fit: {}", list(.nodes))]
+    DoesNotFit {
+        /// The VM.
+        name: VmName,
+        /// What is missing, per node.
+        nodes: BTreeMap<NodeName, String>,
+    },
+    /// The cluster holds as many as it may.
+    #[error("the cluster already holds {limit} VMs, its limit")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// The same request id was used for something else.
+    #[error("request id {id} was used for another request: choose a new one")]
+    RequestIdReused {
+        /// The id.
+        id: RequestId,
+    },
+    /// The endpoint is no member.
+    #[error("endpoint {endpoint_id} is not a member of this cluster")]
+    NotAMember {
+        /// The endpoint.
+        endpoint_id: EndpointId,
+    },
+    /// A membership change that does not fit the members there are.
+    #[error("the membership change does not apply: {why}")]
+    Membership {
+        /// The reason.
+        why: String,
+    },
+    /// A field of a command that is no spec can not be.
+    #[error("invalid request: {why}")]
+    Invalid {
+        /// The reason.
+        why: String,
+    },
+    /// An entry of a newer version; this node must be upgraded before it can apply it.
+    #[error("this version does not know the command")]
+    UnknownCommand,
+}
+
+fn list(nodes: &BTreeMap<NodeName, String>) -> String {
+    if nodes.is_empty() {
+        return "the cluster has no nodes".to_owned();
+    }
+    let parts: Vec<String> = nodes.iter().map(|(node, why)| format!("{node}: {why}")).collect();
+    parts.join("; ")
+}

@@ -1,0 +1,67 @@
+//! How nodes without a cluster find that they are one.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, StoreId};
+
+/// What a cluster is born from. Every declared voter computes it from what the others answered; the cluster id is its
+/// digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Genesis {
+    /// The configured name.
+    pub cluster_name: ClusterName,
+    /// The first voters, sorted by endpoint id: the first has raft id 1, and so on.
+    pub voters: Vec<GenesisVoter>,
+}
+
+/// A voter of the first configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenesisVoter {
+    /// Its name.
+    pub name: NodeName,
+    /// Its identity.
+    pub endpoint_id: EndpointId,
+    /// Its store when the cluster was formed.
+    pub store_id: StoreId,
+    /// Where it was declared to be.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// What a node says of itself to another: the question and the answer of the formation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The node's name.
+    pub name: NodeName,
+    /// Its identity; equals the one its handshake proved.
+    pub endpoint_id: EndpointId,
+    /// Its store.
+    pub store_id: StoreId,
+    /// Where it is reached.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it belongs to a cluster.
+    pub phase: Phase,
+}
+
+/// Whether a node's store belongs to a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// The store is empty.
+    Empty {
+        /// The genesis it durably promised to form, if all others promise the same.
+        #[serde(default)]
+        promise: Option<Genesis>,
+    },
+    /// The store belongs to a cluster.
+    Formed {
+        /// Which.
+        cluster_id: ClusterId,
+        /// How it was born.
+        genesis: Genesis,
+        /// The asker's place in it, if its endpoint id *and* store id are known there.
+        #[serde(default)]
+        your_raft_id: Option<RaftId>,
+    },
+}

@@ -1,0 +1,22 @@
+//! The order that the agent writes for one VM and `blixard vm-exec` reads.
+
+use serde::{Deserialize, Serialize};
+
+use crate::vm::{Accel, VmSpec};
+
+/// Everything the launcher needs to run one VM on this node; written as JSON to `/run/blixard/vms/NAME.json` and handed
+/// to the unit as the credential `spec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchSpec {
+    /// What the user wants.
+    pub vm: VmSpec,
+    /// This node's accelerator.
+    pub accel: Accel,
+    /// Path or name of the QEMU program.
+    pub qemu: String,
+    /// Disks outside these directories are refused.
+    pub disk_dirs: Vec<String>,
+    /// The placement's generation, as the unit's proof of which order it obeys.
+    pub generation: u64,
+}

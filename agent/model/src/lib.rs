@@ -1,0 +1,20 @@
+//! The words of the system: ids, specs, members, commands, outcomes, reports and the forms they take on a wire.
+//!
+//! Owns every type that crosses a boundary (log, peers, local API, files). Holds no decision and no I/O: what may
+//! happen to these words is decided in `blixard-core`, and everything here can be built and compared in a test without
+//! a clock, a runtime or a disk.
+
+pub mod api;
+pub mod command;
+pub mod formation;
+pub mod id;
+pub mod launch;
+pub mod member;
+pub mod report;
+pub mod vm;
+pub mod wire;
+
+pub use command::{Command, Outcome, Refusal, Request};
+pub use id::{ClusterId, ClusterName, EndpointId, InvalidId, NodeName, RaftId, RequestId, StoreId, VmName};
+pub use member::{Capacity, Member, MembershipChange, Role};
+pub use vm::{Accel, Desired, Disk, Hypervisor, Placement, VmSpec};

@@ -1,0 +1,74 @@
+//! What a node sees of its VMs.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{NodeName, VmName};
+
+/// Longest reason kept of one VM, in bytes.
+pub const REASON_LEN_MAX: usize = 2_000;
+
+/// What a node's systemd says about its VMs; sent to the leader, kept in memory there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Who reports.
+    pub node: NodeName,
+    /// Its VM units, by name.
+    pub vms: Vec<VmReport>,
+    /// Set when systemd itself could not be asked: then `vms` is the last that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// One VM unit as its node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmReport {
+    /// Which.
+    pub name: VmName,
+    /// What it does.
+    pub state: ObservedState,
+    /// The unit's main process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_pid: Option<u32>,
+    /// Why, when there is something to say: "exited 1: ..." with the last console lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a VM does, as seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObservedState {
+    /// Its node has not taken it up yet.
+    Pending,
+    /// The unit is activating: the hypervisor does not say running yet.
+    Starting,
+    /// The hypervisor says running.
+    Running,
+    /// The unit is deactivating.
+    Stopping,
+    /// No process.
+    Stopped,
+    /// The unit failed, or could not be started.
+    Failed,
+    /// Being deleted.
+    Deleting,
+    /// Its node does not report: it may run or not.
+    Unknown,
+}
+
+impl fmt::Display for ObservedState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pending => "pending",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Deleting => "deleting",
+            Self::Unknown => "unknown",
+        })
+    }
+}

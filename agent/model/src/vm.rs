@@ -1,0 +1,270 @@
+//! What a VM is asked to be.
+
+use std::fmt;
+use std::path::{Component, Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{NodeName, VmName};
+
+/// Memory that the hypervisor itself may use beside the guest's, in MiB. Reservation and the unit's `MemoryMax` both
+/// are guest memory plus this; under TCG it holds the translation cache as well ([`TCG_CACHE_MIB`]).
+pub const OVERHEAD_MIB: u64 = 192;
+/// QEMU's `tb-size` under TCG, in MiB: part of [`OVERHEAD_MIB`].
+pub const TCG_CACHE_MIB: u64 = 64;
+/// Most virtual cpus of one VM.
+pub const CPUS_MAX: u32 = 64;
+/// Least guest memory, in MiB.
+pub const MEMORY_MIB_MIN: u64 = 64;
+/// Most guest memory, in MiB (1 TiB).
+pub const MEMORY_MIB_MAX: u64 = 1 << 20;
+/// Most disks of one VM.
+pub const DISKS_MAX: usize = 16;
+/// Longest path of a kernel, initrd or disk, in bytes.
+pub const PATH_LEN_MAX: usize = 1024;
+/// Longest kernel command line, in bytes (x86's own limit is 2048).
+pub const CMDLINE_LEN_MAX: usize = 2000;
+
+/// What the user wants a VM to be. Names files of the node it runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// Unique in the cluster.
+    pub name: VmName,
+    /// Virtual cpus.
+    pub cpus: u32,
+    /// Guest memory in MiB.
+    pub memory_mib: u64,
+    /// Absolute path of the kernel image on the node.
+    pub kernel: String,
+    /// Absolute path of the initramfs on the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<String>,
+    /// Kernel command line, after what the hypervisor needs (`console=ttyS0 reboot=t panic=-1`).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cmdline: String,
+    /// Block devices, in the order the guest sees them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
+    /// Runs on this node and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// What runs it.
+    #[serde(default)]
+    pub hypervisor: Hypervisor,
+}
+
+/// A block device backed by a raw file of the node, under one of its disk directories.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Absolute path on the node.
+    pub path: String,
+    /// The guest can not write it; several VMs may then share it.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// The program that runs a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hypervisor {
+    /// QEMU with the `microvm` machine type.
+    #[default]
+    Qemu,
+}
+
+impl fmt::Display for Hypervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Qemu => f.pad("qemu"),
+        }
+    }
+}
+
+impl std::str::FromStr for Hypervisor {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "qemu" => Ok(Self::Qemu),
+            other => Err(format!("unknown hypervisor {other:?}: this version runs qemu")),
+        }
+    }
+}
+
+/// What executes guest code. A setting of the node, never guessed from `/dev/kvm` (which may exist and not work).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accel {
+    /// The processor, through `/dev/kvm`.
+    Kvm,
+    /// QEMU's translator: slow, runs anywhere.
+    Tcg,
+}
+
+/// Whether a VM shall run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    /// Shall run; started again when it ends.
+    Running,
+    /// Shall be stopped; keeps name, disks and reservation.
+    Stopped,
+    /// Shall be gone; keeps name, disks and reservation until its node reports the unit gone.
+    Absent,
+}
+
+impl fmt::Display for Desired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Absent => "absent",
+        })
+    }
+}
+
+/// The right to run a VM on a node. The generation grows with every change of it; an older one is stale.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Where.
+    pub node: NodeName,
+    /// The log index of the command that made it.
+    pub generation: u64,
+}
+
+/// A field of a [`VmSpec`] that can not be, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct InvalidSpec {
+    /// The field, as in the JSON form.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl InvalidSpec {
+    fn new(field: &str, problem: impl Into<String>) -> Self {
+        Self { field: field.to_owned(), problem: problem.into() }
+    }
+}
+
+impl VmSpec {
+    /// Guest memory plus the stated overhead, in MiB: what a placement reserves and what the unit's `MemoryMax` allows.
+    pub fn reserved_memory_mib(&self) -> u64 {
+        self.memory_mib.saturating_add(OVERHEAD_MIB)
+    }
+
+    /// Checks every field; run at the edge and again on apply.
+    ///
+    /// # Errors
+    /// The first field that can not be, with the reason.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        if !(1..=CPUS_MAX).contains(&self.cpus) {
+            return Err(InvalidSpec::new("cpus", format!("{} is not between 1 and {CPUS_MAX}", self.cpus)));
+        }
+        if !(MEMORY_MIB_MIN..=MEMORY_MIB_MAX).contains(&self.memory_mib) {
+            let range = format!("{} is not between {MEMORY_MIB_MIN} and {MEMORY_MIB_MAX}", self.memory_mib);
+            return Err(InvalidSpec::new("memory_mib", range));
+        }
+        check_path("kernel", &self.kernel)?;
+        if let Some(initrd) = &self.initrd {
+            check_path("initrd", initrd)?;
+        }
+        if self.cmdline.len() > CMDLINE_LEN_MAX {
+            return Err(InvalidSpec::new("cmdline", format!("longer than {CMDLINE_LEN_MAX} bytes")));
+        }
+        if self.cmdline.chars().any(char::is_control) {
+            return Err(InvalidSpec::new("cmdline", "holds a control character"));
+        }
+        if self.disks.len() > DISKS_MAX {
+            return Err(InvalidSpec::new("disks", format!("more than {DISKS_MAX}")));
+        }
+        for (i, disk) in self.disks.iter().enumerate() {
+            check_path(&format!("disks[{i}].path"), &disk.path)?;
+            if self.disks[..i].iter().any(|other| other.path == disk.path) {
+                return Err(InvalidSpec::new(&format!("disks[{i}].path"), "is listed twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Absolute, normal (no `.`, `..` or doubled slash), bounded, and free of what an argument list gives a meaning to.
+fn check_path(field: &str, text: &str) -> Result<(), InvalidSpec> {
+    let wrong = |problem: &str| Err(InvalidSpec::new(field, problem));
+    if text.len() > PATH_LEN_MAX {
+        return wrong(&format!("longer than {PATH_LEN_MAX} bytes"));
+    }
+    if text.chars().any(char::is_control) {
+        return wrong("holds a control character");
+    }
+    // QEMU splits its option values at commas; rather than escape them we do without.
+    if text.contains(',') {
+        return wrong("holds a comma: use a path without one");
+    }
+    let path = Path::new(text);
+    if !path.is_absolute() {
+        return wrong("is not an absolute path");
+    }
+    let normal = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if !normal || text.contains("//") || text.contains("/./") || text.ends_with("/.") || text.ends_with('/') {
+        return wrong("is not a plain path of a file: write it without '.', '..', '//' and a last '/'");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> VmSpec {
+        VmSpec {
+            name: "web".parse().expect("name"),
+            cpus: 1,
+            memory_mib: 256,
+            kernel: "/boot/vmlinux".into(),
+            initrd: None,
+            cmdline: String::new(),
+            disks: vec![Disk { path: "/var/lib/blixard-disks/web.raw".into(), read_only: false }],
+            node: None,
+            hypervisor: Hypervisor::Qemu,
+        }
+    }
+
+    #[test]
+    fn a_plain_spec_is_valid_and_reserves_the_overhead() {
+        assert_eq!(spec().validate(), Ok(()));
+        assert_eq!(spec().reserved_memory_mib(), 256 + OVERHEAD_MIB);
+    }
+
+    #[test]
+    fn every_field_is_checked_and_named() {
+        let cases: Vec<(&str, Box<dyn Fn(&mut VmSpec)>)> = vec![
+            ("cpus", Box::new(|s| s.cpus = 0)),
+            ("cpus", Box::new(|s| s.cpus = CPUS_MAX + 1)),
+            ("memory_mib", Box::new(|s| s.memory_mib = 1)),
+            ("memory_mib", Box::new(|s| s.memory_mib = u64::MAX)),
+            ("kernel", Box::new(|s| s.kernel = "vmlinux".into())),
+            ("kernel", Box::new(|s| s.kernel = "/boot/../etc/shadow".into())),
+            ("kernel", Box::new(|s| s.kernel = "/".into())),
+            ("initrd", Box::new(|s| s.initrd = Some("/a,readonly=off".into()))),
+            ("cmdline", Box::new(|s| s.cmdline = "a\nb".into())),
+            ("cmdline", Box::new(|s| s.cmdline = "x".repeat(CMDLINE_LEN_MAX + 1))),
+            ("disks", Box::new(|s| s.disks = vec![s.disks[0].clone(); DISKS_MAX + 1])),
+            ("disks[0].path", Box::new(|s| s.disks[0].path = "/a/./b".into())),
+            ("disks[1].path", Box::new(|s| s.disks.push(s.disks[0].clone()))),
+        ];
+        for (field, change) in cases {
+            let mut spec = spec();
+            change(&mut spec);
+            assert_eq!(spec.validate().map_err(|e| e.field), Err(field.to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        let text = r#"{"name":"a","cpus":1,"memory_mib":64,"kernel":"/k","memroy":1}"#;
+        assert!(serde_json::from_str::<VmSpec>(text).is_err());
+    }
+}
