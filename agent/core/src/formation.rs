@@ -1,0 +1,205 @@
+//! When a cluster is born.
+//!
+//! Every declared voter with an empty store asks every other one who it is. Once all have answered with an empty store,
+//! each computes the same [`Genesis`], *promises* it durably, and forms when all the others have promised the same:
+//!
+//! ```text
+//!            all answered, all empty             all promised the same
+//!   Empty ─────────────────────────▶ Promised ─────────────────────────▶ Formed
+//!     │                                 │  a voter came back with another store: promise anew
+//!     │  somebody is Formed             └──────────────▶ Promised'
+//!     ├─▶ and knows this store ───────▶ Formed (the same genesis), or Joining (admitted later)
+//!     └─▶ and does not ───────────────▶ wait to be admitted
+//! ```
+//!
+//! Invariant: two different geneses are never both formed by the same list. To form P a node needs everybody's promise
+//! of P, its own included; a formed node never promises again; so whoever wants P' lacks its promise.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
+use blixard_model::id::ClusterName;
+use blixard_model::{ClusterId, EndpointId, NodeName, RaftId};
+
+/// Most voters. A larger list forms with its first five by name; the others are admitted as learners.
+pub const VOTERS_MAX: usize = 5;
+
+/// A member as the configuration lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredMember {
+    /// Its name.
+    pub name: NodeName,
+    /// Its identity.
+    pub endpoint_id: EndpointId,
+    /// Where it is.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// What an unformed node looks at.
+#[derive(Debug)]
+pub struct FormationView<'a> {
+    /// This node; its phase is [`Phase::Empty`] with its durable promise.
+    pub me: &'a Identity,
+    /// The configured cluster name.
+    pub cluster_name: &'a ClusterName,
+    /// The configured list, this node included; empty for an explicit cluster of one.
+    pub declared: &'a [DeclaredMember],
+    /// What the others last answered, since this process started.
+    pub answers: &'a BTreeMap<EndpointId, Identity>,
+}
+
+/// What an unformed node does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FormationStep {
+    /// Store this promise durably, then announce it.
+    Promise(Genesis),
+    /// The cluster is formed: begin with this genesis.
+    Form(Genesis),
+    /// A formed cluster has admitted this store: begin with an empty log under this raft id.
+    Join {
+        /// Which cluster.
+        cluster_id: ClusterId,
+        /// How it was born.
+        genesis: Genesis,
+        /// Under which id.
+        raft_id: RaftId,
+    },
+    /// Nothing to do but wait for these.
+    Wait(Vec<String>),
+}
+
+/// The id of the cluster that a genesis gives birth to.
+pub fn cluster_id(genesis: &Genesis) -> ClusterId {
+    let text = serde_json::to_vec(genesis).unwrap_or_default();
+    let mut id = [0; 16];
+    id.copy_from_slice(&blake3::hash(&text).as_bytes()[..16]);
+    ClusterId::from_bytes(id)
+}
+
+/// Decides the next step. Pure: the same view gives the same step.
+pub fn plan_formation(view: &FormationView<'_>) -> FormationStep {
+    if view.declared.is_empty() {
+        return FormationStep::Form(genesis_of_one(view));
+    }
+    if let Some(step) = join_formed(view) {
+        return step;
+    }
+    let voters = declared_voters(view.declared);
+    if !voters.iter().any(|voter| voter.endpoint_id == view.me.endpoint_id) {
+        let first = voters.first().map_or_else(String::new, |voter| voter.name.to_string());
+        return FormationStep::Wait(vec![format!(
+            "the first {VOTERS_MAX} members by name (from {first}) form the cluster; it admits this node after that"
+        )]);
+    }
+    match gather(view, &voters) {
+        Ok(genesis) => agree(view, &voters, genesis),
+        Err(missing) => FormationStep::Wait(missing),
+    }
+}
+
+/// The declared members that form the cluster.
+pub fn declared_voters(declared: &[DeclaredMember]) -> Vec<&DeclaredMember> {
+    let mut by_name: Vec<&DeclaredMember> = declared.iter().collect();
+    by_name.sort_by(|a, b| a.name.cmp(&b.name));
+    by_name.truncate(VOTERS_MAX);
+    by_name
+}
+
+fn genesis_of_one(view: &FormationView<'_>) -> Genesis {
+    let me = GenesisVoter {
+        name: view.me.name.clone(),
+        endpoint_id: view.me.endpoint_id,
+        store_id: view.me.store_id,
+        addresses: view.me.addresses.clone(),
+    };
+    Genesis { cluster_name: view.cluster_name.clone(), voters: vec![me] }
+}
+
+/// Somebody is in a cluster already: this node forms none of its own.
+fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
+    let mut waits = Vec::new();
+    for declared in view.declared {
+        let Some(answer) = view.answers.get(&declared.endpoint_id) else { continue };
+        let Phase::Formed { cluster_id: theirs, genesis, your_raft_id } = &answer.phase else { continue };
+        if cluster_id(genesis) != *theirs {
+            waits.push(format!("{}: its cluster id does not match its genesis", declared.name));
+            continue;
+        }
+        let born_with_us = genesis
+            .voters
+            .iter()
+            .any(|v| v.endpoint_id == view.me.endpoint_id && v.store_id == view.me.store_id);
+        if born_with_us {
+            return Some(FormationStep::Form(genesis.clone()));
+        }
+        if let Some(raft_id) = your_raft_id {
+            let genesis = genesis.clone();
+            return Some(FormationStep::Join { cluster_id: *theirs, genesis, raft_id: *raft_id });
+        }
+        waits.push(format!(
+            "{}: formed (cluster {}), and does not know this node's store yet; its leader admits it",
+            declared.name,
+            theirs.short()
+        ));
+    }
+    (!waits.is_empty()).then_some(FormationStep::Wait(waits))
+}
+
+/// The genesis, if every voter has answered with an empty store; else whom to wait for.
+fn gather(view: &FormationView<'_>, voters: &[&DeclaredMember]) -> Result<Genesis, Vec<String>> {
+    let mut missing = Vec::new();
+    let mut found = Vec::new();
+    for voter in voters {
+        let mine = voter.endpoint_id == view.me.endpoint_id;
+        let answer = if mine { Some(view.me) } else { view.answers.get(&voter.endpoint_id) };
+        match answer {
+            None => missing.push(format!("{}: has not answered", voter.name)),
+            Some(answer) if answer.name != voter.name => {
+                missing.push(format!("{}: calls itself {}; correct one of the two", voter.name, answer.name));
+            }
+            Some(answer) => found.push(GenesisVoter {
+                name: voter.name.clone(),
+                endpoint_id: voter.endpoint_id,
+                store_id: answer.store_id,
+                addresses: voter.addresses.clone(),
+            }),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(missing);
+    }
+    found.sort_by_key(|voter| voter.endpoint_id);
+    Ok(Genesis { cluster_name: view.cluster_name.clone(), voters: found })
+}
+
+fn agree(view: &FormationView<'_>, voters: &[&DeclaredMember], genesis: Genesis) -> FormationStep {
+    let Phase::Empty { promise } = &view.me.phase else {
+        return FormationStep::Wait(vec!["this node is formed".to_owned()]);
+    };
+    if promise.as_ref() != Some(&genesis) {
+        return FormationStep::Promise(genesis);
+    }
+    let mut waits = Vec::new();
+    for voter in voters.iter().filter(|voter| voter.endpoint_id != view.me.endpoint_id) {
+        let Some(answer) = view.answers.get(&voter.endpoint_id) else { continue };
+        match &answer.phase {
+            Phase::Empty { promise: Some(theirs) } if *theirs == genesis => {}
+            Phase::Empty { promise: Some(theirs) } if differs_by_list(theirs, &genesis) => waits.push(format!(
+                "{}: declares other members, addresses or another cluster_name; the list must be the same everywhere",
+                voter.name
+            )),
+            Phase::Empty { .. } => waits.push(format!("{}: has not agreed yet", voter.name)),
+            Phase::Formed { .. } => waits.push(format!("{}: formed", voter.name)),
+        }
+    }
+    if waits.is_empty() { FormationStep::Form(genesis) } else { FormationStep::Wait(waits) }
+}
+
+/// Whether two geneses would differ even with the same stores.
+fn differs_by_list(a: &Genesis, b: &Genesis) -> bool {
+    let list = |g: &Genesis| -> Vec<(NodeName, EndpointId, Vec<SocketAddr>)> {
+        g.voters.iter().map(|v| (v.name.clone(), v.endpoint_id, v.addresses.clone())).collect()
+    };
+    a.cluster_name != b.cluster_name || list(a) != list(b)
+}

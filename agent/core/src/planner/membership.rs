@@ -1,0 +1,93 @@
+//! Who becomes a member, who votes, whose lost store is let go: one change at a time, the leader's to propose.
+
+use std::collections::BTreeMap;
+
+use blixard_model::formation::{Identity, Phase};
+use blixard_model::{EndpointId, Member, MembershipChange, RaftId};
+
+use crate::formation::{DeclaredMember, VOTERS_MAX};
+use crate::state::ClusterState;
+
+/// A learner votes once it lacks no more than this many entries of what is committed.
+pub const PROMOTE_LAG_MAX: u64 = 64;
+
+/// How far the leader knows a member to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Highest log index known to be stored there.
+    pub matched: u64,
+    /// Heard of within the last election timeout.
+    pub recent_active: bool,
+}
+
+/// What the leader looks at.
+#[derive(Debug)]
+pub struct MembershipView<'a> {
+    /// The replicated state.
+    pub state: &'a ClusterState,
+    /// The leader's raft id.
+    pub leader: RaftId,
+    /// Who votes.
+    pub voters: &'a [RaftId],
+    /// Who is replicated to without voting.
+    pub learners: &'a [RaftId],
+    /// The leader's own configured list: it authorises additions.
+    pub declared: &'a [DeclaredMember],
+    /// What reachable nodes lately said of themselves.
+    pub identities: &'a BTreeMap<EndpointId, Identity>,
+    /// Replication per member.
+    pub progress: &'a BTreeMap<RaftId, Progress>,
+    /// Highest committed index.
+    pub commit: u64,
+}
+
+/// The next change to propose, if any: first let go of a store that is lost, then admit, then promote.
+pub fn plan_membership(view: &MembershipView<'_>) -> Option<MembershipChange> {
+    let change = lost_store(view).or_else(|| admission(view)).or_else(|| promotion(view))?;
+    view.state.check_membership(&change, view.voters).is_ok().then_some(change)
+}
+
+/// A member that speaks with an empty store under another store id has lost its disk: its old raft id can never vote
+/// or acknowledge again, so it leaves before the node is admitted anew.
+fn lost_store(view: &MembershipView<'_>) -> Option<MembershipChange> {
+    view.state.members.values().find_map(|member| {
+        let identity = view.identities.get(&member.endpoint_id)?;
+        let lost = identity.store_id != member.store_id && matches!(identity.phase, Phase::Empty { .. });
+        (lost && member.raft_id != view.leader)
+            .then_some(MembershipChange::Remove { raft_id: member.raft_id })
+    })
+}
+
+/// A declared node with an empty store that is no member is replicated to, under a new raft id.
+fn admission(view: &MembershipView<'_>) -> Option<MembershipChange> {
+    view.declared.iter().find_map(|declared| {
+        if view.state.member_by_endpoint(declared.endpoint_id).is_some() {
+            return None;
+        }
+        let identity = view.identities.get(&declared.endpoint_id)?;
+        if !matches!(identity.phase, Phase::Empty { .. }) || identity.name != declared.name {
+            return None;
+        }
+        let member = Member {
+            raft_id: view.state.next_raft_id,
+            name: declared.name.clone(),
+            endpoint_id: declared.endpoint_id,
+            store_id: identity.store_id,
+            addresses: declared.addresses.clone(),
+        };
+        Some(MembershipChange::AddLearner { member })
+    })
+}
+
+/// A learner that has caught up votes, as long as there are not enough voters.
+fn promotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
+    if view.voters.len() >= VOTERS_MAX {
+        return None;
+    }
+    view.learners.iter().find_map(|raft_id| {
+        let progress = view.progress.get(raft_id)?;
+        let caught_up = progress.matched.saturating_add(PROMOTE_LAG_MAX) >= view.commit;
+        (caught_up && progress.recent_active && progress.matched > 0)
+            .then_some(MembershipChange::Promote { raft_id: *raft_id })
+    })
+}

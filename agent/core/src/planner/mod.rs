@@ -1,0 +1,4 @@
+//! What the leader would do, and why: pure functions of the state and of what is reachable.
+
+pub mod membership;
+pub mod placement;

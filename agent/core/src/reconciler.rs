@@ -1,0 +1,194 @@
+//! What a node does to its units so that they become what the log wants.
+//!
+//! ```text
+//!   desired    unit                      action
+//!   running    starting, running         -
+//!              stopping                  wait
+//!              stopped, failed, none     start (after a pause that grows with each failure)
+//!   stopped    starting, running         stop
+//!              failed                    forget the failure
+//!   absent     starting, running         stop
+//!              failed                    forget the failure
+//!              stopped, none             confirm to the cluster that it is gone
+//!   not ours   starting, running         stop (it was deleted while this node was away)
+//! ```
+//!
+//! Nothing is done before the node has once read the log up to date since its agent started: an old log may want what
+//! was deleted long ago, or not know what was made since.
+
+use std::collections::BTreeMap;
+
+use blixard_model::report::{ObservedState, REASON_LEN_MAX, VmReport};
+use blixard_model::{Desired, VmName};
+
+use crate::backoff;
+use crate::ports::ObservedUnit;
+use crate::state::VmRecord;
+
+/// A VM that runs this long, in milliseconds, has recovered: the next failure is the first again.
+pub const STABLE_MS: u64 = 60_000;
+
+/// One step towards the desired state. Steps for different VMs are independent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start the unit.
+    Start(VmName),
+    /// Stop the unit.
+    Stop(VmName),
+    /// Forget how the unit failed.
+    ResetFailed(VmName),
+    /// Tell the cluster that the unit of an absent VM is gone.
+    ConfirmGone(VmName),
+}
+
+impl Action {
+    /// The VM it is about.
+    pub fn vm(&self) -> &VmName {
+        match self {
+            Self::Start(name) | Self::Stop(name) | Self::ResetFailed(name) | Self::ConfirmGone(name) => name,
+        }
+    }
+}
+
+/// What a node remembers of its VMs between two looks; lost with the agent, which is harmless.
+#[derive(Debug, Default)]
+pub struct Memory {
+    vms: BTreeMap<VmName, Attempts>,
+}
+
+#[derive(Debug, Default)]
+struct Attempts {
+    failures: u32,
+    retry_at_ms: u64,
+    running_since_ms: Option<u64>,
+    last_failure: Option<String>,
+}
+
+impl Memory {
+    /// Notes that a start failed, or that a running VM ended by itself.
+    pub fn note_failure(&mut self, name: &VmName, reason: &str, now_ms: u64) {
+        let attempts = self.vms.entry(name.clone()).or_default();
+        attempts.failures = attempts.failures.saturating_add(1);
+        attempts.retry_at_ms = now_ms.saturating_add(backoff::pause_ms(attempts.failures));
+        attempts.running_since_ms = None;
+        attempts.last_failure = Some(reason.chars().take(REASON_LEN_MAX).collect());
+    }
+
+    /// Whether the VM was seen running and has not been seen to end since.
+    pub fn was_running(&self, name: &VmName) -> bool {
+        self.vms.get(name).is_some_and(|attempts| attempts.running_since_ms.is_some())
+    }
+
+    fn note_running(&mut self, name: &VmName, now_ms: u64) {
+        let attempts = self.vms.entry(name.clone()).or_default();
+        let since = *attempts.running_since_ms.get_or_insert(now_ms);
+        if now_ms.saturating_sub(since) >= STABLE_MS {
+            attempts.failures = 0;
+            attempts.last_failure = None;
+        }
+    }
+
+    fn may_start(&self, name: &VmName, now_ms: u64) -> bool {
+        self.vms.get(name).is_none_or(|attempts| now_ms >= attempts.retry_at_ms)
+    }
+}
+
+/// What a node looks at.
+#[derive(Debug)]
+pub struct NodeView<'a> {
+    /// The VMs placed on this node, from the log.
+    pub placed: &'a [&'a VmRecord],
+    /// Its VM units, from the service manager.
+    pub units: &'a [ObservedUnit],
+    /// The log was read up to date at least once since the agent started.
+    pub up_to_date: bool,
+    /// Milliseconds of a clock that never goes back.
+    pub now_ms: u64,
+}
+
+/// The ends that were not asked for: VMs seen running before that have stopped or failed while they should run.
+pub fn unexpected_ends<'a>(view: &'a NodeView<'_>, memory: &Memory) -> Vec<&'a ObservedUnit> {
+    view.placed
+        .iter()
+        .filter(|vm| vm.desired == Desired::Running && memory.was_running(&vm.spec.name))
+        .filter_map(|vm| unit_of(view.units, &vm.spec.name))
+        .filter(|unit| matches!(unit.state, ObservedState::Stopped | ObservedState::Failed))
+        .collect()
+}
+
+/// Decides the next steps. Idempotent: the same view gives the same steps, and a step done makes its reason vanish.
+pub fn reconcile(view: &NodeView<'_>, memory: &mut Memory) -> Vec<Action> {
+    memory.vms.retain(|name, _| view.placed.iter().any(|vm| vm.spec.name == *name));
+    for unit in view.units.iter().filter(|unit| unit.state == ObservedState::Running) {
+        if view.placed.iter().any(|vm| vm.spec.name == unit.name) {
+            memory.note_running(&unit.name, view.now_ms);
+        }
+    }
+    if !view.up_to_date {
+        return Vec::new();
+    }
+    let ours = view.placed.iter().filter_map(|vm| step(vm, unit_of(view.units, &vm.spec.name), memory, view));
+    let strangers = view
+        .units
+        .iter()
+        .filter(|unit| !view.placed.iter().any(|vm| vm.spec.name == unit.name))
+        .filter(|unit| matches!(unit.state, ObservedState::Starting | ObservedState::Running))
+        .map(|unit| Action::Stop(unit.name.clone()));
+    ours.chain(strangers).collect()
+}
+
+fn unit_of<'a>(units: &'a [ObservedUnit], name: &VmName) -> Option<&'a ObservedUnit> {
+    units.iter().find(|unit| unit.name == *name)
+}
+
+fn step(
+    vm: &VmRecord,
+    unit: Option<&ObservedUnit>,
+    memory: &Memory,
+    view: &NodeView<'_>,
+) -> Option<Action> {
+    let name = vm.spec.name.clone();
+    let state = unit.map_or(ObservedState::Stopped, |unit| unit.state);
+    match (vm.desired, state) {
+        (_, ObservedState::Stopping) => None,
+        (Desired::Running, ObservedState::Stopped | ObservedState::Failed) => {
+            memory.may_start(&name, view.now_ms).then_some(Action::Start(name))
+        }
+        (Desired::Running, _) => None,
+        (Desired::Stopped | Desired::Absent, ObservedState::Starting | ObservedState::Running) => {
+            Some(Action::Stop(name))
+        }
+        (Desired::Stopped | Desired::Absent, ObservedState::Failed) => Some(Action::ResetFailed(name)),
+        (Desired::Absent, ObservedState::Stopped) => Some(Action::ConfirmGone(name)),
+        (Desired::Stopped | Desired::Absent, _) => None,
+    }
+}
+
+/// What this node tells the leader of its VMs.
+pub fn report(view: &NodeView<'_>, memory: &Memory) -> Vec<VmReport> {
+    view.placed.iter().map(|vm| report_vm(vm, unit_of(view.units, &vm.spec.name), memory, view)).collect()
+}
+
+fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: &NodeView<'_>) -> VmReport {
+    let name = vm.spec.name.clone();
+    let attempts = memory.vms.get(&name);
+    let observed = unit.map_or(ObservedState::Stopped, |unit| unit.state);
+    let main_pid = unit.and_then(|unit| unit.main_pid);
+    let failure = attempts.and_then(|attempts| attempts.last_failure.clone());
+    let idle = matches!(observed, ObservedState::Stopped | ObservedState::Failed);
+    let (state, reason) = match vm.desired {
+        Desired::Running if idle => match failure {
+            Some(failure) => {
+                let wait_ms = attempts.map_or(0, |a| a.retry_at_ms.saturating_sub(view.now_ms));
+                let next = format!("{failure} (next try in {} s)", wait_ms.div_ceil(1_000));
+                (ObservedState::Failed, Some(next))
+            }
+            None => (ObservedState::Pending, None),
+        },
+        Desired::Running => (observed, failure.filter(|_| observed != ObservedState::Running)),
+        Desired::Stopped if idle => (ObservedState::Stopped, None),
+        Desired::Stopped => (observed, None),
+        Desired::Absent => (ObservedState::Deleting, None),
+    };
+    VmReport { name, state, main_pid, reason }
+}

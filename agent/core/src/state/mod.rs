@@ -1,0 +1,107 @@
+//! What the log adds up to.
+//!
+//! [`ClusterState`] is the replicated state machine: the same entries give the same state on every node, byte for byte.
+//! Roles (voter, learner) are not in it: Raft's configuration holds them.
+
+mod apply;
+mod membership;
+mod requests;
+
+use std::collections::BTreeMap;
+
+use blixard_model::formation::Genesis;
+use blixard_model::{
+    Capacity, ClusterId, Desired, EndpointId, Member, NodeName, Placement, RaftId, VmName, VmSpec,
+};
+use serde::{Deserialize, Serialize};
+
+pub use requests::{REQUESTS_MAX, RequestTable};
+
+/// Most VMs of one cluster.
+pub const VMS_MAX: usize = 10_000;
+
+/// The replicated state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// How the cluster was born; its digest is the cluster id.
+    pub genesis: Genesis,
+    /// The members by raft id.
+    pub members: BTreeMap<RaftId, Member>,
+    /// The raft id that the next member gets. Every id below was given once and is never given again.
+    pub next_raft_id: RaftId,
+    /// What each node offers, once it said so.
+    pub capacity: BTreeMap<NodeName, Capacity>,
+    /// The VMs by name.
+    pub vms: BTreeMap<VmName, VmRecord>,
+    /// What became of recent requests.
+    pub requests: RequestTable,
+}
+
+/// A VM as the log knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmRecord {
+    /// What the user wants it to be.
+    pub spec: VmSpec,
+    /// Whether it shall run.
+    pub desired: Desired,
+    /// Where it may run.
+    pub placement: Placement,
+}
+
+impl ClusterState {
+    /// The state of a cluster that was just formed.
+    pub fn new(genesis: Genesis) -> Self {
+        let members: BTreeMap<RaftId, Member> = (1..)
+            .map(RaftId)
+            .zip(&genesis.voters)
+            .map(|(raft_id, voter)| {
+                let member = Member {
+                    raft_id,
+                    name: voter.name.clone(),
+                    endpoint_id: voter.endpoint_id,
+                    store_id: voter.store_id,
+                    addresses: voter.addresses.clone(),
+                };
+                (raft_id, member)
+            })
+            .collect();
+        let next_raft_id = RaftId(members.len() as u64 + 1);
+        Self {
+            genesis,
+            members,
+            next_raft_id,
+            capacity: BTreeMap::new(),
+            vms: BTreeMap::new(),
+            requests: RequestTable::default(),
+        }
+    }
+
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> ClusterId {
+        crate::formation::cluster_id(&self.genesis)
+    }
+
+    /// The member with this identity.
+    pub fn member_by_endpoint(&self, endpoint_id: EndpointId) -> Option<&Member> {
+        self.members.values().find(|member| member.endpoint_id == endpoint_id)
+    }
+
+    /// The member of this name.
+    pub fn member_by_name(&self, name: &NodeName) -> Option<&Member> {
+        self.members.values().find(|member| member.name == *name)
+    }
+
+    /// What placements hold of a node, and how many VMs they are.
+    pub fn reserved(&self, node: &NodeName) -> (Capacity, usize) {
+        self.placed_on(node).fold((Capacity::default(), 0), |(sum, count), vm| {
+            let cpus = sum.cpus.saturating_add(vm.spec.cpus);
+            let memory_mib = sum.memory_mib.saturating_add(vm.spec.reserved_memory_mib());
+            (Capacity { cpus, memory_mib }, count + 1)
+        })
+    }
+
+    /// The VMs placed on a node, by name.
+    pub fn placed_on<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = &'a VmRecord> + 'a {
+        self.vms.values().filter(move |vm| vm.placement.node == *node)
+    }
+}
