@@ -141,12 +141,7 @@ fn unit_of<'a>(units: &'a [ObservedUnit], name: &VmName) -> Option<&'a ObservedU
     units.iter().find(|unit| unit.name == *name)
 }
 
-fn step(
-    vm: &VmRecord,
-    unit: Option<&ObservedUnit>,
-    memory: &Memory,
-    view: &NodeView<'_>,
-) -> Option<Action> {
+fn step(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: &NodeView<'_>) -> Option<Action> {
     let name = vm.spec.name.clone();
     let state = unit.map_or(ObservedState::Stopped, |unit| unit.state);
     match (vm.desired, state) {

@@ -221,7 +221,23 @@ mod tests {
         for good in ["a", "web", "web-1", "a0", &"a".repeat(48)] {
             assert!(good.parse::<VmName>().is_ok(), "{good}");
         }
-        let bad = ["", "-a", "a-", "1a", "A", "a_b", "a/b", "../a", "a.b", "a\n", "é", "a b", "%n", "a@b", &"a".repeat(49)];
+        let bad = [
+            "",
+            "-a",
+            "a-",
+            "1a",
+            "A",
+            "a_b",
+            "a/b",
+            "../a",
+            "a.b",
+            "a\n",
+            "é",
+            "a b",
+            "%n",
+            "a@b",
+            &"a".repeat(49),
+        ];
         for text in bad {
             assert!(text.parse::<VmName>().is_err(), "{text:?}");
         }

@@ -1,0 +1,125 @@
+//! What has to be on disk, in forms that need no Raft library to be stored.
+
+use blixard_model::RaftId;
+use protobuf::Message as _;
+use raft::eraftpb;
+
+/// Raft's own durable words: everything a vote or an acknowledgement rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct HardState {
+    /// The current term.
+    pub term: u64,
+    /// Whom this node voted for in that term; 0 for nobody.
+    pub vote: u64,
+    /// Highest index known committed.
+    pub commit: u64,
+}
+
+/// A log entry in Raft's encoding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEntry {
+    /// Its place in the log.
+    pub index: u64,
+    /// The encoded entry.
+    pub bytes: Vec<u8>,
+}
+
+/// A snapshot in Raft's encoding: state, its index and term, and the configuration at that index, never apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSnapshot {
+    /// The last index it holds.
+    pub index: u64,
+    /// The encoded snapshot.
+    pub bytes: Vec<u8>,
+}
+
+/// One atomic write. All of it is durable, or nothing.
+#[derive(Debug, Default)]
+pub struct LogWrite {
+    /// Replaces the snapshot; every stored entry at or below its index goes.
+    pub snapshot: Option<StoredSnapshot>,
+    /// Also every entry above the snapshot's index goes: it came from the leader and the log does not reach it.
+    pub clear_log: bool,
+    /// Appended; every stored entry at or above the first one's index goes first.
+    pub entries: Vec<StoredEntry>,
+    /// Replaces the hard state.
+    pub hard_state: Option<HardState>,
+    /// Must have reached the disk when the call returns.
+    pub sync: bool,
+}
+
+impl LogWrite {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.snapshot.is_none() && self.entries.is_empty() && self.hard_state.is_none()
+    }
+}
+
+/// What a store gives back at start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Durable {
+    /// Raft's hard state.
+    pub hard_state: HardState,
+    /// The latest snapshot; none in the store of a node that waits to be admitted.
+    pub snapshot: Option<StoredSnapshot>,
+    /// The entries after it, without a gap.
+    pub entries: Vec<StoredEntry>,
+}
+
+/// Keeps the log. Any error is final: the owner ends the process, and nothing is ever written again after one (an
+/// fsync that failed once may lie when repeated).
+pub trait LogStore {
+    /// Why a write failed.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Writes all of it in one transaction.
+    ///
+    /// # Errors
+    /// The disk's. Nothing of the batch may be taken as written.
+    fn write(&mut self, batch: &LogWrite) -> Result<(), Self::Error>;
+}
+
+/// The log a cluster is born with: a snapshot at index 1, term 1, that holds the first configuration and state.
+pub fn genesis_snapshot(voters: &[RaftId], state: Vec<u8>) -> (StoredSnapshot, HardState) {
+    let mut snapshot = eraftpb::Snapshot::default();
+    snapshot.set_data(state.into());
+    let metadata = snapshot.mut_metadata();
+    metadata.index = 1;
+    metadata.term = 1;
+    metadata.mut_conf_state().voters = voters.iter().map(|id| id.0).collect();
+    let bytes = encode(&snapshot);
+    (StoredSnapshot { index: 1, bytes }, HardState { term: 1, vote: 0, commit: 1 })
+}
+
+/// Encoding to memory fails only for a message over 2 GiB, which every limit of ours forbids.
+pub(crate) fn encode(message: &impl protobuf::Message) -> Vec<u8> {
+    message.write_to_bytes().unwrap_or_default()
+}
+
+pub(crate) fn decode_entry(stored: &StoredEntry) -> Result<eraftpb::Entry, String> {
+    let mut entry = eraftpb::Entry::default();
+    entry.merge_from_bytes(&stored.bytes).map_err(|error| format!("entry {}: {error}", stored.index))?;
+    if entry.index != stored.index {
+        return Err(format!("entry {} calls itself {}", stored.index, entry.index));
+    }
+    Ok(entry)
+}
+
+pub(crate) fn decode_snapshot(stored: &StoredSnapshot) -> Result<eraftpb::Snapshot, String> {
+    let mut snapshot = eraftpb::Snapshot::default();
+    snapshot
+        .merge_from_bytes(&stored.bytes)
+        .map_err(|error| format!("snapshot at {}: {error}", stored.index))?;
+    if snapshot.get_metadata().index != stored.index {
+        return Err(format!("snapshot at {} calls itself {}", stored.index, snapshot.get_metadata().index));
+    }
+    Ok(snapshot)
+}
+
+pub(crate) fn store_entry(entry: &eraftpb::Entry) -> StoredEntry {
+    StoredEntry { index: entry.index, bytes: encode(entry) }
+}
+
+pub(crate) fn store_snapshot(snapshot: &eraftpb::Snapshot) -> StoredSnapshot {
+    StoredSnapshot { index: snapshot.get_metadata().index, bytes: encode(snapshot) }
+}

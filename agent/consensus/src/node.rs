@@ -1,0 +1,396 @@
+//! The Raft node: what goes in.
+
+use std::collections::BTreeMap;
+
+use blixard_model::{MembershipChange, RaftId, Refusal};
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, HardState, Message, MessageType};
+use raft::{RawNode, ReadOnlyOption, StateRole};
+
+use crate::durable::{self, Durable, LogStore};
+use crate::log::Log;
+use crate::machine::Machine;
+use crate::status::{RaftRole, RaftStatus};
+
+/// The period of [`Consensus::tick`], in milliseconds.
+pub const TICK_MS: u64 = 100;
+/// Election timeouts lie between this many ticks and twice as many.
+const ELECTION_TICKS: usize = 10;
+const HEARTBEAT_TICKS: usize = 2;
+/// Largest Raft message accepted from a peer, in bytes (snapshots come by another way and may be larger).
+const MESSAGE_LEN_MAX: usize = 8 << 20;
+/// Largest command, in bytes.
+const COMMAND_LEN_MAX: usize = 256 << 10;
+/// Most proposals waiting to be applied.
+const PROPOSALS_MAX: usize = 4_096;
+/// Most reads waiting for their index.
+const READS_MAX: usize = 4_096;
+
+/// What a node is started with.
+#[derive(Debug, Clone, Copy)]
+pub struct ConsensusConfig {
+    /// This node's raft id.
+    pub raft_id: RaftId,
+    /// Differs in every run of the agent, so that names of reads and proposals are never used twice.
+    pub incarnation: u64,
+    /// Election timeouts are a hash of this, the id and the term: a run can be repeated.
+    pub seed: u64,
+}
+
+/// Why a node can not be made of what the store holds.
+#[derive(Debug, thiserror::Error)]
+pub enum NewError {
+    /// The store holds what can not be understood.
+    #[error("the log can not be read: {0}")]
+    Corrupt(String),
+    /// Raft's own objection.
+    #[error("raft: {0}")]
+    Raft(raft::Error),
+}
+
+/// Why a proposal was not taken. Nothing happened.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Another node leads, or none.
+    #[error("this node does not lead")]
+    NotLeader(Option<RaftId>),
+    /// Too much is under way.
+    #[error("too many requests are under way: try again")]
+    Busy,
+    /// The command is too large.
+    #[error("the request is larger than {COMMAND_LEN_MAX} bytes")]
+    TooLarge,
+    /// A membership change that does not fit.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// Why a message was not taken.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// No Raft message.
+    #[error("not a raft message: {0}")]
+    Malformed(String),
+    /// Not from whom it says, not for this node, or of a kind that no node sends.
+    #[error("not acceptable: {0}")]
+    Unacceptable(&'static str),
+    /// Raft's own objection; harmless.
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// One Raft node and its state machine. Owned by one task; see the crate's documentation.
+pub struct Consensus<M: Machine, S: LogStore> {
+    pub(crate) raw: RawNode<Log>,
+    pub(crate) machine: M,
+    pub(crate) store: S,
+    pub(crate) applied: u64,
+    pub(crate) applied_term: u64,
+    pub(crate) proposals: BTreeMap<u64, ()>,
+    pub(crate) reads: BTreeMap<u64, Option<u64>>,
+    config: ConsensusConfig,
+    next_key: u64,
+}
+
+impl<M: Machine, S: LogStore> std::fmt::Debug for Consensus<M, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consensus").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl<M: Machine, S: LogStore> Consensus<M, S> {
+    /// Resumes from what the store holds: term, vote, log and configuration, nothing of it reset.
+    ///
+    /// # Errors
+    /// The store's content can not be understood.
+    pub fn new(
+        config: ConsensusConfig,
+        durable: &Durable,
+        mut machine: M,
+        store: S,
+    ) -> Result<Self, NewError> {
+        let snapshot =
+            durable.snapshot.as_ref().map(durable::decode_snapshot).transpose().map_err(NewError::Corrupt)?;
+        let entries = durable.entries.iter().map(durable::decode_entry).collect::<Result<Vec<_>, _>>();
+        let entries = entries.map_err(NewError::Corrupt)?;
+        let base = snapshot.as_ref().map_or((0, 0), |s| (s.get_metadata().index, s.get_metadata().term));
+        check_log(base.0, &entries, durable.hard_state.commit)?;
+        if let Some(snapshot) = &snapshot {
+            machine.restore(&snapshot.data).map_err(NewError::Corrupt)?;
+        }
+        let hard_state = HardState {
+            term: durable.hard_state.term,
+            vote: durable.hard_state.vote,
+            commit: durable.hard_state.commit,
+            ..HardState::default()
+        };
+        let log = Log::new(snapshot.as_ref(), entries, hard_state);
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&raft_config(config.raft_id, base.0), log, &logger).map_err(NewError::Raft)?;
+        Ok(Self {
+            raw,
+            machine,
+            store,
+            applied: base.0,
+            applied_term: base.1,
+            proposals: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            config,
+            next_key: 0,
+        })
+    }
+
+    /// One [`TICK_MS`] has passed.
+    pub fn tick(&mut self) {
+        // raft draws its election timeout from a thread-local generator each time it resets; ours is set before every
+        // tick, so that what counts is always the hash.
+        let timeout = ELECTION_TICKS + self.spread(ELECTION_TICKS);
+        self.raw.raft.set_randomized_election_timeout(timeout);
+        self.raw.tick();
+    }
+
+    fn spread(&self, below: usize) -> usize {
+        let mut x = self.config.seed ^ self.config.raft_id.0.rotate_left(32) ^ self.raw.raft.term;
+        // splitmix64's finaliser: every input bit moves every output bit.
+        for multiplier in [0xbf58_476d_1ce4_e5b9_u64, 0x94d0_49bb_1331_11eb] {
+            x = (x ^ (x >> 30)).wrapping_mul(multiplier).rotate_left(17);
+        }
+        usize::try_from(x % below as u64).unwrap_or(0)
+    }
+
+    /// A message from the member `from` (as its connection proved).
+    ///
+    /// # Errors
+    /// It is dropped; Raft sends again.
+    pub fn step(&mut self, from: RaftId, bytes: &[u8], is_snapshot: bool) -> Result<(), StepError> {
+        if bytes.len() > MESSAGE_LEN_MAX && !is_snapshot {
+            return Err(StepError::Unacceptable("too large"));
+        }
+        let mut message = Message::default();
+        message.merge_from_bytes(bytes).map_err(|error| StepError::Malformed(error.to_string()))?;
+        if message.from != from.0 {
+            return Err(StepError::Unacceptable("the sender is another than it says"));
+        }
+        if message.to != self.config.raft_id.0 {
+            return Err(StepError::Unacceptable("for another raft id"));
+        }
+        // Requests are forwarded, not entries; nobody sends these.
+        if message.get_msg_type() == MessageType::MsgPropose {
+            return Err(StepError::Unacceptable("a forwarded proposal"));
+        }
+        if (message.get_msg_type() == MessageType::MsgSnapshot) != is_snapshot {
+            return Err(StepError::Unacceptable("a snapshot came by the wrong way"));
+        }
+        self.raw.step(message).map_err(|error| StepError::Raft(error.to_string()))
+    }
+
+    /// Proposes a command; the key comes back in [`crate::Applied`] when it is applied here. It may never be.
+    ///
+    /// # Errors
+    /// Nothing was proposed.
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<u64, ProposeError> {
+        if data.len() > COMMAND_LEN_MAX {
+            return Err(ProposeError::TooLarge);
+        }
+        self.check_leads()?;
+        if self.proposals.len() >= PROPOSALS_MAX {
+            return Err(ProposeError::Busy);
+        }
+        let key = self.new_key();
+        let context = self.key_bytes(key);
+        self.raw.propose(context, data).map_err(|_| ProposeError::Busy)?;
+        self.proposals.insert(key, ());
+        Ok(key)
+    }
+
+    /// Proposes a membership change. Raft takes one at a time and drops others silently: plan again until it is done.
+    ///
+    /// # Errors
+    /// Nothing was proposed.
+    pub fn propose_membership(&mut self, change: &MembershipChange) -> Result<(), ProposeError> {
+        self.check_leads()?;
+        let voters = self.voters();
+        self.machine.check_membership(change, &voters).map_err(ProposeError::Refused)?;
+        // raft 0.7 panics when a leader removes itself.
+        if matches!(change, MembershipChange::Remove { raft_id } if *raft_id == self.config.raft_id) {
+            let why = "the leader can not remove itself: transfer the leadership first".to_owned();
+            return Err(ProposeError::Refused(Refusal::Membership { why }));
+        }
+        let mut conf_change = conf_change(change);
+        conf_change.context = serde_json::to_vec(change).unwrap_or_default().into();
+        self.raw.propose_conf_change(Vec::new(), conf_change).map_err(|_| ProposeError::Busy)
+    }
+
+    /// Whether a membership change is proposed and not applied yet.
+    pub fn membership_pending(&self) -> bool {
+        self.raw.raft.has_pending_conf()
+    }
+
+    /// Asks for a linearizable read. The key comes back in [`crate::Effects::reads`] once everything acknowledged
+    /// before this call is applied here; it may never come back (no leader yet): ask again after a while.
+    pub fn read(&mut self) -> Option<u64> {
+        if self.reads.len() >= READS_MAX {
+            return None;
+        }
+        let key = self.new_key();
+        self.reads.insert(key, None);
+        let context = self.key_bytes(key);
+        self.raw.read_index(context);
+        Some(key)
+    }
+
+    /// Forgets a read nobody waits for any more.
+    pub fn forget_read(&mut self, key: u64) {
+        self.reads.remove(&key);
+    }
+
+    /// Forgets a proposal nobody waits for any more; it may still be applied.
+    pub fn forget_proposal(&mut self, key: u64) {
+        self.proposals.remove(&key);
+    }
+
+    /// The link to a member is down, or its queue full: probe instead of streaming.
+    pub fn report_unreachable(&mut self, member: RaftId) {
+        self.raw.report_unreachable(member.0);
+    }
+
+    /// How the sending of a snapshot ended.
+    pub fn report_snapshot(&mut self, member: RaftId, delivered: bool) {
+        let status = if delivered { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
+        self.raw.report_snapshot(member.0, status);
+    }
+
+    /// As leader, hands the leadership to the voter that has most of the log. False when there is none to take it.
+    pub fn transfer_leadership(&mut self) -> bool {
+        let status = self.status();
+        let best = status
+            .progress
+            .iter()
+            .filter(|(id, (_, active))| **id != status.id && *active && status.voters.contains(id))
+            .max_by_key(|(id, (matched, _))| (*matched, std::cmp::Reverse(**id)));
+        let (StateRole::Leader, Some((to, _))) = (self.raw.raft.state, best) else { return false };
+        self.raw.transfer_leader(to.0);
+        true
+    }
+
+    /// A moment's view.
+    pub fn status(&self) -> RaftStatus {
+        let raft = &self.raw.raft;
+        let conf = self.raw.store().conf_state();
+        let leads = raft.state == StateRole::Leader;
+        let progress = if leads {
+            raft.prs().iter().map(|(id, pr)| (RaftId(*id), (pr.matched, pr.recent_active))).collect()
+        } else {
+            BTreeMap::new()
+        };
+        RaftStatus {
+            id: self.config.raft_id,
+            role: match raft.state {
+                StateRole::Leader => RaftRole::Leader,
+                StateRole::Follower => RaftRole::Follower,
+                StateRole::Candidate | StateRole::PreCandidate => RaftRole::Candidate,
+            },
+            leader: (raft.leader_id != 0).then_some(RaftId(raft.leader_id)),
+            term: raft.term,
+            commit: raft.raft_log.committed,
+            applied: self.applied,
+            voters: conf.voters.iter().map(|id| RaftId(*id)).collect(),
+            learners: conf.learners.iter().map(|id| RaftId(*id)).collect(),
+            progress,
+        }
+    }
+
+    /// The state machine.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// Whether this node is in Raft's configuration, as far as it has applied.
+    pub fn is_member(&self) -> bool {
+        let conf = self.raw.store().conf_state();
+        let id = self.config.raft_id.0;
+        conf.voters.contains(&id) || conf.learners.contains(&id)
+    }
+
+    pub(crate) fn voters(&self) -> Vec<RaftId> {
+        self.raw.store().conf_state().voters.iter().map(|id| RaftId(*id)).collect()
+    }
+
+    fn check_leads(&self) -> Result<(), ProposeError> {
+        let raft = &self.raw.raft;
+        if raft.state == StateRole::Leader && raft.lead_transferee.is_none() {
+            return Ok(());
+        }
+        let other = (raft.leader_id != 0 && raft.leader_id != raft.id).then_some(RaftId(raft.leader_id));
+        Err(ProposeError::NotLeader(other))
+    }
+
+    fn new_key(&mut self) -> u64 {
+        self.next_key += 1;
+        self.next_key
+    }
+
+    /// Unique in the cluster for ever: a read whose name was used before would be answered by the old one.
+    fn key_bytes(&self, key: u64) -> Vec<u8> {
+        [self.config.raft_id.0, self.config.incarnation, key]
+            .iter()
+            .flat_map(|part| part.to_be_bytes())
+            .collect()
+    }
+
+    /// The key in a context of this run of this node; `None` for anybody else's.
+    pub(crate) fn own_key(&self, context: &[u8]) -> Option<u64> {
+        let (prefix, key) = context.split_at_checked(16)?;
+        let ours = self.key_bytes(0);
+        (prefix == &ours[..16]).then_some(u64::from_be_bytes(key.try_into().ok()?))
+    }
+}
+
+fn raft_config(raft_id: RaftId, applied: u64) -> raft::Config {
+    raft::Config {
+        id: raft_id.0,
+        election_tick: ELECTION_TICKS,
+        heartbeat_tick: HEARTBEAT_TICKS,
+        applied,
+        max_size_per_msg: 1 << 20,
+        max_inflight_msgs: 256,
+        check_quorum: true,
+        pre_vote: true,
+        read_only_option: ReadOnlyOption::Safe,
+        max_uncommitted_size: 16 << 20,
+        max_committed_size_per_ready: 4 << 20,
+        ..raft::Config::default()
+    }
+}
+
+/// A store whose parts contradict each other would make Raft panic later, or worse, go on.
+fn check_log(base: u64, entries: &[raft::eraftpb::Entry], commit: u64) -> Result<(), NewError> {
+    let corrupt = |what: String| Err(NewError::Corrupt(what));
+    for (expected, entry) in (base + 1..).zip(entries) {
+        if entry.index != expected {
+            return corrupt(format!("entry {expected} is missing, {} follows", entry.index));
+        }
+    }
+    let last = base + entries.len() as u64;
+    if commit < base || commit > last {
+        return corrupt(format!(
+            "commit {commit} is not between the snapshot at {base} and the last entry {last}"
+        ));
+    }
+    Ok(())
+}
+
+/// Raft's form of a change; always one step of one member, so that the simple protocol is enough.
+pub(crate) fn conf_change(change: &MembershipChange) -> ConfChangeV2 {
+    let (kind, raft_id) = match change {
+        MembershipChange::AddLearner { member } => (ConfChangeType::AddLearnerNode, member.raft_id),
+        MembershipChange::Promote { raft_id } => (ConfChangeType::AddNode, *raft_id),
+        MembershipChange::Remove { raft_id } => (ConfChangeType::RemoveNode, *raft_id),
+    };
+    let mut single = ConfChangeSingle::default();
+    single.set_change_type(kind);
+    single.node_id = raft_id.0;
+    let mut conf_change = ConfChangeV2::default();
+    conf_change.mut_changes().push(single);
+    conf_change
+}
