@@ -1,0 +1,116 @@
+# Mistakes that show before anything is built. Each message names the option to change.
+{ config, lib, ... }:
+let
+  cfg = config.services.blixard;
+  inherit (cfg.settings) node_name data_dir;
+
+  members = cfg.cluster.members;
+  names = lib.attrNames members;
+
+  quoted = builtins.toJSON;
+  isName = name: builtins.match "[a-z]([a-z0-9-]{0,46}[a-z0-9])?" name != null;
+  nameRule = "it has to be 1 to 48 of a-z, 0-9 and -, first a letter, last not -.";
+
+  # An IPv4 address, or an IPv6 address in brackets, and a port. The agent checks the rest at build time.
+  isAddress =
+    address:
+    let
+      parts = builtins.match "([0-9.]+|\\[[0-9a-fA-F:.]+]):([1-9][0-9]{0,4})" address;
+    in
+    parts != null && lib.toInt (lib.last parts) < 65536;
+
+  inStore = path: lib.hasPrefix "${builtins.storeDir}/" "${path}/";
+  isPlace = path: lib.hasPrefix "/" path && !inStore path;
+
+  # Endpoint ids that more than one member has, with those members' names.
+  shared = lib.filterAttrs (_: sharing: lib.length sharing > 1) (
+    lib.groupBy (name: members.${name}.endpointId) names
+  );
+
+  ofNode = [
+    {
+      assertion = isName node_name;
+      message =
+        "services.blixard.settings.node_name: ${quoted node_name} is not a node name; ${nameRule}"
+        + " It is networking.hostName unless it is set.";
+    }
+    {
+      assertion = members == { } || members ? ${node_name};
+      message =
+        "services.blixard.cluster.members: this node, ${quoted node_name}, is not among"
+        + " ${lib.concatStringsSep ", " names}; list it, or set services.blixard.settings.node_name.";
+    }
+    {
+      assertion = cfg.keyFile == null || !inStore cfg.keyFile;
+      message =
+        "services.blixard.keyFile: ${toString cfg.keyFile} lies in the Nix store, where every user can"
+        + " read it; name a file on the machine, as a string.";
+    }
+    {
+      assertion = cfg.settings.port != 0;
+      message = "services.blixard.settings.port: 0 is no port that the other members could reach.";
+    }
+    {
+      assertion = lib.hasPrefix "/run/blixard/" cfg.settings.socket;
+      message =
+        "services.blixard.settings.socket: ${quoted cfg.settings.socket} is not in /run/blixard,"
+        + " the one directory for sockets that the unit has.";
+    }
+    {
+      assertion = isPlace data_dir;
+      message = "services.blixard.settings.data_dir: ${quoted data_dir} is not an absolute path outside the store.";
+    }
+  ];
+
+  # Two ways to say one thing are one too many.
+  ofSettings = [
+    {
+      assertion = !(cfg.settings ? key_file);
+      message =
+        "services.blixard.settings.key_file: use services.blixard.keyFile, which hands the key to the"
+        + " unprivileged agent.";
+    }
+    {
+      assertion = lib.attrNames (cfg.settings.members or { }) == names;
+      message = "services.blixard.settings.members: declare members in services.blixard.cluster.members.";
+    }
+  ];
+
+  ofMember =
+    name:
+    [
+      {
+        assertion = isName name;
+        message = "services.blixard.cluster.members: ${quoted name} is not a node name; ${nameRule}";
+      }
+    ]
+    ++ map (address: {
+      assertion = isAddress address;
+      message =
+        "services.blixard.cluster.members.${name}.addresses: ${quoted address} is not an IP address with a"
+        + " port, as in 10.77.0.1:7431 or [fd00::1]:7431.";
+    }) members.${name}.addresses;
+
+  ofShared = endpointId: sharing: {
+    assertion = false;
+    message =
+      "services.blixard.cluster.members: ${lib.concatStringsSep " and " sharing} have the same endpointId,"
+      + " ${endpointId}; every node has a key of its own.";
+  };
+
+  ofDiskDir = dir: {
+    assertion = isPlace dir;
+    message =
+      "services.blixard.settings.vms.disk_dirs: ${quoted dir} is not an absolute path outside the store.";
+  };
+in
+{
+  config = lib.mkIf cfg.enable {
+    assertions =
+      ofNode
+      ++ ofSettings
+      ++ lib.concatMap ofMember names
+      ++ lib.mapAttrsToList ofShared shared
+      ++ map ofDiskDir cfg.settings.vms.disk_dirs;
+  };
+}

@@ -1,0 +1,43 @@
+# /etc/blixard/config.toml: written from the options, and read by the agent itself before a system is built with it.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.blixard;
+  inherit (pkgs.stdenv) buildPlatform hostPlatform;
+
+  # TOML has no null: an option left at null is a key that is not there.
+  values = lib.filterAttrsRecursive (_: value: value != null) cfg.settings;
+  unchecked = (pkgs.formats.toml { }).generate "blixard-config.toml" values;
+
+  # A cross-built agent can not run here; then the file is checked when the agent starts.
+  check = lib.optionalString (buildPlatform.canExecute hostPlatform) ''
+    ${cfg.package}/bin/blixard agent --config ${unchecked} --check-config
+  '';
+  checked = pkgs.runCommand "blixard-config.toml" { passthru = { inherit values; }; } ''
+    ${check}
+    cp ${unchecked} "$out"
+  '';
+
+  # The emulator of the node's own architecture alone is a much smaller closure; microVMs are x86-64 ones.
+  qemu = if hostPlatform.isx86_64 then pkgs.qemu_kvm else pkgs.qemu;
+in
+{
+  config = lib.mkIf cfg.enable {
+    services.blixard.settings = {
+      members = lib.mapAttrs (_: member: {
+        endpoint_id = member.endpointId;
+        inherit (member) addresses;
+      }) cfg.cluster.members;
+      vms.qemu = lib.mkDefault "${qemu}/bin/qemu-system-x86_64";
+    };
+
+    environment.etc."blixard/config.toml".source = checked;
+
+    # The unit names the file in /etc and not its store path, so a change has to be said.
+    systemd.services.blixard.restartTriggers = [ checked ];
+  };
+}

@@ -1,0 +1,11 @@
+# The NixOS module of blixard: imports only. Options apart from configuration, assertions apart, one file per unit family.
+{
+  imports = [
+    ./options.nix
+    ./assertions.nix
+    ./config-file.nix
+    ./users.nix
+    ./agent.nix
+    ./vms.nix
+  ];
+}

@@ -1,0 +1,183 @@
+# services.blixard: what can be set. Nothing here has an effect; the other files of this directory read it.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) mkOption types;
+
+  toml = pkgs.formats.toml { };
+
+  member = types.submodule {
+    options = {
+      endpointId = mkOption {
+        type = types.strMatching "[0-9a-f]{64}";
+        example = "63e5e8de8d5d99c3a0a2a3a7ea67a2b8a6b8ad13f5d9a9b2a3ffb3bb98eab3de";
+        description = ''
+          The node's endpoint id: the public half of its key, 64 hex digits.
+          {command}`blixard keygen` writes a key and prints its endpoint id.
+        '';
+      };
+      addresses = mkOption {
+        type = types.nonEmptyListOf types.str;
+        example = [ "10.77.0.1:7431" ];
+        description = ''
+          Where the other members reach this node, each as `IP:PORT` (`[IP]:PORT` for IPv6), UDP.
+        '';
+      };
+    };
+  };
+
+  vmSettings = types.submodule {
+    freeformType = toml.type;
+    options = {
+      accel = mkOption {
+        type = types.enum [
+          "kvm"
+          "tcg"
+        ];
+        default = "kvm";
+        description = "What runs guest code: the processor's virtualization (`kvm`) or emulation (`tcg`, slow).";
+      };
+      qemu = mkOption {
+        type = types.str;
+        defaultText = lib.literalExpression ''"''${pkgs.qemu_kvm}/bin/qemu-system-x86_64"'';
+        description = "The QEMU to run: an absolute path, or a name searched in PATH.";
+      };
+      disk_dirs = mkOption {
+        type = types.listOf types.str;
+        default = [ "/var/lib/blixard-disks" ];
+        description = ''
+          The directories VM disks may lie in; the agent refuses every other path.
+          They are created with mode 2770 and group `blixard-disk`.
+        '';
+      };
+    };
+  };
+
+  resourceSettings = types.submodule {
+    freeformType = toml.type;
+    options = {
+      cpus = mkOption {
+        type = types.nullOr types.ints.positive;
+        default = null;
+        description = "Processors this node offers to VMs; null offers what the machine has.";
+      };
+      memory_mib = mkOption {
+        type = types.nullOr types.ints.positive;
+        default = null;
+        description = "Memory this node offers to VMs, in MiB; null offers what the machine has, less the reserve.";
+      };
+      reserve_memory_mib = mkOption {
+        type = types.ints.unsigned;
+        default = 512;
+        description = "Memory kept for the machine itself, in MiB. Used when `memory_mib` is null.";
+      };
+    };
+  };
+
+  settings = types.submodule {
+    freeformType = toml.type;
+    options = {
+      node_name = mkOption {
+        type = types.str;
+        default = config.networking.hostName;
+        defaultText = lib.literalExpression "config.networking.hostName";
+        description = "This node's name: 1 to 48 of `a-z`, `0-9` and `-`, first a letter, last not `-`.";
+      };
+      cluster_name = mkOption {
+        type = types.str;
+        default = "blixard";
+        description = "The cluster's name, the same on every node. Nodes of another cluster are refused.";
+      };
+      data_dir = mkOption {
+        type = types.str;
+        default = "/var/lib/blixard";
+        description = "Where the node keeps its store, and its key unless {option}`services.blixard.keyFile` is set.";
+      };
+      listen_address = mkOption {
+        type = types.str;
+        default = "0.0.0.0";
+        description = "The IP address the agent binds.";
+      };
+      port = mkOption {
+        type = types.port;
+        default = 7431;
+        description = "The UDP port the agent binds.";
+      };
+      socket = mkOption {
+        type = types.str;
+        default = "/run/blixard/blixard.sock";
+        description = "The Unix socket of the local API; it has to lie in {file}`/run/blixard`.";
+      };
+      vms = mkOption {
+        type = vmSettings;
+        default = { };
+        description = "How this node runs VMs.";
+      };
+      resources = mkOption {
+        type = resourceSettings;
+        default = { };
+        description = "What this node offers to VMs.";
+      };
+    };
+  };
+in
+{
+  options.services.blixard = {
+    enable = lib.mkEnableOption "blixard, which makes a few machines one home for microVMs";
+
+    package = lib.mkPackageOption pkgs "blixard" { };
+
+    settings = mkOption {
+      type = settings;
+      default = { };
+      example = {
+        cluster_name = "lab";
+        resources.memory_mib = 8192;
+      };
+      description = ''
+        The agent's configuration, {file}`/etc/blixard/config.toml`. Every key of the agent can be set here;
+        a key it does not know fails the build of the system. Members are declared in
+        {option}`services.blixard.cluster.members` and the key in {option}`services.blixard.keyFile`.
+      '';
+    };
+
+    cluster.members = mkOption {
+      type = types.attrsOf member;
+      default = { };
+      example = lib.literalExpression ''
+        {
+          n1 = { endpointId = "63e5..."; addresses = [ "10.77.0.1:7431" ]; };
+          n2 = { endpointId = "a10c..."; addresses = [ "10.77.0.2:7431" ]; };
+          n3 = { endpointId = "0f4d..."; addresses = [ "10.77.0.3:7431" ]; };
+        }
+      '';
+      description = ''
+        The nodes of the cluster by name, the same on every node, this one included. They form the cluster by
+        themselves, started in any order. Without members the node is an explicit cluster of one.
+      '';
+    };
+
+    keyFile = mkOption {
+      type = types.nullOr types.path;
+      # A path literal must stay text: turned into a string the usual way it would be copied into the store.
+      apply = path: if path == null then null else toString path;
+      default = null;
+      example = "/run/keys/blixard-node.key";
+      description = ''
+        A file on the machine with this node's secret key, readable by root alone and outside the Nix store; the
+        agent gets it through systemd's LoadCredential. When null, the key is {file}`node.key` in the data
+        directory, and the agent makes one at its first start.
+      '';
+    };
+
+    openFirewall = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether to open the agent's UDP port, {option}`services.blixard.settings.port`.";
+    };
+  };
+}

@@ -1,0 +1,23 @@
+# The users and groups of the package's sysusers file. NixOS declares users itself and does not read those files.
+{ config, lib, ... }:
+let
+  cfg = config.services.blixard;
+in
+{
+  config = lib.mkIf cfg.enable {
+    users.users.blixard = {
+      isSystemUser = true;
+      group = "blixard";
+      # The journal, for the consoles of VMs; the disks, to check that they are there.
+      extraGroups = [
+        "systemd-journal"
+        "blixard-disk"
+      ];
+      home = "/var/lib/blixard";
+      description = "Blixard agent";
+    };
+    # Whoever is in `blixard` may use the agent's socket.
+    users.groups.blixard = { };
+    users.groups.blixard-disk = { };
+  };
+}

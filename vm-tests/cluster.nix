@@ -1,0 +1,65 @@
+# The machines of every story: n1, n2 and n3, one cluster, and the guest their VMs run. A module of a NixOS test.
+{ lib, ... }:
+let
+  # The public halves of the test-only keys in keys/.
+  endpointIds = {
+    n1 = "5e0313227f1ccb33ddf976bc5977484f8224ce5d3f09ccaf7d8aa764784f7c95";
+    n2 = "34d508013196c132687b39c41daa0b4f404a6fee7846d5d1e38a0038ff407d98";
+    n3 = "3bc42faac2c0bb3848f81430987736820c18a121673abc38394c10f760bbfcc6";
+  };
+
+  machine =
+    name:
+    {
+      config,
+      nodes,
+      pkgs,
+      ...
+    }:
+    let
+      inherit (config.services.blixard.settings) port;
+      guest = pkgs.callPackage ./guest.nix { };
+    in
+    {
+      imports = [ ../modules ];
+
+      services.blixard = {
+        enable = true;
+        openFirewall = true;
+        keyFile = "/etc/blixard-test/node.key";
+        cluster.members = lib.mapAttrs (member: endpointId: {
+          inherit endpointId;
+          addresses = [ "${nodes.${member}.networking.primaryIPAddress}:${toString port}" ];
+        }) endpointIds;
+        settings.vms = {
+          # The machine is a VM itself; whoever runs the test may not have nested virtualization.
+          accel = "tcg";
+          qemu = "${pkgs.qemu_test}/bin/qemu-system-x86_64";
+        };
+      };
+
+      environment.etc = {
+        # With a mode it is a file of its own and no link into the store, like a key that an operator has put there.
+        "blixard-test/node.key" = {
+          source = ./keys + "/${name}.key";
+          mode = "0400";
+        };
+        "blixard-guest/vmlinux".source = "${guest}/vmlinux";
+        "blixard-guest/initrd".source = "${guest}/initrd";
+      };
+
+      # What the stories call beside blixard itself.
+      environment.systemPackages = [
+        pkgs.jq
+        pkgs.netcat
+      ];
+
+      virtualisation = {
+        cores = 2;
+        memorySize = 2048;
+      };
+    };
+in
+{
+  nodes = lib.genAttrs (lib.attrNames endpointIds) machine;
+}

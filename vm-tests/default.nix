@@ -1,0 +1,10 @@
+# The NixOS tests by name: each a story of this directory on three NixOS machines. They are the package's passthru.tests.
+{ testers, blixard }:
+let
+  story = file: import file { inherit testers blixard; };
+in
+{
+  form-cluster = story ./form-cluster.nix;
+  replication = story ./replication.nix;
+  node-churn = story ./node-churn.nix;
+}
