@@ -379,6 +379,7 @@ fn a_lost_store_leaves_and_comes_back_under_a_new_id_as_learner_then_voter() {
     // And its configuration survives its restart.
     c.crash(4);
     c.start(4);
+    c.tick(1);
     assert_eq!(c.nodes[&4].status().voters.len(), 3);
 }
 
