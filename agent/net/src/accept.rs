@@ -1,0 +1,96 @@
+//! Inbound connections, from the first packet until the peer's task accepted or refused them.
+//!
+//! A stranger costs little: their number is bounded, every step has a deadline, and beyond a few of them an address
+//! has to prove itself before anything is computed for it.
+
+use std::sync::Arc;
+
+use blixard_model::EndpointId;
+use bytes::Bytes;
+use iroh::endpoint::{Connection, Incoming};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
+
+use crate::close::Close;
+use crate::context::Context;
+use crate::hello::{self, Hello, Welcome};
+use crate::limits::{CONNECT_TIMEOUT, HALF_OPEN_MAX, HALF_OPEN_TRUSTING, HELLO_LEN_MAX, HELLO_TIMEOUT};
+use crate::peers::Inbound;
+use crate::{frame, key, wire};
+
+/// Accepts connections until the node stops.
+pub(crate) async fn accept_all(context: Arc<Context>) {
+    let half_open = Arc::new(Semaphore::new(HALF_OPEN_MAX));
+    loop {
+        let incoming = tokio::select! {
+            () = context.cancel.cancelled() => return,
+            incoming = context.endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        let Ok(permit) = Arc::clone(&half_open).try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let crowded = HALF_OPEN_MAX - half_open.available_permits() > HALF_OPEN_TRUSTING;
+        if crowded && !incoming.remote_addr_validated() {
+            // Fails only for an address that is validated.
+            let _ = incoming.retry();
+            continue;
+        }
+        let context = Arc::clone(&context);
+        let tracker = context.tracker.clone();
+        tracker.spawn(async move {
+            context.cancel.run_until_cancelled(greet(&context, incoming)).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn greet(context: &Context, incoming: Incoming) {
+    let connection = match timeout(CONNECT_TIMEOUT, incoming).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(reason = %error, "inbound handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let id = key::endpoint_id(connection.remote_id());
+    let result = match timeout(HELLO_TIMEOUT, introduce(context, id, &connection)).await {
+        Ok(result) => result,
+        Err(_) => Err(Close::Broken("no hello in time".to_owned())),
+    };
+    if let Err(close) = result {
+        if let Close::Refused(why) = &close {
+            context.peers.log_refusal(id, why);
+        }
+        tracing::debug!(peer = %id.short(), reason = close.text(), "inbound connection closed");
+        close.apply(&connection);
+    }
+}
+
+/// Hears the hello and lets the peer's task decide.
+async fn introduce(context: &Context, id: EndpointId, connection: &Connection) -> Result<(), Close> {
+    let gone = |_| Close::Broken("the connection ended".to_owned());
+    let (mut send, mut receive) = connection.accept_bi().await.map_err(gone)?;
+    let bytes = wire::read_frame(&mut receive, HELLO_LEN_MAX, HELLO_TIMEOUT).await;
+    let bytes = bytes.map_err(|error| Close::Refused(format!("the hello can not be read: {error}")))?;
+    let hello = Hello::parse(&bytes, &context.cluster_name).map_err(Close::Refused)?;
+    // The list may have changed since the handshake.
+    let peer = context.peers.get(&id).ok_or(Close::NotListed)?;
+    let (verdict, answer) = oneshot::channel();
+    let inbound = Inbound { connection: connection.clone(), hello, verdict };
+    peer.inbox.try_send(inbound).map_err(|_| Close::Broken("too many connections at a time".to_owned()))?;
+    // The task ended: the peer was taken off the list, or the node stops.
+    answer.await.unwrap_or(Err(Close::Removed))?;
+
+    let welcome = hello::encode(&Welcome { incarnation: context.incarnation }).map_err(Close::Broken)?;
+    let header =
+        frame::header(welcome.len(), HELLO_LEN_MAX).map_err(|error| Close::Broken(error.to_string()))?;
+    let mut chunks = [Bytes::copy_from_slice(&header), welcome.into()];
+    let written = wire::write(&mut send, &mut chunks).await;
+    written.map_err(|error| Close::Broken(error.to_string()))?;
+    // Fails only when the dialler is gone; its task sees the end of the connection.
+    let _ = send.finish();
+    Ok(())
+}

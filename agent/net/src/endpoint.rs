@@ -1,0 +1,113 @@
+//! Opening the QUIC endpoint: one UDP socket on a fixed port, direct addresses only. No relay, no public discovery, no
+//! port mapping: nothing is sent to anybody but the configured peers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use iroh::endpoint::{IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets};
+use iroh::{Endpoint, NetReportConfig, RelayMode};
+
+use crate::key::NodeKey;
+use crate::limits::{
+    CONNECTION_WINDOW, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, REQUESTS_PER_PEER_MAX, STREAM_WINDOW,
+};
+use crate::peers::{Gate, Peers};
+use crate::wire::ALPN;
+
+/// Why the endpoint could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else listens there.
+    #[error(
+        "UDP address {address} is in use: stop the program that uses it (`ss -lunp` shows it; is another agent \
+         running?) or set another port"
+    )]
+    InUse {
+        /// The wanted address.
+        address: SocketAddr,
+    },
+    /// The machine has no such address.
+    #[error(
+        "{address} is not an address of this machine: correct listen_address (`ip address` shows those there are)"
+    )]
+    NotLocal {
+        /// The wanted address.
+        address: SocketAddr,
+    },
+    /// The kernel refused otherwise.
+    #[error("can not listen on UDP {address}: {source}")]
+    Socket {
+        /// The wanted address.
+        address: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The QUIC stack could not start.
+    #[error("can not open the QUIC endpoint on UDP {address}: {cause}")]
+    Endpoint {
+        /// The wanted address.
+        address: SocketAddr,
+        /// The cause.
+        cause: String,
+    },
+}
+
+/// An open endpoint.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) local_addr: SocketAddr,
+    /// Random id of this run.
+    pub(crate) incarnation: u64,
+}
+
+pub(crate) async fn bind(key: &NodeKey, address: SocketAddr, peers: &Arc<Peers>) -> Result<Bound, BindError> {
+    let other = |cause: String| BindError::Endpoint { address, cause };
+    let incarnation = getrandom::u64().map_err(|error| other(error.to_string()))?;
+    let builder = Endpoint::builder(presets::Minimal)
+        .secret_key(key.secret().clone())
+        .alpns(vec![ALPN.to_vec()])
+        .relay_mode(RelayMode::Disabled)
+        .clear_address_lookup()
+        .portmapper_config(PortmapperConfig::Disabled)
+        .net_report_config(NetReportConfig::minimal())
+        .transport_config(transport().map_err(|error| other(error.to_string()))?)
+        .hooks(Gate(Arc::clone(peers)))
+        .clear_ip_transports()
+        .bind_addr(address)
+        .map_err(|error| other(error.to_string()))?;
+    let endpoint = builder.bind().await.map_err(|error| bind_error(address, error))?;
+    let local_addr =
+        endpoint.bound_sockets().first().copied().ok_or_else(|| other("no socket".to_owned()))?;
+    Ok(Bound { endpoint, local_addr, incarnation })
+}
+
+fn transport() -> Result<QuicTransportConfig, iroh::endpoint::VarIntBoundsExceeded> {
+    Ok(QuicTransportConfig::builder()
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_TIMEOUT)?))
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .default_path_max_idle_timeout(IDLE_TIMEOUT)
+        .default_path_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .max_concurrent_bidi_streams(VarInt::from_u32(REQUESTS_PER_PEER_MAX))
+        // The one of Raft messages.
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(u64::from(CONNECTION_WINDOW))
+        .datagram_receive_buffer_size(None)
+        .build())
+}
+
+fn bind_error(address: SocketAddr, error: iroh::endpoint::BindError) -> BindError {
+    let source = match error {
+        iroh::endpoint::BindError::Sockets { source, .. }
+        | iroh::endpoint::BindError::CreateQuicEndpoint { source, .. } => source,
+        other => return BindError::Endpoint { address, cause: other.to_string() },
+    };
+    match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse { address },
+        io::ErrorKind::AddrNotAvailable => BindError::NotLocal { address },
+        _ => BindError::Socket { address, source },
+    }
+}

@@ -1,0 +1,90 @@
+//! The first words on a connection: the dialler says who it is beyond its key, the other side accepts or closes.
+//!
+//! JSON in one frame each way, on the connection's first bidirectional stream. A refusal is no answer but a close
+//! with a reason ([`crate::close`]).
+
+use blixard_model::ClusterName;
+use serde::{Deserialize, Serialize};
+
+use crate::close::peer_text;
+use crate::limits::HELLO_LEN_MAX;
+
+/// Version of what is said after the handshake. The ALPN changes only when the hello itself does.
+const VERSION: u32 = 1;
+
+/// What the dialler says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// Version it speaks.
+    pub(crate) version: u32,
+    /// Its cluster; any text until compared.
+    pub(crate) cluster_name: String,
+    /// Random id of this run of the node.
+    pub(crate) incarnation: u64,
+    /// Counts the attempts of this run to connect to this peer.
+    pub(crate) dial: u64,
+    /// The peer's connection that this side accepted last, alive or not. Tells apart "we dial each other at the same
+    /// time" and "I lost the connection that you still believe in".
+    pub(crate) accepted: Option<DialId>,
+}
+
+/// One attempt to connect of one run of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DialId {
+    pub(crate) incarnation: u64,
+    pub(crate) dial: u64,
+}
+
+/// What the other side answers when it accepts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Welcome {
+    /// Random id of its run.
+    pub(crate) incarnation: u64,
+}
+
+impl Hello {
+    pub(crate) fn new(cluster: &ClusterName, id: DialId, accepted: Option<DialId>) -> Self {
+        let cluster_name = cluster.as_str().to_owned();
+        Self { version: VERSION, cluster_name, incarnation: id.incarnation, dial: id.dial, accepted }
+    }
+
+    pub(crate) fn id(&self) -> DialId {
+        DialId { incarnation: self.incarnation, dial: self.dial }
+    }
+
+    /// Reads a hello and checks that both sides belong together.
+    ///
+    /// # Errors
+    /// The reason to close with; it names both sides' values.
+    pub(crate) fn parse(bytes: &[u8], cluster: &ClusterName) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let malformed = |_| "the hello is malformed".to_owned();
+        let Version { version } = serde_json::from_slice(bytes).map_err(malformed)?;
+        if version != VERSION {
+            return Err(format!(
+                "you speak protocol version {version}, this node speaks {VERSION}: upgrade the older node"
+            ));
+        }
+        let hello: Self = serde_json::from_slice(bytes).map_err(malformed)?;
+        if hello.cluster_name != cluster.as_str() {
+            return Err(format!(
+                "your cluster_name is {:?}, this node's is {:?}: they must be the same",
+                peer_text(hello.cluster_name.as_bytes()),
+                cluster.as_str()
+            ));
+        }
+        Ok(hello)
+    }
+}
+
+/// The JSON form of a hello or a welcome.
+///
+/// # Errors
+/// When it does not fit into a frame; no valid cluster name is that long.
+pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, String> {
+    let bytes = serde_json::to_vec(message).map_err(|error| error.to_string())?;
+    if bytes.len() <= HELLO_LEN_MAX { Ok(bytes) } else { Err("the hello is too long".to_owned()) }
+}

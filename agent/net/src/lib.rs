@@ -1,0 +1,41 @@
+//! Links to the other nodes, and bytes over them.
+//!
+//! Owns the node's key, the QUIC endpoint and one task per peer ([`peer`]). Knows who may talk to this node
+//! ([`Net::set_peers`]) and nothing of what is said: Raft messages, snapshots, requests and answers are bytes here.
+//! Never decides for the cluster, never retries a request, never waits for a peer on behalf of another.
+//!
+//! What callers may rely on:
+//! - `from` of everything that arrives is the key that the other side proved, and was in the list.
+//! - A peer that is off the list can not send anything any more.
+//! - Sending never waits; what can not be sent is dropped, and the outcome says so.
+//! - [`RequestError::NotSent`] means that the peer's application did not see the request.
+//! - Every queue, frame, count and wait is bounded: [`limits`].
+
+mod accept;
+mod close;
+mod context;
+mod endpoint;
+mod frame;
+mod hello;
+mod inbound;
+pub mod key;
+pub mod limits;
+mod link;
+mod net;
+mod peer;
+mod peers;
+mod queue;
+mod reply;
+mod request;
+mod snapshot;
+mod state;
+mod wire;
+
+pub use endpoint::BindError;
+pub use key::NodeKey;
+pub use net::{Incoming, Net, NetConfig, PeerConfig};
+pub use queue::SendOutcome;
+pub use reply::{AskerGone, Reply, ReplyStream};
+pub use request::{NotSent, RequestError, ResponseStream, StreamBroken};
+pub use snapshot::{SnapshotDelivery, SnapshotError};
+pub use state::{DownReason, LinkState, Links};

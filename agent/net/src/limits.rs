@@ -1,0 +1,65 @@
+//! Every bound of this crate: sizes, queues, deadlines.
+
+use std::time::Duration;
+
+/// Largest Raft message, in bytes.
+pub const RAFT_FRAME_LEN_MAX: usize = 8 << 20;
+/// Largest snapshot, in bytes.
+pub const SNAPSHOT_LEN_MAX: usize = 256 << 20;
+/// Largest request, answer or streamed item, in bytes.
+pub const REQUEST_LEN_MAX: usize = blixard_model::wire::FRAME_LEN_MAX;
+/// Raft messages that wait for one peer.
+pub const RAFT_QUEUE_FRAMES_MAX: usize = 1024;
+/// Bytes of Raft messages that wait for one peer.
+pub const RAFT_QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Snapshots that wait for one peer, beside the one under way.
+pub const SNAPSHOT_QUEUE_MAX: usize = 1;
+/// What arrived and was not taken by the application yet, in messages.
+pub const INCOMING_QUEUE_MAX: usize = 1024;
+/// Bytes of Raft messages that arrived and were not dropped by the application yet.
+pub const INCOMING_RAFT_BYTES_MAX: usize = 64 << 20;
+/// Requests that one peer may have under way here at a time.
+pub const REQUESTS_PER_PEER_MAX: u32 = 64;
+/// Time without a sign of life after which a link counts as lost.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest first message of a dialler and its answer, in bytes.
+pub(crate) const HELLO_LEN_MAX: usize = 1024;
+/// Snapshots that may arrive at a time, from all peers together: each may take [`SNAPSHOT_LEN_MAX`] of memory.
+pub(crate) const INBOUND_SNAPSHOTS_MAX: usize = 1;
+/// Inbound connections that have not said hello yet.
+pub(crate) const HALF_OPEN_MAX: usize = 64;
+/// From this many on, a stranger's address is validated before its handshake costs anything.
+pub(crate) const HALF_OPEN_TRUSTING: usize = 16;
+/// Connections of one peer that wait for its task.
+pub(crate) const INBOX_MAX: usize = 4;
+/// Items of a streamed answer that wait to be sent.
+pub(crate) const REPLY_STREAM_QUEUE_MAX: usize = 16;
+/// Several probes fit into [`IDLE_TIMEOUT`], so that one lost packet does not cost a link.
+pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(750);
+/// Time for the QUIC handshake.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for the hello after it.
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time in which a transfer must make some progress.
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time in which the receiver of a snapshot must have taken it, once it has all of it.
+pub(crate) const SNAPSHOT_TAKEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait between two attempts to connect.
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// First wait between two attempts to connect; doubled each time.
+pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// A link that lasted this long was a good one: the next attempt to connect starts without a wait.
+pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(1);
+/// Time for close frames to be acknowledged and tasks to end.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What one stream may hold unread, in bytes.
+pub(crate) const STREAM_WINDOW: u32 = 2 << 20;
+/// What all streams of one connection may hold unread, in bytes.
+pub(crate) const CONNECTION_WINDOW: u32 = 64 << 20;
+/// Pieces in which a snapshot is read and written, in bytes.
+pub(crate) const CHUNK_LEN: usize = 256 << 10;
+/// Raft messages that are written at once.
+pub(crate) const RAFT_BATCH_MAX: usize = 64;
+/// Endpoints whose refusal was logged; beyond them strangers are only counted.
+pub(crate) const REFUSALS_LOGGED_MAX: usize = 64;

@@ -1,0 +1,158 @@
+//! A link: one accepted connection and everything that flows on it, as one future that ends when the link does.
+
+use std::sync::Arc;
+
+use blixard_model::EndpointId;
+use bytes::Bytes;
+use iroh::endpoint::{Connection, RecvStream};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::close::{self, Close, Ended};
+use crate::context::Context;
+use crate::frame;
+use crate::hello::DialId;
+use crate::limits::{HELLO_TIMEOUT, RAFT_BATCH_MAX, RAFT_FRAME_LEN_MAX, STALL_TIMEOUT};
+use crate::net::Incoming;
+use crate::queue::Queued;
+use crate::snapshot::{self, SnapshotJob};
+use crate::state::DownReason;
+use crate::{inbound, wire};
+
+/// A connection that both sides accepted.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    /// Who dialled.
+    pub(crate) origin: Origin,
+    /// The peer's run.
+    pub(crate) peer_incarnation: u64,
+}
+
+/// Who dialled a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// This node, with this attempt.
+    Dialled(DialId),
+    /// The peer.
+    Accepted,
+}
+
+/// The receiving ends of a peer's outgoing path. They outlive every link.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) raft: mpsc::Receiver<Queued>,
+    pub(crate) snapshots: mpsc::Receiver<SnapshotJob>,
+}
+
+impl Outgoing {
+    /// Drops what waits: Raft messages of a lost link are out of date, and snapshots report the loss.
+    pub(crate) fn clear(&mut self) {
+        while self.raft.try_recv().is_ok() {}
+        while self.snapshots.try_recv().is_ok() {}
+    }
+}
+
+/// Runs a link until it ends; closes it with the fault when this side found one.
+pub(crate) async fn run(
+    context: &Arc<Context>,
+    from: EndpointId,
+    connection: &Connection,
+    outgoing: &mut Outgoing,
+    token: &CancellationToken,
+) -> Ended {
+    let fault = tokio::select! {
+        error = connection.closed() => return close::ended(&error),
+        fault = write_raft(connection, &mut outgoing.raft) => fault,
+        fault = read_raft(context, from, connection) => fault,
+        () = snapshot::deliver_all(connection, &mut outgoing.snapshots) => "the outgoing path is closed".to_owned(),
+        () = inbound::accept_all(context, from, connection, token) => "no more streams".to_owned(),
+    };
+    // When the connection itself ended, that is the better reason.
+    if let Some(error) = connection.close_reason() {
+        return close::ended(&error);
+    }
+    Close::Broken(fault.clone()).apply(connection);
+    Ended::For(DownReason::Lost(fault))
+}
+
+async fn write_raft(connection: &Connection, queue: &mut mpsc::Receiver<Queued>) -> String {
+    let mut stream = match connection.open_uni().await {
+        Ok(stream) => stream,
+        Err(error) => return error.to_string(),
+    };
+    if stream.set_priority(wire::RAFT_PRIORITY).is_err() {
+        return "the stream of Raft messages is closed".to_owned();
+    }
+    // The peer learns of a stream from its first byte.
+    let mut chunks = vec![Bytes::from_static(&[wire::RAFT])];
+    let mut batch = Vec::with_capacity(RAFT_BATCH_MAX);
+    loop {
+        if let Err(error) = wire::write(&mut stream, &mut chunks).await {
+            return format!("Raft messages can not be written: {error}");
+        }
+        batch.clear();
+        if queue.recv_many(&mut batch, RAFT_BATCH_MAX).await == 0 {
+            return "the outgoing path is closed".to_owned();
+        }
+        chunks.clear();
+        for message in &batch {
+            match frame::header(message.bytes.len(), RAFT_FRAME_LEN_MAX) {
+                Ok(header) => chunks.push(Bytes::copy_from_slice(&header)),
+                Err(error) => return error.to_string(),
+            }
+            if !message.bytes.is_empty() {
+                chunks.push(message.bytes.clone());
+            }
+        }
+    }
+}
+
+async fn read_raft(context: &Context, from: EndpointId, connection: &Connection) -> String {
+    let mut stream = match timeout(HELLO_TIMEOUT, connection.accept_uni()).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return error.to_string(),
+        Err(_) => return "the peer opened no stream of Raft messages".to_owned(),
+    };
+    if wire::read_first(&mut stream, HELLO_TIMEOUT).await != Some(wire::RAFT) {
+        return "the peer opened a stream of unknown kind".to_owned();
+    }
+    read_raft_frames(context, from, &mut stream).await
+}
+
+async fn read_raft_frames(context: &Context, from: EndpointId, stream: &mut RecvStream) -> String {
+    let mut dropping = false;
+    loop {
+        let bytes = match frame::read(stream, RAFT_FRAME_LEN_MAX, STALL_TIMEOUT).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return "the peer ended its stream of Raft messages".to_owned(),
+            Err(error) => return format!("a Raft message can not be read: {error}"),
+        };
+        let dropped = !deliver_raft(context, from, bytes);
+        if dropped && !dropping {
+            tracing::warn!(peer = %from.short(), "the node does not keep up: Raft messages are dropped");
+        }
+        dropping = dropped;
+    }
+}
+
+/// Hands a Raft message to the application, or drops it when there is no room.
+fn deliver_raft(context: &Context, from: EndpointId, bytes: Bytes) -> bool {
+    let Ok(len) = u32::try_from(bytes.len()) else { return false };
+    let Ok(share) = Arc::clone(&context.incoming_room).try_acquire_many_owned(len) else { return false };
+    let bytes = Bytes::from_owner(Held { bytes, _share: share });
+    context.incoming.try_send(Incoming::Raft { from, bytes }).is_ok()
+}
+
+/// A message and its share of the room, given back when the application drops the message.
+struct Held {
+    bytes: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}

@@ -1,0 +1,282 @@
+//! The handle: what the rest of the agent sees of the network.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use blixard_model::{ClusterName, EndpointId};
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::accept;
+use crate::context::Context;
+use crate::endpoint::{self, BindError};
+use crate::key::NodeKey;
+use crate::limits::{
+    CLOSE_TIMEOUT, INBOUND_SNAPSHOTS_MAX, INBOX_MAX, INCOMING_QUEUE_MAX, INCOMING_RAFT_BYTES_MAX,
+    SNAPSHOT_QUEUE_MAX,
+};
+use crate::link::Outgoing;
+use crate::peer::{PeerTask, Progress};
+use crate::peers::{PeerHandle, Peers, Slot};
+use crate::queue::{RaftQueue, SendOutcome};
+use crate::reply::Reply;
+use crate::request::{self, NotSent, RequestError, ResponseStream};
+use crate::snapshot::{self, SnapshotDelivery, SnapshotError};
+use crate::state::Links;
+
+/// What an endpoint needs to start.
+#[derive(Debug, Clone)]
+pub struct NetConfig {
+    /// This node's identity.
+    pub key: NodeKey,
+    /// The UDP address to listen on; port 0 takes any free one.
+    pub bind: SocketAddr,
+    /// Only peers that say the same name are accepted.
+    pub cluster_name: ClusterName,
+}
+
+/// A node to keep a link with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Its identity.
+    pub endpoint_id: EndpointId,
+    /// Where it may be reached; all are tried at once. When empty, the node waits to be dialled.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// What arrives from peers. `from` is proved by the handshake.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A Raft message. Drop the bytes soon: they count against what may wait
+    /// ([`crate::limits::INCOMING_RAFT_BYTES_MAX`]).
+    Raft {
+        /// The sender.
+        from: EndpointId,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// A snapshot; it was confirmed to the sender when it entered this queue.
+    Snapshot {
+        /// The sender.
+        from: EndpointId,
+        /// The snapshot.
+        bytes: Bytes,
+    },
+    /// A question.
+    Request {
+        /// The asker.
+        from: EndpointId,
+        /// The question.
+        bytes: Bytes,
+        /// The duty to answer.
+        reply: Reply,
+    },
+}
+
+/// Handle to the node's endpoint. Clones share it; when the last is dropped everything ends (without the courtesy of
+/// [`Net::close`]: peers then notice only by the idle timeout).
+#[derive(Debug, Clone)]
+pub struct Net {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    local: EndpointId,
+    local_addr: SocketAddr,
+    peers: Arc<Peers>,
+    links: watch::Receiver<Links>,
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+    /// Taken by `close`: the socket is free once nobody holds it.
+    context: Mutex<Option<Arc<Context>>>,
+    _guard: DropGuard,
+}
+
+impl Net {
+    /// Opens the endpoint. Peers are set by [`Net::set_peers`]; until then everybody is refused.
+    ///
+    /// The receiver must be read: while it is full, Raft messages are dropped, and requests and snapshots wait.
+    ///
+    /// # Errors
+    /// [`BindError`], which names the address and what to do.
+    pub async fn bind(config: NetConfig) -> Result<(Self, mpsc::Receiver<Incoming>), BindError> {
+        let peers = Arc::new(Peers::default());
+        let bound = endpoint::bind(&config.key, config.bind, &peers).await?;
+        let (incoming, receiver) = mpsc::channel(INCOMING_QUEUE_MAX);
+        let links = watch::Sender::new(BTreeMap::new());
+        let cancel = CancellationToken::new();
+        let shared = Shared {
+            local: config.key.endpoint_id(),
+            local_addr: bound.local_addr,
+            peers: Arc::clone(&peers),
+            links: links.subscribe(),
+            tracker: TaskTracker::new(),
+            cancel: cancel.clone(),
+            context: Mutex::new(None),
+            _guard: cancel.clone().drop_guard(),
+        };
+        let context = Arc::new(Context {
+            local: shared.local,
+            incarnation: bound.incarnation,
+            cluster_name: config.cluster_name,
+            endpoint: bound.endpoint,
+            peers,
+            incoming,
+            incoming_room: Arc::new(Semaphore::new(INCOMING_RAFT_BYTES_MAX)),
+            snapshot_room: Semaphore::new(INBOUND_SNAPSHOTS_MAX),
+            links,
+            tracker: shared.tracker.clone(),
+            cancel,
+        });
+        shared.tracker.spawn(accept::accept_all(Arc::clone(&context)));
+        *shared.context.lock().unwrap_or_else(PoisonError::into_inner) = Some(context);
+        Ok((Self { shared: Arc::new(shared) }, receiver))
+    }
+
+    /// This node's identity.
+    pub fn endpoint_id(&self) -> EndpointId {
+        self.shared.local
+    }
+
+    /// The address that is listened on, with the port that was taken.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local_addr
+    }
+
+    /// Replaces the list of peers: whom to keep a link with, and the only ones who are let in. A peer that is not in
+    /// it any more is cut off before this returns (what it sent before may still lie in the incoming queue). Entries
+    /// of this node itself are ignored, several of one node are taken together, new addresses are used by the next
+    /// attempt to connect. After [`Net::close`] nothing happens.
+    pub fn set_peers(&self, list: Vec<PeerConfig>) {
+        let held = self.shared.context.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(context) = held.as_ref() else { return };
+        let mut wanted: BTreeMap<EndpointId, BTreeSet<SocketAddr>> = BTreeMap::new();
+        for peer in list.into_iter().filter(|peer| peer.endpoint_id != self.shared.local) {
+            wanted.entry(peer.endpoint_id).or_default().extend(peer.addresses);
+        }
+        self.shared.peers.change(|peers| {
+            peers.retain(|id, peer| {
+                let stays = wanted.contains_key(id);
+                if !stays {
+                    peer.cut_off();
+                    context.links.send_modify(|links| drop(links.remove(id)));
+                }
+                stays
+            });
+            for (id, addresses) in wanted {
+                let addresses = addresses.into_iter().collect();
+                match peers.entry(id) {
+                    Entry::Occupied(peer) => {
+                        peer.get().addresses.send_if_modified(|known| {
+                            let changed = *known != addresses;
+                            *known = addresses;
+                            changed
+                        });
+                    }
+                    Entry::Vacant(place) => {
+                        place.insert(spawn_peer(context, id, addresses));
+                    }
+                }
+            }
+        });
+        self.shared.peers.forget_refusals();
+    }
+
+    /// Sends a Raft message, or drops it; never waits.
+    pub fn send_raft(&self, to: EndpointId, bytes: Bytes) -> SendOutcome {
+        match self.shared.peers.get(&to) {
+            None => SendOutcome::NotAPeer,
+            Some(peer) if !peer.slot.is_up() => SendOutcome::Unreachable,
+            Some(peer) => peer.raft.push(bytes),
+        }
+    }
+
+    /// Sends a snapshot; never waits. The result resolves in any case: delivered, failed, or lost with the link.
+    pub fn send_snapshot(&self, to: EndpointId, bytes: Bytes) -> SnapshotDelivery {
+        match self.shared.peers.get(&to) {
+            None => snapshot::failed(SnapshotError::NotAPeer),
+            Some(peer) if !peer.slot.is_up() => snapshot::failed(SnapshotError::LinkDown),
+            Some(peer) => snapshot::enqueue(&peer.snapshots, bytes),
+        }
+    }
+
+    /// Asks a peer and waits for its answer, at most until the deadline. Does not wait for a link.
+    ///
+    /// # Errors
+    /// [`RequestError::NotSent`] when the peer certainly did not see it, [`RequestError::Unknown`] otherwise.
+    pub async fn request(
+        &self,
+        to: EndpointId,
+        bytes: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, RequestError> {
+        let connection = self.connection(to)?;
+        request::ask(&connection, bytes, deadline).await
+    }
+
+    /// Asks a peer for a streamed answer; the deadline is for its beginning.
+    ///
+    /// # Errors
+    /// As [`Net::request`].
+    pub async fn request_stream(
+        &self,
+        to: EndpointId,
+        bytes: Bytes,
+        deadline: Duration,
+    ) -> Result<ResponseStream, RequestError> {
+        let connection = self.connection(to)?;
+        request::ask_stream(&connection, bytes, deadline).await
+    }
+
+    /// The state of the link to every peer in the list.
+    pub fn links(&self) -> watch::Receiver<Links> {
+        self.shared.links.clone()
+    }
+
+    /// Closes every link with a word to the peer, waits for all tasks, frees the port. Bounded by a few seconds.
+    pub async fn close(self) {
+        self.shared.cancel.cancel();
+        self.shared.tracker.close();
+        let context = self.shared.context.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(context) = context else { return };
+        if timeout(CLOSE_TIMEOUT, self.shared.tracker.wait()).await.is_err() {
+            tracing::warn!(tasks = self.shared.tracker.len(), "network tasks did not end in time");
+        }
+        if timeout(CLOSE_TIMEOUT, context.endpoint.close()).await.is_err() {
+            tracing::warn!("peers did not confirm the end of their links in time");
+        }
+    }
+
+    fn connection(&self, to: EndpointId) -> Result<iroh::endpoint::Connection, NotSent> {
+        let peer = self.shared.peers.get(&to).ok_or(NotSent::NotAPeer)?;
+        peer.slot.get().ok_or(NotSent::LinkDown)
+    }
+}
+
+fn spawn_peer(context: &Arc<Context>, id: EndpointId, addresses: Vec<SocketAddr>) -> PeerHandle {
+    let (raft, raft_receiver) = RaftQueue::new();
+    let (snapshots, snapshot_receiver) = mpsc::channel(SNAPSHOT_QUEUE_MAX);
+    let (inbox, inbox_receiver) = mpsc::channel(INBOX_MAX);
+    let (addresses, addresses_receiver) = watch::channel(addresses);
+    let cancel = context.cancel.child_token();
+    let slot = Arc::new(Slot::default());
+    let task = PeerTask {
+        context: Arc::clone(context),
+        id,
+        addresses: addresses_receiver,
+        inbox: inbox_receiver,
+        outgoing: Outgoing { raft: raft_receiver, snapshots: snapshot_receiver },
+        slot: Arc::clone(&slot),
+        cancel: cancel.clone(),
+        progress: Progress::default(),
+    };
+    context.tracker.spawn(task.run());
+    PeerHandle { addresses: Arc::new(addresses), inbox, raft, snapshots, slot, cancel }
+}

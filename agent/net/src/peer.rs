@@ -1,0 +1,375 @@
+//! The task that owns everything about one peer: whether to dial, which connection is kept, when it is up.
+//!
+//! ```text
+//!            set_peers                     welcome, or inbound accepted
+//!               |            +--------------------------------------------+
+//!               v            |                                            v
+//!            Dialling -------+---- failed ----> Waiting (backoff) ----> Serving
+//!               ^                                  |   |  inbound         |
+//!               +------ backoff over, new address -+   +------------------|
+//!               +--------------------- lost, with backoff ----------------+
+//! ```
+//!
+//! Both sides dial, so that whichever restarts is back at once. One connection is kept, by these rules, which need no
+//! clock and no third message:
+//! - A hello that arrives while nothing is up is accepted and ends this side's own attempt; only when this side has
+//!   said its own hello already does the lower endpoint id keep its attempt, and the other gives way.
+//! - A hello that arrives while a link is up replaces it (the peer dials only when it has none), unless the peer had
+//!   not yet seen the link when it said hello: it knows by now and has given up its attempt itself.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use blixard_model::EndpointId;
+use iroh::endpoint::Connection;
+use iroh::{EndpointAddr, TransportAddr};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::close::{self, Close, Ended};
+use crate::context::Context;
+use crate::hello::{self, DialId, Hello, Welcome};
+use crate::key;
+use crate::limits::{
+    BACKOFF_FIRST, BACKOFF_MAX, CONNECT_TIMEOUT, HELLO_LEN_MAX, HELLO_TIMEOUT, STABLE_AFTER,
+};
+use crate::link::{self, Link, Origin, Outgoing};
+use crate::peers::{Inbound, Slot};
+use crate::state::{DownReason, LinkState};
+use crate::{frame, wire};
+
+/// Owner of one peer.
+#[derive(Debug)]
+pub(crate) struct PeerTask {
+    pub(crate) context: Arc<Context>,
+    pub(crate) id: EndpointId,
+    pub(crate) addresses: watch::Receiver<Vec<SocketAddr>>,
+    pub(crate) inbox: mpsc::Receiver<Inbound>,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) progress: Progress,
+}
+
+/// What the task remembers from one state to the next.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// Attempts to connect in this run: the number of the last one.
+    dials: u64,
+    /// The peer's connection accepted last.
+    accepted: Option<DialId>,
+    /// Attempts that failed since the last good link.
+    failures: u32,
+    /// Since when the link is down.
+    down_since: Instant,
+    /// What was logged last, so that it is logged once.
+    logged: Option<DownReason>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { dials: 0, accepted: None, failures: 0, down_since: Instant::now(), logged: None }
+    }
+}
+
+/// The state to go to.
+enum Next {
+    Dial,
+    Wait,
+    Serve(Link),
+    Stop,
+}
+
+/// How a link ended.
+enum LinkEnd {
+    Ended(Ended),
+    Replaced(Inbound),
+    Stop,
+}
+
+impl PeerTask {
+    /// Runs until the peer is taken off the list or the node stops.
+    pub(crate) async fn run(mut self) {
+        self.publish_down(DownReason::Starting);
+        let mut next = Next::Dial;
+        loop {
+            next = match next {
+                Next::Dial => self.dial().await,
+                Next::Wait => self.wait().await,
+                Next::Serve(link) => self.serve(link).await,
+                Next::Stop => break,
+            };
+        }
+        self.outgoing.clear();
+    }
+
+    async fn wait(&mut self) -> Next {
+        // Sent before the link was seen to be down.
+        self.outgoing.clear();
+        let delay = backoff(self.progress.failures);
+        tokio::select! {
+            () = self.cancel.cancelled() => Next::Stop,
+            inbound = self.inbox.recv() => self.accept(inbound),
+            changed = self.addresses.changed() => match changed {
+                Ok(()) => Next::Dial,
+                Err(_) => Next::Stop,
+            },
+            () = sleep(delay) => Next::Dial,
+        }
+    }
+
+    async fn dial(&mut self) -> Next {
+        let addresses = self.addresses.borrow_and_update().clone();
+        if addresses.is_empty() {
+            return self.failed(Ended::For(DownReason::Unreachable("no address is known".to_owned())));
+        }
+        self.progress.dials += 1;
+        let id = DialId { incarnation: self.context.incarnation, dial: self.progress.dials };
+        let connected = tokio::select! {
+            () = self.cancel.cancelled() => return Next::Stop,
+            inbound = self.inbox.recv() => return self.accept(inbound),
+            connected = connect(&self.context, &self.id, addresses) => connected,
+        };
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(ended) => return self.failed(ended),
+        };
+        let hello = Hello::new(&self.context.cluster_name, id, self.progress.accepted);
+        match self.introduce(&connection, &hello).await {
+            Introduced::Welcome(welcome) => Next::Serve(Link {
+                connection,
+                origin: Origin::Dialled(id),
+                peer_incarnation: welcome.incarnation,
+            }),
+            Introduced::Failed(ended) => {
+                Close::Broken("the hello failed".to_owned()).apply(&connection);
+                self.failed(ended)
+            }
+            Introduced::GaveWay(inbound) => {
+                Close::Duplicate.apply(&connection);
+                self.accept(inbound)
+            }
+            Introduced::Stop => {
+                self.stopping().apply(&connection);
+                Next::Stop
+            }
+        }
+    }
+
+    /// Says hello and waits for the welcome, or for the peer's own hello where that one goes first.
+    async fn introduce(&mut self, connection: &Connection, hello: &Hello) -> Introduced {
+        let keeps_its_attempt = self.context.local < self.id;
+        let mut welcome = pin!(say_hello(connection, hello));
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return Introduced::Stop,
+                result = &mut welcome => return match result {
+                    Ok(welcome) => Introduced::Welcome(welcome),
+                    Err(ended) => Introduced::Failed(ended),
+                },
+                inbound = self.inbox.recv() => match inbound {
+                    Some(inbound) if keeps_its_attempt => refuse(inbound, Close::Duplicate),
+                    inbound => return Introduced::GaveWay(inbound),
+                },
+            }
+        }
+    }
+
+    fn accept(&mut self, inbound: Option<Inbound>) -> Next {
+        let Some(inbound) = inbound else { return Next::Stop };
+        let Inbound { connection, hello, verdict } = inbound;
+        if verdict.send(Ok(())).is_err() {
+            // The connection ended while it waited.
+            return Next::Wait;
+        }
+        self.progress.accepted = Some(hello.id());
+        Next::Serve(Link { connection, origin: Origin::Accepted, peer_incarnation: hello.incarnation })
+    }
+
+    async fn serve(&mut self, link: Link) -> Next {
+        let started = Instant::now();
+        let remote_addr = remote_addr(&link.connection);
+        self.slot.set(Some(link.connection.clone()));
+        self.publish(LinkState::Up { since: started, remote_addr });
+        self.progress.logged = None;
+        let peer = self.id.short();
+        let addr = remote_addr.map(tracing::field::display);
+        tracing::info!(peer, addr, dialled = link.origin != Origin::Accepted, "link up");
+
+        let end = self.serve_until_end(&link).await;
+        self.slot.set(None);
+        self.outgoing.clear();
+        self.progress.down_since = Instant::now();
+        if started.elapsed() >= STABLE_AFTER {
+            self.progress.failures = 0;
+        }
+        match end {
+            LinkEnd::Stop => {
+                let close = self.stopping();
+                close.apply(&link.connection);
+                tracing::info!(peer, addr, reason = close.text(), "link down");
+                Next::Stop
+            }
+            LinkEnd::Replaced(inbound) => {
+                Close::Replaced.apply(&link.connection);
+                tracing::info!(
+                    peer,
+                    addr,
+                    reason = "replaced by a newer connection of the peer",
+                    "link down"
+                );
+                self.accept(Some(inbound))
+            }
+            LinkEnd::Ended(ended) => {
+                let reason = match ended {
+                    Ended::For(reason) => reason,
+                    Ended::Duplicate => DownReason::Lost("the peer keeps another connection".to_owned()),
+                };
+                tracing::info!(peer, addr, %reason, "link down");
+                self.publish_down(reason.clone());
+                self.progress.logged = Some(reason);
+                Next::Wait
+            }
+        }
+    }
+
+    async fn serve_until_end(&mut self, link: &Link) -> LinkEnd {
+        let token = self.cancel.child_token();
+        // Whatever ends this function ends the tasks of the link's streams.
+        let _ends_streams = token.clone().drop_guard();
+        let running = link::run(&self.context, self.id, &link.connection, &mut self.outgoing, &token);
+        let mut running = Box::pin(running);
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return LinkEnd::Stop,
+                ended = &mut running => return LinkEnd::Ended(ended),
+                inbound = self.inbox.recv() => match inbound {
+                    None => return LinkEnd::Stop,
+                    Some(inbound) if replaces(link, &inbound.hello) => return LinkEnd::Replaced(inbound),
+                    Some(inbound) => refuse(inbound, Close::Duplicate),
+                },
+            }
+        }
+    }
+
+    fn failed(&mut self, ended: Ended) -> Next {
+        self.progress.failures = self.progress.failures.saturating_add(1);
+        // A duplicate is no fault: the peer's own connection is on its way.
+        let Ended::For(reason) = ended else { return Next::Wait };
+        let (peer, attempts) = (self.id.short(), self.progress.failures);
+        if self.progress.logged.as_ref() == Some(&reason) {
+            tracing::debug!(peer, attempts, %reason, "no link");
+        } else if matches!(reason, DownReason::Refused(_)) {
+            tracing::warn!(peer, attempts, %reason, "no link");
+        } else {
+            tracing::info!(peer, attempts, %reason, "no link");
+        }
+        self.progress.logged = Some(reason.clone());
+        self.publish_down(reason);
+        Next::Wait
+    }
+
+    /// What to tell the peer when this task ends.
+    fn stopping(&self) -> Close {
+        if self.context.cancel.is_cancelled() { Close::Shutdown } else { Close::Removed }
+    }
+
+    fn publish_down(&self, reason: DownReason) {
+        let (since, attempts) = (self.progress.down_since, self.progress.failures);
+        self.publish(LinkState::Down { since, reason, attempts });
+    }
+
+    fn publish(&self, state: LinkState) {
+        self.context.links.send_if_modified(|links| {
+            // Asked under the lock: once the peer is off the list, its entry must not come back.
+            if self.cancel.is_cancelled() {
+                return false;
+            }
+            links.insert(self.id, state);
+            true
+        });
+    }
+}
+
+/// How the exchange of hello and welcome ended.
+enum Introduced {
+    Welcome(Welcome),
+    Failed(Ended),
+    GaveWay(Option<Inbound>),
+    Stop,
+}
+
+/// Whether a connection that says `hello` is newer than `link`; see the module's rules.
+fn replaces(link: &Link, hello: &Hello) -> bool {
+    match link.origin {
+        Origin::Accepted => true,
+        Origin::Dialled(id) => hello.incarnation != link.peer_incarnation || hello.accepted == Some(id),
+    }
+}
+
+fn refuse(inbound: Inbound, close: Close) {
+    // When nobody waits for the verdict the connection is gone already.
+    let _ = inbound.verdict.send(Err(close));
+}
+
+async fn connect(
+    context: &Context,
+    id: &EndpointId,
+    addresses: Vec<SocketAddr>,
+) -> Result<Connection, Ended> {
+    let key = key::public_key(id).map_err(|error| Ended::For(DownReason::Unreachable(error.to_string())))?;
+    let address = EndpointAddr::from_parts(key, addresses.into_iter().map(TransportAddr::Ip));
+    match timeout(CONNECT_TIMEOUT, context.endpoint.connect(address, wire::ALPN)).await {
+        Err(_) => Err(Ended::For(DownReason::Unreachable("no answer".to_owned()))),
+        Ok(Err(error)) => Err(close::not_connected(&error)),
+        Ok(Ok(connection)) => Ok(connection),
+    }
+}
+
+async fn say_hello(connection: &Connection, hello: &Hello) -> Result<Welcome, Ended> {
+    let exchange = async {
+        let bytes = hello::encode(hello)?;
+        let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        let header = frame::header(bytes.len(), HELLO_LEN_MAX).map_err(|error| error.to_string())?;
+        let mut chunks = [bytes::Bytes::copy_from_slice(&header), bytes.into()];
+        wire::write(&mut send, &mut chunks).await.map_err(|error| error.to_string())?;
+        let answer = wire::read_frame(&mut receive, HELLO_LEN_MAX, HELLO_TIMEOUT).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&answer).map_err(|_| "the peer's welcome is malformed".to_owned())
+    };
+    let why = match timeout(HELLO_TIMEOUT, exchange).await {
+        Ok(Ok(welcome)) => return Ok(welcome),
+        Ok(Err(why)) => why,
+        Err(_) => "no welcome in time".to_owned(),
+    };
+    // A refusal comes as the end of the connection.
+    Err(match connection.close_reason() {
+        Some(error) => close::ended(&error),
+        None => Ended::For(DownReason::Unreachable(why)),
+    })
+}
+
+/// The address that the connection uses at this moment.
+fn remote_addr(connection: &Connection) -> Option<SocketAddr> {
+    let paths = connection.paths();
+    let path = paths.iter().find(|path| path.is_selected()).or_else(|| paths.iter().next())?;
+    match path.remote_addr() {
+        TransportAddr::Ip(address) => Some(*address),
+        _ => None,
+    }
+}
+
+/// The wait before an attempt: doubled with each failure up to a cap, and half of it random, so that nodes that fell
+/// together do not dial together.
+fn backoff(failures: u32) -> Duration {
+    let full = match failures {
+        0 => BACKOFF_FIRST / 2,
+        n => BACKOFF_FIRST.saturating_mul(1 << (n - 1).min(16)).min(BACKOFF_MAX),
+    };
+    // Without a random source the full wait does.
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}

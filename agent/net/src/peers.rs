@@ -1,0 +1,121 @@
+//! Who may talk to this node: the list of peers, which is at once the allow-list and the way to each peer's task.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use blixard_model::EndpointId;
+use iroh::endpoint::{AfterHandshakeOutcome, Connection, EndpointHooks};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::close::Close;
+use crate::hello::Hello;
+use crate::key;
+use crate::limits::REFUSALS_LOGGED_MAX;
+use crate::queue::RaftQueue;
+use crate::snapshot::SnapshotJob;
+
+/// A connection that said hello and waits for the peer's task to accept it.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) connection: Connection,
+    pub(crate) hello: Hello,
+    /// The task's verdict; the sender dropped means that it ended.
+    pub(crate) verdict: oneshot::Sender<Result<(), Close>>,
+}
+
+/// The connection of the moment, shared by the peer's task (which alone sets it) and those who send.
+#[derive(Debug, Default)]
+pub(crate) struct Slot(Mutex<Option<Connection>>);
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, connection: Option<Connection>) {
+        *self.lock() = connection;
+    }
+
+    pub(crate) fn get(&self) -> Option<Connection> {
+        self.lock().clone()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.lock().is_some()
+    }
+}
+
+/// The way to a peer's task.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerHandle {
+    pub(crate) addresses: Arc<watch::Sender<Vec<SocketAddr>>>,
+    pub(crate) inbox: mpsc::Sender<Inbound>,
+    pub(crate) raft: RaftQueue,
+    pub(crate) snapshots: mpsc::Sender<SnapshotJob>,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) cancel: CancellationToken,
+}
+
+impl PeerHandle {
+    /// Ends the peer's task and its connection, at once.
+    pub(crate) fn cut_off(&self) {
+        self.cancel.cancel();
+        if let Some(connection) = self.slot.get() {
+            Close::Removed.apply(&connection);
+        }
+    }
+}
+
+/// The list of peers.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    list: RwLock<BTreeMap<EndpointId, PeerHandle>>,
+    refusals: Mutex<BTreeSet<(EndpointId, String)>>,
+}
+
+impl Peers {
+    pub(crate) fn get(&self, id: &EndpointId) -> Option<PeerHandle> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    pub(crate) fn contains(&self, id: &EndpointId) -> bool {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+
+    /// Changes the list under its lock.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<EndpointId, PeerHandle>) -> T) -> T {
+        change(&mut self.list.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Logs a refusal once for each endpoint and reason. Endpoint ids cost nothing to make: beyond a number of them
+    /// nothing more is logged, so that a stranger can not fill the journal.
+    pub(crate) fn log_refusal(&self, id: EndpointId, why: &str) {
+        let mut logged = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.len() < REFUSALS_LOGGED_MAX && logged.insert((id, why.to_owned())) {
+            tracing::warn!(peer = %id.short(), endpoint_id = %id, reason = why, "connection refused");
+        }
+    }
+
+    /// Forgets what was logged, so that a mended and broken again peer is logged again.
+    pub(crate) fn forget_refusals(&self) {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// The first gate: right after the handshake proved the other side's key, before any of its bytes are read.
+#[derive(Debug)]
+pub(crate) struct Gate(pub(crate) Arc<Peers>);
+
+impl EndpointHooks for Gate {
+    async fn after_handshake<'a>(&'a self, connection: &'a Connection) -> AfterHandshakeOutcome {
+        let id = key::endpoint_id(connection.remote_id());
+        if self.0.contains(&id) {
+            return AfterHandshakeOutcome::Accept;
+        }
+        let close = Close::NotListed;
+        self.0.log_refusal(id, "not in the list of members");
+        AfterHandshakeOutcome::Reject { error_code: close.code(), reason: close.text().as_bytes().to_vec() }
+    }
+}

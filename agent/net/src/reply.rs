@@ -1,0 +1,86 @@
+//! The answering side of a request.
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::limits::REPLY_STREAM_QUEUE_MAX;
+
+/// How the application answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    One(Bytes),
+    NotTaken(String),
+    Stream { items: mpsc::Receiver<Bytes>, ended: oneshot::Receiver<()> },
+}
+
+/// The duty to answer a request. Nothing here waits for the network; dropping it answers an error.
+#[derive(Debug)]
+pub struct Reply(oneshot::Sender<Answer>);
+
+impl Reply {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<Answer>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(sender), receiver)
+    }
+
+    /// Answers with one frame of at most [`crate::limits::REQUEST_LEN_MAX`] bytes. A longer one arrives as an error.
+    /// An asker that gave up is not noticed.
+    pub fn send(self, bytes: Bytes) {
+        // An error means that the asker is gone: nobody is left to be told.
+        let _ = self.0.send(Answer::One(bytes));
+    }
+
+    /// Says that the request was not looked at and certainly had no effect: the asker gets
+    /// [`crate::RequestError::NotSent`].
+    pub fn not_taken(self, why: impl Into<String>) {
+        // As above.
+        let _ = self.0.send(Answer::NotTaken(why.into()));
+    }
+
+    /// Answers with any number of frames.
+    pub fn stream(self) -> ReplyStream {
+        let (sender, items) = mpsc::channel(REPLY_STREAM_QUEUE_MAX);
+        let (end, ended) = oneshot::channel();
+        // As above; the first send to the stream fails then.
+        let _ = self.0.send(Answer::Stream { items, ended });
+        ReplyStream { items: sender, end }
+    }
+
+    /// Resolves when the asker gave up or its link is gone.
+    pub async fn abandoned(&mut self) {
+        self.0.closed().await;
+    }
+}
+
+/// A streamed answer. Dropping it without [`ReplyStream::end`] lets the asker see an error after what was sent.
+#[derive(Debug)]
+pub struct ReplyStream {
+    items: mpsc::Sender<Bytes>,
+    end: oneshot::Sender<()>,
+}
+
+/// The asker closed the stream, or its link is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the asker is gone")]
+pub struct AskerGone;
+
+impl ReplyStream {
+    /// Sends an item of at most [`crate::limits::REQUEST_LEN_MAX`] bytes; waits while the asker reads slowly.
+    ///
+    /// # Errors
+    /// [`AskerGone`] when nobody reads any more.
+    pub async fn send(&mut self, item: Bytes) -> Result<(), AskerGone> {
+        self.items.send(item).await.map_err(|_| AskerGone)
+    }
+
+    /// Resolves when nobody reads any more.
+    pub async fn closed(&self) {
+        self.items.closed().await;
+    }
+
+    /// The answer is complete.
+    pub fn end(self) {
+        // An error means that nobody reads any more.
+        let _ = self.end.send(());
+    }
+}

@@ -1,0 +1,144 @@
+//! The asking side of a request.
+//!
+//! The one thing callers must be able to rely on: [`RequestError::NotSent`] means that the peer's application certainly
+//! did not see the request. It acts on whole frames only, and a frame is whole only when all of it was handed to the
+//! connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use iroh::endpoint::{Connection, RecvStream, VarInt};
+use tokio::time::{Instant, timeout_at};
+
+use crate::close::peer_text;
+use crate::limits::REQUEST_LEN_MAX;
+use crate::wire::{self, Kind, MessageError};
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The peer's application did not see the request: nothing happened, another peer may be asked.
+    #[error("not sent: {0}")]
+    NotSent(NotSent),
+    /// The request was sent and its end is not known.
+    #[error("sent, but not answered: {0}")]
+    Unknown(String),
+}
+
+/// Why a request did not reach the peer's application.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotSent {
+    /// Not in the list of peers.
+    #[error("the receiver is not in the list of peers")]
+    NotAPeer,
+    /// Larger than [`REQUEST_LEN_MAX`].
+    #[error("the request is larger than {REQUEST_LEN_MAX} bytes")]
+    TooLong,
+    /// The link is down, or was lost before all of the request was written.
+    #[error("the link is down")]
+    LinkDown,
+    /// Too many requests are under way; the deadline passed while this one waited to be written.
+    #[error("the deadline passed before it could be written")]
+    Busy,
+    /// The peer said that it did not look at it.
+    #[error("not taken by the receiver: {0}")]
+    NotTaken(String),
+}
+
+/// A streamed answer: items until the other side ends it (`None`) or fails (one last error). Dropping it ends it.
+pub type ResponseStream = BoxStream<'static, Result<Bytes, StreamBroken>>;
+
+/// A streamed answer ended before it was complete.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the answer broke off: {0}")]
+pub struct StreamBroken(pub String);
+
+impl From<NotSent> for RequestError {
+    fn from(why: NotSent) -> Self {
+        Self::NotSent(why)
+    }
+}
+
+/// Sends a request and waits for its answer of one frame.
+pub(crate) async fn ask(
+    connection: &Connection,
+    bytes: Bytes,
+    wait: Duration,
+) -> Result<Bytes, RequestError> {
+    let (kind, bytes, _) = exchange(connection, bytes, wait).await?;
+    match kind {
+        Kind::Answer => Ok(bytes),
+        Kind::Item | Kind::End => Err(RequestError::Unknown("the peer streams its answer".to_owned())),
+        Kind::Failed | Kind::NotTaken => Err(refusal(kind, &bytes)),
+    }
+}
+
+/// Sends a request and waits for the beginning of its answer.
+pub(crate) async fn ask_stream(
+    connection: &Connection,
+    bytes: Bytes,
+    wait: Duration,
+) -> Result<ResponseStream, RequestError> {
+    let (kind, bytes, receive) = exchange(connection, bytes, wait).await?;
+    match kind {
+        Kind::Answer => Ok(stream::iter([Ok(bytes)]).boxed()),
+        Kind::End => Ok(stream::empty().boxed()),
+        Kind::Item => Ok(stream::iter([Ok(bytes)]).chain(items(receive)).boxed()),
+        Kind::Failed | Kind::NotTaken => Err(refusal(kind, &bytes)),
+    }
+}
+
+fn refusal(kind: Kind, text: &[u8]) -> RequestError {
+    let why = peer_text(text);
+    if kind == Kind::NotTaken { NotSent::NotTaken(why).into() } else { RequestError::Unknown(why) }
+}
+
+async fn exchange(
+    connection: &Connection,
+    bytes: Bytes,
+    wait: Duration,
+) -> Result<(Kind, Bytes, RecvStream), RequestError> {
+    if bytes.len() > REQUEST_LEN_MAX {
+        return Err(NotSent::TooLong.into());
+    }
+    let deadline = Instant::now() + wait;
+    // Waits while as many requests are under way as the peer allows.
+    let (mut send, mut receive) = match timeout_at(deadline, connection.open_bi()).await {
+        Err(_) => return Err(NotSent::Busy.into()),
+        Ok(Err(_)) => return Err(NotSent::LinkDown.into()),
+        Ok(Ok(streams)) => streams,
+    };
+    let written = wire::write_framed(&mut send, wire::REQUEST, bytes, REQUEST_LEN_MAX);
+    let not_sent = match timeout_at(deadline, written).await {
+        Err(_) => Some(NotSent::Busy),
+        Ok(Err(_)) => Some(NotSent::LinkDown),
+        Ok(Ok(())) => None,
+    };
+    if let Some(why) = not_sent {
+        // Without this the drop would end the stream as if it were complete. It may be closed already.
+        let _ = send.reset(VarInt::from_u32(0));
+        return Err(why.into());
+    }
+    // Fails only when the peer stopped reading: its answer, or the lack of one, says the rest.
+    let _ = send.finish();
+    match timeout_at(deadline, wire::read_message(&mut receive)).await {
+        Err(_) => Err(RequestError::Unknown("the deadline passed".to_owned())),
+        Ok(Err(error)) => Err(RequestError::Unknown(error.to_string())),
+        Ok(Ok((kind, bytes))) => Ok((kind, bytes, receive)),
+    }
+}
+
+fn items(receive: RecvStream) -> impl futures_util::Stream<Item = Result<Bytes, StreamBroken>> + Send {
+    stream::unfold(Some(receive), async |state| {
+        let mut receive = state?;
+        match wire::read_message(&mut receive).await {
+            Ok((Kind::Item, bytes)) => Some((Ok(bytes), Some(receive))),
+            Ok((Kind::End, _)) => None,
+            Ok((Kind::Failed, why)) => Some((Err(StreamBroken(peer_text(&why))), None)),
+            Ok((kind, _)) => Some((Err(StreamBroken(format!("unexpected {kind:?}"))), None)),
+            Err(MessageError::Missing) => Some((Err(StreamBroken("the link is down".to_owned())), None)),
+            Err(error) => Some((Err(StreamBroken(error.to_string())), None)),
+        }
+    })
+}

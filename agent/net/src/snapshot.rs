@@ -1,0 +1,108 @@
+//! Snapshots to a peer: one at a time, on a stream of its own, with a result.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use iroh::endpoint::Connection;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::limits::{SNAPSHOT_LEN_MAX, SNAPSHOT_TAKEN_TIMEOUT};
+use crate::wire::{self, Kind};
+
+/// A snapshot that waits for its turn.
+#[derive(Debug)]
+pub(crate) struct SnapshotJob {
+    bytes: Bytes,
+    done: oneshot::Sender<Result<(), SnapshotError>>,
+}
+
+/// Why a snapshot was not delivered. It may still have been: only the confirmation can be missing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// Not in the list of peers.
+    #[error("the receiver is not in the list of peers")]
+    NotAPeer,
+    /// Larger than [`SNAPSHOT_LEN_MAX`].
+    #[error("the snapshot is larger than {SNAPSHOT_LEN_MAX} bytes")]
+    TooLong,
+    /// Others wait for this peer already.
+    #[error("other snapshots wait for this peer")]
+    QueueFull,
+    /// The link is down, or was lost on the way.
+    #[error("the link is down")]
+    LinkDown,
+    /// The receiver did not take it, or stopped reading.
+    #[error("not taken by the receiver: {0}")]
+    NotTaken(String),
+}
+
+/// The result of a snapshot, once it is known. Dropping it does not stop the transfer.
+#[derive(Debug)]
+pub struct SnapshotDelivery(oneshot::Receiver<Result<(), SnapshotError>>);
+
+impl Future for SnapshotDelivery {
+    /// Delivered means that the receiver's application has it in its queue.
+    type Output = Result<(), SnapshotError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // The job is dropped when its link ends.
+        Pin::new(&mut self.0).poll(context).map(|result| result.unwrap_or(Err(SnapshotError::LinkDown)))
+    }
+}
+
+/// Puts a snapshot into a peer's queue, or says at once why not.
+pub(crate) fn enqueue(queue: &mpsc::Sender<SnapshotJob>, bytes: Bytes) -> SnapshotDelivery {
+    if bytes.len() > SNAPSHOT_LEN_MAX {
+        return failed(SnapshotError::TooLong);
+    }
+    let (done, result) = oneshot::channel();
+    match queue.try_send(SnapshotJob { bytes, done }) {
+        Ok(()) => SnapshotDelivery(result),
+        Err(mpsc::error::TrySendError::Full(_)) => failed(SnapshotError::QueueFull),
+        Err(mpsc::error::TrySendError::Closed(_)) => failed(SnapshotError::LinkDown),
+    }
+}
+
+/// A delivery that has failed already.
+pub(crate) fn failed(error: SnapshotError) -> SnapshotDelivery {
+    let (done, result) = oneshot::channel();
+    // The receiver is in this function's hand.
+    let _ = done.send(Err(error));
+    SnapshotDelivery(result)
+}
+
+/// Delivers what is queued, one after the other, while the link lasts.
+pub(crate) async fn deliver_all(connection: &Connection, queue: &mut mpsc::Receiver<SnapshotJob>) {
+    while let Some(job) = queue.recv().await {
+        let result = deliver(connection, job.bytes).await;
+        // The sender may have lost interest.
+        let _ = job.done.send(result);
+    }
+}
+
+async fn deliver(connection: &Connection, bytes: Bytes) -> Result<(), SnapshotError> {
+    let Ok((mut send, mut receive)) = connection.open_bi().await else {
+        return Err(SnapshotError::LinkDown);
+    };
+    if send.set_priority(wire::SNAPSHOT_PRIORITY).is_err() {
+        return Err(SnapshotError::LinkDown);
+    }
+    let written = wire::write_framed(&mut send, wire::SNAPSHOT, bytes, SNAPSHOT_LEN_MAX).await;
+    if written.is_ok() && send.finish().is_err() {
+        return Err(SnapshotError::LinkDown);
+    }
+    // A receiver that stops reading says why in its answer.
+    let answer = timeout(SNAPSHOT_TAKEN_TIMEOUT, wire::read_message(&mut receive)).await;
+    match (written, answer) {
+        (Ok(()), Ok(Ok((Kind::Answer, _)))) => Ok(()),
+        (_, Ok(Ok((Kind::Failed | Kind::NotTaken, why)))) => {
+            Err(SnapshotError::NotTaken(crate::close::peer_text(&why)))
+        }
+        (Err(error), _) => Err(SnapshotError::NotTaken(error.to_string())),
+        (Ok(()), Ok(Ok(_))) => Err(SnapshotError::NotTaken("unknown answer".to_owned())),
+        (Ok(()), Ok(Err(error))) => Err(SnapshotError::NotTaken(error.to_string())),
+        (Ok(()), Err(_)) => Err(SnapshotError::NotTaken("no confirmation in time".to_owned())),
+    }
+}

@@ -1,0 +1,63 @@
+//! What is known of each link, for status and for decisions about who can be reached.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use blixard_model::EndpointId;
+
+/// All links, by peer.
+pub type Links = BTreeMap<EndpointId, LinkState>;
+
+/// Whether a peer can be talked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkState {
+    /// It can.
+    Up {
+        /// Since when.
+        since: Instant,
+        /// Where its packets come from; `None` when that is not known (yet).
+        remote_addr: Option<SocketAddr>,
+    },
+    /// It can not.
+    Down {
+        /// Since when.
+        since: Instant,
+        /// Why the last attempt failed, or why the link was lost.
+        reason: DownReason,
+        /// Failed attempts to connect since then.
+        attempts: u32,
+    },
+}
+
+impl LinkState {
+    /// True while the link is up.
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Up { .. })
+    }
+}
+
+/// Why a link is down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DownReason {
+    /// No attempt has ended yet.
+    Starting,
+    /// Nobody answers where the peer should be.
+    Unreachable(String),
+    /// The peer answers and does not want this node: an operator has to mend something.
+    Refused(String),
+    /// The link was up and ended.
+    Lost(String),
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("not tried yet"),
+            Self::Unreachable(why) => write!(f, "unreachable: {why}"),
+            Self::Refused(why) => write!(f, "refused by the peer: {why}"),
+            Self::Lost(why) => write!(f, "lost: {why}"),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What travels on the streams of a link.
+//!
+//! | stream | opened by | first byte | then |
+//! |---|---|---|---|
+//! | bidirectional, the very first | the dialler | (none) | hello; welcome back ([`crate::hello`]) |
+//! | unidirectional, one each way | each side, once | [`RAFT`] | Raft frames until the link ends |
+//! | bidirectional | the asker | [`REQUEST`] | one frame; answer: messages |
+//! | bidirectional | the sender | [`SNAPSHOT`] | one frame; answer: one message when the receiver took it |
+//!
+//! A message is a kind byte and a frame.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use iroh::endpoint::{RecvStream, SendStream};
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use crate::frame::{self, FrameError};
+use crate::limits::{REQUEST_LEN_MAX, STALL_TIMEOUT};
+
+/// Protocol name of the QUIC handshake.
+pub(crate) const ALPN: &[u8] = b"blixard/1";
+
+/// First byte of a stream of Raft frames.
+pub(crate) const RAFT: u8 = 1;
+/// First byte of a request.
+pub(crate) const REQUEST: u8 = 2;
+/// First byte of a snapshot.
+pub(crate) const SNAPSHOT: u8 = 3;
+
+/// Raft goes before everything else.
+pub(crate) const RAFT_PRIORITY: i32 = 2;
+/// A snapshot takes what the others leave.
+pub(crate) const SNAPSHOT_PRIORITY: i32 = -2;
+
+/// The kind of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The whole answer.
+    Answer,
+    /// A part of a streamed answer.
+    Item,
+    /// The streamed answer is complete.
+    End,
+    /// No answer, or no more of it; the frame says why.
+    Failed,
+    /// The request was not looked at; the frame says why.
+    NotTaken,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [Self::Answer, Self::Item, Self::End, Self::Failed, Self::NotTaken];
+
+    fn byte(self) -> u8 {
+        match self {
+            Self::Answer => 1,
+            Self::Item => 2,
+            Self::End => 3,
+            Self::Failed => 4,
+            Self::NotTaken => 5,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.byte() == byte)
+    }
+}
+
+/// Why no message could be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MessageError {
+    /// The stream ended before it.
+    #[error("the stream ended without an answer")]
+    Missing,
+    /// A kind this version does not know.
+    #[error("a message of unknown kind {0}")]
+    UnknownKind(u8),
+    /// The frame can not be read.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+}
+
+/// Writes chunks in order; each piece must be taken by the peer's window within the stall time.
+///
+/// # Errors
+/// [`FrameError::Stalled`] or [`FrameError::Io`]: not all of it was handed to the connection, so the peer can not have
+/// the whole.
+pub(crate) async fn write(stream: &mut SendStream, chunks: &mut [Bytes]) -> Result<(), FrameError> {
+    let mut rest = chunks;
+    while !rest.is_empty() {
+        match timeout(STALL_TIMEOUT, stream.write_many_chunks(&mut rest)).await {
+            Err(_) => return Err(FrameError::Stalled(STALL_TIMEOUT)),
+            Ok(Err(error)) => return Err(FrameError::Io(error.into())),
+            Ok(Ok(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Writes `first` and one frame.
+///
+/// # Errors
+/// As [`write`], or [`FrameError::TooLong`] (nothing was written).
+pub(crate) async fn write_framed(
+    stream: &mut SendStream,
+    first: u8,
+    bytes: Bytes,
+    max: usize,
+) -> Result<(), FrameError> {
+    let len = frame::header(bytes.len(), max)?;
+    let head = Bytes::copy_from_slice(&[first, len[0], len[1], len[2], len[3]]);
+    if bytes.is_empty() {
+        return write(stream, &mut [head]).await;
+    }
+    write(stream, &mut [head, bytes]).await
+}
+
+/// Writes a message.
+///
+/// # Errors
+/// As [`write_framed`].
+pub(crate) async fn write_message(
+    stream: &mut SendStream,
+    kind: Kind,
+    bytes: Bytes,
+) -> Result<(), FrameError> {
+    write_framed(stream, kind.byte(), bytes, REQUEST_LEN_MAX).await
+}
+
+/// Reads a message; its beginning may take any time.
+///
+/// # Errors
+/// As [`MessageError`] lists them.
+pub(crate) async fn read_message(stream: &mut RecvStream) -> Result<(Kind, Bytes), MessageError> {
+    let mut byte = [0; 1];
+    if stream.read_exact(&mut byte).await.is_err() {
+        return Err(MessageError::Missing);
+    }
+    let kind = Kind::from_byte(byte[0]).ok_or(MessageError::UnknownKind(byte[0]))?;
+    let frame = read_frame(stream, REQUEST_LEN_MAX, STALL_TIMEOUT).await?;
+    Ok((kind, frame))
+}
+
+/// Reads a frame that must be there.
+///
+/// # Errors
+/// As [`FrameError`] lists them.
+pub(crate) async fn read_frame(
+    stream: &mut RecvStream,
+    max: usize,
+    stall: Duration,
+) -> Result<Bytes, FrameError> {
+    match timeout(stall, frame::read(stream, max, stall)).await {
+        Err(_) => Err(FrameError::Stalled(stall)),
+        Ok(result) => result?.ok_or(FrameError::Truncated),
+    }
+}
+
+/// Reads the first byte of a stream; `None` when there is none in time.
+pub(crate) async fn read_first(stream: &mut RecvStream, wait: Duration) -> Option<u8> {
+    timeout(wait, stream.read_u8()).await.ok()?.ok()
+}
