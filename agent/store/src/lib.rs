@@ -1,1 +1,15 @@
-//! See agent/docs/architecture.md.
+//! What a node keeps on disk: who it is, which cluster it belongs to, Raft's log. One redb file, one write at a time.
+//!
+//! Owns the file `store.redb` in the data directory. Refuses the file of another node or cluster. Takes no decision:
+//! it is told what to keep, and keeps it together or not at all.
+
+mod error;
+mod file;
+mod tables;
+
+pub use error::{OpenError, WriteError};
+pub use file::Store;
+pub use tables::ClusterMarker;
+
+/// Name of the file in the data directory.
+pub const FILE_NAME: &str = "store.redb";

@@ -1,0 +1,282 @@
+//! The file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use blixard_consensus::{Durable, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
+use blixard_model::formation::Genesis;
+use blixard_model::id::ClusterName;
+use blixard_model::{EndpointId, StoreId};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::FILE_NAME;
+use crate::error::{OpenError, WriteError};
+use crate::tables::{
+    ClusterMarker, FORMAT, IdentityRecord, KEY_CLUSTER, KEY_HARD_STATE, KEY_IDENTITY, KEY_PROMISE, LOG, META,
+    SNAPSHOT,
+};
+
+/// An open store. Held by one process at a time (the file is locked).
+#[derive(Debug)]
+pub struct Store {
+    db: Database,
+    identity: IdentityRecord,
+    cluster: Option<ClusterMarker>,
+    promise: Option<Genesis>,
+    failed: bool,
+}
+
+impl Store {
+    /// Opens the store of `data_dir`, making an empty one under `fresh_store_id` if there is none.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing is changed then.
+    pub fn open(
+        data_dir: &Path,
+        endpoint_id: EndpointId,
+        cluster_name: &ClusterName,
+        fresh_store_id: StoreId,
+    ) -> Result<Self, OpenError> {
+        let path = data_dir.join(FILE_NAME);
+        if !path.exists() {
+            let identity = IdentityRecord { format: FORMAT, endpoint_id, store_id: fresh_store_id };
+            create(data_dir, &path, &identity)?;
+        }
+        let db = Database::open(&path).map_err(|error| open_error(&path, error.into()))?;
+        let reader = Reader::new(&db, &path)?;
+        let identity: IdentityRecord = reader.record(KEY_IDENTITY)?.ok_or_else(|| OpenError::Record {
+            path: path.clone(),
+            what: "the identity is missing".to_owned(),
+        })?;
+        if identity.format > FORMAT {
+            return Err(OpenError::Format { path, found: identity.format, known: FORMAT });
+        }
+        if identity.endpoint_id != endpoint_id {
+            return Err(OpenError::OtherNode { path, theirs: identity.endpoint_id, ours: endpoint_id });
+        }
+        let cluster: Option<ClusterMarker> = reader.record(KEY_CLUSTER)?;
+        if let Some(marker) = &cluster
+            && marker.genesis.cluster_name != *cluster_name
+        {
+            let theirs = marker.genesis.cluster_name.clone();
+            return Err(OpenError::OtherCluster { path, theirs, ours: cluster_name.clone() });
+        }
+        let promise = reader.record(KEY_PROMISE)?;
+        drop(reader);
+        Ok(Self { db, identity, cluster, promise, failed: false })
+    }
+
+    /// This store's id.
+    pub fn store_id(&self) -> StoreId {
+        self.identity.store_id
+    }
+
+    /// The cluster it belongs to; `None` for an empty store.
+    pub fn cluster(&self) -> Option<&ClusterMarker> {
+        self.cluster.as_ref()
+    }
+
+    /// The genesis it promised to form.
+    pub fn promise(&self) -> Option<&Genesis> {
+        self.promise.as_ref()
+    }
+
+    /// Keeps a promise durably.
+    ///
+    /// # Errors
+    /// The disk's; final.
+    pub fn set_promise(&mut self, genesis: &Genesis) -> Result<(), WriteError> {
+        self.transaction(true, |txn| put(txn, KEY_PROMISE, genesis))?;
+        self.promise = Some(genesis.clone());
+        Ok(())
+    }
+
+    /// Binds the empty store to a cluster, with the log to begin with (none for a node that waits for a snapshot).
+    ///
+    /// # Errors
+    /// The disk's; final.
+    pub fn bind(
+        &mut self,
+        marker: &ClusterMarker,
+        begin: Option<(StoredSnapshot, HardState)>,
+    ) -> Result<(), WriteError> {
+        self.transaction(true, |txn| {
+            put(txn, KEY_CLUSTER, marker)?;
+            let Some((snapshot, hard_state)) = begin else { return Ok(()) };
+            put(txn, KEY_HARD_STATE, &hard_state)?;
+            txn.open_table(SNAPSHOT)?.insert(snapshot.index, snapshot.bytes.as_slice())?;
+            Ok(())
+        })?;
+        self.cluster = Some(marker.clone());
+        Ok(())
+    }
+
+    /// Reads back what Raft resumes from.
+    ///
+    /// # Errors
+    /// The file can not be read.
+    pub fn load(&self, data_dir: &Path) -> Result<Durable, OpenError> {
+        Reader::new(&self.db, &data_dir.join(FILE_NAME))?.durable()
+    }
+
+    /// One transaction, all or nothing. After an error the store stays closed: what is on disk is what counts, and an
+    /// fsync that failed once may lie when it is repeated.
+    fn transaction(
+        &mut self,
+        sync: bool,
+        work: impl FnOnce(&WriteTransaction) -> Result<(), WriteError>,
+    ) -> Result<(), WriteError> {
+        if self.failed {
+            return Err(WriteError::Closed);
+        }
+        self.failed = true;
+        let mut txn = self.db.begin_write()?;
+        if sync {
+            // Quick repair keeps the allocator's state in the file, and brings two-phase commit: the checksum of a
+            // one-phase commit is not cryptographic, and specs are user input.
+            txn.set_quick_repair(true);
+        } else {
+            txn.set_durability(Durability::None)?;
+        }
+        work(&txn)?;
+        txn.commit()?;
+        self.failed = false;
+        Ok(())
+    }
+}
+
+impl LogStore for Store {
+    type Error = WriteError;
+
+    fn write(&mut self, batch: &LogWrite) -> Result<(), WriteError> {
+        self.transaction(batch.sync, |txn| {
+            if let Some(snapshot) = &batch.snapshot {
+                write_snapshot(txn, snapshot, batch.clear_log)?;
+            }
+            write_entries(txn, &batch.entries)?;
+            match &batch.hard_state {
+                Some(hard_state) => put(txn, KEY_HARD_STATE, hard_state),
+                None => Ok(()),
+            }
+        })
+    }
+}
+
+fn write_snapshot(
+    txn: &WriteTransaction,
+    snapshot: &StoredSnapshot,
+    clear_log: bool,
+) -> Result<(), WriteError> {
+    let mut table = txn.open_table(SNAPSHOT)?;
+    table.retain(|_, _| false)?;
+    table.insert(snapshot.index, snapshot.bytes.as_slice())?;
+    let mut log = txn.open_table(LOG)?;
+    if clear_log {
+        log.retain(|_, _| false)?;
+    } else {
+        log.retain_in(..=snapshot.index, |_, _| false)?;
+    }
+    Ok(())
+}
+
+fn write_entries(txn: &WriteTransaction, entries: &[StoredEntry]) -> Result<(), WriteError> {
+    let Some(first) = entries.first() else { return Ok(()) };
+    let mut log = txn.open_table(LOG)?;
+    let conflicting = log.range(first.index..)?.next().is_some();
+    if conflicting {
+        log.retain_in(first.index.., |_, _| false)?;
+    }
+    for entry in entries {
+        log.insert(entry.index, entry.bytes.as_slice())?;
+    }
+    Ok(())
+}
+
+fn put<T: Serialize>(txn: &WriteTransaction, key: &str, record: &T) -> Result<(), WriteError> {
+    let bytes = serde_json::to_vec(record)?;
+    txn.open_table(META)?.insert(key, bytes.as_slice())?;
+    Ok(())
+}
+
+/// Makes the file under another name and renames it when it is whole: a crash while making it leaves none.
+fn create(data_dir: &Path, path: &Path, identity: &IdentityRecord) -> Result<(), OpenError> {
+    let io = |at: &Path| {
+        let path = at.to_owned();
+        move |source| OpenError::Io { path, source }
+    };
+    fs::create_dir_all(data_dir).map_err(io(data_dir))?;
+    let fresh = data_dir.join(format!("{FILE_NAME}.new"));
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&fresh)(error)),
+        _ => {}
+    }
+    let broken = |source: redb::Error| open_error(&fresh, source);
+    let db = Database::create(&fresh).map_err(|error| broken(error.into()))?;
+    let first = || -> Result<(), WriteError> {
+        let mut txn = db.begin_write()?;
+        txn.set_quick_repair(true);
+        put(&txn, KEY_IDENTITY, identity)?;
+        txn.open_table(LOG)?;
+        txn.open_table(SNAPSHOT)?;
+        txn.commit()?;
+        Ok(())
+    };
+    first().map_err(|error| OpenError::Record { path: fresh.clone(), what: error.to_string() })?;
+    drop(db);
+    fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(io(&fresh))?;
+    fs::rename(&fresh, path).map_err(io(path))?;
+    fs::File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(io(data_dir))
+}
+
+fn open_error(path: &Path, source: redb::Error) -> OpenError {
+    let path = path.to_owned();
+    match source {
+        redb::Error::DatabaseAlreadyOpen => OpenError::InUse { path },
+        redb::Error::Io(source) if source.kind() != std::io::ErrorKind::InvalidData => {
+            OpenError::Io { path, source }
+        }
+        source => OpenError::Broken { path, source },
+    }
+}
+
+/// Reads with the file's name in every error.
+struct Reader {
+    txn: redb::ReadTransaction,
+    path: PathBuf,
+}
+
+impl Reader {
+    fn new(db: &Database, path: &Path) -> Result<Self, OpenError> {
+        let txn = db.begin_read().map_err(|error| open_error(path, error.into()))?;
+        Ok(Self { txn, path: path.to_owned() })
+    }
+
+    fn broken(&self, error: impl Into<redb::Error>) -> OpenError {
+        open_error(&self.path, error.into())
+    }
+
+    fn record<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, OpenError> {
+        let table = self.txn.open_table(META).map_err(|error| self.broken(error))?;
+        let Some(bytes) = table.get(key).map_err(|error| self.broken(error))? else { return Ok(None) };
+        let read = serde_json::from_slice(bytes.value());
+        read.map(Some)
+            .map_err(|error| OpenError::Record { path: self.path.clone(), what: format!("{key}: {error}") })
+    }
+
+    fn durable(&self) -> Result<Durable, OpenError> {
+        let hard_state = self.record(KEY_HARD_STATE)?.unwrap_or_default();
+        let snapshots = self.txn.open_table(SNAPSHOT).map_err(|error| self.broken(error))?;
+        let snapshot = snapshots.last().map_err(|error| self.broken(error))?;
+        let snapshot = snapshot
+            .map(|(index, bytes)| StoredSnapshot { index: index.value(), bytes: bytes.value().to_vec() });
+        let log = self.txn.open_table(LOG).map_err(|error| self.broken(error))?;
+        let mut entries = Vec::new();
+        for item in log.iter().map_err(|error| self.broken(error))? {
+            let (index, bytes) = item.map_err(|error| self.broken(error))?;
+            entries.push(StoredEntry { index: index.value(), bytes: bytes.value().to_vec() });
+        }
+        Ok(Durable { hard_state, snapshot, entries })
+    }
+}
