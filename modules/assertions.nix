@@ -58,7 +58,8 @@ let
     }
     {
       assertion = isPlace data_dir;
-      message = "services.blixard.settings.data_dir: ${quoted data_dir} is not an absolute path outside the store.";
+      message =
+        "services.blixard.settings.data_dir: ${quoted data_dir} is not an absolute path outside the store.";
     }
   ];
 

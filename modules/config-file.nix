@@ -1,4 +1,5 @@
-# /etc/blixard/config.toml: written from the options, and read by the agent itself before a system is built with it.
+# /etc/blixard/config.toml: written from the options, and read by the agent itself before a system is built
+# with it.
 {
   config,
   lib,

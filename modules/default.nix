@@ -1,4 +1,5 @@
-# The NixOS module of blixard: imports only. Options apart from configuration, assertions apart, one file per unit family.
+# The NixOS module of blixard: imports only. Options apart from configuration, assertions apart, one file per
+# unit family.
 {
   imports = [
     ./options.nix

@@ -39,7 +39,7 @@ let
           "tcg"
         ];
         default = "kvm";
-        description = "What runs guest code: the processor's virtualization (`kvm`) or emulation (`tcg`, slow).";
+        description = "What runs guest code: virtualization (`kvm`) or emulation (`tcg`, slow).";
       };
       qemu = mkOption {
         type = types.str;
@@ -63,12 +63,12 @@ let
       cpus = mkOption {
         type = types.nullOr types.ints.positive;
         default = null;
-        description = "Processors this node offers to VMs; null offers what the machine has.";
+        description = "Processors offered to VMs; null offers what the machine has.";
       };
       memory_mib = mkOption {
         type = types.nullOr types.ints.positive;
         default = null;
-        description = "Memory this node offers to VMs, in MiB; null offers what the machine has, less the reserve.";
+        description = "Memory offered to VMs, in MiB; null offers what the machine has, less the reserve.";
       };
       reserve_memory_mib = mkOption {
         type = types.ints.unsigned;
@@ -95,7 +95,7 @@ let
       data_dir = mkOption {
         type = types.str;
         default = "/var/lib/blixard";
-        description = "Where the node keeps its store, and its key unless {option}`services.blixard.keyFile` is set.";
+        description = "Where the node keeps its store, and its key without {option}`services.blixard.keyFile`.";
       };
       listen_address = mkOption {
         type = types.str;
@@ -169,8 +169,8 @@ in
       example = "/run/keys/blixard-node.key";
       description = ''
         A file on the machine with this node's secret key, readable by root alone and outside the Nix store; the
-        agent gets it through systemd's LoadCredential. When null, the key is {file}`node.key` in the data
-        directory, and the agent makes one at its first start.
+        agent gets it through systemd's LoadCredential. When null, the key is {file}`node.key` in the data directory, and
+        the agent makes one at its first start.
       '';
     };
 

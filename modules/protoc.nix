@@ -1,9 +1,10 @@
 # The protoc that protobuf-build carries, made to run where there is no /lib64.
 #
-# raft-proto generates its Rust code with protobuf-build, which takes a protoc of major version 3 and otherwise falls
-# back to a dynamically linked binary inside its own crate. nixpkgs' protobuf counts 25, 30 and on, and drops the old
-# versions; the fallback has no loader in a Nix build. So this is that same binary, from the crate and with the
-# checksum that Cargo.lock names, given nixpkgs' loader; its libraries are libc's own.
+# raft-proto generates its Rust code with protobuf-build, which takes a protoc of major version 3 and
+# otherwise falls back to a dynamically linked binary inside its own crate. nixpkgs' protobuf counts 25, 30
+# and on, and drops the old versions; the fallback has no loader in a Nix build. So this is that same binary,
+# from the crate and with the checksum that Cargo.lock names, given nixpkgs' loader; its libraries are libc's
+# own.
 {
   lib,
   fetchurl,

@@ -1,4 +1,5 @@
-# The users and groups of the package's sysusers file. NixOS declares users itself and does not read those files.
+# The users and groups of the package's sysusers file. NixOS declares users itself and does not read those
+# files.
 { config, lib, ... }:
 let
   cfg = config.services.blixard;

@@ -1,4 +1,5 @@
-# blixard-vm@.service: the package's template; only the agent starts it, and a switch leaves running VMs alone.
+# blixard-vm@.service: the package's template; only the agent starts it, and a switch leaves running VMs
+# alone.
 { config, lib, ... }:
 let
   cfg = config.services.blixard;

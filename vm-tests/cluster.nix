@@ -1,4 +1,5 @@
-# The machines of every story: n1, n2 and n3, one cluster, and the guest their VMs run. A module of a NixOS test.
+# The machines of every story: n1, n2 and n3, one cluster, and the guest their VMs run. A module of a NixOS
+# test.
 { lib, ... }:
 let
   # The public halves of the test-only keys in keys/.
@@ -39,7 +40,8 @@ let
       };
 
       environment.etc = {
-        # With a mode it is a file of its own and no link into the store, like a key that an operator has put there.
+        # With a mode it is a file of its own and no link into the store, like a key that an operator has put
+        # there.
         "blixard-test/node.key" = {
           source = ./keys + "/${name}.key";
           mode = "0400";

@@ -1,4 +1,5 @@
-# The NixOS tests by name: each a story of this directory on three NixOS machines. They are the package's passthru.tests.
+# The NixOS tests by name: each a story of this directory on three NixOS machines. They are the package's
+# passthru.tests.
 { testers, blixard }:
 let
   story = file: import file { inherit testers blixard; };

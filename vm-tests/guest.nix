@@ -1,4 +1,5 @@
-# The guest of the stories on NixOS: nixpkgs' kernel, uncompressed, and an initramfs of busybox and the lab's own init.
+# The guest of the stories on NixOS: nixpkgs' kernel, uncompressed, and an initramfs of busybox and the lab's
+# own init.
 {
   lib,
   cpio,
@@ -13,8 +14,8 @@ let
   inherit (linuxPackages) kernel;
   modules = lib.getOutput "modules" kernel;
 
-  # The lab's init loads the virtio drivers. nixpkgs' kernel has what they rest on as modules too, and the keyboard that
-  # ctrl-alt-delete comes from; Debian's has all that built in.
+  # The lab's init loads the virtio drivers. nixpkgs' kernel has what they rest on as modules too, and the
+  # keyboard that ctrl-alt-delete comes from; Debian's has all that built in.
   first = [
     "i8042"
     "atkbd"
@@ -62,5 +63,6 @@ runCommand "blixard-test-guest"
 
     mkdir "$out"
     ln -s ${kernel.dev}/vmlinux "$out/vmlinux"
-    (cd root && find . -print0 | sort -z | cpio --null --create --format=newc --owner=+0:+0 --reproducible) > "$out/initrd"
+    cd root
+    find . -print0 | sort -z | cpio --null --create --format=newc --owner=+0:+0 --reproducible > "$out/initrd"
   ''

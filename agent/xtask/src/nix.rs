@@ -1,0 +1,100 @@
+//! `cargo xtask nix`: the flake, the NixOS module and the VM tests as Nix evaluates them.
+//!
+//! Owns the questions put to `nix` and what their answers have to be: `nix flake check --no-build`, then the
+//! rendered configuration read back (unit texts, config.toml, firewall, users), then wrong configurations,
+//! which have to be refused by the option's name. Nothing is built and no NixOS boots here.
+//!
+//! `BLIXARD_NIXPKGS` names a directory with nixpkgs' flake to evaluate against; without it the flake's own,
+//! locked nixpkgs is used where it can be had. Without either, or without `nix`, the answer is `Skipped` and
+//! says why.
+
+mod checks;
+mod command;
+mod expressions;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use self::checks::Checks;
+use self::command::{Nix, Setup};
+
+/// Names the directory of a nixpkgs to evaluate against.
+pub(crate) const NIXPKGS_VARIABLE: &str = "BLIXARD_NIXPKGS";
+
+/// How the run ended, unless it failed.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Everything held; the text sums up what was looked at.
+    Passed(String),
+    /// Nothing was looked at, and why.
+    Skipped(String),
+}
+
+/// Evaluates the flake in `root` and reads back what it renders.
+///
+/// `agent` is a built `blixard` binary; with it, the rendered config.toml is also put to the agent's own
+/// `--check-config`. Progress goes to stderr, a line for each step.
+///
+/// # Errors
+///
+/// A flake that does not evaluate, and the list of everything that was rendered otherwise than it has to be.
+/// A wrong `BLIXARD_NIXPKGS` is an error too: who sets it wants a run.
+pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<Outcome> {
+    let nix = match Nix::find(root, std::env::var_os(NIXPKGS_VARIABLE).map(PathBuf::from))? {
+        Setup::Ready(nix) => nix,
+        Setup::Missing(reason) => return Ok(Outcome::Skipped(reason)),
+    };
+    eprintln!("nix: {} against {}", nix.version(), nix.nixpkgs());
+
+    step("nix flake check --no-build", || nix.flake_check())?;
+
+    let mut checks = Checks::default();
+    let node = step("read back nixosConfigurations.example", || {
+        nix.apply("nixosConfigurations.example", expressions::EXAMPLE)
+    })?;
+    checks.example(&node);
+    checks.dist_files(root, &node)?;
+    let other = step("read back a node with everything set otherwise", || {
+        nix.apply("nixosConfigurations.example", expressions::OTHERWISE)
+    })?;
+    checks.otherwise(&other);
+    let machines = step("read back the machines of the VM tests", || {
+        nix.apply("checks.x86_64-linux.form-cluster", expressions::MACHINES)
+    })?;
+    checks.machines(&machines);
+    let refused = step("wrong configurations, as assertions", || {
+        nix.apply("nixosConfigurations.example", expressions::REFUSED)
+    })?;
+    checks.refused(&refused);
+    step("wrong configurations, as failed evaluations", || {
+        for (settings, expected) in expressions::FAILING {
+            let expression = expressions::toplevel_with(settings);
+            checks.fails(&nix.apply_failing("nixosConfigurations.example", &expression)?, expected);
+        }
+        Ok(())
+    })?;
+
+    let agent_part = match agent {
+        Some(binary) => {
+            let configs = [&node["config"], &other["config"], &machines["n1"]["config"]];
+            for config in configs {
+                checks.agent_accepts(binary, config)?;
+            }
+            format!("{} config files accepted by the agent", configs.len())
+        }
+        None => "config files not put to the agent, which is not built".to_owned(),
+    };
+    let count = checks.finish()?;
+    Ok(Outcome::Passed(format!("flake check, {count} facts read back, {agent_part}")))
+}
+
+/// Runs one step and says how long it took.
+fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let began = Instant::now();
+    let result = work().with_context(|| format!("nix: {name}"));
+    let mark = if result.is_ok() { " ok " } else { "FAIL" };
+    eprintln!("{mark} {name} ({:.1} s)", began.elapsed().as_secs_f64());
+    result
+}

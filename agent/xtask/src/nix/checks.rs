@@ -1,0 +1,275 @@
+//! What the answers have to be. Owns the list of what was not so; asks nix nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value, json};
+
+use super::expressions::REFUSALS;
+
+/// The VM tests' machines, by name.
+const MACHINES: [&str; 3] = ["n1", "n2", "n3"];
+
+/// Facts looked at, and those that did not hold.
+#[derive(Default)]
+pub(super) struct Checks {
+    looked_at: usize,
+    wrong: Vec<String>,
+}
+
+impl Checks {
+    /// The example node: the package's units with drop-ins, and everything around them.
+    pub(super) fn example(&mut self, node: &Value) {
+        self.is("both units are drop-ins", &node["strategies"], &json!(["asDropin", "asDropin"]));
+        let agent = &node["agent"];
+        self.drop_in("blixard.service", agent);
+        self.line("blixard.service", agent, "LoadCredential=node.key:/var/lib/blixard-keys/node.key");
+        self.line("blixard.service", agent, "WantedBy=multi-user.target");
+        self.line("blixard.service", agent, "X-StopIfChanged=false");
+        self.that(
+            "blixard.service is restarted when its configuration changes",
+            has(agent, "X-Restart-Triggers="),
+        );
+        let vm = &node["vm"];
+        self.drop_in("blixard-vm@.service", vm);
+        self.line("blixard-vm@.service", vm, "X-RestartIfChanged=false");
+        self.that("nothing wants blixard-vm@.service", !has(vm, "WantedBy=") && !has(vm, "RequiredBy="));
+
+        self.is("UDP ports", &node["udp"], &json!([7431]));
+        self.is("TCP ports", &node["tcp"], &json!([]));
+        self.is("polkit", &node["polkit"], &json!(true));
+        let linked = json!("/share/polkit-1");
+        self.that("polkit finds the package's rule", list(&node["linked"]).contains(&linked));
+        self.is(
+            "package is used",
+            &node["carried"],
+            &json!({"units": true, "system": true, "tmpfiles": true}),
+        );
+        self.is("user is a system user", &node["user"]["isSystemUser"], &json!(true));
+        self.is("user's group", &node["user"]["group"], &json!("blixard"));
+
+        let config = &node["config"];
+        self.is("node_name is the host name", &config["node_name"], &json!("n1"));
+        self.is("cluster_name", &config["cluster_name"], &json!("lab"));
+        self.is("resources", &config["resources"], &json!({"memory_mib": 2048, "reserve_memory_mib": 512}));
+        let n2 = json!({
+            "endpoint_id": "66a1549e165e0dedee22af291c2360c49458d866be52be28b87d7a6533a57719",
+            "addresses": ["10.77.0.2:7431"],
+        });
+        self.is("members.n2", &config["members"]["n2"], &n2);
+        self.is("number of members", &json!(config["members"].as_object().map(Map::len)), &json!(3));
+        let qemu = config["vms"]["qemu"].as_str().unwrap_or_default();
+        self.that(
+            "qemu is one of the store",
+            qemu.starts_with('/') && qemu.ends_with("/bin/qemu-system-x86_64"),
+        );
+        self.that("key_file is left to the credential", config.get("key_file").is_none());
+    }
+
+    /// The files of agent/dist beside what the module and the package make of them.
+    pub(super) fn dist_files(&mut self, root: &Path, node: &Value) -> Result<()> {
+        let dist = root.join("agent/dist");
+        let installs = node["installs"].as_str().unwrap_or_default();
+        for entry in fs::read_dir(&dist).with_context(|| format!("reading {}", dist.display()))? {
+            let directory = entry?.path();
+            for file in
+                fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))?
+            {
+                let file = file?.path();
+                let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
+                let pattern = file.extension().map_or_else(
+                    || name.clone(),
+                    |extension| {
+                        let parent = Path::new(&name).parent().unwrap_or(Path::new(""));
+                        format!("{}/*.{}", parent.display(), extension.to_string_lossy())
+                    },
+                );
+                self.that(&format!("the package installs {name}"), installs.contains(&pattern));
+                if name.ends_with(".service") {
+                    let text = fs::read_to_string(&file).with_context(|| format!("reading {name}"))?;
+                    self.that(&format!("{name} names /usr/bin/blixard"), text.contains("=/usr/bin/blixard "));
+                }
+            }
+        }
+        let sysusers = dist.join("sysusers/blixard.conf");
+        let text =
+            fs::read_to_string(&sysusers).with_context(|| format!("reading {}", sysusers.display()))?;
+        self.users(&text, node);
+        Ok(())
+    }
+
+    /// NixOS declares the users of the sysusers file a second time: they have to be the same.
+    fn users(&mut self, sysusers: &str, node: &Value) {
+        for line in sysusers.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                ["g", group, ..] => {
+                    self.that(
+                        &format!("sysusers' group {group}"),
+                        list(&node["groups"]).contains(&json!(group)),
+                    );
+                }
+                ["u", "blixard", .., home] => self.is("sysusers' home", &node["user"]["home"], &json!(home)),
+                ["m", "blixard", group] => {
+                    let member = list(&node["user"]["extraGroups"]).contains(&json!(group));
+                    self.that(&format!("sysusers' membership in {group}"), member);
+                }
+                [] => {}
+                [first, ..] if first.starts_with('#') => {}
+                _ => self
+                    .wrong
+                    .push(format!("agent/dist/sysusers/blixard.conf: users.nix has nothing for `{line}`")),
+            }
+        }
+    }
+
+    /// A node with everything set otherwise.
+    pub(super) fn otherwise(&mut self, node: &Value) {
+        self.is("a node alone, as assertions see it", &node["complaints"], &json!([]));
+        self.that("no key file, no credential", !has(&node["agent"], "LoadCredential="));
+        self.line("blixard.service", &node["agent"], "ReadWritePaths=/srv/blixard");
+        self.line("blixard-vm@.service", &node["vm"], "ReadWritePaths=/srv/disks");
+        let directory = |mode, user, group| json!({"mode": mode, "user": user, "group": group});
+        let tmpfiles = &node["tmpfiles"];
+        for (path, mode, user, group) in
+            [("/srv/blixard", "0700", "blixard", "blixard"), ("/srv/disks", "2770", "root", "blixard-disk")]
+        {
+            let made: BTreeMap<&str, &Value> =
+                ["mode", "user", "group"].map(|key| (key, &tmpfiles[path]["d"][key])).into();
+            self.is(&format!("tmpfiles make {path}"), &json!(made), &directory(mode, user, group));
+        }
+        self.is("closed firewall", &node["udp"], &json!([]));
+        let config = &node["config"];
+        self.is("node_name", &config["node_name"], &json!("lonely"));
+        self.is("port", &config["port"], &json!(7531));
+        self.is("no members", &config["members"], &json!({}));
+        self.is("qemu", &config["vms"]["qemu"], &json!("/opt/qemu"));
+        self.is("accel", &config["vms"]["accel"], &json!("tcg"));
+    }
+
+    /// The machines of a VM test: one list of members, each machine's own key.
+    pub(super) fn machines(&mut self, machines: &Value) {
+        let names: Vec<&str> =
+            machines.as_object().map(|of| of.keys().map(String::as_str).collect()).unwrap_or_default();
+        self.is("machines of a VM test", &json!(names), &json!(MACHINES));
+        let members = &machines["n1"]["config"]["members"];
+        let mut keys = Vec::new();
+        for (name, number) in MACHINES.into_iter().zip(1..) {
+            let machine = &machines[name];
+            self.is(&format!("{name}: failed assertions"), &machine["complaints"], &json!([]));
+            self.is(&format!("{name}: node_name"), &machine["config"]["node_name"], &json!(name));
+            self.is(&format!("{name}: members"), &machine["config"]["members"], members);
+            let addresses = json!([format!("192.168.1.{number}:7431")]);
+            self.is(&format!("{name}: addresses"), &members[name]["addresses"], &addresses);
+            self.line(name, &machine["agent"], "LoadCredential=node.key:/etc/blixard-test/node.key");
+            for file in ["blixard-guest/vmlinux", "blixard-guest/initrd"] {
+                self.that(&format!("{name}: /etc/{file}"), list(&machine["etc"]).contains(&json!(file)));
+            }
+            let key = machine["key"].as_str().unwrap_or_default();
+            let digits = key.strip_suffix('\n').unwrap_or_default();
+            let is_key = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            self.that(&format!("{name}: a key of 64 hex digits and a newline"), is_key);
+            self.that(&format!("{name}: a key of its own"), !keys.contains(&key));
+            keys.push(key);
+        }
+    }
+
+    /// Every mistake has its message, and no message is about something else.
+    pub(super) fn refused(&mut self, messages: &Value) {
+        let messages: Vec<&str> = list(messages).iter().filter_map(Value::as_str).collect();
+        for (option, text) in REFUSALS {
+            let found = messages.iter().any(|message| message.starts_with(option) && message.contains(text));
+            self.that(&format!("refused: {option} {text}"), found);
+        }
+        for message in &messages {
+            let expected =
+                REFUSALS.iter().any(|(option, text)| message.starts_with(option) && message.contains(text));
+            self.that(&format!("an expected refusal: {message}"), expected);
+        }
+    }
+
+    /// A failed evaluation names what was wrong.
+    pub(super) fn fails(&mut self, error: &str, expected: &str) {
+        let tail: String = error.lines().rev().take(4).collect::<Vec<_>>().join(" / ");
+        self.that(&format!("an error that names {expected}; it says: {tail}"), error.contains(expected));
+    }
+
+    /// The agent itself takes the rendered configuration.
+    pub(super) fn agent_accepts(&mut self, agent: &Path, config: &Value) -> Result<()> {
+        let file = std::env::temp_dir().join(format!("blixard-nix-{}.toml", std::process::id()));
+        fs::write(&file, toml(config)).with_context(|| format!("writing {}", file.display()))?;
+        let output = Command::new(agent)
+            .args(["agent", "--check-config", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("running {}", agent.display()));
+        fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+        let output = output?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let what =
+            format!("the agent accepts {}'s config.toml; it says: {}", config["node_name"], said.trim());
+        self.that(&what, output.status.success());
+        Ok(())
+    }
+
+    /// How many facts were looked at, if all of them held.
+    pub(super) fn finish(self) -> Result<usize> {
+        ensure!(self.wrong.is_empty(), "not as it has to be:\n- {}", self.wrong.join("\n- "));
+        Ok(self.looked_at)
+    }
+
+    /// The module adds to the package's unit and replaces nothing of it.
+    fn drop_in(&mut self, unit: &str, text: &Value) {
+        for key in ["ExecStart=", "ExecStop=", "Type=", "User=", "ProtectSystem=", "Restart="] {
+            self.that(&format!("{unit}'s {key} is the package's"), !has(text, key));
+        }
+    }
+
+    fn line(&mut self, unit: &str, text: &Value, line: &str) {
+        let found = text.as_str().is_some_and(|text| text.lines().any(|candidate| candidate == line));
+        self.that(&format!("{unit} has {line}"), found);
+    }
+
+    fn is(&mut self, what: &str, found: &Value, expected: &Value) {
+        self.that(&format!("{what}: {expected}, found {found}"), found == expected);
+    }
+
+    fn that(&mut self, what: &str, holds: bool) {
+        self.looked_at += 1;
+        if !holds {
+            self.wrong.push(what.to_owned());
+        }
+    }
+}
+
+/// Whether a line of a unit's text begins with `start`.
+fn has(text: &Value, start: &str) -> bool {
+    text.as_str().is_some_and(|text| text.lines().any(|line| line.starts_with(start)))
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A configuration as TOML: a line for each key of the top, tables inline. JSON's strings and numbers are
+/// TOML's.
+fn toml(config: &Value) -> String {
+    let Some(table) = config.as_object() else { return String::new() };
+    table.iter().map(|(key, value)| format!("{key} = {}\n", inline(value))).collect()
+}
+
+fn inline(value: &Value) -> String {
+    match value {
+        Value::Object(table) => {
+            let pairs: Vec<String> =
+                table.iter().map(|(key, value)| format!("{} = {}", json!(key), inline(value))).collect();
+            format!("{{ {} }}", pairs.join(", "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
+        simple => simple.to_string(),
+    }
+}

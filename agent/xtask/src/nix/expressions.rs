@@ -1,0 +1,149 @@
+//! The questions: functions in the Nix language, each applied to one attribute of the flake. Text only.
+//!
+//! `EXAMPLE`, `OTHERWISE` and `MACHINES` give what `checks` reads back; `REFUSED` and `FAILING` are mistakes.
+//! They use nothing but `builtins` and the attribute itself, so that any nixpkgs answers them.
+
+/// What a node's configuration renders, of `nixosConfigurations.example` as it is.
+pub(super) const EXAMPLE: &str = r#"
+example:
+let
+  inherit (example) config;
+  inherit (config.services.blixard) package;
+  has = builtins.elem package;
+in
+{
+  agent = config.systemd.units."blixard.service".text;
+  vm = config.systemd.units."blixard-vm@.service".text;
+  strategies = map (name: config.systemd.units.${name}.overrideStrategy) [
+    "blixard.service"
+    "blixard-vm@.service"
+  ];
+  config = config.environment.etc."blixard/config.toml".source.values;
+  udp = config.networking.firewall.allowedUDPPorts;
+  tcp = config.networking.firewall.allowedTCPPorts;
+  polkit = config.security.polkit.enable;
+  linked = config.environment.pathsToLink;
+  carried = {
+    units = has config.systemd.packages;
+    system = has config.environment.systemPackages;
+    tmpfiles = has config.systemd.tmpfiles.packages;
+  };
+  user = { inherit (config.users.users.blixard) isSystemUser group extraGroups home; };
+  groups = builtins.attrNames config.users.groups;
+  installs = package.postInstall;
+}
+"#;
+
+/// The same of a node whose settings are as far from the defaults as they go.
+pub(super) const OTHERWISE: &str = r#"
+example:
+let
+  changes = { lib, ... }: {
+    networking.hostName = lib.mkForce "lonely";
+    services.blixard = {
+      keyFile = lib.mkForce null;
+      openFirewall = lib.mkForce false;
+      cluster.members = lib.mkForce { };
+      settings.port = 7531;
+      settings.data_dir = "/srv/blixard";
+      settings.vms.accel = "tcg";
+      settings.vms.qemu = "/opt/qemu";
+      settings.vms.disk_dirs = [ "/var/lib/blixard-disks" "/srv/disks" ];
+    };
+  };
+  inherit (example.extendModules { modules = [ changes ]; }) config;
+in
+{
+  agent = config.systemd.units."blixard.service".text;
+  vm = config.systemd.units."blixard-vm@.service".text;
+  config = config.environment.etc."blixard/config.toml".source.values;
+  udp = config.networking.firewall.allowedUDPPorts;
+  tmpfiles = {
+    inherit (config.systemd.tmpfiles.settings."20-blixard-data") "/srv/blixard";
+    inherit (config.systemd.tmpfiles.settings."20-blixard-disks") "/srv/disks";
+  };
+  complaints = map (it: it.message) (builtins.filter (it: !it.assertion) config.assertions);
+}
+"#;
+
+/// The three machines of a VM test.
+pub(super) const MACHINES: &str = r#"
+test: builtins.mapAttrs (name: machine: {
+  config = machine.environment.etc."blixard/config.toml".source.values;
+  agent = machine.systemd.units."blixard.service".text;
+  etc = builtins.attrNames machine.environment.etc;
+  key = builtins.readFile machine.environment.etc."blixard-test/node.key".source;
+  complaints = map (it: it.message) (builtins.filter (it: !it.assertion) machine.assertions);
+}) test.nodes
+"#;
+
+/// Every mistake that an assertion has to find, on one node; gives the messages. `REFUSALS` says which.
+pub(super) const REFUSED: &str = r#"
+example:
+let
+  mistakes = { lib, ... }: {
+    services.blixard = {
+      keyFile = lib.mkForce "/nix/store/00000000000000000000000000000000-node.key";
+      cluster.members = {
+        n2.endpointId = lib.mkForce example.config.services.blixard.cluster.members.n1.endpointId;
+        n2.addresses = lib.mkForce [ "10.77.0.2" ];
+        n3.addresses = lib.mkForce [ "10.77.0.3:70000" ];
+        N4 = {
+          endpointId = "0000000000000000000000000000000000000000000000000000000000000004";
+          addresses = [ "[fd00::4]:7431" ];
+        };
+      };
+      settings = {
+        node_name = "n_1";
+        port = 0;
+        socket = "/tmp/blixard.sock";
+        data_dir = "blixard";
+        key_file = "/etc/node.key";
+        members.n5.endpoint_id = "";
+        vms.disk_dirs = [ "disks" ];
+      };
+    };
+  };
+  inherit (example.extendModules { modules = [ mistakes ]; }) config;
+in
+map (it: it.message) (builtins.filter (it: !it.assertion) config.assertions)
+"#;
+
+/// What the messages of `REFUSED` have to begin with, and a part of the text that says what is wrong.
+pub(super) const REFUSALS: [(&str, &str); 13] = [
+    ("services.blixard.settings.node_name:", "\"n_1\""),
+    ("services.blixard.cluster.members:", "\"n_1\", is not among N4, n1, n2, n3"),
+    ("services.blixard.cluster.members:", "\"N4\" is not a node name"),
+    ("services.blixard.cluster.members:", "n1 and n2 have the same endpointId"),
+    ("services.blixard.cluster.members.n2.addresses:", "\"10.77.0.2\""),
+    ("services.blixard.cluster.members.n3.addresses:", "\"10.77.0.3:70000\""),
+    ("services.blixard.keyFile:", "lies in the Nix store"),
+    ("services.blixard.settings.port:", "0 is no port"),
+    ("services.blixard.settings.socket:", "\"/tmp/blixard.sock\""),
+    ("services.blixard.settings.data_dir:", "\"blixard\""),
+    ("services.blixard.settings.key_file:", "use services.blixard.keyFile"),
+    ("services.blixard.settings.members:", "declare members in services.blixard.cluster.members"),
+    ("services.blixard.settings.vms.disk_dirs:", "\"disks\""),
+];
+
+/// Mistakes that have to end the evaluation of a whole system, and what the error has to name.
+pub(super) const FAILING: [(&str, &str); 4] = [
+    (
+        r#"settings.node_name = "n9";"#,
+        "services.blixard.cluster.members: this node, \"n9\", is not among n1, n2, n3",
+    ),
+    ("settings.port = 70000;", "services.blixard.settings.port"),
+    (
+        r#"cluster.members.n4 = { endpointId = "n4"; addresses = [ "10.77.0.4:7431" ]; };"#,
+        "members.n4.endpointId",
+    ),
+    ("openFirewal = true;", "services.blixard.openFirewal"),
+];
+
+/// The system of the example with some more settings of `services.blixard`.
+pub(super) fn toplevel_with(settings: &str) -> String {
+    format!(
+        "example: (example.extendModules {{ modules = [ {{ services.blixard = {{ {settings} }}; }} ]; }})\
+         .config.system.build.toplevel.drvPath"
+    )
+}
