@@ -95,7 +95,9 @@ let
       data_dir = mkOption {
         type = types.str;
         default = "/var/lib/blixard";
-        description = "Where the node keeps its store, and its key without {option}`services.blixard.keyFile`.";
+        description = ''
+          Where the node keeps its store, and its key unless {option}`services.blixard.keyFile` is set.
+        '';
       };
       listen_address = mkOption {
         type = types.str;
@@ -168,9 +170,9 @@ in
       default = null;
       example = "/run/keys/blixard-node.key";
       description = ''
-        A file on the machine with this node's secret key, readable by root alone and outside the Nix store; the
-        agent gets it through systemd's LoadCredential. When null, the key is {file}`node.key` in the data directory, and
-        the agent makes one at its first start.
+        A file on the machine with this node's secret key, readable by root alone and outside the Nix store;
+        the agent gets it through systemd's LoadCredential. When null, the key is {file}`node.key` in the
+        data directory, and the agent makes one at its first start.
       '';
     };
 
