@@ -1,0 +1,148 @@
+//! The command line: the clap tree of the whole binary, and the client commands.
+//!
+//! A client command asks the agent over its Unix socket and shows the answer. Pure parts (`args`, `spec`,
+//! `wait`, `table`, `text`, `failure`) are apart from those that talk (`client`, `vm`) and print (`output`,
+//! `progress`). What is never here: decisions about the cluster, and anything that the local API does not
+//! offer to others too.
+
+mod args;
+mod client;
+mod failure;
+mod output;
+mod progress;
+#[cfg(test)]
+mod sample;
+mod spec;
+mod table;
+mod text;
+mod vm;
+mod wait;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use blixard_model::api::{Listing, NodeView, StatusView};
+use clap::{CommandFactory, Parser};
+use serde::Serialize;
+
+pub(crate) use self::args::{AgentArgs, Command, KeygenArgs};
+use self::args::{
+    AskArgs, Cli, ClientCommand, CompletionsArgs, FreshArgs, ListArgs, NodeCommand, Shell, StatusArgs,
+    VmCommand,
+};
+use self::client::{Client, Deadline};
+use self::failure::Failure;
+
+/// The command that the process' arguments ask for.
+///
+/// # Errors
+/// The exit code, after the text was printed: 0 for help and version, 2 for what is not understood.
+pub(crate) fn parse() -> Result<Command, ExitCode> {
+    Cli::try_parse().map(|cli| cli.command).map_err(|error| {
+        let code = error.exit_code();
+        let json = std::env::args_os().skip(1).any(|arg| arg == "--json");
+        if code != 0 && json {
+            let text = error.render().to_string();
+            let cause = text.split("\n\nUsage:").next().unwrap_or(&text).trim().trim_start_matches("error: ");
+            output::note(&Failure::usage(cause, "try --help").render(true));
+        } else {
+            // Help goes to stdout, where nobody may read; there is nothing to do about that.
+            let _ = error.print();
+        }
+        ExitCode::from(u8::try_from(code).unwrap_or(2))
+    })
+}
+
+/// Runs a client command to its end and says how it ended.
+pub(crate) fn run(command: ClientCommand) -> ExitCode {
+    let json = wants_json(&command);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(json, Err(Failure::unavailable(format!("no runtime: {error}"), ""))),
+    };
+    end(json, runtime.block_on(dispatch(command)))
+}
+
+/// Prints an error of a command that is no client's.
+pub(crate) fn complain(cause: &str) {
+    output::note(&Failure::refused(cause, "").human());
+}
+
+fn end(json: bool, outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(&failure.render(json));
+            failure.exit_code()
+        }
+    }
+}
+
+async fn dispatch(command: ClientCommand) -> Result<(), Failure> {
+    match command {
+        ClientCommand::Status(args) => status(args).await,
+        ClientCommand::Node(NodeCommand::List(args)) => node_list(args).await,
+        ClientCommand::Vm(command) => vm::run(*command).await,
+        ClientCommand::Completions(args) => completions(&args),
+    }
+}
+
+fn wants_json(command: &ClientCommand) -> bool {
+    match command {
+        ClientCommand::Status(args) => args.ask.json,
+        ClientCommand::Node(NodeCommand::List(args)) => args.ask.json,
+        ClientCommand::Completions(_) => false,
+        ClientCommand::Vm(command) => match &**command {
+            VmCommand::List(args) => args.ask.json,
+            VmCommand::Show(args) => args.ask.json,
+            VmCommand::Create(args) => args.write.ask.json,
+            VmCommand::Run(args) => args.write.ask.json,
+            VmCommand::Start(args) | VmCommand::Stop(args) | VmCommand::Delete(args) => args.write.ask.json,
+            VmCommand::Logs(_) => false,
+        },
+    }
+}
+
+async fn status(args: StatusArgs) -> Result<(), Failure> {
+    let client = Client::new(&args.ask.at.socket);
+    let view: StatusView = client.get("/v1/status", deadline_of(&args.ask, vm::ANSWER_TIMEOUT)).await?;
+    if args.ask.json { output::print_json(&view) } else { output::print(&table::status(&view)) }
+}
+
+async fn node_list(args: ListArgs) -> Result<(), Failure> {
+    let client = Client::new(&args.ask.at.socket);
+    let path = format!("/v1/nodes{}", stale_query(args.fresh));
+    let list: Listing<NodeView> = client.get(&path, deadline_of(&args.ask, vm::ANSWER_TIMEOUT)).await?;
+    print_list(&list, args.ask.json, table::node_list)
+}
+
+fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
+    let shell = match args.shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "blixard", &mut script);
+    output::print(&String::from_utf8_lossy(&script))
+}
+
+fn deadline_of(ask: &AskArgs, default: Duration) -> Deadline {
+    Deadline::after(ask.timeout.map_or(default, |seconds| Duration::from_secs(seconds.into())))
+}
+
+fn stale_query(fresh: FreshArgs) -> &'static str {
+    if fresh.stale { "?stale=true" } else { "" }
+}
+
+/// Prints a list, and on stderr that it is stale where it is. In JSON the list says so itself.
+fn print_list<T: Serialize>(
+    list: &Listing<T>,
+    json: bool,
+    text: fn(&Listing<T>) -> String,
+) -> Result<(), Failure> {
+    if let Some(note) = table::stale_note(list) {
+        output::note(&note);
+    }
+    if json { output::print_json(list) } else { output::print(&text(list)) }
+}

@@ -1,0 +1,76 @@
+//! Views to test with.
+
+use blixard_model::api::{Listing, NodePhase, NodeView, StatusView, VmView};
+use blixard_model::id::{ClusterId, EndpointId, RaftId, StoreId};
+use blixard_model::member::{Capacity, Role};
+use blixard_model::report::ObservedState;
+use blixard_model::vm::{Desired, Disk, Hypervisor, VmSpec};
+
+/// A VM that runs on n1.
+pub(crate) fn vm(name: &str) -> VmView {
+    VmView {
+        name: name.parse().expect("name"),
+        desired: Desired::Running,
+        state: ObservedState::Running,
+        node: "n1".parse().expect("name"),
+        generation: 12,
+        main_pid: Some(4312),
+        reason: None,
+        observed_age_ms: Some(400),
+        spec: VmSpec {
+            name: name.parse().expect("name"),
+            cpus: 1,
+            memory_mib: 256,
+            kernel: "/boot/vmlinux".into(),
+            initrd: None,
+            cmdline: String::new(),
+            disks: vec![Disk { path: "/d/web.raw".into(), read_only: false }],
+            node: None,
+            hypervisor: Hypervisor::Qemu,
+        },
+    }
+}
+
+/// A voter that is up and leads nothing.
+pub(crate) fn node(name: &str) -> NodeView {
+    NodeView {
+        name: name.parse().expect("name"),
+        endpoint_id: EndpointId::from_bytes([0xab; 32]),
+        raft_id: RaftId(1),
+        store_id: StoreId::from_bytes([0xcd; 16]),
+        role: Role::Voter,
+        leader: false,
+        reachable: true,
+        addresses: vec!["10.77.0.1:7431".parse().expect("address")],
+        capacity: Some(Capacity { cpus: 4, memory_mib: 2048 }),
+        reserved: Capacity { cpus: 1, memory_mib: 448 },
+        vms: 1,
+    }
+}
+
+/// A list that a quorum confirmed.
+pub(crate) fn listing<T>(items: Vec<T>) -> Listing<T> {
+    Listing { items, linearizable: true, applied: 17 }
+}
+
+/// A member of a cluster of two.
+pub(crate) fn status() -> StatusView {
+    StatusView {
+        node: "n1".parse().expect("name"),
+        endpoint_id: EndpointId::from_bytes([0xab; 32]),
+        store_id: StoreId::from_bytes([0xcd; 16]),
+        version: "0.1.0".into(),
+        cluster_name: "lab".parse().expect("name"),
+        phase: NodePhase::Member,
+        waiting_for: Vec::new(),
+        cluster_id: Some(ClusterId::from_bytes([0xef; 16])),
+        leader: Some("n2".parse().expect("name")),
+        quorum: true,
+        term: 4,
+        commit: 17,
+        applied: 17,
+        members: vec![node("n1"), node("n2")],
+        vms: 1,
+        warnings: Vec::new(),
+    }
+}

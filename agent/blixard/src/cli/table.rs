@@ -1,0 +1,290 @@
+//! Views as text for people. Pure; every text passes through [`clean`].
+
+use std::time::Duration;
+
+use blixard_model::api::{Listing, NodePhase, NodeView, StatusView, VmView};
+use blixard_model::member::Capacity;
+use comfy_table::{Table, presets};
+
+use super::text::{clean, duration};
+
+/// Longest reason in a list, in characters; `vm show` has all of it.
+const REASON_CHARS_MAX: usize = 60;
+/// What stands where there is nothing to say.
+const NOTHING: &str = "-";
+
+/// `blixard status`.
+pub(crate) fn status(view: &StatusView) -> String {
+    let cluster = match &view.cluster_id {
+        Some(id) => format!("{} ({id})", view.cluster_name),
+        None => format!("{} (not formed yet)", view.cluster_name),
+    };
+    let mut rows = vec![
+        ("NODE", view.node.to_string()),
+        ("ENDPOINT", view.endpoint_id.to_string()),
+        ("CLUSTER", cluster),
+        ("PHASE", phase(view.phase).to_owned()),
+        ("LEADER", view.leader.as_ref().map_or_else(|| "none known".to_owned(), ToString::to_string)),
+        ("QUORUM", if view.quorum { "yes" } else { "no: reads may be old, writes fail" }.to_owned()),
+        ("LOG", format!("term {}, committed {}, applied {}", view.term, view.commit, view.applied)),
+        ("VMS", view.vms.to_string()),
+        ("AGENT", view.version.clone()),
+    ];
+    if !view.waiting_for.is_empty() {
+        rows.push(("WAITING FOR", view.waiting_for.join("\n")));
+    }
+    if !view.warnings.is_empty() {
+        rows.push(("WARNINGS", view.warnings.join("\n")));
+    }
+    let mut text = pairs(rows);
+    if !view.members.is_empty() {
+        text.push('\n');
+        text.push_str(&nodes(&view.members));
+    }
+    text
+}
+
+/// `blixard node list`.
+pub(crate) fn node_list(list: &Listing<NodeView>) -> String {
+    if list.items.is_empty() {
+        "no nodes yet: `blixard status` says why\n".to_owned()
+    } else {
+        nodes(&list.items)
+    }
+}
+
+/// `blixard vm list`.
+pub(crate) fn vm_list(list: &Listing<VmView>) -> String {
+    if list.items.is_empty() {
+        return "no VMs\n".to_owned();
+    }
+    let header = ["NAME", "STATE", "DESIRED", "NODE", "CPUS", "MEMORY", "PID", "SEEN", "REASON"];
+    let rows = list.items.iter().map(|vm| {
+        vec![
+            vm.name.to_string(),
+            vm.state.to_string(),
+            vm.desired.to_string(),
+            vm.node.to_string(),
+            vm.spec.cpus.to_string(),
+            format!("{} MiB", vm.spec.memory_mib),
+            vm.main_pid.map_or_else(|| NOTHING.to_owned(), |pid| pid.to_string()),
+            seen(vm),
+            vm.reason.as_deref().map(short).unwrap_or_default(),
+        ]
+    });
+    columns(&header, rows)
+}
+
+/// `blixard vm show`.
+pub(crate) fn vm(view: &VmView) -> String {
+    let spec = &view.spec;
+    let disks = spec.disks.iter().map(|disk| match disk.read_only {
+        true => format!("{} (read-only)", disk.path),
+        false => disk.path.clone(),
+    });
+    let or_nothing = |text: &str| if text.is_empty() { NOTHING.to_owned() } else { text.to_owned() };
+    pairs(vec![
+        ("NAME", view.name.to_string()),
+        ("STATE", view.state.to_string()),
+        ("DESIRED", view.desired.to_string()),
+        ("REASON", or_nothing(view.reason.as_deref().unwrap_or_default().trim_end())),
+        ("NODE", view.node.to_string()),
+        ("PINNED TO", spec.node.as_ref().map_or_else(|| NOTHING.to_owned(), ToString::to_string)),
+        ("GENERATION", view.generation.to_string()),
+        ("PID", view.main_pid.map_or_else(|| NOTHING.to_owned(), |pid| pid.to_string())),
+        ("SEEN", seen(view)),
+        ("CPUS", spec.cpus.to_string()),
+        ("MEMORY", format!("{} MiB, {} MiB reserved", spec.memory_mib, spec.reserved_memory_mib())),
+        ("KERNEL", spec.kernel.clone()),
+        ("INITRD", or_nothing(spec.initrd.as_deref().unwrap_or_default())),
+        ("CMDLINE", or_nothing(&spec.cmdline)),
+        ("DISKS", or_nothing(&disks.collect::<Vec<_>>().join("\n"))),
+        ("HYPERVISOR", spec.hypervisor.to_string()),
+    ])
+}
+
+/// The line for stderr when a list is not what a quorum confirmed.
+pub(crate) fn stale_note<T>(list: &Listing<T>) -> Option<String> {
+    let Listing { items: _, linearizable, applied } = list;
+    (!linearizable)
+        .then(|| format!("stale: what this node knows up to log index {applied}; no quorum confirmed it\n"))
+}
+
+fn phase(phase: NodePhase) -> &'static str {
+    match phase {
+        NodePhase::Forming => "forming",
+        NodePhase::Joining => "joining",
+        NodePhase::Member => "member",
+    }
+}
+
+fn nodes(nodes: &[NodeView]) -> String {
+    let header = ["NAME", "ROLE", "LEADER", "REACHABLE", "CPUS", "MEMORY", "VMS", "ADDRESSES", "ENDPOINT"];
+    let rows = nodes.iter().map(|node| {
+        let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
+        let of = |pick: fn(&Capacity) -> u64| {
+            let offered = node.capacity.as_ref().map_or_else(|| "?".to_owned(), |all| pick(all).to_string());
+            format!("{}/{offered}", pick(&node.reserved))
+        };
+        vec![
+            node.name.to_string(),
+            node.role.to_string(),
+            if node.leader { "yes" } else { NOTHING }.to_owned(),
+            if node.reachable { "yes" } else { "no" }.to_owned(),
+            of(|capacity| u64::from(capacity.cpus)),
+            of(|capacity| capacity.memory_mib) + " MiB",
+            node.vms.to_string(),
+            addresses.join(","),
+            node.endpoint_id.short(),
+        ]
+    });
+    columns(&header, rows)
+}
+
+fn seen(vm: &VmView) -> String {
+    let age = |ms| format!("{} ago", duration(Duration::from_millis(ms)));
+    vm.observed_age_ms.map_or_else(|| NOTHING.to_owned(), age)
+}
+
+/// The first line of a reason, cut for a list.
+fn short(reason: &str) -> String {
+    let line = reason.lines().next().unwrap_or_default();
+    if line.chars().count() <= REASON_CHARS_MAX {
+        return line.to_owned();
+    }
+    line.chars().take(REASON_CHARS_MAX - 1).chain(['…']).collect()
+}
+
+fn columns(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = plain();
+    table.set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| clean(cell)).collect::<Vec<_>>());
+    }
+    finish(table)
+}
+
+fn pairs(rows: Vec<(&str, String)>) -> String {
+    let mut table = plain();
+    for (name, value) in rows {
+        table.add_row(vec![name.to_owned(), clean(&value)]);
+    }
+    finish(table)
+}
+
+fn plain() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table
+}
+
+fn finish(mut table: Table) -> String {
+    table.discover_columns();
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use blixard_model::report::ObservedState;
+    use blixard_model::vm::Desired;
+
+    use super::*;
+    use crate::cli::sample;
+
+    #[test]
+    fn a_list_of_vms_is_aligned_and_plain() {
+        let failed = VmView {
+            state: ObservedState::Failed,
+            main_pid: None,
+            observed_age_ms: None,
+            reason: Some(format!("exited 1: {}\nmore", "x".repeat(80))),
+            ..sample::vm("a-longer-name")
+        };
+        let text = vm_list(&sample::listing(vec![sample::vm("web"), failed]));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert_eq!(lines[0], "NAME           STATE    DESIRED  NODE  CPUS  MEMORY   PID   SEEN       REASON");
+        assert_eq!(lines[1], "web            running  running  n1    1     256 MiB  4312  0.4 s ago");
+        assert!(lines[2].starts_with(
+            "a-longer-name  failed   running  n1    1     256 MiB  -     -          exited 1: x"
+        ));
+        assert!(lines[2].ends_with("x…"), "{text}");
+    }
+
+    #[test]
+    fn empty_lists_say_so() {
+        assert_eq!(vm_list(&sample::listing(vec![])), "no VMs\n");
+        assert!(node_list(&sample::listing(vec![])).starts_with("no nodes yet"));
+    }
+
+    #[test]
+    fn a_list_of_nodes_shows_role_reach_and_room() {
+        let leader = NodeView { leader: true, ..sample::node("n1") };
+        let gone = NodeView { reachable: false, capacity: None, ..sample::node("n2") };
+        let text = node_list(&sample::listing(vec![leader, gone]));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "NAME  ROLE   LEADER  REACHABLE  CPUS  MEMORY        VMS  ADDRESSES       ENDPOINT"
+        );
+        assert_eq!(
+            lines[1],
+            "n1    voter  yes     yes        1/4   448/2048 MiB  1    10.77.0.1:7431  ababababab"
+        );
+        assert_eq!(
+            lines[2],
+            "n2    voter  -       no         1/?   448/? MiB     1    10.77.0.1:7431  ababababab"
+        );
+    }
+
+    #[test]
+    fn status_shows_the_cluster_and_what_is_wrong() {
+        let mut view = sample::status();
+        let text = status(&view);
+        for needle in ["LEADER    n2", "QUORUM    yes", "PHASE     member", "\n\nNAME  ROLE"] {
+            assert!(text.contains(needle), "{needle}:\n{text}");
+        }
+        assert!(!text.contains("WARNINGS"), "{text}");
+        view.quorum = false;
+        view.leader = None;
+        view.phase = NodePhase::Forming;
+        view.cluster_id = None;
+        view.members.clear();
+        view.waiting_for = vec!["n2: not reached".into(), "n3: not reached".into()];
+        view.warnings = vec!["n4 is listed but no member".into()];
+        let text = status(&view);
+        for needle in
+            ["none known", "not formed yet", "n3: not reached", "n4 is listed", "no: reads may be old"]
+        {
+            assert!(text.contains(needle), "{needle}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn show_has_everything_and_is_not_steered_by_the_guest() {
+        let view = VmView {
+            desired: Desired::Stopped,
+            reason: Some("exited 1: oops\n\u{1b}[31mred\n".into()),
+            ..sample::vm("web")
+        };
+        let text = vm(&view);
+        for needle in
+            ["DESIRED     stopped", "REASON      exited 1: oops\n            ^[[31mred\n", "448 MiB reserved"]
+        {
+            assert!(text.contains(needle), "{needle}:\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'));
+        assert!(text.lines().all(|line| line == line.trim_end()), "no trailing blanks:\n{text}");
+    }
+
+    #[test]
+    fn only_a_list_without_a_quorum_is_called_stale() {
+        let mut list = sample::listing(vec![sample::vm("web")]);
+        assert_eq!(stale_note(&list), None);
+        list.linearizable = false;
+        assert!(stale_note(&list).is_some_and(|note| note.starts_with("stale: ") && note.contains("17")));
+    }
+}

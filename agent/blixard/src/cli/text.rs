@@ -1,0 +1,121 @@
+//! Texts on their way to a terminal: nothing that came from a guest may steer it.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+/// Replaces control characters, line ends and tabs apart, by what a terminal shows harmlessly.
+pub(crate) fn clean(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => clean.push(c),
+            '\r' => {}
+            '\0'..='\x1f' => clean.extend(['^', char::from(c as u8 + b'@')]),
+            '\x7f'..='\u{9f}' => clean.push('\u{fffd}'),
+            _ => clean.push(c),
+        }
+    }
+    clean
+}
+
+/// [`clean`] for a stream of bytes that is cut anywhere: keeps back the beginning of an unfinished character.
+#[derive(Debug, Default)]
+pub(crate) struct ConsoleFilter {
+    kept: Vec<u8>,
+}
+
+impl ConsoleFilter {
+    /// The text of `chunk` that can be shown now.
+    pub(crate) fn push(&mut self, chunk: &[u8]) -> String {
+        let mut bytes = std::mem::take(&mut self.kept);
+        bytes.extend_from_slice(chunk);
+        let whole = match std::str::from_utf8(&bytes) {
+            // No length: the end is an unfinished character, at most three bytes.
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            // Broken in the middle: what is after it may be unfinished too, but one wrong sign is harmless.
+            _ => bytes.len(),
+        };
+        self.kept = bytes.split_off(whole);
+        clean(&String::from_utf8_lossy(&bytes))
+    }
+}
+
+/// The command line to type again, with `--request-id` added, quoted for a shell.
+pub(crate) fn retry_command(args: &[OsString], request_id: &str) -> String {
+    let mut words: Vec<String> = args.iter().map(|arg| quote(&arg.to_string_lossy())).collect();
+    let given = args.iter().any(|arg| {
+        let arg = arg.to_string_lossy();
+        arg == "--request-id" || arg.starts_with("--request-id=")
+    });
+    if !given {
+        // Behind a bare `--` it would not be a flag.
+        let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+        words.splice(end..end, ["--request-id".to_owned(), quote(request_id)]);
+    }
+    words.join(" ")
+}
+
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A length of time as people say it: `0.4 s`, `12 s`, `3 min`, `5 h`, `2 d`.
+pub(crate) fn duration(time: Duration) -> String {
+    match time.as_secs() {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        s @ 10..120 => format!("{s} s"),
+        s @ 120..7_200 => format!("{} min", s / 60),
+        s @ 7_200..172_800 => format!("{} h", s / 3_600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn control_characters_become_harmless() {
+        assert_eq!(clean("a\tb\r\nc"), "a\tb\nc");
+        assert_eq!(clean("\x1b]0;x\x07\x7f\u{9b}2J"), "^[]0;x^G\u{fffd}\u{fffd}2J");
+        assert_eq!(clean("grün ✓"), "grün ✓");
+    }
+
+    #[test]
+    fn a_character_cut_by_the_stream_is_put_together() {
+        let mut filter = ConsoleFilter::default();
+        let bytes = "a✓b".as_bytes();
+        assert_eq!(filter.push(&bytes[..2]), "a");
+        assert_eq!(filter.push(&bytes[2..3]), "");
+        assert_eq!(filter.push(&bytes[3..]), "✓b");
+        assert_eq!(filter.push(b"\xff\x1b"), "\u{fffd}^[");
+    }
+
+    #[test]
+    fn the_retry_repeats_the_command_under_the_same_id() {
+        let typed = args(&["blixard", "vm", "run", "web", "--cmdline", "it's on"]);
+        assert_eq!(retry_command(&typed, "r1"), r"blixard vm run web --cmdline 'it'\''s on' --request-id r1");
+        assert_eq!(retry_command(&args(&["blixard", "--", "web"]), "r1"), "blixard --request-id r1 -- web");
+        for given in [&["b", "--request-id", "x"][..], &["b", "--request-id=x"]] {
+            assert_eq!(retry_command(&args(given), "x"), given.join(" "));
+        }
+        assert_eq!(quote(""), "''");
+    }
+
+    #[test]
+    fn durations_are_short() {
+        for (ms, text) in
+            [(400, "0.4 s"), (12_300, "12 s"), (200_000, "3 min"), (18_000_000, "5 h"), (172_800_000, "2 d")]
+        {
+            assert_eq!(duration(Duration::from_millis(ms)), text);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the program says about itself, and completions.
+
+use std::path::Path;
+
+use super::binary::run;
+
+#[track_caller]
+fn says(args: &[&str], needles: &[&str]) -> String {
+    let run = run(Path::new("/nonexistent"), args);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{args:?}: {run:?}");
+    for needle in needles {
+        assert!(run.stdout.contains(needle), "{args:?}: no {needle:?} in {}", run.stdout);
+    }
+    run.stdout
+}
+
+#[test]
+fn help_names_the_commands_and_the_exit_codes() {
+    let text = says(
+        &["--help"],
+        &[
+            "agent",
+            "keygen",
+            "status",
+            "node",
+            "vm",
+            "completions",
+            "Exit codes",
+            "4  the outcome is not known",
+        ],
+    );
+    for hidden in ["vm-exec", "vm-wait", "vm-stop"] {
+        assert!(!text.contains(hidden), "{text}");
+    }
+    says(&["vm", "--help"], &["create", "run", "list", "show", "start", "stop", "delete", "logs"]);
+    says(&["agent", "--help"], &["--config", "--check-config"]);
+    says(&["keygen", "--help"], &["--key-file", "--config"]);
+}
+
+#[test]
+fn help_of_a_write_says_how_it_waits_and_how_it_is_repeated() {
+    let flags = ["--request-id", "--timeout", "--no-wait", "--json", "--socket", "BLIXARD_SOCKET"];
+    for verb in ["run", "start", "stop", "delete"] {
+        says(&["vm", verb, "--help"], &flags);
+    }
+    says(&["vm", "run", "--help"], &["--cpus", "--memory-mib", "--kernel", "--disk", "--node", "--file"]);
+    says(&["vm", "logs", "--help"], &["--follow", "--lines"]);
+    says(&["vm", "list", "--help"], &["--stale", "--json"]);
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    assert_eq!(says(&["--version"], &[]), format!("blixard {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for (shell, needle) in
+        [("bash", "complete -F"), ("zsh", "#compdef blixard"), ("fish", "complete -c blixard")]
+    {
+        says(&["completions", shell], &[needle, "status", "request-id"]);
+    }
+    run(Path::new("/nonexistent"), &["completions", "csh"]).ends(2, "possible values: bash, zsh, fish");
+}

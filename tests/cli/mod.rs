@@ -1,0 +1,12 @@
+//! The command line as a process: its exit codes, what it prints where, and what it sends, against an agent
+//! of the test.
+
+mod binary;
+mod errors;
+mod fake_agent;
+mod help;
+mod logs;
+mod reads;
+mod views;
+mod waits;
+mod writes;

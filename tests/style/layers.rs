@@ -1,0 +1,150 @@
+//! Who may depend on whom, and what the pure crates may not know.
+
+use super::Finding;
+use super::rust::RustFile;
+
+/// Every crate, by its folder under `agent/`, and the crates of ours it may depend on.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("core", &["blixard-model"]),
+    ("consensus", &["blixard-model"]),
+    ("store", &["blixard-model", "blixard-consensus"]),
+    ("net", &["blixard-model"]),
+    ("systemd", &["blixard-model", "blixard-core"]),
+    ("xtask", &["blixard-model"]),
+    (
+        "blixard",
+        &[
+            "blixard-model",
+            "blixard-core",
+            "blixard-consensus",
+            "blixard-store",
+            "blixard-net",
+            "blixard-systemd",
+        ],
+    ),
+];
+
+/// Libraries that one crate alone names, tests included.
+const OWNED: &[(&str, &str)] = &[("raft", "consensus"), ("iroh", "net"), ("zbus", "systemd")];
+
+/// Crates in which everything is an input.
+const PURE: &[&str] = &["model", "core", "consensus"];
+const IMPURE: &[&str] =
+    &["tokio", "Instant", "SystemTime", "HashMap", "HashSet", "rand", "getrandom", "fastrand", "thread"];
+
+/// Checks the dependencies of `agent/NAME/Cargo.toml`.
+pub(crate) fn check_manifest(path: &str, text: &str) -> Vec<Finding> {
+    let folder = path.split('/').nth(1).unwrap_or_default();
+    let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == folder) else {
+        return vec![Finding::new(path, 1, format!("crate {folder} has no rule: add one to {}", file!()))];
+    };
+    let manifest: toml::Table = match toml::from_str(text) {
+        Ok(manifest) => manifest,
+        Err(error) => return vec![Finding::new(path, 1, error.to_string())],
+    };
+    let mut findings = Vec::new();
+    for (name, is_dev) in dependencies(&manifest) {
+        let line = text.lines().position(|line| line.trim_start().starts_with(&name)).map_or(1, |n| n + 1);
+        let ours = name == "blixard" || name.starts_with("blixard-");
+        if name == "blixard" || (ours && !is_dev && !allowed.contains(&name.as_str())) {
+            findings.push(Finding::new(path, line, format!("{folder} may not depend on {name}")));
+        }
+        for (library, owner) in OWNED {
+            let named = name
+                .strip_prefix(library)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_']));
+            if named && folder != *owner {
+                findings.push(Finding::new(path, line, format!("only {owner} names {library}")));
+            }
+        }
+    }
+    findings
+}
+
+/// Names of the packages depended on, and whether only by tests. A renamed one counts by its real name.
+fn dependencies(manifest: &toml::Table) -> Vec<(String, bool)> {
+    let mut found = Vec::new();
+    for (kind, is_dev) in [("dependencies", false), ("build-dependencies", false), ("dev-dependencies", true)]
+    {
+        if let Some(toml::Value::Table(table)) = manifest.get(kind) {
+            let real = |alias: &String, value: &toml::Value| {
+                value.get("package").and_then(toml::Value::as_str).unwrap_or(alias).to_owned()
+            };
+            found.extend(table.iter().map(|(alias, value)| (real(alias, value), is_dev)));
+        }
+    }
+    if let Some(toml::Value::Table(targets)) = manifest.get("target") {
+        found.extend(targets.values().filter_map(toml::Value::as_table).flat_map(dependencies));
+    }
+    found
+}
+
+/// Whether the file belongs to a pure crate.
+pub(crate) fn is_pure(path: &str) -> bool {
+    PURE.iter().any(|name| path.starts_with(&format!("agent/{name}/src/")))
+}
+
+/// Every name of a clock, a random source, a runtime or a map without an order, outside test code.
+pub(crate) fn check_pure(file: &RustFile) -> Vec<Finding> {
+    let named = file.tokens.iter().filter(|token| IMPURE.contains(&token.text.as_str()));
+    named
+        .filter(|token| !file.is_test_line(token.line))
+        .map(|token| {
+            Finding::new(&file.path, token.line, format!("{} in a pure crate: make it an input", token.text))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whats(path: &str, text: &str) -> Vec<String> {
+        check_manifest(path, text).into_iter().map(|finding| finding.to_string()).collect()
+    }
+
+    #[test]
+    fn a_dependency_against_the_direction_is_found_with_its_line() {
+        let text =
+            "[package]\n[dependencies]\nblixard-model.workspace = true\nblixard-store.workspace = true\n";
+        assert_eq!(
+            whats("agent/core/Cargo.toml", text),
+            ["agent/core/Cargo.toml:4: core may not depend on blixard-store"]
+        );
+        assert_eq!(whats("agent/blixard/Cargo.toml", text), [""; 0]);
+    }
+
+    #[test]
+    fn a_library_has_one_owner_whatever_it_is_called() {
+        let text = "[target.'cfg(unix)'.dependencies]\nbus = { package = \"zbus\", version = \"1\" }\n";
+        assert_eq!(whats("agent/net/Cargo.toml", text).len(), 1);
+        assert_eq!(whats("agent/systemd/Cargo.toml", text), [""; 0]);
+        assert_eq!(
+            whats("agent/store/Cargo.toml", "[dev-dependencies]\niroh-base = \"1\"\nraftel = \"1\"\n").len(),
+            1
+        );
+    }
+
+    #[test]
+    fn tests_may_look_sideways_but_nobody_imports_the_binary() {
+        let dev = |name: &str| format!("[dev-dependencies]\n{name} = \"1\"\n");
+        assert_eq!(whats("agent/core/Cargo.toml", &dev("blixard-consensus")), [""; 0]);
+        assert_eq!(whats("agent/core/Cargo.toml", &dev("blixard")).len(), 1);
+    }
+
+    #[test]
+    fn a_new_crate_needs_a_rule() {
+        assert_eq!(whats("agent/other/Cargo.toml", "").len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_input_is_found_in_pure_code() {
+        let text =
+            "use std::time::Instant;\nfn a() { b::<HashMap<u8, u8>>(); }\n#[cfg(test)]\nuse tokio::x;\n";
+        let file = RustFile::parse("agent/core/src/x.rs", text).expect("Rust");
+        let lines: Vec<usize> = check_pure(&file).iter().map(|finding| finding.line).collect();
+        assert_eq!(lines, [1, 2]);
+        assert!(is_pure("agent/core/src/x.rs") && !is_pure("agent/net/src/x.rs"));
+    }
+}

@@ -1,0 +1,71 @@
+//! The style as a test: what a reviewer would have to say again and again. Every check is a function from a
+//! text to findings, with its own small test beside it; here they meet the repository.
+
+mod layers;
+mod panics;
+mod rust;
+mod size;
+mod sleep;
+mod tree;
+mod words;
+
+use std::fmt;
+
+/// Something to change, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Finding {
+    pub(crate) path: String,
+    pub(crate) line: usize,
+    pub(crate) what: String,
+}
+
+impl Finding {
+    pub(crate) fn new(path: &str, line: usize, what: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), line, what: what.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.what)
+    }
+}
+
+#[track_caller]
+fn none(findings: impl IntoIterator<Item = Finding>) {
+    let texts: Vec<String> = findings.into_iter().map(|finding| finding.to_string()).collect();
+    assert!(texts.is_empty(), "{} to change:\n{}\n", texts.len(), texts.join("\n"));
+}
+
+#[test]
+fn no_word_of_something_unfinished() {
+    none(tree::files().iter().flat_map(|file| words::check(&file.path, &file.text)));
+}
+
+#[test]
+fn lines_files_and_functions_are_short() {
+    none(tree::files().iter().flat_map(|file| size::check_text(&file.path, &file.text)));
+    none(tree::rust().iter().flat_map(size::check_rust));
+}
+
+#[test]
+fn nothing_outside_tests_panics_on_purpose() {
+    none(tree::rust().iter().filter(|file| panics::applies(&file.path)).flat_map(panics::check));
+}
+
+#[test]
+fn no_test_sleeps() {
+    none(tree::rust().iter().flat_map(sleep::check));
+}
+
+#[test]
+fn time_chance_and_runtimes_stay_outside_the_pure_crates() {
+    none(tree::rust().iter().filter(|file| layers::is_pure(&file.path)).flat_map(layers::check_pure));
+}
+
+#[test]
+fn crates_depend_in_one_direction() {
+    let manifests = tree::manifests();
+    assert!(manifests.len() > 5, "the manifests are where they are looked for");
+    none(manifests.iter().flat_map(|file| layers::check_manifest(&file.path, &file.text)));
+}
