@@ -79,6 +79,37 @@ pub enum StepError {
     Raft(String),
 }
 
+/// A decoded message of a peer, of a kind that a peer may send.
+#[derive(Debug)]
+pub struct Inbound(Message);
+
+impl Inbound {
+    /// Decodes what a peer sent.
+    ///
+    /// # Errors
+    /// It is no message, too large, or of a kind that no node sends this way.
+    pub fn decode(bytes: &[u8], is_snapshot: bool) -> Result<Self, StepError> {
+        if bytes.len() > MESSAGE_LEN_MAX && !is_snapshot {
+            return Err(StepError::Unacceptable("too large"));
+        }
+        let mut message = Message::default();
+        message.merge_from_bytes(bytes).map_err(|error| StepError::Malformed(error.to_string()))?;
+        // Requests are forwarded, not entries; nobody sends these.
+        if message.get_msg_type() == MessageType::MsgPropose {
+            return Err(StepError::Unacceptable("a forwarded proposal"));
+        }
+        if (message.get_msg_type() == MessageType::MsgSnapshot) != is_snapshot {
+            return Err(StepError::Unacceptable("a snapshot came by the wrong way"));
+        }
+        Ok(Self(message))
+    }
+
+    /// Whom it says to be from.
+    pub fn from(&self) -> RaftId {
+        RaftId(self.0.from)
+    }
+}
+
 /// One Raft node and its state machine. Owned by one task; see the crate's documentation.
 pub struct Consensus<M: Machine, S: LogStore> {
     pub(crate) raw: RawNode<Log>,
@@ -158,30 +189,15 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         usize::try_from(x % below as u64).unwrap_or(0)
     }
 
-    /// A message from the member `from` (as its connection proved).
+    /// A message from another member. The caller has made sure that it came from [`Inbound::from`].
     ///
     /// # Errors
     /// It is dropped; Raft sends again.
-    pub fn step(&mut self, from: RaftId, bytes: &[u8], is_snapshot: bool) -> Result<(), StepError> {
-        if bytes.len() > MESSAGE_LEN_MAX && !is_snapshot {
-            return Err(StepError::Unacceptable("too large"));
-        }
-        let mut message = Message::default();
-        message.merge_from_bytes(bytes).map_err(|error| StepError::Malformed(error.to_string()))?;
-        if message.from != from.0 {
-            return Err(StepError::Unacceptable("the sender is another than it says"));
-        }
-        if message.to != self.config.raft_id.0 {
+    pub fn step(&mut self, inbound: Inbound) -> Result<(), StepError> {
+        if inbound.0.to != self.config.raft_id.0 {
             return Err(StepError::Unacceptable("for another raft id"));
         }
-        // Requests are forwarded, not entries; nobody sends these.
-        if message.get_msg_type() == MessageType::MsgPropose {
-            return Err(StepError::Unacceptable("a forwarded proposal"));
-        }
-        if (message.get_msg_type() == MessageType::MsgSnapshot) != is_snapshot {
-            return Err(StepError::Unacceptable("a snapshot came by the wrong way"));
-        }
-        self.raw.step(message).map_err(|error| StepError::Raft(error.to_string()))
+        self.raw.step(inbound.0).map_err(|error| StepError::Raft(error.to_string()))
     }
 
     /// Proposes a command; the key comes back in [`crate::Applied`] when it is applied here. It may never be.

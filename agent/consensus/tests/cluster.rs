@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use blixard_consensus::{
-    Consensus, ConsensusConfig, Durable, Effects, LogStore, LogWrite, Machine, Outgoing, ProposeError,
+    Consensus, ConsensusConfig, Durable, Effects, Inbound, LogStore, LogWrite, Machine, Outgoing, ProposeError,
     RaftRole, genesis_snapshot,
 };
 use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Refusal, StoreId};
@@ -161,7 +161,9 @@ impl Cluster {
                 }
                 self.trace.push((from, to, message.bytes.len()));
                 let node = self.nodes.get_mut(&to).expect("up");
-                let _refused = node.step(RaftId(from), &message.bytes, message.is_snapshot);
+                let inbound = Inbound::decode(&message.bytes, message.is_snapshot).expect("ours");
+                assert_eq!(inbound.from(), RaftId(from));
+                let _refused = node.step(inbound);
                 self.pump(to);
                 if self.nodes.contains_key(&from) {
                     self.pump(from);
@@ -425,16 +427,16 @@ fn a_cut_leader_is_replaced_and_its_unacknowledged_entry_disappears() {
 fn messages_are_checked_before_raft_sees_them() {
     let mut c = Cluster::new(3);
     c.elect();
-    let node = c.nodes.get_mut(&1).expect("up");
-    assert!(node.step(RaftId(2), b"\xff\xff\xff", false).is_err());
-    assert!(node.step(RaftId(2), &[0x0b; 100_000], false).is_err(), "nested groups");
-    // A message from another than the sender (field 3 = from) and to another (field 2 = to).
-    let spoofed = [0x08, 8, 0x10, 1, 0x18, 3];
-    assert!(node.step(RaftId(2), &spoofed, false).is_err());
-    let misdirected = [0x08, 8, 0x10, 3, 0x18, 2];
-    assert!(node.step(RaftId(2), &misdirected, false).is_err());
+    assert!(Inbound::decode(b"\xff\xff\xff", false).is_err());
+    assert!(Inbound::decode(&[0x0b; 100_000], false).is_err(), "nested groups");
+    // Field 1 is the type, 2 the receiver, 3 the sender.
     let proposal = [0x08, 2, 0x10, 1, 0x18, 2];
-    assert!(node.step(RaftId(2), &proposal, false).is_err());
+    assert!(Inbound::decode(&proposal, false).is_err());
+    let heartbeat = [0x08, 8, 0x10, 3, 0x18, 2];
+    assert!(Inbound::decode(&heartbeat, true).is_err(), "no snapshot");
+    let misdirected = Inbound::decode(&heartbeat, false).expect("a message");
+    assert_eq!(misdirected.from(), RaftId(2));
+    assert!(c.nodes.get_mut(&1).expect("up").step(misdirected).is_err());
 }
 
 #[test]

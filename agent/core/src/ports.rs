@@ -31,9 +31,11 @@ pub trait VmRuntime: Send + Sync + 'static {
     fn stop(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// Forgets how a unit that has ended failed.
     fn reset_failed(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
-    /// All VM units there are: the truth.
+    /// Forgets the launch order of a VM that is deleted.
+    fn forget(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// All VM units there are, the truth. A unit that ended well or never ran need not be among them.
     fn list(&self) -> impl Future<Output = Result<Vec<ObservedUnit>, Self::Error>> + Send;
-    /// The last console lines of a VM.
+    /// The last console lines of a VM's last run.
     fn console(&self, name: &VmName, lines: u32) -> impl Future<Output = Vec<String>> + Send;
     /// Resolves when something may have changed: a hint to list again.
     fn changed(&self) -> impl Future<Output = ()> + Send;

@@ -106,13 +106,17 @@ pub struct NodeView<'a> {
     pub now_ms: u64,
 }
 
-/// The ends that were not asked for: VMs seen running before that have stopped or failed while they should run.
-pub fn unexpected_ends<'a>(view: &'a NodeView<'_>, memory: &Memory) -> Vec<&'a ObservedUnit> {
+/// The ends that were not asked for: VMs seen running before that run no more while they should, and how they ended
+/// as far as the service manager still knows.
+pub fn unexpected_ends(view: &NodeView<'_>, memory: &Memory) -> Vec<(VmName, Option<String>)> {
     view.placed
         .iter()
         .filter(|vm| vm.desired == Desired::Running && memory.was_running(&vm.spec.name))
-        .filter_map(|vm| unit_of(view.units, &vm.spec.name))
-        .filter(|unit| matches!(unit.state, ObservedState::Stopped | ObservedState::Failed))
+        .filter_map(|vm| match unit_of(view.units, &vm.spec.name) {
+            None => Some((vm.spec.name.clone(), None)),
+            Some(unit) => matches!(unit.state, ObservedState::Stopped | ObservedState::Failed)
+                .then(|| (unit.name.clone(), unit.ended.clone())),
+        })
         .collect()
 }
 
