@@ -10,7 +10,7 @@ use iroh::{Endpoint, NetReportConfig, RelayMode};
 
 use crate::key::NodeKey;
 use crate::limits::{
-    CONNECTION_WINDOW, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, REQUESTS_PER_PEER_MAX, STREAM_WINDOW,
+    CONNECTION_WINDOW, IDLE_TIMEOUT, INITIAL_RTT, KEEP_ALIVE_INTERVAL, REQUESTS_PER_PEER_MAX, STREAM_WINDOW,
 };
 use crate::peers::{Gate, Peers};
 use crate::wire::ALPN;
@@ -89,6 +89,7 @@ fn transport() -> Result<QuicTransportConfig, iroh::endpoint::VarIntBoundsExceed
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .default_path_max_idle_timeout(IDLE_TIMEOUT)
         .default_path_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .initial_rtt(INITIAL_RTT)
         .max_concurrent_bidi_streams(VarInt::from_u32(REQUESTS_PER_PEER_MAX))
         // The one of Raft messages.
         .max_concurrent_uni_streams(VarInt::from_u32(1))

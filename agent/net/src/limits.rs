@@ -37,6 +37,9 @@ pub(crate) const INBOX_MAX: usize = 4;
 pub(crate) const REPLY_STREAM_QUEUE_MAX: usize = 16;
 /// Several probes fit into [`IDLE_TIMEOUT`], so that one lost packet does not cost a link.
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(750);
+/// Round trip assumed until one was measured: that of a slow local network. Decides after how long a lost first packet
+/// is sent again (three times this) and how long the end of an attempt that nobody answers takes (nine times this).
+pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Time for the QUIC handshake.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for the hello after it.
@@ -53,8 +56,8 @@ pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(1);
 /// Time for close frames to be acknowledged and tasks to end.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What one stream may hold unread, in bytes.
-pub(crate) const STREAM_WINDOW: u32 = 2 << 20;
+/// What one stream may hold unread, in bytes. A snapshot under way delays a Raft message by about this much.
+pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
 /// What all streams of one connection may hold unread, in bytes.
 pub(crate) const CONNECTION_WINDOW: u32 = 64 << 20;
 /// Pieces in which a snapshot is read and written, in bytes.

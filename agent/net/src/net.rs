@@ -240,7 +240,8 @@ impl Net {
         self.shared.links.clone()
     }
 
-    /// Closes every link with a word to the peer, waits for all tasks, frees the port. Bounded by a few seconds.
+    /// Closes every link with a word to the peer and waits for all tasks; at most a few seconds. The socket is closed in
+    /// the background right after it.
     pub async fn close(self) {
         self.shared.cancel.cancel();
         self.shared.tracker.close();

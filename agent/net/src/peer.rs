@@ -13,7 +13,7 @@
 //! Both sides dial, so that whichever restarts is back at once. One connection is kept, by these rules, which need no
 //! clock and no third message:
 //! - A hello that arrives while nothing is up is accepted and ends this side's own attempt; only when this side has
-//!   said its own hello already does the lower endpoint id keep its attempt, and the other gives way.
+//!   said its own hello already does the lower endpoint id wait for that one's end first, and the other gives way.
 //! - A hello that arrives while a link is up replaces it (the peer dials only when it has none), unless the peer had
 //!   not yet seen the link when it said hello: it knows by now and has given up its attempt itself.
 
@@ -150,7 +150,7 @@ impl PeerTask {
             }
             Introduced::GaveWay(inbound) => {
                 Close::Duplicate.apply(&connection);
-                self.accept(inbound)
+                self.accept(Some(inbound))
             }
             Introduced::Stop => {
                 self.stopping().apply(&connection);
@@ -163,16 +163,27 @@ impl PeerTask {
     async fn introduce(&mut self, connection: &Connection, hello: &Hello) -> Introduced {
         let keeps_its_attempt = self.context.local < self.id;
         let mut welcome = pin!(say_hello(connection, hello));
+        // The peer's attempt, kept in case this one fails.
+        let mut held: Option<Inbound> = None;
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => return Introduced::Stop,
-                result = &mut welcome => return match result {
-                    Ok(welcome) => Introduced::Welcome(welcome),
-                    Err(ended) => Introduced::Failed(ended),
+                result = &mut welcome => return match (result, held) {
+                    (Ok(welcome), held) => {
+                        held.into_iter().for_each(|inbound| refuse(inbound, Close::Duplicate));
+                        Introduced::Welcome(welcome)
+                    }
+                    (Err(_), Some(inbound)) => Introduced::GaveWay(inbound),
+                    (Err(ended), None) => Introduced::Failed(ended),
                 },
                 inbound = self.inbox.recv() => match inbound {
-                    Some(inbound) if keeps_its_attempt => refuse(inbound, Close::Duplicate),
-                    inbound => return Introduced::GaveWay(inbound),
+                    None => return Introduced::Stop,
+                    Some(inbound) if keeps_its_attempt => {
+                        if let Some(older) = held.replace(inbound) {
+                            refuse(older, Close::Replaced);
+                        }
+                    }
+                    Some(inbound) => return Introduced::GaveWay(inbound),
                 },
             }
         }
@@ -193,11 +204,12 @@ impl PeerTask {
         let started = Instant::now();
         let remote_addr = remote_addr(&link.connection);
         self.slot.set(Some(link.connection.clone()));
-        self.publish(LinkState::Up { since: started, remote_addr });
+        let dialled = link.origin != Origin::Accepted;
+        self.publish(LinkState::Up { since: started, remote_addr, dialled });
         self.progress.logged = None;
         let peer = self.id.short();
         let addr = remote_addr.map(tracing::field::display);
-        tracing::info!(peer, addr, dialled = link.origin != Origin::Accepted, "link up");
+        tracing::info!(peer, addr, dialled, "link up");
 
         let end = self.serve_until_end(&link).await;
         self.slot.set(None);
@@ -298,7 +310,7 @@ impl PeerTask {
 enum Introduced {
     Welcome(Welcome),
     Failed(Ended),
-    GaveWay(Option<Inbound>),
+    GaveWay(Inbound),
     Stop,
 }
 

@@ -19,6 +19,8 @@ pub enum LinkState {
         since: Instant,
         /// Where its packets come from; `None` when that is not known (yet).
         remote_addr: Option<SocketAddr>,
+        /// This node dialled; the peer otherwise.
+        dialled: bool,
     },
     /// It can not.
     Down {

@@ -1,0 +1,136 @@
+//! Members that send what no node of ours would: garbage, false lengths, silence.
+
+use blixard_net::limits::RAFT_FRAME_LEN_MAX;
+use blixard_net::{DownReason, Incoming};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use crate::support::{LONG, Raw, closed_with, frame, hello, node};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_instead_of_a_hello_closes_the_connection() {
+    let (a, raw) = (node().await, Raw::new().await);
+    a.net.set_peers(vec![raw.as_peer()]);
+    let garbage: [&[u8]; 7] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0xff; 64],
+        &[0, 0, 0, 0],
+        &frame(b"{"),
+        &frame(b"{\"version\":1}"),
+        &frame(br#"{"version":1,"cluster_name":"lab","incarnation":-1,"dial":1,"accepted":null}"#),
+        &frame(&[b'['; 1000]),
+    ];
+    for bytes in garbage {
+        let connection = raw.dial(&a).await;
+        let (mut send, _receive) = connection.open_bi().await.expect("stream");
+        send.write_all(bytes).await.expect("write");
+        let _ = send.finish();
+        let why = closed_with(&connection).await;
+        assert!(why.contains("hello"), "{why}");
+    }
+    assert!(!a.net.links().borrow()[&raw.id()].is_up());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_instead_of_a_hello_is_given_up() {
+    let (a, raw) = (node().await, Raw::new().await);
+    a.net.set_peers(vec![raw.as_peer()]);
+    let connection = raw.dial(&a).await;
+    assert!(closed_with(&connection).await.contains("no hello in time"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_oversized_raft_frame_ends_the_link() {
+    let (mut a, raw) = (node().await, Raw::new().await);
+    a.net.set_peers(vec![raw.as_peer()]);
+    for len in [u32::MAX, u32::try_from(RAFT_FRAME_LEN_MAX).expect("fits") + 1] {
+        let (connection, _send, _receive) = raw.link(&a).await;
+        let mut raft = connection.open_uni().await.expect("stream");
+        raft.write_all(&[1]).await.expect("kind");
+        raft.write_all(&frame(b"fine")).await.expect("frame");
+        assert_eq!(a.next_raft().await, (raw.id(), Bytes::from_static(b"fine")));
+        raft.write_all(&len.to_be_bytes()).await.expect("length");
+        let why = closed_with(&connection).await;
+        assert!(why.contains("over the limit"), "{why}");
+        let reason = a.until_down(raw.id()).await;
+        assert!(matches!(&reason, DownReason::Lost(why) if why.contains("over the limit")), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unknown_and_broken_streams_cost_the_stream_or_the_link_and_nothing_else() {
+    let (mut a, raw) = (node().await, Raw::new().await);
+    a.net.set_peers(vec![raw.as_peer()]);
+    let (connection, _send, _receive) = raw.link(&a).await;
+    let broken: [&[u8]; 6] = [
+        b"",
+        &[99, 1, 2, 3],
+        &[2],
+        &[2, 0xff, 0xff, 0xff, 0xff],
+        &[3, 0xff, 0xff, 0xff, 0xff],
+        &[2, 0, 0, 1, 0, 5],
+    ];
+    for bytes in broken {
+        let (mut send, mut receive) = connection.open_bi().await.expect("stream");
+        send.write_all(bytes).await.expect("write");
+        let _ = send.finish();
+        // Answered or closed, but ended.
+        let _ = timeout(LONG, receive.read_to_end(1 << 16)).await.expect("ended");
+    }
+    // The link still works.
+    let (mut send, _receive) = connection.open_bi().await.expect("stream");
+    send.write_all(&[2]).await.expect("kind");
+    send.write_all(&frame(b"ask")).await.expect("frame");
+    assert_eq!(a.next_request().await.1, Bytes::from_static(b"ask"));
+
+    // A second snapshot at a time is not taken; the first is not harmed.
+    let (mut first, _answer) = connection.open_bi().await.expect("stream");
+    first.write_all(&[3, 0, 0, 0, 2, b'o']).await.expect("half");
+    // Until the first has made its way the others are taken.
+    loop {
+        let (mut second, mut answer) = connection.open_bi().await.expect("stream");
+        second.write_all(&[3, 0, 0, 0, 2, b'n', b'o']).await.expect("whole");
+        let _ = second.finish();
+        let answer = timeout(LONG, answer.read_to_end(1 << 16)).await.expect("ended").expect("answer");
+        if String::from_utf8_lossy(&answer).contains("another snapshot") {
+            break;
+        }
+        assert!(matches!(a.next().await, Incoming::Snapshot { bytes, .. } if *bytes == *b"no"));
+    }
+    first.write_all(b"k").await.expect("rest");
+    match a.next().await {
+        Incoming::Snapshot { bytes, .. } => assert_eq!(bytes, Bytes::from_static(b"ok")),
+        other => panic!("expected a snapshot, got {other:?}"),
+    }
+
+    // A stream of Raft messages that is none ends the link.
+    let mut raft = connection.open_uni().await.expect("stream");
+    raft.write_all(&[42]).await.expect("kind");
+    assert!(closed_with(&connection).await.contains("unknown kind"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_connection_of_the_same_key_replaces_the_older() {
+    let (mut a, raw) = (node().await, Raw::new().await);
+    a.net.set_peers(vec![raw.as_peer()]);
+    let (older, _send, _receive) = raw.link(&a).await;
+    a.until_up(raw.id()).await;
+    let (newer, _send, _receive) = raw.link(&a).await;
+    assert!(closed_with(&older).await.contains("newer"));
+    let mut raft = newer.open_uni().await.expect("stream");
+    raft.write_all(&[1]).await.expect("kind");
+    raft.write_all(&frame(b"new")).await.expect("frame");
+    assert_eq!(a.next_raft().await.1, Bytes::from_static(b"new"));
+    assert!(a.net.links().borrow()[&raw.id()].is_up());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hello_of_a_removed_member_is_refused_although_its_handshake_passed() {
+    let (a, raw) = (node().await, Raw::new().await);
+    a.net.set_peers(vec![raw.as_peer()]);
+    let connection = raw.dial(&a).await;
+    a.net.set_peers(Vec::new());
+    let (mut send, _receive) = connection.open_bi().await.expect("stream");
+    send.write_all(&hello(1, "lab")).await.expect("hello");
+    assert!(closed_with(&connection).await.contains("list of members"));
+}

@@ -1,0 +1,11 @@
+//! The network on real sockets of the loopback interface, as one test binary.
+
+mod admission;
+mod close;
+mod exchange;
+mod hostile;
+mod key;
+mod measure;
+mod overload;
+mod relink;
+mod support;

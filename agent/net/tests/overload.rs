@@ -1,0 +1,136 @@
+//! More than can be sent or taken: it is dropped or waits, and nothing else suffers.
+
+use std::time::{Duration, Instant};
+
+use blixard_net::limits::{INCOMING_QUEUE_MAX, RAFT_QUEUE_BYTES_MAX, RAFT_QUEUE_FRAMES_MAX};
+use blixard_net::{DownReason, Incoming, SendOutcome};
+use bytes::Bytes;
+
+use crate::support::{LONG, Raw, node, pair};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_drops_and_delays_nobody() {
+    let (mut a, mut b, raw) = (node().await, node().await, Raw::new().await);
+    a.net.set_peers(vec![raw.as_peer(), b.as_peer()]);
+    b.net.set_peers(vec![a.as_peer()]);
+    a.until_up(b.id()).await;
+    // It accepts the stream of Raft messages and never reads it.
+    let (connection, _send, _receive) = raw.link(&a).await;
+    let mut own = connection.open_uni().await.expect("stream");
+    own.write_all(&[1]).await.expect("kind");
+    a.until_up(raw.id()).await;
+
+    let message = Bytes::from(vec![0; 64 << 10]);
+    let started = Instant::now();
+    let mut queued = 0;
+    let mut outcome = SendOutcome::Queued;
+    while outcome == SendOutcome::Queued {
+        outcome = a.net.send_raft(raw.id(), message.clone());
+        queued += 1;
+        assert!(queued < 10 * RAFT_QUEUE_FRAMES_MAX, "nothing bounds the queue");
+    }
+    assert_eq!(outcome, SendOutcome::QueueFull);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+
+    assert_eq!(a.net.send_raft(b.id(), Bytes::from_static(b"b")), SendOutcome::Queued);
+    assert_eq!(b.next_raft().await.1, Bytes::from_static(b"b"));
+    assert_eq!(b.net.send_raft(a.id(), Bytes::from_static(b"a")), SendOutcome::Queued);
+    assert_eq!(a.next_raft().await.1, Bytes::from_static(b"a"));
+
+    // One that takes nothing any more is as good as lost.
+    let reason = a.until_down(raw.id()).await;
+    assert!(matches!(&reason, DownReason::Lost(why) if why.contains("no progress")), "{reason}");
+    assert_eq!(a.net.send_raft(raw.id(), message), SendOutcome::Unreachable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_is_bounded_in_bytes_and_in_messages() {
+    let (a, raw) = (node().await, Raw::new().await);
+    a.net.set_peers(vec![raw.as_peer()]);
+    let (_connection, _send, _receive) = raw.link(&a).await;
+    a.until_up(raw.id()).await;
+    for len in [4 << 20, 1] {
+        let message = Bytes::from(vec![0; len]);
+        let mut queued = 0;
+        while a.net.send_raft(raw.id(), message.clone()) == SendOutcome::Queued {
+            queued += 1;
+            // What is already written to the connection counts no more: twice the bound is room enough for it.
+            assert!(queued * len <= 4 * RAFT_QUEUE_BYTES_MAX, "bytes are not bounded");
+            assert!(queued <= 100 * RAFT_QUEUE_FRAMES_MAX, "messages are not bounded");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_does_not_read_loses_raft_messages_and_no_requests() {
+    let (a, mut b) = pair().await;
+    let (a_net, b_id) = (a.net.clone(), b.id());
+    let sent = 4 * INCOMING_QUEUE_MAX;
+    for i in 0..sent {
+        // The sender's own queue may be full for a moment: that is not what is looked at here.
+        while a.net.send_raft(b_id, Bytes::from(i.to_string())) != SendOutcome::Queued {
+            tokio::task::yield_now().await;
+        }
+    }
+    let asked = tokio::spawn(async move { a_net.request(b_id, Bytes::from_static(b"?"), LONG).await });
+    let mut arrived = 0;
+    loop {
+        match b.next().await {
+            Incoming::Raft { .. } => arrived += 1,
+            Incoming::Request { bytes, reply, .. } => {
+                reply.send(bytes);
+                break;
+            }
+            Incoming::Snapshot { .. } => panic!("no snapshot was sent"),
+        }
+    }
+    assert_eq!(asked.await.expect("task"), Ok(Bytes::from_static(b"?")));
+    assert!((1..=sent).contains(&arrived), "{arrived}");
+    while b.incoming.try_recv().is_ok() {}
+    assert!(a.net.links().borrow()[&b_id].is_up(), "the link did not suffer");
+    assert_eq!(a.net.send_raft(b_id, Bytes::from_static(b"last")), SendOutcome::Queued);
+    while b.next_raft().await.1 != Bytes::from_static(b"last") {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_held_by_the_application_are_bounded() {
+    let (a, mut b) = pair().await;
+    let message = Bytes::from(vec![0; 4 << 20]);
+    let mut held = Vec::new();
+    // Eight times what may be held. The requests are the clock: each is answered after the messages before it.
+    for _ in 0..128 {
+        while a.net.send_raft(b.id(), message.clone()) != SendOutcome::Queued {
+            tokio::task::yield_now().await;
+        }
+        let answer = a.net.request(b.id(), Bytes::new(), LONG);
+        let read = async {
+            loop {
+                match b.next().await {
+                    Incoming::Raft { bytes, .. } => held.push(bytes),
+                    Incoming::Request { reply, .. } => break reply.send(Bytes::new()),
+                    Incoming::Snapshot { .. } => panic!("no snapshot was sent"),
+                }
+            }
+        };
+        let (answer, ()) = tokio::join!(answer, read);
+        assert_eq!(answer, Ok(Bytes::new()));
+    }
+    let bytes: usize = held.iter().map(Bytes::len).sum();
+    assert!(bytes <= blixard_net::limits::INCOMING_RAFT_BYTES_MAX, "{bytes}");
+    // Dropped by the application, they make room again.
+    drop(held);
+    let mut arrived = false;
+    while !arrived {
+        let _ = a.net.send_raft(b.id(), Bytes::from_static(b"again"));
+        let (answer, ()) = tokio::join!(a.net.request(b.id(), Bytes::new(), LONG), async {
+            loop {
+                match b.next().await {
+                    Incoming::Raft { bytes, .. } => arrived |= bytes == Bytes::from_static(b"again"),
+                    Incoming::Request { reply, .. } => break reply.send(Bytes::new()),
+                    Incoming::Snapshot { .. } => panic!("no snapshot was sent"),
+                }
+            }
+        });
+        assert_eq!(answer, Ok(Bytes::new()));
+    }
+}

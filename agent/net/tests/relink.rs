@@ -1,0 +1,176 @@
+//! Links that are lost and come back.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use blixard_net::{LinkState, NodeKey, PeerConfig, SendOutcome};
+use bytes::Bytes;
+
+use crate::support::{LONG, Node, any_port, ms, node, node_on_freed, node_with, pair};
+
+/// Says what a child process is to do.
+const CHILD: &str = "BLIXARD_NET_TEST_CHILD";
+
+/// A node in a process of its own, so that it can be killed.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Process {
+    fn start(key_file: &std::path::Path, bind: SocketAddr, peer: &PeerConfig) -> Self {
+        let order = format!("{} {bind} {} {}", key_file.display(), peer.endpoint_id, peer.addresses[0]);
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "relink::child", "--ignored", "--nocapture"])
+            .env(CHILD, order)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("spawn");
+        let lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+        let address = lines
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("LISTENING ").and_then(|(_, text)| text.trim().parse().ok()))
+            .expect("the child listens");
+        Self { child, address }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("reap");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have been killed by its test.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Not a test: the body of [`Process`]. Echoes requests until it is killed.
+#[test]
+#[ignore = "the body of a child process"]
+fn child() {
+    let Ok(order) = std::env::var(CHILD) else { return };
+    let words: Vec<&str> = order.split(' ').collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let key = NodeKey::load(words[0].as_ref(), None).expect("key");
+        let node = node_with(key, words[1].parse().expect("address"), "lab").await;
+        node.net.set_peers(vec![PeerConfig {
+            endpoint_id: words[2].parse().expect("id"),
+            addresses: vec![words[3].parse().expect("address")],
+        }]);
+        println!("\nLISTENING {}", node.net.local_addr());
+        let (_net, echo) = node.spawn_echo();
+        echo.await.expect("echo");
+    });
+}
+
+async fn echoes(node: &Node, peer: &NodeKey) {
+    let word = Bytes::from_static(b"echo");
+    assert_eq!(node.net.request(peer.endpoint_id(), word.clone(), LONG).await, Ok(word));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_peer_is_noticed_and_is_back_soon_after_its_restart() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (key, path) = (NodeKey::generate(), directory.path().join("node.key"));
+    key.save(&path).expect("save");
+    let a = node().await;
+    let mut process = Process::start(&path, any_port(), &a.as_peer());
+    a.net.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
+    a.until_up(key.endpoint_id()).await;
+    echoes(&a, &key).await;
+
+    process.kill();
+    let killed = Instant::now();
+    let reason = a.until_down(key.endpoint_id()).await;
+    println!("MEASURED killed peer noticed after {} ms: {reason}", ms(killed));
+    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
+    assert_eq!(a.net.send_raft(key.endpoint_id(), Bytes::from_static(b"x")), SendOutcome::Unreachable);
+
+    let restarted = Instant::now();
+    let process = Process::start(&path, process.address, &a.as_peer());
+    a.until_up(key.endpoint_id()).await;
+    println!("MEASURED restarted after being noticed: link after {} ms", ms(restarted));
+    assert!(restarted.elapsed() < Duration::from_secs(5), "{:?}", restarted.elapsed());
+    echoes(&a, &key).await;
+    drop(process);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_restarted_before_its_death_is_noticed_is_back_at_once() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (key, path) = (NodeKey::generate(), directory.path().join("node.key"));
+    key.save(&path).expect("save");
+    let a = node().await;
+    let mut process = Process::start(&path, any_port(), &a.as_peer());
+    a.net.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
+    let LinkState::Up { since: before, .. } = a.until_up(key.endpoint_id()).await else {
+        unreachable!("waited for up")
+    };
+    echoes(&a, &key).await;
+
+    process.kill();
+    let restarted = Instant::now();
+    let process = Process::start(&path, process.address, &a.as_peer());
+    let newer = |state: &LinkState| matches!(state, LinkState::Up { since, .. } if *since > before);
+    a.until(key.endpoint_id(), "up again", newer).await;
+    println!("MEASURED killed and restarted at once: link after {} ms", ms(restarted));
+    assert!(restarted.elapsed() < Duration::from_secs(3), "{:?}", restarted.elapsed());
+    echoes(&a, &key).await;
+    drop(process);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_peer_that_starts_again_on_its_port_is_sent_to_again() {
+    let (a, b) = pair().await;
+    let (key, bind) = (b.key.clone(), b.net.local_addr());
+    b.net.close().await;
+    drop(b.incoming);
+    a.until_down(key.endpoint_id()).await;
+    let restarted = Instant::now();
+    let mut b = node_on_freed(key, bind).await;
+    b.net.set_peers(vec![a.as_peer()]);
+    a.until_up(b.id()).await;
+    println!("MEASURED stopped and started again: link after {} ms", ms(restarted));
+    assert!(restarted.elapsed() < Duration::from_secs(5), "{:?}", restarted.elapsed());
+    b.until_up(a.id()).await;
+    assert_eq!(a.net.send_raft(b.id(), Bytes::from_static(b"on")), SendOutcome::Queued);
+    assert_eq!(b.next_raft().await.1, Bytes::from_static(b"on"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_side_that_knows_the_address_is_enough() {
+    let (a, mut b) = (node().await, node().await);
+    b.net.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
+    a.net.set_peers(vec![b.as_peer()]);
+    a.until_up(b.id()).await;
+    let LinkState::Up { dialled, remote_addr, .. } = b.until_up(a.id()).await else {
+        unreachable!("waited for up")
+    };
+    assert!(!dialled);
+    assert_eq!(remote_addr, Some(a.net.local_addr()));
+    assert_eq!(b.net.send_raft(a.id(), Bytes::from_static(b"x")), SendOutcome::Queued);
+    let _ = &mut b;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_go_on_until_the_peer_appears() {
+    let (a, key) = (node().await, NodeKey::generate());
+    let first = node_with(key.clone(), any_port(), "lab").await;
+    let bind = first.net.local_addr();
+    a.net.set_peers(vec![first.as_peer()]);
+    first.net.close().await;
+    drop(first.incoming);
+    let tried = |state: &LinkState| matches!(state, LinkState::Down { attempts: 2.., .. });
+    a.until(key.endpoint_id(), "tried twice", tried).await;
+    // It knows of `a`, but not where it is: `a` has to come by itself.
+    let b = node_on_freed(key, bind).await;
+    b.net.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
+    a.until_up(b.id()).await;
+}
