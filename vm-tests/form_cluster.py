@@ -1,0 +1,96 @@
+"""Three machines that hold the same list of members become one cluster, by themselves and in any order.
+
+Formed, looked at and torn down three times. A node forms only when every listed one has answered: with one
+of them missing the others say whom they wait for. The script runs under the NixOS test driver and in the lab.
+"""
+
+import json
+
+ROUNDS = 3
+DEADLINE_SECONDS = 60
+STATUS = "blixard status --json --timeout 5"
+FORMED = (
+    f"{STATUS} | jq -e '"
+    '.phase == "member" and .quorum and .leader != null and (.members | length) == 3'
+    ' and all(.members[]; .role == "voter" and .reachable)'
+    "'"
+)
+
+
+def status(machine):
+    return json.loads(machine.succeed(STATUS))
+
+
+def one_leader(_last):
+    """Whether every node names the same leader, and marks that one alone."""
+    views = [status(machine) for machine in machines]
+    marked = [[member["name"] for member in view["members"] if member["leader"]] for view in views]
+    leaders = {view["leader"] for view in views}
+    if len(leaders) != 1 or None in leaders:
+        return False
+    leader = leaders.pop()
+    return all(names == [leader] for names in marked)
+
+
+def verify():
+    """Every node sees all three, each with its own endpoint id and address, and one leader; the cluster's id."""
+    for machine in machines:
+        machine.wait_until_succeeds(FORMED, timeout=DEADLINE_SECONDS)
+    retry(one_leader, timeout_seconds=DEADLINE_SECONDS)
+    views = {machine.name: status(machine) for machine in machines}
+    own_ids = {name: view["endpoint_id"] for name, view in views.items()}
+    t.assertEqual(3, len(set(own_ids.values())))
+    for name, view in views.items():
+        t.assertEqual(name, view["node"])
+        t.assertEqual(own_ids, {member["name"]: member["endpoint_id"] for member in view["members"]})
+        for member in view["members"]:
+            t.assertTrue(member["addresses"], f"{name} knows no address of {member['name']}")
+        t.assertEqual([], view["warnings"])
+    clusters = {view["cluster_id"] for view in views.values()}
+    t.assertEqual(1, len(clusters))
+    return clusters.pop()
+
+
+def tear_down():
+    """The state is gone; the keys, and with them the nodes' identities, stay."""
+    for machine in machines:
+        machine.succeed("systemctl stop blixard.service")
+    for machine in machines:
+        machine.succeed("rm /var/lib/blixard/store.redb")
+
+
+start_all()
+for machine in machines:
+    machine.wait_for_unit("multi-user.target")
+
+seen = []
+for round_number in range(1, ROUNDS + 1):
+    with subtest(f"form, verify: round {round_number} of {ROUNDS}"):
+        if round_number > 1:
+            # Another node comes late each time; the others must not begin without it.
+            late = machines[round_number % len(machines)]
+            others = [machine for machine in machines if machine.name != late.name]
+            for machine in others:
+                machine.succeed("systemctl start --no-block blixard.service")
+            for machine in others:
+                waits = f'.phase == "forming" and any(.waiting_for[]; contains("{late.name}"))'
+                machine.wait_until_succeeds(f"{STATUS} | jq -e '{waits}'", timeout=DEADLINE_SECONDS)
+            late.succeed("systemctl start --no-block blixard.service")
+        seen.append(verify())
+        for machine in machines:
+            machine.wait_for_unit("blixard.service")
+    if round_number < ROUNDS:
+        with subtest(f"tear down: round {round_number}"):
+            tear_down()
+
+t.assertEqual(ROUNDS, len(set(seen)), "each cluster has an id of its own")
+
+with subtest("an agent that restarts finds its cluster again"):
+    before = status(n1)
+    n1.succeed("systemctl restart --no-block blixard.service")
+    n1.wait_until_succeeds(f"{FORMED} && systemctl is-active blixard.service", timeout=DEADLINE_SECONDS)
+    after = status(n1)
+    for key in ("cluster_id", "store_id", "endpoint_id"):
+        t.assertEqual(before[key], after[key])
+    t.assertGreaterEqual(after["term"], before["term"])
+    t.assertGreaterEqual(after["applied"], before["applied"])

@@ -1,0 +1,177 @@
+"""Three machines (or more) with systemd on a network of their own, to run blixard in."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import demo
+import progress
+import story
+from cluster import Lab, check_host
+from driver import Driver
+from errors import LabError
+from layout import Layout
+from telling import MachineError
+
+INTERRUPTED = 130
+_PR_SET_PDEATHSIG = 1
+
+
+def _up(layout: Layout, arguments: argparse.Namespace) -> int:
+    lab = Lab(layout)
+    with lab.locked():
+        lab.refuse_kept()
+        done = False
+        try:
+            driver = Driver(lab, lab.create(arguments.nodes), layout.root / "out")
+            driver.start_all()
+            for machine in driver.machines:
+                machine.connect()
+            lab.keep()
+            done = True
+        finally:
+            if not done:
+                lab.remove()
+    progress.say("the lab is up; try: cargo xtask lab exec n1 -- blixard status")
+    return 0
+
+
+def _down(layout: Layout, _arguments: argparse.Namespace) -> int:
+    lab = Lab(layout)
+    with lab.locked(), progress.step("taking the lab down"):
+        lab.remove()
+    return 0
+
+
+def _status(layout: Layout, _arguments: argparse.Namespace) -> int:
+    lab = Lab(layout)
+    nodes = lab.nodes()
+    if not nodes:
+        print("the lab is down")
+        return 1
+    for node in nodes:
+        container = lab.container(node)
+        print(f"{node}\t{'running' if container.is_running() else 'off'}")
+    return 0
+
+
+def _machine(layout: Layout, node: str):
+    lab = Lab(layout)
+    if node not in lab.nodes():
+        known = ", ".join(lab.nodes()) or "none, the lab is down"
+        raise LabError(f"there is no machine {node!r}; there are: {known}")
+    machines = Driver(lab, lab.nodes(), layout.root / "out").machines
+    machine = next(machine for machine in machines if machine.name == node)
+    machine.attach()
+    return machine, lab.container(node)
+
+
+def _exec(layout: Layout, arguments: argparse.Namespace) -> int:
+    machine, container = _machine(layout, arguments.node)
+    if not machine.booted:
+        raise LabError(f"{arguments.node} is off; start it with: cargo xtask lab start {arguments.node}")
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    return subprocess.run(container.enter(command or ["bash", "-l"])).returncode
+
+
+def _power(layout: Layout, arguments: argparse.Namespace) -> int:
+    machine, _ = _machine(layout, arguments.node)
+    getattr(machine, arguments.verb)()
+    if arguments.verb == "start":
+        machine.connect()
+    return 0
+
+
+def _run(layout: Layout, arguments: argparse.Namespace) -> int:
+    return 0 if story.run(layout, arguments.story, arguments.nodes, arguments.timeout) else 1
+
+
+def _logs(layout: Layout, arguments: argparse.Namespace) -> int:
+    machine, container = _machine(layout, arguments.node)
+    if not machine.booted or arguments.console:
+        print(machine.get_console_log(), end="")
+        return 0
+    return subprocess.run(container.enter(["journalctl", "--no-pager", *arguments.options])).returncode
+
+
+def _demo(layout: Layout, arguments: argparse.Namespace) -> int:
+    return demo.run(layout, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cargo xtask lab", description=__doc__)
+    parser.add_argument("--die-with-parent", action="store_true", help=argparse.SUPPRESS)
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, action, text: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=text)
+        verb.set_defaults(action=action, verb=name)
+        return verb
+
+    up = add("up", _up, "start machines and leave them running")
+    up.add_argument("--nodes", type=int, default=3)
+    add("down", _down, "end all machines and remove what they made")
+    add("status", _status, "which machines there are")
+    enter = add("exec", _exec, "run a command in a machine; a shell without one")
+    enter.add_argument("node")
+    enter.add_argument("command", nargs=argparse.REMAINDER)
+    for name, text in (
+        ("start", "power a machine on"),
+        ("shutdown", "shut a machine down in order"),
+        ("crash", "cut a machine's power"),
+        ("block", "pull a machine's network cable"),
+        ("unblock", "plug a machine's network cable in"),
+    ):
+        add(name, _power, text).add_argument("node")
+    run = add("run", _run, "run a story of vm-tests/ on fresh machines")
+    run.add_argument("story")
+    run.add_argument("--nodes", type=int, default=3)
+    run.add_argument("--timeout", type=int, default=story.DEFAULT_TIMEOUT_SECONDS, help="seconds")
+    logs = add("logs", _logs, "a machine's journal")
+    logs.add_argument("node")
+    logs.add_argument("--console", action="store_true", help="what its systemd printed instead")
+    logs.add_argument("options", nargs=argparse.REMAINDER, help="for journalctl, after --")
+    demo.add_arguments(add("demo", _demo, "what `cargo xtask demo` shows"))
+    return parser
+
+
+def _on_signal(number: int, _frame: object) -> None:
+    # The first one unwinds and cleans up; more of them would only leave things lying about.
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _die_with_parent() -> None:
+    # What the parent started for its own ends ends with it, in order.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def main() -> int:
+    """Runs one command; returns the exit code."""
+    arguments = _parser().parse_args()
+    os.umask(0o022)
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, _on_signal)
+    if arguments.die_with_parent:
+        _die_with_parent()
+    try:
+        check_host()
+        return arguments.action(Layout.default(), arguments)
+    except KeyboardInterrupt as interrupt:
+        progress.say(f"interrupted ({interrupt})")
+        return INTERRUPTED
+    except (LabError, MachineError) as error:
+        progress.say(f"error: {error}")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    sys.exit(main())

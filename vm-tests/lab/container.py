@@ -1,0 +1,156 @@
+"""One machine as a systemd-nspawn container: start, enter, power off, cut off.
+
+The container's root, network namespace and control group are made outside and outlive it, so that a machine
+that was killed boots again with the disk it had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from cgroups import Groups
+from errors import LabError
+
+_SHELL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LEADER_DEADLINE_SECONDS = 20.0
+_POLL_SECONDS = 0.02
+#: How systemd as PID 1 is asked for a clean power-off (systemd(1), "SIGRTMIN+4").
+_POWER_OFF = signal.SIGRTMIN + 4
+# Joins the groups, then becomes what the remaining arguments say.
+_JOIN = 'while [ "$1" != -- ]; do echo $$ > "$1"; shift; done; shift; exec "$@"'
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _is_init(pid: int) -> bool:
+    """Whether the process is the first of a pid namespace of its own."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                numbers = line.split()[1:]
+                return len(numbers) > 1 and numbers[-1] == "1"
+    return False
+
+
+def _has_started_systemd(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return "systemd" in os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    return False
+
+
+class Container:
+    """A machine's processes; at most one start of it at a time."""
+
+    def __init__(
+        self, name: str, tag: str, root: Path, console: Path, namespace: Path, groups: Groups
+    ) -> None:
+        self._name = name
+        self._machine = f"{tag}-{name}"
+        self._root = root
+        self._console = console
+        self._namespace = namespace
+        self._groups = groups
+        self._process: subprocess.Popen[bytes] | None = None
+        self._leader: int | None = None
+
+    def _argv(self) -> list[str]:
+        return [
+            "systemd-nspawn",
+            "--quiet",
+            f"--directory={self._root}",
+            f"--machine={self._machine}",
+            f"--hostname={self._name}",
+            "--register=no",
+            "--keep-unit",
+            f"--network-namespace-path={self._namespace}",
+            "--capability=CAP_NET_ADMIN",
+            "--resolv-conf=off",
+            "--timezone=off",
+            "--link-journal=no",
+            "--console=read-only",
+            "--boot",
+        ]
+
+    def start(self) -> None:
+        """Powers the machine on; returns before it is up."""
+        self._leader = None
+        self._groups.prune(self._name)
+        joins = [str(path) for path in self._groups.create(self._name)]
+        with self._console.open("ab") as console:
+            self._process = subprocess.Popen(
+                ["sh", "-c", _JOIN, "sh", *joins, "--", *self._argv()],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                # A Ctrl-C at the terminal is for the harness, which then ends the machines in order.
+                start_new_session=True,
+            )
+
+    def is_running(self) -> bool:
+        """Whether any process of the machine is left."""
+        if self._process is not None:
+            self._process.poll()
+        return bool(self._groups.processes(self._name))
+
+    def leader(self) -> int:
+        """The pid, outside, of the machine's PID 1."""
+        if self._leader is not None and _is_init(self._leader):
+            return self._leader
+        deadline = time.monotonic() + _LEADER_DEADLINE_SECONDS
+        while time.monotonic() < deadline:
+            members = self._groups.processes(self._name)
+            for pid in members:
+                # The first process of the payload is a child of nspawn, which is in the same group.
+                if _is_init(pid) and _has_started_systemd(pid) and self._is_payload(pid, members):
+                    self._leader = pid
+                    return pid
+            if self._process is not None and self._process.poll() is not None:
+                break
+            time.sleep(_POLL_SECONDS)
+        raise LabError(f"machine {self._name} did not start; its console is in {self._console}")
+
+    @staticmethod
+    def _is_payload(pid: int, members: set[int]) -> bool:
+        return any(pid in _children(parent) for parent in members)
+
+    def enter(self, argv: list[str]) -> list[str]:
+        """The command line that runs `argv` inside the machine, as root."""
+        namespaces = ["-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
+        terminal = os.environ.get("TERM", "dumb")
+        environment = ["env", "-i", f"PATH={_SHELL_PATH}", "HOME=/root", "LANG=C.UTF-8", f"TERM={terminal}"]
+        nsenter = shutil.which("nsenter") or "nsenter"
+        return [nsenter, "-t", str(self.leader()), *namespaces, "--", *environment, *argv]
+
+    def power_off(self, timeout: float) -> None:
+        """Asks the machine to shut down and waits until it has."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.leader(), _POWER_OFF)
+        deadline = time.monotonic() + timeout
+        while self.is_running():
+            if time.monotonic() > deadline:
+                raise LabError(f"machine {self._name} did not shut down within {timeout:.0f} s")
+            time.sleep(_POLL_SECONDS)
+        self._reap()
+
+    def cut_power(self) -> None:
+        """Kills everything in the machine, at once."""
+        self._groups.kill(self._name)
+        self._reap()
+
+    def _reap(self) -> None:
+        self._leader = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None

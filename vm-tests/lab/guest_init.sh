@@ -1,0 +1,45 @@
+#!/bin/busybox sh
+# The user space of the lab's guest: it says that it is up, which boot of its disk this is, and that it lives.
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+exec </dev/ttyS0 >/dev/ttyS0 2>&1
+
+# The hypervisor names its virtio devices on the command line; insmod does not look there by itself.
+name=unnamed
+devices=
+for word in $(cat /proc/cmdline); do
+  case "$word" in
+  blixard.name=*) name=${word#blixard.name=} ;;
+  virtio_mmio.device=*) devices="$devices ${word#virtio_mmio.}" ;;
+  esac
+done
+insmod /modules/virtio_mmio.ko $devices
+insmod /modules/virtio_blk.ko
+
+# Ctrl-alt-delete comes to init as SIGINT once the kernel is told not to reboot by itself. `reboot -f` ends
+# the hypervisor, which runs with -no-reboot.
+echo 0 >/proc/sys/kernel/ctrl-alt-del
+trap 'echo BLIXARD-GUEST-DOWN; sync; reboot -f' INT
+
+# The number of this boot, kept as text in the first bytes of the first writable disk; 0 without one.
+boot=0
+for disk in /sys/block/vd*; do
+  [ "$(cat "$disk/ro" 2>/dev/null)" = 0 ] || continue
+  device=/dev/${disk##*/}
+  boot=$(dd if="$device" bs=16 count=1 2>/dev/null | tr -cd 0-9)
+  boot=$((${boot:-0} + 1))
+  printf '%-15d\n' "$boot" | dd of="$device" bs=16 conv=notrunc,fsync 2>/dev/null
+  break
+done
+echo "BLIXARD-GUEST-UP name=$name boot=$boot"
+
+beat=0
+while :; do
+  # Waiting for a child, not in the foreground, lets the trap run at once.
+  sleep 1 &
+  wait $!
+  beat=$((beat + 1))
+  echo "BLIXARD-HEARTBEAT $beat"
+done
