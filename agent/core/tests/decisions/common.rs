@@ -1,0 +1,108 @@
+//! Clusters and specs to decide about.
+
+use blixard_core::ClusterState;
+use blixard_core::formation::DeclaredMember;
+use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
+use blixard_model::{
+    Capacity, Command, Desired, EndpointId, Hypervisor, NodeName, Outcome, Request, StoreId, VmName, VmSpec,
+};
+
+pub(crate) fn name(text: &str) -> VmName {
+    text.parse().expect("a VM name")
+}
+
+pub(crate) fn node(text: &str) -> NodeName {
+    text.parse().expect("a node name")
+}
+
+pub(crate) fn endpoint(n: u8) -> EndpointId {
+    EndpointId::from_bytes([n; 32])
+}
+
+pub(crate) fn store(n: u8) -> StoreId {
+    StoreId::from_bytes([n; 16])
+}
+
+pub(crate) fn spec(vm: &str) -> VmSpec {
+    VmSpec {
+        name: name(vm),
+        cpus: 1,
+        memory_mib: 256,
+        kernel: "/k".into(),
+        initrd: None,
+        cmdline: String::new(),
+        disks: Vec::new(),
+        node: None,
+        hypervisor: Hypervisor::Qemu,
+    }
+}
+
+pub(crate) fn declared(count: u8) -> Vec<DeclaredMember> {
+    (1..=count)
+        .map(|n| DeclaredMember { name: node(&format!("n{n}")), endpoint_id: endpoint(n), addresses: vec![] })
+        .collect()
+}
+
+pub(crate) fn genesis(count: u8) -> Genesis {
+    let voter = |member: DeclaredMember| GenesisVoter {
+        store_id: store(member.endpoint_id.as_bytes()[0]),
+        name: member.name,
+        endpoint_id: member.endpoint_id,
+        addresses: member.addresses,
+    };
+    Genesis {
+        cluster_name: "lab".parse().expect("a cluster name"),
+        voters: declared(count).into_iter().map(voter).collect(),
+    }
+}
+
+/// Node `n` with an empty store.
+pub(crate) fn empty(n: u8, store_id: u8, promise: Option<Genesis>) -> Identity {
+    Identity {
+        name: node(&format!("n{n}")),
+        endpoint_id: endpoint(n),
+        store_id: store(store_id),
+        addresses: vec![],
+        phase: Phase::Empty { promise },
+    }
+}
+
+/// A state, and what feeds it.
+pub(crate) struct Cluster {
+    pub(crate) state: ClusterState,
+    pub(crate) eligible: Vec<NodeName>,
+    index: u64,
+    requests: u64,
+}
+
+impl Cluster {
+    /// Nodes n1.. with 4 cpus and 2048 MiB each.
+    pub(crate) fn of(count: u8) -> Self {
+        let mut state = ClusterState::new(genesis(count));
+        let eligible: Vec<NodeName> = (1..=count).map(|n| node(&format!("n{n}"))).collect();
+        for name in &eligible {
+            state.capacity.insert(name.clone(), Capacity { cpus: 4, memory_mib: 2048 });
+        }
+        Self { state, eligible, index: 1, requests: 0 }
+    }
+
+    pub(crate) fn request(&mut self, command: Command) -> Request {
+        self.requests += 1;
+        Request { id: format!("r{}", self.requests).parse().expect("a request id"), command }
+    }
+
+    pub(crate) fn apply_request(&mut self, request: &Request) -> Outcome {
+        self.index += 1;
+        self.state.apply(self.index, request)
+    }
+
+    pub(crate) fn apply(&mut self, command: Command) -> Outcome {
+        let request = self.request(command);
+        self.apply_request(&request)
+    }
+
+    pub(crate) fn create(&mut self, spec: VmSpec) -> Outcome {
+        let eligible = self.eligible.clone();
+        self.apply(Command::CreateVm { spec, desired: Desired::Running, eligible })
+    }
+}

@@ -1,0 +1,233 @@
+//! When a cluster is born, and who belongs to it afterwards.
+
+use std::collections::BTreeMap;
+
+use crate::common::{Cluster, declared, empty, endpoint, genesis, node, store};
+use blixard_core::formation::{FormationStep, FormationView, VOTERS_MAX, cluster_id, plan_formation};
+use blixard_core::planner::membership::{MembershipView, Progress, plan_membership};
+use blixard_model::formation::{Genesis, Identity, Phase};
+use blixard_model::{EndpointId, MembershipChange, RaftId};
+
+fn step(me: &Identity, listed: u8, answers: &[Identity]) -> FormationStep {
+    let answers: BTreeMap<EndpointId, Identity> =
+        answers.iter().map(|a| (a.endpoint_id, a.clone())).collect();
+    plan_formation(&FormationView {
+        me,
+        cluster_name: &"lab".parse().expect("a cluster name"),
+        declared: &declared(listed),
+        answers: &answers,
+    })
+}
+
+fn formed(n: u8, genesis: &Genesis, your_raft_id: Option<u64>) -> Identity {
+    let phase = Phase::Formed {
+        cluster_id: cluster_id(genesis),
+        genesis: genesis.clone(),
+        your_raft_id: your_raft_id.map(RaftId),
+    };
+    Identity { phase, ..empty(n, n, None) }
+}
+
+fn waits(step: FormationStep) -> String {
+    match step {
+        FormationStep::Wait(lines) => lines.join("\n"),
+        other => panic!("does not wait: {other:?}"),
+    }
+}
+
+#[test]
+fn without_a_list_a_node_is_its_own_cluster() {
+    let step = step(&empty(1, 1, None), 0, &[]);
+    let FormationStep::Form(genesis) = step else { panic!("{step:?}") };
+    assert_eq!(genesis.voters.len(), 1);
+}
+
+#[test]
+fn it_waits_for_every_declared_voter_by_name() {
+    let text = waits(step(&empty(1, 1, None), 3, &[empty(2, 2, None)]));
+    assert_eq!(text, "n3: has not answered");
+}
+
+#[test]
+fn it_promises_before_it_forms_and_forms_when_all_promised_the_same() {
+    let others = [empty(2, 2, None), empty(3, 3, None)];
+    assert_eq!(step(&empty(1, 1, None), 3, &others), FormationStep::Promise(genesis(3)));
+    let me = empty(1, 1, Some(genesis(3)));
+    assert!(waits(step(&me, 3, &others)).contains("n2: has not agreed yet"));
+    let agreed = [empty(2, 2, Some(genesis(3))), empty(3, 3, Some(genesis(3)))];
+    assert_eq!(step(&me, 3, &agreed), FormationStep::Form(genesis(3)));
+}
+
+#[test]
+fn a_disk_lost_before_the_birth_asks_for_a_new_promise() {
+    let me = empty(1, 1, Some(genesis(3)));
+    let others = [empty(2, 22, None), empty(3, 3, Some(genesis(3)))];
+    let FormationStep::Promise(anew) = step(&me, 3, &others) else { panic!("no new promise") };
+    assert_ne!(anew, genesis(3));
+}
+
+#[test]
+fn a_node_that_was_born_with_a_formed_cluster_follows_it_into_it() {
+    let me = empty(1, 1, Some(genesis(3)));
+    let others = [formed(2, &genesis(3), Some(1)), empty(3, 3, Some(genesis(3)))];
+    assert_eq!(step(&me, 3, &others), FormationStep::Form(genesis(3)));
+}
+
+#[test]
+fn a_node_with_a_new_disk_forms_nothing_beside_a_formed_cluster() {
+    let me = empty(1, 11, None);
+    let others = [formed(2, &genesis(3), None), empty(3, 3, Some(genesis(3)))];
+    assert!(waits(step(&me, 3, &others)).contains("its leader admits it"));
+    let admitted = [formed(2, &genesis(3), Some(4)), formed(3, &genesis(3), None)];
+    let FormationStep::Join { raft_id, .. } = step(&me, 3, &admitted) else { panic!("not joined") };
+    assert_eq!(raft_id, RaftId(4));
+}
+
+#[test]
+fn other_lists_are_named_as_the_reason() {
+    let mut other = genesis(3);
+    other.voters[0].addresses = vec!["10.0.0.9:1".parse().expect("an address")];
+    let me = empty(1, 1, Some(genesis(3)));
+    let others = [empty(2, 2, Some(other)), empty(3, 3, Some(genesis(3)))];
+    assert!(waits(step(&me, 3, &others)).contains("n2: declares other members"));
+}
+
+#[test]
+fn a_node_under_another_name_is_named() {
+    let mut misnamed = empty(2, 2, None);
+    misnamed.name = node("web");
+    let text = waits(step(&empty(1, 1, None), 3, &[misnamed, empty(3, 3, None)]));
+    assert!(text.contains("n2: calls itself web"), "{text}");
+}
+
+#[test]
+fn a_long_list_forms_with_its_first_voters() {
+    let listed = u8::try_from(VOTERS_MAX + 2).expect("small");
+    let others: Vec<Identity> =
+        (2..=u8::try_from(VOTERS_MAX).expect("small")).map(|n| empty(n, n, None)).collect();
+    let FormationStep::Promise(genesis) = step(&empty(1, 1, None), listed, &others) else { panic!("waits") };
+    assert_eq!(genesis.voters.len(), VOTERS_MAX);
+    assert!(
+        waits(step(&empty(listed, listed, None), listed, &others)).contains("it admits this node after that")
+    );
+}
+
+/// Every interleaving of two rounds in which one voter may lose its disk: never two different births.
+#[test]
+fn no_order_of_answers_and_lost_disks_gives_two_births() {
+    // Each node holds its store and promise; a schedule says who acts and whether n2 loses its disk before.
+    for schedule in 0..3_u32.pow(9) {
+        let mut nodes: Vec<Identity> = (1..=3).map(|n| empty(n, n, None)).collect();
+        let mut births = Vec::new();
+        let mut turn = schedule;
+        for at in 0..9 {
+            let who = (turn % 3) as usize;
+            turn /= 3;
+            if at == 4 && schedule % 2 == 0 && births.is_empty() {
+                nodes[1] = empty(2, 22, None);
+            }
+            let others: Vec<Identity> = (0..3).filter(|n| *n != who).map(|n| nodes[n].clone()).collect();
+            if matches!(nodes[who].phase, Phase::Formed { .. }) {
+                continue;
+            }
+            match step(&nodes[who], 3, &others) {
+                FormationStep::Promise(genesis) => nodes[who].phase = Phase::Empty { promise: Some(genesis) },
+                FormationStep::Form(genesis) => {
+                    nodes[who].phase = formed(1, &genesis, None).phase;
+                    births.push(genesis);
+                }
+                FormationStep::Join { .. } | FormationStep::Wait(_) => {}
+            }
+        }
+        births.dedup();
+        assert!(births.len() <= 1, "schedule {schedule}: {births:?}");
+    }
+}
+
+struct Leader {
+    cluster: Cluster,
+    identities: BTreeMap<EndpointId, Identity>,
+    progress: BTreeMap<RaftId, Progress>,
+    voters: Vec<RaftId>,
+    learners: Vec<RaftId>,
+}
+
+impl Leader {
+    /// n1 leads three voters that all are as they were.
+    fn new() -> Self {
+        let ids: Vec<RaftId> = (1..=3).map(RaftId).collect();
+        let active = Progress { matched: 100, recent_active: true };
+        Self {
+            cluster: Cluster::of(3),
+            identities: (2..=3).map(|n| (endpoint(n), formed(n, &genesis(3), None))).collect(),
+            progress: ids.iter().map(|id| (*id, active)).collect(),
+            voters: ids,
+            learners: Vec::new(),
+        }
+    }
+
+    fn plan(&self, listed: u8) -> Option<MembershipChange> {
+        plan_membership(&MembershipView {
+            state: &self.cluster.state,
+            leader: RaftId(1),
+            voters: &self.voters,
+            learners: &self.learners,
+            declared: &declared(listed),
+            identities: &self.identities,
+            progress: &self.progress,
+            commit: 100,
+        })
+    }
+}
+
+#[test]
+fn a_healthy_cluster_is_left_alone() {
+    assert_eq!(Leader::new().plan(3), None);
+}
+
+#[test]
+fn a_lost_store_leaves_comes_back_and_votes_again() {
+    let mut leader = Leader::new();
+    leader.identities.insert(endpoint(3), empty(3, 33, None));
+    let change = leader.plan(3).expect("something to do");
+    assert_eq!(change, MembershipChange::Remove { raft_id: RaftId(3) });
+    leader.cluster.state.apply_membership(&change);
+    leader.voters.pop();
+
+    let change = leader.plan(3).expect("something to do");
+    let MembershipChange::AddLearner { member } = &change else { panic!("{change:?}") };
+    assert_eq!((member.raft_id, member.store_id), (RaftId(4), store(33)), "a new raft id for the new store");
+    leader.cluster.state.apply_membership(&change);
+    leader.learners.push(RaftId(4));
+
+    assert_eq!(leader.plan(3), None, "not caught up yet");
+    leader.progress.insert(RaftId(4), Progress { matched: 20, recent_active: true });
+    assert_eq!(leader.plan(3), None, "still too far behind");
+    leader.progress.insert(RaftId(4), Progress { matched: 90, recent_active: true });
+    assert_eq!(leader.plan(3), Some(MembershipChange::Promote { raft_id: RaftId(4) }));
+}
+
+#[test]
+fn a_newly_listed_node_is_admitted_and_an_unlisted_one_is_not() {
+    let mut leader = Leader::new();
+    leader.identities.insert(endpoint(4), empty(4, 4, None));
+    assert_eq!(leader.plan(3), None);
+    assert!(matches!(leader.plan(4), Some(MembershipChange::AddLearner { .. })));
+}
+
+#[test]
+fn a_node_of_another_cluster_is_not_taken() {
+    let mut leader = Leader::new();
+    let mut other = formed(4, &genesis(1), None);
+    other.endpoint_id = endpoint(4);
+    leader.identities.insert(endpoint(4), other);
+    assert_eq!(leader.plan(4), None);
+}
+
+#[test]
+fn an_unreachable_member_stays() {
+    let mut leader = Leader::new();
+    leader.identities.remove(&endpoint(3));
+    leader.progress.insert(RaftId(3), Progress { matched: 0, recent_active: false });
+    assert_eq!(leader.plan(3), None);
+}

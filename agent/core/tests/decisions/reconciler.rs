@@ -1,0 +1,119 @@
+//! What a node does to its units.
+
+use crate::common::{name, node, spec};
+use blixard_core::VmRecord;
+use blixard_core::ports::ObservedUnit;
+use blixard_core::reconciler::{Action, Memory, NodeView, STABLE_MS, reconcile, report, unexpected_ends};
+use blixard_model::report::ObservedState;
+use blixard_model::{Desired, Placement};
+
+fn vm(desired: Desired) -> VmRecord {
+    let placement = Placement { node: node("n1"), generation: 7 };
+    VmRecord { spec: spec("a"), desired, placement }
+}
+
+fn unit(state: ObservedState) -> ObservedUnit {
+    ObservedUnit { name: name("a"), state, main_pid: Some(1), ended: None }
+}
+
+fn view<'a>(placed: &'a [&'a VmRecord], units: &'a [ObservedUnit], now_ms: u64) -> NodeView<'a> {
+    NodeView { placed, units, up_to_date: true, now_ms }
+}
+
+#[test]
+fn each_difference_has_its_one_step() {
+    use ObservedState::{Failed, Running, Starting, Stopped, Stopping};
+    let a = || name("a");
+    let cases = [
+        (Desired::Running, None, Some(Action::Start(a()))),
+        (Desired::Running, Some(Starting), None),
+        (Desired::Running, Some(Running), None),
+        (Desired::Running, Some(Stopping), None),
+        (Desired::Running, Some(Stopped), Some(Action::Start(a()))),
+        (Desired::Running, Some(Failed), Some(Action::Start(a()))),
+        (Desired::Stopped, None, None),
+        (Desired::Stopped, Some(Starting), Some(Action::Stop(a()))),
+        (Desired::Stopped, Some(Running), Some(Action::Stop(a()))),
+        (Desired::Stopped, Some(Stopping), None),
+        (Desired::Stopped, Some(Failed), Some(Action::ResetFailed(a()))),
+        (Desired::Absent, None, Some(Action::ConfirmGone(a()))),
+        (Desired::Absent, Some(Running), Some(Action::Stop(a()))),
+        (Desired::Absent, Some(Stopping), None),
+        (Desired::Absent, Some(Stopped), Some(Action::ConfirmGone(a()))),
+        (Desired::Absent, Some(Failed), Some(Action::ResetFailed(a()))),
+    ];
+    for (desired, state, wanted) in cases {
+        let (vm, units) = (vm(desired), state.map(unit).into_iter().collect::<Vec<_>>());
+        let actions = reconcile(&view(&[&vm], &units, 0), &mut Memory::default());
+        assert_eq!(actions, wanted.into_iter().collect::<Vec<_>>(), "{desired:?} {state:?}");
+    }
+}
+
+#[test]
+fn a_unit_that_nobody_wants_is_stopped() {
+    let actions = reconcile(&view(&[], &[unit(ObservedState::Running)], 0), &mut Memory::default());
+    assert_eq!(actions, [Action::Stop(name("a"))]);
+}
+
+#[test]
+fn nothing_is_done_on_an_old_log() {
+    let stale =
+        NodeView { placed: &[], units: &[unit(ObservedState::Running)], up_to_date: false, now_ms: 0 };
+    assert_eq!(reconcile(&stale, &mut Memory::default()), []);
+    let vm = vm(Desired::Running);
+    let stale = NodeView { placed: &[&vm], units: &[], up_to_date: false, now_ms: 0 };
+    assert_eq!(reconcile(&stale, &mut Memory::default()), []);
+}
+
+#[test]
+fn failures_are_tried_again_after_growing_pauses() {
+    let (vm, mut memory) = (vm(Desired::Running), Memory::default());
+    memory.note_failure(&name("a"), "exited 1", 10_000);
+    assert_eq!(reconcile(&view(&[&vm], &[], 10_999), &mut memory), []);
+    assert_eq!(reconcile(&view(&[&vm], &[], 11_000), &mut memory), [Action::Start(name("a"))]);
+    memory.note_failure(&name("a"), "exited 1", 11_000);
+    assert_eq!(reconcile(&view(&[&vm], &[], 12_999), &mut memory), []);
+    assert_eq!(reconcile(&view(&[&vm], &[], 13_000), &mut memory), [Action::Start(name("a"))]);
+}
+
+#[test]
+fn a_vm_that_ran_long_enough_starts_counting_anew() {
+    let (vm, mut memory) = (vm(Desired::Running), Memory::default());
+    (0..5).for_each(|_| memory.note_failure(&name("a"), "exited 1", 0));
+    let units = [unit(ObservedState::Running)];
+    reconcile(&view(&[&vm], &units, 100_000), &mut memory);
+    reconcile(&view(&[&vm], &units, 100_000 + STABLE_MS), &mut memory);
+    memory.note_failure(&name("a"), "exited 1", 200_000);
+    assert_eq!(reconcile(&view(&[&vm], &[], 201_000), &mut memory), [Action::Start(name("a"))]);
+}
+
+#[test]
+fn an_end_nobody_asked_for_is_noticed_once() {
+    let (vm, mut memory) = (vm(Desired::Running), Memory::default());
+    assert!(unexpected_ends(&view(&[&vm], &[], 0), &memory).is_empty(), "never seen running");
+    reconcile(&view(&[&vm], &[unit(ObservedState::Running)], 0), &mut memory);
+    assert_eq!(unexpected_ends(&view(&[&vm], &[], 1), &memory), [(name("a"), None)]);
+    let mut failed = unit(ObservedState::Failed);
+    failed.ended = Some("exited 1".into());
+    assert_eq!(unexpected_ends(&view(&[&vm], &[failed], 1), &memory), [(name("a"), Some("exited 1".into()))]);
+    memory.note_failure(&name("a"), "exited 1", 1);
+    assert!(unexpected_ends(&view(&[&vm], &[], 2), &memory).is_empty());
+}
+
+#[test]
+fn the_report_says_what_is_and_why() {
+    let mut memory = Memory::default();
+    let states = |desired, state: Option<ObservedState>, memory: &Memory| {
+        let (vm, units) = (vm(desired), state.map(unit).into_iter().collect::<Vec<_>>());
+        report(&view(&[&vm], &units, 1_000), memory).remove(0)
+    };
+    let pending = states(Desired::Running, None, &memory);
+    assert_eq!((pending.state, pending.reason), (ObservedState::Pending, None));
+    assert_eq!(states(Desired::Running, Some(ObservedState::Running), &memory).main_pid, Some(1));
+    assert_eq!(states(Desired::Stopped, Some(ObservedState::Failed), &memory).state, ObservedState::Stopped);
+    assert_eq!(states(Desired::Absent, None, &memory).state, ObservedState::Deleting);
+    memory.note_failure(&name("a"), "exited 1: no such file", 1_000);
+    let failed = states(Desired::Running, None, &memory);
+    assert_eq!(failed.state, ObservedState::Failed);
+    assert_eq!(failed.reason.as_deref(), Some("exited 1: no such file (next try in 1 s)"));
+}
