@@ -1,0 +1,319 @@
+//! `vm-exec`: reads the order, checks everything again, becomes the hypervisor.
+
+use std::convert::Infallible;
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use blixard_model::launch::LaunchSpec;
+use blixard_model::vm::{Disk, InvalidSpec};
+use blixard_model::{Accel, InvalidId, VmName};
+
+use super::qemu::{CheckedDisk, DiskKind, Host, KERNEL_CMDLINE_LEN_MAX, argv, kernel_cmdline};
+use super::qmp_socket;
+use crate::order::{OrderError, read_order};
+
+/// Name of the credential that holds the order: `LoadCredential=` of the unit.
+const CREDENTIAL: &str = "spec";
+
+/// The VM was not launched.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The unit's instance is no VM name.
+    #[error(transparent)]
+    Name(#[from] InvalidId),
+    /// Not run by systemd with the unit's `LoadCredential=`.
+    #[error("no $CREDENTIALS_DIRECTORY: vm-exec is run by the unit blixard-vm@NAME.service only")]
+    NoCredentials,
+    /// The order can not be read.
+    #[error("launch order: {0}")]
+    Order(#[from] OrderError),
+    /// The order is for another VM.
+    #[error("the launch order is for VM {found}, not for this unit's")]
+    OtherVm {
+        /// The VM it is for.
+        found: VmName,
+    },
+    /// The order asks for what can not be.
+    #[error("launch order: {0}")]
+    Spec(#[from] InvalidSpec),
+    /// A file that the VM needs is not there or not usable. Names the field, the path and the reason.
+    #[error("{field} {path:?}: {problem}")]
+    File {
+        /// The field of the spec.
+        field: String,
+        /// The path as it was given.
+        path: String,
+        /// What is wrong, and what would help.
+        problem: String,
+    },
+    /// The whole kernel command line is longer than the kernel reads.
+    #[error(
+        "cmdline: with what the machine adds it has {len} bytes, the kernel reads {KERNEL_CMDLINE_LEN_MAX}"
+    )]
+    CmdlineTooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// The order says KVM and this machine does not offer it.
+    #[error("/dev/kvm: {0}: set vms.accel = \"tcg\" in the agent's configuration to run without it")]
+    NoKvm(#[source] io::Error),
+    /// The hypervisor could not be run.
+    #[error("{program}: {source} (vms.qemu in the agent's configuration names it)")]
+    Exec {
+        /// The program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Replaces this process by the hypervisor of the unit's VM.
+///
+/// # Errors
+/// Why it could not; it does not return otherwise.
+pub fn vm_exec(name: &str) -> Result<Infallible, LaunchError> {
+    let name: VmName = name.parse()?;
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(LaunchError::NoCredentials)?;
+    let launch = read_order(&Path::new(&directory).join(CREDENTIAL))?;
+    let argv = prepare(&name, &launch)?;
+    let (program, arguments) = argv.split_first().unwrap_or((&launch.qemu, &[]));
+    // No shell: each word reaches the hypervisor as it is.
+    let source = Command::new(OsStr::new(program)).args(arguments).exec();
+    Err(LaunchError::Exec { program: program.clone(), source })
+}
+
+/// Checks an order against this machine and turns it into the argument list.
+fn prepare(name: &VmName, launch: &LaunchSpec) -> Result<Vec<String>, LaunchError> {
+    if launch.vm.name != *name {
+        return Err(LaunchError::OtherVm { found: launch.vm.name.clone() });
+    }
+    launch.vm.validate()?;
+    check_program(&launch.qemu)?;
+    check_readable("kernel", &launch.vm.kernel)?;
+    if let Some(initrd) = &launch.vm.initrd {
+        check_readable("initrd", initrd)?;
+    }
+    let disk_dirs: Vec<PathBuf> =
+        launch.disk_dirs.iter().filter_map(|dir| fs::canonicalize(dir).ok()).collect();
+    let disks = launch
+        .vm
+        .disks
+        .iter()
+        .enumerate()
+        .map(|(i, disk)| check_disk(&format!("disks[{i}]"), disk, &disk_dirs, &launch.disk_dirs))
+        .collect::<Result<Vec<_>, _>>()?;
+    if launch.accel == Accel::Kvm {
+        OpenOptions::new().read(true).write(true).open("/dev/kvm").map_err(LaunchError::NoKvm)?;
+    }
+    let host = Host {
+        qmp_socket: qmp_socket(name).display().to_string(),
+        tsc_khz: fs::read_to_string("/proc/cpuinfo").ok().as_deref().and_then(tsc_khz),
+    };
+    let len = kernel_cmdline(launch, &host).len();
+    if len > KERNEL_CMDLINE_LEN_MAX {
+        return Err(LaunchError::CmdlineTooLong { len });
+    }
+    Ok(argv(launch, &disks, &host))
+}
+
+/// A name for PATH or an absolute path: never one that depends on where this process happens to be.
+fn check_program(program: &str) -> Result<(), LaunchError> {
+    if program.is_empty() || (program.contains('/') && !program.starts_with('/')) {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "neither a name nor an absolute path");
+        return Err(LaunchError::Exec { program: program.to_owned(), source });
+    }
+    Ok(())
+}
+
+fn file_error(field: &str, path: &str, problem: impl Into<String>) -> LaunchError {
+    LaunchError::File { field: field.to_owned(), path: path.to_owned(), problem: problem.into() }
+}
+
+fn check_readable(field: &str, path: &str) -> Result<(), LaunchError> {
+    let metadata = fs::metadata(path).map_err(|error| file_error(field, path, error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(file_error(field, path, "is not a file"));
+    }
+    fs::File::open(path).map_err(|error| {
+        file_error(field, path, format!("{error}: the VM's own user must be able to read it"))
+    })?;
+    Ok(())
+}
+
+/// Resolves a disk's path and makes sure that it lies under a disk directory also after that.
+fn check_disk(
+    field: &str,
+    disk: &Disk,
+    allowed: &[PathBuf],
+    configured: &[String],
+) -> Result<CheckedDisk, LaunchError> {
+    let wrong = |problem: String| file_error(field, &disk.path, problem);
+    let real = fs::canonicalize(&disk.path).map_err(|error| wrong(error.to_string()))?;
+    // A directory is not inside itself: what is left after the prefix names something.
+    let inside = |dir: &PathBuf| real.strip_prefix(dir).is_ok_and(|rest| rest.components().next().is_some());
+    if !allowed.iter().any(inside) {
+        let place =
+            if real == Path::new(&disk.path) { String::new() } else { format!(" ({})", real.display()) };
+        return Err(wrong(format!("is not under a disk directory{place}: {}", configured.join(", "))));
+    }
+    let file_type = fs::metadata(&real).map_err(|error| wrong(error.to_string()))?.file_type();
+    let kind = if file_type.is_file() {
+        DiskKind::File
+    } else if file_type.is_block_device() {
+        DiskKind::BlockDevice
+    } else {
+        return Err(wrong("is neither a file nor a block device".into()));
+    };
+    OpenOptions::new().read(true).write(!disk.read_only).open(&real).map_err(|error| {
+        wrong(format!(
+            "{error}: group blixard-disk must be able to {}",
+            if disk.read_only { "read it" } else { "write it" }
+        ))
+    })?;
+    let path = real.into_os_string().into_string().map_err(|_| wrong("its real path is not UTF-8".into()))?;
+    Ok(CheckedDisk { path, read_only: disk.read_only, kind })
+}
+
+/// The counter's frequency, from `/proc/cpuinfo`: x86 states it as `bogomips`, twice the frequency in MHz.
+fn tsc_khz(cpuinfo: &str) -> Option<u64> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("bogomips"))?;
+    let (whole, hundredths) = line.split_once(':')?.1.trim().split_once('.')?;
+    if hundredths.len() != 2 {
+        return None;
+    }
+    let hundredths: u64 = format!("{whole}{hundredths}").parse().ok()?;
+    let khz = hundredths.checked_mul(5)?;
+    // Machines without such a counter state something tiny.
+    (khz >= 100_000).then_some(khz)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    struct Place {
+        dir: tempfile::TempDir,
+        launch: LaunchSpec,
+    }
+
+    /// A kernel and a disk directory with one disk, and an order that names them.
+    fn place() -> Place {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        fs::create_dir(dir.path().join("disks")).expect("mkdir");
+        for file in ["kernel", "initrd", "disks/web.raw", "outside.raw"] {
+            fs::write(dir.path().join(file), b"x").expect("write");
+        }
+        let spec = serde_json::json!({
+            "name": "web", "cpus": 1, "memory_mib": 256, "kernel": at("kernel"), "initrd": at("initrd"),
+            "disks": [{ "path": at("disks/web.raw") }],
+        });
+        let launch = LaunchSpec {
+            vm: serde_json::from_value(spec).expect("spec"),
+            accel: Accel::Tcg,
+            qemu: "qemu-system-x86_64".into(),
+            disk_dirs: vec!["/no/such/directory".into(), at("disks")],
+            generation: 1,
+        };
+        Place { dir, launch }
+    }
+
+    fn refusal(launch: &LaunchSpec) -> String {
+        prepare(&launch.vm.name, launch).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_good_order_becomes_an_argument_list() {
+        let Place { dir: _dir, launch } = place();
+        let argv = prepare(&launch.vm.name, &launch).expect("argv");
+        assert_eq!(argv[0], "qemu-system-x86_64");
+        assert!(argv.iter().any(|word| word.contains("disks/web.raw")));
+    }
+
+    #[test]
+    fn an_order_for_another_vm_is_refused() {
+        let Place { dir: _dir, launch } = place();
+        let other: VmName = "db".parse().expect("name");
+        assert!(matches!(prepare(&other, &launch), Err(LaunchError::OtherVm { .. })));
+    }
+
+    #[test]
+    fn an_invalid_spec_is_refused_here_too() {
+        let Place { dir: _dir, mut launch } = place();
+        launch.vm.cpus = 0;
+        assert!(refusal(&launch).contains("cpus"));
+    }
+
+    #[test]
+    fn missing_files_are_named_with_their_field() {
+        let Place { dir, mut launch } = place();
+        launch.vm.initrd = Some(dir.path().join("none").display().to_string());
+        assert!(refusal(&launch).starts_with("initrd "));
+        launch.vm.kernel = dir.path().join("disks").display().to_string();
+        assert!(refusal(&launch).contains("is not a file"));
+    }
+
+    #[test]
+    fn a_disk_must_lie_under_a_disk_directory_after_links_too() {
+        let Place { dir, mut launch } = place();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        symlink(at("outside.raw"), at("disks/link.raw")).expect("symlink");
+        symlink(at("disks/web.raw"), at("into.raw")).expect("symlink");
+        let cases = [
+            ("outside.raw", "is not under a disk directory"),
+            ("disks/link.raw", "outside.raw)"),
+            ("disks", "is not under a disk directory"),
+            ("disks/none.raw", "No such file"),
+        ];
+        for (path, words) in cases {
+            launch.vm.disks[0].path = at(path);
+            let refusal = refusal(&launch);
+            assert!(refusal.starts_with("disks[0] ") && refusal.contains(words), "{path}: {refusal}");
+        }
+        launch.vm.disks[0].path = at("into.raw");
+        assert!(prepare(&launch.vm.name, &launch).is_ok(), "a link into a disk directory resolves to inside");
+        fs::create_dir(at("disks/sub")).expect("mkdir");
+        launch.vm.disks[0].path = at("disks/sub");
+        assert!(refusal(&launch).contains("neither a file nor"));
+    }
+
+    #[test]
+    fn a_directory_whose_name_only_begins_alike_is_outside() {
+        let Place { dir, mut launch } = place();
+        let twin = dir.path().join("disks-of-others");
+        fs::create_dir(&twin).expect("mkdir");
+        fs::write(twin.join("x.raw"), b"x").expect("write");
+        launch.vm.disks[0].path = twin.join("x.raw").display().to_string();
+        assert!(refusal(&launch).contains("is not under a disk directory"));
+    }
+
+    #[test]
+    fn a_relative_program_and_a_long_command_line_are_refused() {
+        let Place { dir: _dir, mut launch } = place();
+        launch.qemu = "bin/qemu".into();
+        assert!(refusal(&launch).contains("absolute path"));
+        let Place { dir: _dir, mut launch } = place();
+        launch.vm.cmdline = "x".repeat(blixard_model::vm::CMDLINE_LEN_MAX);
+        assert!(refusal(&launch).contains("the kernel reads 2047"));
+    }
+
+    #[test]
+    fn the_counter_is_read_from_what_x86_states() {
+        assert_eq!(tsc_khz("processor\t: 0\nbogomips\t: 5192.27\nbogomips\t: 1.00\n"), Some(2_596_135));
+        for text in ["", "bogomips\t: 50.00", "bogomips\t: x.yz", "bogomips : 5192.2"] {
+            assert_eq!(tsc_khz(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_none_and_a_run_by_hand_are_refused() {
+        assert!(matches!(vm_exec("a;b"), Err(LaunchError::Name(_))));
+    }
+}

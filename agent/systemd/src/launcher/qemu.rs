@@ -1,0 +1,243 @@
+//! QEMU's argument list for one VM. Pure.
+//!
+//! The machine is `microvm` with ACPI tables: common distribution kernels find virtio-mmio devices in them and not on
+//! the command line, and 24 devices fit instead of 8. Firmware is qboot, which hands over a kernel without option
+//! ROMs. Accepted by QEMU 7.2 to 10.
+
+use blixard_model::launch::LaunchSpec;
+use blixard_model::vm::TCG_CACHE_MIB;
+use blixard_model::{Accel, Hypervisor};
+
+/// Longest kernel command line that x86 takes, in bytes.
+pub(crate) const KERNEL_CMDLINE_LEN_MAX: usize = 2047;
+
+/// A disk whose path was resolved and found where it may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedDisk {
+    /// Canonical path.
+    pub path: String,
+    /// The guest can not write it.
+    pub read_only: bool,
+    /// What the path names.
+    pub kind: DiskKind,
+}
+
+/// What backs a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskKind {
+    /// A regular file with the raw contents of the disk.
+    File,
+    /// A block device.
+    BlockDevice,
+}
+
+/// What the machine adds to an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Where QEMU listens for its control protocol.
+    pub qmp_socket: String,
+    /// Frequency of the processor's time stamp counter, if known. Under TCG a guest can not measure it reliably.
+    pub tsc_khz: Option<u64>,
+}
+
+/// The kernel's command line: what the machine needs, then the user's, which so wins.
+pub(crate) fn kernel_cmdline(launch: &LaunchSpec, host: &Host) -> String {
+    let mut words = vec!["console=ttyS0 reboot=t panic=-1 quiet".to_owned()];
+    // Without it the kernel measures the counter against a timer that TCG emulates: on a busy machine that fails, and
+    // under ACPI there is no other clock to fall back to (the boot then hangs).
+    if let (Accel::Tcg, Some(khz)) = (launch.accel, host.tsc_khz) {
+        words.push(format!("tsc_early_khz={khz}"));
+    }
+    words.push(format!("blixard.name={}", launch.vm.name));
+    if !launch.vm.cmdline.is_empty() {
+        words.push(launch.vm.cmdline.clone());
+    }
+    words.join(" ")
+}
+
+/// The whole argument list, program first. `launch` has passed its validation, `disks` are its disks in their order.
+pub fn argv(launch: &LaunchSpec, disks: &[CheckedDisk], host: &Host) -> Vec<String> {
+    let Hypervisor::Qemu = launch.vm.hypervisor;
+    let vm = &launch.vm;
+    let (accel, cpu, timers) = match launch.accel {
+        Accel::Kvm => ("kvm".to_owned(), "host", "pit=off,pic=off"),
+        // split-wx: the unit may not map memory that is writable and executable. The old timer and its interrupt
+        // controller are only for a guest that has to measure its counter.
+        Accel::Tcg => (
+            format!("tcg,split-wx=on,tb-size={TCG_CACHE_MIB}"),
+            "max",
+            if host.tsc_khz.is_some() { "pit=off,pic=off" } else { "pit=on,pic=on" },
+        ),
+    };
+    let mut argv = Argv(vec![launch.qemu.clone()]);
+    argv.pair("-name", format!("guest={},debug-threads=on", vm.name));
+    argv.flags(&["-no-user-config", "-nodefaults", "-no-reboot"]);
+    argv.pair("-display", "none");
+    argv.pair("-machine", format!("microvm,acpi=on,{timers},rtc=on,x-option-roms=off"));
+    argv.pair("-bios", "qboot.rom");
+    argv.pair("-accel", accel);
+    argv.pair("-cpu", cpu);
+    argv.pair("-smp", format!("cpus={}", vm.cpus));
+    argv.pair("-m", format!("size={}M", vm.memory_mib));
+    argv.pair("-kernel", vm.kernel.clone());
+    if let Some(initrd) = &vm.initrd {
+        argv.pair("-initrd", initrd.clone());
+    }
+    argv.pair("-append", kernel_cmdline(launch, host));
+    // The console goes to the unit's stdout; nothing is ever read from stdin.
+    argv.pair("-chardev", "stdio,id=console,mux=off,signal=off");
+    argv.pair("-serial", "chardev:console");
+    // A keyboard, for one chord: ctrl-alt-delete is how the guest is asked to shut down.
+    argv.pair("-device", "i8042");
+    argv.pair("-qmp", format!("unix:{},server=on,wait=off", host.qmp_socket));
+    argv.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    for (i, disk) in disks.iter().enumerate() {
+        argv.pair("-blockdev", blockdev(i, disk));
+        argv.pair("-device", format!("virtio-blk-device,drive=disk{i}"));
+    }
+    argv.0
+}
+
+/// JSON, so that no path needs escaping; the format is stated, so that a guest can not choose it by what it writes.
+/// Locked: a second hypervisor on the same machine can not open what this one writes.
+fn blockdev(i: usize, disk: &CheckedDisk) -> String {
+    let driver = match disk.kind {
+        DiskKind::File => "file",
+        DiskKind::BlockDevice => "host_device",
+    };
+    serde_json::json!({
+        "driver": "raw",
+        "node-name": format!("disk{i}"),
+        "read-only": disk.read_only,
+        "discard": "unmap",
+        "file": {
+            "driver": driver,
+            "filename": disk.path,
+            "locking": "on",
+            "read-only": disk.read_only,
+            "discard": "unmap",
+        },
+    })
+    .to_string()
+}
+
+struct Argv(Vec<String>);
+
+impl Argv {
+    fn flags(&mut self, flags: &[&str]) {
+        self.0.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<String>) {
+        self.0.extend([option.to_owned(), value.into()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(accel: Accel) -> LaunchSpec {
+        let text = r#"{"name":"web","cpus":2,"memory_mib":256,"kernel":"/boot/vmlinuz","initrd":"/boot/initrd",
+            "cmdline":"quiet blixard.test=1"}"#;
+        LaunchSpec {
+            vm: serde_json::from_str(text).expect("spec"),
+            accel,
+            qemu: "qemu-system-x86_64".into(),
+            disk_dirs: vec!["/var/lib/blixard-disks".into()],
+            generation: 7,
+        }
+    }
+
+    fn host(tsc_khz: Option<u64>) -> Host {
+        Host { qmp_socket: "/run/blixard-vm/web/qmp.sock".into(), tsc_khz }
+    }
+
+    fn disk(path: &str, read_only: bool, kind: DiskKind) -> CheckedDisk {
+        CheckedDisk { path: path.into(), read_only, kind }
+    }
+
+    #[test]
+    fn the_whole_list_under_tcg() {
+        let disks = [
+            disk("/var/lib/blixard-disks/web.raw", false, DiskKind::File),
+            disk("/var/lib/blixard-disks/a, \"b\"", true, DiskKind::BlockDevice),
+        ];
+        let argv = argv(&launch(Accel::Tcg), &disks, &host(Some(2_596_135)));
+        let lines = argv.join("\n");
+        let expected = r#"qemu-system-x86_64
+-name
+guest=web,debug-threads=on
+-no-user-config
+-nodefaults
+-no-reboot
+-display
+none
+-machine
+microvm,acpi=on,pit=off,pic=off,rtc=on,x-option-roms=off
+-bios
+qboot.rom
+-accel
+tcg,split-wx=on,tb-size=64
+-cpu
+max
+-smp
+cpus=2
+-m
+size=256M
+-kernel
+/boot/vmlinuz
+-initrd
+/boot/initrd
+-append
+console=ttyS0 reboot=t panic=-1 quiet tsc_early_khz=2596135 blixard.name=web quiet blixard.test=1
+-chardev
+stdio,id=console,mux=off,signal=off
+-serial
+chardev:console
+-device
+i8042
+-qmp
+unix:/run/blixard-vm/web/qmp.sock,server=on,wait=off
+-sandbox
+on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+-blockdev
+{"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"file","filename":"/var/lib/blixard-disks/web.raw","locking":"on","read-only":false},"node-name":"disk0","read-only":false}
+-device
+virtio-blk-device,drive=disk0
+-blockdev
+{"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"host_device","filename":"/var/lib/blixard-disks/a, \"b\"","locking":"on","read-only":true},"node-name":"disk1","read-only":true}
+-device
+virtio-blk-device,drive=disk1"#;
+        assert_eq!(lines, expected);
+    }
+
+    fn value_of<'a>(argv: &'a [String], option: &str) -> &'a str {
+        let at = argv.iter().position(|word| word == option).expect("option");
+        &argv[at + 1]
+    }
+
+    #[test]
+    fn under_kvm_the_processor_runs_it_and_keeps_its_time() {
+        let argv = argv(&launch(Accel::Kvm), &[], &host(Some(2_000_000)));
+        assert_eq!((value_of(&argv, "-accel"), value_of(&argv, "-cpu")), ("kvm", "host"));
+        assert!(!value_of(&argv, "-append").contains("tsc_early_khz"));
+    }
+
+    #[test]
+    fn tcg_without_a_known_counter_keeps_the_timer_to_measure_it() {
+        let argv = argv(&launch(Accel::Tcg), &[], &host(None));
+        assert!(value_of(&argv, "-machine").contains("pit=on,pic=on"));
+        assert!(!value_of(&argv, "-append").contains("tsc_early_khz"));
+    }
+
+    #[test]
+    fn a_vm_without_initrd_and_cmdline_names_neither() {
+        let mut launch = launch(Accel::Tcg);
+        launch.vm.initrd = None;
+        launch.vm.cmdline = String::new();
+        let argv = argv(&launch, &[], &host(None));
+        assert!(!argv.iter().any(|word| word == "-initrd"));
+        assert!(value_of(&argv, "-append").ends_with("blixard.name=web"));
+    }
+}

@@ -1,0 +1,246 @@
+//! QEMU's control protocol, as much of it as is needed: one JSON object per line, commands answered in order, events
+//! in between.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// Longest line that QEMU may send, in bytes.
+const LINE_LEN_MAX: usize = 64 * 1024;
+
+/// The control socket did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum QmpError {
+    /// Nobody listens there (yet, or any more).
+    #[error("the hypervisor's control socket can not be reached: {0}")]
+    Connect(#[source] io::Error),
+    /// The hypervisor closed the connection: it has ended.
+    #[error("the hypervisor closed its control socket")]
+    Closed,
+    /// No answer before the deadline.
+    #[error("the hypervisor did not answer in time")]
+    Timeout,
+    /// Reading or writing failed.
+    #[error("the hypervisor's control socket: {0}")]
+    Io(#[source] io::Error),
+    /// Not the protocol, or a line beyond the limit.
+    #[error("the hypervisor's control socket: {0}")]
+    Protocol(String),
+    /// The hypervisor refused the command.
+    #[error("the hypervisor refused {command}: {detail}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// Its words.
+        detail: String,
+    },
+}
+
+impl QmpError {
+    /// Whether the hypervisor is certainly not there.
+    pub(crate) fn is_absent(&self) -> bool {
+        match self {
+            Self::Closed => true,
+            Self::Connect(error) => {
+                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A connection that has said hello. QEMU serves one at a time.
+#[derive(Debug)]
+pub(crate) struct Qmp {
+    stream: UnixStream,
+    /// What was read beyond the last whole line.
+    pending: Vec<u8>,
+}
+
+impl Qmp {
+    /// Connects, reads the greeting and leaves negotiation mode.
+    pub(crate) fn connect(path: &Path, deadline: Instant) -> Result<Self, QmpError> {
+        let stream = UnixStream::connect(path).map_err(QmpError::Connect)?;
+        let mut qmp = Self { stream, pending: Vec::new() };
+        let greeting = qmp.read_object(deadline)?;
+        if greeting.get("QMP").is_none() {
+            return Err(QmpError::Protocol("no greeting".into()));
+        }
+        qmp.command("qmp_capabilities", &json!({}), deadline)?;
+        Ok(qmp)
+    }
+
+    /// Runs one command and returns its answer; events that come first are dropped.
+    pub(crate) fn command(
+        &mut self,
+        name: &str,
+        arguments: &Value,
+        deadline: Instant,
+    ) -> Result<Value, QmpError> {
+        let mut line = json!({ "execute": name, "arguments": arguments }).to_string();
+        line.push('\n');
+        let left = time_left(deadline)?;
+        self.stream.set_write_timeout(Some(left)).map_err(QmpError::Io)?;
+        self.stream.write_all(line.as_bytes()).map_err(sort)?;
+        loop {
+            let mut answer = self.read_object(deadline)?;
+            if let Some(value) = answer.get_mut("return") {
+                return Ok(value.take());
+            }
+            if let Some(error) = answer.get("error") {
+                let detail =
+                    error.get("desc").and_then(Value::as_str).unwrap_or("no reason given").to_owned();
+                return Err(QmpError::Refused { command: name.to_owned(), detail });
+            }
+            if answer.get("event").is_none() {
+                return Err(QmpError::Protocol("neither an answer nor an event".into()));
+            }
+        }
+    }
+
+    /// Waits until QEMU closes the connection, which it does when it ends; `false` if it has not by the deadline.
+    pub(crate) fn wait_closed(&mut self, deadline: Instant) -> Result<bool, QmpError> {
+        loop {
+            match self.read_object(deadline) {
+                Ok(_) => {}
+                Err(QmpError::Closed) => return Ok(true),
+                Err(QmpError::Timeout) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn read_object(&mut self, deadline: Instant) -> Result<Value, QmpError> {
+        let line = self.read_line(deadline)?;
+        serde_json::from_slice(&line).map_err(|error| QmpError::Protocol(format!("not JSON: {error}")))
+    }
+
+    fn read_line(&mut self, deadline: Instant) -> Result<Vec<u8>, QmpError> {
+        loop {
+            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+                let rest = self.pending.split_off(end + 1);
+                return Ok(std::mem::replace(&mut self.pending, rest));
+            }
+            if self.pending.len() > LINE_LEN_MAX {
+                return Err(QmpError::Protocol(format!("a line longer than {LINE_LEN_MAX} bytes")));
+            }
+            self.stream.set_read_timeout(Some(time_left(deadline)?)).map_err(QmpError::Io)?;
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(QmpError::Closed),
+                Ok(read) => self.pending.extend_from_slice(&chunk[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(sort(error)),
+            }
+        }
+    }
+}
+
+fn sort(error: io::Error) -> QmpError {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => QmpError::Timeout,
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => QmpError::Closed,
+        _ => QmpError::Io(error),
+    }
+}
+
+/// Never zero: a socket's timeout of zero means none.
+fn time_left(deadline: Instant) -> Result<Duration, QmpError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(QmpError::Timeout) } else { Ok(left) }
+}
+
+#[cfg(test)]
+pub(crate) mod fake {
+    //! A hypervisor's control socket for tests: says each line of a script after each line it reads.
+
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+    use std::path::{Path, PathBuf};
+    use std::thread::JoinHandle;
+
+    pub(crate) const GREETING: &str = r#"{"QMP":{"version":{},"capabilities":[]}}"#;
+    pub(crate) const OK: &str = r#"{"return":{}}"#;
+
+    /// Serves one connection; returns the lines it was sent. Closes when the script is used up.
+    pub(crate) fn serve(dir: &Path, script: &[&str]) -> (PathBuf, JoinHandle<Vec<String>>) {
+        let path = dir.join("qmp.sock");
+        let listener = UnixListener::bind(&path).expect("bind");
+        let script: Vec<String> = script.iter().map(|line| format!("{line}\n")).collect();
+        let server = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("accept");
+            let mut reader = BufReader::new(stream.try_clone().expect("clone"));
+            let mut got = Vec::new();
+            for (i, line) in script.iter().enumerate() {
+                if i > 0 {
+                    let mut command = String::new();
+                    reader.read_line(&mut command).expect("read");
+                    got.push(command);
+                }
+                (&stream).write_all(line.as_bytes()).expect("write");
+            }
+            got
+        });
+        (path, server)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::{GREETING, OK, serve};
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn a_command_is_answered_past_events_and_the_end_is_seen() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let answer = "{\"event\":\"RESUME\",\"timestamp\":{}}\n{\"return\":{\"status\":\"running\"}}";
+        let (path, server) = serve(dir.path(), &[GREETING, OK, answer]);
+        let mut qmp = Qmp::connect(&path, soon()).expect("connect");
+        let status = qmp.command("query-status", &json!({}), soon()).expect("answer");
+        assert_eq!(status["status"], "running");
+        assert!(qmp.wait_closed(soon()).expect("closed"));
+        let sent = server.join().expect("server");
+        assert!(sent[0].contains("qmp_capabilities") && sent[1].contains("query-status"));
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_words() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let refusal = r#"{"error":{"class":"GenericError","desc":"not now"}}"#;
+        let (path, _server) = serve(dir.path(), &[GREETING, OK, refusal]);
+        let mut qmp = Qmp::connect(&path, soon()).expect("connect");
+        let error = qmp.command("quit", &json!({}), soon()).expect_err("refused");
+        assert_eq!(error.to_string(), "the hypervisor refused quit: not now");
+    }
+
+    #[test]
+    fn garbage_and_endless_lines_are_refused() {
+        for (greeting, words) in
+            [("hello", "not JSON"), ("{}", "no greeting"), (&*"x".repeat(200_000), "longer than")]
+        {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let (path, _server) = serve(dir.path(), &[greeting]);
+            let error = Qmp::connect(&path, soon()).expect_err("not the protocol");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn silence_ends_with_the_deadline_and_absence_is_told_apart() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("qmp.sock");
+        assert!(Qmp::connect(&path, soon()).expect_err("absent").is_absent());
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
+        let error = Qmp::connect(&path, Instant::now() + Duration::from_millis(30)).expect_err("silent");
+        assert!(matches!(error, QmpError::Timeout) && !error.is_absent());
+        drop(listener);
+        assert!(Qmp::connect(&path, soon()).expect_err("left behind").is_absent());
+    }
+}

@@ -1,0 +1,133 @@
+//! `vm-stop`: asks the guest to shut down, and ends the hypervisor if it does not.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use blixard_model::{InvalidId, VmName};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use super::qmp::{Qmp, QmpError};
+use super::{Pace, is_alive, main_pid, qmp_socket};
+
+/// Time that the guest has for its shutdown, in seconds. With [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is less than
+/// the unit's `TimeoutStopSec=`.
+const GRACE: Duration = Duration::from_secs(30);
+/// Pause before the chord is sent again, in seconds: a guest that was still booting did not hear the first.
+const REPEAT: Duration = Duration::from_secs(3);
+/// Time that the hypervisor has to obey `quit`, in seconds.
+const QUIT_DEADLINE: Duration = Duration::from_secs(5);
+/// Time between the closed control socket and the end of the process, in seconds.
+const EXIT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The VM could not be stopped this way; systemd goes on with signals.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// The unit's instance is no VM name.
+    #[error(transparent)]
+    Name(#[from] InvalidId),
+    /// The control socket failed.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// The hypervisor does not even obey `quit`.
+    #[error("the hypervisor did not end within {} s of being told to", QUIT_DEADLINE.as_secs())]
+    Deaf,
+}
+
+/// Stops the VM of this unit: ctrl-alt-delete until it has ended, `quit` when its time is over. Without a hypervisor
+/// there is nothing to do.
+///
+/// # Errors
+/// The hypervisor still runs.
+pub fn vm_stop(name: &str) -> Result<(), StopError> {
+    let name: VmName = name.parse()?;
+    let graceful = stop_gracefully(&qmp_socket(&name), GRACE, REPEAT)?;
+    if !graceful {
+        // Into the journal of the unit, among the console's lines: for whoever looks for the reason.
+        eprintln!("the guest did not shut down within {} s of ctrl-alt-delete: ended it", GRACE.as_secs());
+    }
+    await_end(main_pid());
+    Ok(())
+}
+
+/// `true` when the guest ended by itself.
+fn stop_gracefully(socket: &Path, grace: Duration, repeat: Duration) -> Result<bool, StopError> {
+    let deadline = Instant::now() + grace;
+    match press_until_ended(socket, deadline, repeat) {
+        Ok(true) => return Ok(true),
+        Ok(false) => {}
+        Err(error) if error.is_absent() => return Ok(true),
+        // A guest without a keyboard, a confused socket: what is left is to end it.
+        Err(error) => eprintln!("the guest could not be asked to shut down: {error}"),
+    }
+    let deadline = Instant::now() + QUIT_DEADLINE;
+    let quit = Qmp::connect(socket, deadline).and_then(|mut qmp| {
+        qmp.command("quit", &json!({}), deadline)?;
+        qmp.wait_closed(deadline)
+    });
+    match quit {
+        Ok(true) => Ok(false),
+        Ok(false) => Err(StopError::Deaf),
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn press_until_ended(socket: &Path, deadline: Instant, repeat: Duration) -> Result<bool, QmpError> {
+    let mut qmp = Qmp::connect(socket, deadline)?;
+    while Instant::now() < deadline {
+        qmp.command("send-key", &chord(), deadline)?;
+        if qmp.wait_closed(deadline.min(Instant::now() + repeat))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn chord() -> Value {
+    let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
+    json!({ "keys": keys })
+}
+
+/// The control socket closes a moment before the process ends: systemd would meanwhile send it a signal.
+fn await_end(main: Option<Pid>) {
+    let deadline = Instant::now() + EXIT_DEADLINE;
+    let mut pace = Pace::new();
+    while main.is_some_and(is_alive) && Instant::now() < deadline {
+        pace.pause();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::qmp::fake::{GREETING, OK, serve};
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_guest_that_reacts_ends_gracefully() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let shutdown = format!("{OK}\n{}", r#"{"event":"SHUTDOWN","data":{"guest":true}}"#);
+        let (path, server) = serve(dir.path(), &[GREETING, OK, &shutdown]);
+        assert!(stop_gracefully(&path, LONG, LONG).expect("stopped"));
+        let sent = server.join().expect("server");
+        assert!(sent[1].contains("send-key") && sent[1].contains("delete"), "{sent:?}");
+    }
+
+    #[test]
+    fn the_chord_is_repeated_for_a_guest_that_was_still_booting() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (path, server) = serve(dir.path(), &[GREETING, OK, OK, OK]);
+        assert!(stop_gracefully(&path, LONG, Duration::from_millis(20)).expect("stopped"));
+        let sent = server.join().expect("server");
+        assert_eq!(sent.iter().filter(|line| line.contains("send-key")).count(), 2);
+    }
+
+    #[test]
+    fn without_a_hypervisor_there_is_nothing_to_do() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        assert!(stop_gracefully(&dir.path().join("qmp.sock"), LONG, LONG).expect("nothing"));
+        assert!(matches!(vm_stop("a/b"), Err(StopError::Name(_))));
+    }
+}

@@ -1,0 +1,206 @@
+//! Launch orders: one file per VM that the agent writes and the VM's unit is handed as a credential.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use blixard_model::VmName;
+use blixard_model::launch::LaunchSpec;
+
+/// Largest order, in bytes: a spec at all its limits stays below.
+pub const ORDER_LEN_MAX: usize = 64 * 1024;
+
+/// The directory that the VM's unit reads orders from.
+pub const ORDER_DIR: &str = "/run/blixard/vms";
+
+/// An order could not be written, read or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    /// The file system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An order is larger than [`ORDER_LEN_MAX`].
+    #[error("{path}: the order is larger than {ORDER_LEN_MAX} bytes")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not an order.
+    #[error("{path}: not a launch order: {source}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where it stops being one.
+        source: serde_json::Error,
+    },
+}
+
+/// A directory of orders, mode 0700. Lies on a tmpfs, so its blocking calls take microseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderDir(PathBuf);
+
+impl Default for OrderDir {
+    fn default() -> Self {
+        Self::new(ORDER_DIR)
+    }
+}
+
+impl OrderDir {
+    /// Uses this directory; it is made when the first order is written, its parent must exist.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Writes the order of a VM (mode 0600), in place of an earlier one: whole or not at all.
+    ///
+    /// # Errors
+    /// The order is too large, or the file system refused.
+    pub fn write(&self, launch: &LaunchSpec) -> Result<(), OrderError> {
+        let path = self.path(&launch.vm.name);
+        let bytes = serde_json::to_vec(launch)
+            .map_err(|source| OrderError::Malformed { path: path.clone(), source })?;
+        if bytes.len() > ORDER_LEN_MAX {
+            return Err(OrderError::TooLarge { path });
+        }
+        ensure_dir(&self.0).map_err(at(&self.0))?;
+        // Another VM's name can not be this one: a name holds no dot.
+        let partial = self.0.join(format!(".{}.json", launch.vm.name));
+        write_new(&partial, &bytes).map_err(at(&partial))?;
+        fs::rename(&partial, &path).map_err(at(&path))
+    }
+
+    /// Reads the order of a VM, `None` if there is none.
+    ///
+    /// # Errors
+    /// The file is not an order, or the file system refused.
+    pub fn read(&self, name: &VmName) -> Result<Option<LaunchSpec>, OrderError> {
+        match read_order(&self.path(name)) {
+            Ok(launch) => Ok(Some(launch)),
+            Err(OrderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the order of a VM. Without one there is nothing to do.
+    ///
+    /// # Errors
+    /// The file system refused.
+    pub fn remove(&self, name: &VmName) -> Result<(), OrderError> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, name: &VmName) -> PathBuf {
+        self.0.join(format!("{name}.json"))
+    }
+}
+
+/// Reads one order file, never more than [`ORDER_LEN_MAX`] of it.
+///
+/// # Errors
+/// The file is missing, too large or not an order.
+pub(crate) fn read_order(path: &Path) -> Result<LaunchSpec, OrderError> {
+    let file = fs::File::open(path).map_err(at(path))?;
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(ORDER_LEN_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut bytes).map_err(at(path))?;
+    if bytes.len() > ORDER_LEN_MAX {
+        return Err(OrderError::TooLarge { path: path.to_owned() });
+    }
+    serde_json::from_slice(&bytes).map_err(|source| OrderError::Malformed { path: path.to_owned(), source })
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> OrderError + use<> {
+    let path = path.to_owned();
+    move |source| OrderError::Io { path, source }
+}
+
+fn ensure_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // One that a crash left behind; `create_new` below makes sure of the mode.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use blixard_model::Accel;
+
+    use super::*;
+
+    fn launch(generation: u64) -> LaunchSpec {
+        let text = r#"{"name":"web","cpus":1,"memory_mib":256,"kernel":"/boot/vmlinuz"}"#;
+        LaunchSpec {
+            vm: serde_json::from_str(text).expect("spec"),
+            accel: Accel::Tcg,
+            qemu: "qemu-system-x86_64".into(),
+            disk_dirs: vec!["/var/lib/blixard-disks".into()],
+            generation,
+        }
+    }
+
+    #[test]
+    fn an_order_is_replaced_whole_and_readable_by_its_owner_only() {
+        let parent = tempfile::tempdir().expect("tempdir");
+        let dir = OrderDir::new(parent.path().join("vms"));
+        let name: VmName = "web".parse().expect("name");
+        assert_eq!(dir.read(&name).expect("read"), None);
+        fs::create_dir(parent.path().join("vms")).expect("mkdir");
+        fs::write(parent.path().join("vms/.web.json"), b"left by a crash").expect("write");
+        for generation in [1, 2] {
+            dir.write(&launch(generation)).expect("write");
+            assert_eq!(dir.read(&name).expect("read"), Some(launch(generation)));
+        }
+        let mode = fs::metadata(parent.path().join("vms/web.json")).expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        dir.remove(&name).expect("remove");
+        dir.remove(&name).expect("a second time");
+        assert_eq!(dir.read(&name).expect("read"), None);
+    }
+
+    #[test]
+    fn a_large_or_torn_order_is_refused() {
+        let parent = tempfile::tempdir().expect("tempdir");
+        let path = parent.path().join("web.json");
+        fs::write(&path, vec![b' '; ORDER_LEN_MAX + 1]).expect("write");
+        assert!(matches!(read_order(&path), Err(OrderError::TooLarge { .. })));
+        let whole = serde_json::to_vec(&launch(1)).expect("json");
+        fs::write(&path, &whole[..whole.len() / 2]).expect("write");
+        assert!(matches!(read_order(&path), Err(OrderError::Malformed { .. })));
+    }
+
+    #[test]
+    fn the_largest_valid_spec_fits() {
+        use blixard_model::vm::{CMDLINE_LEN_MAX, DISKS_MAX, Disk, PATH_LEN_MAX};
+        let mut launch = launch(u64::MAX);
+        // Quotes and backslashes double in JSON: the worst that a valid path or command line can hold.
+        let path = |i: usize| format!("/{}{i:02}", "\"".repeat(PATH_LEN_MAX - 3));
+        launch.vm.kernel = path(0);
+        launch.vm.initrd = Some(path(1));
+        launch.vm.cmdline = "\\".repeat(CMDLINE_LEN_MAX);
+        launch.vm.disks = (0..DISKS_MAX).map(|i| Disk { path: path(i), read_only: true }).collect();
+        launch.vm.validate().expect("valid");
+        assert!(serde_json::to_vec(&launch).expect("json").len() <= ORDER_LEN_MAX);
+    }
+}

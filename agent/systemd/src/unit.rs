@@ -1,0 +1,230 @@
+//! A VM's unit: its name, its limits, and what systemd says about it.
+
+use std::fmt;
+
+use blixard_model::report::ObservedState;
+use blixard_model::{VmName, VmSpec};
+
+/// Matches the units of all VMs, in systemd's pattern language.
+pub const UNIT_PATTERN: &str = "blixard-vm@*.service";
+
+/// Share of one cpu, in percent, that the hypervisor's own threads may use beside the guest's cpus.
+pub const EMULATOR_CPU_PERCENT: u64 = 50;
+
+/// Threads that the hypervisor may have beside one per guest cpu: its I/O pool has at most 64, the rest are the main
+/// loop, the helpers of ExecStartPost and ExecStop, and room.
+pub const EMULATOR_TASKS: u64 = 128;
+
+const PREFIX: &str = "blixard-vm@";
+const SUFFIX: &str = ".service";
+const MIB: u64 = 1 << 20;
+
+/// The unit of a VM. A VM name is its own instance name: nothing in it needs escaping.
+pub fn unit_name(name: &VmName) -> String {
+    format!("{PREFIX}{name}{SUFFIX}")
+}
+
+/// The VM of a unit, `None` for any other unit and for instances that are no VM names.
+pub fn vm_name(unit: &str) -> Option<VmName> {
+    unit.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
+}
+
+/// What one VM may use; set over D-Bus before every start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `MemoryMax`, in bytes: guest memory plus the stated overhead, the same sum that a placement reserves.
+    pub memory_max_bytes: u64,
+    /// `CPUQuotaPerSecUSec`, in microseconds of cpu time per second: the guest's cpus plus
+    /// [`EMULATOR_CPU_PERCENT`].
+    pub cpu_usec_per_sec: u64,
+    /// `TasksMax`: one thread per guest cpu plus [`EMULATOR_TASKS`].
+    pub tasks_max: u64,
+}
+
+impl Limits {
+    /// The limits of a VM. Saturates: a spec that passed its validation never comes near.
+    pub fn of(vm: &VmSpec) -> Self {
+        let cpu_percent = u64::from(vm.cpus) * 100 + EMULATOR_CPU_PERCENT;
+        Self {
+            memory_max_bytes: vm.reserved_memory_mib().saturating_mul(MIB),
+            cpu_usec_per_sec: cpu_percent * 10_000,
+            tasks_max: u64::from(vm.cpus) + EMULATOR_TASKS,
+        }
+    }
+}
+
+/// systemd's `ActiveState`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActiveState {
+    /// Started: the hypervisor said running.
+    Active,
+    /// Being started.
+    Activating,
+    /// Being stopped.
+    Deactivating,
+    /// Ended, or never started.
+    Inactive,
+    /// Ended badly; stays listed until the next start or reset.
+    Failed,
+    /// Any other (`reloading`, `maintenance`, `refreshing`): does not happen to a VM's unit.
+    Other,
+}
+
+impl ActiveState {
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            "active" => Self::Active,
+            "activating" => Self::Activating,
+            "deactivating" => Self::Deactivating,
+            "inactive" => Self::Inactive,
+            "failed" => Self::Failed,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// How a unit's last run ended. Displayed as a reason: `exited 1`, `killed by signal 9 (KILL)`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UnitExit {
+    /// systemd's `Result`: `success`, `exit-code`, `signal`, `timeout`, `oom-kill`, `start-limit-hit`, ...
+    pub result: String,
+    /// `ExecMainCode`: 0 has not ended, 1 exited, 2 killed, 3 killed with a core dump.
+    pub main_code: i32,
+    /// `ExecMainStatus`: exit status, or number of the signal.
+    pub main_status: i32,
+}
+
+impl UnitExit {
+    /// Whether it ended, or runs, as it should.
+    pub fn is_success(&self) -> bool {
+        self.result == "success"
+    }
+}
+
+const CODE_EXITED: i32 = 1;
+const CODE_KILLED: i32 = 2;
+const CODE_DUMPED: i32 = 3;
+
+impl fmt::Display for UnitExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.result.as_str() {
+            "timeout" => return f.write_str("timed out"),
+            "oom-kill" => return f.write_str("ran out of memory (oom-kill)"),
+            _ => {}
+        }
+        match (self.main_code, self.main_status) {
+            (CODE_EXITED, 0) if !self.is_success() => {
+                write!(f, "the hypervisor ended well, but the unit did not ({})", self.result)
+            }
+            (CODE_EXITED, status) => match exec_step(status) {
+                Some(step) => write!(f, "exited {status}: systemd could not {step}"),
+                None => write!(f, "exited {status}"),
+            },
+            (CODE_KILLED | CODE_DUMPED, signal) => match nix::sys::signal::Signal::try_from(signal) {
+                Ok(known) => write!(f, "killed by signal {signal} ({known})"),
+                Err(_) => write!(f, "killed by signal {signal}"),
+            },
+            _ => write!(f, "did not run ({})", self.result),
+        }
+    }
+}
+
+/// What systemd was doing when it gave up before the program ran: the exit statuses from 200 of systemd.exec(5) that
+/// the VM's unit can meet.
+fn exec_step(status: i32) -> Option<&'static str> {
+    Some(match status {
+        203 => "run /usr/bin/blixard (EXEC)",
+        216 => "take on the unit's groups (GROUP): do blixard-disk and kvm exist?",
+        217 => "make the dynamic user (USER)",
+        218 => "drop capabilities (CAPABILITIES)",
+        226 => "set up the mount namespace (NAMESPACE)",
+        228 => "apply the system call filter (SECCOMP)",
+        233 => "make the runtime directory (RUNTIME_DIRECTORY)",
+        243 => "hand over the order (CREDENTIALS): does /run/blixard/vms/NAME.json exist?",
+        _ => return None,
+    })
+}
+
+/// A VM's unit, as listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmUnit {
+    /// The VM.
+    pub name: VmName,
+    /// What the unit does.
+    pub active: ActiveState,
+    /// systemd's `SubState`, for people: `running`, `start-post`, `stop`, ...
+    pub sub: String,
+    /// The hypervisor's process, while there is one.
+    pub main_pid: Option<u32>,
+    /// How the last run ended; `success` while it runs.
+    pub exit: UnitExit,
+    /// `InvocationID`, in hexadecimal: names this run in the journal.
+    pub invocation: Option<String>,
+    /// When the unit last changed its state: microseconds since the epoch, by the machine's clock.
+    pub changed_unix_us: Option<u64>,
+    /// A start or stop that is queued or under way (`start`, `stop`, ...).
+    pub job: Option<String>,
+}
+
+impl VmUnit {
+    /// The state in the product's words.
+    pub fn observed(&self) -> ObservedState {
+        match self.active {
+            ActiveState::Active => ObservedState::Running,
+            ActiveState::Activating => ObservedState::Starting,
+            ActiveState::Deactivating => ObservedState::Stopping,
+            ActiveState::Inactive => ObservedState::Stopped,
+            ActiveState::Failed => ObservedState::Failed,
+            ActiveState::Other => ObservedState::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use blixard_model::vm::OVERHEAD_MIB;
+
+    use super::*;
+
+    #[test]
+    fn a_unit_is_named_for_its_vm_and_back() {
+        let name: VmName = "web-1".parse().expect("name");
+        assert_eq!(unit_name(&name), "blixard-vm@web-1.service");
+        assert_eq!(vm_name("blixard-vm@web-1.service"), Some(name));
+        let others = ["dbus.service", "blixard-vm@.service", "blixard-vm@Web.service", "blixard-vm@a.mount"];
+        for other in
+            others.iter().chain(&["blixard-vm@..service", "xblixard-vm@a.service", "blixard-vm@a\n.service"])
+        {
+            assert_eq!(vm_name(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn limits_are_the_reservation_and_room_for_the_emulator() {
+        let text = r#"{"name":"a","cpus":2,"memory_mib":256,"kernel":"/k"}"#;
+        let vm: VmSpec = serde_json::from_str(text).expect("spec");
+        let limits = Limits::of(&vm);
+        assert_eq!(limits.memory_max_bytes, (256 + OVERHEAD_MIB) * 1024 * 1024);
+        assert_eq!(limits.cpu_usec_per_sec, 2_500_000);
+        assert_eq!(limits.tasks_max, 130);
+    }
+
+    #[test]
+    fn an_exit_reads_as_a_reason() {
+        let cases = [
+            ("exit-code", 1, 1, "exited 1"),
+            ("exit-code", 1, 243, "exited 243: systemd could not hand over the order (CREDENTIALS)"),
+            ("signal", 2, 9, "killed by signal 9 (SIGKILL)"),
+            ("core-dump", 3, 6, "killed by signal 6 (SIGABRT)"),
+            ("timeout", 1, 0, "timed out"),
+            ("oom-kill", 2, 9, "ran out of memory (oom-kill)"),
+            ("exit-code", 1, 0, "the hypervisor ended well, but the unit did not (exit-code)"),
+            ("resources", 0, 0, "did not run (resources)"),
+        ];
+        for (result, main_code, main_status, text) in cases {
+            let exit = UnitExit { result: result.into(), main_code, main_status };
+            assert!(exit.to_string().starts_with(text), "{exit}");
+            assert!(!exit.is_success());
+        }
+    }
+}
