@@ -86,3 +86,119 @@ async fn progress<T>(stall: Duration, step: impl Future<Output = io::Result<T>>)
         Ok(result) => Ok(result?),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+    use tokio::io::ReadBuf;
+
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(1);
+
+    /// Gives out its bytes in small pieces and remembers the most room it was offered.
+    struct Source {
+        bytes: Vec<u8>,
+        at: usize,
+        piece: usize,
+        offered: usize,
+    }
+
+    impl Source {
+        fn new(bytes: Vec<u8>, piece: usize) -> Self {
+            Self { bytes, at: 0, piece, offered: 0 }
+        }
+    }
+
+    impl AsyncRead for Source {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            room: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.offered = self.offered.max(room.remaining());
+            let end = (self.at + self.piece.min(room.remaining())).min(self.bytes.len());
+            room.put_slice(&self.bytes[self.at..end]);
+            self.at = end;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Reads without a runtime: the source is always ready.
+    fn read_now(source: &mut Source, max: usize) -> Result<Option<Bytes>, FrameError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        let _inside = runtime.enter();
+        read(source, max, STALL).now_or_never().expect("ready")
+    }
+
+    fn framed(bytes: &[u8]) -> Vec<u8> {
+        [&header(bytes.len(), usize::MAX).expect("short")[..], bytes].concat()
+    }
+
+    #[test]
+    fn an_announced_length_takes_no_memory() {
+        let announced = header(200 << 20, 256 << 20).expect("allowed");
+        let mut source = Source::new([&announced[..], b"ten bytes."].concat(), usize::MAX);
+        assert!(matches!(read_now(&mut source, 256 << 20), Err(FrameError::Truncated)));
+        assert!(source.offered <= CHUNK_LEN, "{} bytes were set aside", source.offered);
+    }
+
+    #[test]
+    fn a_length_over_the_cap_is_refused_before_its_bytes_are_read() {
+        let mut source = Source::new(framed(b"12345"), usize::MAX);
+        assert!(matches!(read_now(&mut source, 4), Err(FrameError::TooLong { len: 5, max: 4 })));
+        assert_eq!(source.at, 4);
+        assert!(matches!(header(5, 4), Err(FrameError::TooLong { len: 5, max: 4 })));
+    }
+
+    #[test]
+    fn the_end_before_a_frame_is_no_error_and_within_one_it_is() {
+        let whole = framed(b"abc");
+        assert!(matches!(read_now(&mut Source::new(Vec::new(), 9), 9), Ok(None)));
+        for len in 1..whole.len() {
+            let result = read_now(&mut Source::new(whole[..len].to_vec(), 9), 9);
+            assert!(matches!(result, Err(FrameError::Truncated)), "{len}: {result:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_stops_arriving_is_given_up_and_one_that_did_not_begin_is_not() {
+        let (mut ours, mut theirs) = tokio::io::duplex(64);
+        let reading = read(&mut theirs, 9, STALL);
+        let mut reading = std::pin::pin!(reading);
+        assert!(tokio::time::timeout(100 * STALL, &mut reading).await.is_err());
+        tokio::io::AsyncWriteExt::write_all(&mut ours, &framed(b"abc")[..5]).await.expect("write");
+        assert!(matches!(reading.await, Err(FrameError::Stalled(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn frames_round_trip_in_pieces_of_any_size(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..2000), 0..5),
+            piece in 1..700usize,
+        ) {
+            let bytes = frames.iter().flat_map(|frame| framed(frame)).collect();
+            let mut source = Source::new(bytes, piece);
+            for frame in &frames {
+                let read = read_now(&mut source, 2000).expect("readable").expect("there");
+                prop_assert_eq!(&read[..], &frame[..]);
+            }
+            prop_assert!(matches!(read_now(&mut source, 2000), Ok(None)));
+        }
+
+        #[test]
+        fn any_bytes_end_in_a_frame_or_an_error(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            max in 0..300usize,
+        ) {
+            let mut source = Source::new(bytes, 64);
+            while let Ok(Some(frame)) = read_now(&mut source, max) {
+                prop_assert!(frame.len() <= max);
+            }
+        }
+    }
+}

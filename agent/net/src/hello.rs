@@ -88,3 +88,55 @@ pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, String> {
     let bytes = serde_json::to_vec(message).map_err(|error| error.to_string())?;
     if bytes.len() <= HELLO_LEN_MAX { Ok(bytes) } else { Err("the hello is too long".to_owned()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cluster() -> ClusterName {
+        "lab".parse().expect("name")
+    }
+
+    fn hello() -> Hello {
+        let id = DialId { incarnation: u64::MAX, dial: 2 };
+        Hello::new(&cluster(), id, Some(DialId { incarnation: 3, dial: 4 }))
+    }
+
+    #[test]
+    fn a_hello_round_trips_and_fits_for_the_longest_cluster_name() {
+        let bytes = encode(&hello()).expect("fits");
+        assert_eq!(Hello::parse(&bytes, &cluster()), Ok(hello()));
+        let longest: ClusterName = "a".repeat(64).parse().expect("name");
+        assert!(encode(&Hello::new(&longest, hello().id(), hello().accepted)).is_ok());
+    }
+
+    #[test]
+    fn a_newer_hello_with_more_in_it_is_understood() {
+        let text = r#"{"version":1,"cluster_name":"lab","incarnation":1,"dial":1,"accepted":null,"new":[1]}"#;
+        assert!(Hello::parse(text.as_bytes(), &cluster()).is_ok());
+    }
+
+    #[test]
+    fn another_version_or_cluster_is_named() {
+        let mut other = hello();
+        other.version = 7;
+        let why = Hello::parse(&encode(&other).expect("fits"), &cluster()).expect_err("version");
+        assert!(why.contains('7') && why.contains("upgrade"), "{why}");
+        let mut other = hello();
+        other.cluster_name = format!("evil\n\u{1b}[31m{}", "x".repeat(500));
+        let why = Hello::parse(&encode(&other).expect("fits"), &cluster()).expect_err("cluster");
+        assert!(why.contains("evil") && why.contains("\"lab\""), "{why}");
+        assert!(why.len() < 400 && !why.chars().any(char::is_control), "{why:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_hello_or_a_reason(bytes in prop::collection::vec(any::<u8>(), 0..HELLO_LEN_MAX)) {
+            let _ = Hello::parse(&bytes, &cluster());
+            let shown = peer_text(&bytes);
+            prop_assert!(shown.chars().count() <= 200 && !shown.chars().any(char::is_control));
+        }
+    }
+}

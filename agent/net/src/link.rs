@@ -65,7 +65,7 @@ pub(crate) async fn run(
     let fault = tokio::select! {
         error = connection.closed() => return close::ended(&error),
         fault = write_raft(connection, &mut outgoing.raft) => fault,
-        fault = read_raft(context, from, connection) => fault,
+        fault = read_raft(context, from, connection, token) => fault,
         () = snapshot::deliver_all(connection, &mut outgoing.snapshots) => "the outgoing path is closed".to_owned(),
         () = inbound::accept_all(context, from, connection, token) => "no more streams".to_owned(),
     };
@@ -109,7 +109,12 @@ async fn write_raft(connection: &Connection, queue: &mut mpsc::Receiver<Queued>)
     }
 }
 
-async fn read_raft(context: &Context, from: EndpointId, connection: &Connection) -> String {
+async fn read_raft(
+    context: &Context,
+    from: EndpointId,
+    connection: &Connection,
+    token: &CancellationToken,
+) -> String {
     let mut stream = match timeout(HELLO_TIMEOUT, connection.accept_uni()).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return error.to_string(),
@@ -118,22 +123,33 @@ async fn read_raft(context: &Context, from: EndpointId, connection: &Connection)
     if wire::read_first(&mut stream, HELLO_TIMEOUT).await != Some(wire::RAFT) {
         return "the peer opened a stream of unknown kind".to_owned();
     }
-    read_raft_frames(context, from, &mut stream).await
+    read_raft_frames(context, from, &mut stream, token).await
 }
 
-async fn read_raft_frames(context: &Context, from: EndpointId, stream: &mut RecvStream) -> String {
-    let mut dropping = false;
+async fn read_raft_frames(
+    context: &Context,
+    from: EndpointId,
+    stream: &mut RecvStream,
+    token: &CancellationToken,
+) -> String {
+    let mut dropped: u64 = 0;
     loop {
         let bytes = match frame::read(stream, RAFT_FRAME_LEN_MAX, STALL_TIMEOUT).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return "the peer ended its stream of Raft messages".to_owned(),
             Err(error) => return format!("a Raft message can not be read: {error}"),
         };
-        let dropped = !deliver_raft(context, from, bytes);
-        if dropped && !dropping {
-            tracing::warn!(peer = %from.short(), "the node does not keep up: Raft messages are dropped");
+        // The peer may have been taken off the list while this ran.
+        if token.is_cancelled() {
+            return "the link is cut off".to_owned();
         }
-        dropping = dropped;
+        if !deliver_raft(context, from, bytes) {
+            dropped += 1;
+            if dropped.is_power_of_two() {
+                let peer = from.short();
+                tracing::warn!(peer, dropped, "the node does not keep up: Raft messages are dropped");
+            }
+        }
     }
 }
 

@@ -173,20 +173,13 @@ impl Net {
             for (id, addresses) in wanted {
                 let addresses = addresses.into_iter().collect();
                 match peers.entry(id) {
-                    Entry::Occupied(peer) => {
-                        peer.get().addresses.send_if_modified(|known| {
-                            let changed = *known != addresses;
-                            *known = addresses;
-                            changed
-                        });
-                    }
+                    Entry::Occupied(peer) => peer.get().set_addresses(addresses),
                     Entry::Vacant(place) => {
                         place.insert(spawn_peer(context, id, addresses));
                     }
                 }
             }
         });
-        self.shared.peers.forget_refusals();
     }
 
     /// Sends a Raft message, or drops it; never waits.
@@ -207,7 +200,7 @@ impl Net {
         }
     }
 
-    /// Asks a peer and waits for its answer, at most until the deadline. Does not wait for a link.
+    /// Asks a peer and waits for its answer, `patience` at most. Does not wait for a link.
     ///
     /// # Errors
     /// [`RequestError::NotSent`] when the peer certainly did not see it, [`RequestError::Unknown`] otherwise.
@@ -215,13 +208,13 @@ impl Net {
         &self,
         to: EndpointId,
         bytes: Bytes,
-        deadline: Duration,
+        patience: Duration,
     ) -> Result<Bytes, RequestError> {
         let connection = self.connection(to)?;
-        request::ask(&connection, bytes, deadline).await
+        request::ask(&connection, bytes, patience).await
     }
 
-    /// Asks a peer for a streamed answer; the deadline is for its beginning.
+    /// Asks a peer for a streamed answer; the patience is for its beginning.
     ///
     /// # Errors
     /// As [`Net::request`].
@@ -229,10 +222,10 @@ impl Net {
         &self,
         to: EndpointId,
         bytes: Bytes,
-        deadline: Duration,
+        patience: Duration,
     ) -> Result<ResponseStream, RequestError> {
         let connection = self.connection(to)?;
-        request::ask_stream(&connection, bytes, deadline).await
+        request::ask_stream(&connection, bytes, patience).await
     }
 
     /// The state of the link to every peer in the list.

@@ -193,8 +193,8 @@ impl PeerTask {
         let Some(inbound) = inbound else { return Next::Stop };
         let Inbound { connection, hello, verdict } = inbound;
         if verdict.send(Ok(())).is_err() {
-            // The connection ended while it waited.
-            return Next::Wait;
+            let why = "the peer's new connection ended before it was accepted";
+            return self.failed(Ended::For(DownReason::Lost(why.to_owned())));
         }
         self.progress.accepted = Some(hello.id());
         Next::Serve(Link { connection, origin: Origin::Accepted, peer_incarnation: hello.incarnation })
@@ -215,9 +215,9 @@ impl PeerTask {
         self.slot.set(None);
         self.outgoing.clear();
         self.progress.down_since = Instant::now();
-        if started.elapsed() >= STABLE_AFTER {
-            self.progress.failures = 0;
-        }
+        // Short links count as failures, so that two nodes with one key do not fight at full speed.
+        self.progress.failures =
+            if started.elapsed() >= STABLE_AFTER { 0 } else { self.progress.failures.saturating_add(1) };
         match end {
             LinkEnd::Stop => {
                 let close = self.stopping();
@@ -256,11 +256,15 @@ impl PeerTask {
         let mut running = Box::pin(running);
         loop {
             tokio::select! {
+                // First, so that nothing of a removed peer is read any more.
+                biased;
                 () = self.cancel.cancelled() => return LinkEnd::Stop,
                 ended = &mut running => return LinkEnd::Ended(ended),
                 inbound = self.inbox.recv() => match inbound {
                     None => return LinkEnd::Stop,
-                    Some(inbound) if replaces(link, &inbound.hello) => return LinkEnd::Replaced(inbound),
+                    Some(inbound) if replaces(link.origin, link.peer_incarnation, &inbound.hello) => {
+                        return LinkEnd::Replaced(inbound);
+                    }
                     Some(inbound) => refuse(inbound, Close::Duplicate),
                 },
             }
@@ -314,11 +318,11 @@ enum Introduced {
     Stop,
 }
 
-/// Whether a connection that says `hello` is newer than `link`; see the module's rules.
-fn replaces(link: &Link, hello: &Hello) -> bool {
-    match link.origin {
+/// Whether a connection that says `hello` is newer than the link that is up; see the module's rules.
+fn replaces(origin: Origin, peer_incarnation: u64, hello: &Hello) -> bool {
+    match origin {
         Origin::Accepted => true,
-        Origin::Dialled(id) => hello.incarnation != link.peer_incarnation || hello.accepted == Some(id),
+        Origin::Dialled(id) => hello.incarnation != peer_incarnation || hello.accepted == Some(id),
     }
 }
 
@@ -377,11 +381,53 @@ fn remote_addr(connection: &Connection) -> Option<SocketAddr> {
 /// The wait before an attempt: doubled with each failure up to a cap, and half of it random, so that nodes that fell
 /// together do not dial together.
 fn backoff(failures: u32) -> Duration {
+    // Without a random source the full wait does.
+    jittered(failures, getrandom::u32().unwrap_or(u32::MAX))
+}
+
+fn jittered(failures: u32, random: u32) -> Duration {
     let full = match failures {
         0 => BACKOFF_FIRST / 2,
         n => BACKOFF_FIRST.saturating_mul(1 << (n - 1).min(16)).min(BACKOFF_MAX),
     };
-    // Without a random source the full wait does.
-    let random = getrandom::u32().unwrap_or(u32::MAX);
     full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: DialId = DialId { incarnation: 1, dial: 5 };
+
+    fn hello(incarnation: u64, accepted: Option<DialId>) -> Hello {
+        let cluster = "lab".parse().expect("name");
+        Hello::new(&cluster, DialId { incarnation, dial: 1 }, accepted)
+    }
+
+    #[test]
+    fn a_second_inbound_connection_always_replaces_the_first() {
+        assert!(replaces(Origin::Accepted, 2, &hello(2, None)));
+        assert!(replaces(Origin::Accepted, 2, &hello(3, None)));
+    }
+
+    #[test]
+    fn an_own_connection_gives_way_only_to_a_peer_that_lost_it() {
+        let mine = Origin::Dialled(MINE);
+        assert!(!replaces(mine, 2, &hello(2, None)), "dialled before it knew of mine");
+        let older = DialId { dial: 4, ..MINE };
+        assert!(!replaces(mine, 2, &hello(2, Some(older))), "dialled before it knew of mine");
+        assert!(replaces(mine, 2, &hello(2, Some(MINE))), "it knew mine and dials: it lost it");
+        assert!(replaces(mine, 2, &hello(3, None)), "it restarted");
+    }
+
+    #[test]
+    fn waits_grow_to_a_cap_and_differ() {
+        let longest: Vec<u128> = (0..8).map(|n| jittered(n, u32::MAX).as_millis()).collect();
+        assert_eq!(longest, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
+        for failures in [0, 3, 40, u32::MAX] {
+            let (least, most) = (jittered(failures, 0), jittered(failures, u32::MAX));
+            assert_eq!(least, most / 2);
+            assert!(most <= BACKOFF_MAX);
+        }
+    }
 }

@@ -59,6 +59,15 @@ pub(crate) struct PeerHandle {
 }
 
 impl PeerHandle {
+    /// New addresses are dialled at once when the link is down.
+    pub(crate) fn set_addresses(&self, addresses: Vec<SocketAddr>) {
+        self.addresses.send_if_modified(|known| {
+            let changed = *known != addresses;
+            *known = addresses;
+            changed
+        });
+    }
+
     /// Ends the peer's task and its connection, at once.
     pub(crate) fn cut_off(&self) {
         self.cancel.cancel();
@@ -84,9 +93,14 @@ impl Peers {
         self.list.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
     }
 
-    /// Changes the list under its lock.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<EndpointId, PeerHandle>) -> T) -> T {
-        change(&mut self.list.write().unwrap_or_else(PoisonError::into_inner))
+    /// Changes the list under its lock. When members come or go, refusals are logged anew.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut BTreeMap<EndpointId, PeerHandle>)) {
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        let before: Vec<EndpointId> = list.keys().copied().collect();
+        change(&mut list);
+        if !list.keys().eq(&before) {
+            self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 
     /// Logs a refusal once for each endpoint and reason. Endpoint ids cost nothing to make: beyond a number of them
@@ -96,11 +110,6 @@ impl Peers {
         if logged.len() < REFUSALS_LOGGED_MAX && logged.insert((id, why.to_owned())) {
             tracing::warn!(peer = %id.short(), endpoint_id = %id, reason = why, "connection refused");
         }
-    }
-
-    /// Forgets what was logged, so that a mended and broken again peer is logged again.
-    pub(crate) fn forget_refusals(&self) {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

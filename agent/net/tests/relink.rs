@@ -36,6 +36,12 @@ impl Process {
         Self { child, address }
     }
 
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().expect("kill");
+        assert!(sent.success());
+    }
+
     fn kill(&mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("reap");
@@ -124,6 +130,30 @@ async fn a_peer_restarted_before_its_death_is_noticed_is_back_at_once() {
     assert!(restarted.elapsed() < Duration::from_secs(3), "{:?}", restarted.elapsed());
     echoes(&a, &key).await;
     drop(process);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_peer_is_given_up_and_is_back_when_it_thaws() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (key, path) = (NodeKey::generate(), directory.path().join("node.key"));
+    key.save(&path).expect("save");
+    let a = node().await;
+    let process = Process::start(&path, any_port(), &a.as_peer());
+    a.net.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
+    a.until_up(key.endpoint_id()).await;
+    process.signal("STOP");
+    let frozen = Instant::now();
+    a.until_down(key.endpoint_id()).await;
+    println!("MEASURED frozen peer noticed after {} ms", ms(frozen));
+    assert!(frozen.elapsed() < Duration::from_secs(5), "{:?}", frozen.elapsed());
+    let tried = |state: &LinkState| matches!(state, LinkState::Down { attempts: 2.., .. });
+    a.until(key.endpoint_id(), "tried twice", tried).await;
+    process.signal("CONT");
+    let thawed = Instant::now();
+    a.until_up(key.endpoint_id()).await;
+    println!("MEASURED thawed: link after {} ms", ms(thawed));
+    assert!(thawed.elapsed() < Duration::from_secs(5), "{:?}", thawed.elapsed());
+    echoes(&a, &key).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
