@@ -1,0 +1,148 @@
+//! What a node keeps telling the others: who it is, what it offers, what runs on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use blixard_model::wire::{PeerRequest, PeerResponse};
+use blixard_model::{Command, Request};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::context::{Agent, Running};
+use super::peer_call::ask;
+use super::random;
+use super::submit::submit;
+use super::supervise;
+
+/// How often the leader is told what runs here, and asks the others who they are.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How long a peer may take to answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long declaring what is offered may take.
+const DECLARE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Keeps the network's list of peers in step with the members.
+pub(crate) async fn keep_peers(agent: Arc<Agent>) {
+    let running = agent.wait_running().await;
+    let mut summary = running.consensus.summary();
+    let mut version = None;
+    loop {
+        let now = summary.borrow_and_update().membership_version;
+        if version != Some(now) {
+            let look = running.consensus.view(|view| {
+                let members = view.state.members.values();
+                members.map(|member| (member.endpoint_id, member.addresses.clone())).collect::<Vec<_>>()
+            });
+            let Ok(members) = look.await else { return };
+            agent.set_peers(&members);
+            version = Some(now);
+        }
+        if summary.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends reports to the leader: at every change, and each second so that it knows them to be fresh.
+pub(crate) async fn report(agent: Arc<Agent>) {
+    let running = agent.wait_running().await;
+    let mut own = agent.own_report.subscribe();
+    let mut period = interval(PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = period.tick() => {}
+            changed = own.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+        let report = own.borrow_and_update().clone();
+        agent.note_report(report.clone());
+        let leader = running.consensus.summary().borrow().leader.clone();
+        let Some((leader, endpoint_id)) = leader.filter(|(_, id)| *id != agent.endpoint_id) else { continue };
+        if let Err(error) = ask(&agent.net, endpoint_id, &PeerRequest::Report { report }, ASK_TIMEOUT).await {
+            tracing::debug!(%leader, %error, "report not delivered");
+        }
+    }
+}
+
+/// As leader, asks every declared node and member who it is: that is how a lost store and a new node are noticed.
+pub(crate) async fn identify(agent: Arc<Agent>) {
+    let running = agent.wait_running().await;
+    let mut period = interval(PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        period.tick().await;
+        if !running.consensus.summary().borrow().leads {
+            continue;
+        }
+        let up: Vec<_> = {
+            let links = agent.net.links();
+            let links = links.borrow();
+            links.iter().filter(|(_, link)| link.is_up()).map(|(id, _)| *id).collect()
+        };
+        let me = agent.identity(None).await;
+        for to in up {
+            let request = PeerRequest::Identify { me: me.clone() };
+            if let Ok(PeerResponse::Identity { me: theirs }) =
+                ask(&agent.net, to, &request, ASK_TIMEOUT).await
+                && theirs.endpoint_id == to
+            {
+                running.consensus.offer_identity(theirs);
+            }
+        }
+    }
+}
+
+/// Declares what this node offers and where it is reached, whenever the log says otherwise.
+pub(crate) async fn declare(agent: Arc<Agent>) {
+    let running = agent.wait_running().await;
+    let mut period = interval(PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        period.tick().await;
+        tell_status(&agent, &running);
+        if !differs(&agent, &running).await {
+            continue;
+        }
+        let command = Command::SetNode {
+            endpoint_id: agent.endpoint_id,
+            capacity: agent.capacity,
+            addresses: agent.config.own_addresses(),
+        };
+        let request = Request { id: random::request_id(), command };
+        match submit(&agent, &request, Instant::now() + DECLARE_TIMEOUT).await {
+            Ok(outcome) => tracing::debug!(?outcome, "declared what this node offers"),
+            Err(error) => tracing::debug!(%error, "not declared yet"),
+        }
+    }
+}
+
+async fn differs(agent: &Agent, running: &Running) -> bool {
+    let (id, name) = (agent.endpoint_id, agent.name().clone());
+    let (capacity, addresses) = (agent.capacity, agent.config.own_addresses());
+    let look = running.consensus.view(move |view| {
+        let Some(member) = view.state.member_by_endpoint(id) else { return false };
+        member.addresses != addresses || view.state.capacity.get(&name) != Some(&capacity)
+    });
+    look.await.unwrap_or(false)
+}
+
+/// Keeps systemd's one line true.
+fn tell_status(agent: &Agent, running: &Running) {
+    let summary = running.consensus.summary().borrow().clone();
+    let vms = agent.own_report.borrow().vms.len();
+    let cluster = &agent.config.cluster_name;
+    let text = match (summary.is_member, &summary.leader) {
+        (false, _) => format!("Known to cluster {cluster}, waiting for its state"),
+        (true, None) => format!(
+            "Member of {cluster}: NO QUORUM (no leader, term {}), {vms} VMs placed here",
+            summary.term
+        ),
+        (true, Some((leader, _))) => {
+            format!("Member of {cluster}: leader {leader}, term {}, {vms} VMs placed here", summary.term)
+        }
+    };
+    supervise::status(&text);
+}

@@ -1,0 +1,8 @@
+//! The local API: HTTP and JSON over the agent's Unix socket, for the command line and for `curl --unix-socket`.
+
+mod error;
+mod peer_cred;
+mod routes;
+mod server;
+
+pub(crate) use server::{listen, serve};

@@ -1,0 +1,40 @@
+//! Who is at the other end of the socket, as the kernel says.
+
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
+use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist};
+use tokio::net::UnixListener;
+
+/// The other process' user and group when it connected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeerCred {
+    ids: Option<(Uid, Gid)>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for PeerCred {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let ids = stream.io().peer_cred().ok();
+        Self { ids: ids.map(|cred| (Uid::from_raw(cred.uid()), Gid::from_raw(cred.gid()))) }
+    }
+}
+
+impl PeerCred {
+    /// Root, the agent's own user, and members of the agent's group may ask. The socket's mode says the same; this
+    /// holds too when somebody widened it.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Some((uid, gid)) = self.ids else {
+            return Err("the kernel does not say who asks".to_owned());
+        };
+        let group = getegid();
+        if uid.is_root() || uid == geteuid() || gid == group || is_member(uid, gid, group) {
+            return Ok(());
+        }
+        Err(format!("user {uid} is neither root nor in the agent's group: add it to group blixard"))
+    }
+}
+
+fn is_member(uid: Uid, gid: Gid, group: Gid) -> bool {
+    let Ok(Some(user)) = User::from_uid(uid) else { return false };
+    let Ok(name) = std::ffi::CString::new(user.name) else { return false };
+    getgrouplist(&name, gid).is_ok_and(|groups| groups.contains(&group))
+}

@@ -1,0 +1,199 @@
+//! Start and stop, in order.
+//!
+//! Start: key, store, network, socket (from here on commands are answered), cluster, tasks. Stop: API, tasks that act,
+//! leadership, network, consensus, store. VMs are units of their own and go on.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use blixard_net::{Net, NetConfig, NodeKey};
+use blixard_store::Store;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::config::Config;
+use super::context::{Agent, AgentParts};
+use super::owner::OwnerTask;
+use super::runtime::SystemdVms;
+use super::{announce, api, birth, formation, random, reconcile, router, supervise};
+use crate::keygen;
+
+/// How long handing the leadership over may take when the agent stops.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the consensus task may take to end once nobody asks it any more.
+const OWNER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Runs until SIGTERM or SIGINT, or until something fails that must not be survived.
+///
+/// # Errors
+/// What could not be started, or what failed.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut signals = signals()?;
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let key = keygen::load_or_make(&config, credentials.as_deref().map(Path::new))?;
+    config.check_own_id(key.endpoint_id()).map_err(anyhow::Error::msg)?;
+    let data_dir = config.data_dir.clone();
+    let store = Store::open(&data_dir, key.endpoint_id(), &config.cluster_name, random::store_id())?;
+    let (agent, incoming) = assemble(config, key, &store).await?;
+    let listener = api::listen(&agent.config.socket).await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(router_task(Arc::clone(&agent), incoming));
+    tasks.spawn(api_task(Arc::clone(&agent), listener, stop.clone()));
+    supervise::ready();
+    tracing::info!(
+        NODE = %agent.name(),
+        endpoint_id = %agent.endpoint_id,
+        store_id = %agent.store_id,
+        listen = %agent.net.local_addr(),
+        version = env!("CARGO_PKG_VERSION"),
+        "agent serves"
+    );
+    let owner = tokio::select! {
+        owner = become_member(&agent, store, &data_dir) => owner?,
+        ended = tasks.join_next() => anyhow::bail!("a task ended unexpectedly: {}", words(ended)),
+        () = signals.asked() => return shut_down(&agent, None, tasks, stop).await,
+    };
+    spawn_tasks(&agent, &mut tasks);
+    let mut owner = tokio::spawn(owner.run());
+    tokio::select! {
+        ended = &mut owner => {
+            // No leadership to hand over, no store to close: what is on disk is what counts.
+            ended.context("the consensus task panicked")?.context("the consensus task failed")?;
+            anyhow::bail!("the consensus task ended");
+        }
+        ended = tasks.join_next() => anyhow::bail!("a task ended unexpectedly: {}", words(ended)),
+        () = signals.asked() => shut_down(&agent, Some(owner), tasks, stop).await,
+    }
+}
+
+async fn assemble(
+    config: Config,
+    key: NodeKey,
+    store: &Store,
+) -> anyhow::Result<(Arc<Agent>, tokio::sync::mpsc::Receiver<blixard_net::Incoming>)> {
+    let capacity = config.capacity().context("what this machine offers")?;
+    let endpoint_id = key.endpoint_id();
+    let net = NetConfig { key, bind: config.listen(), cluster_name: config.cluster_name.clone() };
+    let (net, incoming) = Net::bind(net).await?;
+    let promise = store.promise().cloned();
+    let parts = AgentParts { config, endpoint_id, store_id: store.store_id(), capacity, net, promise };
+    let agent = Arc::new(Agent::new(parts));
+    agent.set_peers(&[]);
+    Ok((agent, incoming))
+}
+
+/// The store's cluster, or the one that is found by asking around.
+async fn become_member(agent: &Agent, mut store: Store, data_dir: &Path) -> anyhow::Result<OwnerTask> {
+    if store.cluster().is_none() {
+        let birth = formation::form(agent, &mut store).await?;
+        tokio::task::block_in_place(|| birth::bind(agent, &mut store, birth))?;
+    }
+    tokio::task::block_in_place(|| birth::resume(agent, store, data_dir))
+}
+
+type Ended = &'static str;
+
+fn spawn_tasks(agent: &Arc<Agent>, tasks: &mut JoinSet<Ended>) {
+    let task = |agent: &Arc<Agent>| Arc::clone(agent);
+    let (peers, reports, identities, declares, vms) =
+        (task(agent), task(agent), task(agent), task(agent), task(agent));
+    tasks.spawn(async move {
+        announce::keep_peers(peers).await;
+        "peers"
+    });
+    tasks.spawn(async move {
+        announce::report(reports).await;
+        "reports"
+    });
+    tasks.spawn(async move {
+        announce::identify(identities).await;
+        "identities"
+    });
+    tasks.spawn(async move {
+        announce::declare(declares).await;
+        "declarations"
+    });
+    tasks.spawn(async move {
+        reconcile::run(vms, Arc::new(SystemdVms::default())).await;
+        "reconciler"
+    });
+}
+
+async fn router_task(
+    agent: Arc<Agent>,
+    incoming: tokio::sync::mpsc::Receiver<blixard_net::Incoming>,
+) -> Ended {
+    router::route(agent, incoming).await;
+    "network"
+}
+
+async fn api_task(agent: Arc<Agent>, listener: UnixListener, stop: CancellationToken) -> Ended {
+    if let Err(error) = api::serve(agent, listener, stop).await {
+        tracing::error!(%error, "the local socket failed");
+    }
+    "local socket"
+}
+
+fn words(ended: Option<Result<Ended, tokio::task::JoinError>>) -> String {
+    match ended {
+        Some(Ok(name)) => name.to_owned(),
+        Some(Err(error)) => error.to_string(),
+        None => "no task".to_owned(),
+    }
+}
+
+async fn shut_down(
+    agent: &Arc<Agent>,
+    owner: Option<
+        tokio::task::JoinHandle<Result<(), blixard_consensus::PumpError<blixard_store::WriteError>>>,
+    >,
+    mut tasks: JoinSet<Ended>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    supervise::stopping();
+    tracing::info!("stopping; VMs go on");
+    stop.cancel();
+    if let Some(running) = agent.running() {
+        running.consensus.transfer_leadership(TRANSFER_TIMEOUT).await;
+    }
+    agent.net.clone().close().await;
+    tasks.shutdown().await;
+    if let Some(mut owner) = owner {
+        // Between two pumps nothing is half written: ending it there closes the store whole.
+        if tokio::time::timeout(OWNER_TIMEOUT, &mut owner).await.is_err() {
+            owner.abort();
+            let _cancelled = owner.await;
+        }
+    }
+    if let Err(error) = std::fs::remove_file(&agent.config.socket) {
+        tracing::debug!(%error, "the socket was not removed");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+fn signals() -> anyhow::Result<Signals> {
+    Ok(Signals {
+        terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
+        interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
+    })
+}
+
+impl Signals {
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

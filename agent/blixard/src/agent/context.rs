@@ -1,0 +1,169 @@
+//! What the agent's tasks share.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use blixard_core::formation::DeclaredMember;
+use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
+use blixard_model::report::NodeReport;
+use blixard_model::wire::AgedReport;
+use blixard_model::{Capacity, ClusterId, EndpointId, NodeName, RaftId, StoreId};
+use blixard_net::Net;
+use tokio::sync::watch;
+
+use super::config::Config;
+use super::handle::ConsensusHandle;
+
+/// How far this node has come.
+#[derive(Clone)]
+pub(crate) enum Phase {
+    /// No cluster yet.
+    Forming {
+        /// The genesis it promised durably.
+        promise: Option<Genesis>,
+        /// Whom it waits for.
+        waiting_for: Vec<String>,
+    },
+    /// In a cluster.
+    Running(Running),
+}
+
+/// A node in a cluster.
+#[derive(Clone)]
+pub(crate) struct Running {
+    /// Which.
+    pub(crate) cluster_id: ClusterId,
+    /// How it was born.
+    pub(crate) genesis: Genesis,
+    /// The consensus task.
+    pub(crate) consensus: ConsensusHandle,
+}
+
+/// Shared by all tasks of one agent; holds no decision.
+pub(crate) struct Agent {
+    pub(crate) config: Config,
+    pub(crate) declared: Vec<DeclaredMember>,
+    pub(crate) endpoint_id: EndpointId,
+    pub(crate) store_id: StoreId,
+    pub(crate) capacity: Capacity,
+    pub(crate) net: Net,
+    pub(crate) phase: watch::Sender<Phase>,
+    /// What this node reports of its own VMs.
+    pub(crate) own_report: watch::Sender<NodeReport>,
+    reports: Mutex<BTreeMap<NodeName, (Instant, NodeReport)>>,
+}
+
+/// What an agent is made of.
+pub(crate) struct AgentParts {
+    pub(crate) config: Config,
+    pub(crate) endpoint_id: EndpointId,
+    pub(crate) store_id: StoreId,
+    pub(crate) capacity: Capacity,
+    pub(crate) net: Net,
+    pub(crate) promise: Option<Genesis>,
+}
+
+impl Agent {
+    pub(crate) fn new(parts: AgentParts) -> Self {
+        let report = NodeReport { node: parts.config.node_name.clone(), vms: Vec::new(), problem: None };
+        Self {
+            declared: parts.config.declared(),
+            endpoint_id: parts.endpoint_id,
+            store_id: parts.store_id,
+            capacity: parts.capacity,
+            net: parts.net,
+            phase: watch::Sender::new(Phase::Forming {
+                promise: parts.promise,
+                waiting_for: vec!["the first answers".to_owned()],
+            }),
+            own_report: watch::Sender::new(report),
+            reports: Mutex::new(BTreeMap::new()),
+            config: parts.config,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &NodeName {
+        &self.config.node_name
+    }
+
+    /// The cluster this node is in, once it is.
+    pub(crate) fn running(&self) -> Option<Running> {
+        match &*self.phase.borrow() {
+            Phase::Forming { .. } => None,
+            Phase::Running(running) => Some(running.clone()),
+        }
+    }
+
+    /// Waits until this node is in a cluster.
+    pub(crate) async fn wait_running(&self) -> Running {
+        let mut phase = self.phase.subscribe();
+        loop {
+            if let Phase::Running(running) = &*phase.borrow_and_update() {
+                return running.clone();
+            }
+            // The sender lives in this very struct.
+            if phase.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// What this node says of itself to the node with `asker`'s identity.
+    pub(crate) async fn identity(&self, asker: Option<(EndpointId, StoreId)>) -> Identity {
+        let phase = self.phase.borrow().clone();
+        let phase = match phase {
+            Phase::Forming { promise, .. } => IdentityPhase::Empty { promise },
+            Phase::Running(running) => IdentityPhase::Formed {
+                cluster_id: running.cluster_id,
+                genesis: running.genesis.clone(),
+                your_raft_id: match asker {
+                    Some(asker) => raft_id_of(&running.consensus, asker).await,
+                    None => None,
+                },
+            },
+        };
+        Identity {
+            name: self.name().clone(),
+            endpoint_id: self.endpoint_id,
+            store_id: self.store_id,
+            addresses: self.config.own_addresses(),
+            phase,
+        }
+    }
+
+    /// Notes what a node reports, as the leader does.
+    pub(crate) fn note_report(&self, report: NodeReport) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.insert(report.node.clone(), (Instant::now(), report));
+    }
+
+    /// The reports noted here, with their age.
+    pub(crate) fn noted_reports(&self) -> Vec<AgedReport> {
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let aged = |(at, report): &(Instant, NodeReport)| AgedReport {
+            report: report.clone(),
+            age_ms: u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        reports.values().map(aged).collect()
+    }
+
+    /// Sets whom the network lets in and keeps links with: the declared nodes and the members of the log.
+    pub(crate) fn set_peers(&self, members: &[(EndpointId, Vec<std::net::SocketAddr>)]) {
+        let declared = self.declared.iter().map(|member| (member.endpoint_id, member.addresses.clone()));
+        let peers = declared.chain(members.iter().cloned());
+        let config = |(endpoint_id, addresses)| blixard_net::PeerConfig { endpoint_id, addresses };
+        self.net.set_peers(peers.map(config).collect());
+    }
+}
+
+async fn raft_id_of(
+    consensus: &ConsensusHandle,
+    (endpoint_id, store_id): (EndpointId, StoreId),
+) -> Option<RaftId> {
+    let look = move |view: &super::handle::View<'_>| {
+        let member = view.state.member_by_endpoint(endpoint_id)?;
+        (member.store_id == store_id).then_some(member.raft_id)
+    };
+    consensus.view(look).await.ok().flatten()
+}

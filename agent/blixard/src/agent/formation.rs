@@ -1,0 +1,99 @@
+//! The forming task: asks the declared nodes who they are until `blixard-core` says that the cluster is born.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use blixard_core::formation::{FormationStep, FormationView, plan_formation};
+use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
+use blixard_model::wire::{PeerRequest, PeerResponse};
+use blixard_model::{ClusterId, EndpointId, RaftId};
+use blixard_store::{Store, WriteError};
+use tokio::task::JoinSet;
+use tokio::time::interval;
+
+use super::context::{Agent, Phase};
+use super::peer_call::ask;
+use super::supervise;
+
+/// How often everybody is asked.
+const ASK_PERIOD: Duration = Duration::from_millis(300);
+/// How long an answer may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a node begins in a cluster.
+pub(crate) enum Birth {
+    /// Born with it.
+    Formed(Genesis),
+    /// Admitted to it later.
+    Joined { cluster_id: ClusterId, genesis: Genesis, raft_id: RaftId },
+}
+
+/// Runs until there is a cluster. Promises are durable before anybody hears of them.
+///
+/// # Errors
+/// The store's; final.
+pub(crate) async fn form(agent: &Agent, store: &mut Store) -> Result<Birth, WriteError> {
+    let mut answers: BTreeMap<EndpointId, Identity> = BTreeMap::new();
+    let mut period = interval(ASK_PERIOD);
+    loop {
+        period.tick().await;
+        supervise::feed_watchdog();
+        ask_all(agent, &mut answers).await;
+        let me = agent.identity(None).await;
+        let step = plan_formation(&FormationView {
+            me: &me,
+            cluster_name: &agent.config.cluster_name,
+            declared: &agent.declared,
+            answers: &answers,
+        });
+        match step {
+            FormationStep::Promise(genesis) => {
+                tokio::task::block_in_place(|| store.set_promise(&genesis))?;
+                set_forming(agent, Some(genesis), vec!["the others' agreement".to_owned()]);
+            }
+            FormationStep::Wait(waiting_for) => {
+                let promise = match me.phase {
+                    IdentityPhase::Empty { promise } => promise,
+                    IdentityPhase::Formed { .. } => None,
+                };
+                set_forming(agent, promise, waiting_for);
+            }
+            FormationStep::Form(genesis) => return Ok(Birth::Formed(genesis)),
+            FormationStep::Join { cluster_id, genesis, raft_id } => {
+                return Ok(Birth::Joined { cluster_id, genesis, raft_id });
+            }
+        }
+    }
+}
+
+fn set_forming(agent: &Agent, promise: Option<Genesis>, waiting_for: Vec<String>) {
+    let changed = match &*agent.phase.borrow() {
+        Phase::Forming { waiting_for: before, .. } => *before != waiting_for,
+        Phase::Running(_) => true,
+    };
+    if changed {
+        tracing::info!(waiting_for = waiting_for.join("; "), "no cluster yet");
+        supervise::status(&format!("No cluster yet: {}", waiting_for.join("; ")));
+    }
+    agent.phase.send_replace(Phase::Forming { promise, waiting_for });
+}
+
+/// Asks every declared node at once. Who does not answer now has not answered: an old answer may be of a store that is
+/// gone since.
+async fn ask_all(agent: &Agent, answers: &mut BTreeMap<EndpointId, Identity>) {
+    let me = agent.identity(None).await;
+    let mut asked = JoinSet::new();
+    for declared in agent.declared.iter().filter(|declared| declared.endpoint_id != agent.endpoint_id) {
+        let (net, to) = (agent.net.clone(), declared.endpoint_id);
+        let request = PeerRequest::Identify { me: me.clone() };
+        asked.spawn(async move { (to, ask(&net, to, &request, ASK_TIMEOUT).await) });
+    }
+    answers.clear();
+    while let Some(answered) = asked.join_next().await {
+        if let Ok((to, Ok(PeerResponse::Identity { me }))) = answered
+            && me.endpoint_id == to
+        {
+            answers.insert(to, me);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The caller's side of the consensus task.
+
+use std::time::Duration;
+
+use blixard_consensus::{RaftRole, RaftStatus};
+use blixard_core::ClusterState;
+use blixard_model::formation::Identity;
+use blixard_model::wire::ProposeResult;
+use blixard_model::{EndpointId, NodeName, RaftId, Request};
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+/// Most inputs waiting for the consensus task.
+pub(crate) const INBOX_MAX: usize = 1_024;
+
+/// What the consensus task is given. Closed: nothing else reaches Raft.
+pub(crate) enum Input {
+    /// A Raft message from a peer.
+    Raft { from: EndpointId, bytes: Bytes, is_snapshot: bool },
+    /// What a peer said of itself just now.
+    Identity(Box<Identity>),
+    /// Propose this, if this node leads.
+    Propose { request: Request, reply: oneshot::Sender<ProposeResult> },
+    /// Answer once everything acknowledged before is applied here.
+    Read { reply: oneshot::Sender<()> },
+    /// Look at the state.
+    View(Box<dyn FnOnce(&View<'_>) + Send>),
+    /// Hand the leadership over, if this node has it.
+    TransferLeadership,
+}
+
+/// The state as the consensus task shows it for a moment.
+pub(crate) struct View<'a> {
+    /// The replicated state, as far as it is applied here.
+    pub(crate) state: &'a ClusterState,
+    /// Raft's.
+    pub(crate) raft: &'a RaftStatus,
+}
+
+/// The few facts that change often and many wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// This node's raft id.
+    pub(crate) raft_id: RaftId,
+    /// Its role.
+    pub(crate) role: RaftRole,
+    /// It leads and has committed in its term.
+    pub(crate) leads: bool,
+    /// Who leads, if known.
+    pub(crate) leader: Option<(NodeName, EndpointId)>,
+    /// The term.
+    pub(crate) term: u64,
+    /// Highest applied index.
+    pub(crate) applied: u64,
+    /// In the configuration, as far as it is applied here.
+    pub(crate) is_member: bool,
+    /// Grows when members come, go or move.
+    pub(crate) membership_version: u64,
+}
+
+/// The consensus task has ended; the process is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the agent is stopping")]
+pub(crate) struct Stopped;
+
+/// Cheap to clone. Every call is bounded by its caller's deadline or answered by the next turn of the task.
+#[derive(Clone)]
+pub(crate) struct ConsensusHandle {
+    inbox: mpsc::Sender<Input>,
+    summary: watch::Receiver<Summary>,
+}
+
+impl ConsensusHandle {
+    pub(crate) fn new(inbox: mpsc::Sender<Input>, summary: watch::Receiver<Summary>) -> Self {
+        Self { inbox, summary }
+    }
+
+    /// What waits for changes watches this.
+    pub(crate) fn summary(&self) -> watch::Receiver<Summary> {
+        self.summary.clone()
+    }
+
+    /// A Raft message; dropped when the task is behind, as any network may do.
+    pub(crate) fn offer_raft(&self, from: EndpointId, bytes: Bytes, is_snapshot: bool) {
+        if self.inbox.try_send(Input::Raft { from, bytes, is_snapshot }).is_err() {
+            tracing::debug!(peer = %from.short(), "raft message dropped: the consensus task is behind");
+        }
+    }
+
+    /// What a peer said of itself; the next one replaces it, so one may be lost.
+    pub(crate) fn offer_identity(&self, identity: Identity) {
+        if self.inbox.try_send(Input::Identity(Box::new(identity))).is_err() {
+            tracing::debug!("identity dropped: the consensus task is behind");
+        }
+    }
+
+    /// Proposes on this node and waits for the end, at most `patience`.
+    pub(crate) async fn propose(&self, request: Request, patience: Duration) -> ProposeResult {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || ProposeResult::Rejected { why: Stopped.to_string() };
+        if self.inbox.send(Input::Propose { request, reply }).await.is_err() {
+            return stopping();
+        }
+        match timeout(patience, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => ProposeResult::Unknown { why: Stopped.to_string() },
+            Err(_) => ProposeResult::Unknown { why: "not committed in time".to_owned() },
+        }
+    }
+
+    /// Waits until everything acknowledged before this call is applied here. Resolves to false when the task ended.
+    pub(crate) async fn read_barrier(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Input::Read { reply }).await.is_ok() && answer.await.is_ok()
+    }
+
+    /// Looks at the state inside the task.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(crate) async fn view<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let look = Box::new(move |view: &View<'_>| {
+            // An error means that the asker gave up.
+            let _gone = reply.send(look(view)).is_err();
+        });
+        self.inbox.send(Input::View(look)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Hands the leadership over and waits until this node does not lead, at most `patience`.
+    pub(crate) async fn transfer_leadership(&self, patience: Duration) {
+        if self.inbox.send(Input::TransferLeadership).await.is_err() {
+            return;
+        }
+        let mut summary = self.summary.clone();
+        let handed = summary.wait_for(|summary| summary.role != RaftRole::Leader);
+        if timeout(patience, handed).await.is_err() {
+            tracing::info!("nobody took the leadership over in time");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A VM's console: from the local journal, or from the node it is placed on.
+
+use std::time::Duration;
+
+use blixard_model::wire::PeerRequest;
+use blixard_model::{EndpointId, VmName};
+use blixard_net::Reply;
+use blixard_systemd::JournalError;
+use blixard_systemd::journal;
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+
+use super::context::Agent;
+use super::peer_call::encode;
+use super::submit::SubmitError;
+
+/// Lines to begin with, unless asked otherwise.
+pub(crate) const LINES_DEFAULT: u32 = 100;
+/// Most lines to begin with.
+pub(crate) const LINES_MAX: u32 = 10_000;
+/// How long the beginning of a remote console may take.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A console as a stream of text; an error is the last item.
+pub(crate) type Console = BoxStream<'static, Result<Bytes, std::io::Error>>;
+
+/// Opens a VM's console wherever it is placed.
+///
+/// # Errors
+/// The VM is not known here, or its node can not be reached.
+pub(crate) async fn open(
+    agent: &Agent,
+    name: &VmName,
+    lines: u32,
+    follow: bool,
+) -> Result<Option<Console>, SubmitError> {
+    let Some(running) = agent.running() else {
+        return Err(SubmitError::Unavailable("this node is in no cluster yet".to_owned()));
+    };
+    let wanted = name.clone();
+    let placed = running.consensus.view(move |view| {
+        let vm = view.state.vms.get(&wanted)?;
+        let node = vm.placement.node.clone();
+        let endpoint = view.state.member_by_name(&node).map(|member| member.endpoint_id);
+        Some((node, endpoint))
+    });
+    let placed = placed.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
+    let Some((node, endpoint)) = placed else { return Ok(None) };
+    if node == *agent.name() {
+        return local(name, lines, follow).await.map(Some);
+    }
+    let Some(endpoint) = endpoint else {
+        return Err(SubmitError::Unavailable(format!("node {node} is no member at the moment")));
+    };
+    remote(agent, endpoint, name, lines, follow).await.map(Some)
+}
+
+async fn local(name: &VmName, lines: u32, follow: bool) -> Result<Console, SubmitError> {
+    let unreadable =
+        |error: JournalError| SubmitError::Unavailable(format!("the journal can not be read: {error}"));
+    let lines = lines.min(LINES_MAX);
+    if !follow {
+        let lines = journal::last_lines(name, None, lines).await.map_err(unreadable)?;
+        return Ok(stream::iter(lines.into_iter().map(|line| Ok(text_line(line)))).boxed());
+    }
+    let follow = journal::follow(name, lines).map_err(unreadable)?;
+    let lines = stream::try_unfold(follow, |mut follow| async move {
+        let line = follow.next_line().await.map_err(std::io::Error::other)?;
+        Ok(line.map(|line| (text_line(line), follow)))
+    });
+    Ok(lines.boxed())
+}
+
+fn text_line(mut line: String) -> Bytes {
+    line.push('\n');
+    line.into()
+}
+
+async fn remote(
+    agent: &Agent,
+    to: EndpointId,
+    name: &VmName,
+    lines: u32,
+    follow: bool,
+) -> Result<Console, SubmitError> {
+    let request = encode(&PeerRequest::Logs { name: name.clone(), lines, follow });
+    let stream = agent.net.request_stream(to, request, BEGIN_TIMEOUT).await;
+    let stream =
+        stream.map_err(|error| SubmitError::Unavailable(format!("its node can not be asked: {error}")))?;
+    Ok(stream.map(|item| item.map_err(std::io::Error::other)).boxed())
+}
+
+/// Sends the console of a VM of this node to another one, until it ends or nobody reads any more.
+pub(crate) async fn serve_peer(name: &VmName, lines: u32, follow: bool, reply: Reply) {
+    let mut console = match local(name, lines, follow).await {
+        Ok(console) => console,
+        Err(error) => return reply.not_taken(error.to_string()),
+    };
+    let mut out = reply.stream();
+    loop {
+        let item = tokio::select! {
+            item = console.next() => item,
+            () = out.closed() => return,
+        };
+        match item {
+            Some(Ok(bytes)) => {
+                if out.send(bytes).await.is_err() {
+                    return;
+                }
+            }
+            // Dropped without an end, the asker sees that it broke off.
+            Some(Err(error)) => return tracing::warn!(VM = %name, %error, "console broke off"),
+            None => return out.end(),
+        }
+    }
+}

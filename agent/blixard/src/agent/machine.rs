@@ -1,0 +1,70 @@
+//! The replicated state machine as consensus sees it: entries are JSON, the state is `blixard-core`'s.
+
+use blixard_consensus::Machine;
+use blixard_core::ClusterState;
+use blixard_model::{MembershipChange, Outcome, RaftId, Refusal, Request};
+use serde::{Deserialize, Serialize};
+
+/// The newest form of entries and snapshots that this version knows.
+const FORMAT: u8 = 1;
+
+/// [`ClusterState`] behind consensus' port.
+#[derive(Debug)]
+pub(crate) struct StateMachine(pub(crate) ClusterState);
+
+#[derive(Serialize, Deserialize)]
+struct SnapshotForm {
+    format: u8,
+    state: ClusterState,
+}
+
+/// A request as it stands in the log: a byte for the form, then JSON.
+pub(crate) fn encode_request(request: &Request) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    bytes.extend(serde_json::to_vec(request).unwrap_or_default());
+    bytes
+}
+
+fn decode_request(bytes: &[u8]) -> Result<Request, String> {
+    match bytes.split_first() {
+        Some((&FORMAT, json)) => serde_json::from_slice(json).map_err(|error| error.to_string()),
+        Some((form, _)) => Err(format!("form {form} is newer than this version")),
+        None => Err("it is empty".to_owned()),
+    }
+}
+
+/// A state as it stands in a snapshot.
+pub(crate) fn encode_state(state: &ClusterState) -> Vec<u8> {
+    let form = SnapshotForm { format: FORMAT, state: state.clone() };
+    serde_json::to_vec(&form).unwrap_or_default()
+}
+
+impl Machine for StateMachine {
+    type Outcome = Outcome;
+
+    fn apply(&mut self, index: u64, data: &[u8]) -> Result<Outcome, String> {
+        let request = decode_request(data)?;
+        Ok(self.0.apply(index, &request))
+    }
+
+    fn check_membership(&self, change: &MembershipChange, voters: &[RaftId]) -> Result<(), Refusal> {
+        self.0.check_membership(change, voters)
+    }
+
+    fn apply_membership(&mut self, change: &MembershipChange) {
+        self.0.apply_membership(change);
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        encode_state(&self.0)
+    }
+
+    fn restore(&mut self, data: &[u8]) -> Result<(), String> {
+        let form: SnapshotForm = serde_json::from_slice(data).map_err(|error| error.to_string())?;
+        if form.format > FORMAT {
+            return Err(format!("form {} is newer than this version", form.format));
+        }
+        self.0 = form.state;
+        Ok(())
+    }
+}

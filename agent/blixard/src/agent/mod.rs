@@ -1,0 +1,71 @@
+//! The agent: composition root and tasks. Wiring, no decisions (those are `blixard-core`'s).
+//!
+//! ```text
+//!   operator ─▶ api ─▶ submit ─▶ (leader's) owner ─▶ log ─▶ ClusterState on every node
+//!                                                                │
+//!            leader's reports ◀─ announce ◀─ reconcile ◀─────────┘
+//!                                                │ ▲
+//!                                          systemd over D-Bus
+//! ```
+
+mod announce;
+mod api;
+mod birth;
+mod boot;
+mod clock;
+pub(crate) mod config;
+mod context;
+mod formation;
+mod handle;
+mod logs;
+mod machine;
+mod owner;
+mod peer_call;
+mod random;
+mod reconcile;
+mod router;
+mod runtime;
+mod submit;
+mod supervise;
+mod telemetry;
+mod views;
+
+use blixard_model::VmName;
+use blixard_systemd::launcher;
+
+use crate::cli::AgentArgs;
+use config::Config;
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// It can not start, or had to end; the chain says why.
+pub(crate) fn run(args: AgentArgs) -> anyhow::Result<()> {
+    let config = Config::load(&args.config)?;
+    if args.check_config {
+        println!("{}: valid", args.config.display());
+        return Ok(());
+    }
+    telemetry::init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
+    let ended = runtime.block_on(boot::run(config));
+    if let Err(error) = &ended {
+        tracing::error!(error = format!("{error:#}"), "the agent ends");
+    }
+    ended
+}
+
+/// Becomes the hypervisor of `name`.
+pub(crate) fn vm_exec(name: &VmName) -> anyhow::Result<()> {
+    match launcher::vm_exec(name.as_str())? {}
+}
+
+/// Returns once the hypervisor of `name` says running.
+pub(crate) fn vm_wait(name: &VmName) -> anyhow::Result<()> {
+    Ok(launcher::vm_wait(name.as_str())?)
+}
+
+/// Stops the hypervisor of `name`.
+pub(crate) fn vm_stop(name: &VmName) -> anyhow::Result<()> {
+    Ok(launcher::vm_stop(name.as_str())?)
+}

@@ -1,0 +1,364 @@
+//! The consensus task: the one owner of the Raft node, the state and the store.
+//!
+//! Turns: wait for a tick or inputs, take all that wait, pump once (one durable write for all of them), carry out the
+//! effects. Ticks and inputs are awaited fairly, so that a full inbox starves no tick. Any error of the store ends the
+//! task, and with it the process.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use blixard_consensus::{Consensus, Effects, Inbound, Outgoing, ProposeError, PumpError, RaftRole, TICK_MS};
+use blixard_core::formation::DeclaredMember;
+use blixard_core::planner::membership::{MembershipView, Progress, plan_membership};
+use blixard_model::formation::Identity;
+use blixard_model::wire::ProposeResult;
+use blixard_model::{ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, Request};
+use blixard_net::{Links, Net, SendOutcome};
+use blixard_store::{Store, WriteError};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::handle::{Input, Summary, View};
+use super::machine::{StateMachine, encode_request};
+use super::supervise::feed_watchdog;
+
+/// Most inputs taken in one turn.
+const BATCH_MAX: usize = 256;
+/// A read that was not answered after this many ticks is asked again: Raft drops reads silently.
+const READ_RETRY_TICKS: u64 = 5;
+/// The leader looks at the membership this often.
+const MEMBERSHIP_TICKS: u64 = 5;
+/// What a peer said of itself counts for this long.
+const IDENTITY_TICKS: u64 = 60;
+/// The watchdog is fed this often.
+const WATCHDOG_TICKS: u64 = 20;
+
+type Raft = Consensus<StateMachine, Store>;
+
+/// What the task is made of.
+pub(crate) struct OwnerTask {
+    pub(crate) raft: Raft,
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) name: NodeName,
+    pub(crate) declared: Vec<DeclaredMember>,
+    pub(crate) net: Net,
+    pub(crate) links: watch::Receiver<Links>,
+    pub(crate) inbox: mpsc::Receiver<Input>,
+    pub(crate) summary: watch::Sender<Summary>,
+}
+
+struct WaitingRead {
+    reply: oneshot::Sender<()>,
+    since_tick: u64,
+}
+
+struct Owner {
+    task: OwnerTask,
+    tick: u64,
+    proposals: BTreeMap<u64, oneshot::Sender<ProposeResult>>,
+    reads: BTreeMap<u64, WaitingRead>,
+    identities: BTreeMap<EndpointId, (Identity, u64)>,
+    /// Where members are whom the state here does not know yet: a node that is behind must answer a leader that was
+    /// admitted after what it has applied.
+    routes: BTreeMap<RaftId, EndpointId>,
+    deliveries: FuturesUnordered<BoxFuture<'static, (RaftId, bool)>>,
+    membership_version: u64,
+}
+
+/// Looks at the node before its task begins.
+pub(crate) fn first_summary(raft: &Raft) -> Summary {
+    summarise(raft, 0)
+}
+
+fn summarise(raft: &Raft, membership_version: u64) -> Summary {
+    let status = raft.status();
+    let state = &raft.machine().0;
+    let leader = status.leader.and_then(|id| state.members.get(&id));
+    Summary {
+        raft_id: status.id,
+        role: status.role,
+        leads: raft.leads(),
+        leader: leader.map(|member| (member.name.clone(), member.endpoint_id)),
+        term: status.term,
+        applied: status.applied,
+        is_member: raft.is_member(),
+        membership_version,
+    }
+}
+
+impl OwnerTask {
+    /// Runs until the inbox is closed.
+    ///
+    /// # Errors
+    /// The store failed, or the log holds what this version can not apply.
+    pub(crate) async fn run(self) -> Result<(), PumpError<WriteError>> {
+        let mut owner = Owner {
+            task: self,
+            tick: 0,
+            proposals: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            deliveries: FuturesUnordered::new(),
+            membership_version: 0,
+        };
+        let mut ticks = interval(Duration::from_millis(TICK_MS));
+        // After a pause the missed ticks would come at once and end every election timeout.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => owner.handle_tick(),
+                input = owner.task.inbox.recv() => {
+                    let Some(input) = input else { return Ok(()) };
+                    owner.handle_input(input);
+                    for _ in 1..BATCH_MAX {
+                        let Ok(input) = owner.task.inbox.try_recv() else { break };
+                        owner.handle_input(input);
+                    }
+                }
+                Some((member, delivered)) = owner.deliveries.next() => {
+                    owner.task.raft.report_snapshot(member, delivered);
+                }
+            }
+            // Writes wait for the disk: the runtime's other tasks go on meanwhile.
+            let effects = tokio::task::block_in_place(|| owner.task.raft.pump())?;
+            owner.carry_out(effects);
+            owner.publish();
+        }
+    }
+}
+
+impl Owner {
+    fn handle_tick(&mut self) {
+        self.tick += 1;
+        self.task.raft.tick();
+        if self.tick.is_multiple_of(WATCHDOG_TICKS) {
+            feed_watchdog();
+        }
+        let now = self.tick;
+        self.identities.retain(|_, (_, heard)| now.saturating_sub(*heard) < IDENTITY_TICKS);
+        self.retry_reads();
+        if self.tick.is_multiple_of(MEMBERSHIP_TICKS) && self.task.raft.leads() {
+            self.propose_membership();
+        }
+    }
+
+    fn handle_input(&mut self, input: Input) {
+        match input {
+            Input::Raft { from, bytes, is_snapshot } => self.handle_raft(from, &bytes, is_snapshot),
+            Input::Identity(identity) => {
+                self.identities.insert(identity.endpoint_id, (*identity, self.tick));
+            }
+            Input::Propose { request, reply } => self.handle_propose(request, reply),
+            Input::Read { reply } => self.ask_read(reply),
+            Input::View(look) => {
+                let raft = self.task.raft.status();
+                look(&View { state: &self.task.raft.machine().0, raft: &raft });
+            }
+            Input::TransferLeadership => {
+                if !self.task.raft.transfer_leadership() {
+                    tracing::debug!("there is no leadership to hand over, or nobody to take it");
+                }
+            }
+        }
+    }
+
+    /// A frame is the cluster's id and a Raft message.
+    fn handle_raft(&mut self, from: EndpointId, frame: &Bytes, is_snapshot: bool) {
+        let id_len = self.task.cluster_id.as_bytes().len();
+        let Some((cluster_id, message)) = frame.split_at_checked(id_len) else { return };
+        if cluster_id != self.task.cluster_id.as_bytes() {
+            tracing::debug!(peer = %from.short(), "raft message of another cluster dropped");
+            return;
+        }
+        let inbound = match Inbound::decode(message, is_snapshot) {
+            Ok(inbound) => inbound,
+            Err(error) => {
+                tracing::warn!(peer = %from.short(), %error, "raft message dropped");
+                return;
+            }
+        };
+        // The sender must be who the log says its raft id is. One that the log here does not know yet is believed:
+        // its connection proved that it is in the list of peers.
+        match self.task.raft.machine().0.members.get(&inbound.from()) {
+            Some(member) if member.endpoint_id != from => {
+                tracing::warn!(peer = %from.short(), "raft message dropped: the raft id is another node's");
+                return;
+            }
+            Some(_) => {}
+            None => {
+                self.routes.insert(inbound.from(), from);
+            }
+        }
+        if let Err(error) = self.task.raft.step(inbound) {
+            tracing::debug!(peer = %from.short(), %error, "raft message dropped");
+        }
+    }
+
+    fn handle_propose(&mut self, mut request: Request, reply: oneshot::Sender<ProposeResult>) {
+        if let Command::CreateVm { eligible, .. } = &mut request.command {
+            *eligible = self.reachable();
+        }
+        match self.task.raft.propose(encode_request(&request)) {
+            Ok(key) => {
+                self.proposals.insert(key, reply);
+            }
+            Err(error) => {
+                let result = match error {
+                    ProposeError::NotLeader(leader) => {
+                        let members = &self.task.raft.machine().0.members;
+                        let name = leader.and_then(|id| members.get(&id)).map(|member| member.name.clone());
+                        ProposeResult::NotLeader { leader: name }
+                    }
+                    other => ProposeResult::Rejected { why: other.to_string() },
+                };
+                // An error means that the asker gave up.
+                let _gone = reply.send(result).is_err();
+            }
+        }
+    }
+
+    /// The members this node has a link with, and itself.
+    fn reachable(&self) -> Vec<NodeName> {
+        let links = self.task.links.borrow();
+        let members = self.task.raft.machine().0.members.values();
+        members
+            .filter(|member| {
+                let up = links.get(&member.endpoint_id).is_some_and(blixard_net::LinkState::is_up);
+                up || member.name == self.task.name
+            })
+            .map(|member| member.name.clone())
+            .collect()
+    }
+
+    fn ask_read(&mut self, reply: oneshot::Sender<()>) {
+        // Without room the reply is dropped, and the asker told.
+        if let Some(key) = self.task.raft.read() {
+            self.reads.insert(key, WaitingRead { reply, since_tick: self.tick });
+        }
+    }
+
+    fn retry_reads(&mut self) {
+        let now = self.tick;
+        let due = |read: &WaitingRead| now.saturating_sub(read.since_tick) >= READ_RETRY_TICKS;
+        let keys: Vec<u64> = self.reads.iter().filter(|(_, read)| due(read)).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.task.raft.forget_read(key);
+            if let Some(read) = self.reads.remove(&key)
+                && !read.reply.is_closed()
+            {
+                self.ask_read(read.reply);
+            }
+        }
+        let given_up: Vec<u64> =
+            self.proposals.iter().filter(|(_, reply)| reply.is_closed()).map(|(key, _)| *key).collect();
+        for key in given_up {
+            self.proposals.remove(&key);
+            self.task.raft.forget_proposal(key);
+        }
+    }
+
+    fn propose_membership(&mut self) {
+        if self.task.raft.membership_pending() {
+            return;
+        }
+        let status = self.task.raft.status();
+        let identities = self.identities.iter().map(|(id, (identity, _))| (*id, identity.clone())).collect();
+        let progress = status
+            .progress
+            .iter()
+            .map(|(id, (matched, active))| (*id, Progress { matched: *matched, recent_active: *active }))
+            .collect();
+        let change = plan_membership(&MembershipView {
+            state: &self.task.raft.machine().0,
+            leader: status.id,
+            voters: &status.voters,
+            learners: &status.learners,
+            declared: &self.task.declared,
+            identities: &identities,
+            progress: &progress,
+            commit: status.commit,
+        });
+        let Some(change) = change else { return };
+        match self.task.raft.propose_membership(&change) {
+            Ok(()) => tracing::info!(?change, "membership change proposed"),
+            Err(error) => tracing::debug!(?change, %error, "membership change not proposed"),
+        }
+    }
+
+    fn carry_out(&mut self, effects: Effects<Outcome>) {
+        effects.messages.into_iter().for_each(|message| self.send(message));
+        for applied in effects.applied {
+            let Some(reply) = applied.key.and_then(|key| self.proposals.remove(&key)) else { continue };
+            // An error means that the asker gave up.
+            let _gone = reply.send(ProposeResult::Applied { outcome: applied.outcome }).is_err();
+        }
+        for key in effects.reads {
+            if let Some(read) = self.reads.remove(&key) {
+                // As above.
+                let _gone = read.reply.send(()).is_err();
+            }
+        }
+        for change in &effects.membership {
+            tracing::info!(?change, "membership changed");
+        }
+        if effects.restored {
+            tracing::info!(
+                applied = self.task.raft.status().applied,
+                "state replaced by the leader's snapshot"
+            );
+        }
+        if effects.restored || !effects.membership.is_empty() {
+            self.membership_version += 1;
+            let members = &self.task.raft.machine().0.members;
+            self.routes.retain(|id, _| !members.contains_key(id));
+        }
+    }
+
+    fn send(&mut self, message: Outgoing) {
+        let members = &self.task.raft.machine().0.members;
+        let known = members.get(&message.to).map(|member| member.endpoint_id);
+        let Some(to) = known.or_else(|| self.routes.get(&message.to).copied()) else { return };
+        let cluster_id = self.task.cluster_id.as_bytes();
+        let mut frame = BytesMut::with_capacity(cluster_id.len() + message.bytes.len());
+        frame.put_slice(cluster_id);
+        frame.put_slice(&message.bytes);
+        let frame = frame.freeze();
+        if message.is_snapshot {
+            let delivery = self.task.net.send_snapshot(to, frame);
+            let member = message.to;
+            self.deliveries.push(Box::pin(async move { (member, delivery.await.is_ok()) }));
+            return;
+        }
+        if self.task.net.send_raft(to, frame) != SendOutcome::Queued {
+            self.task.raft.report_unreachable(message.to);
+        }
+    }
+
+    fn publish(&mut self) {
+        let new = summarise(&self.task.raft, self.membership_version);
+        let old = self.task.summary.borrow().clone();
+        if old == new {
+            return;
+        }
+        if old.role == RaftRole::Leader && new.role != RaftRole::Leader {
+            // They may still be committed by the next leader; sent again under the same id they are applied once.
+            for (_, reply) in std::mem::take(&mut self.proposals) {
+                let why = "the leadership was lost before it was committed".to_owned();
+                let _gone = reply.send(ProposeResult::Unknown { why }).is_err();
+            }
+        }
+        if old.leader != new.leader || old.term != new.term {
+            match (&new.leader, new.role) {
+                (_, RaftRole::Leader) => tracing::info!(term = new.term, "this node leads"),
+                (Some((leader, _)), _) => tracing::info!(term = new.term, %leader, "follows"),
+                (None, _) => tracing::info!(term = new.term, "no leader"),
+            }
+        }
+        self.task.summary.send_replace(new);
+    }
+}

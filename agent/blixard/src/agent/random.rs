@@ -1,0 +1,26 @@
+//! Random ids, from the system.
+
+use blixard_model::{RequestId, StoreId};
+
+/// A number that was never used before, for all purposes.
+///
+/// The kernel's random source fails only on systems that can not run anything else either; an id of zeros would be
+/// wrong, so this ends the process.
+#[expect(clippy::expect_used, reason = "without random numbers nothing safe can be done")]
+pub(crate) fn u64() -> u64 {
+    getrandom::u64().expect("the system has no random numbers")
+}
+
+/// The id of a new store.
+pub(crate) fn store_id() -> StoreId {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&u64().to_be_bytes());
+    bytes[8..].copy_from_slice(&u64().to_be_bytes());
+    StoreId::from_bytes(bytes)
+}
+
+/// The id of a request that this agent makes itself.
+pub(crate) fn request_id() -> RequestId {
+    let text = format!("agent-{:016x}{:016x}", u64(), u64());
+    text.parse().unwrap_or_else(|_| unreachable!("hexadecimal digits are a request id"))
+}

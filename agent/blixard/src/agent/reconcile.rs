@@ -1,0 +1,234 @@
+//! The node's reconciler: looks at the log and at systemd, lets `blixard-core` decide, and does it.
+//!
+//! Signals and changes of the log only wake it; what it believes is the list of units, taken anew each time and at
+//! least every few seconds. One action per VM is under way at a time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blixard_core::VmRecord;
+use blixard_core::ports::{ObservedUnit, VmRuntime};
+use blixard_core::reconciler::{Action, Memory, NodeView, reconcile, report, unexpected_ends};
+use blixard_model::launch::LaunchSpec;
+use blixard_model::report::NodeReport;
+use blixard_model::{Command, Request, VmName};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::clock::boottime_ms;
+use super::context::{Agent, Running};
+use super::random;
+use super::submit::submit;
+
+/// The list of units is taken at least this often.
+const PERIOD: Duration = Duration::from_secs(2);
+/// Most actions under way at once: starts are heavy.
+const ACTIONS_MAX: usize = 8;
+/// How many of a failed VM's last console lines go into its reason.
+const CONSOLE_LINES: u32 = 5;
+/// How long telling the cluster that a unit is gone may take.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What became of an action.
+struct Done {
+    name: VmName,
+    /// Why a start failed, with the last console lines.
+    failure: Option<String>,
+}
+
+struct Reconciler<R> {
+    agent: Arc<Agent>,
+    running: Running,
+    runtime: Arc<R>,
+    memory: Memory,
+    busy: BTreeSet<VmName>,
+    actions: JoinSet<Done>,
+    up_to_date: bool,
+    units: Vec<ObservedUnit>,
+}
+
+/// Runs until it is dropped; VMs go on without it.
+pub(crate) async fn run<R: VmRuntime>(agent: Arc<Agent>, runtime: Arc<R>) {
+    let running = agent.wait_running().await;
+    let mut reconciler = Reconciler {
+        agent,
+        running,
+        runtime,
+        memory: Memory::default(),
+        busy: BTreeSet::new(),
+        actions: JoinSet::new(),
+        up_to_date: false,
+        units: Vec::new(),
+    };
+    let mut summary = reconciler.running.consensus.summary();
+    let consensus = reconciler.running.consensus.clone();
+    let mut barrier = Box::pin(async move { consensus.read_barrier().await });
+    loop {
+        reconciler.turn().await;
+        tokio::select! {
+            changed = summary.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            read = &mut barrier, if !reconciler.up_to_date => {
+                // Raft asks again by itself; false means that the agent is stopping.
+                if !read {
+                    return;
+                }
+                reconciler.up_to_date = true;
+            }
+            Some(done) = reconciler.actions.join_next() => reconciler.handle_done(done),
+            _ = timeout(PERIOD, reconciler.runtime.changed()) => {}
+        }
+    }
+}
+
+impl<R: VmRuntime> Reconciler<R> {
+    async fn turn(&mut self) {
+        let node = self.agent.name().clone();
+        let look = self
+            .running
+            .consensus
+            .view(move |view| view.state.placed_on(&node).cloned().collect::<Vec<VmRecord>>());
+        let Ok(placed) = look.await else { return };
+        let placed: Vec<&VmRecord> = placed.iter().collect();
+        let problem = match self.runtime.list().await {
+            Ok(units) => {
+                self.units = units;
+                None
+            }
+            Err(error) => Some(format!("systemd can not be asked: {error}")),
+        };
+        let units = self.units.clone();
+        let up_to_date = self.up_to_date && problem.is_none();
+        let view = NodeView { placed: &placed, units: &units, up_to_date, now_ms: boottime_ms() };
+        if problem.is_none() {
+            self.note_ends(&view).await;
+        }
+        let actions = reconcile(&view, &mut self.memory);
+        for action in actions {
+            self.begin(action, &placed);
+        }
+        let report =
+            NodeReport { node: self.agent.name().clone(), vms: report(&view, &self.memory), problem };
+        self.agent.own_report.send_if_modified(|before| {
+            let changed = *before != report;
+            *before = report;
+            changed
+        });
+    }
+
+    /// VMs that ended though they should run.
+    async fn note_ends(&mut self, view: &NodeView<'_>) {
+        for (name, ended) in unexpected_ends(view, &self.memory) {
+            if self.busy.contains(&name) {
+                continue;
+            }
+            let how = ended.unwrap_or_else(|| "ended by itself".to_owned());
+            let reason = with_console(self.runtime.as_ref(), &name, how).await;
+            tracing::warn!(VM = %name, reason, "VM ended, though it should run");
+            self.memory.note_failure(&name, &reason, view.now_ms);
+        }
+    }
+
+    fn begin(&mut self, action: Action, placed: &[&VmRecord]) {
+        let name = action.vm().clone();
+        if self.actions.len() >= ACTIONS_MAX || !self.busy.insert(name.clone()) {
+            return;
+        }
+        let record = placed.iter().find(|vm| vm.spec.name == name).map(|vm| (*vm).clone());
+        let (agent, runtime) = (Arc::clone(&self.agent), Arc::clone(&self.runtime));
+        self.actions.spawn(async move {
+            let failure = perform(&agent, runtime.as_ref(), &action, record).await;
+            Done { name, failure }
+        });
+    }
+
+    fn handle_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done {
+            Ok(Done { name, failure }) => {
+                self.busy.remove(&name);
+                if let Some(reason) = failure {
+                    self.memory.note_failure(&name, &reason, boottime_ms());
+                }
+            }
+            // A bug in one action must not take the others' supervision down.
+            Err(error) => {
+                tracing::error!(%error, "an action ended unexpectedly");
+                self.busy.clear();
+            }
+        }
+    }
+}
+
+async fn with_console<R: VmRuntime>(runtime: &R, name: &VmName, how: String) -> String {
+    let lines = runtime.console(name, CONSOLE_LINES).await;
+    if lines.is_empty() { how } else { format!("{how}: {}", lines.join(" | ")) }
+}
+
+/// Does one action; a failed start gives its reason, everything else is simply tried again.
+async fn perform<R: VmRuntime>(
+    agent: &Agent,
+    runtime: &R,
+    action: &Action,
+    record: Option<VmRecord>,
+) -> Option<String> {
+    match (action, record) {
+        (Action::Start(name), Some(vm)) => {
+            let launch = LaunchSpec {
+                vm: vm.spec,
+                accel: agent.config.vms.accel,
+                qemu: agent.config.vms.qemu.clone(),
+                disk_dirs: agent.config.disk_dirs(),
+                generation: vm.placement.generation,
+            };
+            let begun = Instant::now();
+            match runtime.start(&launch).await {
+                Ok(()) => {
+                    let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    tracing::info!(VM = %name, generation = launch.generation, ms, "VM started");
+                    None
+                }
+                Err(error) => {
+                    let reason = with_console(runtime, name, error.to_string()).await;
+                    tracing::warn!(VM = %name, reason, "VM not started");
+                    Some(reason)
+                }
+            }
+        }
+        (Action::Stop(name), _) => {
+            match runtime.stop(name).await {
+                Ok(()) => tracing::info!(VM = %name, "VM stopped"),
+                Err(error) => tracing::warn!(VM = %name, %error, "VM not stopped"),
+            }
+            None
+        }
+        (Action::ResetFailed(name), _) => {
+            if let Err(error) = runtime.reset_failed(name).await {
+                tracing::debug!(VM = %name, %error, "failure not forgotten");
+            }
+            None
+        }
+        (Action::ConfirmGone(name), Some(vm)) => {
+            let command = Command::ConfirmGone {
+                name: name.clone(),
+                node: vm.placement.node,
+                generation: vm.placement.generation,
+            };
+            let request = Request { id: random::request_id(), command };
+            match submit(agent, &request, Instant::now() + CONFIRM_TIMEOUT).await {
+                Ok(_) => {
+                    tracing::info!(VM = %name, "VM deleted: its unit is gone");
+                    if let Err(error) = runtime.forget(name).await {
+                        tracing::warn!(VM = %name, %error, "launch order not removed");
+                    }
+                }
+                Err(error) => tracing::debug!(VM = %name, %error, "not confirmed yet"),
+            }
+            None
+        }
+        (Action::Start(_) | Action::ConfirmGone(_), None) => None,
+    }
+}

@@ -1,0 +1,90 @@
+//! Answers other nodes and hands Raft's messages on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use blixard_model::wire::{PeerRequest, PeerResponse, ProposeResult};
+use blixard_model::{EndpointId, Request};
+use blixard_net::{Incoming, Reply};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::context::Agent;
+use super::logs;
+use super::peer_call::{decode, encode};
+
+/// Longest time a forwarded write is waited for here.
+const PROPOSE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+/// Runs until the network closes.
+pub(crate) async fn route(agent: Arc<Agent>, mut incoming: mpsc::Receiver<Incoming>) {
+    let answers = TaskTracker::new();
+    while let Some(item) = incoming.recv().await {
+        match item {
+            Incoming::Raft { from, bytes } => {
+                if let Some(running) = agent.running() {
+                    running.consensus.offer_raft(from, bytes, false);
+                }
+            }
+            Incoming::Snapshot { from, bytes } => {
+                if let Some(running) = agent.running() {
+                    running.consensus.offer_raft(from, bytes, true);
+                }
+            }
+            Incoming::Request { from, bytes, reply } => {
+                // The network bounds how many requests of a peer are under way.
+                answers.spawn(answer(Arc::clone(&agent), from, bytes, reply));
+            }
+        }
+    }
+    answers.close();
+    answers.wait().await;
+}
+
+async fn answer(agent: Arc<Agent>, from: EndpointId, bytes: bytes::Bytes, mut reply: Reply) {
+    let response = match decode(&bytes) {
+        Err(why) => PeerResponse::Declined { why: format!("not understood: {why}") },
+        Ok(PeerRequest::Logs { name, lines, follow }) => {
+            return logs::serve_peer(&name, lines, follow, reply).await;
+        }
+        Ok(request) => {
+            tokio::select! {
+                response = respond(&agent, from, request) => response,
+                () = reply.abandoned() => return,
+            }
+        }
+    };
+    reply.send(encode(&response));
+}
+
+async fn respond(agent: &Agent, from: EndpointId, request: PeerRequest) -> PeerResponse {
+    match request {
+        PeerRequest::Identify { me } => {
+            if me.endpoint_id != from {
+                return PeerResponse::Declined { why: "the identity is another endpoint's".to_owned() };
+            }
+            let asker = (me.endpoint_id, me.store_id);
+            if let Some(running) = agent.running() {
+                running.consensus.offer_identity(me);
+            }
+            PeerResponse::Identity { me: agent.identity(Some(asker)).await }
+        }
+        PeerRequest::Propose { request, timeout_ms } => propose(agent, request, timeout_ms).await,
+        PeerRequest::Report { report } => {
+            agent.note_report(report);
+            PeerResponse::Noted
+        }
+        PeerRequest::Reports => PeerResponse::Reports { reports: agent.noted_reports() },
+        PeerRequest::Logs { .. } => PeerResponse::Declined { why: "answered as a stream".to_owned() },
+    }
+}
+
+async fn propose(agent: &Agent, request: Request, timeout_ms: u64) -> PeerResponse {
+    let Some(running) = agent.running() else {
+        return PeerResponse::Declined { why: "this node is in no cluster".to_owned() };
+    };
+    // Dropping the proposal when the asker is gone does no harm: it is known by its id.
+    let patience = Duration::from_millis(timeout_ms).min(PROPOSE_TIMEOUT_MAX);
+    let result: ProposeResult = running.consensus.propose(request, patience).await;
+    PeerResponse::Proposed { result }
+}

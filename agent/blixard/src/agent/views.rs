@@ -1,0 +1,105 @@
+//! What the API shows, made of the state, Raft's status, the links and the reports. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use blixard_consensus::RaftStatus;
+use blixard_core::formation::DeclaredMember;
+use blixard_core::{ClusterState, VmRecord};
+use blixard_model::api::{NodeView, VmView};
+use blixard_model::report::{ObservedState, VmReport};
+use blixard_model::wire::AgedReport;
+use blixard_model::{Desired, EndpointId, NodeName, Role};
+
+/// A report older than this, in milliseconds, says nothing about now.
+pub(crate) const REPORT_FRESH_MS: u64 = 5_000;
+
+/// The members, with this node's view of who can be reached.
+pub(crate) fn nodes(
+    state: &ClusterState,
+    raft: &RaftStatus,
+    reachable: &BTreeSet<EndpointId>,
+) -> Vec<NodeView> {
+    let view = |member: &blixard_model::Member| {
+        let (reserved, vms) = state.reserved(&member.name);
+        let role = if raft.voters.contains(&member.raft_id) { Role::Voter } else { Role::Learner };
+        NodeView {
+            name: member.name.clone(),
+            endpoint_id: member.endpoint_id,
+            raft_id: member.raft_id,
+            store_id: member.store_id,
+            role,
+            leader: raft.leader == Some(member.raft_id),
+            reachable: reachable.contains(&member.endpoint_id),
+            addresses: member.addresses.clone(),
+            capacity: state.capacity.get(&member.name).copied(),
+            reserved,
+            vms,
+        }
+    };
+    let mut nodes: Vec<NodeView> = state.members.values().map(view).collect();
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    nodes
+}
+
+/// A VM: what the log wants, and what its node last reported.
+pub(crate) fn vm(record: &VmRecord, reports: &BTreeMap<NodeName, AgedReport>) -> VmView {
+    let node = &record.placement.node;
+    let aged = reports.get(node);
+    let seen = aged.and_then(|aged| aged.report.vms.iter().find(|vm| vm.name == record.spec.name));
+    let fresh = aged.is_some_and(|aged| aged.age_ms <= REPORT_FRESH_MS && aged.report.problem.is_none());
+    let (state, reason) = judge(record, aged, seen, fresh);
+    VmView {
+        name: record.spec.name.clone(),
+        desired: record.desired,
+        state,
+        node: node.clone(),
+        generation: record.placement.generation,
+        main_pid: seen.filter(|_| fresh).and_then(|seen| seen.main_pid),
+        reason,
+        observed_age_ms: aged.map(|aged| aged.age_ms),
+        spec: record.spec.clone(),
+    }
+}
+
+fn judge(
+    record: &VmRecord,
+    aged: Option<&AgedReport>,
+    seen: Option<&VmReport>,
+    fresh: bool,
+) -> (ObservedState, Option<String>) {
+    let node = &record.placement.node;
+    let silence = match aged {
+        _ if fresh => None,
+        Some(aged) => Some(match &aged.report.problem {
+            Some(problem) => format!("{node}: {problem}"),
+            None => format!("{node} has not reported for {} s", aged.age_ms / 1_000),
+        }),
+        None => Some(format!("{node} has not reported yet")),
+    };
+    let state = match (record.desired, seen) {
+        (Desired::Absent, _) => ObservedState::Deleting,
+        _ if !fresh => ObservedState::Unknown,
+        (_, Some(seen)) => seen.state,
+        (_, None) => ObservedState::Pending,
+    };
+    (state, silence.or_else(|| seen.and_then(|seen| seen.reason.clone())))
+}
+
+/// Differences between the configured list and the log, in words.
+pub(crate) fn warnings(state: &ClusterState, declared: &[DeclaredMember]) -> Vec<String> {
+    if declared.is_empty() {
+        return Vec::new();
+    }
+    let missing = declared.iter().filter(|d| state.member_by_endpoint(d.endpoint_id).is_none()).map(|d| {
+        format!(
+            "{} is in this node's `members` list and not in the cluster: it joins once it can be reached",
+            d.name
+        )
+    });
+    let extra = state
+        .members
+        .values()
+        .filter(|member| !declared.iter().any(|d| d.endpoint_id == member.endpoint_id))
+        .map(|member| format!("{} is in the cluster and not in this node's `members` list", member.name));
+    missing.chain(extra).collect()
+}
