@@ -32,10 +32,18 @@ let
           inherit endpointId;
           addresses = [ "${nodes.${member}.networking.primaryIPAddress}:${toString port}" ];
         }) endpointIds;
-        settings.vms = {
-          # The machine is a VM itself; whoever runs the test may not have nested virtualization.
-          accel = "tcg";
-          qemu = "${pkgs.qemu_test}/bin/qemu-system-x86_64";
+        settings = {
+          cluster_name = "lab";
+          vms = {
+            # The machine is a VM itself; whoever runs the test may not have nested virtualization.
+            accel = "tcg";
+            qemu = "${pkgs.qemu_test}/bin/qemu-system-x86_64";
+          };
+          # What the stories count on, as on the lab's machines. Few of their VMs are ever started.
+          resources = {
+            cpus = 8;
+            memory_mib = 4096;
+          };
         };
       };
 

@@ -82,9 +82,12 @@ pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<Outcome> {
             for config in configs {
                 checks.agent_accepts(binary, config)?;
             }
-            format!("{} config files accepted by the agent", configs.len())
+            for name in checks::MACHINES {
+                checks.agent_knows_key(binary, name, &machines[name])?;
+            }
+            format!("{} config files and the test keys put to the agent", configs.len())
         }
-        None => "config files not put to the agent, which is not built".to_owned(),
+        None => "nothing put to the agent, which is not built".to_owned(),
     };
     let count = checks.finish()?;
     Ok(Outcome::Passed(format!("flake check, {count} facts read back, {agent_part}")))

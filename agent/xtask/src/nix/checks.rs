@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -11,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::expressions::REFUSALS;
 
 /// The VM tests' machines, by name.
-const MACHINES: [&str; 3] = ["n1", "n2", "n3"];
+pub(super) const MACHINES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// Facts looked at, and those that did not hold.
 #[derive(Default)]
@@ -213,6 +214,28 @@ impl Checks {
         let what =
             format!("the agent accepts {}'s config.toml; it says: {}", config["node_name"], said.trim());
         self.that(&what, output.status.success());
+        Ok(())
+    }
+
+    /// The key of a VM test's machine is that of the endpoint id its members list has.
+    pub(super) fn agent_knows_key(&mut self, agent: &Path, name: &str, machine: &Value) -> Result<()> {
+        let file = std::env::temp_dir().join(format!("blixard-nix-{}.key", std::process::id()));
+        fs::write(&file, machine["key"].as_str().unwrap_or_default())
+            .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o600)))
+            .with_context(|| format!("writing {}", file.display()))?;
+        let output = Command::new(agent)
+            .args(["keygen", "--key-file"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("running {}", agent.display()));
+        fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+        let said = String::from_utf8_lossy(&output?.stdout).trim().to_owned();
+        self.is(
+            &format!("{name}: endpoint id"),
+            &machine["config"]["members"][name]["endpoint_id"],
+            &json!(said),
+        );
         Ok(())
     }
 

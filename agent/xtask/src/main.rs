@@ -1,0 +1,100 @@
+//! `cargo xtask`: what a contributor types. Sets up, builds, shows and tests; the lab itself is `vm-tests/lab`.
+
+mod demo;
+mod lab;
+mod nix;
+mod place;
+mod privilege;
+mod setup;
+mod tests;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use self::place::Place;
+
+/// Sets up, demonstrates and tests Blixard
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Three machines form a cluster, run a microVM, lose their leader and go on
+    Demo(DemoArgs),
+    /// Everything that has to hold: formatting, lints, tests, documentation, Nix, the stories on real machines
+    Test(TestArgs),
+    /// Machines to play with: up, down, status, exec, run, logs (`cargo xtask lab --help`)
+    #[command(disable_help_flag = true)]
+    Lab(LabArgs),
+    /// Evaluates the flake, the NixOS module and the NixOS tests
+    Nix,
+    /// Installs the Debian packages that the lab and the tests need and that are not here
+    Setup,
+}
+
+/// What the demo takes.
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Leave the cluster up at the end and say how to use it
+    #[arg(long)]
+    keep: bool,
+    /// Print one JSON object last, on stdout, and everything else on stderr
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the tests take.
+#[derive(Debug, Args)]
+struct TestArgs {
+    /// Leave the stories on real machines out
+    #[arg(long)]
+    quick: bool,
+}
+
+/// What the lab takes: its own words.
+#[derive(Debug, Args)]
+struct LabArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli.task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task) -> Result<ExitCode> {
+    let place = Place::find()?;
+    match task {
+        Task::Demo(args) => Ok(demo::run(&place, args.keep, args.json)),
+        Task::Test(args) => tests::run(&place, args.quick),
+        Task::Lab(args) => lab::run(&place, &args.words),
+        Task::Nix => run_nix(&place),
+        Task::Setup => {
+            setup::ensure(setup::EVERYTHING)?;
+            println!("everything is here");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn run_nix(place: &Place) -> Result<ExitCode> {
+    let agent = place.agent();
+    match nix::run(place.root(), agent.exists().then_some(agent.as_path()))? {
+        nix::Outcome::Passed(summary) => println!("passed: {summary}"),
+        nix::Outcome::Skipped(reason) => println!("SKIPPED: {reason}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

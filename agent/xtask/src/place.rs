@@ -1,0 +1,74 @@
+//! Where things are: the repository, cargo's target directory, cargo itself.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+/// The directories a task works in.
+#[derive(Debug)]
+pub(crate) struct Place {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Place {
+    /// Finds them from where this program was built and runs.
+    ///
+    /// # Errors
+    /// When this program is not where cargo puts it.
+    pub(crate) fn find() -> Result<Self> {
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = manifest.ancestors().nth(2).context("xtask does not lie in agent/xtask")?.to_owned();
+        let program = std::env::current_exe().context("where does this program lie?")?;
+        // target/PROFILE/xtask
+        let target =
+            program.ancestors().nth(2).context("xtask does not run from cargo's target directory")?;
+        Ok(Self { root, target: target.to_owned() })
+    }
+
+    /// The repository.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Cargo's target directory.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// The agent as the dev profile builds it; it need not exist.
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.target.join("debug").join("blixard")
+    }
+
+    /// Cargo, in the repository.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        // What `cargo run` tells this program about its own package would look like a change to build scripts.
+        command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
+        command
+    }
+
+    /// Builds the agent; cargo shows its own progress on stderr. Returns how long it took.
+    ///
+    /// # Errors
+    /// When it does not build.
+    pub(crate) fn build_agent(&self) -> Result<Duration> {
+        let began = Instant::now();
+        eprintln!("  …  building the agent");
+        let built = self
+            .cargo()
+            .args(["build", "--package", "blixard"])
+            .stdout(Stdio::null())
+            .status()
+            .context("cargo could not be run")?;
+        ensure!(built.success(), "the agent does not build; cargo says why above");
+        eprintln!(" ok  building the agent ({:.1} s)", began.elapsed().as_secs_f64());
+        Ok(began.elapsed())
+    }
+}

@@ -1,0 +1,186 @@
+//! `cargo xtask test`: everything that has to hold, step by step, and one line of numbers at the end.
+//!
+//! Each step says whether it passed and how long it took; what a failed one printed is shown. A step never hides the
+//! next one: all of them run.
+
+mod counts;
+
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use self::counts::Tally;
+use crate::lab;
+use crate::nix;
+use crate::place::Place;
+use crate::privilege::Privilege;
+use crate::setup;
+
+/// The stories, in the order they run.
+const STORIES: [&str; 3] = ["form_cluster", "replication", "node_churn"];
+
+/// Names that a story finds without defining them, for pyflakes.
+const STORY_NAMES: &str = "driver,join_all,log,machines,n1,n2,n3,polling_condition,retry,start_all,subtest,t";
+
+/// How a step ended.
+enum Ended {
+    /// With these single tests counted; a step without such counts as one.
+    Tests(Tally),
+    /// It passed as a whole.
+    Passed,
+    /// It could not be run here, and why.
+    Skipped(String),
+}
+
+/// Runs every step; `quick` leaves the stories out.
+///
+/// # Errors
+/// Never by a step's failure: that is in the exit code.
+pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
+    let began = Instant::now();
+    let mut run = Run { tally: Tally::default() };
+    let ready = run.setup(quick);
+    run.step("cargo fmt", || passes(place.cargo().args(["fmt", "--all", "--check"])));
+    run.step("cargo clippy", || {
+        passes(place.cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"]))
+    });
+    run.step("cargo test", || cargo_test(place));
+    run.step("lab: unit tests", || python_tests(place));
+    run.step("lab and stories: pyflakes", || pyflakes(place));
+    run.step("cargo doc", || {
+        let mut doc = place.cargo();
+        doc.env("RUSTDOCFLAGS", "-Dwarnings");
+        passes(doc.args(["doc", "--workspace", "--no-deps", "--quiet"]))
+    });
+    let built =
+        run.step("cargo build", || passes(place.cargo().args(["build", "--package", "blixard", "--quiet"])));
+    run.step("xtask nix", || {
+        let agent = place.agent();
+        Ok(match nix::run(place.root(), built.then_some(agent.as_path()))? {
+            nix::Outcome::Passed(_) => Ended::Passed,
+            nix::Outcome::Skipped(reason) => Ended::Skipped(reason),
+        })
+    });
+    for story in STORIES {
+        run.step(&format!("story {story}"), || match &ready {
+            Ok(root) if built => play(place, *root, story),
+            Ok(_) => Ok(Ended::Skipped("the agent does not build".to_owned())),
+            Err(reason) => Ok(Ended::Skipped(reason.clone())),
+        });
+    }
+    println!("all of it took {:.0} s", began.elapsed().as_secs_f64());
+    println!("{}", run.tally);
+    Ok(if run.tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Run {
+    tally: Tally,
+}
+
+impl Run {
+    /// Makes ready for the stories; without that there is a reason to skip them.
+    fn setup(&mut self, quick: bool) -> Result<Privilege, String> {
+        if quick {
+            return Err("left out by --quick".to_owned());
+        }
+        if !cfg!(target_os = "linux") {
+            return Err("real machines need Linux".to_owned());
+        }
+        setup::ensure(setup::EVERYTHING).map_err(|error| format!("{error:#}"))?;
+        Privilege::find(true).map_err(|error| format!("{error:#}"))
+    }
+
+    /// Runs a step, shows how it ended, counts it; returns whether it passed.
+    fn step(&mut self, name: &str, work: impl FnOnce() -> Result<Ended>) -> bool {
+        eprintln!("  …  {name}");
+        let began = Instant::now();
+        let ended = work();
+        let seconds = began.elapsed().as_secs_f64();
+        let tally = match ended {
+            Ok(Ended::Tests(tally)) => {
+                let mark = if tally.failed == 0 { " ok " } else { "FAIL" };
+                println!("{mark} {name}: {tally} ({seconds:.1} s)");
+                tally
+            }
+            Ok(Ended::Passed) => {
+                println!(" ok  {name} ({seconds:.1} s)");
+                Tally { passed: 1, ..Tally::default() }
+            }
+            Ok(Ended::Skipped(reason)) => {
+                println!("SKIP {name}: {reason}");
+                Tally { skipped: 1, ..Tally::default() }
+            }
+            Err(error) => {
+                println!("FAIL {name} ({seconds:.1} s)\n{error:#}");
+                Tally { failed: 1, ..Tally::default() }
+            }
+        };
+        self.tally += tally;
+        tally.failed == 0
+    }
+}
+
+/// What a command printed, on both streams, and whether it succeeded.
+fn output(command: &mut Command) -> Result<(bool, String)> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{} could not be run", command.get_program().display()))?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ok((output.status.success(), text))
+}
+
+/// A step that is one command.
+fn passes(command: &mut Command) -> Result<Ended> {
+    let (success, text) = output(command)?;
+    if success { Ok(Ended::Passed) } else { Err(anyhow::Error::msg(text)) }
+}
+
+/// A step that is one command with tests in it: what `count` reads out of its words.
+fn counted(command: &mut Command, count: fn(&str) -> Tally) -> Result<Ended> {
+    let (success, text) = output(command)?;
+    let tally = count(&text);
+    if success && tally.failed == 0 {
+        return Ok(Ended::Tests(tally));
+    }
+    println!("{text}");
+    // A failure that no test stands for (it did not compile) is one as well.
+    Ok(Ended::Tests(Tally { failed: tally.failed.max(1), ..tally }))
+}
+
+fn cargo_test(place: &Place) -> Result<Ended> {
+    counted(place.cargo().args(["test", "--workspace", "--no-fail-fast"]), counts::cargo_test)
+}
+
+fn python(place: &Place) -> Command {
+    let mut command = Command::new("python3");
+    command.arg("-B").current_dir(place.root());
+    command
+}
+
+fn python_tests(place: &Place) -> Result<Ended> {
+    if !setup::is_here("python3") {
+        return Ok(Ended::Skipped("there is no python3".to_owned()));
+    }
+    let discover = ["-m", "unittest", "discover", "-s", "vm-tests/lab", "-t", "vm-tests/lab"];
+    counted(python(place).args(discover), counts::python_unittest)
+}
+
+fn pyflakes(place: &Place) -> Result<Ended> {
+    if !setup::is_here("pyflakes3") {
+        return Ok(Ended::Skipped("there is no pyflakes3".to_owned()));
+    }
+    let stories = STORIES.map(|story| format!("vm-tests/{story}.py"));
+    let mut command = Command::new("pyflakes3");
+    command.current_dir(place.root()).env("PYFLAKES_BUILTINS", STORY_NAMES);
+    passes(command.arg("vm-tests/lab").args(stories))
+}
+
+/// Runs a story on fresh machines; it tells itself what it does.
+fn play(place: &Place, root: Privilege, story: &str) -> Result<Ended> {
+    let mut command = lab::harness(place, root);
+    command.args(["--die-with-parent", "run", story]);
+    passes(&mut command)
+}
