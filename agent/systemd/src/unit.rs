@@ -113,9 +113,8 @@ impl fmt::Display for UnitExit {
             _ => {}
         }
         match (self.main_code, self.main_status) {
-            (CODE_EXITED, 0) if !self.is_success() => {
-                write!(f, "the hypervisor ended well, but the unit did not ({})", self.result)
-            }
+            // Its end was no failure in itself: it came before vm-wait saw the VM run.
+            (CODE_EXITED, 0) if !self.is_success() => f.write_str("exited 0 before it was seen running"),
             (CODE_EXITED, status) => match exec_step(status) {
                 Some(step) => write!(f, "exited {status}: systemd could not {step}"),
                 None => write!(f, "exited {status}"),
@@ -124,6 +123,7 @@ impl fmt::Display for UnitExit {
                 Ok(known) => write!(f, "killed by signal {signal} ({known})"),
                 Err(_) => write!(f, "killed by signal {signal}"),
             },
+            _ if self.is_success() => f.write_str("has not ended"),
             _ => write!(f, "did not run ({})", self.result),
         }
     }
@@ -218,7 +218,7 @@ mod tests {
             ("core-dump", 3, 6, "killed by signal 6 (SIGABRT)"),
             ("timeout", 1, 0, "timed out"),
             ("oom-kill", 2, 9, "ran out of memory (oom-kill)"),
-            ("exit-code", 1, 0, "the hypervisor ended well, but the unit did not (exit-code)"),
+            ("exit-code", 1, 0, "exited 0 before it was seen running"),
             ("resources", 0, 0, "did not run (resources)"),
         ];
         for (result, main_code, main_status, text) in cases {

@@ -1,0 +1,83 @@
+//! Drives VM units without an agent: what to reach for when a unit misbehaves on a real machine.
+//!
+//! `vm_unit start ORDER.json | stop NAME | list | reset NAME | last NAME LINES | follow NAME | watch SECONDS`, run as
+//! the agent's user. Installed as `/usr/bin/blixard` it serves the unit's own commands as well
+//! (`vm-exec|vm-wait|vm-stop NAME`).
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use blixard_systemd::{SystemdRuntime, journal, launcher};
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
+    match words {
+        ["vm-exec", name] => match launcher::vm_exec(name)? {},
+        ["vm-wait", name] => Ok(launcher::vm_wait(name)?),
+        ["vm-stop", name] => Ok(launcher::vm_stop(name)?),
+        _ => tokio::runtime::Runtime::new()?.block_on(drive(words)),
+    }
+}
+
+async fn drive(words: &[&str]) -> Result<(), Box<dyn Error>> {
+    let began = Instant::now();
+    match words {
+        ["last", name, lines] => {
+            for line in journal::last_lines(&name.parse()?, None, lines.parse()?).await? {
+                println!("{line}");
+            }
+            return Ok(());
+        }
+        ["follow", name] => {
+            let mut follow = journal::follow(&name.parse()?, 5)?;
+            while let Some(line) = follow.next_line().await? {
+                println!("{line}");
+            }
+            return Ok(());
+        }
+        _ => {}
+    }
+    let runtime = SystemdRuntime::connect().await?;
+    println!("connected after {} ms", began.elapsed().as_millis());
+    let began = Instant::now();
+    match words {
+        ["start", order] => runtime.start(&serde_json::from_slice(&std::fs::read(order)?)?).await?,
+        ["stop", name] => runtime.stop(&name.parse()?).await?,
+        ["reset", name] => runtime.reset_failed(&name.parse()?).await?,
+        ["list"] => print_list(&runtime).await,
+        ["watch", seconds] => {
+            let watching = watch(&runtime, began);
+            let _ = tokio::time::timeout(Duration::from_secs(seconds.parse()?), watching).await;
+        }
+        _ => return Err("see the head of the source for the commands".into()),
+    }
+    println!("done after {} ms", began.elapsed().as_millis());
+    Ok(())
+}
+
+async fn watch(runtime: &SystemdRuntime, began: Instant) {
+    loop {
+        runtime.changed().await;
+        println!("changed at {} ms", began.elapsed().as_millis());
+        print_list(runtime).await;
+    }
+}
+
+async fn print_list(runtime: &SystemdRuntime) {
+    match runtime.list().await {
+        Ok(units) => units.iter().for_each(|unit| println!("{unit:?} {} {}", unit.observed(), unit.exit)),
+        Err(error) => println!("{error}"),
+    }
+}
