@@ -1,4 +1,6 @@
 //! Integration tests.
 
+mod binary;
 mod cli;
+mod scenario;
 mod style;

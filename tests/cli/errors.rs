@@ -5,8 +5,8 @@ use std::path::Path;
 use blixard_model::api::{ErrorBody, ErrorKind};
 use blixard_model::command::Refusal;
 
-use super::binary::run;
 use super::fake_agent::{FakeAgent, Reply, abandoned_socket};
+use crate::binary::run;
 
 const NOWHERE: &str = "/nonexistent/a.sock";
 

@@ -101,8 +101,8 @@ impl FakeAgent {
     }
 
     /// Runs the program against this agent.
-    pub(crate) fn run(&self, args: &[&str]) -> super::binary::Run {
-        super::binary::run(&self.socket(), args)
+    pub(crate) fn run(&self, args: &[&str]) -> crate::binary::Run {
+        crate::binary::run(&self.socket(), args)
     }
 
     /// What came so far.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::binary::run;
+use crate::binary::run;
 
 #[track_caller]
 fn says(args: &[&str], needles: &[&str]) -> String {

@@ -2,8 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 
-use super::binary::{self, Run};
 use super::fake_agent::{FakeAgent, Reply};
+use crate::binary::{self, Run};
 
 fn pieces(pieces: &[&str]) -> Vec<String> {
     pieces.iter().map(ToString::to_string).collect()

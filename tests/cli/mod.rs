@@ -1,7 +1,6 @@
 //! The command line as a process: its exit codes, what it prints where, and what it sends, against an agent
 //! of the test.
 
-mod binary;
 mod errors;
 mod fake_agent;
 mod help;

@@ -70,5 +70,5 @@ fn the_flag_wins_over_the_environment() {
     let agent = FakeAgent::script(vec![Reply::json(&views::status())]);
     let socket = agent.socket();
     let args = ["status", "--socket", socket.to_str().expect("UTF-8")];
-    assert_eq!(super::binary::run(std::path::Path::new("/nonexistent"), &args).code, 0);
+    assert_eq!(crate::binary::run(std::path::Path::new("/nonexistent"), &args).code, 0);
 }

@@ -4,9 +4,9 @@ use std::sync::mpsc;
 
 use blixard_model::api::{Accepted, CreateVm, ErrorKind, REQUEST_ID_HEADER, TIMEOUT_HEADER};
 
-use super::binary::{self, Run};
 use super::fake_agent::{FakeAgent, Reply};
 use super::views;
+use crate::binary::{self, Run};
 
 fn created(agent: &FakeAgent) -> CreateVm {
     let seen = agent.seen();

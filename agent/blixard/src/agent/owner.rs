@@ -12,7 +12,7 @@ use blixard_core::formation::DeclaredMember;
 use blixard_core::planner::membership::{MembershipView, Progress, plan_membership};
 use blixard_model::formation::Identity;
 use blixard_model::wire::ProposeResult;
-use blixard_model::{ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, Request};
+use blixard_model::{ClusterId, Command, EndpointId, Member, NodeName, Outcome, RaftId, Request};
 use blixard_net::{Links, Net, SendOutcome};
 use blixard_store::{Store, WriteError};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -34,6 +34,8 @@ const READ_RETRY_TICKS: u64 = 5;
 const MEMBERSHIP_TICKS: u64 = 5;
 /// What a peer said of itself counts for this long.
 const IDENTITY_TICKS: u64 = 60;
+/// A member that was not heard of for this long is not reachable, whatever its link says: links end later.
+const HEARD_TICKS: u64 = 15;
 /// The watchdog is fed this often.
 const WATCHDOG_TICKS: u64 = 20;
 
@@ -67,6 +69,10 @@ struct Owner {
     routes: BTreeMap<RaftId, EndpointId>,
     deliveries: FuturesUnordered<BoxFuture<'static, (RaftId, bool)>>,
     membership_version: u64,
+    /// When each member was last heard of.
+    heard: BTreeMap<RaftId, u64>,
+    /// When this node began to lead its term.
+    leads_since: u64,
 }
 
 /// Looks at the node before its task begins.
@@ -105,6 +111,8 @@ impl OwnerTask {
             routes: BTreeMap::new(),
             deliveries: FuturesUnordered::new(),
             membership_version: 0,
+            heard: BTreeMap::new(),
+            leads_since: 0,
         };
         let mut ticks = interval(Duration::from_millis(TICK_MS));
         // After a pause the missed ticks would come at once and end every election timeout.
@@ -194,6 +202,7 @@ impl Owner {
                 self.routes.insert(inbound.from(), from);
             }
         }
+        self.heard.insert(inbound.from(), self.tick);
         if let Err(error) = self.task.raft.step(inbound) {
             tracing::debug!(peer = %from.short(), %error, "raft message dropped");
         }
@@ -201,6 +210,12 @@ impl Owner {
 
     fn handle_propose(&mut self, mut request: Request, reply: oneshot::Sender<ProposeResult>) {
         if let Command::CreateVm { eligible, .. } = &mut request.command {
+            if self.unsettled() {
+                let why = "this leader is new and has not heard of every node yet".to_owned();
+                // An error means that the asker gave up.
+                let _gone = reply.send(ProposeResult::Rejected { why }).is_err();
+                return;
+            }
             *eligible = self.reachable();
         }
         match self.task.raft.propose(encode_request(&request)) {
@@ -216,23 +231,35 @@ impl Owner {
                     }
                     other => ProposeResult::Rejected { why: other.to_string() },
                 };
-                // An error means that the asker gave up.
+                // As above.
                 let _gone = reply.send(result).is_err();
             }
         }
     }
 
-    /// The members this node has a link with, and itself.
+    /// The members with a link that were heard of lately, and this node itself.
     fn reachable(&self) -> Vec<NodeName> {
-        let links = self.task.links.borrow();
         let members = self.task.raft.machine().0.members.values();
-        members
-            .filter(|member| {
-                let up = links.get(&member.endpoint_id).is_some_and(blixard_net::LinkState::is_up);
-                up || member.name == self.task.name
-            })
-            .map(|member| member.name.clone())
-            .collect()
+        let reachable = members.filter(|m| m.name == self.task.name || self.is_linked(m) && self.is_heard(m));
+        reachable.map(|member| member.name.clone()).collect()
+    }
+
+    /// A new leader has heard of those who voted for it; the others answer its first heartbeats, or are gone although
+    /// their link still stands.
+    fn unsettled(&self) -> bool {
+        let new = self.task.raft.leads() && self.tick.saturating_sub(self.leads_since) < HEARD_TICKS;
+        let mut members = self.task.raft.machine().0.members.values();
+        new && members.any(|m| m.name != self.task.name && self.is_linked(m) && !self.is_heard(m))
+    }
+
+    fn is_linked(&self, member: &Member) -> bool {
+        self.task.links.borrow().get(&member.endpoint_id).is_some_and(blixard_net::LinkState::is_up)
+    }
+
+    /// Heard of lately, and since this node leads: what was heard before may have been the last word.
+    fn is_heard(&self, member: &Member) -> bool {
+        let heard = self.heard.get(&member.raft_id);
+        heard.is_some_and(|at| *at >= self.leads_since && self.tick.saturating_sub(*at) < HEARD_TICKS)
     }
 
     fn ask_read(&mut self, reply: oneshot::Sender<()>) {
@@ -344,6 +371,9 @@ impl Owner {
         let old = self.task.summary.borrow().clone();
         if old == new {
             return;
+        }
+        if old.role != RaftRole::Leader && new.role == RaftRole::Leader {
+            self.leads_since = self.tick;
         }
         if old.role == RaftRole::Leader && new.role != RaftRole::Leader {
             // They may still be committed by the next leader; sent again under the same id they are applied once.

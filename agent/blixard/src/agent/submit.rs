@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use blixard_model::wire::{PeerRequest, PeerResponse, ProposeResult};
-use blixard_model::{Outcome, Request};
+use blixard_model::{EndpointId, NodeName, Outcome, Request};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::context::{Agent, Running};
@@ -118,14 +118,14 @@ async fn attempt(agent: &Agent, running: &Running, request: &Request, deadline: 
     let result = if endpoint_id == agent.endpoint_id {
         running.consensus.propose(request.clone(), patience).await
     } else {
-        let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        let question = PeerRequest::Propose { request: request.clone(), timeout_ms };
-        match ask(&agent.net, endpoint_id, &question, patience + FORWARD_MARGIN).await {
-            Ok(PeerResponse::Proposed { result }) => result,
-            Ok(PeerResponse::Declined { why }) => ProposeResult::Rejected { why },
-            Ok(other) => ProposeResult::Unknown { why: format!("{leader} answered {other:?}") },
-            Err(AskError::NotSent(why)) => ProposeResult::Rejected { why: format!("{leader}: {why}") },
-            Err(AskError::Unknown(why)) => ProposeResult::Unknown { why: format!("{leader}: {why}") },
+        let mut changes = running.consensus.summary();
+        let replaced = changes.wait_for(|now| {
+            now.term > summary.term && now.leader.as_ref().is_some_and(|(_, id)| *id != endpoint_id)
+        });
+        tokio::select! {
+            result = forward(agent, (&leader, endpoint_id), request, patience) => result,
+            // A dead leader's link ends later than its term: ask the next one, under the same id.
+            _ = replaced => ProposeResult::Unknown { why: format!("{leader} was replaced before it answered") },
         }
     };
     match result {
@@ -133,5 +133,22 @@ async fn attempt(agent: &Agent, running: &Running, request: &Request, deadline: 
         ProposeResult::NotLeader { .. } => Attempt::Nothing(format!("{leader} does not lead any more")),
         ProposeResult::Rejected { why } => Attempt::Nothing(why),
         ProposeResult::Unknown { why } => Attempt::Maybe(why),
+    }
+}
+
+async fn forward(
+    agent: &Agent,
+    (leader, endpoint_id): (&NodeName, EndpointId),
+    request: &Request,
+    patience: Duration,
+) -> ProposeResult {
+    let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    let question = PeerRequest::Propose { request: request.clone(), timeout_ms };
+    match ask(&agent.net, endpoint_id, &question, patience + FORWARD_MARGIN).await {
+        Ok(PeerResponse::Proposed { result }) => result,
+        Ok(PeerResponse::Declined { why }) => ProposeResult::Rejected { why },
+        Ok(other) => ProposeResult::Unknown { why: format!("{leader} answered {other:?}") },
+        Err(AskError::NotSent(why)) => ProposeResult::Rejected { why: format!("{leader}: {why}") },
+        Err(AskError::Unknown(why)) => ProposeResult::Unknown { why: format!("{leader}: {why}") },
     }
 }

@@ -1,0 +1,214 @@
+//! A few agents of one test, on loopback addresses of their own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use blixard_model::api::{Listing, StatusView, VmView};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::binary::{self, Run};
+
+/// Longest time that anything may take to become so.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// Pause between two looks.
+const LOOK_PERIOD: Duration = Duration::from_millis(50);
+
+static CLUSTERS: AtomicU8 = AtomicU8::new(1);
+
+/// A node: its directory, and its agent while it runs.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    agent: Option<Child>,
+}
+
+/// Nodes n1.. that list each other.
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) ids: Vec<String>,
+    subnet: String,
+    _dir: TempDir,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Node {
+    /// Runs `blixard` against this node's socket.
+    pub(crate) fn blixard(&self, line: &str) -> Run {
+        let socket = self.dir.join("s.sock");
+        binary::run(&socket, &line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// This node's own view, if its agent answers.
+    pub(crate) fn status(&self) -> Option<StatusView> {
+        let run = self.blixard("status --json --timeout 5");
+        (run.code == 0).then(|| run.json())
+    }
+
+    /// The VMs by name, read through a quorum.
+    pub(crate) fn vms(&self) -> Vec<VmView> {
+        let run = self.blixard("vm list --json");
+        assert_eq!(run.code, 0, "{run:?}");
+        run.json::<Listing<VmView>>().items
+    }
+
+    /// The names of the VMs as this node's own log knows them.
+    pub(crate) fn stale_names(&self) -> Vec<String> {
+        let run = self.blixard("vm list --json --stale");
+        if run.code != 0 {
+            return Vec::new();
+        }
+        run.json::<Listing<VmView>>().items.into_iter().map(|vm| vm.name.to_string()).collect()
+    }
+
+    pub(crate) fn start(&mut self) {
+        assert!(self.agent.is_none(), "{} runs", self.name);
+        let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).expect("log");
+        let child = Command::new(binary::path())
+            .arg("agent")
+            .arg("--config")
+            .arg(self.dir.join("config.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the agent starts");
+        self.agent = Some(child);
+    }
+
+    /// As a power cut does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            agent.kill().expect("killed");
+            agent.wait().expect("gone");
+        }
+    }
+
+    /// As systemd does.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        let mut agent = self.agent.take().expect("runs");
+        let pid = Pid::from_raw(i32::try_from(agent.id()).expect("pid"));
+        kill(pid, Signal::SIGTERM).expect("signalled");
+        agent.wait().expect("gone")
+    }
+
+    pub(crate) fn wipe(&self) {
+        fs::remove_file(self.dir.join("store.redb")).expect("removed");
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+}
+
+impl Cluster {
+    /// Keys and configurations; nothing runs yet.
+    pub(crate) fn new(count: usize) -> Self {
+        let dir = tempfile::tempdir().expect("dir");
+        // An address for each node of each cluster of each run: ports never meet.
+        let run = std::process::id() % 250 + 1;
+        let subnet = format!("127.{run}.{}", CLUSTERS.fetch_add(1, Ordering::Relaxed));
+        let mut cluster = Self { nodes: Vec::new(), ids: Vec::new(), subnet, _dir: dir };
+        for number in 1..=count {
+            let node_dir = cluster._dir.path().join(format!("n{number}"));
+            fs::create_dir(&node_dir).expect("dir");
+            cluster.ids.push(keygen(&node_dir.join("node.key")));
+            cluster.nodes.push(Node { name: format!("n{number}"), dir: node_dir, agent: None });
+        }
+        for number in 1..=count {
+            cluster.configure(number, &(1..=count).collect::<Vec<_>>());
+        }
+        cluster
+    }
+
+    /// Writes the configuration of a node with these members.
+    pub(crate) fn configure(&self, number: usize, members: &[usize]) {
+        let node = &self.nodes[number - 1];
+        let mut text = format!(
+            "node_name = \"{}\"\ncluster_name = \"test\"\ndata_dir = \"{dir}\"\nlisten_address = \"{}.{number}\"\n\
+             socket = \"{dir}/s.sock\"\n[vms]\naccel = \"tcg\"\n[resources]\ncpus = 4\nmemory_mib = 2048\n",
+            node.name,
+            self.subnet,
+            dir = node.dir.display(),
+        );
+        for member in members {
+            text += &format!(
+                "[members.n{member}]\nendpoint_id = \"{}\"\naddresses = [\"{}.{member}:7431\"]\n",
+                self.ids[member - 1],
+                self.subnet
+            );
+        }
+        fs::write(node.dir.join("config.toml"), text).expect("written");
+    }
+
+    /// Three nodes in a cluster, all of them seen by all.
+    pub(crate) fn formed() -> Self {
+        let mut cluster = Self::new(3);
+        cluster.nodes.iter_mut().for_each(Node::start);
+        cluster.await_formed(3);
+        cluster
+    }
+
+    pub(crate) fn await_formed(&self, voters: usize) {
+        self.until("every node is a member and sees every voter", |cluster| {
+            cluster.nodes.iter().filter(|node| node.agent.is_some()).all(|node| {
+                node.status().is_some_and(|status| {
+                    let votes = |m: &blixard_model::api::NodeView| m.role == blixard_model::Role::Voter;
+                    status.quorum
+                        && status.members.iter().filter(|m| votes(m) && m.capacity.is_some()).count()
+                            == voters
+                        && status.phase == blixard_model::api::NodePhase::Member
+                })
+            })
+        });
+    }
+
+    /// The leader that every running node agrees on, as an index.
+    pub(crate) fn leader(&self) -> usize {
+        let mut found = None;
+        self.until("one leader", |cluster| {
+            let running = cluster.nodes.iter().filter(|node| node.agent.is_some());
+            let mut leaders: Vec<_> = running.map(|node| node.status().and_then(|s| s.leader)).collect();
+            leaders.dedup();
+            let [Some(leader)] = &leaders[..] else { return false };
+            found = cluster.nodes.iter().position(|n| n.name == leader.as_str() && n.agent.is_some());
+            found.is_some()
+        });
+        found.expect("found")
+    }
+
+    /// The indices of the nodes that do not lead.
+    pub(crate) fn followers(&self) -> Vec<usize> {
+        let leader = self.leader();
+        (0..self.nodes.len()).filter(|node| *node != leader).collect()
+    }
+
+    /// Looks until it is so; past the deadline it fails and shows every log.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let begun = Instant::now();
+        while !holds(self) {
+            if begun.elapsed() > DEADLINE {
+                let logs: String =
+                    self.nodes.iter().map(|n| format!("--- {}\n{}", n.name, n.log())).collect();
+                panic!("not within {DEADLINE:?}: {what}\n{logs}");
+            }
+            std::thread::park_timeout(LOOK_PERIOD);
+        }
+    }
+}
+
+pub(crate) fn keygen(path: &Path) -> String {
+    let run = binary::run(Path::new("/nowhere"), &["keygen", "--key-file", path.to_str().expect("text")]);
+    assert_eq!(run.code, 0, "{run:?}");
+    run.stdout.trim().to_owned()
+}

@@ -1,0 +1,65 @@
+//! How clusters are born.
+
+use blixard_model::api::NodePhase;
+
+use super::cluster::{Cluster, Node};
+
+#[test]
+fn the_same_list_everywhere_forms_in_any_order_without_a_first_node() {
+    for order in [[2, 0, 1], [1, 2, 0]] {
+        let mut c = Cluster::new(3);
+        c.nodes[order[0]].start();
+        c.nodes[order[1]].start();
+        c.until("the first two wait for the third", |c| {
+            let missing = &c.nodes[order[2]].name;
+            order[..2].iter().all(|n| {
+                c.nodes[*n].status().is_some_and(|s| {
+                    s.phase == NodePhase::Forming && s.waiting_for == [format!("{missing}: has not answered")]
+                })
+            })
+        });
+        c.nodes[order[2]].start();
+        c.await_formed(3);
+        let ids: Vec<_> = c.nodes.iter().map(|n| n.status().expect("answers").cluster_id).collect();
+        assert!(ids[0].is_some() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    }
+}
+
+#[test]
+fn without_a_list_a_node_is_an_explicit_cluster_of_one() {
+    let mut c = Cluster::new(1);
+    c.configure(1, &[]);
+    c.nodes[0].start();
+    c.await_formed(1);
+    assert_eq!(c.nodes[0].blixard("vm create a --kernel /k").code, 0);
+}
+
+#[test]
+fn a_newly_listed_node_becomes_a_learner_and_then_a_voter() {
+    let mut c = Cluster::new(4);
+    (1..=3).for_each(|n| c.configure(n, &[1, 2, 3]));
+    c.nodes[..3].iter_mut().for_each(Node::start);
+    c.await_formed(3);
+    assert_eq!(c.nodes[0].blixard("vm create kept --kernel /k").code, 0);
+    for n in 0..3 {
+        c.nodes[n].stop();
+        c.configure(n + 1, &[1, 2, 3, 4]);
+        c.nodes[n].start();
+    }
+    c.nodes[3].start();
+    c.await_formed(4);
+    c.until("the new node has the log", |c| c.nodes[3].stale_names() == ["kept"]);
+}
+
+#[test]
+fn lists_that_differ_form_nothing_and_say_so() {
+    let mut c = Cluster::new(3);
+    let path = c.nodes[1].dir.join("config.toml");
+    let text = std::fs::read_to_string(&path).expect("read");
+    std::fs::write(&path, text.replace(".3:7431\"", ".3:7432\"")).expect("written");
+    c.nodes.iter_mut().for_each(Node::start);
+    c.until("the difference is named", |c| {
+        let status = c.nodes[0].status();
+        status.is_some_and(|s| s.waiting_for.iter().any(|w| w.contains("n2: declares other members")))
+    });
+}

@@ -1,0 +1,9 @@
+//! Real agents over loopback: their own processes, stores, keys and sockets, without systemd.
+//!
+//! What needs units and VMs is told by the lab's stories instead.
+
+mod cluster;
+mod formation;
+mod loss;
+mod refusals;
+mod writes;

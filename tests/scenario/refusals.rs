@@ -1,0 +1,90 @@
+//! What an agent refuses to start with, and whom it refuses to talk to.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use super::cluster::{Cluster, Node, keygen};
+use crate::binary::{self, Run};
+
+/// Starts an agent that is expected to refuse.
+fn refused(node: &Node) -> Run {
+    let output = Command::new(binary::path())
+        .arg("agent")
+        .arg("--config")
+        .arg(node.dir.join("config.toml"))
+        .output()
+        .expect("the agent runs");
+    output.into()
+}
+
+#[test]
+fn a_key_that_is_not_the_listed_one_is_refused_with_the_local_id() {
+    let c = Cluster::new(3);
+    let key = c.nodes[0].dir.join("node.key");
+    fs::remove_file(&key).expect("removed");
+    let local = keygen(&key);
+    refused(&c.nodes[0]).ends(1, &local);
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused() {
+    let c = Cluster::new(3);
+    let key = c.nodes[0].dir.join("node.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).expect("changed");
+    refused(&c.nodes[0]).ends(1, "chmod 0600");
+}
+
+#[test]
+fn an_unknown_key_of_the_configuration_is_refused_with_the_nearest() {
+    let c = Cluster::new(1);
+    let path = c.nodes[0].dir.join("config.toml");
+    let text = fs::read_to_string(&path).expect("read");
+    fs::write(&path, format!("prot = 1\n{text}")).expect("written");
+    refused(&c.nodes[0]).ends(1, "did you mean `port`");
+    let check = format!("agent --check-config --config {}", path.display());
+    c.nodes[0].blixard(&check).ends(1, "did you mean `port`");
+    fs::write(&path, text).expect("written");
+    let run = c.nodes[0].blixard(&check);
+    assert_eq!(run.code, 0, "{run:?}");
+}
+
+#[test]
+fn another_nodes_and_another_clusters_disk_are_refused() {
+    let mut c = Cluster::new(2);
+    (1..=2).for_each(|n| c.configure(n, &[]));
+    c.nodes[0].start();
+    c.until("formed", |c| c.nodes[0].status().is_some_and(|s| s.quorum));
+    c.nodes[0].stop();
+    let (ours, theirs) = (c.nodes[0].dir.join("store.redb"), c.nodes[1].dir.join("store.redb"));
+    fs::copy(&ours, &theirs).expect("copied");
+    refused(&c.nodes[1]).ends(1, "belongs to endpoint");
+
+    let path = c.nodes[0].dir.join("config.toml");
+    let text = fs::read_to_string(&path).expect("read");
+    fs::write(&path, text.replace("\"test\"", "\"other\"")).expect("written");
+    refused(&c.nodes[0]).ends(1, "belongs to cluster");
+}
+
+#[test]
+fn a_second_agent_on_the_same_data_is_refused() {
+    let mut c = Cluster::new(1);
+    c.configure(1, &[]);
+    c.nodes[0].start();
+    c.until("it runs", |c| c.nodes[0].status().is_some());
+    refused(&c.nodes[0]).ends(1, "in use by another process");
+}
+
+#[test]
+fn a_node_that_is_not_listed_is_not_let_in() {
+    let mut c = Cluster::new(4);
+    (1..=3).for_each(|n| c.configure(n, &[1, 2, 3]));
+    c.nodes.iter_mut().for_each(Node::start);
+    c.until("the three formed", |c| c.nodes[..3].iter().all(|n| n.status().is_some_and(|s| s.quorum)));
+    c.until("the stranger is told", |c| {
+        let status = c.nodes[3].status();
+        status.is_some_and(|s| s.warnings.iter().any(|w| w.contains("refuses this node")))
+    });
+    let members = c.nodes[0].status().expect("answers").members;
+    assert_eq!(members.len(), 3);
+}

@@ -1,0 +1,51 @@
+//! Writes through any node, applied at most once.
+
+use super::cluster::Cluster;
+
+#[test]
+fn any_node_takes_writes_and_every_node_shows_them() {
+    let c = Cluster::formed();
+    for (n, name) in ["a", "b", "c"].iter().enumerate() {
+        assert_eq!(c.nodes[n].blixard(&format!("vm create {name} --kernel /k")).code, 0);
+        for node in &c.nodes {
+            let names: Vec<String> = node.vms().iter().map(|vm| vm.name.to_string()).collect();
+            assert!(names.contains(&(*name).to_owned()), "{}: {names:?}", node.name);
+        }
+    }
+    c.until("replicated", |c| c.nodes.iter().all(|node| node.stale_names() == ["a", "b", "c"]));
+}
+
+#[test]
+fn the_same_request_id_is_applied_once() {
+    let c = Cluster::formed();
+    let create = "vm create a --kernel /k --json --request-id once";
+    let first = c.nodes[0].blixard(create);
+    let second = c.nodes[1].blixard(create);
+    assert_eq!((first.code, &first.stdout), (0, &second.stdout));
+    c.nodes[2].blixard("vm create a --kernel /k").ends(1, "exists");
+    c.nodes[2].blixard("vm create b --kernel /k --request-id once").ends(1, "was used for another request");
+}
+
+#[test]
+fn what_does_not_fit_names_what_is_missing_on_each_node() {
+    let c = Cluster::formed();
+    let run = c.nodes[0].blixard("vm create big --kernel /k --memory-mib 4000 --cpus 5");
+    run.ends(1, "n3: 2048 MiB of memory free, 4192 needed and 4 cpus free, 5 needed");
+}
+
+#[test]
+fn unknown_vms_and_nodes_are_refused() {
+    let c = Cluster::formed();
+    c.nodes[0].blixard("vm start nope").ends(1, "there is no VM named nope");
+    c.nodes[1].blixard("vm create a --kernel /k --node n9").ends(1, "there is no node named n9");
+}
+
+#[test]
+fn a_vm_without_systemd_says_why_it_does_not_run() {
+    let c = Cluster::formed();
+    assert_eq!(c.nodes[0].blixard("vm run a --kernel /k --no-wait").code, 0);
+    c.until("the reason is shown", |c| {
+        let vms = c.nodes[2].vms();
+        vms[0].reason.as_ref().is_some_and(|reason| reason.contains("systemd"))
+    });
+}
