@@ -77,6 +77,13 @@ let
     }
   ];
 
+  ofAddress = option: address: {
+    assertion = isAddress address;
+    message =
+      "${option}: ${quoted address} is not an IP address with a port, as in 10.77.0.1:7431 or"
+      + " [fd00::1]:7431.";
+  };
+
   ofMember =
     name:
     [
@@ -85,12 +92,7 @@ let
         message = "services.blixard.cluster.members: ${quoted name} is not a node name; ${nameRule}";
       }
     ]
-    ++ map (address: {
-      assertion = isAddress address;
-      message =
-        "services.blixard.cluster.members.${name}.addresses: ${quoted address} is not an IP address with a"
-        + " port, as in 10.77.0.1:7431 or [fd00::1]:7431.";
-    }) members.${name}.addresses;
+    ++ map (ofAddress "services.blixard.cluster.members.${name}.addresses") members.${name}.addresses;
 
   ofShared = endpointId: sharing: {
     assertion = false;
@@ -112,6 +114,7 @@ in
       ++ ofSettings
       ++ lib.concatMap ofMember names
       ++ lib.mapAttrsToList ofShared shared
+      ++ map (ofAddress "services.blixard.settings.advertise_addresses") cfg.settings.advertise_addresses
       ++ map ofDiskDir cfg.settings.vms.disk_dirs;
   };
 }

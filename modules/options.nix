@@ -109,6 +109,15 @@ let
         default = 7431;
         description = "The UDP port the agent binds.";
       };
+      advertise_addresses = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "203.0.113.7:7431" ];
+        description = ''
+          Where others reach this node, each as `IP:PORT`, when that is not what
+          {option}`services.blixard.cluster.members` says of it.
+        '';
+      };
       socket = mkOption {
         type = types.str;
         default = "/run/blixard/blixard.sock";

@@ -146,6 +146,8 @@ impl Checks {
         let config = &node["config"];
         self.is("node_name", &config["node_name"], &json!("lonely"));
         self.is("port", &config["port"], &json!(7531));
+        let advertised = json!(["203.0.113.7:7531", "[2001:db8::7]:7531"]);
+        self.is("advertise_addresses", &config["advertise_addresses"], &advertised);
         self.is("no members", &config["members"], &json!({}));
         self.is("qemu", &config["vms"]["qemu"], &json!("/opt/qemu"));
         self.is("accel", &config["vms"]["accel"], &json!("tcg"));
@@ -294,5 +296,42 @@ fn inline(value: &Value) -> String {
         }
         Value::Array(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
         simple => simple.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configuration_becomes_one_line_for_each_key_with_tables_inline() {
+        let config = json!({"port": 7431, "vms": {"dirs": ["/a", "say \"b\""], "on": true}, "members": {}});
+        let expected =
+            "members = {  }\nport = 7431\nvms = { \"dirs\" = [\"/a\", \"say \\\"b\\\"\"], \"on\" = true }\n";
+        assert_eq!(toml(&config), expected);
+    }
+
+    #[test]
+    fn what_does_not_hold_is_named_and_what_holds_is_counted() {
+        let mut checks = Checks::default();
+        checks.line("a.service", &json!("[Unit]\nAfter=x\n"), "After=x");
+        assert_eq!(checks.finish().unwrap(), 1);
+        let mut checks = Checks::default();
+        checks.line("a.service", &json!("[Unit]\nAfter=xy\n"), "After=x");
+        checks.is("port", &json!(1), &json!(2));
+        let error = checks.finish().unwrap_err().to_string();
+        assert_eq!(error, "not as it has to be:\n- a.service has After=x\n- port: 2, found 1");
+    }
+
+    #[test]
+    fn sysusers_lines_without_their_like_in_the_module_are_wrong() {
+        let node = json!({"groups": ["kvm"], "user": {"home": "/var/lib/blixard", "extraGroups": ["disk"]}});
+        let mut checks = Checks::default();
+        checks.users("# people\ng kvm - -\nu blixard - \"A\" /var/lib/blixard\nm blixard disk\n", &node);
+        assert_eq!(checks.finish().unwrap(), 3);
+        let mut checks = Checks::default();
+        checks.users("g tape - -\nm blixard tape\nr - 500-900\n", &node);
+        let error = checks.finish().unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 4, "{error}");
     }
 }

@@ -220,3 +220,34 @@ fn complaint(output: &Output) -> String {
     let lines: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("error:")).collect();
     if lines.is_empty() { text.trim().to_owned() } else { lines.join("\n") }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_named_by_what_it_is_and_every_other_byte_encoded() {
+        let parent = std::env::temp_dir().join(format!("blixard nix #{}", std::process::id()));
+        fs::create_dir_all(parent.join(".git")).unwrap();
+        fs::create_dir_all(parent.join("plain")).unwrap();
+        let repository = reference_of(&parent).unwrap();
+        let plain = reference_of(&parent.join("plain")).unwrap();
+        fs::remove_dir_all(&parent).unwrap();
+        assert!(repository.starts_with("git+file:///") && repository.ends_with("?shallow=1"), "{repository}");
+        assert!(repository.contains("blixard%20nix%20%23"), "{repository}");
+        assert!(plain.starts_with("path:/") && plain.ends_with("/plain"), "{plain}");
+    }
+
+    #[test]
+    fn a_complaint_begins_with_the_error() {
+        let complaint_of = |stderr: &str| {
+            let status = ExitStatus::from_raw(256);
+            complaint(&Output { status, stdout: Vec::new(), stderr: stderr.as_bytes().to_vec() })
+        };
+        assert_eq!(complaint_of("warning: error: once more\nerror: no\n  at x\n"), "error: no\n  at x");
+        assert_eq!(complaint_of(" killed\n"), "killed");
+    }
+}

@@ -45,6 +45,7 @@ let
       openFirewall = lib.mkForce false;
       cluster.members = lib.mkForce { };
       settings.port = 7531;
+      settings.advertise_addresses = [ "203.0.113.7:7531" "[2001:db8::7]:7531" ];
       settings.data_dir = "/srv/blixard";
       settings.vms.accel = "tcg";
       settings.vms.qemu = "/opt/qemu";
@@ -99,6 +100,7 @@ let
         socket = "/tmp/blixard.sock";
         data_dir = "blixard";
         key_file = "/etc/node.key";
+        advertise_addresses = [ "n1:7431" ];
         members.n5.endpoint_id = "";
         vms.disk_dirs = [ "disks" ];
       };
@@ -110,7 +112,7 @@ map (it: it.message) (builtins.filter (it: !it.assertion) config.assertions)
 "#;
 
 /// What the messages of `REFUSED` have to begin with, and a part of the text that says what is wrong.
-pub(super) const REFUSALS: [(&str, &str); 13] = [
+pub(super) const REFUSALS: [(&str, &str); 14] = [
     ("services.blixard.settings.node_name:", "\"n_1\""),
     ("services.blixard.cluster.members:", "\"n_1\", is not among N4, n1, n2, n3"),
     ("services.blixard.cluster.members:", "\"N4\" is not a node name"),
@@ -122,6 +124,7 @@ pub(super) const REFUSALS: [(&str, &str); 13] = [
     ("services.blixard.settings.socket:", "\"/tmp/blixard.sock\""),
     ("services.blixard.settings.data_dir:", "\"blixard\""),
     ("services.blixard.settings.key_file:", "use services.blixard.keyFile"),
+    ("services.blixard.settings.advertise_addresses:", "\"n1:7431\""),
     ("services.blixard.settings.members:", "declare members in services.blixard.cluster.members"),
     ("services.blixard.settings.vms.disk_dirs:", "\"disks\""),
 ];
