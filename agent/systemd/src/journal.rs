@@ -1,7 +1,7 @@
 //! A VM's console, from the journal: what its unit wrote, through `journalctl`.
 //!
-//! The guest chooses what stands there. So lines are bounded, and control characters (a terminal would obey them) are
-//! taken out.
+//! The guest chooses what stands there. So lines are bounded, and control characters (a terminal would obey
+//! them) are taken out.
 
 use std::io;
 use std::process::Stdio;
@@ -13,7 +13,8 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::unit::unit_name;
 
-/// Longest line that is handed on, in bytes of the journal; the rest of a longer one follows as further lines.
+/// Longest line that is handed on, in bytes of the journal; the rest of a longer one follows as further
+/// lines.
 pub const LINE_LEN_MAX: usize = 8 * 1024;
 /// Most lines that one call returns or begins with.
 pub const LINES_MAX: u32 = 10_000;
@@ -40,8 +41,8 @@ pub enum JournalError {
     Timeout,
 }
 
-/// The last lines that a VM's unit wrote in this boot of the machine, oldest first: the guest's console, and the
-/// launcher's own words. With `invocation` only those of that run.
+/// The last lines that a VM's unit wrote in this boot of the machine, oldest first: the guest's console, and
+/// the launcher's own words. With `invocation` only those of that run.
 ///
 /// # Errors
 /// The journal could not be read (the agent's user must be in group systemd-journal).
@@ -66,7 +67,8 @@ pub async fn last_lines(
     tokio::time::timeout(LAST_LINES_DEADLINE, reading).await.unwrap_or(Err(JournalError::Timeout))
 }
 
-/// The last lines and then every further one, as they are written. Dropping it ends the `journalctl` behind it.
+/// The last lines and then every further one, as they are written. Dropping it ends the `journalctl` behind
+/// it.
 ///
 /// # Errors
 /// `journalctl` could not be started.
@@ -79,6 +81,8 @@ pub fn follow(name: &VmName, lines: u32) -> Result<Follow, JournalError> {
 pub struct Follow {
     child: Child,
     lines: BufReader<ChildStdout>,
+    /// The part of a line that was read before a call was cancelled.
+    partial: Vec<u8>,
 }
 
 impl Follow {
@@ -92,16 +96,16 @@ impl Follow {
             .kill_on_drop(true)
             .spawn()?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe from journalctl"))?;
-        Ok(Self { child, lines: BufReader::with_capacity(LINE_LEN_MAX, stdout) })
+        Ok(Self { child, lines: BufReader::with_capacity(LINE_LEN_MAX, stdout), partial: Vec::new() })
     }
 
-    /// The next line, without its end; `None` when `journalctl` has ended, which a following one does not by itself.
-    /// Safe to cancel only by dropping the whole: a cancelled call may lose the part of a line.
+    /// The next line, without its end; `None` when `journalctl` has ended, which a following one does not by
+    /// itself. A cancelled call loses nothing.
     ///
     /// # Errors
     /// `journalctl` failed.
     pub async fn next_line(&mut self) -> Result<Option<String>, JournalError> {
-        match read_bounded(&mut self.lines).await? {
+        match read_bounded(&mut self.lines, &mut self.partial).await? {
             Some(line) => Ok(Some(plain(&line))),
             None => self.ended().await,
         }
@@ -139,13 +143,16 @@ fn arguments(name: &VmName, invocation: Option<&str>, lines: u32, follow: bool) 
     arguments
 }
 
-/// Reads up to the end of a line or [`LINE_LEN_MAX`] bytes, whichever comes first; `None` at the end.
-async fn read_bounded(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
+/// Reads up to the end of a line or [`LINE_LEN_MAX`] bytes, whichever comes first; `None` at the end. Collects
+/// in `line`, so that a cancelled call goes on where it was.
+async fn read_bounded(
+    reader: &mut (impl AsyncBufRead + Unpin),
+    line: &mut Vec<u8>,
+) -> io::Result<Option<Vec<u8>>> {
     loop {
         let available = reader.fill_buf().await?;
         if available.is_empty() {
-            return Ok((!line.is_empty()).then_some(line));
+            return Ok((!line.is_empty()).then(|| std::mem::take(line)));
         }
         let room = LINE_LEN_MAX - line.len();
         let end = available.iter().take(room).position(|byte| *byte == b'\n');
@@ -153,7 +160,7 @@ async fn read_bounded(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Op
         line.extend_from_slice(&available[..taken]);
         reader.consume(taken + usize::from(end.is_some()));
         if end.is_some() || line.len() == LINE_LEN_MAX {
-            return Ok(Some(line));
+            return Ok(Some(std::mem::take(line)));
         }
     }
 }
@@ -201,8 +208,8 @@ mod tests {
         let long = "x".repeat(LINE_LEN_MAX + 5);
         let text = format!("first\n\n{long}\nlast");
         let mut reader = BufReader::with_capacity(100, text.as_bytes());
-        let mut lines = Vec::new();
-        while let Some(line) = read_bounded(&mut reader).await.expect("read") {
+        let (mut lines, mut partial) = (Vec::new(), Vec::new());
+        while let Some(line) = read_bounded(&mut reader, &mut partial).await.expect("read") {
             lines.push(String::from_utf8(line).expect("utf8"));
         }
         assert_eq!(lines, ["first", "", &"x".repeat(LINE_LEN_MAX), "xxxxx", "last"]);

@@ -4,9 +4,9 @@
 //!
 //! - the agent's half ([`SystemdRuntime`]) writes an order, sets the limits, starts and stops
 //!   `blixard-vm@NAME.service` over D-Bus and lists what there is. It is the only code that names `zbus`.
-//! - the unit's half ([`launcher`]) reads the order as a credential, checks it again, builds an argument list and
-//!   becomes the hypervisor; it also waits until the hypervisor runs, and stops it gracefully. It never speaks D-Bus,
-//!   and works while the agent is away.
+//! - the unit's half ([`launcher`]) reads the order as a credential, checks it again, builds an argument list
+//!   and becomes the hypervisor; it also waits until the hypervisor runs, and stops it gracefully. It never
+//!   speaks D-Bus, and works while the agent is away.
 //!
 //! Decides nothing: when to start or stop a VM is decided in `blixard-core`.
 

@@ -1,11 +1,12 @@
 //! The connection to the system bus, kept by one task.
 //!
 //! ```text
-//!   connect -> subscribe, match -> live: forward signals -> lost -> pause (0.1 s doubling to 5 s) -> connect ...
+//!   connect -> match, subscribe -> live: forward signals -> lost -> pause (0.1 s doubling to 5 s) -> connect
 //! ```
 //!
-//! The task only forwards: it makes no call while live, so a slow answer never keeps signals from being read, and a
-//! full queue of signals never keeps an answer away. Callers make their calls themselves, on the link they were given.
+//! The task only forwards: it makes no call while live, so a slow answer never keeps signals from being read,
+//! and a full queue of signals never keeps an answer away. Callers make their calls themselves, on the link
+//! they were given.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::proxy::ManagerProxy;
 /// Longest wait for the answer to one call, in seconds: a `daemon-reload` of a large machine fits.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(15);
 
-const SIGNALS_QUEUED_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
+const SIGNALS_QUEUED_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -43,7 +44,8 @@ pub(crate) struct Link {
 /// The signals of one link.
 pub(crate) type Signals = SelectAll<BoxStream<'static, zbus::Result<Message>>>;
 
-/// Connects to the bus at `address` (`None`: the system bus), has systemd send its signals, and listens to them.
+/// Connects to the bus at `address` (`None`: the system bus), has systemd send its signals, and listens to
+/// them.
 pub(crate) async fn open(address: Option<&str>) -> zbus::Result<(Arc<Link>, Signals)> {
     let connecting = async {
         let builder = match address {

@@ -2,8 +2,8 @@
 
 use zbus::{ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
-/// One row of `ListUnitsByPatterns`: name, description, load state, active state, sub state, followed unit, object
-/// path, job id (0: none), job type, job path.
+/// One row of `ListUnitsByPatterns`: name, description, load state, active state, sub state, followed unit,
+/// object path, job id (0: none), job type, job path.
 pub(crate) type UnitRow =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 

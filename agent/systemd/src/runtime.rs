@@ -96,7 +96,7 @@ pub enum StartError {
     #[error("the unit is being stopped: {0}")]
     Busy(String),
     /// It was started and ended, or never said running. Displayed as its exit: `exited 1`.
-    #[error("{}", if result == "canceled" { "a stop came before it ran".to_owned() } else { exit.to_string() })]
+    #[error("{}", failed_start(result, exit))]
     Failed {
         /// The job's result: `failed`, `canceled` (a stop came in between), `timeout`, `dependency`.
         result: String,
@@ -108,6 +108,10 @@ pub enum StartError {
     /// The job did not end in time: the unit may still start.
     #[error("not started after {} s", START_DEADLINE.as_secs())]
     Timeout,
+}
+
+fn failed_start(result: &str, exit: &UnitExit) -> String {
+    if result == "canceled" { "a stop came before it ran".to_owned() } else { exit.to_string() }
 }
 
 /// A VM was not stopped, or not certainly.
@@ -137,8 +141,8 @@ pub struct ListError(#[from] BusError);
 #[error(transparent)]
 pub struct ResetError(#[from] BusError);
 
-/// A handle on the VM units of this machine; cheap to clone. Reconnects by itself after a lost bus; every call has a
-/// deadline. Dropping the last clone ends the connection, and no VM.
+/// A handle on the VM units of this machine; cheap to clone. Reconnects by itself after a lost bus; every
+/// call has a deadline. Dropping the last clone ends the connection, and no VM.
 #[derive(Debug, Clone)]
 pub struct SystemdRuntime {
     inner: Arc<Inner>,
@@ -187,14 +191,14 @@ impl SystemdRuntime {
         &self.inner.orders
     }
 
-    /// Resolves when a VM unit may have changed, or the bus was lost or found: a hint to list again, the list is the
-    /// truth. For one waiting task: a change between two waits is kept, and wakes one of several.
+    /// Resolves when a VM unit may have changed, or the bus was lost or found: a hint to list again, the list
+    /// is the truth. For one waiting task: a change between two waits is kept, and wakes one of several.
     pub async fn changed(&self) {
         self.inner.changed.notified().await;
     }
 
-    /// Writes the order, sets every limit, starts the unit and waits until its hypervisor says running (at most
-    /// [`START_DEADLINE`]). A unit that already runs stays as it is, but for the limits.
+    /// Writes the order, sets every limit, starts the unit and waits until its hypervisor says running (at
+    /// most [`START_DEADLINE`]). A unit that already runs stays as it is, but for the limits.
     ///
     /// # Errors
     /// Why not, with the exit of the unit where it ran.
@@ -208,7 +212,8 @@ impl SystemdRuntime {
             ("CPUQuotaPerSecUSec", Variant::from(limits.cpu_usec_per_sec)),
             ("TasksMax", Variant::from(limits.tasks_max)),
         ];
-        // Runtime only: the file it writes is gone with the machine's next boot, and set anew with each start.
+        // Runtime only: the file it writes is gone with the machine's next boot, and set anew with each
+        // start.
         let setting = link.manager.set_unit_properties(&unit, true, &properties);
         call("SetUnitProperties", setting).await?;
         let watch = JobWatch::new(&link.jobs);
@@ -261,7 +266,8 @@ impl SystemdRuntime {
         }
     }
 
-    /// Every VM unit that systemd knows, by name. One that ended well and one that never ran are not among them.
+    /// Every VM unit that systemd knows, by name. One that ended well and one that never ran are not among
+    /// them.
     ///
     /// # Errors
     /// systemd could not be asked: what was listed before is then all that is known.
@@ -376,7 +382,8 @@ async fn read_exit(unit: &UnitProperties<'_>) -> zbus::Result<UnitExit> {
     Ok(UnitExit { result, main_code, main_status })
 }
 
-/// How a unit that did not start has ended, and its invocation. The job may end before the unit has: waits for that.
+/// How a unit that did not start has ended, and its invocation. The job may end before the unit has: waits
+/// for that.
 async fn settled_exit(link: &Link, name: &str) -> Result<(UnitExit, Option<String>), BusError> {
     let path = match call("GetUnit", link.manager.get_unit(name)).await {
         Ok(path) => path,

@@ -11,8 +11,8 @@ pub const UNIT_PATTERN: &str = "blixard-vm@*.service";
 /// Share of one cpu, in percent, that the hypervisor's own threads may use beside the guest's cpus.
 pub const EMULATOR_CPU_PERCENT: u64 = 50;
 
-/// Threads that the hypervisor may have beside one per guest cpu: its I/O pool has at most 64, the rest are the main
-/// loop, the helpers of ExecStartPost and ExecStop, and room.
+/// Threads that the hypervisor may have beside one per guest cpu: its I/O pool has at most 64, the rest are
+/// the main loop, the helpers of ExecStartPost and ExecStop, and room.
 pub const EMULATOR_TASKS: u64 = 128;
 
 const PREFIX: &str = "blixard-vm@";
@@ -129,8 +129,8 @@ impl fmt::Display for UnitExit {
     }
 }
 
-/// What systemd was doing when it gave up before the program ran: the exit statuses from 200 of systemd.exec(5) that
-/// the VM's unit can meet.
+/// What systemd was doing when it gave up before the program ran: the exit statuses from 200 of
+/// systemd.exec(5) that the VM's unit can meet.
 fn exec_step(status: i32) -> Option<&'static str> {
     Some(match status {
         203 => "run /usr/bin/blixard (EXEC)",

@@ -1,7 +1,8 @@
-//! What a VM's unit runs: `vm-exec` becomes the hypervisor, `vm-wait` says when it runs, `vm-stop` ends it gracefully.
+//! What a VM's unit runs: `vm-exec` becomes the hypervisor, `vm-wait` says when it runs, `vm-stop` ends it
+//! gracefully.
 //!
-//! Blocking and small: three short programs in the unit's own sandbox. They trust nothing that the agent wrote without
-//! checking it again, start no shell, and speak to nobody but the hypervisor's control socket.
+//! Blocking and small: three short programs in the unit's own sandbox. They trust nothing that the agent
+//! wrote without checking it again, start no shell, and speak to nobody but the hypervisor's control socket.
 
 mod exec;
 mod qemu;
@@ -42,7 +43,7 @@ fn is_alive(pid: Pid) -> bool {
     signal::kill(pid, None) != Err(Errno::ESRCH)
 }
 
-/// Pause between two looks: 10 ms, doubling to 160 ms.
+/// Pause between two looks: 10 ms, doubling to 40 ms.
 #[derive(Debug)]
 struct Pace(Duration);
 
@@ -53,6 +54,6 @@ impl Pace {
 
     fn pause(&mut self) {
         std::thread::sleep(self.0);
-        self.0 = (self.0 * 2).min(Duration::from_millis(160));
+        self.0 = (self.0 * 2).min(Duration::from_millis(40));
     }
 }

@@ -1,8 +1,8 @@
 //! QEMU's argument list for one VM. Pure.
 //!
-//! The machine is `microvm` with ACPI tables: common distribution kernels find virtio-mmio devices in them and not on
-//! the command line, and 24 devices fit instead of 8. Firmware is qboot, which hands over a kernel without option
-//! ROMs. Accepted by QEMU 7.2 to 10.
+//! The machine is `microvm` with ACPI tables: common distribution kernels find virtio-mmio devices in them
+//! and not on the command line, and 24 devices fit instead of 8. Firmware is qboot, which hands over a kernel
+//! without option ROMs. Accepted by QEMU 7.2 to 10.
 
 use blixard_model::launch::LaunchSpec;
 use blixard_model::vm::TCG_CACHE_MIB;
@@ -36,15 +36,16 @@ pub enum DiskKind {
 pub struct Host {
     /// Where QEMU listens for its control protocol.
     pub qmp_socket: String,
-    /// Frequency of the processor's time stamp counter, if known. Under TCG a guest can not measure it reliably.
+    /// Frequency of the processor's time stamp counter, if known. Under TCG a guest can not measure it
+    /// reliably.
     pub tsc_khz: Option<u64>,
 }
 
 /// The kernel's command line: what the machine needs, then the user's, which so wins.
 pub(crate) fn kernel_cmdline(launch: &LaunchSpec, host: &Host) -> String {
     let mut words = vec!["console=ttyS0 reboot=t panic=-1 quiet".to_owned()];
-    // Without it the kernel measures the counter against a timer that TCG emulates: on a busy machine that fails, and
-    // under ACPI there is no other clock to fall back to (the boot then hangs).
+    // Without it the kernel measures the counter against a timer that TCG emulates: on a busy machine that
+    // fails, and under ACPI there is no other clock to fall back to (the boot then hangs).
     if let (Accel::Tcg, Some(khz)) = (launch.accel, host.tsc_khz) {
         words.push(format!("tsc_early_khz={khz}"));
     }
@@ -55,14 +56,15 @@ pub(crate) fn kernel_cmdline(launch: &LaunchSpec, host: &Host) -> String {
     words.join(" ")
 }
 
-/// The whole argument list, program first. `launch` has passed its validation, `disks` are its disks in their order.
+/// The whole argument list, program first. `launch` has passed its validation, `disks` are its disks in their
+/// order.
 pub fn argv(launch: &LaunchSpec, disks: &[CheckedDisk], host: &Host) -> Vec<String> {
     let Hypervisor::Qemu = launch.vm.hypervisor;
     let vm = &launch.vm;
     let (accel, cpu, timers) = match launch.accel {
         Accel::Kvm => ("kvm".to_owned(), "host", "pit=off,pic=off"),
-        // split-wx: the unit may not map memory that is writable and executable. The old timer and its interrupt
-        // controller are only for a guest that has to measure its counter.
+        // split-wx: the unit may not map memory that is writable and executable. The old timer and its
+        // interrupt controller are only for a guest that has to measure its counter.
         Accel::Tcg => (
             format!("tcg,split-wx=on,tb-size={TCG_CACHE_MIB}"),
             "max",
@@ -98,8 +100,8 @@ pub fn argv(launch: &LaunchSpec, disks: &[CheckedDisk], host: &Host) -> Vec<Stri
     argv.0
 }
 
-/// JSON, so that no path needs escaping; the format is stated, so that a guest can not choose it by what it writes.
-/// Locked: a second hypervisor on the same machine can not open what this one writes.
+/// JSON, so that no path needs escaping; the format is stated, so that a guest can not choose it by what it
+/// writes. Locked: a second hypervisor on the same machine can not open what this one writes.
 fn blockdev(i: usize, disk: &CheckedDisk) -> String {
     let driver = match disk.kind {
         DiskKind::File => "file",
@@ -138,8 +140,8 @@ mod tests {
     use super::*;
 
     fn launch(accel: Accel) -> LaunchSpec {
-        let text = r#"{"name":"web","cpus":2,"memory_mib":256,"kernel":"/boot/vmlinuz","initrd":"/boot/initrd",
-            "cmdline":"quiet blixard.test=1"}"#;
+        let text = r#"{"name":"web","cpus":2,"memory_mib":256,"kernel":"/boot/vmlinuz",
+            "initrd":"/boot/initrd","cmdline":"quiet blixard.test=1"}"#;
         LaunchSpec {
             vm: serde_json::from_str(text).expect("spec"),
             accel,
@@ -202,14 +204,24 @@ unix:/run/blixard-vm/web/qmp.sock,server=on,wait=off
 -sandbox
 on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 -blockdev
-{"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"file","filename":"/var/lib/blixard-disks/web.raw","locking":"on","read-only":false},"node-name":"disk0","read-only":false}
+FIRST
 -device
 virtio-blk-device,drive=disk0
 -blockdev
-{"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"host_device","filename":"/var/lib/blixard-disks/a, \"b\"","locking":"on","read-only":true},"node-name":"disk1","read-only":true}
+SECOND
 -device
 virtio-blk-device,drive=disk1"#;
-        assert_eq!(lines, expected);
+        let first = concat!(
+            r#"{"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"file","#,
+            r#""filename":"/var/lib/blixard-disks/web.raw","locking":"on","read-only":false},"#,
+            r#""node-name":"disk0","read-only":false}"#,
+        );
+        let second = concat!(
+            r#"{"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"host_device","#,
+            r#""filename":"/var/lib/blixard-disks/a, \"b\"","locking":"on","read-only":true},"#,
+            r#""node-name":"disk1","read-only":true}"#,
+        );
+        assert_eq!(lines, expected.replace("FIRST", first).replace("SECOND", second));
     }
 
     fn value_of<'a>(argv: &'a [String], option: &str) -> &'a str {

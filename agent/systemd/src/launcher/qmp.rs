@@ -1,5 +1,5 @@
-//! QEMU's control protocol, as much of it as is needed: one JSON object per line, commands answered in order, events
-//! in between.
+//! QEMU's control protocol, as much of it as is needed: one JSON object per line, commands answered in order,
+//! events in between.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -101,7 +101,8 @@ impl Qmp {
         }
     }
 
-    /// Waits until QEMU closes the connection, which it does when it ends; `false` if it has not by the deadline.
+    /// Waits until QEMU closes the connection, which it does when it ends; `false` if it has not by the
+    /// deadline.
     pub(crate) fn wait_closed(&mut self, deadline: Instant) -> Result<bool, QmpError> {
         loop {
             match self.read_object(deadline) {

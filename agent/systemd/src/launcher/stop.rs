@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::qmp::{Qmp, QmpError};
 use super::{Pace, is_alive, main_pid, qmp_socket};
 
-/// Time that the guest has for its shutdown, in seconds. With [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is less than
-/// the unit's `TimeoutStopSec=`.
+/// Time that the guest has for its shutdown, in seconds. With [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is
+/// less than the unit's `TimeoutStopSec=`.
 const GRACE: Duration = Duration::from_secs(30);
 /// Pause before the chord is sent again, in seconds: a guest that was still booting did not hear the first.
 const REPEAT: Duration = Duration::from_secs(3);
@@ -34,8 +34,8 @@ pub enum StopError {
     Deaf,
 }
 
-/// Stops the VM of this unit: ctrl-alt-delete until it has ended, `quit` when its time is over. Without a hypervisor
-/// there is nothing to do.
+/// Stops the VM of this unit: ctrl-alt-delete until it has ended, `quit` when its time is over. Without a
+/// hypervisor there is nothing to do.
 ///
 /// # Errors
 /// The hypervisor still runs.
