@@ -134,8 +134,8 @@ impl Cluster {
     pub(crate) fn configure(&self, number: usize, members: &[usize]) {
         let node = &self.nodes[number - 1];
         let mut text = format!(
-            "node_name = \"{}\"\ncluster_name = \"test\"\ndata_dir = \"{dir}\"\nlisten_address = \"{}.{number}\"\n\
-             socket = \"{dir}/s.sock\"\n[vms]\naccel = \"tcg\"\n[resources]\ncpus = 4\nmemory_mib = 2048\n",
+            "node_name = \"{}\"\ncluster_name = \"test\"\ndata_dir = \"{dir}\"\n\
+             listen_address = \"{}.{number}\"\nsocket = \"{dir}/s.sock\"\n[vms]\naccel = \"tcg\"\n[resources]\ncpus = 4\nmemory_mib = 2048\n",
             node.name,
             self.subnet,
             dir = node.dir.display(),

@@ -24,7 +24,8 @@ pub struct StoredEntry {
     pub bytes: Vec<u8>,
 }
 
-/// A snapshot in Raft's encoding: state, its index and term, and the configuration at that index, never apart.
+/// A snapshot in Raft's encoding: state, its index and term, and the configuration at that index, never
+/// apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSnapshot {
     /// The last index it holds.
@@ -38,7 +39,8 @@ pub struct StoredSnapshot {
 pub struct LogWrite {
     /// Replaces the snapshot; every stored entry at or below its index goes.
     pub snapshot: Option<StoredSnapshot>,
-    /// Also every entry above the snapshot's index goes: it came from the leader and the log does not reach it.
+    /// Also every entry above the snapshot's index goes: it came from the leader and the log does not reach
+    /// it.
     pub clear_log: bool,
     /// Appended; every stored entry at or above the first one's index goes first.
     pub entries: Vec<StoredEntry>,
@@ -66,8 +68,8 @@ pub struct Durable {
     pub entries: Vec<StoredEntry>,
 }
 
-/// Keeps the log. Any error is final: the owner ends the process, and nothing is ever written again after one (an
-/// fsync that failed once may lie when repeated).
+/// Keeps the log. Any error is final: the owner ends the process, and nothing is ever written again after one
+/// (an fsync that failed once may lie when repeated).
 pub trait LogStore {
     /// Why a write failed.
     type Error: std::error::Error + Send + Sync + 'static;
@@ -79,7 +81,8 @@ pub trait LogStore {
     fn write(&mut self, batch: &LogWrite) -> Result<(), Self::Error>;
 }
 
-/// The log a cluster is born with: a snapshot at index 1, term 1, that holds the first configuration and state.
+/// The log a cluster is born with: a snapshot at index 1, term 1, that holds the first configuration and
+/// state.
 pub fn genesis_snapshot(voters: &[RaftId], state: Vec<u8>) -> (StoredSnapshot, HardState) {
     let mut snapshot = eraftpb::Snapshot::default();
     snapshot.set_data(state.into());

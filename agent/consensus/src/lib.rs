@@ -1,12 +1,12 @@
 //! Raft, without a clock, a network or a disk of its own: inputs in, effects out.
 //!
-//! The only crate that names `raft`. [`Consensus`] takes ticks, messages, proposals and reads; [`Consensus::pump`] is
-//! the one place that handles `Ready`: it sends, writes, applies and advances in the one order that is safe, and
-//! returns [`Effects`] for the owner to carry out. What is applied is the owner's [`Machine`]; where it is kept is the
-//! owner's [`LogStore`].
+//! The only crate that names `raft`. [`Consensus`] takes ticks, messages, proposals and reads;
+//! [`Consensus::pump`] is the one place that handles `Ready`: it sends, writes, applies and advances in the
+//! one order that is safe, and returns [`Effects`] for the owner to carry out. What is applied is the owner's
+//! [`Machine`]; where it is kept is the owner's [`LogStore`].
 //!
-//! Absent on purpose: tokio, time, random numbers (election timeouts come from a seeded hash), retries, decisions about
-//! the cluster (those are `blixard-core`'s).
+//! Absent on purpose: tokio, time, random numbers (election timeouts come from a seeded hash), retries,
+//! decisions about the cluster (those are `blixard-core`'s).
 
 mod durable;
 mod log;

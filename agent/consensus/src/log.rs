@@ -1,7 +1,7 @@
 //! The log in memory: what Raft reads while the store keeps it.
 //!
-//! Holds the entries after a base (the last index that was compacted away) and the hard state. Invariant: it never says
-//! that something is there which the store was not told to keep before.
+//! Holds the entries after a base (the last index that was compacted away) and the hard state. Invariant: it
+//! never says that something is there which the store was not told to keep before.
 
 use std::cell::Cell;
 
@@ -158,7 +158,8 @@ impl Storage for Log {
     }
 
     fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
-        // A node refuses a snapshot whose configuration it is not in: one from before its admission is no use to it.
+        // A node refuses a snapshot whose configuration it is not in: one from before its admission is no use
+        // to it.
         let serves = |snapshot: &&Snapshot| {
             let meta = snapshot.get_metadata();
             let conf = meta.get_conf_state();

@@ -10,7 +10,8 @@ pub trait Machine {
     /// Applies the entry at `index`.
     ///
     /// # Errors
-    /// The entry can not be understood by this version. The process must end: going on would make replicas differ.
+    /// The entry can not be understood by this version. The process must end: going on would make replicas
+    /// differ.
     fn apply(&mut self, index: u64, data: &[u8]) -> Result<Self::Outcome, String>;
 
     /// Whether a membership change fits; asked before it is proposed and again before it is applied.

@@ -173,8 +173,8 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
 
     /// One [`TICK_MS`] has passed.
     pub fn tick(&mut self) {
-        // raft draws its election timeout from a thread-local generator each time it resets; ours is set before every
-        // tick, so that what counts is always the hash.
+        // raft draws its election timeout from a thread-local generator each time it resets; ours is set
+        // before every tick, so that what counts is always the hash.
         let timeout = ELECTION_TICKS + self.spread(ELECTION_TICKS);
         self.raw.raft.set_randomized_election_timeout(timeout);
         self.raw.tick();
@@ -219,7 +219,8 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         Ok(key)
     }
 
-    /// Proposes a membership change. Raft takes one at a time and drops others silently: plan again until it is done.
+    /// Proposes a membership change. Raft takes one at a time and drops others silently: plan again until it
+    /// is done.
     ///
     /// # Errors
     /// Nothing was proposed.
@@ -242,8 +243,9 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         self.raw.raft.has_pending_conf()
     }
 
-    /// Asks for a linearizable read. The key comes back in [`crate::Effects::reads`] once everything acknowledged
-    /// before this call is applied here; it may never come back (no leader yet): ask again after a while.
+    /// Asks for a linearizable read. The key comes back in [`crate::Effects::reads`] once everything
+    /// acknowledged before this call is applied here; it may never come back (no leader yet): ask again after
+    /// a while.
     pub fn read(&mut self) -> Option<u64> {
         if self.reads.len() >= READS_MAX {
             return None;
@@ -276,7 +278,8 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         self.raw.report_snapshot(member.0, status);
     }
 
-    /// As leader, hands the leadership to the voter that has most of the log. False when there is none to take it.
+    /// As leader, hands the leadership to the voter that has most of the log. False when there is none to
+    /// take it.
     pub fn transfer_leadership(&mut self) -> bool {
         let status = self.status();
         let best = status

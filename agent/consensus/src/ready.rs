@@ -1,8 +1,9 @@
 //! The one place that handles `Ready`.
 //!
-//! Order, which is the whole point: messages that rest on nothing new → one durable write of {snapshot, entries, hard
-//! state} → messages that rest on it → committed entries of `Ready`, then of `LightReady` → advance. Nothing is
-//! acknowledged before the write returned, and everything committed is applied exactly once.
+//! Order, which is the whole point: messages that rest on nothing new → one durable write of {snapshot,
+//! entries, hard state} → messages that rest on it → committed entries of `Ready`, then of `LightReady` →
+//! advance. Nothing is acknowledged before the write returned, and everything committed is applied exactly
+//! once.
 
 use blixard_model::{MembershipChange, RaftId};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
@@ -202,8 +203,8 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         Ok(())
     }
 
-    /// The change itself travels in the context: what Raft is told is derived from it, so the two can not differ. One
-    /// that does not fit the members there are now is a no-op, on every replica alike.
+    /// The change itself travels in the context: what Raft is told is derived from it, so the two can not
+    /// differ. One that does not fit the members there are now is a no-op, on every replica alike.
     fn apply_configuration(&mut self, entry: &Entry, effects: &mut Effects<M::Outcome>) -> PumpResult<(), S> {
         let unreadable = |why: String| PumpError::Apply { index: entry.index, why };
         let mut raw_change = raft::eraftpb::ConfChangeV2::default();

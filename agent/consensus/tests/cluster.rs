@@ -1,12 +1,13 @@
-//! Several nodes, a network of vectors and disks of memory: what Raft must keep through crashes, cuts and changes.
+//! Several nodes, a network of vectors and disks of memory: what Raft must keep through crashes, cuts and
+//! changes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use blixard_consensus::{
-    Consensus, ConsensusConfig, Durable, Effects, Inbound, LogStore, LogWrite, Machine, Outgoing, ProposeError,
-    RaftRole, genesis_snapshot,
+    Consensus, ConsensusConfig, Durable, Effects, Inbound, LogStore, LogWrite, Machine, Outgoing,
+    ProposeError, RaftRole, genesis_snapshot,
 };
 use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Refusal, StoreId};
 

@@ -1,7 +1,8 @@
 //! When a cluster is born.
 //!
-//! Every declared voter with an empty store asks every other one who it is. Once all have answered with an empty store,
-//! each computes the same [`Genesis`], *promises* it durably, and forms when all the others have promised the same:
+//! Every declared voter with an empty store asks every other one who it is. Once all have answered with an
+//! empty store, each computes the same [`Genesis`], *promises* it durably, and forms when all the others have
+//! promised the same:
 //!
 //! ```text
 //!            all answered, all empty             all promised the same
@@ -12,8 +13,9 @@
 //!     └─▶ and does not ───────────────▶ wait to be admitted
 //! ```
 //!
-//! Invariant: two different geneses are never both formed by the same list. To form P a node needs everybody's promise
-//! of P, its own included; a formed node never promises again; so whoever wants P' lacks its promise.
+//! Invariant: two different geneses are never both formed by the same list. To form P a node needs
+//! everybody's promise of P, its own included; a formed node never promises again; so whoever wants P' lacks
+//! its promise.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -89,7 +91,8 @@ pub fn plan_formation(view: &FormationView<'_>) -> FormationStep {
     if !voters.iter().any(|voter| voter.endpoint_id == view.me.endpoint_id) {
         let first = voters.first().map_or_else(String::new, |voter| voter.name.to_string());
         return FormationStep::Wait(vec![format!(
-            "the first {VOTERS_MAX} members by name (from {first}) form the cluster; it admits this node after that"
+            "the first {VOTERS_MAX} members by name (from {first}) form the cluster; it admits this node \
+             after that"
         )]);
     }
     match gather(view, &voters) {
@@ -186,7 +189,8 @@ fn agree(view: &FormationView<'_>, voters: &[&DeclaredMember], genesis: Genesis)
         match &answer.phase {
             Phase::Empty { promise: Some(theirs) } if *theirs == genesis => {}
             Phase::Empty { promise: Some(theirs) } if differs_by_list(theirs, &genesis) => waits.push(format!(
-                "{}: declares other members, addresses or another cluster_name; the list must be the same everywhere",
+                "{}: declares other members, addresses or another cluster_name; the list must be the same \
+                 everywhere",
                 voter.name
             )),
             Phase::Empty { .. } => waits.push(format!("{}: has not agreed yet", voter.name)),

@@ -13,8 +13,8 @@
 //!   not ours   starting, running         stop (it was deleted while this node was away)
 //! ```
 //!
-//! Nothing is done before the node has once read the log up to date since its agent started: an old log may want what
-//! was deleted long ago, or not know what was made since.
+//! Nothing is done before the node has once read the log up to date since its agent started: an old log may
+//! want what was deleted long ago, or not know what was made since.
 
 use std::collections::BTreeMap;
 
@@ -106,8 +106,8 @@ pub struct NodeView<'a> {
     pub now_ms: u64,
 }
 
-/// The ends that were not asked for: VMs seen running before that run no more while they should, and how they ended
-/// as far as the service manager still knows.
+/// The ends that were not asked for: VMs seen running before that run no more while they should, and how they
+/// ended as far as the service manager still knows.
 pub fn unexpected_ends(view: &NodeView<'_>, memory: &Memory) -> Vec<(VmName, Option<String>)> {
     view.placed
         .iter()
@@ -120,7 +120,8 @@ pub fn unexpected_ends(view: &NodeView<'_>, memory: &Memory) -> Vec<(VmName, Opt
         .collect()
 }
 
-/// Decides the next steps. Idempotent: the same view gives the same steps, and a step done makes its reason vanish.
+/// Decides the next steps. Idempotent: the same view gives the same steps, and a step done makes its reason
+/// vanish.
 pub fn reconcile(view: &NodeView<'_>, memory: &mut Memory) -> Vec<Action> {
     memory.vms.retain(|name, _| view.placed.iter().any(|vm| vm.spec.name == *name));
     for unit in view.units.iter().filter(|unit| unit.state == ObservedState::Running) {

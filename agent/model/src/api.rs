@@ -1,4 +1,5 @@
-//! The local API and the command line's `--json`: one shape for both. Fields are added, never renamed or removed.
+//! The local API and the command line's `--json`: one shape for both. Fields are added, never renamed or
+//! removed.
 //!
 //! HTTP/1.1 over the agent's Unix socket, bodies in JSON:
 //!
@@ -12,8 +13,9 @@
 //! | `POST /v1/vms/NAME/start`, `POST /v1/vms/NAME/stop`, `DELETE /v1/vms/NAME` | [`Accepted`] |
 //! | `GET /v1/vms/NAME/logs[?follow=true&lines=N]` | plain text, streamed |
 //!
-//! A write takes its request id from the header `blixard-request-id` and its patience from `blixard-timeout-ms`. Errors
-//! are an [`ErrorBody`]; status 409 and 404 are refusals, 400 is usage, 503 means nothing happened, 504 outcome unknown.
+//! A write takes its request id from the header `blixard-request-id` and its patience from
+//! `blixard-timeout-ms`. Errors are an [`ErrorBody`]; status 409 and 404 are refusals, 400 is usage, 503
+//! means nothing happened, 504 outcome unknown.
 
 use std::net::SocketAddr;
 

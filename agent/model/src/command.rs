@@ -9,7 +9,8 @@ use crate::id::{EndpointId, NodeName, RequestId, VmName};
 use crate::member::Capacity;
 use crate::vm::{Desired, InvalidSpec, VmSpec};
 
-/// A replicated request. New kinds and new optional fields may be added; none is renamed or given another meaning.
+/// A replicated request. New kinds and new optional fields may be added; none is renamed or given another
+/// meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Command {
@@ -19,8 +20,8 @@ pub enum Command {
         spec: VmSpec,
         /// Whether it shall run at once.
         desired: Desired,
-        /// The nodes the leader could reach when it proposed: the planner chooses among these. What a client writes
-        /// here is replaced by the leader.
+        /// The nodes the leader could reach when it proposed: the planner chooses among these. What a client
+        /// writes here is replaced by the leader.
         #[serde(default)]
         eligible: Vec<NodeName>,
     },
@@ -39,7 +40,8 @@ pub enum Command {
         /// Which.
         name: VmName,
     },
-    /// A node's word that the unit of an absent VM is gone. Ignored when the generation is not the placement's.
+    /// A node's word that the unit of an absent VM is gone. Ignored when the generation is not the
+    /// placement's.
     ConfirmGone {
         /// Which.
         name: VmName,
@@ -129,7 +131,7 @@ pub enum Refusal {
     },
     /// The VM is on its way out.
     #[error(
-        "VM {name} is being deleted; its name, disks and reservation are free once {node} reports its unit gone"
+        "VM {name} is being deleted; name, disks and reservation are free once {node} reports its unit gone"
     )]
     VmDeleting {
         /// The name.

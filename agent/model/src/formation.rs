@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, StoreId};
 
-/// What a cluster is born from. Every declared voter computes it from what the others answered; the cluster id is its
-/// digest.
+/// What a cluster is born from. Every declared voter computes it from what the others answered; the cluster
+/// id is its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Genesis {
     /// The configured name.

@@ -94,8 +94,8 @@ text_id! {
 }
 
 text_id! {
-    /// Name of a VM, unique in its cluster: `[a-z]([a-z0-9-]{0,46}[a-z0-9])?`, so that it is its own systemd instance
-    /// name without escaping.
+    /// Name of a VM, unique in its cluster: `[a-z]([a-z0-9-]{0,46}[a-z0-9])?`, so that it is its own systemd
+    /// instance name without escaping.
     VmName, "VM name", NAME_RULE, is_name
 }
 
@@ -110,7 +110,7 @@ text_id! {
 
 text_id! {
     /// Name of a cluster, the same in every member's configuration.
-    ClusterName, "cluster name", "1 to 64 of a-z, 0-9, '-' and '.', beginning with a letter or digit", |text| {
+    ClusterName, "cluster name", "1 to 64 of a-z, 0-9, '-' and '.', not beginning with '-' or '.'", |text| {
         !text.is_empty()
             && text.len() <= CLUSTER_NAME_LEN_MAX
             && text.as_bytes()[0].is_ascii_alphanumeric()
@@ -187,7 +187,8 @@ macro_rules! hex_id {
 }
 
 hex_id! {
-    /// The public half of a node's ed25519 key: its iroh endpoint id, and the identity that a handshake proves.
+    /// The public half of a node's ed25519 key: its iroh endpoint id, and the identity that a handshake
+    /// proves.
     EndpointId, 32, "endpoint id", "64 hexadecimal digits, as `blixard keygen` prints them"
 }
 
@@ -201,7 +202,8 @@ hex_id! {
     ClusterId, 16, "cluster id", "32 hexadecimal digits"
 }
 
-/// Raft's name for a member: allocated by the cluster, bound to one endpoint id and one store id, never used again.
+/// Raft's name for a member: allocated by the cluster, bound to one endpoint id and one store id, never used
+/// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RaftId(pub u64);

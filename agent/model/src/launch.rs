@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::vm::{Accel, VmSpec};
 
-/// Everything the launcher needs to run one VM on this node; written as JSON to `/run/blixard/vms/NAME.json` and handed
-/// to the unit as the credential `spec`.
+/// Everything the launcher needs to run one VM on this node; written as JSON to `/run/blixard/vms/NAME.json`
+/// and handed to the unit as the credential `spec`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {

@@ -1,8 +1,9 @@
-//! The words of the system: ids, specs, members, commands, outcomes, reports and the forms they take on a wire.
+//! The words of the system: ids, specs, members, commands, outcomes, reports and the forms they take on a
+//! wire.
 //!
-//! Owns every type that crosses a boundary (log, peers, local API, files). Holds no decision and no I/O: what may
-//! happen to these words is decided in `blixard-core`, and everything here can be built and compared in a test without
-//! a clock, a runtime or a disk.
+//! Owns every type that crosses a boundary (log, peers, local API, files). Holds no decision and no I/O: what
+//! may happen to these words is decided in `blixard-core`, and everything here can be built and compared in a
+//! test without a clock, a runtime or a disk.
 
 pub mod api;
 pub mod command;

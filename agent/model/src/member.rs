@@ -44,7 +44,8 @@ impl fmt::Display for Role {
     }
 }
 
-/// One step of the membership; carried inside the Raft configuration change, so that it can not be lost beside it.
+/// One step of the membership; carried inside the Raft configuration change, so that it can not be lost
+/// beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum MembershipChange {

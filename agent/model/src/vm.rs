@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeName, VmName};
 
-/// Memory that the hypervisor itself may use beside the guest's, in MiB. Reservation and the unit's `MemoryMax` both
-/// are guest memory plus this; under TCG it holds the translation cache as well ([`TCG_CACHE_MIB`]).
+/// Memory that the hypervisor itself may use beside the guest's, in MiB. Reservation and the unit's
+/// `MemoryMax` both are guest memory plus this; under TCG it holds the translation cache as well
+/// ([`TCG_CACHE_MIB`]).
 pub const OVERHEAD_MIB: u64 = 192;
 /// QEMU's `tb-size` under TCG, in MiB: part of [`OVERHEAD_MIB`].
 pub const TCG_CACHE_MIB: u64 = 64;
@@ -92,7 +93,8 @@ impl std::str::FromStr for Hypervisor {
     }
 }
 
-/// What executes guest code. A setting of the node, never guessed from `/dev/kvm` (which may exist and not work).
+/// What executes guest code. A setting of the node, never guessed from `/dev/kvm` (which may exist and not
+/// work).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accel {
@@ -150,7 +152,8 @@ impl InvalidSpec {
 }
 
 impl VmSpec {
-    /// Guest memory plus the stated overhead, in MiB: what a placement reserves and what the unit's `MemoryMax` allows.
+    /// Guest memory plus the stated overhead, in MiB: what a placement reserves and what the unit's
+    /// `MemoryMax` allows.
     pub fn reserved_memory_mib(&self) -> u64 {
         self.memory_mib.saturating_add(OVERHEAD_MIB)
     }
@@ -190,7 +193,8 @@ impl VmSpec {
     }
 }
 
-/// Absolute, normal (no `.`, `..` or doubled slash), bounded, and free of what an argument list gives a meaning to.
+/// Absolute, normal (no `.`, `..` or doubled slash), bounded, and free of what an argument list gives a
+/// meaning to.
 fn check_path(field: &str, text: &str) -> Result<(), InvalidSpec> {
     let wrong = |problem: &str| Err(InvalidSpec::new(field, problem));
     if text.len() > PATH_LEN_MAX {
@@ -240,7 +244,8 @@ mod tests {
 
     #[test]
     fn every_field_is_checked_and_named() {
-        let cases: Vec<(&str, Box<dyn Fn(&mut VmSpec)>)> = vec![
+        type Change = Box<dyn Fn(&mut VmSpec)>;
+        let cases: Vec<(&str, Change)> = vec![
             ("cpus", Box::new(|s| s.cpus = 0)),
             ("cpus", Box::new(|s| s.cpus = CPUS_MAX + 1)),
             ("memory_mib", Box::new(|s| s.memory_mib = 1)),

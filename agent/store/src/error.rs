@@ -24,8 +24,8 @@ pub enum OpenError {
     },
     /// It is no store, or it is broken.
     #[error(
-        "{path} can not be opened: {source}. It counts as lost: move it away and start again; the cluster admits this \
-         node anew, under a new raft id"
+        "{path} can not be opened: {source}. It counts as lost: move it away and start again; the cluster \
+         admits this node anew, under a new raft id"
     )]
     Broken {
         /// Which.
@@ -45,7 +45,8 @@ pub enum OpenError {
     },
     /// It is another node's disk.
     #[error(
-        "{path} belongs to endpoint {theirs}, this node's key is {ours}: restore the key, or use its own data_dir"
+        "{path} belongs to endpoint {theirs}, this node's key is {ours}: restore the key, or use its own \
+         data_dir"
     )]
     OtherNode {
         /// Which.
@@ -57,7 +58,8 @@ pub enum OpenError {
     },
     /// It is another cluster's disk.
     #[error(
-        "{path} belongs to cluster {theirs:?}, the configuration says {ours:?}: correct cluster_name or data_dir"
+        "{path} belongs to cluster {theirs:?}, the configuration says {ours:?}: correct cluster_name or \
+         data_dir"
     )]
     OtherCluster {
         /// Which.

@@ -93,7 +93,8 @@ impl Store {
         Ok(())
     }
 
-    /// Binds the empty store to a cluster, with the log to begin with (none for a node that waits for a snapshot).
+    /// Binds the empty store to a cluster, with the log to begin with (none for a node that waits for a
+    /// snapshot).
     ///
     /// # Errors
     /// The disk's; final.
@@ -121,8 +122,8 @@ impl Store {
         Reader::new(&self.db, &data_dir.join(FILE_NAME))?.durable()
     }
 
-    /// One transaction, all or nothing. After an error the store stays closed: what is on disk is what counts, and an
-    /// fsync that failed once may lie when it is repeated.
+    /// One transaction, all or nothing. After an error the store stays closed: what is on disk is what
+    /// counts, and an fsync that failed once may lie when it is repeated.
     fn transaction(
         &mut self,
         sync: bool,
@@ -134,8 +135,8 @@ impl Store {
         self.failed = true;
         let mut txn = self.db.begin_write()?;
         if sync {
-            // Quick repair keeps the allocator's state in the file, and brings two-phase commit: the checksum of a
-            // one-phase commit is not cryptographic, and specs are user input.
+            // Quick repair keeps the allocator's state in the file, and brings two-phase commit: the checksum
+            // of a one-phase commit is not cryptographic, and specs are user input.
             txn.set_quick_repair(true);
         } else {
             txn.set_durability(Durability::None)?;

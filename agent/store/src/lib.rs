@@ -1,7 +1,8 @@
-//! What a node keeps on disk: who it is, which cluster it belongs to, Raft's log. One redb file, one write at a time.
+//! What a node keeps on disk: who it is, which cluster it belongs to, Raft's log. One redb file, one write at
+//! a time.
 //!
-//! Owns the file `store.redb` in the data directory. Refuses the file of another node or cluster. Takes no decision:
-//! it is told what to keep, and keeps it together or not at all.
+//! Owns the file `store.redb` in the data directory. Refuses the file of another node or cluster. Takes no
+//! decision: it is told what to keep, and keeps it together or not at all.
 
 mod error;
 mod file;

@@ -67,7 +67,8 @@ pub(crate) async fn report(agent: Arc<Agent>) {
     }
 }
 
-/// As leader, asks every declared node and member who it is: that is how a lost store and a new node are noticed.
+/// As leader, asks every declared node and member who it is: that is how a lost store and a new node are
+/// noticed.
 pub(crate) async fn identify(agent: Arc<Agent>) {
     let running = agent.wait_running().await;
     let mut period = interval(PERIOD);

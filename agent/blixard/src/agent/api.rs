@@ -1,4 +1,5 @@
-//! The local API: HTTP and JSON over the agent's Unix socket, for the command line and for `curl --unix-socket`.
+//! The local API: HTTP and JSON over the agent's Unix socket, for the command line and for `curl
+//! --unix-socket`.
 
 mod error;
 mod peer_cred;

@@ -18,7 +18,8 @@ use super::machine::{StateMachine, encode_state};
 use super::owner::{OwnerTask, first_summary};
 use super::random;
 
-/// Binds an empty store to the cluster it was found to be in. One transaction: a crash leaves it empty or bound.
+/// Binds an empty store to the cluster it was found to be in. One transaction: a crash leaves it empty or
+/// bound.
 ///
 /// # Errors
 /// The store's, or a genesis without this node.

@@ -1,7 +1,7 @@
 //! Start and stop, in order.
 //!
-//! Start: key, store, network, socket (from here on commands are answered), cluster, tasks. Stop: API, tasks that act,
-//! leadership, network, consensus, store. VMs are units of their own and go on.
+//! Start: key, store, network, socket (from here on commands are answered), cluster, tasks. Stop: API, tasks
+//! that act, leadership, network, consensus, store. VMs are units of their own and go on.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -270,8 +270,8 @@ impl Config {
     pub(crate) fn check_own_id(&self, endpoint_id: EndpointId) -> Result<(), String> {
         match self.members.get(&self.node_name) {
             Some(member) if member.endpoint_id != endpoint_id => Err(format!(
-                "members.{name}.endpoint_id is {theirs}, but this node's key has the endpoint id {endpoint_id}: write \
-                 that one into the list on every node, or restore the key of the listed one",
+                "members.{name}.endpoint_id is {theirs}, but this node's key has the endpoint id {endpoint_id}: \
+                 write that one into the list on every node, or restore the key of the listed one",
                 name = self.node_name,
                 theirs = member.endpoint_id,
             )),
@@ -423,7 +423,8 @@ mod tests {
     #[test]
     fn values_that_can_not_be_are_refused_by_name() {
         let two = format!(
-            "node_name = \"n1\"\n[members.n1]\nendpoint_id = \"{ID}\"\naddresses = [\"127.0.0.1:1\"]\n[members.n2]\n"
+            "node_name = \"n1\"\n[members.n1]\nendpoint_id = \"{ID}\"\naddresses = [\"127.0.0.1:1\"]\n\
+             [members.n2]\n"
         );
         let cases = [
             ("node_name = \"N1\"".to_owned(), "node name"),

@@ -78,8 +78,8 @@ fn set_forming(agent: &Agent, promise: Option<Genesis>, waiting_for: Vec<String>
     agent.phase.send_replace(Phase::Forming { promise, waiting_for });
 }
 
-/// Asks every declared node at once. Who does not answer now has not answered: an old answer may be of a store that is
-/// gone since.
+/// Asks every declared node at once. Who does not answer now has not answered: an old answer may be of a
+/// store that is gone since.
 async fn ask_all(agent: &Agent, answers: &mut BTreeMap<EndpointId, Identity>) {
     let me = agent.identity(None).await;
     let mut asked = JoinSet::new();

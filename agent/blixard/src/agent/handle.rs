@@ -109,7 +109,8 @@ impl ConsensusHandle {
         }
     }
 
-    /// Waits until everything acknowledged before this call is applied here. Resolves to false when the task ended.
+    /// Waits until everything acknowledged before this call is applied here. Resolves to false when the task
+    /// ended.
     pub(crate) async fn read_barrier(&self) -> bool {
         let (reply, answer) = oneshot::channel();
         self.inbox.send(Input::Read { reply }).await.is_ok() && answer.await.is_ok()

@@ -1,8 +1,8 @@
 //! The consensus task: the one owner of the Raft node, the state and the store.
 //!
-//! Turns: wait for a tick or inputs, take all that wait, pump once (one durable write for all of them), carry out the
-//! effects. Ticks and inputs are awaited fairly, so that a full inbox starves no tick. Any error of the store ends the
-//! task, and with it the process.
+//! Turns: wait for a tick or inputs, take all that wait, pump once (one durable write for all of them), carry
+//! out the effects. Ticks and inputs are awaited fairly, so that a full inbox starves no tick. Any error of
+//! the store ends the task, and with it the process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -64,8 +64,8 @@ struct Owner {
     proposals: BTreeMap<u64, oneshot::Sender<ProposeResult>>,
     reads: BTreeMap<u64, WaitingRead>,
     identities: BTreeMap<EndpointId, (Identity, u64)>,
-    /// Where members are whom the state here does not know yet: a node that is behind must answer a leader that was
-    /// admitted after what it has applied.
+    /// Where members are whom the state here does not know yet: a node that is behind must answer a leader
+    /// that was admitted after what it has applied.
     routes: BTreeMap<RaftId, EndpointId>,
     deliveries: FuturesUnordered<BoxFuture<'static, (RaftId, bool)>>,
     membership_version: u64,
@@ -190,8 +190,8 @@ impl Owner {
                 return;
             }
         };
-        // The sender must be who the log says its raft id is. One that the log here does not know yet is believed:
-        // its connection proved that it is in the list of peers.
+        // The sender must be who the log says its raft id is. One that the log here does not know yet is
+        // believed: its connection proved that it is in the list of peers.
         match self.task.raft.machine().0.members.get(&inbound.from()) {
             Some(member) if member.endpoint_id != from => {
                 tracing::warn!(peer = %from.short(), "raft message dropped: the raft id is another node's");
@@ -244,8 +244,8 @@ impl Owner {
         reachable.map(|member| member.name.clone()).collect()
     }
 
-    /// A new leader has heard of those who voted for it; the others answer its first heartbeats, or are gone although
-    /// their link still stands.
+    /// A new leader has heard of those who voted for it; the others answer its first heartbeats, or are gone
+    /// although their link still stands.
     fn unsettled(&self) -> bool {
         let new = self.task.raft.leads() && self.tick.saturating_sub(self.leads_since) < HEARD_TICKS;
         let mut members = self.task.raft.machine().0.members.values();
@@ -376,7 +376,8 @@ impl Owner {
             self.leads_since = self.tick;
         }
         if old.role == RaftRole::Leader && new.role != RaftRole::Leader {
-            // They may still be committed by the next leader; sent again under the same id they are applied once.
+            // They may still be committed by the next leader; sent again under the same id they are applied
+            // once.
             for (_, reply) in std::mem::take(&mut self.proposals) {
                 let why = "the leadership was lost before it was committed".to_owned();
                 let _gone = reply.send(ProposeResult::Unknown { why }).is_err();

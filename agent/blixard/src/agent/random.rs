@@ -4,11 +4,10 @@ use blixard_model::{RequestId, StoreId};
 
 /// A number that was never used before, for all purposes.
 ///
-/// The kernel's random source fails only on systems that can not run anything else either; an id of zeros would be
-/// wrong, so this ends the process.
-#[expect(clippy::expect_used, reason = "without random numbers nothing safe can be done")]
+/// The kernel's random source fails only on systems that can not run anything else either; an id of zeros
+/// would be wrong, so this ends the process.
 pub(crate) fn u64() -> u64 {
-    getrandom::u64().expect("the system has no random numbers")
+    getrandom::u64().unwrap_or_else(|_| std::process::abort())
 }
 
 /// The id of a new store.

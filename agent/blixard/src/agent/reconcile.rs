@@ -1,7 +1,7 @@
 //! The node's reconciler: looks at the log and at systemd, lets `blixard-core` decide, and does it.
 //!
-//! Signals and changes of the log only wake it; what it believes is the list of units, taken anew each time and at
-//! least every few seconds. One action per VM is under way at a time.
+//! Signals and changes of the log only wake it; what it believes is the list of units, taken anew each time
+//! and at least every few seconds. One action per VM is under way at a time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

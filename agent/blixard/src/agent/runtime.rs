@@ -1,7 +1,7 @@
 //! VMs as units of this machine's systemd, behind `blixard-core`'s port.
 //!
-//! The bus may come later than the agent, or go away: then every call says so and the next one tries again. The agent
-//! itself goes on: consensus needs no D-Bus.
+//! The bus may come later than the agent, or go away: then every call says so and the next one tries again.
+//! The agent itself goes on: consensus needs no D-Bus.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

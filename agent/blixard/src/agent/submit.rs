@@ -1,5 +1,5 @@
-//! Writes and fresh reads from any node: forwarded to the leader, tried again under the same request id until the
-//! deadline, and honest about what is not known.
+//! Writes and fresh reads from any node: forwarded to the leader, tried again under the same request id until
+//! the deadline, and honest about what is not known.
 
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ async fn attempt(agent: &Agent, running: &Running, request: &Request, deadline: 
         tokio::select! {
             result = forward(agent, (&leader, endpoint_id), request, patience) => result,
             // A dead leader's link ends later than its term: ask the next one, under the same id.
-            _ = replaced => ProposeResult::Unknown { why: format!("{leader} was replaced before it answered") },
+            _ = replaced => ProposeResult::Unknown { why: format!("{leader} was replaced") },
         }
     };
     match result {

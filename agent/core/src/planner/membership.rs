@@ -1,4 +1,5 @@
-//! Who becomes a member, who votes, whose lost store is let go: one change at a time, the leader's to propose.
+//! Who becomes a member, who votes, whose lost store is let go: one change at a time, the leader's to
+//! propose.
 
 use std::collections::BTreeMap;
 
@@ -47,8 +48,8 @@ pub fn plan_membership(view: &MembershipView<'_>) -> Option<MembershipChange> {
     view.state.check_membership(&change, view.voters).is_ok().then_some(change)
 }
 
-/// A member that speaks with an empty store under another store id has lost its disk: its old raft id can never vote
-/// or acknowledge again, so it leaves before the node is admitted anew.
+/// A member that speaks with an empty store under another store id has lost its disk: its old raft id can
+/// never vote or acknowledge again, so it leaves before the node is admitted anew.
 fn lost_store(view: &MembershipView<'_>) -> Option<MembershipChange> {
     view.state.members.values().find_map(|member| {
         let identity = view.identities.get(&member.endpoint_id)?;

@@ -7,11 +7,12 @@ use blixard_model::{Capacity, NodeName, Refusal, VmSpec};
 
 use crate::state::ClusterState;
 
-/// Chooses a node for a new VM among the `eligible` ones: the one whose memory is least reserved (as a share of what it
-/// offers) once the VM is there; then cpus; then the name decides. Deterministic, without floats.
+/// Chooses a node for a new VM among the `eligible` ones: the one whose memory is least reserved (as a share
+/// of what it offers) once the VM is there; then cpus; then the name decides. Deterministic, without floats.
 ///
 /// # Errors
-/// [`Refusal::DoesNotFit`] with what is missing on each node; [`Refusal::NodeNotFound`] for a pin to no member.
+/// [`Refusal::DoesNotFit`] with what is missing on each node; [`Refusal::NodeNotFound`] for a pin to no
+/// member.
 pub fn choose(state: &ClusterState, spec: &VmSpec, eligible: &[NodeName]) -> Result<NodeName, Refusal> {
     if let Some(pin) = &spec.node
         && state.member_by_name(pin).is_none()

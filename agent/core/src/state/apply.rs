@@ -1,4 +1,5 @@
-//! What a command does to the state. Total, synchronous, deterministic: every input gives an outcome, none a panic.
+//! What a command does to the state. Total, synchronous, deterministic: every input gives an outcome, none a
+//! panic.
 
 use blixard_model::member::ADDRESSES_MAX;
 use blixard_model::vm::CPUS_MAX;

@@ -6,7 +6,8 @@ use blixard_model::{Member, MembershipChange, RaftId, Refusal};
 use super::ClusterState;
 
 impl ClusterState {
-    /// Checks a change against the members there are; run before it is proposed and again before it is applied.
+    /// Checks a change against the members there are; run before it is proposed and again before it is
+    /// applied.
     ///
     /// # Errors
     /// [`Refusal::Membership`] says what does not fit.

@@ -1,7 +1,7 @@
 //! What the log adds up to.
 //!
-//! [`ClusterState`] is the replicated state machine: the same entries give the same state on every node, byte for byte.
-//! Roles (voter, learner) are not in it: Raft's configuration holds them.
+//! [`ClusterState`] is the replicated state machine: the same entries give the same state on every node, byte
+//! for byte. Roles (voter, learner) are not in it: Raft's configuration holds them.
 
 mod apply;
 mod membership;

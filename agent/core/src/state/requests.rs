@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use blixard_model::{Command, Outcome, RequestId};
 use serde::{Deserialize, Serialize};
 
-/// Most requests remembered. Beyond it the one applied first is forgotten; sent again after that it is a new request.
+/// Most requests remembered. Beyond it the one applied first is forgotten; sent again after that it is a new
+/// request.
 pub const REQUESTS_MAX: usize = 1_024;
 
 /// Outcomes of recent requests, evicted by log index so that every replica forgets the same one.

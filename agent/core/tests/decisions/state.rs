@@ -184,7 +184,9 @@ fn any_command() -> impl Strategy<Value = Command> {
 
 proptest! {
     #[test]
-    fn whatever_is_applied_nothing_is_promised_twice(commands in prop::collection::vec(any_command(), 1..60)) {
+    fn whatever_is_applied_nothing_is_promised_twice(
+        commands in prop::collection::vec(any_command(), 1..60)
+    ) {
         let mut a = Cluster::of(3);
         let mut b = Cluster::of(3);
         for command in commands {

@@ -19,8 +19,8 @@ impl Connected<IncomingStream<'_, UnixListener>> for PeerCred {
 }
 
 impl PeerCred {
-    /// Root, the agent's own user, and members of the agent's group may ask. The socket's mode says the same; this
-    /// holds too when somebody widened it.
+    /// Root, the agent's own user, and members of the agent's group may ask. The socket's mode says the same;
+    /// this holds too when somebody widened it.
     pub(crate) fn check(&self) -> Result<(), String> {
         let Some((uid, gid)) = self.ids else {
             return Err("the kernel does not say who asks".to_owned());
