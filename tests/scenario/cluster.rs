@@ -135,7 +135,8 @@ impl Cluster {
         let node = &self.nodes[number - 1];
         let mut text = format!(
             "node_name = \"{}\"\ncluster_name = \"test\"\ndata_dir = \"{dir}\"\n\
-             listen_address = \"{}.{number}\"\nsocket = \"{dir}/s.sock\"\n[vms]\naccel = \"tcg\"\n[resources]\ncpus = 4\nmemory_mib = 2048\n",
+             listen_address = \"{}.{number}\"\nsocket = \"{dir}/s.sock\"\n[vms]\naccel = \"tcg\"\n\
+             [resources]\ncpus = 4\nmemory_mib = 2048\n",
             node.name,
             self.subnet,
             dir = node.dir.display(),

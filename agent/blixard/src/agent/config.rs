@@ -270,7 +270,8 @@ impl Config {
     pub(crate) fn check_own_id(&self, endpoint_id: EndpointId) -> Result<(), String> {
         match self.members.get(&self.node_name) {
             Some(member) if member.endpoint_id != endpoint_id => Err(format!(
-                "members.{name}.endpoint_id is {theirs}, but this node's key has the endpoint id {endpoint_id}: \
+                "members.{name}.endpoint_id is {theirs}, but the endpoint id of this node's key is \
+                 {endpoint_id}: \
                  write that one into the list on every node, or restore the key of the listed one",
                 name = self.node_name,
                 theirs = member.endpoint_id,
