@@ -94,3 +94,13 @@ with subtest("an agent that restarts finds its cluster again"):
         t.assertEqual(before[key], after[key])
     t.assertGreaterEqual(after["term"], before["term"])
     t.assertGreaterEqual(after["applied"], before["applied"])
+
+with subtest("the agent runs without privileges, and may manage units of VMs alone"):
+    for unit in ("blixard.service", "blixard-vm@any.service"):
+        n1.succeed(f"systemd-analyze security --no-pager --threshold=20 {unit} >&2")
+    t.assertNotEqual("0", n1.succeed("stat --format=%u /proc/$(systemctl show -P MainPID blixard.service)").strip())
+    as_agent = "runuser -u blixard -- systemctl --no-ask-password"
+    for verb in ("start", "stop", "restart"):
+        n1.fail(f"{as_agent} {verb} dbus.socket")
+    n1.fail(f"{as_agent} stop blixard.service", f"{as_agent} reload-or-restart blixard-vmx.service")
+    n1.succeed(f"{as_agent} stop blixard-vm@any.service")

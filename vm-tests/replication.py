@@ -115,6 +115,8 @@ with subtest("without a quorum nothing lies"):
     local = next(name for name in names if places[name] == alone.name)
     pid = alone.get_unit_property(f"blixard-vm@{local}.service", "MainPID")
     others = [machine for machine in machines if machine.name != alone.name]
+    make_disk("held")
+    alone.succeed(f"blixard vm create {spec('held')} --node {alone.name}")
     alone.block()
     alone.wait_until_succeeds(f"{STATUS} | jq -e '.quorum | not'", timeout=DEADLINE_SECONDS)
     code, _ = alone.execute(f"blixard vm stop {local} --timeout 5", timeout=30)
@@ -123,14 +125,22 @@ with subtest("without a quorum nothing lies"):
     t.assertEqual(3, code)
     stale = json.loads(alone.succeed("blixard vm list --stale --json"))
     t.assertFalse(stale["linearizable"])
-    t.assertEqual(names, [vm["name"] for vm in stale["items"]])
+    t.assertEqual(["held", *names], [vm["name"] for vm in stale["items"]])
     others[0].wait_until_succeeds(
         f"""blixard vm show {local} --json | jq -e '.state == "unknown"'""", timeout=DEADLINE_SECONDS
     )
+    # What can not be known to be gone keeps its name, its disk and its place.
+    others[0].succeed("blixard vm delete held --no-wait")
+    deleting = """blixard vm show held --json | jq -e '.state == "deleting"'"""
+    others[1].wait_until_succeeds(deleting, timeout=DEADLINE_SECONDS)
+    code, _ = others[0].execute(f"blixard vm create {spec('held')} --node {others[0].name}")
+    t.assertEqual(1, code)
+    others[0].succeed(deleting)
     make_disk("meanwhile")
     others[1].succeed(f"blixard vm create {spec('meanwhile')} --node {others[1].name}")
     alone.unblock()
     alone.wait_until_succeeds("blixard vm show meanwhile --json", timeout=DEADLINE_SECONDS)
+    alone.wait_until_fails("blixard vm show held --json", timeout=DEADLINE_SECONDS)
     others[0].wait_until_succeeds(
         f"""blixard vm show {local} --json | jq -e '.state == "running"'""", timeout=DEADLINE_SECONDS
     )
