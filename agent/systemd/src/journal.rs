@@ -143,7 +143,7 @@ fn arguments(name: &VmName, invocation: Option<&str>, lines: u32, follow: bool) 
     arguments
 }
 
-/// Reads up to the end of a line or [`LINE_LEN_MAX`] bytes, whichever comes first; `None` at the end. Collects
+/// Reads to the end of a line or for [`LINE_LEN_MAX`] bytes, whichever comes first; `None` at the end. Collects
 /// in `line`, so that a cancelled call goes on where it was.
 async fn read_bounded(
     reader: &mut (impl AsyncBufRead + Unpin),
