@@ -143,8 +143,8 @@ fn arguments(name: &VmName, invocation: Option<&str>, lines: u32, follow: bool) 
     arguments
 }
 
-/// Reads to the end of a line or for [`LINE_LEN_MAX`] bytes, whichever comes first; `None` at the end. Collects
-/// in `line`, so that a cancelled call goes on where it was.
+/// Reads to the end of a line or [`LINE_LEN_MAX`] bytes, whichever is first; `None` at the end. Collects in
+/// `line`, so that a cancelled call goes on where it was.
 async fn read_bounded(
     reader: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,
