@@ -34,11 +34,8 @@ let
         }) endpointIds;
         settings = {
           cluster_name = "lab";
-          vms = {
-            # The machine is a VM itself; whoever runs the test may not have nested virtualization.
-            accel = "tcg";
-            qemu = "${pkgs.qemu_test}/bin/qemu-system-x86_64";
-          };
+          # The machine is a VM itself; whoever runs the test may not have nested virtualization.
+          vms.accel = "tcg";
           # What the stories count on, as on the lab's machines. Few of their VMs are ever started.
           resources = {
             cpus = 8;
