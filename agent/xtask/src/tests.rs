@@ -51,7 +51,7 @@ pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
     run.step("cargo doc", || {
         let mut doc = place.cargo();
         doc.env("RUSTDOCFLAGS", "-Dwarnings");
-        passes(doc.args(["doc", "--workspace", "--no-deps", "--quiet"]))
+        passes(doc.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]))
     });
     let built =
         run.step("cargo build", || passes(place.cargo().args(["build", "--package", "blixard", "--quiet"])));
@@ -145,7 +145,10 @@ fn counted(command: &mut Command, count: fn(&str) -> Tally) -> Result<Ended> {
     if success && tally.failed == 0 {
         return Ok(Ended::Tests(tally));
     }
-    println!("{text}");
+    // What held needs no line each.
+    for line in text.lines().filter(|line| !line.ends_with("... ok")) {
+        println!("{line}");
+    }
     // A failure that no test stands for (it did not compile) is one as well.
     Ok(Ended::Tests(Tally { failed: tally.failed.max(1), ..tally }))
 }
