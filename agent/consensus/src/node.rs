@@ -1,6 +1,6 @@
 //! The Raft node: what goes in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_model::{MembershipChange, RaftId, Refusal};
 use protobuf::Message as _;
@@ -117,7 +117,7 @@ pub struct Consensus<M: Machine, S: LogStore> {
     pub(crate) store: S,
     pub(crate) applied: u64,
     pub(crate) applied_term: u64,
-    pub(crate) proposals: BTreeMap<u64, ()>,
+    pub(crate) proposals: BTreeSet<u64>,
     pub(crate) reads: BTreeMap<u64, Option<u64>>,
     config: ConsensusConfig,
     next_key: u64,
@@ -164,7 +164,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             store,
             applied: base.0,
             applied_term: base.1,
-            proposals: BTreeMap::new(),
+            proposals: BTreeSet::new(),
             reads: BTreeMap::new(),
             config,
             next_key: 0,
@@ -215,7 +215,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         let key = self.new_key();
         let context = self.key_bytes(key);
         self.raw.propose(context, data).map_err(|_| ProposeError::Busy)?;
-        self.proposals.insert(key, ());
+        self.proposals.insert(key);
         Ok(key)
     }
 

@@ -198,7 +198,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         }
         let applied = self.machine.apply(entry.index, &entry.data);
         let outcome = applied.map_err(|why| PumpError::Apply { index: entry.index, why })?;
-        let key = self.own_key(&entry.context).filter(|key| self.proposals.remove(key).is_some());
+        let key = self.own_key(&entry.context).filter(|key| self.proposals.remove(key));
         effects.applied.push(Applied { index: entry.index, key, outcome });
         Ok(())
     }

@@ -79,6 +79,12 @@ impl Memory {
         self.vms.get(name).is_some_and(|attempts| attempts.running_since_ms.is_some())
     }
 
+    /// Notes that the VM was stopped because somebody asked for it: its end is no failure, and the next start is the
+    /// first again.
+    pub fn note_stopped(&mut self, name: &VmName) {
+        self.vms.remove(name);
+    }
+
     fn note_running(&mut self, name: &VmName, now_ms: u64) {
         let attempts = self.vms.entry(name.clone()).or_default();
         let since = *attempts.running_since_ms.get_or_insert(now_ms);
@@ -123,9 +129,12 @@ pub fn unexpected_ends(view: &NodeView<'_>, memory: &Memory) -> Vec<(VmName, Opt
 /// Decides the next steps. Idempotent: the same view gives the same steps, and a step done makes its reason
 /// vanish.
 pub fn reconcile(view: &NodeView<'_>, memory: &mut Memory) -> Vec<Action> {
-    memory.vms.retain(|name, _| view.placed.iter().any(|vm| vm.spec.name == *name));
+    // What shall not run has nothing to remember: its end is no failure.
+    let shall_run =
+        |name: &VmName| view.placed.iter().any(|vm| vm.spec.name == *name && vm.desired == Desired::Running);
+    memory.vms.retain(|name, _| shall_run(name));
     for unit in view.units.iter().filter(|unit| unit.state == ObservedState::Running) {
-        if view.placed.iter().any(|vm| vm.spec.name == unit.name) {
+        if shall_run(&unit.name) {
             memory.note_running(&unit.name, view.now_ms);
         }
     }

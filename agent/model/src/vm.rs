@@ -15,7 +15,7 @@ pub const OVERHEAD_MIB: u64 = 192;
 pub const TCG_CACHE_MIB: u64 = 64;
 /// Most virtual cpus of one VM.
 pub const CPUS_MAX: u32 = 64;
-/// Least guest memory, in MiB.
+/// Least guest memory, in MiB. Small kernels start with this; distributions' kernels may need 128.
 pub const MEMORY_MIB_MIN: u64 = 64;
 /// Most guest memory, in MiB (1 TiB).
 pub const MEMORY_MIB_MAX: u64 = 1 << 20;
@@ -23,8 +23,8 @@ pub const MEMORY_MIB_MAX: u64 = 1 << 20;
 pub const DISKS_MAX: usize = 16;
 /// Longest path of a kernel, initrd or disk, in bytes.
 pub const PATH_LEN_MAX: usize = 1024;
-/// Longest kernel command line, in bytes (x86's own limit is 2048).
-pub const CMDLINE_LEN_MAX: usize = 2000;
+/// Longest kernel command line, in bytes: x86 takes 2047, of which the machine's own words need a part.
+pub const CMDLINE_LEN_MAX: usize = 1_800;
 
 /// What the user wants a VM to be. Names files of the node it runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use blixard_model::wire::{PeerRequest, PeerResponse};
+use blixard_model::wire::PeerRequest;
 use blixard_model::{Command, Request};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::context::{Agent, Running};
-use super::peer_call::ask;
+use super::peer_call::{ask, ask_identities};
 use super::random;
 use super::submit::submit;
 use super::supervise;
@@ -84,14 +84,8 @@ pub(crate) async fn identify(agent: Arc<Agent>) {
             links.iter().filter(|(_, link)| link.is_up()).map(|(id, _)| *id).collect()
         };
         let me = agent.identity(None).await;
-        for to in up {
-            let request = PeerRequest::Identify { me: me.clone() };
-            if let Ok(PeerResponse::Identity { me: theirs }) =
-                ask(&agent.net, to, &request, ASK_TIMEOUT).await
-                && theirs.endpoint_id == to
-            {
-                running.consensus.offer_identity(theirs);
-            }
+        for them in ask_identities(&agent.net, up, &me, ASK_TIMEOUT).await {
+            running.consensus.offer_identity(them);
         }
     }
 }

@@ -41,6 +41,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let store = Store::open(&data_dir, key.endpoint_id(), &config.cluster_name, random::store_id())?;
     let (agent, incoming) = assemble(config, key, &store).await?;
     let listener = api::listen(&agent.config.socket).await?;
+    // A node of a cluster is that before anybody can ask it who it is.
+    let mut store = Some(store);
+    let resumed = store.take_if(|store| store.cluster().is_some());
+    let resumed = resumed.map(|store| birth::resume(&agent, store, &data_dir)).transpose()?;
     let mut tasks = JoinSet::new();
     tasks.spawn(router_task(Arc::clone(&agent), incoming));
     tasks.spawn(api_task(Arc::clone(&agent), listener, stop.clone()));
@@ -54,7 +58,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         "agent serves"
     );
     let owner = tokio::select! {
-        owner = become_member(&agent, store, &data_dir) => owner?,
+        owner = become_member(&agent, resumed, store, &data_dir) => owner?,
         ended = tasks.join_next() => anyhow::bail!("a task ended unexpectedly: {}", words(ended)),
         () = signals.asked() => return shut_down(&agent, None, tasks, stop).await,
     };
@@ -87,12 +91,20 @@ async fn assemble(
     Ok((agent, incoming))
 }
 
-/// The store's cluster, or the one that is found by asking around.
-async fn become_member(agent: &Agent, mut store: Store, data_dir: &Path) -> anyhow::Result<OwnerTask> {
-    if store.cluster().is_none() {
-        let birth = formation::form(agent, &mut store).await?;
-        tokio::task::block_in_place(|| birth::bind(agent, &mut store, birth))?;
-    }
+/// The cluster that was resumed, or the one that is found for an empty store by asking around.
+async fn become_member(
+    agent: &Agent,
+    resumed: Option<OwnerTask>,
+    store: Option<Store>,
+    data_dir: &Path,
+) -> anyhow::Result<OwnerTask> {
+    let mut store = match (resumed, store) {
+        (Some(owner), _) => return Ok(owner),
+        (None, Some(store)) => store,
+        (None, None) => anyhow::bail!("there is no store"),
+    };
+    let birth = formation::form(agent, &mut store).await?;
+    tokio::task::block_in_place(|| birth::bind(agent, &mut store, birth))?;
     tokio::task::block_in_place(|| birth::resume(agent, store, data_dir))
 }
 
@@ -163,12 +175,14 @@ async fn shut_down(
     }
     agent.net.clone().close().await;
     tasks.shutdown().await;
-    if let Some(mut owner) = owner {
-        // Between two pumps nothing is half written: ending it there closes the store whole.
-        if tokio::time::timeout(OWNER_TIMEOUT, &mut owner).await.is_err() {
-            owner.abort();
-            let _cancelled = owner.await;
-        }
+    if let Some(running) = agent.running() {
+        running.consensus.stop().await;
+    }
+    if let Some(mut owner) = owner
+        && tokio::time::timeout(OWNER_TIMEOUT, &mut owner).await.is_err()
+    {
+        tracing::warn!("the consensus task did not end in time");
+        owner.abort();
     }
     if let Err(error) = std::fs::remove_file(&agent.config.socket) {
         tracing::debug!(%error, "the socket was not removed");

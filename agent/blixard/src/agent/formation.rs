@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use blixard_core::formation::{FormationStep, FormationView, plan_formation};
 use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
-use blixard_model::wire::{PeerRequest, PeerResponse};
 use blixard_model::{ClusterId, EndpointId, RaftId};
 use blixard_store::{Store, WriteError};
-use tokio::task::JoinSet;
 use tokio::time::interval;
 
 use super::context::{Agent, Phase};
-use super::peer_call::ask;
+use super::peer_call::ask_identities;
 use super::supervise;
 
 /// How often everybody is asked.
@@ -82,18 +80,8 @@ fn set_forming(agent: &Agent, promise: Option<Genesis>, waiting_for: Vec<String>
 /// store that is gone since.
 async fn ask_all(agent: &Agent, answers: &mut BTreeMap<EndpointId, Identity>) {
     let me = agent.identity(None).await;
-    let mut asked = JoinSet::new();
-    for declared in agent.declared.iter().filter(|declared| declared.endpoint_id != agent.endpoint_id) {
-        let (net, to) = (agent.net.clone(), declared.endpoint_id);
-        let request = PeerRequest::Identify { me: me.clone() };
-        asked.spawn(async move { (to, ask(&net, to, &request, ASK_TIMEOUT).await) });
-    }
-    answers.clear();
-    while let Some(answered) = asked.join_next().await {
-        if let Ok((to, Ok(PeerResponse::Identity { me }))) = answered
-            && me.endpoint_id == to
-        {
-            answers.insert(to, me);
-        }
-    }
+    let others = agent.declared.iter().map(|declared| declared.endpoint_id);
+    let others = others.filter(|id| *id != agent.endpoint_id).collect();
+    let answered = ask_identities(&agent.net, others, &me, ASK_TIMEOUT).await;
+    *answers = answered.into_iter().map(|them| (them.endpoint_id, them)).collect();
 }

@@ -28,6 +28,8 @@ pub(crate) enum Input {
     View(Box<dyn FnOnce(&View<'_>) + Send>),
     /// Hand the leadership over, if this node has it.
     TransferLeadership,
+    /// End the task; the store is closed whole.
+    Stop,
 }
 
 /// The state as the consensus task shows it for a moment.
@@ -131,6 +133,12 @@ impl ConsensusHandle {
         });
         self.inbox.send(Input::View(look)).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
+    }
+
+    /// Ends the task after what waits before this.
+    pub(crate) async fn stop(&self) {
+        // An error means that it has ended.
+        let _ended = self.inbox.send(Input::Stop).await.is_err();
     }
 
     /// Hands the leadership over and waits until this node does not lead, at most `patience`.

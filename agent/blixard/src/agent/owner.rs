@@ -36,6 +36,8 @@ const MEMBERSHIP_TICKS: u64 = 5;
 const IDENTITY_TICKS: u64 = 60;
 /// A member that was not heard of for this long is not reachable, whatever its link says: links end later.
 const HEARD_TICKS: u64 = 15;
+/// The nodes of a new cluster say what they offer within this time.
+const DECLARE_TICKS: u64 = 30;
 /// The watchdog is fed this often.
 const WATCHDOG_TICKS: u64 = 20;
 
@@ -73,6 +75,7 @@ struct Owner {
     heard: BTreeMap<RaftId, u64>,
     /// When this node began to lead its term.
     leads_since: u64,
+    stopping: bool,
 }
 
 /// Looks at the node before its task begins.
@@ -97,7 +100,7 @@ fn summarise(raft: &Raft, membership_version: u64) -> Summary {
 }
 
 impl OwnerTask {
-    /// Runs until the inbox is closed.
+    /// Runs until it is told to stop.
     ///
     /// # Errors
     /// The store failed, or the log holds what this version can not apply.
@@ -113,6 +116,7 @@ impl OwnerTask {
             membership_version: 0,
             heard: BTreeMap::new(),
             leads_since: 0,
+            stopping: false,
         };
         let mut ticks = interval(Duration::from_millis(TICK_MS));
         // After a pause the missed ticks would come at once and end every election timeout.
@@ -126,6 +130,9 @@ impl OwnerTask {
                     for _ in 1..BATCH_MAX {
                         let Ok(input) = owner.task.inbox.try_recv() else { break };
                         owner.handle_input(input);
+                    }
+                    if owner.stopping {
+                        return Ok(());
                     }
                 }
                 Some((member, delivered)) = owner.deliveries.next() => {
@@ -167,6 +174,7 @@ impl Owner {
                 let raft = self.task.raft.status();
                 look(&View { state: &self.task.raft.machine().0, raft: &raft });
             }
+            Input::Stop => self.stopping = true,
             Input::TransferLeadership => {
                 if !self.task.raft.transfer_leadership() {
                     tracing::debug!("there is no leadership to hand over, or nobody to take it");
@@ -245,11 +253,15 @@ impl Owner {
     }
 
     /// A new leader has heard of those who voted for it; the others answer its first heartbeats, or are gone
-    /// although their link still stands.
+    /// although their link still stands. In a new cluster every node has yet to say what it offers.
     fn unsettled(&self) -> bool {
-        let new = self.task.raft.leads() && self.tick.saturating_sub(self.leads_since) < HEARD_TICKS;
-        let mut members = self.task.raft.machine().0.members.values();
-        new && members.any(|m| m.name != self.task.name && self.is_linked(m) && !self.is_heard(m))
+        let leads_for = self.tick.saturating_sub(self.leads_since);
+        let state = &self.task.raft.machine().0;
+        let unheard = |m: &Member| m.name != self.task.name && self.is_linked(m) && !self.is_heard(m);
+        let unsaid = |m: &Member| !state.capacity.contains_key(&m.name) && !unheard(m);
+        let waits =
+            |m: &Member| leads_for < HEARD_TICKS && unheard(m) || leads_for < DECLARE_TICKS && unsaid(m);
+        self.task.raft.leads() && state.members.values().any(waits)
     }
 
     fn is_linked(&self, member: &Member) -> bool {

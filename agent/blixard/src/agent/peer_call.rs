@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use blixard_model::EndpointId;
+use blixard_model::formation::Identity;
 use blixard_model::wire::{FRAME_LEN_MAX, PeerRequest, PeerResponse};
 use blixard_net::{Net, RequestError};
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 /// Why a peer gave no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,30 @@ pub(crate) async fn ask(
         Err(error @ RequestError::NotSent(_)) => Err(AskError::NotSent(error.to_string())),
         Err(error @ RequestError::Unknown(_)) => Err(AskError::Unknown(error.to_string())),
     }
+}
+
+/// Asks everybody who they are, all at once: one that does not answer delays the others by no more than the
+/// deadline.
+pub(crate) async fn ask_identities(
+    net: &Net,
+    whom: Vec<EndpointId>,
+    me: &Identity,
+    deadline: Duration,
+) -> Vec<Identity> {
+    let mut asked = JoinSet::new();
+    for to in whom {
+        let (net, request) = (net.clone(), PeerRequest::Identify { me: me.clone() });
+        asked.spawn(async move { (to, ask(&net, to, &request, deadline).await) });
+    }
+    let mut answers = Vec::new();
+    while let Some(answered) = asked.join_next().await {
+        if let Ok((to, Ok(PeerResponse::Identity { me }))) = answered
+            && me.endpoint_id == to
+        {
+            answers.push(me);
+        }
+    }
+    answers
 }
 
 /// Writes a message; ours always fit and always encode.

@@ -32,7 +32,7 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of an action.
 struct Done {
-    name: VmName,
+    action: Action,
     /// Why a start failed, with the last console lines.
     failure: Option<String>,
 }
@@ -142,16 +142,19 @@ impl<R: VmRuntime> Reconciler<R> {
         let (agent, runtime) = (Arc::clone(&self.agent), Arc::clone(&self.runtime));
         self.actions.spawn(async move {
             let failure = perform(&agent, runtime.as_ref(), &action, record).await;
-            Done { name, failure }
+            Done { action, failure }
         });
     }
 
     fn handle_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done { name, failure }) => {
-                self.busy.remove(&name);
+            Ok(Done { action, failure }) => {
+                self.busy.remove(action.vm());
                 if let Some(reason) = failure {
-                    self.memory.note_failure(&name, &reason, boottime_ms());
+                    self.memory.note_failure(action.vm(), &reason, boottime_ms());
+                }
+                if matches!(action, Action::Stop(_)) {
+                    self.memory.note_stopped(action.vm());
                 }
             }
             // A bug in one action must not take the others' supervision down.

@@ -101,6 +101,22 @@ fn an_end_nobody_asked_for_is_noticed_once() {
 }
 
 #[test]
+fn a_stop_that_was_asked_for_is_no_failure() {
+    let mut memory = Memory::default();
+    let running = [unit(ObservedState::Running)];
+    let (on, off) = (vm(Desired::Running), vm(Desired::Stopped));
+    reconcile(&view(&[&on], &running, 0), &mut memory);
+    // Stopped and started again: both the log's turn and the end of the action take the memory away.
+    reconcile(&view(&[&off], &running, 1), &mut memory);
+    assert!(unexpected_ends(&view(&[&on], &[], 2), &memory).is_empty());
+    // Started again while it still stops.
+    reconcile(&view(&[&on], &running, 3), &mut memory);
+    memory.note_stopped(&name("a"));
+    assert!(unexpected_ends(&view(&[&on], &[], 4), &memory).is_empty());
+    assert_eq!(reconcile(&view(&[&on], &[], 4), &mut memory), [Action::Start(name("a"))]);
+}
+
+#[test]
 fn the_report_says_what_is_and_why() {
     let mut memory = Memory::default();
     let states = |desired, state: Option<ObservedState>, memory: &Memory| {
