@@ -13,7 +13,7 @@ STATUS = "blixard status --json --timeout 5"
 FORMED = (
     f"{STATUS} | jq -e '"
     '.phase == "member" and .quorum and .leader != null and (.members | length) == 3'
-    ' and all(.members[]; .role == "voter" and .reachable)'
+    ' and all(.members[]; .role == "voter" and .reachable and .capacity != null)'
     "'"
 )
 

@@ -29,6 +29,9 @@ _FAILOVER_DEADLINE_SECONDS = 60.0
 #: Between two looks at what is being measured.
 _LOOK_SECONDS = 0.03
 
+#: The command line's exit code for what was understood and not done.
+_REFUSED = 1
+
 _USE = """
 The cluster stays up. Look around:
   cargo xtask lab exec n1 -- blixard status
@@ -133,9 +136,23 @@ class Demo:
         )
 
     def _write(self, machine: Machine, name: str, seconds: float) -> None:
-        """Creates a small VM that never starts; tried again under one request id, so it happens once."""
-        command = f"blixard vm create {name} --memory-mib 64 {GUEST} --request-id demo-{name} --timeout 2"
-        self._until(f"the write {name}", seconds, lambda: machine.execute(command, timeout=20)[0] == 0)
+        """Creates a small VM that never starts. Tried again under one request id, so that it happens once."""
+        said: list[str] = []
+
+        def attempt() -> bool:
+            # A refusal is an outcome, and the answer to its request id ever after: the next try is a new request.
+            request = f"--request-id demo-{name}-{len(said)} --timeout 2"
+            command = f"blixard vm create {name} --memory-mib 64 {GUEST} {request} 2>&1"
+            code, text = machine.execute(command, timeout=20)
+            if code == _REFUSED:
+                said.append(text.strip())
+            return code == 0
+
+        try:
+            self._until(f"the write {name}", seconds, attempt)
+        finally:
+            for text in sorted(set(said)):
+                progress.say(f"  …  {name} was refused {said.count(text)} times: {text}")
 
     def _run_vm(self, home: Machine) -> str:
         home.succeed(f"truncate --size=16M {DISK} && chmod 0660 {DISK}")
