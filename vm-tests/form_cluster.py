@@ -33,7 +33,7 @@ def one_leader(_last):
 
 
 def verify():
-    """Every node sees all three, each with its own endpoint id and address, and one leader; the cluster's id."""
+    """Every node sees all three, each with its endpoint id and address, and one leader; the cluster's id."""
     for machine in machines:
         machine.wait_until_succeeds(FORMED, timeout=DEADLINE_SECONDS)
     retry(one_leader, timeout_seconds=DEADLINE_SECONDS)
@@ -98,7 +98,8 @@ with subtest("an agent that restarts finds its cluster again"):
 with subtest("the agent runs without privileges, and may manage units of VMs alone"):
     for unit in ("blixard.service", "blixard-vm@any.service"):
         n1.succeed(f"systemd-analyze security --no-pager --threshold=20 {unit} >&2")
-    t.assertNotEqual("0", n1.succeed("stat --format=%u /proc/$(systemctl show -P MainPID blixard.service)").strip())
+    agent = "/proc/$(systemctl show --property=MainPID --value blixard.service)"
+    t.assertNotEqual("0", n1.succeed(f"stat --format=%u {agent}").strip())
     as_agent = "runuser -u blixard -- systemctl --no-ask-password"
     for verb in ("start", "stop", "restart"):
         n1.fail(f"{as_agent} {verb} dbus.socket")

@@ -84,7 +84,8 @@ class Demo:
         if before != after or after["state"] != "running":
             raise LabError(f"the VM did not stay as it was: before {before}, now {after}")
         self._tell("blixard vm list", home.succeed("blixard vm list"))
-        self._report |= {"leader": leader, "new_leader": successor, "vm_node": home.name, "vm_pid": after["pid"]}
+        self._report |= {"leader": leader, "new_leader": successor}
+        self._report |= {"vm_node": home.name, "vm_pid": after["pid"]}
         progress.say(f"{successor} leads now; {VM} runs on as process {after['pid']}")
 
     @property
@@ -140,7 +141,7 @@ class Demo:
         said: list[str] = []
 
         def attempt() -> bool:
-            # A refusal is an outcome, and the answer to its request id ever after: the next try is a new request.
+            # A refusal is an outcome, the answer to its request id ever after: the next try is a new request.
             request = f"--request-id demo-{name}-{len(said)} --timeout 2"
             command = f"blixard vm create {name} --memory-mib 64 {GUEST} {request} 2>&1"
             code, text = machine.execute(command, timeout=20)

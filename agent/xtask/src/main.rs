@@ -1,4 +1,4 @@
-//! `cargo xtask`: what a contributor types. Sets up, builds, shows and tests; the lab itself is `vm-tests/lab`.
+//! `cargo xtask`: what a contributor types. Sets up, builds, shows, tests; the lab itself is `vm-tests/lab`.
 
 mod demo;
 mod lab;
@@ -27,7 +27,7 @@ struct Cli {
 enum Task {
     /// Three machines form a cluster, run a microVM, lose their leader and go on
     Demo(DemoArgs),
-    /// Everything that has to hold: formatting, lints, tests, documentation, Nix, the stories on real machines
+    /// Everything that has to hold: formatting, lints, tests, documentation, Nix, stories on real machines
     Test(TestArgs),
     /// Machines to play with: up, down, status, exec, run, logs (`cargo xtask lab --help`)
     #[command(disable_help_flag = true)]

@@ -49,7 +49,7 @@ impl Place {
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
-        // What `cargo run` tells this program about its own package would look like a change to build scripts.
+        // What `cargo run` tells this program about its own package looks like a change to build scripts.
         command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
         command
     }

@@ -1,4 +1,4 @@
-//! The Debian packages that the lab and the tests need: what is missing is installed, nothing else is touched.
+//! The Debian packages that the lab and the tests need: what is missing is installed, nothing else.
 
 use std::ffi::OsStr;
 use std::path::Path;

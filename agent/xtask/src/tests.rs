@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that has to hold, step by step, and one line of numbers at the end.
 //!
-//! Each step says whether it passed and how long it took; what a failed one printed is shown. A step never hides the
-//! next one: all of them run.
+//! Each step says whether it passed and how long it took; what a failed one printed is shown. A step never
+//! hides the next one: all of them run.
 
 mod counts;
 
