@@ -79,8 +79,8 @@ impl Memory {
         self.vms.get(name).is_some_and(|attempts| attempts.running_since_ms.is_some())
     }
 
-    /// Notes that the VM was stopped because somebody asked for it: its end is no failure, and the next start is the
-    /// first again.
+    /// Notes that the VM was stopped because somebody asked for it: its end is no failure, and the next start
+    /// is the first again.
     pub fn note_stopped(&mut self, name: &VmName) {
         self.vms.remove(name);
     }

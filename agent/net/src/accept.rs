@@ -1,13 +1,13 @@
 //! Inbound connections, from the first packet until the peer's task accepted or refused them.
 //!
-//! A stranger costs little: their number is bounded, every step has a deadline, and beyond a few of them an address
-//! has to prove itself before anything is computed for it.
+//! A stranger costs little: their number is bounded, every step has a deadline, and beyond a few of them an
+//! address has to prove itself before anything is computed for it.
 
 use std::sync::Arc;
 
 use blixard_model::EndpointId;
 use bytes::Bytes;
-use iroh::endpoint::{Connection, Incoming};
+use iroh::endpoint::{Connection, Incoming, SendStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
@@ -74,23 +74,32 @@ async fn introduce(context: &Context, id: EndpointId, connection: &Connection) -
     let gone = |_| Close::Broken("the connection ended".to_owned());
     let (mut send, mut receive) = connection.accept_bi().await.map_err(gone)?;
     let bytes = wire::read_frame(&mut receive, HELLO_LEN_MAX, HELLO_TIMEOUT).await;
-    let bytes = bytes.map_err(|error| Close::Refused(format!("the hello can not be read: {error}")))?;
+    let bytes = bytes.map_err(|error| match connection.close_reason() {
+        // The dialler gave way to this node's own attempt.
+        Some(reason) => Close::Broken(reason.to_string()),
+        None => Close::Refused(format!("the hello can not be read: {error}")),
+    })?;
     let hello = Hello::parse(&bytes, &context.cluster_name).map_err(Close::Refused)?;
     // The list may have changed since the handshake.
     let peer = context.peers.get(&id).ok_or(Close::NotListed)?;
     let (verdict, answer) = oneshot::channel();
     let inbound = Inbound { connection: connection.clone(), hello, verdict };
     peer.inbox.try_send(inbound).map_err(|_| Close::Broken("too many connections at a time".to_owned()))?;
-    // The task ended: the peer was taken off the list, or the node stops.
-    answer.await.unwrap_or(Err(Close::Removed))?;
+    let task_ended = || if context.cancel.is_cancelled() { Close::Shutdown } else { Close::Removed };
+    answer.await.unwrap_or_else(|_| Err(task_ended()))?;
 
-    let welcome = hello::encode(&Welcome { incarnation: context.incarnation }).map_err(Close::Broken)?;
-    let header =
-        frame::header(welcome.len(), HELLO_LEN_MAX).map_err(|error| Close::Broken(error.to_string()))?;
-    let mut chunks = [Bytes::copy_from_slice(&header), welcome.into()];
-    let written = wire::write(&mut send, &mut chunks).await;
-    written.map_err(|error| Close::Broken(error.to_string()))?;
-    // Fails only when the dialler is gone; its task sees the end of the connection.
-    let _ = send.finish();
+    // From here on the connection is the task's. Where the welcome can not be written the dialler is gone or
+    // will give up, and the task sees that.
+    if let Err(why) = welcome(context, &mut send).await {
+        tracing::debug!(peer = %id.short(), reason = why, "no welcome");
+    }
     Ok(())
+}
+
+async fn welcome(context: &Context, send: &mut SendStream) -> Result<(), String> {
+    let welcome = hello::encode(&Welcome { incarnation: context.incarnation })?;
+    let header = frame::header(welcome.len(), HELLO_LEN_MAX).map_err(|error| error.to_string())?;
+    let mut chunks = [Bytes::copy_from_slice(&header), welcome.into()];
+    wire::write(send, &mut chunks).await.map_err(|error| error.to_string())?;
+    send.finish().map_err(|error| error.to_string())
 }

@@ -1,4 +1,5 @@
-//! Why a connection is closed: codes that both sides understand, and their translation into reasons for people.
+//! Why a connection is closed: codes that both sides understand, and their translation into reasons for
+//! people.
 
 use iroh::endpoint::{
     ConnectError, ConnectWithOptsError, ConnectingError, Connection, ConnectionError, TransportErrorCode,
@@ -113,6 +114,12 @@ pub(crate) fn not_connected(error: &ConnectError) -> Ended {
         ConnectionError::ConnectionClosed(close) if close.error_code == no_common_protocol() => {
             let why = "it speaks another version of the protocol: upgrade the older node";
             Ended::For(DownReason::Refused(why.to_owned()))
+        }
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+        {
+            let why = "the node there takes no connections at this moment";
+            Ended::For(DownReason::Unreachable(why.to_owned()))
         }
         ConnectionError::TransportError(error) if error.code == unknown_issuer() => {
             let why = "a node with another key answers at that address";

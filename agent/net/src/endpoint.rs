@@ -1,5 +1,5 @@
-//! Opening the QUIC endpoint: one UDP socket on a fixed port, direct addresses only. No relay, no public discovery, no
-//! port mapping: nothing is sent to anybody but the configured peers.
+//! Opening the QUIC endpoint: one UDP socket on a fixed port, direct addresses only. No relay, no public
+//! discovery, no port mapping: nothing is sent to anybody but the configured peers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,8 +20,8 @@ use crate::wire::ALPN;
 pub enum BindError {
     /// Somebody else listens there.
     #[error(
-        "UDP address {address} is in use: stop the program that uses it (`ss -lunp` shows it; is another agent \
-         running?) or set another port"
+        "UDP address {address} is in use: stop the program that uses it (`ss -lunp` shows it; is another \
+         agent running?) or set another port"
     )]
     InUse {
         /// The wanted address.
@@ -29,7 +29,8 @@ pub enum BindError {
     },
     /// The machine has no such address.
     #[error(
-        "{address} is not an address of this machine: correct listen_address (`ip address` shows those there are)"
+        "{address} is not an address of this machine: correct listen_address (`ip address` shows those there \
+         are)"
     )]
     NotLocal {
         /// The wanted address.

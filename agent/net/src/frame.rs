@@ -1,7 +1,7 @@
 //! Frames: a length in four bytes (big endian), then as many bytes.
 //!
-//! A length is a claim by the other side: it is checked against a cap first, and memory grows with the bytes that
-//! really arrive, never with the claim.
+//! A length is a claim by the other side: it is checked against a cap first, and memory grows with the bytes
+//! that really arrive, never with the claim.
 
 use std::io;
 use std::time::Duration;
@@ -45,8 +45,8 @@ pub(crate) fn header(len: usize, max: usize) -> Result<[u8; 4], FrameError> {
     }
 }
 
-/// Reads one frame; `None` when the stream ends before it. Each piece of it must arrive within `stall`, the wait for
-/// its beginning excepted.
+/// Reads one frame; `None` when the stream ends before it. Each piece of it must arrive within `stall`, the
+/// wait for its beginning excepted.
 ///
 /// # Errors
 /// As [`FrameError`] lists them; the stream is of no further use then.

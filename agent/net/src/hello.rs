@@ -1,7 +1,8 @@
-//! The first words on a connection: the dialler says who it is beyond its key, the other side accepts or closes.
+//! The first words on a connection: the dialler says who it is beyond its key, the other side accepts or
+//! closes.
 //!
-//! JSON in one frame each way, on the connection's first bidirectional stream. A refusal is no answer but a close
-//! with a reason ([`crate::close`]).
+//! JSON in one frame each way, on the connection's first bidirectional stream. A refusal is no answer but a
+//! close with a reason ([`crate::close`]).
 
 use blixard_model::ClusterName;
 use serde::{Deserialize, Serialize};
@@ -23,8 +24,8 @@ pub(crate) struct Hello {
     pub(crate) incarnation: u64,
     /// Counts the attempts of this run to connect to this peer.
     pub(crate) dial: u64,
-    /// The peer's connection that this side accepted last, alive or not. Tells apart "we dial each other at the same
-    /// time" and "I lost the connection that you still believe in".
+    /// The peer's connection that this side accepted last, alive or not. Tells apart "we dial each other at
+    /// the same time" and "I lost the connection that you still believe in".
     pub(crate) accepted: Option<DialId>,
 }
 

@@ -35,8 +35,8 @@ pub enum LoadKeyError {
     },
     /// Others than its owner can get at it.
     #[error(
-        "the node key {} can be read by others (mode {mode:04o}): run `chmod 0600 {}`, and replace the key if \
-         somebody may have copied it", .path.display(), .path.display()
+        "the node key {} can be read by others (mode {mode:04o}): run `chmod 0600 {}`, and replace the key \
+         if somebody may have copied it", .path.display(), .path.display()
     )]
     Exposed {
         /// The file.
@@ -84,7 +84,8 @@ impl SaveKeyError {
 )]
 pub struct ImpossibleEndpointId(pub EndpointId);
 
-/// Checks that an endpoint id can belong to a key; any 64 digits parse, about half of them are no curve point.
+/// Checks that an endpoint id can belong to a key; any 64 digits parse, about half of them are no curve
+/// point.
 ///
 /// # Errors
 /// [`ImpossibleEndpointId`] when none can have it.
@@ -116,7 +117,8 @@ impl NodeKey {
     }
 
     /// Reads a key file. One that others than its owner can get at is refused, unless it lies directly in
-    /// `credentials_dir` (systemd's `$CREDENTIALS_DIRECTORY`, which shows files as 0440 and guards the directory).
+    /// `credentials_dir` (systemd's `$CREDENTIALS_DIRECTORY`, which shows files as 0440 and guards the
+    /// directory).
     ///
     /// # Errors
     /// As [`LoadKeyError`] lists them, each with the way out.
@@ -141,8 +143,8 @@ impl NodeKey {
         parse(&text).map(Self).ok_or_else(|| LoadKeyError::Malformed { path: path.to_owned() })
     }
 
-    /// Writes a key file that only its owner can read. It appears whole or not at all, survives a crash once this
-    /// returns, and never replaces one that exists.
+    /// Writes a key file that only its owner can read. It appears whole or not at all, survives a crash once
+    /// this returns, and never replaces one that exists.
     ///
     /// # Errors
     /// [`SaveKeyError`]; see [`SaveKeyError::is_already_there`].

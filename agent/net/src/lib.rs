@@ -1,8 +1,8 @@
 //! Links to the other nodes, and bytes over them.
 //!
-//! Owns the node's key, the QUIC endpoint and one task per peer ([`peer`]). Knows who may talk to this node
-//! ([`Net::set_peers`]) and nothing of what is said: Raft messages, snapshots, requests and answers are bytes here.
-//! Never decides for the cluster, never retries a request, never waits for a peer on behalf of another.
+//! Owns the node's key, the QUIC endpoint and one task per peer (`peer`). Knows who may talk to this node
+//! ([`Net::set_peers`]) and nothing of what is said: Raft messages, snapshots, requests and answers are bytes
+//! here. Never decides for the cluster, never retries a request, never waits for a peer on behalf of another.
 //!
 //! What callers may rely on:
 //! - `from` of everything that arrives is the key that the other side proved, and was in the list.

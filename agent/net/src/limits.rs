@@ -25,7 +25,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest first message of a dialler and its answer, in bytes.
 pub(crate) const HELLO_LEN_MAX: usize = 1024;
-/// Snapshots that may arrive at a time, from all peers together: each may take [`SNAPSHOT_LEN_MAX`] of memory.
+/// Snapshots that may arrive at a time, from all peers together: each may take [`SNAPSHOT_LEN_MAX`] of
+/// memory.
 pub(crate) const INBOUND_SNAPSHOTS_MAX: usize = 1;
 /// Inbound connections that have not said hello yet.
 pub(crate) const HALF_OPEN_MAX: usize = 64;
@@ -37,8 +38,9 @@ pub(crate) const INBOX_MAX: usize = 4;
 pub(crate) const REPLY_STREAM_QUEUE_MAX: usize = 16;
 /// Several probes fit into [`IDLE_TIMEOUT`], so that one lost packet does not cost a link.
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(750);
-/// Round trip assumed until one was measured: that of a slow local network. Decides after how long a lost first packet
-/// is sent again (three times this) and how long the end of an attempt that nobody answers takes (nine times this).
+/// Round trip assumed until one was measured: that of a slow local network. Decides after how long a lost
+/// first packet is sent again (three times this) and how long the end of an attempt that nobody answers takes
+/// (nine times this).
 pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Time for the QUIC handshake.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,4 +1,5 @@
-//! A link: one accepted connection and everything that flows on it, as one future that ends when the link does.
+//! A link: one accepted connection and everything that flows on it, as one future that ends when the link
+//! does.
 
 use std::sync::Arc;
 
@@ -66,7 +67,9 @@ pub(crate) async fn run(
         error = connection.closed() => return close::ended(&error),
         fault = write_raft(connection, &mut outgoing.raft) => fault,
         fault = read_raft(context, from, connection, token) => fault,
-        () = snapshot::deliver_all(connection, &mut outgoing.snapshots) => "the outgoing path is closed".to_owned(),
+        () = snapshot::deliver_all(connection, &mut outgoing.snapshots) => {
+            "the outgoing path is closed".to_owned()
+        }
         () = inbound::accept_all(context, from, connection, token) => "no more streams".to_owned(),
     };
     // When the connection itself ended, that is the better reason.

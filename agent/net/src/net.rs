@@ -79,8 +79,8 @@ pub enum Incoming {
     },
 }
 
-/// Handle to the node's endpoint. Clones share it; when the last is dropped everything ends (without the courtesy of
-/// [`Net::close`]: peers then notice only by the idle timeout).
+/// Handle to the node's endpoint. Clones share it; when the last is dropped everything ends (without the
+/// courtesy of [`Net::close`]: peers then notice only by the idle timeout).
 #[derive(Debug, Clone)]
 pub struct Net {
     shared: Arc<Shared>,
@@ -102,7 +102,8 @@ struct Shared {
 impl Net {
     /// Opens the endpoint. Peers are set by [`Net::set_peers`]; until then everybody is refused.
     ///
-    /// The receiver must be read: while it is full, Raft messages are dropped, and requests and snapshots wait.
+    /// The receiver must be read: while it is full, Raft messages are dropped, and requests and snapshots
+    /// wait.
     ///
     /// # Errors
     /// [`BindError`], which names the address and what to do.
@@ -150,10 +151,10 @@ impl Net {
         self.shared.local_addr
     }
 
-    /// Replaces the list of peers: whom to keep a link with, and the only ones who are let in. A peer that is not in
-    /// it any more is cut off before this returns (what it sent before may still lie in the incoming queue). Entries
-    /// of this node itself are ignored, several of one node are taken together, new addresses are used by the next
-    /// attempt to connect. After [`Net::close`] nothing happens.
+    /// Replaces the list of peers: whom to keep a link with, and the only ones who are let in. A peer that is
+    /// not in it any more is cut off before this returns (what it sent before may still lie in the incoming
+    /// queue). Entries of this node itself are ignored, several of one node are taken together, new addresses
+    /// are used by the next attempt to connect. After [`Net::close`] nothing happens.
     pub fn set_peers(&self, list: Vec<PeerConfig>) {
         let held = self.shared.context.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(context) = held.as_ref() else { return };
@@ -191,7 +192,8 @@ impl Net {
         }
     }
 
-    /// Sends a snapshot; never waits. The result resolves in any case: delivered, failed, or lost with the link.
+    /// Sends a snapshot; never waits. The result resolves in any case: delivered, failed, or lost with the
+    /// link.
     pub fn send_snapshot(&self, to: EndpointId, bytes: Bytes) -> SnapshotDelivery {
         match self.shared.peers.get(&to) {
             None => snapshot::failed(SnapshotError::NotAPeer),
@@ -233,8 +235,8 @@ impl Net {
         self.shared.links.clone()
     }
 
-    /// Closes every link with a word to the peer and waits for all tasks; at most a few seconds. The socket is closed in
-    /// the background right after it.
+    /// Closes every link with a word to the peer and waits for all tasks; at most a few seconds. The socket
+    /// is closed in the background right after it.
     pub async fn close(self) {
         self.shared.cancel.cancel();
         self.shared.tracker.close();

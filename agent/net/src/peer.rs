@@ -10,12 +10,13 @@
 //!               +--------------------- lost, with backoff ----------------+
 //! ```
 //!
-//! Both sides dial, so that whichever restarts is back at once. One connection is kept, by these rules, which need no
-//! clock and no third message:
-//! - A hello that arrives while nothing is up is accepted and ends this side's own attempt; only when this side has
-//!   said its own hello already does the lower endpoint id wait for that one's end first, and the other gives way.
-//! - A hello that arrives while a link is up replaces it (the peer dials only when it has none), unless the peer had
-//!   not yet seen the link when it said hello: it knows by now and has given up its attempt itself.
+//! Both sides dial, so that whichever restarts is back at once. One connection is kept, by these rules, which
+//! need no clock and no third message:
+//! - A hello that arrives while nothing is up is accepted and ends this side's own attempt; only when this
+//!   side has said its own hello already does the lower endpoint id wait for that one's end first, and the
+//!   other gives way.
+//! - A hello that arrives while a link is up replaces it (the peer dials only when it has none), unless the
+//!   peer had not yet seen the link when it said hello: it knows by now and has given up its attempt itself.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -110,6 +111,7 @@ impl PeerTask {
         // Sent before the link was seen to be down.
         self.outgoing.clear();
         let delay = backoff(self.progress.failures);
+        let nowhere_to_dial = self.addresses.borrow().is_empty();
         tokio::select! {
             () = self.cancel.cancelled() => Next::Stop,
             inbound = self.inbox.recv() => self.accept(inbound),
@@ -117,14 +119,18 @@ impl PeerTask {
                 Ok(()) => Next::Dial,
                 Err(_) => Next::Stop,
             },
-            () = sleep(delay) => Next::Dial,
+            () = sleep(delay), if !nowhere_to_dial => Next::Dial,
         }
     }
 
     async fn dial(&mut self) -> Next {
         let addresses = self.addresses.borrow_and_update().clone();
         if addresses.is_empty() {
-            return self.failed(Ended::For(DownReason::Unreachable("no address is known".to_owned())));
+            // No attempt, and no reason to forget why the last link ended.
+            if self.progress.logged.is_none() {
+                self.publish_down(DownReason::Unreachable("no address is known: it has to come".to_owned()));
+            }
+            return Next::Wait;
         }
         self.progress.dials += 1;
         let id = DialId { incarnation: self.context.incarnation, dial: self.progress.dials };
@@ -378,8 +384,8 @@ fn remote_addr(connection: &Connection) -> Option<SocketAddr> {
     }
 }
 
-/// The wait before an attempt: doubled with each failure up to a cap, and half of it random, so that nodes that fell
-/// together do not dial together.
+/// The wait before an attempt: doubled with each failure up to a cap, and half of it random, so that nodes
+/// that fell together do not dial together.
 fn backoff(failures: u32) -> Duration {
     // Without a random source the full wait does.
     jittered(failures, getrandom::u32().unwrap_or(u32::MAX))

@@ -1,4 +1,5 @@
-//! Who may talk to this node: the list of peers, which is at once the allow-list and the way to each peer's task.
+//! Who may talk to this node: the list of peers, which is at once the allow-list and the way to each peer's
+//! task.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -103,8 +104,8 @@ impl Peers {
         }
     }
 
-    /// Logs a refusal once for each endpoint and reason. Endpoint ids cost nothing to make: beyond a number of them
-    /// nothing more is logged, so that a stranger can not fill the journal.
+    /// Logs a refusal once for each endpoint and reason. Endpoint ids cost nothing to make: beyond a number
+    /// of them nothing more is logged, so that a stranger can not fill the journal.
     pub(crate) fn log_refusal(&self, id: EndpointId, why: &str) {
         let mut logged = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.len() < REFUSALS_LOGGED_MAX && logged.insert((id, why.to_owned())) {

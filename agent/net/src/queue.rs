@@ -7,8 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::limits::{RAFT_FRAME_LEN_MAX, RAFT_QUEUE_BYTES_MAX, RAFT_QUEUE_FRAMES_MAX};
 
-/// What became of a Raft message. Everything but [`SendOutcome::Queued`] means that it was dropped; Raft sends again
-/// what matters.
+/// What became of a Raft message. Everything but [`SendOutcome::Queued`] means that it was dropped; Raft
+/// sends again what matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendOutcome {
     /// It waits to be written to the peer's link. It may still be lost with the link.

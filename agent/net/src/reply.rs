@@ -23,8 +23,8 @@ impl Reply {
         (Self(sender), receiver)
     }
 
-    /// Answers with one frame of at most [`crate::limits::REQUEST_LEN_MAX`] bytes. A longer one arrives as an error.
-    /// An asker that gave up is not noticed.
+    /// Answers with one frame of at most [`crate::limits::REQUEST_LEN_MAX`] bytes. A longer one arrives as an
+    /// error. An asker that gave up is not noticed.
     pub fn send(self, bytes: Bytes) {
         // An error means that the asker is gone: nobody is left to be told.
         let _ = self.0.send(Answer::One(bytes));
@@ -52,7 +52,8 @@ impl Reply {
     }
 }
 
-/// A streamed answer. Dropping it without [`ReplyStream::end`] lets the asker see an error after what was sent.
+/// A streamed answer. Dropping it without [`ReplyStream::end`] lets the asker see an error after what was
+/// sent.
 #[derive(Debug)]
 pub struct ReplyStream {
     items: mpsc::Sender<Bytes>,

@@ -1,8 +1,8 @@
 //! The asking side of a request.
 //!
-//! The one thing callers must be able to rely on: [`RequestError::NotSent`] means that the peer's application certainly
-//! did not see the request. It acts on whole frames only, and a frame is whole only when all of it was handed to the
-//! connection.
+//! The one thing callers must be able to rely on: [`RequestError::NotSent`] means that the peer's application
+//! certainly did not see the request. It acts on whole frames only, and a frame is whole only when all of it
+//! was handed to the connection.
 
 use std::time::Duration;
 
@@ -46,7 +46,8 @@ pub enum NotSent {
     NotTaken(String),
 }
 
-/// A streamed answer: items until the other side ends it (`None`) or fails (one last error). Dropping it ends it.
+/// A streamed answer: items until the other side ends it (`None`) or fails (one last error). Dropping it ends
+/// it.
 pub type ResponseStream = BoxStream<'static, Result<Bytes, StreamBroken>>;
 
 /// A streamed answer ended before it was complete.

@@ -77,6 +77,9 @@ pub(crate) fn failed(error: SnapshotError) -> SnapshotDelivery {
 pub(crate) async fn deliver_all(connection: &Connection, queue: &mut mpsc::Receiver<SnapshotJob>) {
     while let Some(job) = queue.recv().await {
         let result = deliver(connection, job.bytes).await;
+        // Whatever it looked like: when the connection ended, that is why.
+        let lost = result.is_err() && connection.close_reason().is_some();
+        let result = if lost { Err(SnapshotError::LinkDown) } else { result };
         // The sender may have lost interest.
         let _ = job.done.send(result);
     }

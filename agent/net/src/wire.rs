@@ -84,8 +84,8 @@ pub(crate) enum MessageError {
 /// Writes chunks in order; each piece must be taken by the peer's window within the stall time.
 ///
 /// # Errors
-/// [`FrameError::Stalled`] or [`FrameError::Io`]: not all of it was handed to the connection, so the peer can not have
-/// the whole.
+/// [`FrameError::Stalled`] or [`FrameError::Io`]: not all of it was handed to the connection, so the peer can
+/// not have the whole.
 pub(crate) async fn write(stream: &mut SendStream, chunks: &mut [Bytes]) -> Result<(), FrameError> {
     let mut rest = chunks;
     while !rest.is_empty() {
@@ -101,7 +101,7 @@ pub(crate) async fn write(stream: &mut SendStream, chunks: &mut [Bytes]) -> Resu
 /// Writes `first` and one frame.
 ///
 /// # Errors
-/// As [`write`], or [`FrameError::TooLong`] (nothing was written).
+/// As [`write()`], or [`FrameError::TooLong`] (nothing was written).
 pub(crate) async fn write_framed(
     stream: &mut SendStream,
     first: u8,

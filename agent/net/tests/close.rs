@@ -2,15 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use blixard_net::{DownReason, LinkState, NodeKey, SendOutcome};
+use blixard_net::{DownReason, LinkState, NodeKey, PeerConfig, SendOutcome};
 use bytes::Bytes;
 
 use crate::support::{any_port, node, node_on_freed, node_with, pair};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_tells_the_peers_and_frees_the_port() {
-    let (a, mut b) = pair().await;
+    let (a, mut b) = (node().await, node().await);
     let (b_id, b_addr) = (b.id(), b.net.local_addr());
+    // It does not dial, so that the reason of the loss stays to be seen.
+    a.net.set_peers(vec![PeerConfig { endpoint_id: b_id, addresses: Vec::new() }]);
+    b.net.set_peers(vec![a.as_peer()]);
+    a.until_up(b_id).await;
     let started = Instant::now();
     b.net.clone().close().await;
     let closed = started.elapsed();

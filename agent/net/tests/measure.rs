@@ -1,4 +1,5 @@
-//! Numbers, printed: `cargo test -p blixard-net --test net measure -- --ignored --nocapture --test-threads 1`.
+//! Things done many times over, with their times:
+//! `cargo test -p blixard-net --test net measure -- --nocapture --test-threads 1` prints them.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,6 @@ fn print(what: &str, mut times: Vec<Duration>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints numbers"]
 async fn link_up() {
     let mut times = Vec::new();
     for _ in 0..50 {
@@ -38,12 +38,10 @@ async fn link_up() {
         a.net.close().await;
         b.net.close().await;
     }
-    println!("{times:?}");
     print("set_peers to link up on both sides", times);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints numbers"]
 async fn echo() {
     let (a, b) = pair().await;
     let b_id = b.id();
@@ -59,7 +57,6 @@ async fn echo() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints numbers"]
 async fn raft_round_trip() {
     let (mut a, b) = pair().await;
     let (a_id, b_id) = (a.id(), b.id());
@@ -104,7 +101,6 @@ async fn raft_round_trip() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints numbers"]
 async fn close() {
     let mut times = Vec::new();
     for _ in 0..20 {
@@ -114,6 +110,5 @@ async fn close() {
         times.push(started.elapsed());
         b.until_down(a.key.endpoint_id()).await;
     }
-    println!("{times:?}");
     print("close of a node with a link", times);
 }

@@ -1,6 +1,6 @@
 //! Links that are lost and come back.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,8 +23,9 @@ impl Process {
     fn start(key_file: &std::path::Path, bind: SocketAddr, peer: &PeerConfig) -> Self {
         let order = format!("{} {bind} {} {}", key_file.display(), peer.endpoint_id, peer.addresses[0]);
         let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "relink::child", "--ignored", "--nocapture"])
+            .args(["--exact", "relink::child", "--nocapture"])
             .env(CHILD, order)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("spawn");
@@ -56,11 +57,16 @@ impl Drop for Process {
     }
 }
 
-/// Not a test: the body of [`Process`]. Echoes requests until it is killed.
+/// Not a test: the body of [`Process`], which does nothing unless it is told what. Echoes requests until it
+/// is killed, or its parent is gone.
 #[test]
-#[ignore = "the body of a child process"]
 fn child() {
     let Ok(order) = std::env::var(CHILD) else { return };
+    std::thread::spawn(|| {
+        // Nothing is ever written there.
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
     let words: Vec<&str> = order.split(' ').collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     runtime.block_on(async {

@@ -34,7 +34,7 @@ pub(crate) fn write(out: &mut impl Write, bytes: &[u8]) -> Result<Written, Failu
 /// Prints a text on stdout.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     write(&mut std::io::stdout().lock(), text.as_bytes()).map(|_| ())
 }
@@ -42,7 +42,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// Prints one JSON document on stdout.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document)
         .map_err(|error| Failure::unknown(format!("the answer could not be written as JSON: {error}"), ""))?;
