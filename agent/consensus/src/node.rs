@@ -94,6 +94,7 @@ impl Inbound {
         }
         let mut message = Message::default();
         message.merge_from_bytes(bytes).map_err(|error| StepError::Malformed(error.to_string()))?;
+        check_form(&message)?;
         // Requests are forwarded, not entries; nobody sends these.
         if message.get_msg_type() == MessageType::MsgPropose {
             return Err(StepError::Unacceptable("a forwarded proposal"));
@@ -110,6 +111,19 @@ impl Inbound {
     }
 }
 
+/// What Raft takes for granted of any message and would panic without.
+fn check_form(message: &Message) -> Result<(), StepError> {
+    let kind = message.get_msg_type();
+    let reads = matches!(kind, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp);
+    if reads && message.entries.len() != 1 {
+        return Err(StepError::Unacceptable("a read without its name"));
+    }
+    if message.term == 0 && kind != MessageType::MsgReadIndex {
+        return Err(StepError::Unacceptable("a message without a term"));
+    }
+    Ok(())
+}
+
 /// One Raft node and its state machine. Owned by one task; see the crate's documentation.
 pub struct Consensus<M: Machine, S: LogStore> {
     pub(crate) raw: RawNode<Log>,
@@ -119,6 +133,8 @@ pub struct Consensus<M: Machine, S: LogStore> {
     pub(crate) applied_term: u64,
     pub(crate) proposals: BTreeSet<u64>,
     pub(crate) reads: BTreeMap<u64, Option<u64>>,
+    /// The applied index of the last snapshot that was written to cut the log.
+    pub(crate) cut_at: u64,
     config: ConsensusConfig,
     next_key: u64,
 }
@@ -166,6 +182,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             applied_term: base.1,
             proposals: BTreeSet::new(),
             reads: BTreeMap::new(),
+            cut_at: base.0,
             config,
             next_key: 0,
         })
@@ -302,6 +319,8 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         } else {
             BTreeMap::new()
         };
+        // A learner never campaigns, so Raft lets it believe in its last leader for ever.
+        let heard = leads || raft.election_elapsed < 2 * ELECTION_TICKS;
         RaftStatus {
             id: self.config.raft_id,
             role: match raft.state {
@@ -309,7 +328,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
                 StateRole::Follower => RaftRole::Follower,
                 StateRole::Candidate | StateRole::PreCandidate => RaftRole::Candidate,
             },
-            leader: (raft.leader_id != 0).then_some(RaftId(raft.leader_id)),
+            leader: (raft.leader_id != 0 && heard).then_some(RaftId(raft.leader_id)),
             term: raft.term,
             commit: raft.raft_log.committed,
             applied: self.applied,

@@ -240,6 +240,12 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         if entries < COMPACT_ENTRIES + kept && bytes < COMPACT_BYTES {
             return Ok(());
         }
+        // What is not applied can not be cut: a snapshot that would cut next to nothing is not worth its
+        // write.
+        if self.applied.saturating_sub(self.cut_at) < KEEP_ENTRIES {
+            return Ok(());
+        }
+        self.cut_at = self.applied;
         let snapshot = self.make_snapshot();
         let write = LogWrite {
             snapshot: Some(store_snapshot(&snapshot)),

@@ -314,6 +314,50 @@ fn a_restart_keeps_term_and_vote() {
     assert_eq!(after.voters, [RaftId(1), RaftId(2), RaftId(3)]);
 }
 
+fn vote_request(from: u64, to: u64, term: u64) -> Vec<u8> {
+    use protobuf::Message as _;
+    let mut message = raft::eraftpb::Message { from, to, term, log_term: 1, index: 1, ..Default::default() };
+    message.set_msg_type(raft::eraftpb::MessageType::MsgRequestVote);
+    message.write_to_bytes().expect("encodes")
+}
+
+/// Whether node 2 grants a vote in term 2 to `from`.
+fn asks_for_vote(c: &mut Cluster, from: u64) -> bool {
+    use protobuf::Message as _;
+    let inbound = Inbound::decode(&vote_request(from, 2, 2), false).expect("a message");
+    let node = c.nodes.get_mut(&2).expect("up");
+    node.step(inbound).expect("taken");
+    let effects = node.pump().expect("memory does not fail");
+    let mut answer = raft::eraftpb::Message::default();
+    answer.merge_from_bytes(&effects.messages.last().expect("an answer").bytes).expect("a message");
+    !answer.reject
+}
+
+#[test]
+fn a_vote_survives_a_crash() {
+    let mut c = Cluster::new(3);
+    assert!(asks_for_vote(&mut c, 1));
+    c.crash(2);
+    c.start(2);
+    assert!(!asks_for_vote(&mut c, 3), "two votes in one term");
+    assert!(asks_for_vote(&mut c, 1), "the same vote again is no second one");
+}
+
+#[test]
+fn a_learner_does_not_believe_in_a_dead_leader_for_ever() {
+    let mut c = Cluster::new(1);
+    c.elect();
+    let admit = MembershipChange::AddLearner { member: member(2) };
+    c.nodes.get_mut(&1).expect("up").propose_membership(&admit).expect("fits");
+    c.tick(5);
+    c.start(2);
+    c.tick(20);
+    assert_eq!(c.nodes[&2].status().leader, Some(RaftId(1)));
+    c.crash(1);
+    c.tick(30);
+    assert_eq!(c.nodes[&2].status().leader, None);
+}
+
 #[test]
 fn a_read_sees_everything_acknowledged_before_it_on_every_node() {
     let mut c = Cluster::new(3);
@@ -433,7 +477,10 @@ fn messages_are_checked_before_raft_sees_them() {
     // Field 1 is the type, 2 the receiver, 3 the sender.
     let proposal = [0x08, 2, 0x10, 1, 0x18, 2];
     assert!(Inbound::decode(&proposal, false).is_err());
-    let heartbeat = [0x08, 8, 0x10, 3, 0x18, 2];
+    let heartbeat = [0x08, 8, 0x10, 3, 0x18, 2, 0x20, 1];
+    assert!(Inbound::decode(&heartbeat[..6], false).is_err(), "no term");
+    let nameless_read = [0x08, 15, 0x10, 1, 0x18, 2];
+    assert!(Inbound::decode(&nameless_read, false).is_err(), "a read without its name");
     assert!(Inbound::decode(&heartbeat, true).is_err(), "no snapshot");
     let misdirected = Inbound::decode(&heartbeat, false).expect("a message");
     assert_eq!(misdirected.from(), RaftId(2));

@@ -71,7 +71,7 @@ impl Memory {
         attempts.failures = attempts.failures.saturating_add(1);
         attempts.retry_at_ms = now_ms.saturating_add(backoff::pause_ms(attempts.failures));
         attempts.running_since_ms = None;
-        attempts.last_failure = Some(reason.chars().take(REASON_LEN_MAX).collect());
+        attempts.last_failure = Some(reason[..reason.floor_char_boundary(REASON_LEN_MAX)].to_owned());
     }
 
     /// Whether the VM was seen running and has not been seen to end since.

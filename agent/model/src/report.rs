@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{NodeName, VmName};
 
 /// Longest reason kept of one VM, in bytes.
-pub const REASON_LEN_MAX: usize = 2_000;
+pub const REASON_LEN_MAX: usize = 400;
 
 /// What a node's systemd says about its VMs; sent to the leader, kept in memory there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,8 +28,8 @@ pub enum PeerRequest {
     },
     /// "This is what runs here." To the leader.
     Report {
-        /// What.
-        report: NodeReport,
+        /// What, and how long ago it was seen.
+        aged: AgedReport,
     },
     /// "What does everybody report?" To the leader.
     Reports,

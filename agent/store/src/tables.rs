@@ -1,7 +1,7 @@
 //! The tables and the records in them. Records are JSON: fields are added, none is given another meaning.
 
 use blixard_model::formation::Genesis;
-use blixard_model::{ClusterId, EndpointId, RaftId, StoreId};
+use blixard_model::{ClusterId, EndpointId, NodeName, RaftId, StoreId};
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 
@@ -37,4 +37,6 @@ pub struct ClusterMarker {
     pub genesis: Genesis,
     /// This store's place in it.
     pub raft_id: RaftId,
+    /// The node's name in it: placements are by name, so a node can not take another one.
+    pub node_name: NodeName,
 }

@@ -24,6 +24,7 @@ fn marker(name: &str) -> ClusterMarker {
         cluster_id: blixard_model::ClusterId::from_bytes([3; 16]),
         genesis: genesis(name),
         raft_id: RaftId(1),
+        node_name: "n1".parse().expect("name"),
     }
 }
 

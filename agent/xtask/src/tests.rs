@@ -45,6 +45,10 @@ pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
     run.step("cargo clippy", || {
         passes(place.cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"]))
     });
+    // All targets, so that the dependencies get the features that the tests give them and are built once.
+    let built = run.step("cargo build", || {
+        passes(place.cargo().args(["build", "--workspace", "--all-targets", "--quiet"]))
+    });
     run.step("cargo test", || cargo_test(place));
     run.step("lab: unit tests", || python_tests(place));
     run.step("lab and stories: pyflakes", || pyflakes(place));
@@ -53,8 +57,6 @@ pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
         doc.env("RUSTDOCFLAGS", "-Dwarnings");
         passes(doc.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]))
     });
-    let built =
-        run.step("cargo build", || passes(place.cargo().args(["build", "--package", "blixard", "--quiet"])));
     run.step("xtask nix", || {
         let agent = place.agent();
         Ok(match nix::run(place.root(), built.then_some(agent.as_path()))? {
@@ -154,7 +156,13 @@ fn counted(command: &mut Command, count: fn(&str) -> Tally) -> Result<Ended> {
 }
 
 fn cargo_test(place: &Place) -> Result<Ended> {
-    counted(place.cargo().args(["test", "--workspace", "--no-fail-fast"]), counts::cargo_test)
+    let mut cargo = place.cargo();
+    cargo.args(["test", "--workspace", "--no-fail-fast"]);
+    // The tests run this agent and build none of their own.
+    if place.agent().exists() {
+        cargo.env("BLIXARD_BIN", place.agent());
+    }
+    counted(&mut cargo, counts::cargo_test)
 }
 
 fn python(place: &Place) -> Command {

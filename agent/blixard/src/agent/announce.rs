@@ -57,11 +57,12 @@ pub(crate) async fn report(agent: Arc<Agent>) {
                 }
             }
         }
-        let report = own.borrow_and_update().clone();
-        agent.note_report(report.clone());
+        own.mark_unchanged();
+        let aged = agent.own_aged_report();
+        agent.note_report(aged.clone());
         let leader = running.consensus.summary().borrow().leader.clone();
         let Some((leader, endpoint_id)) = leader.filter(|(_, id)| *id != agent.endpoint_id) else { continue };
-        if let Err(error) = ask(&agent.net, endpoint_id, &PeerRequest::Report { report }, ASK_TIMEOUT).await {
+        if let Err(error) = ask(&agent.net, endpoint_id, &PeerRequest::Report { aged }, ASK_TIMEOUT).await {
             tracing::debug!(%leader, %error, "report not delivered");
         }
     }
@@ -127,7 +128,7 @@ async fn differs(agent: &Agent, running: &Running) -> bool {
 /// Keeps systemd's one line true.
 fn tell_status(agent: &Agent, running: &Running) {
     let summary = running.consensus.summary().borrow().clone();
-    let vms = agent.own_report.borrow().vms.len();
+    let vms = agent.own_report.borrow().1.vms.len();
     let cluster = &agent.config.cluster_name;
     let text = match (summary.is_member, &summary.leader) {
         (false, _) => format!("Known to cluster {cluster}, waiting for its state"),

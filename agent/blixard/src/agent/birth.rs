@@ -33,12 +33,17 @@ pub(crate) fn bind(agent: &Agent, store: &mut Store, birth: Birth) -> anyhow::Re
                 .context("the genesis does not hold this node")?;
             let voters: Vec<RaftId> = state.members.keys().copied().collect();
             let begin = genesis_snapshot(&voters, encode_state(&state));
-            let marker = ClusterMarker { cluster_id: cluster_id(&genesis), genesis, raft_id: member.raft_id };
+            let marker = ClusterMarker {
+                cluster_id: cluster_id(&genesis),
+                genesis,
+                raft_id: member.raft_id,
+                node_name: agent.name().clone(),
+            };
             store.bind(&marker, Some(begin))?;
             tracing::info!(cluster = %marker.cluster_id, raft_id = %marker.raft_id, "cluster formed");
         }
         Birth::Joined { cluster_id, genesis, raft_id } => {
-            let marker = ClusterMarker { cluster_id, genesis, raft_id };
+            let marker = ClusterMarker { cluster_id, genesis, raft_id, node_name: agent.name().clone() };
             store.bind(&marker, None)?;
             tracing::info!(cluster = %cluster_id, %raft_id, "admitted to the cluster, waiting for its state");
         }
@@ -52,6 +57,14 @@ pub(crate) fn bind(agent: &Agent, store: &mut Store, birth: Birth) -> anyhow::Re
 /// The store's content can not be used.
 pub(crate) fn resume(agent: &Agent, store: Store, data_dir: &Path) -> anyhow::Result<OwnerTask> {
     let marker = store.cluster().cloned().context("the store is bound to no cluster")?;
+    anyhow::ensure!(
+        marker.node_name == *agent.name(),
+        "node_name is {}, but the cluster knows this store as {}, and what it runs is placed by that name: \
+         set node_name back to {}",
+        agent.name(),
+        marker.node_name,
+        marker.node_name,
+    );
     let durable = store.load(data_dir)?;
     let genesis: Genesis = marker.genesis.clone();
     let config =

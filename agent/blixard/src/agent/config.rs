@@ -229,12 +229,6 @@ impl Config {
         if self.members.is_empty() {
             return None;
         }
-        if !self.members.contains_key(&self.node_name) {
-            return Some(format!(
-                "members: node_name {} is not in the list; the list names every node, this one included",
-                self.node_name
-            ));
-        }
         let mut seen = BTreeSet::new();
         for (name, member) in &self.members {
             if let Err(error) = blixard_net::key::check_endpoint_id(&member.endpoint_id) {
@@ -263,12 +257,27 @@ impl Config {
         self.members.iter().map(member).collect()
     }
 
+    /// What is wrong when there is a list and this node is not in it.
+    pub(crate) fn unlisted(&self) -> Option<String> {
+        let listed = self.members.is_empty() || self.members.contains_key(&self.node_name);
+        (!listed).then(|| {
+            format!(
+                "members: node_name {} is not in the list; the list names every node, this one included",
+                self.node_name
+            )
+        })
+    }
+
     /// Checks that this node is who the members list says it is.
     ///
     /// # Errors
     /// What to write into the list, with the local id.
     pub(crate) fn check_own_id(&self, endpoint_id: EndpointId) -> Result<(), String> {
         match self.members.get(&self.node_name) {
+            None if !self.members.is_empty() => Err(format!(
+                "{}; this node's key has the endpoint id {endpoint_id}",
+                self.unlisted().unwrap_or_default()
+            )),
             Some(member) if member.endpoint_id != endpoint_id => Err(format!(
                 "members.{name}.endpoint_id is {theirs}, but the endpoint id of this node's key is \
                  {endpoint_id}: \
@@ -434,7 +443,6 @@ mod tests {
             ("node_name = \"n1\"\ndata_dir = \"x\"".to_owned(), "data_dir"),
             ("node_name = \"n1\"\n[vms]\ndisk_dirs = [\"x\"]".to_owned(), "vms.disk_dirs"),
             ("node_name = \"n1\"\n[vms]\naccel = \"magic\"".to_owned(), "accel"),
-            (full().replace("members.n1", "members.n2"), "node_name n1 is not in the list"),
             (
                 format!("{two}endpoint_id = \"{ID}\"\naddresses = [\"127.0.0.1:2\"]"),
                 "is another member's as well",
@@ -444,6 +452,14 @@ mod tests {
             let error = parse(&text).expect_err("invalid");
             assert!(error.contains(wanted), "{wanted}: {error}");
         }
+    }
+
+    #[test]
+    fn a_list_without_this_node_is_refused_with_the_local_id() {
+        let config = parse(&full().replace("members.n1", "members.n2")).expect("a list");
+        assert!(config.unlisted().expect("not in it").contains("node_name n1 is not in the list"));
+        let local = EndpointId::from_bytes([7; 32]);
+        assert!(config.check_own_id(local).expect_err("not in it").contains(&local.to_string()));
     }
 
     #[test]

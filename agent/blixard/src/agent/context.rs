@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use blixard_core::formation::DeclaredMember;
 use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
@@ -11,6 +11,7 @@ use blixard_model::wire::AgedReport;
 use blixard_model::{Capacity, ClusterId, EndpointId, NodeName, RaftId, StoreId};
 use blixard_net::Net;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::config::Config;
 use super::handle::ConsensusHandle;
@@ -49,8 +50,8 @@ pub(crate) struct Agent {
     pub(crate) capacity: Capacity,
     pub(crate) net: Net,
     pub(crate) phase: watch::Sender<Phase>,
-    /// What this node reports of its own VMs.
-    pub(crate) own_report: watch::Sender<NodeReport>,
+    /// What this node reports of its own VMs, and when it looked.
+    pub(crate) own_report: watch::Sender<(Instant, NodeReport)>,
     reports: Mutex<BTreeMap<NodeName, (Instant, NodeReport)>>,
 }
 
@@ -66,7 +67,8 @@ pub(crate) struct AgentParts {
 
 impl Agent {
     pub(crate) fn new(parts: AgentParts) -> Self {
-        let report = NodeReport { node: parts.config.node_name.clone(), vms: Vec::new(), problem: None };
+        let problem = Some("systemd has not been asked yet".to_owned());
+        let report = NodeReport { node: parts.config.node_name.clone(), vms: Vec::new(), problem };
         Self {
             declared: parts.config.declared(),
             endpoint_id: parts.endpoint_id,
@@ -77,7 +79,7 @@ impl Agent {
                 promise: parts.promise,
                 waiting_for: vec!["the first answers".to_owned()],
             }),
-            own_report: watch::Sender::new(report),
+            own_report: watch::Sender::new((Instant::now(), report)),
             reports: Mutex::new(BTreeMap::new()),
             config: parts.config,
         }
@@ -132,20 +134,24 @@ impl Agent {
         }
     }
 
-    /// Notes what a node reports, as the leader does.
-    pub(crate) fn note_report(&self, report: NodeReport) {
+    /// Notes what a node reports, as the leader does, with its age when it arrived.
+    pub(crate) fn note_report(&self, aged: AgedReport) {
+        let now = Instant::now();
+        let seen = now.checked_sub(Duration::from_millis(aged.age_ms)).unwrap_or(now);
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        reports.insert(report.node.clone(), (Instant::now(), report));
+        reports.insert(aged.report.node.clone(), (seen, aged.report));
+    }
+
+    /// What this node reports of its own VMs, with the age of its look at them.
+    pub(crate) fn own_aged_report(&self) -> AgedReport {
+        let own = self.own_report.borrow();
+        aged(own.0, &own.1)
     }
 
     /// The reports noted here, with their age.
     pub(crate) fn noted_reports(&self) -> Vec<AgedReport> {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        let aged = |(at, report): &(Instant, NodeReport)| AgedReport {
-            report: report.clone(),
-            age_ms: u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX),
-        };
-        reports.values().map(aged).collect()
+        reports.values().map(|(at, report)| aged(*at, report)).collect()
     }
 
     /// Sets whom the network lets in and keeps links with: the declared nodes and the members of the log.
@@ -155,6 +161,11 @@ impl Agent {
         let config = |(endpoint_id, addresses)| blixard_net::PeerConfig { endpoint_id, addresses };
         self.net.set_peers(peers.map(config).collect());
     }
+}
+
+fn aged(at: Instant, report: &NodeReport) -> AgedReport {
+    let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    AgedReport { report: report.clone(), age_ms }
 }
 
 async fn raft_id_of(

@@ -43,6 +43,9 @@ use config::Config;
 pub(crate) fn run(args: AgentArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     if args.check_config {
+        if let Some(problem) = config.unlisted() {
+            anyhow::bail!("{}: {problem}", args.config.display());
+        }
         println!("{}: valid", args.config.display());
         return Ok(());
     }

@@ -5,6 +5,7 @@
 //! the store ends the task, and with it the process.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use blixard_consensus::{Consensus, Effects, Inbound, Outgoing, ProposeError, PumpError, RaftRole, TICK_MS};
@@ -36,6 +37,11 @@ const MEMBERSHIP_TICKS: u64 = 5;
 const IDENTITY_TICKS: u64 = 60;
 /// A member that was not heard of for this long is not reachable, whatever its link says: links end later.
 const HEARD_TICKS: u64 = 15;
+/// A new leader waits this long for the first word of each linked member: a live one answers the first
+/// heartbeat.
+const FIRST_WORD_TICKS: u64 = 5;
+/// Most senders kept that the log here does not know yet.
+const ROUTES_MAX: usize = 64;
 /// The nodes of a new cluster say what they offer within this time.
 const DECLARE_TICKS: u64 = 30;
 /// The watchdog is fed this often.
@@ -71,6 +77,8 @@ struct Owner {
     routes: BTreeMap<RaftId, EndpointId>,
     deliveries: FuturesUnordered<BoxFuture<'static, (RaftId, bool)>>,
     membership_version: u64,
+    /// The members and where they are, as `membership_version` counts them.
+    peers: Vec<(RaftId, Vec<SocketAddr>)>,
     /// When each member was last heard of.
     heard: BTreeMap<RaftId, u64>,
     /// When this node began to lead its term.
@@ -114,6 +122,7 @@ impl OwnerTask {
             routes: BTreeMap::new(),
             deliveries: FuturesUnordered::new(),
             membership_version: 0,
+            peers: Vec::new(),
             heard: BTreeMap::new(),
             leads_since: 0,
             stopping: false,
@@ -206,6 +215,7 @@ impl Owner {
                 return;
             }
             Some(_) => {}
+            None if self.routes.len() >= ROUTES_MAX && !self.routes.contains_key(&inbound.from()) => return,
             None => {
                 self.routes.insert(inbound.from(), from);
             }
@@ -260,7 +270,7 @@ impl Owner {
         let unheard = |m: &Member| m.name != self.task.name && self.is_linked(m) && !self.is_heard(m);
         let unsaid = |m: &Member| !state.capacity.contains_key(&m.name) && !unheard(m);
         let waits =
-            |m: &Member| leads_for < HEARD_TICKS && unheard(m) || leads_for < DECLARE_TICKS && unsaid(m);
+            |m: &Member| leads_for < FIRST_WORD_TICKS && unheard(m) || leads_for < DECLARE_TICKS && unsaid(m);
         self.task.raft.leads() && state.members.values().any(waits)
     }
 
@@ -351,11 +361,23 @@ impl Owner {
                 "state replaced by the leader's snapshot"
             );
         }
-        if effects.restored || !effects.membership.is_empty() {
-            self.membership_version += 1;
-            let members = &self.task.raft.machine().0.members;
-            self.routes.retain(|id, _| !members.contains_key(id));
+        self.note_members();
+    }
+
+    /// Members came, went or moved: whoever keeps the list of peers is woken.
+    fn note_members(&mut self) {
+        let members = &self.task.raft.machine().0.members;
+        let same = members.len() == self.peers.len()
+            && members
+                .iter()
+                .zip(&self.peers)
+                .all(|((id, member), (known, addresses))| id == known && member.addresses == *addresses);
+        if same {
+            return;
         }
+        self.peers = members.iter().map(|(id, member)| (*id, member.addresses.clone())).collect();
+        self.routes.retain(|id, _| !members.contains_key(id));
+        self.membership_version += 1;
     }
 
     fn send(&mut self, message: Outgoing) {
@@ -390,7 +412,8 @@ impl Owner {
         if old.role == RaftRole::Leader && new.role != RaftRole::Leader {
             // They may still be committed by the next leader; sent again under the same id they are applied
             // once.
-            for (_, reply) in std::mem::take(&mut self.proposals) {
+            for (key, reply) in std::mem::take(&mut self.proposals) {
+                self.task.raft.forget_proposal(key);
                 let why = "the leadership was lost before it was committed".to_owned();
                 let _gone = reply.send(ProposeResult::Unknown { why }).is_err();
             }

@@ -14,15 +14,17 @@ use blixard_model::launch::LaunchSpec;
 use blixard_model::report::NodeReport;
 use blixard_model::{Command, Request, VmName};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::clock::boottime_ms;
 use super::context::{Agent, Running};
 use super::random;
 use super::submit::submit;
 
-/// The list of units is taken at least this often.
+/// The list of units is taken at least this often ...
 const PERIOD: Duration = Duration::from_secs(2);
+/// ... and at most this often: a busy log must not become a busy service manager.
+const TURN_PERIOD_MIN: Duration = Duration::from_millis(50);
 /// Most actions under way at once: starts are heavy.
 const ACTIONS_MAX: usize = 8;
 /// How many of a failed VM's last console lines go into its reason.
@@ -63,22 +65,23 @@ pub(crate) async fn run<R: VmRuntime>(agent: Arc<Agent>, runtime: Arc<R>) {
     };
     let mut summary = reconciler.running.consensus.summary();
     let consensus = reconciler.running.consensus.clone();
-    let mut barrier = Box::pin(async move { consensus.read_barrier().await });
+    let mut barrier = Box::pin(async move {
+        // Raft asks again by itself; false means that too many wait.
+        while !consensus.read_barrier().await {
+            sleep(PERIOD).await;
+        }
+    });
     loop {
+        let turn_ends = Instant::now() + TURN_PERIOD_MIN;
         reconciler.turn().await;
+        sleep_until(turn_ends).await;
         tokio::select! {
             changed = summary.changed() => {
                 if changed.is_err() {
                     return;
                 }
             }
-            read = &mut barrier, if !reconciler.up_to_date => {
-                // Raft asks again by itself; false means that the agent is stopping.
-                if !read {
-                    return;
-                }
-                reconciler.up_to_date = true;
-            }
+            () = &mut barrier, if !reconciler.up_to_date => reconciler.up_to_date = true,
             Some(done) = reconciler.actions.join_next() => reconciler.handle_done(done),
             _ = timeout(PERIOD, reconciler.runtime.changed()) => {}
         }
@@ -87,13 +90,15 @@ pub(crate) async fn run<R: VmRuntime>(agent: Arc<Agent>, runtime: Arc<R>) {
 
 impl<R: VmRuntime> Reconciler<R> {
     async fn turn(&mut self) {
-        let node = self.agent.name().clone();
-        let look = self
-            .running
-            .consensus
-            .view(move |view| view.state.placed_on(&node).cloned().collect::<Vec<VmRecord>>());
-        let Ok(placed) = look.await else { return };
+        let (node, endpoint_id) = (self.agent.name().clone(), self.agent.endpoint_id);
+        let look = self.running.consensus.view(move |view| {
+            // Placements are by name: they are this node's only if the log gives the name to its key.
+            let ours = view.state.member_by_endpoint(endpoint_id).is_some_and(|member| member.name == node);
+            (view.state.placed_on(&node).cloned().collect::<Vec<VmRecord>>(), ours)
+        });
+        let Ok((placed, ours)) = look.await else { return };
         let placed: Vec<&VmRecord> = placed.iter().collect();
+        let listed_at = Instant::now();
         let problem = match self.runtime.list().await {
             Ok(units) => {
                 self.units = units;
@@ -102,7 +107,7 @@ impl<R: VmRuntime> Reconciler<R> {
             Err(error) => Some(format!("systemd can not be asked: {error}")),
         };
         let units = self.units.clone();
-        let up_to_date = self.up_to_date && problem.is_none();
+        let up_to_date = self.up_to_date && ours && problem.is_none();
         let view = NodeView { placed: &placed, units: &units, up_to_date, now_ms: boottime_ms() };
         if problem.is_none() {
             self.note_ends(&view).await;
@@ -113,9 +118,10 @@ impl<R: VmRuntime> Reconciler<R> {
         }
         let report =
             NodeReport { node: self.agent.name().clone(), vms: report(&view, &self.memory), problem };
+        // Only what changed is worth a message of its own; the age is kept true in any case.
         self.agent.own_report.send_if_modified(|before| {
-            let changed = *before != report;
-            *before = report;
+            let changed = before.1 != report;
+            *before = (listed_at, report);
             changed
         });
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use blixard_model::wire::{PeerRequest, PeerResponse, ProposeResult};
+use blixard_model::wire::{AgedReport, PeerRequest, PeerResponse, ProposeResult};
 use blixard_model::{EndpointId, Request};
 use blixard_net::{Incoming, Reply};
 use tokio::sync::mpsc;
@@ -70,13 +70,26 @@ async fn respond(agent: &Agent, from: EndpointId, request: PeerRequest) -> PeerR
             PeerResponse::Identity { me: agent.identity(Some(asker)).await }
         }
         PeerRequest::Propose { request, timeout_ms } => propose(agent, request, timeout_ms).await,
-        PeerRequest::Report { report } => {
-            agent.note_report(report);
-            PeerResponse::Noted
-        }
+        PeerRequest::Report { aged } => note_report(agent, from, aged).await,
         PeerRequest::Reports => PeerResponse::Reports { reports: agent.noted_reports() },
         PeerRequest::Logs { .. } => PeerResponse::Declined { why: "answered as a stream".to_owned() },
     }
+}
+
+/// A node reports of itself only.
+async fn note_report(agent: &Agent, from: EndpointId, aged: AgedReport) -> PeerResponse {
+    let Some(running) = agent.running() else {
+        return PeerResponse::Declined { why: "this node is in no cluster".to_owned() };
+    };
+    let name = aged.report.node.clone();
+    let theirs = running
+        .consensus
+        .view(move |view| view.state.member_by_endpoint(from).is_some_and(|member| member.name == name));
+    if !theirs.await.unwrap_or(false) {
+        return PeerResponse::Declined { why: "the report is of another node".to_owned() };
+    }
+    agent.note_report(aged);
+    PeerResponse::Noted
 }
 
 async fn propose(agent: &Agent, request: Request, timeout_ms: u64) -> PeerResponse {

@@ -91,6 +91,13 @@ pub(crate) fn warnings(state: &ClusterState, declared: &[DeclaredMember]) -> Vec
         return Vec::new();
     }
     let missing = declared.iter().filter(|d| state.member_by_endpoint(d.endpoint_id).is_none()).map(|d| {
+        if state.member_by_name(&d.name).is_some() {
+            return format!(
+                "{} is a member with another key than in this node's `members` list: restore that key, or list \
+                 the new one under a new node name",
+                d.name
+            );
+        }
         format!(
             "{} is in this node's `members` list and not in the cluster: it joins once it can be reached",
             d.name

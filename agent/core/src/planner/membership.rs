@@ -44,7 +44,11 @@ pub struct MembershipView<'a> {
 
 /// The next change to propose, if any: first let go of a store that is lost, then admit, then promote.
 pub fn plan_membership(view: &MembershipView<'_>) -> Option<MembershipChange> {
-    let change = lost_store(view).or_else(|| admission(view)).or_else(|| promotion(view))?;
+    lost_store(view).or_else(|| admission(view)).or_else(|| promotion(view))
+}
+
+/// A change that would be refused must not stand in the way of the others.
+fn fitting(view: &MembershipView<'_>, change: MembershipChange) -> Option<MembershipChange> {
     view.state.check_membership(&change, view.voters).is_ok().then_some(change)
 }
 
@@ -56,6 +60,7 @@ fn lost_store(view: &MembershipView<'_>) -> Option<MembershipChange> {
         let lost = identity.store_id != member.store_id && matches!(identity.phase, Phase::Empty { .. });
         (lost && member.raft_id != view.leader)
             .then_some(MembershipChange::Remove { raft_id: member.raft_id })
+            .and_then(|change| fitting(view, change))
     })
 }
 
@@ -76,7 +81,7 @@ fn admission(view: &MembershipView<'_>) -> Option<MembershipChange> {
             store_id: identity.store_id,
             addresses: declared.addresses.clone(),
         };
-        Some(MembershipChange::AddLearner { member })
+        fitting(view, MembershipChange::AddLearner { member })
     })
 }
 
@@ -90,5 +95,6 @@ fn promotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
         let caught_up = progress.matched.saturating_add(PROMOTE_LAG_MAX) >= view.commit;
         (caught_up && progress.recent_active && progress.matched > 0)
             .then_some(MembershipChange::Promote { raft_id: *raft_id })
+            .and_then(|change| fitting(view, change))
     })
 }

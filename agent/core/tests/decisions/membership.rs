@@ -7,6 +7,7 @@ use blixard_core::formation::{FormationStep, FormationView, VOTERS_MAX, cluster_
 use blixard_core::planner::membership::{MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{EndpointId, MembershipChange, RaftId};
+use proptest::prelude::*;
 
 fn step(me: &Identity, listed: u8, answers: &[Identity]) -> FormationStep {
     let answers: BTreeMap<EndpointId, Identity> =
@@ -112,36 +113,106 @@ fn a_long_list_forms_with_its_first_voters() {
     );
 }
 
-/// Every interleaving of two rounds in which one voter may lose its disk: never two different births.
-#[test]
-fn no_order_of_answers_and_lost_disks_gives_two_births() {
-    // Each node holds its store and promise; a schedule says who acts and whether n2 loses its disk before.
-    for schedule in 0..3_u32.pow(9) {
-        let mut nodes: Vec<Identity> = (1..=3).map(|n| empty(n, n, None)).collect();
-        let mut births = Vec::new();
-        let mut turn = schedule;
-        for at in 0..9 {
-            let who = (turn % 3) as usize;
-            turn /= 3;
-            if at == 4 && schedule % 2 == 0 && births.is_empty() {
-                nodes[1] = empty(2, 22, None);
-            }
-            let others: Vec<Identity> = (0..3).filter(|n| *n != who).map(|n| nodes[n].clone()).collect();
-            if matches!(nodes[who].phase, Phase::Formed { .. }) {
-                continue;
-            }
-            match step(&nodes[who], 3, &others) {
-                FormationStep::Promise(genesis) => nodes[who].phase = Phase::Empty { promise: Some(genesis) },
-                FormationStep::Form(genesis) => {
-                    nodes[who].phase = formed(1, &genesis, None).phase;
-                    births.push(genesis);
-                }
-                FormationStep::Join { .. } | FormationStep::Wait(_) => {}
-            }
-        }
-        births.dedup();
-        assert!(births.len() <= 1, "schedule {schedule}: {births:?}");
+/// Three nodes that ask each other one by one, so that an answer may be old when it is looked at.
+struct Births {
+    nodes: Vec<Identity>,
+    answers: Vec<BTreeMap<usize, Identity>>,
+    births: Vec<Genesis>,
+    stores: u8,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    /// The first asks the second who it is.
+    Ask(usize, usize),
+    /// A node decides on what it was answered, and does it.
+    Decide(usize),
+    /// A node's process ends and starts again.
+    Restart(usize),
+    /// The one node that has bad luck loses its disk.
+    LoseDisk,
+}
+
+/// Whose disk may be lost, any number of times: a minority.
+const UNLUCKY: usize = 1;
+
+impl Births {
+    fn new() -> Self {
+        let nodes = (1..=3).map(|n| empty(n, n, None)).collect();
+        Self { nodes, answers: vec![BTreeMap::new(); 3], births: Vec::new(), stores: 100 }
     }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Ask(asker, asked) if asker != asked => {
+                let answer = self.nodes[asked].clone();
+                self.answers[asker].insert(asked, answer);
+            }
+            Event::Ask(..) => {}
+            Event::Restart(node) => self.answers[node].clear(),
+            Event::LoseDisk => {
+                self.stores += 1;
+                self.nodes[UNLUCKY] = empty(u8::try_from(UNLUCKY).expect("small") + 1, self.stores, None);
+                self.answers[UNLUCKY].clear();
+            }
+            Event::Decide(node) => self.decide(node),
+        }
+    }
+
+    fn decide(&mut self, node: usize) {
+        if matches!(self.nodes[node].phase, Phase::Formed { .. }) {
+            return;
+        }
+        let answers: Vec<Identity> = std::mem::take(&mut self.answers[node]).into_values().collect();
+        match step(&self.nodes[node], 3, &answers) {
+            FormationStep::Promise(genesis) => {
+                self.nodes[node].phase = Phase::Empty { promise: Some(genesis) }
+            }
+            FormationStep::Form(genesis) => {
+                self.nodes[node].phase = formed(1, &genesis, None).phase;
+                self.births.push(genesis);
+            }
+            FormationStep::Join { .. } | FormationStep::Wait(_) => {}
+        }
+    }
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        12 => (0..3_usize, 0..3_usize).prop_map(|(a, b)| Event::Ask(a, b)),
+        8 => (0..3_usize).prop_map(Event::Decide),
+        1 => (0..3_usize).prop_map(Event::Restart),
+        1 => Just(Event::LoseDisk),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+    #[test]
+    fn no_order_of_answers_restarts_and_lost_disks_gives_two_births(
+        events in prop::collection::vec(any_event(), 1..160)
+    ) {
+        let mut births = Births::new();
+        for event in events {
+            births.apply(event);
+            births.births.dedup();
+            prop_assert!(births.births.len() <= 1, "{:?}", births.births);
+        }
+    }
+}
+
+#[test]
+fn those_orders_do_give_births() {
+    let mut births = Births::new();
+    for _ in 0..3 {
+        for node in 0..3 {
+            (0..3).for_each(|other| births.apply(Event::Ask(node, other)));
+            births.apply(Event::Decide(node));
+        }
+    }
+    births.births.dedup();
+    assert_eq!(births.births.len(), 1);
+    assert!(births.nodes.iter().all(|node| matches!(node.phase, Phase::Formed { .. })));
 }
 
 struct Leader {
@@ -222,6 +293,30 @@ fn a_node_of_another_cluster_is_not_taken() {
     other.endpoint_id = endpoint(4);
     leader.identities.insert(endpoint(4), other);
     assert_eq!(leader.plan(4), None);
+}
+
+#[test]
+fn a_node_that_can_not_be_admitted_does_not_stand_in_the_way_of_others() {
+    let mut leader = Leader::new();
+    // n3 has a new key under its old name; n4 is new.
+    let mut rekeyed = declared(4);
+    rekeyed[2].endpoint_id = endpoint(33);
+    let mut identity = empty(3, 33, None);
+    identity.endpoint_id = endpoint(33);
+    leader.identities.insert(endpoint(33), identity);
+    leader.identities.insert(endpoint(4), empty(4, 4, None));
+    let change = plan_membership(&MembershipView {
+        state: &leader.cluster.state,
+        leader: RaftId(1),
+        voters: &leader.voters,
+        learners: &leader.learners,
+        declared: &rekeyed,
+        identities: &leader.identities,
+        progress: &leader.progress,
+        commit: 100,
+    });
+    let Some(MembershipChange::AddLearner { member }) = change else { panic!("{change:?}") };
+    assert_eq!(member.name, node("n4"));
 }
 
 #[test]

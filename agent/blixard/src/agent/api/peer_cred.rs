@@ -21,12 +21,17 @@ impl Connected<IncomingStream<'_, UnixListener>> for PeerCred {
 impl PeerCred {
     /// Root, the agent's own user, and members of the agent's group may ask. The socket's mode says the same;
     /// this holds too when somebody widened it.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub(crate) async fn check(self) -> Result<(), String> {
         let Some((uid, gid)) = self.ids else {
             return Err("the kernel does not say who asks".to_owned());
         };
         let group = getegid();
-        if uid.is_root() || uid == geteuid() || gid == group || is_member(uid, gid, group) {
+        if uid.is_root() || uid == geteuid() || gid == group {
+            return Ok(());
+        }
+        // The user database may be far away and slow: not on a thread that others wait for.
+        let looked_up = tokio::task::spawn_blocking(move || is_member(uid, gid, group)).await;
+        if looked_up.unwrap_or(false) {
             return Ok(());
         }
         Err(format!("user {uid} is neither root nor in the agent's group: add it to group blixard"))

@@ -67,7 +67,7 @@ pub(crate) async fn serve(
 }
 
 async fn check_peer(ConnectInfo(peer): ConnectInfo<PeerCred>, request: Request, next: Next) -> Response {
-    match peer.check() {
+    match peer.check().await {
         Ok(()) => next.run(request).await,
         Err(why) => ApiError::forbidden(why).into_response(),
     }
