@@ -93,8 +93,8 @@ pub(crate) fn warnings(state: &ClusterState, declared: &[DeclaredMember]) -> Vec
     let missing = declared.iter().filter(|d| state.member_by_endpoint(d.endpoint_id).is_none()).map(|d| {
         if state.member_by_name(&d.name).is_some() {
             return format!(
-                "{} is a member with another key than in this node's `members` list: restore that key, or list \
-                 the new one under a new node name",
+                "{} is a member with another key than in this node's `members` list: restore that key, or \
+                 list the new one under a new node name",
                 d.name
             );
         }
