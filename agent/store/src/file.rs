@@ -1,6 +1,7 @@
 //! The file.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use blixard_consensus::{Durable, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
@@ -226,6 +227,7 @@ fn create(data_dir: &Path, path: &Path, identity: &IdentityRecord) -> Result<(),
     };
     first().map_err(|error| OpenError::Record { path: fresh.clone(), what: error.to_string() })?;
     drop(db);
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).map_err(io(&fresh))?;
     fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(io(&fresh))?;
     fs::rename(&fresh, path).map_err(io(path))?;
     fs::File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(io(data_dir))

@@ -1,5 +1,6 @@
 //! The store against what Raft and the product need of it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use blixard_consensus::{HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
@@ -41,6 +42,8 @@ fn an_empty_store_keeps_its_id_and_is_bound_to_no_cluster() {
     let dir = tempfile::tempdir().expect("dir");
     let first = open(dir.path()).expect("made");
     assert_eq!(first.store_id(), StoreId::from_bytes([9; 16]));
+    let mode = std::fs::metadata(dir.path().join("store.redb")).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     drop(first);
     let cluster = "lab".parse().expect("name");
     let again = Store::open(dir.path(), endpoint(1), &cluster, StoreId::from_bytes([8; 16])).expect("opened");

@@ -26,8 +26,8 @@ pub(crate) enum Input {
     Read { reply: oneshot::Sender<()> },
     /// Look at the state.
     View(Box<dyn FnOnce(&View<'_>) + Send>),
-    /// Hand the leadership over, if this node has it.
-    TransferLeadership,
+    /// Hand the leadership over, if this node has it; answers whether there is somebody to take it.
+    TransferLeadership { reply: oneshot::Sender<bool> },
     /// End the task; the store is closed whole.
     Stop,
 }
@@ -143,7 +143,9 @@ impl ConsensusHandle {
 
     /// Hands the leadership over and waits until this node does not lead, at most `patience`.
     pub(crate) async fn transfer_leadership(&self, patience: Duration) {
-        if self.inbox.send(Input::TransferLeadership).await.is_err() {
+        let (reply, begun) = oneshot::channel();
+        let asked = self.inbox.send(Input::TransferLeadership { reply }).await.is_ok();
+        if !asked || !begun.await.unwrap_or(false) {
             return;
         }
         let mut summary = self.summary.clone();

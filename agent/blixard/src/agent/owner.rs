@@ -184,10 +184,9 @@ impl Owner {
                 look(&View { state: &self.task.raft.machine().0, raft: &raft });
             }
             Input::Stop => self.stopping = true,
-            Input::TransferLeadership => {
-                if !self.task.raft.transfer_leadership() {
-                    tracing::debug!("there is no leadership to hand over, or nobody to take it");
-                }
+            Input::TransferLeadership { reply } => {
+                // An error means that the asker gave up.
+                let _gone = reply.send(self.task.raft.transfer_leadership()).is_err();
             }
         }
     }
