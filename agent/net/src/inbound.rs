@@ -131,7 +131,7 @@ async fn handle_snapshot(
         Ok(Some(bytes)) => bytes,
         Ok(None) => return,
         Err(error) => {
-            tracing::info!(peer = %from.short(), reason = %error, "a snapshot could not be read");
+            tracing::info!(PEER = %from.short(), "a snapshot of {} could not be read: {error}", from.short());
             say(send, Kind::NotTaken, &error.to_string()).await;
             return;
         }

@@ -150,7 +150,10 @@ async fn read_raft_frames(
             dropped += 1;
             if dropped.is_power_of_two() {
                 let peer = from.short();
-                tracing::warn!(peer, dropped, "the node does not keep up: Raft messages are dropped");
+                tracing::warn!(
+                    PEER = peer,
+                    "this node does not keep up: {dropped} Raft messages of {peer} dropped"
+                );
             }
         }
     }

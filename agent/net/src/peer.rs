@@ -214,8 +214,8 @@ impl PeerTask {
         self.publish(LinkState::Up { since: started, remote_addr, dialled });
         self.progress.logged = None;
         let peer = self.id.short();
-        let addr = remote_addr.map(tracing::field::display);
-        tracing::info!(peer, addr, dialled, "link up");
+        let addr = remote_addr.map_or_else(|| "an unknown address".to_owned(), |addr| addr.to_string());
+        tracing::info!(PEER = peer, dialled, "link to {peer} up ({addr})");
 
         let end = self.serve_until_end(&link).await;
         self.slot.set(None);
@@ -228,17 +228,12 @@ impl PeerTask {
             LinkEnd::Stop => {
                 let close = self.stopping();
                 close.apply(&link.connection);
-                tracing::info!(peer, addr, reason = close.text(), "link down");
+                tracing::info!(PEER = peer, "link to {peer} down: {}", close.text());
                 Next::Stop
             }
             LinkEnd::Replaced(inbound) => {
                 Close::Replaced.apply(&link.connection);
-                tracing::info!(
-                    peer,
-                    addr,
-                    reason = "replaced by a newer connection of the peer",
-                    "link down"
-                );
+                tracing::info!(PEER = peer, "link to {peer} down: replaced by its newer connection");
                 self.accept(Some(inbound))
             }
             LinkEnd::Ended(ended) => {
@@ -246,7 +241,7 @@ impl PeerTask {
                     Ended::For(reason) => reason,
                     Ended::Duplicate => DownReason::Lost("the peer keeps another connection".to_owned()),
                 };
-                tracing::info!(peer, addr, %reason, "link down");
+                tracing::info!(PEER = peer, "link to {peer} down: {reason}");
                 self.publish_down(reason.clone());
                 self.progress.logged = Some(reason);
                 Next::Wait
@@ -283,11 +278,11 @@ impl PeerTask {
         let Ended::For(reason) = ended else { return Next::Wait };
         let (peer, attempts) = (self.id.short(), self.progress.failures);
         if self.progress.logged.as_ref() == Some(&reason) {
-            tracing::debug!(peer, attempts, %reason, "no link");
+            tracing::debug!(PEER = peer, attempts, "no link to {peer}: {reason}");
         } else if matches!(reason, DownReason::Refused(_)) {
-            tracing::warn!(peer, attempts, %reason, "no link");
+            tracing::warn!(PEER = peer, attempts, "no link to {peer}: {reason}");
         } else {
-            tracing::info!(peer, attempts, %reason, "no link");
+            tracing::info!(PEER = peer, attempts, "no link to {peer}: {reason}");
         }
         self.progress.logged = Some(reason.clone());
         self.publish_down(reason);

@@ -109,7 +109,7 @@ impl Peers {
     pub(crate) fn log_refusal(&self, id: EndpointId, why: &str) {
         let mut logged = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.len() < REFUSALS_LOGGED_MAX && logged.insert((id, why.to_owned())) {
-            tracing::warn!(peer = %id.short(), endpoint_id = %id, reason = why, "connection refused");
+            tracing::warn!(PEER = %id.short(), "connection of {id} refused: {why}");
         }
     }
 }

@@ -110,7 +110,7 @@ pub(crate) async fn keep(
             // Nobody may wait, here and below.
             let _ = live.jobs.send(JobSignal::Lost);
             changed.notify_one();
-            tracing::warn!(reason, "lost systemd on the system bus: connecting again");
+            tracing::warn!("lost systemd on the system bus, connecting again: {reason}");
         }
         signals = reopen(address.as_deref(), &link).await;
         tracing::info!("systemd answers on the system bus again");

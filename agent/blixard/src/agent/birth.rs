@@ -40,12 +40,17 @@ pub(crate) fn bind(agent: &Agent, store: &mut Store, birth: Birth) -> anyhow::Re
                 node_name: agent.name().clone(),
             };
             store.bind(&marker, Some(begin))?;
-            tracing::info!(cluster = %marker.cluster_id, raft_id = %marker.raft_id, "cluster formed");
+            let id = marker.cluster_id;
+            tracing::info!(CLUSTER = %id, raft_id = %marker.raft_id, "cluster {id} formed");
         }
         Birth::Joined { cluster_id, genesis, raft_id } => {
             let marker = ClusterMarker { cluster_id, genesis, raft_id, node_name: agent.name().clone() };
             store.bind(&marker, None)?;
-            tracing::info!(cluster = %cluster_id, %raft_id, "admitted to the cluster, waiting for its state");
+            tracing::info!(
+                CLUSTER = %cluster_id,
+                %raft_id,
+                "admitted to cluster {cluster_id} under raft id {raft_id}, waiting for its state"
+            );
         }
     }
     Ok(())

@@ -55,7 +55,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         store_id = %agent.store_id,
         listen = %agent.net.local_addr(),
         version = env!("CARGO_PKG_VERSION"),
-        "agent serves"
+        "agent of {} serves on {}",
+        agent.name(),
+        agent.net.local_addr()
     );
     let owner = tokio::select! {
         owner = become_member(&agent, resumed, store, &data_dir) => owner?,
@@ -146,7 +148,7 @@ async fn router_task(
 
 async fn api_task(agent: Arc<Agent>, listener: UnixListener, stop: CancellationToken) -> Ended {
     if let Err(error) = api::serve(agent, listener, stop).await {
-        tracing::error!(%error, "the local socket failed");
+        tracing::error!("the local socket failed: {error}");
     }
     "local socket"
 }

@@ -70,8 +70,9 @@ fn set_forming(agent: &Agent, promise: Option<Genesis>, waiting_for: Vec<String>
         Phase::Running(_) => true,
     };
     if changed {
-        tracing::info!(waiting_for = waiting_for.join("; "), "no cluster yet");
-        supervise::status(&format!("No cluster yet: {}", waiting_for.join("; ")));
+        let text = waiting_for.join("; ");
+        tracing::info!("no cluster yet: {text}");
+        supervise::status(&format!("No cluster yet: {text}"));
     }
     agent.phase.send_replace(Phase::Forming { promise, waiting_for });
 }

@@ -109,7 +109,7 @@ pub(crate) async fn serve_peer(name: &VmName, lines: u32, follow: bool, reply: R
                 }
             }
             // Dropped without an end, the asker sees that it broke off.
-            Some(Err(error)) => return tracing::warn!(VM = %name, %error, "console broke off"),
+            Some(Err(error)) => return tracing::warn!(VM = %name, "console of {name} broke off: {error}"),
             None => return out.end(),
         }
     }

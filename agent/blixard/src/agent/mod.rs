@@ -53,7 +53,7 @@ pub(crate) fn run(args: AgentArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     let ended = runtime.block_on(boot::run(config));
     if let Err(error) = &ended {
-        tracing::error!(error = format!("{error:#}"), "the agent ends");
+        tracing::error!("the agent ends: {error:#}");
     }
     ended
 }

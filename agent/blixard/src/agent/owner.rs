@@ -202,7 +202,7 @@ impl Owner {
         let inbound = match Inbound::decode(message, is_snapshot) {
             Ok(inbound) => inbound,
             Err(error) => {
-                tracing::warn!(peer = %from.short(), %error, "raft message dropped");
+                tracing::warn!(PEER = %from.short(), "raft message of {} dropped: {error}", from.short());
                 return;
             }
         };
@@ -210,7 +210,7 @@ impl Owner {
         // believed: its connection proved that it is in the list of peers.
         match self.task.raft.machine().0.members.get(&inbound.from()) {
             Some(member) if member.endpoint_id != from => {
-                tracing::warn!(peer = %from.short(), "raft message dropped: the raft id is another node's");
+                tracing::warn!(PEER = %from.short(), "raft message of {}: the raft id is another's", from.short());
                 return;
             }
             Some(_) => {}
@@ -333,7 +333,7 @@ impl Owner {
         });
         let Some(change) = change else { return };
         match self.task.raft.propose_membership(&change) {
-            Ok(()) => tracing::info!(?change, "membership change proposed"),
+            Ok(()) => tracing::info!("membership change proposed: {change:?}"),
             Err(error) => tracing::debug!(?change, %error, "membership change not proposed"),
         }
     }
@@ -352,13 +352,11 @@ impl Owner {
             }
         }
         for change in &effects.membership {
-            tracing::info!(?change, "membership changed");
+            tracing::info!("membership changed: {change:?}");
         }
         if effects.restored {
-            tracing::info!(
-                applied = self.task.raft.status().applied,
-                "state replaced by the leader's snapshot"
-            );
+            let applied = self.task.raft.status().applied;
+            tracing::info!(applied, "state replaced by the leader's snapshot up to index {applied}");
         }
         self.note_members();
     }
@@ -418,10 +416,13 @@ impl Owner {
             }
         }
         if old.leader != new.leader || old.term != new.term {
+            let term = new.term;
             match (&new.leader, new.role) {
-                (_, RaftRole::Leader) => tracing::info!(term = new.term, "this node leads"),
-                (Some((leader, _)), _) => tracing::info!(term = new.term, %leader, "follows"),
-                (None, _) => tracing::info!(term = new.term, "no leader"),
+                (_, RaftRole::Leader) => tracing::info!(TERM = term, "this node leads (term {term})"),
+                (Some((leader, _)), _) => {
+                    tracing::info!(TERM = term, LEADER = %leader, "follows {leader} (term {term})")
+                }
+                (None, _) => tracing::info!(TERM = term, "no leader (term {term})"),
             }
         }
         self.task.summary.send_replace(new);

@@ -134,7 +134,7 @@ impl<R: VmRuntime> Reconciler<R> {
             }
             let how = ended.unwrap_or_else(|| "ended by itself".to_owned());
             let reason = with_console(self.runtime.as_ref(), &name, how).await;
-            tracing::warn!(VM = %name, reason, "VM ended, though it should run");
+            tracing::warn!(VM = %name, "VM {name} ended, though it should run: {reason}");
             self.memory.note_failure(&name, &reason, view.now_ms);
         }
     }
@@ -165,7 +165,7 @@ impl<R: VmRuntime> Reconciler<R> {
             }
             // A bug in one action must not take the others' supervision down.
             Err(error) => {
-                tracing::error!(%error, "an action ended unexpectedly");
+                tracing::error!("an action ended unexpectedly: {error}");
                 self.busy.clear();
             }
         }
@@ -197,20 +197,20 @@ async fn perform<R: VmRuntime>(
             match runtime.start(&launch).await {
                 Ok(()) => {
                     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    tracing::info!(VM = %name, generation = launch.generation, ms, "VM started");
+                    tracing::info!(VM = %name, generation = launch.generation, ms, "VM {name} runs after {ms} ms");
                     None
                 }
                 Err(error) => {
                     let reason = with_console(runtime, name, error.to_string()).await;
-                    tracing::warn!(VM = %name, reason, "VM not started");
+                    tracing::warn!(VM = %name, "VM {name} not started: {reason}");
                     Some(reason)
                 }
             }
         }
         (Action::Stop(name), _) => {
             match runtime.stop(name).await {
-                Ok(()) => tracing::info!(VM = %name, "VM stopped"),
-                Err(error) => tracing::warn!(VM = %name, %error, "VM not stopped"),
+                Ok(()) => tracing::info!(VM = %name, "VM {name} stopped"),
+                Err(error) => tracing::warn!(VM = %name, "VM {name} not stopped: {error}"),
             }
             None
         }
@@ -229,9 +229,9 @@ async fn perform<R: VmRuntime>(
             let request = Request { id: random::request_id(), command };
             match submit(agent, &request, Instant::now() + CONFIRM_TIMEOUT).await {
                 Ok(_) => {
-                    tracing::info!(VM = %name, "VM deleted: its unit is gone");
+                    tracing::info!(VM = %name, "VM {name} deleted: its unit is gone");
                     if let Err(error) = runtime.forget(name).await {
-                        tracing::warn!(VM = %name, %error, "launch order not removed");
+                        tracing::warn!(VM = %name, "launch order of {name} not removed: {error}");
                     }
                 }
                 Err(error) => tracing::debug!(VM = %name, %error, "not confirmed yet"),
