@@ -210,7 +210,8 @@ impl Owner {
         // believed: its connection proved that it is in the list of peers.
         match self.task.raft.machine().0.members.get(&inbound.from()) {
             Some(member) if member.endpoint_id != from => {
-                tracing::warn!(PEER = %from.short(), "raft message of {}: the raft id is another's", from.short());
+                let peer = from.short();
+                tracing::warn!(PEER = peer, "raft message of {peer}: the raft id is another's");
                 return;
             }
             Some(_) => {}
