@@ -197,7 +197,8 @@ async fn perform<R: VmRuntime>(
             match runtime.start(&launch).await {
                 Ok(()) => {
                     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    tracing::info!(VM = %name, GENERATION = launch.generation, "VM {name} runs after {ms} ms");
+                    let generation = launch.generation;
+                    tracing::info!(VM = %name, generation, "VM {name} runs after {ms} ms");
                     None
                 }
                 Err(error) => {
