@@ -84,7 +84,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Nix => run_nix(&place),
         Task::Setup => {
             setup::ensure(setup::EVERYTHING)?;
-            println!("everything is here");
+            println!("what is needed is here");
             Ok(ExitCode::SUCCESS)
         }
     }
