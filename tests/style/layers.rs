@@ -9,6 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("core", &["blixard-model"]),
     ("consensus", &["blixard-model"]),
     ("store", &["blixard-model", "blixard-consensus"]),
+    ("node", &["blixard-model", "blixard-core", "blixard-consensus", "blixard-store"]),
     ("net", &["blixard-model"]),
     ("systemd", &["blixard-model", "blixard-core"]),
     ("xtask", &["blixard-model"]),
@@ -19,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "blixard-core",
             "blixard-consensus",
             "blixard-store",
+            "blixard-node",
             "blixard-net",
             "blixard-systemd",
         ],
@@ -29,7 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const OWNED: &[(&str, &str)] = &[("raft", "consensus"), ("iroh", "net"), ("zbus", "systemd")];
 
 /// Crates in which everything is an input.
-const PURE: &[&str] = &["model", "core", "consensus"];
+const PURE: &[&str] = &["model", "core", "consensus", "node"];
 const IMPURE: &[&str] =
     &["tokio", "Instant", "SystemTime", "HashMap", "HashSet", "rand", "getrandom", "fastrand", "thread"];
 

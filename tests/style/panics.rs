@@ -4,7 +4,7 @@ use super::Finding;
 use super::rust::RustFile;
 
 /// The crates that run on a node.
-const CRATES: &[&str] = &["model", "core", "consensus", "store", "net", "systemd", "blixard"];
+const CRATES: &[&str] = &["model", "core", "consensus", "store", "node", "net", "systemd", "blixard"];
 const METHODS: &[&str] = &["unwrap", "expect", "unwrap_err", "expect_err"];
 
 /// Whether the rule holds for this file.

@@ -17,6 +17,6 @@ mod status;
 
 pub use durable::{Durable, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot, genesis_snapshot};
 pub use machine::Machine;
-pub use node::{Consensus, ConsensusConfig, Inbound, NewError, ProposeError, StepError, TICK_MS};
+pub use node::{Consensus, ConsensusConfig, Inbound, Limits, NewError, ProposeError, StepError, TICK_MS};
 pub use ready::{Applied, Effects, Outgoing, PumpError};
 pub use status::{RaftRole, RaftStatus};

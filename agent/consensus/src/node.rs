@@ -35,6 +35,25 @@ pub struct ConsensusConfig {
     pub incarnation: u64,
     /// Election timeouts are a hash of this, the id and the term: a run can be repeated.
     pub seed: u64,
+    /// When the log is cut.
+    pub limits: Limits,
+}
+
+/// When a snapshot is taken and the log cut behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Once it holds more entries than this, beside those that are kept anyway ...
+    pub compact_entries: usize,
+    /// ... or more bytes than this.
+    pub compact_bytes: usize,
+    /// Entries kept in memory behind the snapshot, for members a little behind.
+    pub keep_entries: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { compact_entries: 8_192, compact_bytes: 32 << 20, keep_entries: 1_024 }
+    }
 }
 
 /// Why a node can not be made of what the store holds.
@@ -66,7 +85,7 @@ pub enum ProposeError {
 }
 
 /// Why a message was not taken.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StepError {
     /// No Raft message.
     #[error("not a raft message: {0}")]
@@ -77,6 +96,14 @@ pub enum StepError {
     /// Raft's own objection; harmless.
     #[error("raft: {0}")]
     Raft(String),
+    /// The leader knows of more than this node holds: its disk went back in time. Final.
+    #[error("this node had stored the log up to {stored} and holds {holds}")]
+    RolledBack {
+        /// What this node had acknowledged to have stored.
+        stored: u64,
+        /// Its last index.
+        holds: u64,
+    },
 }
 
 /// A decoded message of a peer, of a kind that a peer may send.
@@ -135,7 +162,7 @@ pub struct Consensus<M: Machine, S: LogStore> {
     pub(crate) reads: BTreeMap<u64, Option<u64>>,
     /// The applied index of the last snapshot that was written to cut the log.
     pub(crate) cut_at: u64,
-    config: ConsensusConfig,
+    pub(crate) config: ConsensusConfig,
     next_key: u64,
 }
 
@@ -209,12 +236,25 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
     /// A message from another member. The caller has made sure that it came from [`Inbound::from`].
     ///
     /// # Errors
-    /// It is dropped; Raft sends again.
+    /// It is dropped; Raft sends again. [`StepError::RolledBack`] alone is final.
     pub fn step(&mut self, inbound: Inbound) -> Result<(), StepError> {
         if inbound.0.to != self.config.raft_id.0 {
             return Err(StepError::Unacceptable("for another raft id"));
         }
+        self.check_stored(&inbound.0)?;
         self.raw.step(inbound.0).map_err(|error| StepError::Raft(error.to_string()))
+    }
+
+    /// A heartbeat carries the commit index as far as this node has acknowledged to have stored it in the
+    /// leader's term. Raft would panic at an index that the log does not reach.
+    fn check_stored(&self, message: &Message) -> Result<(), StepError> {
+        let holds = self.raw.raft.raft_log.last_index();
+        let current =
+            message.get_msg_type() == MessageType::MsgHeartbeat && message.term >= self.raw.raft.term;
+        if current && message.commit > holds {
+            return Err(StepError::RolledBack { stored: message.commit, holds });
+        }
+        Ok(())
     }
 
     /// Proposes a command; the key comes back in [`crate::Applied`] when it is applied here. It may never be.

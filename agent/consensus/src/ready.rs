@@ -13,13 +13,6 @@ use crate::durable::{HardState, LogStore, LogWrite, encode, store_entry, store_s
 use crate::machine::Machine;
 use crate::node::{Consensus, conf_change};
 
-/// A snapshot is taken and the log cut when it holds more entries than this ...
-const COMPACT_ENTRIES: usize = 8_192;
-/// ... or more bytes.
-const COMPACT_BYTES: usize = 32 << 20;
-/// Entries kept in memory behind the snapshot, for members a little behind.
-const KEEP_ENTRIES: u64 = 1_024;
-
 /// A message to a member.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -235,14 +228,17 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
 
     fn compact_if_large(&mut self) -> PumpResult<(), S> {
         let (entries, bytes) = self.raw.store().size();
+        let limits = self.config.limits;
+        let keep_entries = u64::try_from(limits.keep_entries).unwrap_or(u64::MAX);
         // Counted from what is kept on purpose, or a full memory would be cut again at every entry.
-        let kept = usize::try_from(KEEP_ENTRIES).unwrap_or(usize::MAX);
-        if entries < COMPACT_ENTRIES + kept && bytes < COMPACT_BYTES {
+        if entries < limits.compact_entries.saturating_add(limits.keep_entries)
+            && bytes < limits.compact_bytes
+        {
             return Ok(());
         }
         // What is not applied can not be cut: a snapshot that would cut next to nothing is not worth its
         // write.
-        if self.applied.saturating_sub(self.cut_at) < KEEP_ENTRIES {
+        if self.applied.saturating_sub(self.cut_at) < keep_entries {
             return Ok(());
         }
         self.cut_at = self.applied;
@@ -254,7 +250,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             ..LogWrite::default()
         };
         self.store.write(&write).map_err(PumpError::Store)?;
-        let keep = if bytes < COMPACT_BYTES { KEEP_ENTRIES } else { 0 };
+        let keep = if bytes < limits.compact_bytes { keep_entries } else { 0 };
         let log = self.raw.mut_store();
         log.set_outgoing(snapshot);
         log.compact(self.applied.saturating_sub(keep));

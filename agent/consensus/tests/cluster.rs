@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use blixard_consensus::{
-    Consensus, ConsensusConfig, Durable, Effects, Inbound, LogStore, LogWrite, Machine, Outgoing,
+    Consensus, ConsensusConfig, Durable, Effects, Inbound, Limits, LogStore, LogWrite, Machine, Outgoing,
     ProposeError, RaftRole, genesis_snapshot,
 };
 use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Refusal, StoreId};
@@ -122,7 +122,12 @@ impl Cluster {
         let disk = self.disks.entry(id).or_default().clone();
         let durable = disk.crash();
         self.incarnation += 1;
-        let config = ConsensusConfig { raft_id: RaftId(id), incarnation: self.incarnation, seed: 7 };
+        let config = ConsensusConfig {
+            raft_id: RaftId(id),
+            incarnation: self.incarnation,
+            seed: 7,
+            limits: Limits::default(),
+        };
         let node = Consensus::new(config, &durable, Journal::default(), disk).expect("the disk is whole");
         self.nodes.insert(id, node);
     }

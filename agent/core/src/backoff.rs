@@ -1,16 +1,45 @@
-//! How long to wait before trying again.
+//! How long to wait before trying again: exponential, bounded, with jitter.
 
-/// First pause, in milliseconds.
-pub const FIRST_MS: u64 = 1_000;
-/// Longest pause, in milliseconds.
-pub const LONGEST_MS: u64 = 60_000;
+/// A schedule of pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// The pause after the first failure, in milliseconds.
+    pub first_ms: u64,
+    /// The longest pause, in milliseconds.
+    pub longest_ms: u64,
+}
 
-/// The pause before try number `failures + 1`: doubles from [`FIRST_MS`] up to [`LONGEST_MS`].
-pub fn pause_ms(failures: u32) -> u64 {
-    match failures {
-        0 => 0,
-        n => FIRST_MS.saturating_mul(1 << (n - 1).min(16)).min(LONGEST_MS),
+/// Starting a VM again: a failure is seldom over within a moment, and each start costs.
+pub const VM_START: Backoff = Backoff { first_ms: 1_000, longest_ms: 60_000 };
+/// Bringing a request to whoever leads: an election takes a second or two.
+pub const SUBMIT: Backoff = Backoff { first_ms: 50, longest_ms: 1_000 };
+/// What a node tells the cluster of itself: registration and reports.
+pub const ANNOUNCE: Backoff = Backoff { first_ms: 200, longest_ms: 10_000 };
+
+impl Backoff {
+    /// The pause before try number `failures + 1`, without jitter: doubles from the first up to the longest.
+    pub fn pause_ms(&self, failures: u32) -> u64 {
+        match failures {
+            0 => 0,
+            n => self.first_ms.saturating_mul(1 << (n - 1).min(16)).min(self.longest_ms),
+        }
     }
+
+    /// The pause with jitter: at least half of [`Backoff::pause_ms`], at most all of it. `seed` differs from
+    /// one who tries to another, so that those who failed together do not come back together.
+    pub fn jittered_ms(&self, failures: u32, seed: u64) -> u64 {
+        let pause = self.pause_ms(failures);
+        let spread = pause / 2 + 1;
+        pause - mix(seed ^ u64::from(failures).rotate_left(40)) % spread
+    }
+}
+
+/// splitmix64's finaliser: every input bit moves every output bit.
+fn mix(seed: u64) -> u64 {
+    let mut x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 #[cfg(test)]
@@ -19,8 +48,21 @@ mod tests {
 
     #[test]
     fn doubles_and_is_bounded() {
-        let pauses: Vec<u64> = (0..9).map(pause_ms).collect();
+        let pauses: Vec<u64> = (0..9).map(|failures| VM_START.pause_ms(failures)).collect();
         assert_eq!(pauses, [0, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]);
-        assert_eq!(pause_ms(u32::MAX), LONGEST_MS);
+        assert_eq!(VM_START.pause_ms(u32::MAX), 60_000);
+    }
+
+    #[test]
+    fn jitter_takes_away_at_most_half_and_differs() {
+        let pauses: std::collections::BTreeSet<u64> = (0..100)
+            .map(|seed| {
+                let pause = SUBMIT.jittered_ms(4, seed);
+                assert!((200..=400).contains(&pause), "{pause}");
+                pause
+            })
+            .collect();
+        assert!(pauses.len() > 30, "{pauses:?}");
+        assert_eq!(SUBMIT.jittered_ms(0, 7), 0);
     }
 }

@@ -11,6 +11,7 @@ pub mod formation;
 pub mod id;
 pub mod launch;
 pub mod member;
+pub mod mutant;
 pub mod report;
 pub mod vm;
 pub mod wire;

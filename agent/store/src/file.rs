@@ -23,6 +23,7 @@ use crate::tables::{
 #[derive(Debug)]
 pub struct Store {
     db: Database,
+    path: PathBuf,
     identity: IdentityRecord,
     cluster: Option<ClusterMarker>,
     promise: Option<Genesis>,
@@ -66,7 +67,7 @@ impl Store {
         }
         let promise = reader.record(KEY_PROMISE)?;
         drop(reader);
-        Ok(Self { db, identity, cluster, promise, failed: false })
+        Ok(Self { db, path, identity, cluster, promise, failed: false })
     }
 
     /// This store's id.
@@ -119,8 +120,8 @@ impl Store {
     ///
     /// # Errors
     /// The file can not be read.
-    pub fn load(&self, data_dir: &Path) -> Result<Durable, OpenError> {
-        Reader::new(&self.db, &data_dir.join(FILE_NAME))?.durable()
+    pub fn load(&self) -> Result<Durable, OpenError> {
+        Reader::new(&self.db, &self.path)?.durable()
     }
 
     /// One transaction, all or nothing. After an error the store stays closed: what is on disk is what

@@ -49,7 +49,7 @@ fn an_empty_store_keeps_its_id_and_is_bound_to_no_cluster() {
     let again = Store::open(dir.path(), endpoint(1), &cluster, StoreId::from_bytes([8; 16])).expect("opened");
     assert_eq!(again.store_id(), StoreId::from_bytes([9; 16]));
     assert_eq!(again.cluster(), None);
-    assert_eq!(again.load(dir.path()).expect("read"), blixard_consensus::Durable::default());
+    assert_eq!(again.load().expect("read"), blixard_consensus::Durable::default());
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn promise_cluster_and_log_come_back() {
     let store = open(dir.path()).expect("opened");
     assert_eq!(store.promise(), Some(&genesis("lab")));
     assert_eq!(store.cluster(), Some(&marker("lab")));
-    let durable = store.load(dir.path()).expect("read");
+    let durable = store.load().expect("read");
     assert_eq!(durable.snapshot, Some(snapshot));
     assert_eq!(durable.entries, entries(2..5, "a"));
     assert!(durable.hard_state == later || durable.hard_state == hard_state, "unsynced: one of the two");
@@ -122,7 +122,7 @@ fn a_conflicting_suffix_is_replaced_whole() {
     let mut store = open(dir.path()).expect("made");
     append(&mut store, entries(2..10, "a"));
     append(&mut store, entries(5..7, "b"));
-    let durable = store.load(dir.path()).expect("read");
+    let durable = store.load().expect("read");
     assert_eq!(durable.entries, [entries(2..5, "a"), entries(5..7, "b")].concat());
 }
 
@@ -138,11 +138,11 @@ fn a_snapshot_replaces_what_it_covers_and_a_leaders_replaces_all() {
         ..LogWrite::default()
     };
     store.write(&write(6, false)).expect("write");
-    let durable = store.load(dir.path()).expect("read");
+    let durable = store.load().expect("read");
     assert_eq!(durable.entries, entries(7..10, "a"));
     assert_eq!(durable.snapshot.map(|s| s.index), Some(6));
     store.write(&write(20, true)).expect("write");
-    let durable = store.load(dir.path()).expect("read");
+    let durable = store.load().expect("read");
     assert_eq!(durable.entries, []);
     assert_eq!(durable.snapshot.map(|s| s.index), Some(20));
 }

@@ -44,7 +44,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // A node of a cluster is that before anybody can ask it who it is.
     let mut store = Some(store);
     let resumed = store.take_if(|store| store.cluster().is_some());
-    let resumed = resumed.map(|store| birth::resume(&agent, store, &data_dir)).transpose()?;
+    let resumed = resumed.map(|store| birth::resume(&agent, store)).transpose()?;
     let mut tasks = JoinSet::new();
     tasks.spawn(router_task(Arc::clone(&agent), incoming));
     tasks.spawn(api_task(Arc::clone(&agent), listener, stop.clone()));
@@ -60,7 +60,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         agent.net.local_addr()
     );
     let owner = tokio::select! {
-        owner = become_member(&agent, resumed, store, &data_dir) => owner?,
+        owner = become_member(&agent, resumed, store) => owner?,
         ended = tasks.join_next() => anyhow::bail!("a task ended unexpectedly: {}", words(ended)),
         () = signals.asked() => return shut_down(&agent, None, tasks, stop).await,
     };
@@ -98,7 +98,6 @@ async fn become_member(
     agent: &Agent,
     resumed: Option<OwnerTask>,
     store: Option<Store>,
-    data_dir: &Path,
 ) -> anyhow::Result<OwnerTask> {
     let mut store = match (resumed, store) {
         (Some(owner), _) => return Ok(owner),
@@ -107,7 +106,7 @@ async fn become_member(
     };
     let birth = formation::form(agent, &mut store).await?;
     tokio::task::block_in_place(|| birth::bind(agent, &mut store, birth))?;
-    tokio::task::block_in_place(|| birth::resume(agent, store, data_dir))
+    tokio::task::block_in_place(|| birth::resume(agent, store))
 }
 
 type Ended = &'static str;
@@ -163,9 +162,7 @@ fn words(ended: Option<Result<Ended, tokio::task::JoinError>>) -> String {
 
 async fn shut_down(
     agent: &Arc<Agent>,
-    owner: Option<
-        tokio::task::JoinHandle<Result<(), blixard_consensus::PumpError<blixard_store::WriteError>>>,
-    >,
+    owner: Option<tokio::task::JoinHandle<Result<(), blixard_node::NodeError<blixard_store::WriteError>>>>,
     mut tasks: JoinSet<Ended>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {

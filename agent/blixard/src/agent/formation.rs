@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use blixard_core::formation::{FormationStep, FormationView, plan_formation};
+use blixard_model::EndpointId;
 use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
-use blixard_model::{ClusterId, EndpointId, RaftId};
+use blixard_node::forming::{Birth, Formed, advance};
 use blixard_store::{Store, WriteError};
 use tokio::time::interval;
 
@@ -17,14 +17,6 @@ use super::supervise;
 const ASK_PERIOD: Duration = Duration::from_millis(300);
 /// How long an answer may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How a node begins in a cluster.
-pub(crate) enum Birth {
-    /// Born with it.
-    Formed(Genesis),
-    /// Admitted to it later.
-    Joined { cluster_id: ClusterId, genesis: Genesis, raft_id: RaftId },
-}
 
 /// Runs until there is a cluster. Promises are durable before anybody hears of them.
 ///
@@ -38,28 +30,19 @@ pub(crate) async fn form(agent: &Agent, store: &mut Store) -> Result<Birth, Writ
         supervise::feed_watchdog();
         ask_all(agent, &mut answers).await;
         let me = agent.identity(None).await;
-        let step = plan_formation(&FormationView {
-            me: &me,
-            cluster_name: &agent.config.cluster_name,
-            declared: &agent.declared,
-            answers: &answers,
-        });
-        match step {
-            FormationStep::Promise(genesis) => {
-                tokio::task::block_in_place(|| store.set_promise(&genesis))?;
+        let list = (&agent.config.cluster_name, agent.declared.as_slice());
+        match tokio::task::block_in_place(|| advance(store, &me, list, &answers))? {
+            Formed::Promised(genesis) => {
                 set_forming(agent, Some(genesis), vec!["the others' agreement".to_owned()]);
             }
-            FormationStep::Wait(waiting_for) => {
+            Formed::Waiting(waiting_for) => {
                 let promise = match me.phase {
                     IdentityPhase::Empty { promise } => promise,
                     IdentityPhase::Formed { .. } => None,
                 };
                 set_forming(agent, promise, waiting_for);
             }
-            FormationStep::Form(genesis) => return Ok(Birth::Formed(genesis)),
-            FormationStep::Join { cluster_id, genesis, raft_id } => {
-                return Ok(Birth::Joined { cluster_id, genesis, raft_id });
-            }
+            Formed::Born(birth) => return Ok(birth),
         }
     }
 }

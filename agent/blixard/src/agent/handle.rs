@@ -6,7 +6,8 @@ use blixard_consensus::{RaftRole, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_model::formation::Identity;
 use blixard_model::wire::ProposeResult;
-use blixard_model::{EndpointId, NodeName, RaftId, Request};
+use blixard_model::{EndpointId, Request};
+use blixard_node::Summary;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -38,27 +39,6 @@ pub(crate) struct View<'a> {
     pub(crate) state: &'a ClusterState,
     /// Raft's.
     pub(crate) raft: &'a RaftStatus,
-}
-
-/// The few facts that change often and many wait for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Summary {
-    /// This node's raft id.
-    pub(crate) raft_id: RaftId,
-    /// Its role.
-    pub(crate) role: RaftRole,
-    /// It leads and has committed in its term.
-    pub(crate) leads: bool,
-    /// Who leads, if known.
-    pub(crate) leader: Option<(NodeName, EndpointId)>,
-    /// The term.
-    pub(crate) term: u64,
-    /// Highest applied index.
-    pub(crate) applied: u64,
-    /// In the configuration, as far as it is applied here.
-    pub(crate) is_member: bool,
-    /// Grows when members come, go or move.
-    pub(crate) membership_version: u64,
 }
 
 /// The consensus task has ended; the process is on its way out.

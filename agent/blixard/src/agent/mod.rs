@@ -18,7 +18,6 @@ mod context;
 mod formation;
 mod handle;
 mod logs;
-mod machine;
 mod owner;
 mod peer_call;
 mod random;

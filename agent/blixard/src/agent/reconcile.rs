@@ -3,13 +3,12 @@
 //! Signals and changes of the log only wake it; what it believes is the list of units, taken anew each time
 //! and at least every few seconds. One action per VM is under way at a time.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use blixard_core::VmRecord;
 use blixard_core::ports::{ObservedUnit, VmRuntime};
-use blixard_core::reconciler::{Action, Memory, NodeView, reconcile, report, unexpected_ends};
+use blixard_core::reconciler::{Action, NodeView, Ongoing};
 use blixard_model::launch::LaunchSpec;
 use blixard_model::report::NodeReport;
 use blixard_model::{Command, Request, VmName};
@@ -25,8 +24,6 @@ use super::submit::submit;
 const PERIOD: Duration = Duration::from_secs(2);
 /// ... and at most this often: a busy log must not become a busy service manager.
 const TURN_PERIOD_MIN: Duration = Duration::from_millis(50);
-/// Most actions under way at once: starts are heavy.
-const ACTIONS_MAX: usize = 8;
 /// How many of a failed VM's last console lines go into its reason.
 const CONSOLE_LINES: u32 = 5;
 /// How long telling the cluster that a unit is gone may take.
@@ -43,8 +40,7 @@ struct Reconciler<R> {
     agent: Arc<Agent>,
     running: Running,
     runtime: Arc<R>,
-    memory: Memory,
-    busy: BTreeSet<VmName>,
+    ongoing: Ongoing,
     actions: JoinSet<Done>,
     up_to_date: bool,
     units: Vec<ObservedUnit>,
@@ -57,8 +53,7 @@ pub(crate) async fn run<R: VmRuntime>(agent: Arc<Agent>, runtime: Arc<R>) {
         agent,
         running,
         runtime,
-        memory: Memory::default(),
-        busy: BTreeSet::new(),
+        ongoing: Ongoing::default(),
         actions: JoinSet::new(),
         up_to_date: false,
         units: Vec::new(),
@@ -112,12 +107,10 @@ impl<R: VmRuntime> Reconciler<R> {
         if problem.is_none() {
             self.note_ends(&view).await;
         }
-        let actions = reconcile(&view, &mut self.memory);
-        for action in actions {
+        for action in self.ongoing.begin(&view) {
             self.begin(action, &placed);
         }
-        let report =
-            NodeReport { node: self.agent.name().clone(), vms: report(&view, &self.memory), problem };
+        let report = NodeReport { node: self.agent.name().clone(), vms: self.ongoing.report(&view), problem };
         // Only what changed is worth a message of its own; the age is kept true in any case.
         self.agent.own_report.send_if_modified(|before| {
             let changed = before.1 != report;
@@ -128,23 +121,16 @@ impl<R: VmRuntime> Reconciler<R> {
 
     /// VMs that ended though they should run.
     async fn note_ends(&mut self, view: &NodeView<'_>) {
-        for (name, ended) in unexpected_ends(view, &self.memory) {
-            if self.busy.contains(&name) {
-                continue;
-            }
+        for (name, ended) in self.ongoing.unexpected_ends(view) {
             let how = ended.unwrap_or_else(|| "ended by itself".to_owned());
             let reason = with_console(self.runtime.as_ref(), &name, how).await;
             tracing::warn!(VM = %name, "VM {name} ended, though it should run: {reason}");
-            self.memory.note_failure(&name, &reason, view.now_ms);
+            self.ongoing.note_end(&name, &reason, view.now_ms);
         }
     }
 
     fn begin(&mut self, action: Action, placed: &[&VmRecord]) {
-        let name = action.vm().clone();
-        if self.actions.len() >= ACTIONS_MAX || !self.busy.insert(name.clone()) {
-            return;
-        }
-        let record = placed.iter().find(|vm| vm.spec.name == name).map(|vm| (*vm).clone());
+        let record = placed.iter().find(|vm| vm.spec.name == *action.vm()).map(|vm| (*vm).clone());
         let (agent, runtime) = (Arc::clone(&self.agent), Arc::clone(&self.runtime));
         self.actions.spawn(async move {
             let failure = perform(&agent, runtime.as_ref(), &action, record).await;
@@ -155,18 +141,12 @@ impl<R: VmRuntime> Reconciler<R> {
     fn handle_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
             Ok(Done { action, failure }) => {
-                self.busy.remove(action.vm());
-                if let Some(reason) = failure {
-                    self.memory.note_failure(action.vm(), &reason, boottime_ms());
-                }
-                if matches!(action, Action::Stop(_)) {
-                    self.memory.note_stopped(action.vm());
-                }
+                self.ongoing.note_done(&action, failure.as_deref(), boottime_ms());
             }
             // A bug in one action must not take the others' supervision down.
             Err(error) => {
                 tracing::error!("an action ended unexpectedly: {error}");
-                self.busy.clear();
+                self.ongoing.forget_actions();
             }
         }
     }

@@ -1,41 +1,22 @@
-//! Writes and fresh reads from any node: forwarded to the leader, tried again under the same request id until
-//! the deadline, and honest about what is not known.
+//! Writes and fresh reads from any node: [`Submission`]s carried out.
 
 use std::time::Duration;
 
 use blixard_model::wire::{PeerRequest, PeerResponse, ProposeResult};
 use blixard_model::{EndpointId, NodeName, Outcome, Request};
-use tokio::time::{Instant, sleep, timeout_at};
+use blixard_node::{Step, Submission};
+use tokio::time::{Instant, timeout_at};
 
 use super::context::{Agent, Running};
 use super::peer_call::{AskError, ask};
+use super::random;
 
-/// Without a leader for this long a request is given up: longer than any election.
-const NO_LEADER_PATIENCE: Duration = Duration::from_secs(5);
-/// Pause between two attempts.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) use blixard_node::SubmitError;
+
+/// Without a leader for this long a read is given up.
+const NO_LEADER_PATIENCE: Duration = Duration::from_millis(blixard_node::NO_LEADER_PATIENCE_MS);
 /// Added to the forwarded deadline, so that the leader's own answer arrives before ours ends.
 const FORWARD_MARGIN: Duration = Duration::from_millis(300);
-
-/// Why a request has no outcome.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SubmitError {
-    /// Nothing happened.
-    #[error("nothing was changed: {0}")]
-    Unavailable(String),
-    /// It may or may not happen; the same request id may be sent again.
-    #[error("the outcome is not known: {0}")]
-    Unknown(String),
-}
-
-/// What one attempt gave.
-enum Attempt {
-    Done(Outcome),
-    /// Nothing happened in this attempt.
-    Nothing(String),
-    /// It may have happened.
-    Maybe(String),
-}
 
 /// Submits a write and waits until it is committed, at most until the deadline.
 ///
@@ -47,28 +28,41 @@ pub(crate) async fn submit(
     deadline: Instant,
 ) -> Result<Outcome, SubmitError> {
     let running = running(agent)?;
-    let mut maybe = None;
-    let mut last = String::from("there was no time");
+    let mut summary = running.consensus.summary();
+    let begun = Instant::now();
+    let now_ms = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let deadline_ms = u64::try_from((deadline - begun).as_millis()).unwrap_or(u64::MAX);
+    let mut submission = Submission::new(request.clone(), deadline_ms, random::u64());
     loop {
-        let give_up = |why: String, maybe: Option<String>| match maybe {
-            Some(before) => SubmitError::Unknown(format!("{before}; then: {why}")),
-            None => SubmitError::Unavailable(why),
-        };
-        if Instant::now() >= deadline {
-            return Err(give_up(last, maybe));
-        }
-        if let Err(why) = wait_for_leader(&running, deadline).await {
-            return Err(give_up(why, maybe));
-        }
-        match attempt(agent, &running, request, deadline).await {
-            Attempt::Done(outcome) => return Ok(outcome),
-            Attempt::Nothing(why) => last = why,
-            Attempt::Maybe(why) => {
-                last.clone_from(&why);
-                maybe = Some(why);
+        let now = summary.borrow_and_update().clone();
+        match submission.next(now_ms(), agent.endpoint_id, &now) {
+            Step::Done(end) => return end,
+            Step::Wait { until_ms } => {
+                let until = begun + Duration::from_millis(until_ms);
+                if let Ok(Err(_)) = timeout_at(until, summary.changed()).await {
+                    return Err(SubmitError::Unavailable("the agent is stopping".to_owned()));
+                }
+            }
+            Step::Propose { patience_ms } => {
+                let patience = Duration::from_millis(patience_ms);
+                let result = running.consensus.propose(request.clone(), patience).await;
+                submission.note(now_ms(), result);
+            }
+            Step::Forward { leader, endpoint_id, patience_ms } => {
+                let patience = Duration::from_millis(patience_ms);
+                let mut changes = running.consensus.summary();
+                let replaced = changes.wait_for(|now| submission.is_replaced(now));
+                let forwarded = tokio::select! {
+                    result = forward(agent, (&leader, endpoint_id), request, patience) => Some(result),
+                    // A dead leader's link ends later than its term: ask the next one, under the same id.
+                    _ = replaced => None,
+                };
+                match forwarded {
+                    Some(result) => submission.note(now_ms(), result),
+                    None => submission.note_replaced(now_ms()),
+                }
             }
         }
-        sleep(RETRY_PAUSE).await;
     }
 }
 
@@ -106,33 +100,6 @@ async fn wait_for_leader(running: &Running, deadline: Instant) -> Result<(), Str
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => Err("the agent is stopping".to_owned()),
         Err(_) => Err("no quorum: no leader is known; `blixard status` shows who can be reached".to_owned()),
-    }
-}
-
-async fn attempt(agent: &Agent, running: &Running, request: &Request, deadline: Instant) -> Attempt {
-    let summary = running.consensus.summary().borrow().clone();
-    let Some((leader, endpoint_id)) = summary.leader else {
-        return Attempt::Nothing("no leader is known".to_owned());
-    };
-    let patience = deadline.saturating_duration_since(Instant::now());
-    let result = if endpoint_id == agent.endpoint_id {
-        running.consensus.propose(request.clone(), patience).await
-    } else {
-        let mut changes = running.consensus.summary();
-        let replaced = changes.wait_for(|now| {
-            now.term > summary.term && now.leader.as_ref().is_some_and(|(_, id)| *id != endpoint_id)
-        });
-        tokio::select! {
-            result = forward(agent, (&leader, endpoint_id), request, patience) => result,
-            // A dead leader's link ends later than its term: ask the next one, under the same id.
-            _ = replaced => ProposeResult::Unknown { why: format!("{leader} was replaced") },
-        }
-    };
-    match result {
-        ProposeResult::Applied { outcome } => Attempt::Done(outcome),
-        ProposeResult::NotLeader { .. } => Attempt::Nothing(format!("{leader} does not lead any more")),
-        ProposeResult::Rejected { why } => Attempt::Nothing(why),
-        ProposeResult::Unknown { why } => Attempt::Maybe(why),
     }
 }
 

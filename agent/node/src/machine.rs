@@ -10,7 +10,7 @@ const FORMAT: u8 = 1;
 
 /// [`ClusterState`] behind consensus' port.
 #[derive(Debug)]
-pub(crate) struct StateMachine(pub(crate) ClusterState);
+pub struct StateMachine(pub ClusterState);
 
 #[derive(Serialize, Deserialize)]
 struct SnapshotForm {
@@ -19,13 +19,17 @@ struct SnapshotForm {
 }
 
 /// A request as it stands in the log: a byte for the form, then JSON.
-pub(crate) fn encode_request(request: &Request) -> Vec<u8> {
+pub fn encode_request(request: &Request) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     bytes.extend(serde_json::to_vec(request).unwrap_or_default());
     bytes
 }
 
-fn decode_request(bytes: &[u8]) -> Result<Request, String> {
+/// Reads a request as it stands in the log.
+///
+/// # Errors
+/// It is of a newer form, or none.
+pub fn decode_request(bytes: &[u8]) -> Result<Request, String> {
     match bytes.split_first() {
         Some((&FORMAT, json)) => serde_json::from_slice(json).map_err(|error| error.to_string()),
         Some((form, _)) => Err(format!("form {form} is newer than this version")),
@@ -34,7 +38,7 @@ fn decode_request(bytes: &[u8]) -> Result<Request, String> {
 }
 
 /// A state as it stands in a snapshot.
-pub(crate) fn encode_state(state: &ClusterState) -> Vec<u8> {
+pub fn encode_state(state: &ClusterState) -> Vec<u8> {
     let form = SnapshotForm { format: FORMAT, state: state.clone() };
     serde_json::to_vec(&form).unwrap_or_default()
 }

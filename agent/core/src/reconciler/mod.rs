@@ -16,14 +16,18 @@
 //! Nothing is done before the node has once read the log up to date since its agent started: an old log may
 //! want what was deleted long ago, or not know what was made since.
 
+mod ongoing;
+
 use std::collections::BTreeMap;
 
 use blixard_model::report::{ObservedState, REASON_LEN_MAX, VmReport};
 use blixard_model::{Desired, VmName};
 
-use crate::backoff;
+use crate::backoff::VM_START;
 use crate::ports::ObservedUnit;
 use crate::state::VmRecord;
+
+pub use ongoing::{ACTIONS_MAX, Ongoing};
 
 /// A VM that runs this long, in milliseconds, has recovered: the next failure is the first again.
 pub const STABLE_MS: u64 = 60_000;
@@ -69,7 +73,7 @@ impl Memory {
     pub fn note_failure(&mut self, name: &VmName, reason: &str, now_ms: u64) {
         let attempts = self.vms.entry(name.clone()).or_default();
         attempts.failures = attempts.failures.saturating_add(1);
-        attempts.retry_at_ms = now_ms.saturating_add(backoff::pause_ms(attempts.failures));
+        attempts.retry_at_ms = now_ms.saturating_add(VM_START.pause_ms(attempts.failures));
         attempts.running_since_ms = None;
         attempts.last_failure = Some(reason[..reason.floor_char_boundary(REASON_LEN_MAX)].to_owned());
     }

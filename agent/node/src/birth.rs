@@ -1,0 +1,130 @@
+//! From a store to a running node.
+
+use blixard_consensus::{Consensus, ConsensusConfig, Limits, LogStore, NewError, genesis_snapshot};
+use blixard_core::ClusterState;
+use blixard_core::formation::{DeclaredMember, cluster_id};
+use blixard_model::{EndpointId, NodeName, RaftId};
+use blixard_store::{ClusterMarker, OpenError, Store, WriteError};
+
+use crate::forming::Birth;
+use crate::machine::{StateMachine, encode_state};
+use crate::node::{Node, NodeConfig};
+use crate::waiting::Waits;
+
+/// Why a store can not be bound to a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The genesis is of other nodes, or of another store of this one.
+    #[error("the genesis does not hold this node")]
+    NotInGenesis,
+    /// The disk's; final.
+    #[error(transparent)]
+    Store(#[from] WriteError),
+}
+
+/// Why a node can not resume.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// There is nothing to resume.
+    #[error("the store is bound to no cluster")]
+    Unbound,
+    /// The node was renamed.
+    #[error(
+        "node_name is {ours}, but the cluster knows this store as {theirs}, and what it runs is placed by \
+         that name: set node_name back to {theirs}"
+    )]
+    Renamed {
+        /// The configured name.
+        ours: NodeName,
+        /// The name in the store.
+        theirs: NodeName,
+    },
+    /// The file can not be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its content can not be used.
+    #[error(transparent)]
+    Log(#[from] NewError),
+}
+
+/// Who resumes.
+#[derive(Debug, Clone)]
+pub struct Resume {
+    /// The configured name.
+    pub name: NodeName,
+    /// The configured list of members.
+    pub declared: Vec<DeclaredMember>,
+    /// Differs in every run.
+    pub incarnation: u64,
+    /// When the log is cut.
+    pub limits: Limits,
+}
+
+/// Binds an empty store to the cluster it was found to be in. One transaction: a crash leaves it empty or
+/// bound.
+///
+/// # Errors
+/// See [`BindError`].
+pub fn bind(
+    store: &mut Store,
+    endpoint_id: EndpointId,
+    name: &NodeName,
+    birth: Birth,
+) -> Result<(), BindError> {
+    match birth {
+        Birth::Formed(genesis) => {
+            let state = ClusterState::new(genesis.clone());
+            let member = state
+                .member_by_endpoint(endpoint_id)
+                .filter(|member| member.store_id == store.store_id())
+                .ok_or(BindError::NotInGenesis)?;
+            let voters: Vec<RaftId> = state.members.keys().copied().collect();
+            let begin = genesis_snapshot(&voters, encode_state(&state));
+            let marker = ClusterMarker {
+                cluster_id: cluster_id(&genesis),
+                genesis,
+                raft_id: member.raft_id,
+                node_name: name.clone(),
+            };
+            store.bind(&marker, Some(begin))?;
+        }
+        Birth::Joined { cluster_id, genesis, raft_id } => {
+            let marker = ClusterMarker { cluster_id, genesis, raft_id, node_name: name.clone() };
+            store.bind(&marker, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Resumes from a bound store; `keep` becomes the node's log store (the store itself, or something around it).
+///
+/// # Errors
+/// See [`ResumeError`].
+pub fn resume<S: LogStore, P: Waits, R: Waits>(
+    store: Store,
+    who: Resume,
+    keep: impl FnOnce(Store) -> S,
+) -> Result<Node<S, P, R>, ResumeError> {
+    let marker = store.cluster().cloned().ok_or(ResumeError::Unbound)?;
+    if marker.node_name != who.name {
+        return Err(ResumeError::Renamed { ours: who.name, theirs: marker.node_name });
+    }
+    let durable = store.load()?;
+    let consensus = ConsensusConfig {
+        raft_id: marker.raft_id,
+        incarnation: who.incarnation,
+        seed: seed_of(&marker),
+        limits: who.limits,
+    };
+    // A node that was admitted later begins with the birth state; the leader's snapshot replaces it.
+    let machine = StateMachine(ClusterState::new(marker.genesis.clone()));
+    let raft = Consensus::new(consensus, &durable, machine, keep(store))?;
+    let config = NodeConfig { cluster_id: marker.cluster_id, name: who.name, declared: who.declared };
+    Ok(Node::new(config, raft))
+}
+
+/// Election timeouts differ between clusters and nodes and are the same in every run.
+fn seed_of(marker: &ClusterMarker) -> u64 {
+    let bytes = marker.cluster_id.as_bytes();
+    bytes.iter().fold(marker.raft_id.0, |seed, byte| seed.rotate_left(8) ^ u64::from(*byte))
+}

@@ -1,0 +1,79 @@
+//! Raft's messages between nodes: a frame is the cluster's id and a message in Raft's encoding.
+
+use blixard_consensus::{Inbound, LogStore, Outgoing, StepError};
+use blixard_model::{EndpointId, RaftId};
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::node::Node;
+use crate::notice::Notice;
+use crate::turn::{NodeError, Send};
+use crate::waiting::Waits;
+
+/// Most senders kept that the log here does not know yet.
+const ROUTES_MAX: usize = 64;
+
+impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+    /// A frame from a peer whose endpoint id the network has proved. What is not acceptable is dropped; Raft
+    /// sends again what matters.
+    ///
+    /// # Errors
+    /// [`NodeError::RolledBack`]: the message proves that this node's disk lost what it had stored.
+    pub fn handle_raft(
+        &mut self,
+        from: EndpointId,
+        frame: &[u8],
+        is_snapshot: bool,
+    ) -> Result<(), NodeError<S::Error>> {
+        let id = self.config.cluster_id;
+        let Some((cluster_id, message)) = frame.split_at_checked(id.as_bytes().len()) else { return Ok(()) };
+        if cluster_id != id.as_bytes() {
+            return Ok(());
+        }
+        let inbound = match Inbound::decode(message, is_snapshot) {
+            Ok(inbound) => inbound,
+            Err(why) => {
+                self.notices.push(Notice::BadMessage { from, why });
+                return Ok(());
+            }
+        };
+        if !self.is_believed(inbound.from(), from) {
+            return Ok(());
+        }
+        self.heard.insert(inbound.from(), self.tick);
+        match self.raft.step(inbound) {
+            Err(StepError::RolledBack { stored, holds }) => Err(NodeError::RolledBack { stored, holds }),
+            // Harmless, and Raft's own business.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The sender must be who the log says its raft id is. One that the log here does not know yet is
+    /// believed: its connection proved that it is in the list of peers.
+    fn is_believed(&mut self, raft_id: RaftId, from: EndpointId) -> bool {
+        match self.raft.machine().0.members.get(&raft_id) {
+            Some(member) if member.endpoint_id != from => {
+                self.notices.push(Notice::FalseSender { from });
+                false
+            }
+            Some(_) => true,
+            None if self.routes.len() >= ROUTES_MAX && !self.routes.contains_key(&raft_id) => false,
+            None => {
+                self.routes.insert(raft_id, from);
+                true
+            }
+        }
+    }
+
+    /// Where a message goes; `None` when nobody is known under the raft id.
+    pub(crate) fn address(&self, message: Outgoing) -> Option<Send> {
+        let members = &self.raft.machine().0.members;
+        let known = members.get(&message.to).map(|member| member.endpoint_id);
+        let to = known.or_else(|| self.routes.get(&message.to).copied())?;
+        let cluster_id = self.config.cluster_id;
+        let mut frame = BytesMut::with_capacity(cluster_id.as_bytes().len() + message.bytes.len());
+        frame.put_slice(cluster_id.as_bytes());
+        frame.put_slice(&message.bytes);
+        let frame: Bytes = frame.freeze();
+        Some(Send { to, member: message.to, frame, is_snapshot: message.is_snapshot })
+    }
+}

@@ -1,0 +1,168 @@
+//! A node in a cluster: what goes in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use blixard_consensus::{Consensus, LogStore, ProposeError, RaftStatus};
+use blixard_core::ClusterState;
+use blixard_core::formation::DeclaredMember;
+use blixard_model::formation::Identity;
+use blixard_model::wire::ProposeResult;
+use blixard_model::{ClusterId, Command, EndpointId, NodeName, RaftId, Request};
+
+use crate::machine::{StateMachine, encode_request};
+use crate::notice::Notice;
+use crate::summary::Summary;
+use crate::turn::summarise;
+use crate::waiting::{Waiting, Waits};
+
+/// The leader looks at the membership this often.
+const MEMBERSHIP_TICKS: u64 = 5;
+
+/// What a node knows of itself when it starts.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Its cluster.
+    pub cluster_id: ClusterId,
+    /// Its name.
+    pub name: NodeName,
+    /// The configured list of members: as leader it admits these.
+    pub declared: Vec<DeclaredMember>,
+}
+
+/// A node in a cluster. One owner feeds it and calls [`Node::turn`] after every batch of inputs; `P` waits for
+/// the end of a proposal, `R` for a read.
+#[derive(Debug)]
+pub struct Node<S: LogStore, P, R> {
+    pub(crate) raft: Consensus<StateMachine, S>,
+    pub(crate) config: NodeConfig,
+    pub(crate) tick: u64,
+    pub(crate) waiting: Waiting<P, R>,
+    pub(crate) identities: BTreeMap<EndpointId, (Identity, u64)>,
+    /// The peers with a link.
+    pub(crate) linked: BTreeSet<EndpointId>,
+    /// Where members are whom the state here does not know yet: a node that is behind must answer a leader
+    /// that was admitted after what it has applied.
+    pub(crate) routes: BTreeMap<RaftId, EndpointId>,
+    pub(crate) membership_version: u64,
+    /// The members and where they are, as `membership_version` counts them.
+    pub(crate) peers: Vec<(RaftId, Vec<SocketAddr>)>,
+    /// When each member was last heard of.
+    pub(crate) heard: BTreeMap<RaftId, u64>,
+    /// When this node began to lead its term.
+    pub(crate) leads_since: u64,
+    pub(crate) summary: Summary,
+    pub(crate) notices: Vec<Notice>,
+}
+
+impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+    /// A node that resumes with this consensus.
+    pub fn new(config: NodeConfig, raft: Consensus<StateMachine, S>) -> Self {
+        let summary = summarise(&raft, 0);
+        Self {
+            raft,
+            config,
+            tick: 0,
+            waiting: Waiting::default(),
+            identities: BTreeMap::new(),
+            linked: BTreeSet::new(),
+            routes: BTreeMap::new(),
+            membership_version: 0,
+            peers: Vec::new(),
+            heard: BTreeMap::new(),
+            leads_since: 0,
+            summary,
+            notices: Vec::new(),
+        }
+    }
+
+    /// One [`blixard_consensus::TICK_MS`] has passed.
+    pub fn tick(&mut self) {
+        self.tick += 1;
+        self.raft.tick();
+        self.forget_old_identities();
+        for (key, waiter) in self.waiting.take_due_reads(self.tick) {
+            self.raft.forget_read(key);
+            if let Some(waiter) = waiter {
+                self.read(waiter);
+            }
+        }
+        for key in self.waiting.take_given_up() {
+            self.raft.forget_proposal(key);
+        }
+        if self.tick.is_multiple_of(MEMBERSHIP_TICKS) && self.raft.leads() {
+            self.propose_membership();
+        }
+    }
+
+    /// Which peers have a link now.
+    pub fn note_links(&mut self, linked: BTreeSet<EndpointId>) {
+        self.linked = linked;
+    }
+
+    /// Proposes, if this node leads; the answer comes with a later [`crate::Turn`].
+    pub fn propose(&mut self, mut request: Request, waiter: P) {
+        if let Command::CreateVm { eligible, .. } = &mut request.command {
+            if self.is_unsettled() {
+                let why = "this leader is new and has not heard of every node yet".to_owned();
+                self.waiting.answers.push((waiter, ProposeResult::Rejected { why }));
+                return;
+            }
+            *eligible = self.reachable();
+        }
+        match self.raft.propose(encode_request(&request)) {
+            Ok(key) => self.waiting.add_proposal(key, waiter),
+            Err(ProposeError::NotLeader(leader)) => {
+                let members = &self.raft.machine().0.members;
+                let leader = leader.and_then(|id| members.get(&id)).map(|member| member.name.clone());
+                self.waiting.answers.push((waiter, ProposeResult::NotLeader { leader }));
+            }
+            Err(other) => {
+                self.waiting.answers.push((waiter, ProposeResult::Rejected { why: other.to_string() }));
+            }
+        }
+    }
+
+    /// Hands the waiter out once everything acknowledged before is applied here. Without room it is dropped,
+    /// and so told.
+    pub fn read(&mut self, waiter: R) {
+        if let Some(key) = self.raft.read() {
+            self.waiting.add_read(key, waiter, self.tick);
+        }
+    }
+
+    /// The link to a member is down, or its queue full.
+    pub fn report_unreachable(&mut self, member: RaftId) {
+        self.raft.report_unreachable(member);
+    }
+
+    /// How the sending of a snapshot ended.
+    pub fn report_snapshot(&mut self, member: RaftId, delivered: bool) {
+        self.raft.report_snapshot(member, delivered);
+    }
+
+    /// Hands the leadership over, if this node has it; false when there is nobody to take it.
+    pub fn transfer_leadership(&mut self) -> bool {
+        self.raft.transfer_leadership()
+    }
+
+    /// The replicated state, as far as it is applied here.
+    pub fn state(&self) -> &ClusterState {
+        &self.raft.machine().0
+    }
+
+    /// Raft's view.
+    pub fn raft_status(&self) -> RaftStatus {
+        self.raft.status()
+    }
+
+    /// The node's place in the cluster, as of the last turn.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Proposals and reads that wait.
+    pub fn waiting(&self) -> (usize, usize) {
+        self.waiting.len()
+    }
+}

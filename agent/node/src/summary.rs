@@ -1,0 +1,25 @@
+//! The few facts of a node that change often and many wait for.
+
+use blixard_consensus::RaftRole;
+use blixard_model::{EndpointId, NodeName, RaftId};
+
+/// A node's place in its cluster at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// This node's raft id.
+    pub raft_id: RaftId,
+    /// Its role.
+    pub role: RaftRole,
+    /// It leads and has committed in its term.
+    pub leads: bool,
+    /// Who leads, if known.
+    pub leader: Option<(NodeName, EndpointId)>,
+    /// The term.
+    pub term: u64,
+    /// Highest applied index.
+    pub applied: u64,
+    /// In the configuration, as far as it is applied here.
+    pub is_member: bool,
+    /// Grows when members come, go or move.
+    pub membership_version: u64,
+}

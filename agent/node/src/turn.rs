@@ -1,0 +1,141 @@
+//! A turn: one pump of consensus, and what the owner has to carry out.
+
+use blixard_consensus::{Consensus, LogStore, PumpError, RaftRole};
+use blixard_model::wire::ProposeResult;
+use blixard_model::{EndpointId, RaftId};
+use bytes::Bytes;
+
+use crate::machine::StateMachine;
+use crate::node::Node;
+use crate::notice::Notice;
+use crate::summary::Summary;
+use crate::waiting::Waits;
+
+/// A Raft message to a peer; may be dropped.
+#[derive(Debug)]
+pub struct Send {
+    /// To whom.
+    pub to: EndpointId,
+    /// Under which raft id, for [`Node::report_unreachable`] and [`Node::report_snapshot`].
+    pub member: RaftId,
+    /// What.
+    pub frame: Bytes,
+    /// A snapshot: large, and its delivery must be reported.
+    pub is_snapshot: bool,
+}
+
+/// What the owner has to carry out.
+#[derive(Debug)]
+pub struct Turn<P, R> {
+    /// To be sent, in order.
+    pub sends: Vec<Send>,
+    /// Proposals that ended.
+    pub answers: Vec<(P, ProposeResult)>,
+    /// Reads that may be served now.
+    pub reads: Vec<R>,
+    /// To be logged.
+    pub notices: Vec<Notice>,
+}
+
+/// Why a node must end. What is on disk is what counts.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError<E: std::error::Error + 'static> {
+    /// The store failed, or the log holds what this version can not apply.
+    #[error(transparent)]
+    Pump(#[from] PumpError<E>),
+    /// The disk went back in time: an older copy was put in its place, or it forgot what it had synced.
+    #[error(
+        "this node's disk went back in time: the leader knows that it had stored the log up to {stored}, it \
+         holds {holds}. It counts as lost: stop blixard.service, move store.redb out of the data directory \
+         and start it again; the cluster admits this node anew, under a new raft id"
+    )]
+    RolledBack {
+        /// What this node had acknowledged to have stored.
+        stored: u64,
+        /// Its last index.
+        holds: u64,
+    },
+}
+
+pub(crate) fn summarise<S: LogStore>(raft: &Consensus<StateMachine, S>, membership_version: u64) -> Summary {
+    let status = raft.status();
+    let state = &raft.machine().0;
+    let leader = status.leader.and_then(|id| state.members.get(&id));
+    Summary {
+        raft_id: status.id,
+        role: status.role,
+        leads: raft.leads(),
+        leader: leader.map(|member| (member.name.clone(), member.endpoint_id)),
+        term: status.term,
+        applied: status.applied,
+        is_member: raft.is_member(),
+        membership_version,
+    }
+}
+
+impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+    /// Does all there is to do after a batch of inputs. Blocks until what has to be durable is.
+    ///
+    /// # Errors
+    /// Final: the node must not be used any more.
+    pub fn turn(&mut self) -> Result<Turn<P, R>, NodeError<S::Error>> {
+        let effects = self.raft.pump()?;
+        let sends = effects.messages.into_iter().filter_map(|message| self.address(message)).collect();
+        for applied in effects.applied {
+            if let Some(key) = applied.key {
+                self.waiting.answer(key, ProposeResult::Applied { outcome: applied.outcome });
+            }
+        }
+        let reads = effects.reads.into_iter().filter_map(|key| self.waiting.take_read(key)).collect();
+        self.notices.extend(effects.membership.into_iter().map(Notice::MembershipChanged));
+        if effects.restored {
+            self.notices.push(Notice::Restored(self.raft.status().applied));
+        }
+        self.note_members();
+        self.note_summary();
+        let answers = std::mem::take(&mut self.waiting.answers);
+        Ok(Turn { sends, answers, reads, notices: std::mem::take(&mut self.notices) })
+    }
+
+    /// Members came, went or moved: whoever keeps the list of peers is woken.
+    fn note_members(&mut self) {
+        let members = &self.raft.machine().0.members;
+        let same = members.len() == self.peers.len()
+            && members
+                .iter()
+                .zip(&self.peers)
+                .all(|((id, member), (known, addresses))| id == known && member.addresses == *addresses);
+        if same {
+            return;
+        }
+        self.peers = members.iter().map(|(id, member)| (*id, member.addresses.clone())).collect();
+        self.routes.retain(|id, _| !members.contains_key(id));
+        self.membership_version += 1;
+    }
+
+    fn note_summary(&mut self) {
+        let new = summarise(&self.raft, self.membership_version);
+        let old = &self.summary;
+        if *old == new {
+            return;
+        }
+        if old.role != RaftRole::Leader && new.role == RaftRole::Leader {
+            self.leads_since = self.tick;
+        }
+        if old.leader != new.leader || old.term != new.term {
+            self.notices.push(Notice::Leader {
+                term: new.term,
+                leader: new.leader.as_ref().map(|(name, _)| name.clone()),
+                here: new.role == RaftRole::Leader,
+            });
+        }
+        if old.role == RaftRole::Leader && new.role != RaftRole::Leader {
+            // They may still be committed by the next leader; sent again under the same id they are applied
+            // once.
+            for key in self.waiting.abandon_proposals("the leadership was lost before it was committed") {
+                self.raft.forget_proposal(key);
+            }
+        }
+        self.summary = new;
+    }
+}

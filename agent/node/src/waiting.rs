@@ -1,0 +1,88 @@
+//! What waits for the log: proposals for their outcome, reads for their index.
+
+use std::collections::BTreeMap;
+
+use blixard_model::wire::ProposeResult;
+
+/// A read that was not answered after this many ticks is asked again: Raft drops reads silently.
+const READ_RETRY_TICKS: u64 = 5;
+
+/// Somebody who waits for an answer and may give up.
+pub trait Waits {
+    /// Nobody would hear the answer any more.
+    fn gave_up(&self) -> bool;
+}
+
+/// The table of both. `P` waits for a proposal, `R` for a read.
+#[derive(Debug)]
+pub(crate) struct Waiting<P, R> {
+    proposals: BTreeMap<u64, P>,
+    reads: BTreeMap<u64, WaitingRead<R>>,
+    /// Decided, to be handed out with the next turn.
+    pub(crate) answers: Vec<(P, ProposeResult)>,
+}
+
+#[derive(Debug)]
+struct WaitingRead<R> {
+    waiter: R,
+    since_tick: u64,
+}
+
+impl<P, R> Default for Waiting<P, R> {
+    fn default() -> Self {
+        Self { proposals: BTreeMap::new(), reads: BTreeMap::new(), answers: Vec::new() }
+    }
+}
+
+impl<P: Waits, R: Waits> Waiting<P, R> {
+    pub(crate) fn add_proposal(&mut self, key: u64, waiter: P) {
+        self.proposals.insert(key, waiter);
+    }
+
+    pub(crate) fn add_read(&mut self, key: u64, waiter: R, tick: u64) {
+        self.reads.insert(key, WaitingRead { waiter, since_tick: tick });
+    }
+
+    /// Proposals and reads that wait.
+    pub(crate) fn len(&self) -> (usize, usize) {
+        (self.proposals.len(), self.reads.len())
+    }
+
+    /// The proposal has this result.
+    pub(crate) fn answer(&mut self, key: u64, result: ProposeResult) {
+        if let Some(waiter) = self.proposals.remove(&key) {
+            self.answers.push((waiter, result));
+        }
+    }
+
+    /// None of them will be heard of here. Returns the keys.
+    pub(crate) fn abandon_proposals(&mut self, why: &str) -> Vec<u64> {
+        let proposals = std::mem::take(&mut self.proposals);
+        let keys = proposals.keys().copied().collect();
+        let unknown = |waiter| (waiter, ProposeResult::Unknown { why: why.to_owned() });
+        self.answers.extend(proposals.into_values().map(unknown));
+        keys
+    }
+
+    /// The proposals nobody waits for any more.
+    pub(crate) fn take_given_up(&mut self) -> Vec<u64> {
+        let gone: Vec<u64> =
+            self.proposals.iter().filter(|(_, waiter)| waiter.gave_up()).map(|(key, _)| *key).collect();
+        for key in &gone {
+            self.proposals.remove(key);
+        }
+        gone
+    }
+
+    /// The reads that are to be asked again, and the keys that they had.
+    pub(crate) fn take_due_reads(&mut self, tick: u64) -> Vec<(u64, Option<R>)> {
+        let due = |read: &WaitingRead<R>| tick.saturating_sub(read.since_tick) >= READ_RETRY_TICKS;
+        let keys: Vec<u64> = self.reads.iter().filter(|(_, read)| due(read)).map(|(key, _)| *key).collect();
+        let taken = keys.into_iter().filter_map(|key| self.reads.remove(&key).map(|read| (key, read.waiter)));
+        taken.map(|(key, waiter)| (key, (!waiter.gave_up()).then_some(waiter))).collect()
+    }
+
+    pub(crate) fn take_read(&mut self, key: u64) -> Option<R> {
+        self.reads.remove(&key).map(|read| read.waiter)
+    }
+}
