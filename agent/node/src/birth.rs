@@ -96,7 +96,7 @@ pub fn bind(
     Ok(())
 }
 
-/// Resumes from a bound store; `keep` becomes the node's log store (the store itself, or something around it).
+/// Resumes from a bound store; `keep` makes of it the log store of the node (itself, or something around it).
 ///
 /// # Errors
 /// See [`ResumeError`].

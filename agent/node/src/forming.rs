@@ -1,4 +1,4 @@
-//! From an empty store to a place in a cluster: the steps that `blixard-core` decides, and their promises kept.
+//! From an empty store to a place in a cluster: the steps that `blixard-core` decides, with promises kept.
 
 use std::collections::BTreeMap;
 

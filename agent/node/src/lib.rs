@@ -1,7 +1,7 @@
 //! One node's part in its cluster, without a clock, a network or a task: inputs in, a [`Turn`] out.
 //!
-//! Joins what the pure crates decide to what the store keeps: how a node is born ([`forming`], [`birth`]), the
-//! consensus it takes part in with the requests and reads that wait for it ([`Node`]), and how a write is
+//! Joins what the pure crates decide to what the store keeps: how a node is born ([`forming`], [`birth`]),
+//! the consensus it takes part in with the requests and reads that wait for it ([`Node`]), and how a write is
 //! brought to whoever leads ([`Submission`]). The agent drives it with tokio, iroh and a real clock; the
 //! simulator drives the very same code with virtual ones. The store blocks, as disks do.
 //!

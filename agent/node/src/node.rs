@@ -30,7 +30,7 @@ pub struct NodeConfig {
     pub declared: Vec<DeclaredMember>,
 }
 
-/// A node in a cluster. One owner feeds it and calls [`Node::turn`] after every batch of inputs; `P` waits for
+/// A node in a cluster. One owner feeds it and calls [`Node::turn`] after every batch of inputs. `P` waits for
 /// the end of a proposal, `R` for a read.
 #[derive(Debug)]
 pub struct Node<S: LogStore, P, R> {

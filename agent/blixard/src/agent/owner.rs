@@ -1,8 +1,8 @@
 //! The consensus task: the one owner of the [`Node`] and, with it, of the state and the store.
 //!
-//! Turns: wait for a tick or inputs, take all that wait, let the node have one turn (one durable write for all
-//! of them), carry out what it says. Ticks and inputs are awaited fairly, so that a full inbox starves no
-//! tick. Any error of the store ends the task, and with it the process.
+//! Turns: wait for a tick or inputs, take all that wait, let the node have one turn (one durable write for
+//! all of them), carry out what it says. Ticks and inputs are awaited fairly, so that a full inbox starves
+//! no tick. Any error of the store ends the task, and with it the process.
 
 use std::time::Duration;
 
