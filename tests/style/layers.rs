@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("node", &["blixard-model", "blixard-core", "blixard-consensus", "blixard-store"]),
     ("net", &["blixard-model"]),
     ("systemd", &["blixard-model", "blixard-core"]),
+    ("sim", &["blixard-model", "blixard-core", "blixard-consensus", "blixard-store", "blixard-node"]),
     ("xtask", &["blixard-model"]),
     (
         "blixard",

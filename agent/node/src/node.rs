@@ -30,8 +30,8 @@ pub struct NodeConfig {
     pub declared: Vec<DeclaredMember>,
 }
 
-/// A node in a cluster. One owner feeds it and calls [`Node::turn`] after every batch of inputs. `P` waits for
-/// the end of a proposal, `R` for a read.
+/// A node in a cluster. One owner feeds it and calls [`Node::turn`] after every batch of inputs. `P` waits
+/// for the end of a proposal, `R` for a read.
 #[derive(Debug)]
 pub struct Node<S: LogStore, P, R> {
     pub(crate) raft: Consensus<StateMachine, S>,

@@ -1,7 +1,6 @@
 //! The file.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use blixard_consensus::{Durable, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
@@ -13,11 +12,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::FILE_NAME;
+use crate::backend::Boxed;
+use crate::disk::Disk;
 use crate::error::{OpenError, WriteError};
 use crate::tables::{
     ClusterMarker, FORMAT, IdentityRecord, KEY_CLUSTER, KEY_HARD_STATE, KEY_IDENTITY, KEY_PROMISE, LOG, META,
     SNAPSHOT,
 };
+
+/// The file while it is made.
+const FRESH_NAME: &str = "store.redb.new";
 
 /// An open store. Held by one process at a time (the file is locked).
 #[derive(Debug)]
@@ -31,22 +35,21 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store of `data_dir`, making an empty one under `fresh_store_id` if there is none.
+    /// Opens the store on `disk`, making an empty one under `fresh_store_id` if there is none.
     ///
     /// # Errors
     /// See [`OpenError`]; nothing is changed then.
     pub fn open(
-        data_dir: &Path,
+        disk: &dyn Disk,
         endpoint_id: EndpointId,
         cluster_name: &ClusterName,
         fresh_store_id: StoreId,
     ) -> Result<Self, OpenError> {
-        let path = data_dir.join(FILE_NAME);
-        if !path.exists() {
-            let identity = IdentityRecord { format: FORMAT, endpoint_id, store_id: fresh_store_id };
-            create(data_dir, &path, &identity)?;
+        let path = disk.path(FILE_NAME);
+        if !disk.exists(FILE_NAME).map_err(io_error(&path))? {
+            create(disk, &IdentityRecord { format: FORMAT, endpoint_id, store_id: fresh_store_id })?;
         }
-        let db = Database::open(&path).map_err(|error| open_error(&path, error.into()))?;
+        let db = open_database(disk, &path)?;
         let reader = Reader::new(&db, &path)?;
         let identity: IdentityRecord = reader.record(KEY_IDENTITY)?.ok_or_else(|| OpenError::Record {
             path: path.clone(),
@@ -204,19 +207,16 @@ fn put<T: Serialize>(txn: &WriteTransaction, key: &str, record: &T) -> Result<()
 }
 
 /// Makes the file under another name and renames it when it is whole: a crash while making it leaves none.
-fn create(data_dir: &Path, path: &Path, identity: &IdentityRecord) -> Result<(), OpenError> {
-    let io = |at: &Path| {
-        let path = at.to_owned();
-        move |source| OpenError::Io { path, source }
-    };
-    fs::create_dir_all(data_dir).map_err(io(data_dir))?;
-    let fresh = data_dir.join(format!("{FILE_NAME}.new"));
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&fresh)(error)),
+fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
+    let fresh = disk.path(FRESH_NAME);
+    match disk.remove(FRESH_NAME) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&fresh)(error)),
         _ => {}
     }
-    let broken = |source: redb::Error| open_error(&fresh, source);
-    let db = Database::create(&fresh).map_err(|error| broken(error.into()))?;
+    let backend = disk.create(FRESH_NAME).map_err(io_error(&fresh))?;
+    let db = Database::builder()
+        .create_with_backend(Boxed(backend))
+        .map_err(|error| open_error(&fresh, error.into()))?;
     let first = || -> Result<(), WriteError> {
         let mut txn = db.begin_write()?;
         txn.set_quick_repair(true);
@@ -226,19 +226,38 @@ fn create(data_dir: &Path, path: &Path, identity: &IdentityRecord) -> Result<(),
         txn.commit()?;
         Ok(())
     };
-    first().map_err(|error| OpenError::Record { path: fresh.clone(), what: error.to_string() })?;
-    drop(db);
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).map_err(io(&fresh))?;
-    fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(io(&fresh))?;
-    fs::rename(&fresh, path).map_err(io(path))?;
-    fs::File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(io(data_dir))
+    first().map_err(|error| match error {
+        WriteError::Redb(error) => open_error(&fresh, error),
+        error => OpenError::Record { path: fresh.clone(), what: error.to_string() },
+    })?;
+    db.close().map_err(|error| open_error(&fresh, error.into()))?;
+    disk.sync_file(FRESH_NAME).map_err(io_error(&fresh))?;
+    let path = disk.path(FILE_NAME);
+    disk.rename(FRESH_NAME, FILE_NAME).map_err(io_error(&path))?;
+    disk.sync_dir().map_err(io_error(&path))
+}
+
+/// Opens the file that is there. redb would make a new database of an empty one, and so forget what was
+/// acknowledged: here it is broken.
+fn open_database(disk: &dyn Disk, path: &Path) -> Result<Database, OpenError> {
+    let backend = disk.open(FILE_NAME).map_err(io_error(path))?;
+    if backend.len().map_err(io_error(path))? == 0 {
+        let empty = io::Error::new(io::ErrorKind::InvalidData, "the file is empty");
+        return Err(open_error(path, redb::Error::Io(empty)));
+    }
+    Database::builder().create_with_backend(Boxed(backend)).map_err(|error| open_error(path, error.into()))
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { path, source }
 }
 
 fn open_error(path: &Path, source: redb::Error) -> OpenError {
     let path = path.to_owned();
     match source {
         redb::Error::DatabaseAlreadyOpen => OpenError::InUse { path },
-        redb::Error::Io(source) if source.kind() != std::io::ErrorKind::InvalidData => {
+        redb::Error::Io(source) if source.kind() != io::ErrorKind::InvalidData => {
             OpenError::Io { path, source }
         }
         source => OpenError::Broken { path, source },

@@ -6,14 +6,14 @@ use std::path::Path;
 use blixard_consensus::{HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
 use blixard_model::formation::Genesis;
 use blixard_model::{EndpointId, RaftId, StoreId};
-use blixard_store::{ClusterMarker, OpenError, Store};
+use blixard_store::{ClusterMarker, DirDisk, OpenError, Store};
 
 fn endpoint(n: u8) -> EndpointId {
     EndpointId::from_bytes([n; 32])
 }
 
 fn open(dir: &Path) -> Result<Store, OpenError> {
-    Store::open(dir, endpoint(1), &"lab".parse().expect("name"), StoreId::from_bytes([9; 16]))
+    Store::open(&DirDisk::new(dir), endpoint(1), &"lab".parse().expect("name"), StoreId::from_bytes([9; 16]))
 }
 
 fn genesis(name: &str) -> Genesis {
@@ -46,7 +46,8 @@ fn an_empty_store_keeps_its_id_and_is_bound_to_no_cluster() {
     assert_eq!(mode & 0o777, 0o600);
     drop(first);
     let cluster = "lab".parse().expect("name");
-    let again = Store::open(dir.path(), endpoint(1), &cluster, StoreId::from_bytes([8; 16])).expect("opened");
+    let again = Store::open(&DirDisk::new(dir.path()), endpoint(1), &cluster, StoreId::from_bytes([8; 16]))
+        .expect("opened");
     assert_eq!(again.store_id(), StoreId::from_bytes([9; 16]));
     assert_eq!(again.cluster(), None);
     assert_eq!(again.load().expect("read"), blixard_consensus::Durable::default());
@@ -57,7 +58,7 @@ fn another_nodes_disk_is_refused() {
     let dir = tempfile::tempdir().expect("dir");
     drop(open(dir.path()).expect("made"));
     let cluster = "lab".parse().expect("name");
-    let other = Store::open(dir.path(), endpoint(2), &cluster, StoreId::from_bytes([8; 16]));
+    let other = Store::open(&DirDisk::new(dir.path()), endpoint(2), &cluster, StoreId::from_bytes([8; 16]));
     assert!(matches!(other, Err(OpenError::OtherNode { .. })), "{other:?}");
 }
 
@@ -85,6 +86,16 @@ fn a_broken_file_is_refused_with_the_way_out() {
     std::fs::write(dir.path().join("store.redb"), vec![7; 8192]).expect("write");
     let refused = open(dir.path()).expect_err("no store");
     assert!(refused.to_string().contains("counts as lost"), "{refused}");
+}
+
+#[test]
+fn an_empty_file_is_no_new_store() {
+    for size in [0, 1, 9, 4096] {
+        let dir = tempfile::tempdir().expect("dir");
+        std::fs::write(dir.path().join("store.redb"), vec![0; size]).expect("write");
+        let refused = open(dir.path()).expect_err("no store");
+        assert!(matches!(refused, OpenError::Broken { .. }), "{size}: {refused}");
+    }
 }
 
 #[test]

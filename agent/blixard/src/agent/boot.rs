@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use blixard_net::{Net, NetConfig, NodeKey};
-use blixard_store::Store;
+use blixard_store::{DirDisk, Store};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -37,8 +37,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     let key = keygen::load_or_make(&config, credentials.as_deref().map(Path::new))?;
     config.check_own_id(key.endpoint_id()).map_err(anyhow::Error::msg)?;
-    let data_dir = config.data_dir.clone();
-    let store = Store::open(&data_dir, key.endpoint_id(), &config.cluster_name, random::store_id())?;
+    let disk = DirDisk::new(&config.data_dir);
+    let store = Store::open(&disk, key.endpoint_id(), &config.cluster_name, random::store_id())?;
     let (agent, incoming) = assemble(config, key, &store).await?;
     let listener = api::listen(&agent.config.socket).await?;
     // A node of a cluster is that before anybody can ask it who it is.
