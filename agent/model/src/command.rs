@@ -11,7 +11,7 @@ use crate::vm::{Desired, InvalidSpec, VmSpec};
 
 /// A replicated request. New kinds and new optional fields may be added; none is renamed or given another
 /// meaning.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Command {
     /// Makes a VM and places it.
@@ -71,7 +71,7 @@ pub struct Request {
 }
 
 /// The deterministic result of applying a command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// It is done, or it was so already.
@@ -109,7 +109,7 @@ impl From<Refusal> for Outcome {
 }
 
 /// Why a command was refused, with the way out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Refusal {
     /// A field of the spec can not be.

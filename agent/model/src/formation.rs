@@ -8,7 +8,7 @@ use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, StoreId};
 
 /// What a cluster is born from. Every declared voter computes it from what the others answered; the cluster
 /// id is its digest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Genesis {
     /// The configured name.
     pub cluster_name: ClusterName,
@@ -17,7 +17,7 @@ pub struct Genesis {
 }
 
 /// A voter of the first configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GenesisVoter {
     /// Its name.
     pub name: NodeName,

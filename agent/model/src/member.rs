@@ -11,7 +11,7 @@ use crate::id::{EndpointId, NodeName, RaftId, StoreId};
 pub const ADDRESSES_MAX: usize = 8;
 
 /// A node in the Raft configuration, as the log knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
     /// Raft's name for this node and store.
     pub raft_id: RaftId,
@@ -26,7 +26,7 @@ pub struct Member {
 }
 
 /// A member's part in the quorum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Counted in the quorum.
@@ -46,7 +46,7 @@ impl fmt::Display for Role {
 
 /// One step of the membership; carried inside the Raft configuration change, so that it can not be lost
 /// beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum MembershipChange {
     /// A node is replicated to, under a raft id that was never used.
@@ -67,7 +67,7 @@ pub enum MembershipChange {
 }
 
 /// What a node offers to VMs: its resources less its reserve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Capacity {
     /// Virtual cpus.
     pub cpus: u32,

@@ -27,7 +27,7 @@ pub const PATH_LEN_MAX: usize = 1024;
 pub const CMDLINE_LEN_MAX: usize = 1_800;
 
 /// What the user wants a VM to be. Names files of the node it runs on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmSpec {
     /// Unique in the cluster.
@@ -56,7 +56,7 @@ pub struct VmSpec {
 }
 
 /// A block device backed by a raw file of the node, under one of its disk directories.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
     /// Absolute path on the node.
@@ -67,7 +67,7 @@ pub struct Disk {
 }
 
 /// The program that runs a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hypervisor {
     /// QEMU with the `microvm` machine type.
@@ -105,7 +105,7 @@ pub enum Accel {
 }
 
 /// Whether a VM shall run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Desired {
     /// Shall run; started again when it ends.
@@ -127,7 +127,7 @@ impl fmt::Display for Desired {
 }
 
 /// The right to run a VM on a node. The generation grows with every change of it; an older one is stale.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Placement {
     /// Where.
     pub node: NodeName,
@@ -136,7 +136,7 @@ pub struct Placement {
 }
 
 /// A field of a [`VmSpec`] that can not be, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidSpec {
     /// The field, as in the JSON form.

@@ -1,9 +1,32 @@
-//! The world of a simulated node: what stands in for the machine while the production crates run.
+//! The proof machine: a whole cluster of production code on one thread, in virtual time, from one seed.
 //!
-//! Everything here is deterministic: the same seed and the same calls give the same run, in every process. No
-//! clock, no thread, no random source but [`SimRng`].
+//! What runs is what ships: `blixard-core`, `blixard-consensus`, `blixard-node` and `blixard-store` with its
+//! real redb. Only the clock, the network, the disk, the hypervisor and the wiring of tasks are this crate's.
+//! The same seed gives the same run, in every process. After each event the invariants are looked at, one file
+//! for each; in the end everything is mended and what was asked for has to come to be.
 
 pub mod disk;
+mod invariants;
+mod options;
+mod report;
 mod rng;
+mod trace;
+mod world;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use options::{Faults, Options};
+pub use report::{Counts, Report, Violation};
 pub use rng::SimRng;
+
+/// Runs a seed; with `print` every event is told on standard output.
+pub fn run(seed: u64, options: Options, print: bool) -> Report {
+    let ran = catch_unwind(AssertUnwindSafe(|| world::World::new(seed, options, print).run()));
+    ran.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let what = text.unwrap_or_else(|| "a panic without words".to_owned());
+        let violation = Some(Violation { invariant: "no_panic", what, at_us: 0 });
+        Report { trace_hash: 0, counts: Counts::default(), violation }
+    })
+}

@@ -21,7 +21,7 @@ pub use requests::{REQUESTS_MAX, RequestTable};
 pub const VMS_MAX: usize = 10_000;
 
 /// The replicated state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClusterState {
     /// How the cluster was born; its digest is the cluster id.
     pub genesis: Genesis,
@@ -38,7 +38,7 @@ pub struct ClusterState {
 }
 
 /// A VM as the log knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VmRecord {
     /// What the user wants it to be.
     pub spec: VmSpec,

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 pub const REQUESTS_MAX: usize = 1_024;
 
 /// Outcomes of recent requests, evicted by log index so that every replica forgets the same one.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct RequestTable {
     by_id: BTreeMap<RequestId, Remembered>,
     by_index: BTreeMap<u64, RequestId>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Remembered {
     digest: String,
     outcome: Outcome,

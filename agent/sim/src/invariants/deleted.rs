@@ -1,0 +1,48 @@
+//! A deleted VM never returns: no unit starts for a placement that the cluster has agreed to be gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use blixard_core::ClusterState;
+use blixard_model::{Command, VmName};
+
+use super::canon::AppliedCommand;
+
+#[derive(Debug, Default)]
+pub(crate) struct Deleted {
+    placed: BTreeMap<VmName, u64>,
+    gone: BTreeSet<(VmName, u64)>,
+}
+
+impl Deleted {
+    /// A command was applied: what it did to the VM it names.
+    pub(crate) fn applied(
+        &mut self,
+        state: &ClusterState,
+        applied: &Option<AppliedCommand>,
+    ) -> Result<(), String> {
+        let name = match applied.as_ref().map(|applied| &applied.request.command) {
+            Some(Command::CreateVm { spec, .. }) => &spec.name,
+            Some(Command::ConfirmGone { name, .. }) => name,
+            _ => return Ok(()),
+        };
+        let now = state.vms.get(name).map(|vm| vm.placement.generation);
+        let before = self.placed.get(name).copied();
+        if let Some(generation) = before.filter(|_| now != before) {
+            self.gone.insert((name.clone(), generation));
+            self.placed.remove(name);
+        }
+        let Some(generation) = now else { return Ok(()) };
+        self.placed.insert(name.clone(), generation);
+        if self.gone.contains(&(name.clone(), generation)) {
+            return Err(format!("the placement of {name} at generation {generation} came back"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unit_starts(&self, (machine, name, generation): &(usize, VmName, u64)) -> Result<(), String> {
+        if self.gone.contains(&(name.clone(), *generation)) {
+            return Err(format!("n{} starts {name} of generation {generation}, deleted before", machine + 1));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! What must hold, one file for each, looked at after every event that could change it.
+//!
+//! [`Canon`] is what the cluster has agreed on, as the first node that applied each index knew it; the
+//! invariants compare every node with it, and what clients were told.
+
+mod acknowledged;
+mod birth;
+mod bounded;
+mod canon;
+mod capacity;
+mod commit;
+mod deleted;
+mod election_safety;
+mod leader_completeness;
+mod linearizable;
+mod log_matching;
+mod replay;
+mod single_unit;
+mod state_equal;
+
+use blixard_consensus::{Limits, RaftStatus};
+use blixard_core::ClusterState;
+use blixard_model::formation::Genesis;
+use blixard_model::{EndpointId, Outcome, Request, RequestId, StoreId, VmName};
+
+use crate::Violation;
+use crate::world::mirror::Mirror;
+use crate::world::{Machine, Node};
+use canon::Canon;
+
+/// A node right after its turn.
+pub(crate) struct Seen<'a> {
+    pub(crate) machine: usize,
+    /// Which run of the agent.
+    pub(crate) run: u64,
+    pub(crate) raft: RaftStatus,
+    pub(crate) leads: bool,
+    pub(crate) state: &'a ClusterState,
+    pub(crate) mirror: &'a Mirror,
+    /// Proposals and reads that wait.
+    pub(crate) waiting: (usize, usize),
+    /// Lowest index written in this turn.
+    pub(crate) written_from: Option<u64>,
+}
+
+/// All invariants, and the first violation.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    limits: Limits,
+    canon: Option<Canon>,
+    violation: Option<Violation>,
+    birth: birth::Birth,
+    elections: election_safety::ElectionSafety,
+    logs: log_matching::LogMatching,
+    leaders: leader_completeness::LeaderCompleteness,
+    commits: commit::CommitMonotonic,
+    states: state_equal::StateEqual,
+    acknowledged: acknowledged::Acknowledged,
+    order: linearizable::Linearizable,
+    units: single_unit::SingleUnit,
+    deleted: deleted::Deleted,
+}
+
+impl Checker {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            canon: None,
+            violation: None,
+            birth: birth::Birth::default(),
+            elections: election_safety::ElectionSafety::default(),
+            logs: log_matching::LogMatching::default(),
+            leaders: leader_completeness::LeaderCompleteness::default(),
+            commits: commit::CommitMonotonic::default(),
+            states: state_equal::StateEqual::default(),
+            acknowledged: acknowledged::Acknowledged::default(),
+            order: linearizable::Linearizable::default(),
+            units: single_unit::SingleUnit::default(),
+            deleted: deleted::Deleted::default(),
+        }
+    }
+
+    pub(crate) fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    pub(crate) fn report(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    fn note(&mut self, invariant: &'static str, at_us: u64, held: Result<(), String>) {
+        if let Err(what) = held {
+            self.report(Violation { invariant, what, at_us });
+        }
+    }
+
+    /// A node begins with this genesis.
+    pub(crate) fn birth(&mut self, genesis: &Genesis, now_us: u64) {
+        let held = self.birth.check(genesis);
+        self.note("one_birth", now_us, held);
+        if self.canon.is_none() {
+            self.canon = Some(Canon::new(genesis.clone()));
+        }
+    }
+
+    /// A node has had its turn. Returns what goes into the trace.
+    pub(crate) fn turn(&mut self, seen: (usize, u64, &Node, &mut Mirror), now_us: u64) -> u64 {
+        let (machine, run, node, mirror) = seen;
+        let written_from = mirror.written_from.take();
+        if let Some(why) = mirror.unreadable.take() {
+            self.note("log_matching", now_us, Err(why));
+        }
+        let seen = Seen {
+            machine,
+            run,
+            raft: node.raft_status(),
+            leads: node.summary().leads,
+            state: node.state(),
+            mirror,
+            waiting: node.waiting(),
+            written_from,
+        };
+        let held = self.elections.check(&seen);
+        self.note("election_safety", now_us, held);
+        let held = self.logs.check(&seen);
+        self.note("log_matching", now_us, held);
+        self.advance(&seen, now_us);
+        let Some(canon) = &self.canon else { return 0 };
+        let held = [
+            ("leader_completeness", self.leaders.check(&seen, canon)),
+            ("commit_never_regresses", self.commits.check(&seen)),
+            ("state_equal", self.states.check(&seen, canon)),
+            ("bounded", bounded::check(&seen, self.limits)),
+        ];
+        for (invariant, held) in held {
+            self.note(invariant, now_us, held);
+        }
+        seen.raft.applied ^ seen.raft.term.rotate_left(20) ^ seen.raft.commit.rotate_left(40)
+    }
+
+    /// What this node applied first becomes what the cluster agreed on.
+    fn advance(&mut self, seen: &Seen<'_>, now_us: u64) {
+        let Some(canon) = &mut self.canon else { return };
+        while canon.last() < seen.raft.applied {
+            let index = canon.last() + 1;
+            let applied = match canon.apply(seen) {
+                Ok(applied) => applied,
+                Err(what) => return self.note("state_equal", now_us, Err(what)),
+            };
+            let held = [
+                ("capacity", capacity::check(canon.state())),
+                ("applied_once", self.acknowledged.applied(index, &applied)),
+                ("deleted_stays", self.deleted.applied(canon.state(), &applied)),
+            ];
+            if let Some((invariant, Err(what))) = held.into_iter().find(|(_, held)| held.is_err()) {
+                return self.note(invariant, now_us, Err(what));
+            }
+        }
+    }
+
+    pub(crate) fn process_ended(&mut self, machine: usize) {
+        self.commits.process_ended(machine);
+    }
+
+    /// A client was told that its write is done, or refused.
+    pub(crate) fn write_acknowledged(&mut self, request: &Request, outcome: &Outcome, floor: u64, now_us: u64) {
+        let held = self.acknowledged.acknowledge(request, outcome);
+        match held {
+            Ok(index) => {
+                let held = self.order.write(index, floor);
+                self.note("linearizable", now_us, held);
+            }
+            Err(what) => self.note("acknowledged_stays", now_us, Err(what)),
+        }
+    }
+
+    /// A client was told that nothing happened.
+    pub(crate) fn write_denied(&mut self, id: &RequestId, now_us: u64) {
+        let held = self.acknowledged.deny(id);
+        self.note("denied_stays_undone", now_us, held);
+    }
+
+    /// A client read the state at this index.
+    pub(crate) fn read_served(&mut self, index: u64, floor: u64, now_us: u64) {
+        let held = self.order.read(index, floor);
+        self.note("linearizable", now_us, held);
+    }
+
+    /// A unit starts for this placement.
+    pub(crate) fn unit_starts(&mut self, machines: &[Machine], unit: (usize, VmName, u64), now_us: u64) {
+        let held = self.units.check(machines, &unit);
+        self.note("single_unit", now_us, held);
+        let held = self.deleted.unit_starts(&unit);
+        self.note("deleted_stays", now_us, held);
+    }
+
+    /// Everything has come to rest.
+    pub(crate) fn at_rest(&mut self, machines: &[Machine], now_us: u64) {
+        let Some(canon) = &self.canon else { return };
+        let held = replay::check(canon, machines);
+        self.note("replay", now_us, held);
+    }
+
+    /// The highest index that anybody was told of.
+    pub(crate) fn floor(&self) -> u64 {
+        self.order.floor()
+    }
+
+    /// The highest index that any node has applied.
+    pub(crate) fn applied(&self) -> u64 {
+        self.canon.as_ref().map_or(0, Canon::last)
+    }
+
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.count()
+    }
+
+    pub(crate) fn state(&self) -> Option<&ClusterState> {
+        self.canon.as_ref().map(Canon::state)
+    }
+
+    /// Whether this endpoint votes with this store.
+    pub(crate) fn votes(&self, endpoint_id: EndpointId, store_id: StoreId) -> bool {
+        self.canon.as_ref().is_some_and(|canon| canon.votes(endpoint_id, store_id))
+    }
+
+    /// How many vote.
+    pub(crate) fn voters(&self) -> usize {
+        self.canon.as_ref().map_or(0, Canon::voters)
+    }
+}

@@ -1,0 +1,146 @@
+//! What a seed's run is like: chosen from the seed, each kind of fault in a part of the runs only, so that no
+//! fault hides another.
+
+use std::fmt;
+
+use blixard_consensus::Limits;
+
+use crate::SimRng;
+
+/// Everything that differs between two runs, beside chance itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Machines.
+    pub nodes: usize,
+    /// The last machine is listed and started late.
+    pub late_member: bool,
+    /// Clients that write and read.
+    pub clients: usize,
+    /// A client's pause between two operations, in ms.
+    pub think_ms: u64,
+    /// The phase in which things go wrong, in simulated seconds.
+    pub safety_s: u64,
+    /// The time in which everything must have come to rest after that, in simulated seconds.
+    pub liveness_s: u64,
+    /// Messages lost, of 1,000.
+    pub loss: u64,
+    /// Messages that arrive twice, of 1,000.
+    pub duplication: u64,
+    /// Least delay of a message, in µs.
+    pub delay_min_us: u64,
+    /// What is added to it at random, in µs: messages overtake each other.
+    pub delay_spread_us: u64,
+    /// Messages delayed much longer, of 1,000.
+    pub stragglers: u64,
+    /// Faults come this often on average, in ms.
+    pub fault_ms: u64,
+    /// Which faults come.
+    pub faults: Faults,
+    /// A sync of the disk takes up to this long, in µs.
+    pub sync_us: u64,
+    /// Clocks run up to this much too fast or slow, in parts per million.
+    pub drift_ppm: u64,
+    /// When the log is cut.
+    pub limits: Limits,
+    /// One machine stays cut off in one direction when everything else is mended.
+    pub lasting_cut: bool,
+    /// Starts of a VM that fail, of 1,000.
+    pub start_failures: u64,
+}
+
+/// Kinds of faults, each on or off for a whole run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Faults {
+    /// Power loss, half of them between a write and its sync.
+    pub power: bool,
+    /// kill -9 of an agent.
+    pub kill: bool,
+    /// Partitions that cut both directions.
+    pub partition: bool,
+    /// Partitions that cut one direction.
+    pub one_way: bool,
+    /// Agents that stand still for a while.
+    pub pause: bool,
+    /// Clocks that jump ahead, as after a suspend.
+    pub clock_jump: bool,
+    /// Syncs that take seconds.
+    pub slow_disk: bool,
+    /// No space left.
+    pub disk_full: bool,
+    /// The disk fails; its content counts as lost.
+    pub disk_error: bool,
+    /// A disk is exchanged for an empty one.
+    pub wipe: bool,
+    /// An older copy is put in a disk's place.
+    pub roll_back: bool,
+    /// Guests that end by themselves.
+    pub guest_ends: bool,
+    /// Agents restarted by the operator, as after an upgrade.
+    pub restart: bool,
+}
+
+impl Options {
+    /// The options of a seed, with a number of machines other than the seed's own if one is given.
+    pub fn of(seed: u64, nodes: Option<usize>) -> Self {
+        let mut rng = SimRng::new(seed ^ 0x6f70_7469_6f6e_7321);
+        let drawn = [1, 2, 3, 3, 3, 3, 4, 5, 5, 5][below(&mut rng, 10)];
+        let nodes = nodes.unwrap_or(drawn);
+        let often = |rng: &mut SimRng| rng.chance(1, 2);
+        let faults = Faults {
+            power: rng.chance(4, 5),
+            kill: often(&mut rng),
+            partition: rng.chance(3, 4),
+            one_way: rng.chance(2, 3),
+            pause: often(&mut rng),
+            clock_jump: rng.chance(1, 4),
+            slow_disk: rng.chance(1, 4),
+            disk_full: rng.chance(1, 4),
+            disk_error: rng.chance(1, 5),
+            wipe: rng.chance(1, 4),
+            roll_back: rng.chance(1, 5),
+            guest_ends: often(&mut rng),
+            restart: rng.chance(1, 3),
+        };
+        let lossy = often(&mut rng);
+        let slow_net = rng.chance(1, 4);
+        Self {
+            nodes,
+            late_member: nodes > 1 && rng.chance(1, 4),
+            clients: 1 + below(&mut rng, 4),
+            think_ms: [20, 100, 300, 1_000][below(&mut rng, 4)],
+            safety_s: 40,
+            liveness_s: 45,
+            loss: if lossy { rng.below(150) } else { 0 },
+            duplication: if often(&mut rng) { rng.below(100) } else { 0 },
+            delay_min_us: if slow_net { 20_000 } else { 100 },
+            delay_spread_us: if slow_net { 200_000 } else { 2_000 },
+            stragglers: if often(&mut rng) { rng.below(20) } else { 0 },
+            fault_ms: [1_000, 2_000, 4_000][below(&mut rng, 3)],
+            faults,
+            sync_us: [100, 1_000, 10_000][below(&mut rng, 3)],
+            drift_ppm: if often(&mut rng) { rng.below(20_000) } else { 0 },
+            limits: limits(&mut rng),
+            lasting_cut: nodes >= 3 && rng.chance(1, 3),
+            start_failures: if often(&mut rng) { 200 } else { 0 },
+        }
+    }
+}
+
+/// Half of the runs cut the log so early that snapshots travel.
+fn limits(rng: &mut SimRng) -> Limits {
+    match rng.below(4) {
+        0 => Limits { compact_entries: 16, compact_bytes: 1 << 20, keep_entries: 4 },
+        1 => Limits { compact_entries: 64, compact_bytes: 1 << 20, keep_entries: 16 },
+        _ => Limits::default(),
+    }
+}
+
+pub(crate) fn below(rng: &mut SimRng, bound: usize) -> usize {
+    usize::try_from(rng.below(bound as u64)).unwrap_or(0)
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:#?}")
+    }
+}

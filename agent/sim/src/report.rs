@@ -1,0 +1,129 @@
+//! What came of a run.
+
+use std::fmt;
+
+use blixard_model::Outcome;
+
+use crate::disk::CrashPoints;
+
+/// Something that must hold did not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which invariant.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub what: String,
+    /// When, in µs of simulated time.
+    pub at_us: u64,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}.{:06} s: {}", self.invariant, self.at_us / 1_000_000, self.at_us % 1_000_000, self.what)
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Hash over everything that happened.
+    pub trace_hash: u64,
+    /// What happened, in numbers.
+    pub counts: Counts,
+    /// The first invariant that did not hold.
+    pub violation: Option<Violation>,
+}
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What happened in a run.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Where power was lost.
+            pub crash_points: CrashPoints,
+        }
+
+        impl Counts {
+            /// The numbers by name.
+            pub fn numbers(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+counts! {
+    /// Simulated time, in µs.
+    simulated_us,
+    /// Events in the trace.
+    events,
+    /// Turns of consensus tasks.
+    turns,
+    /// Messages sent.
+    messages,
+    /// Messages lost.
+    lost,
+    /// Messages that arrived twice.
+    duplicated,
+    /// Power losses.
+    crashes,
+    /// kill -9.
+    kills,
+    /// Orderly restarts.
+    restarts,
+    /// Partitions that cut both directions.
+    partitions,
+    /// Partitions that cut one direction.
+    one_way_partitions,
+    /// Cuts that stayed.
+    lasting_cuts,
+    /// Pauses.
+    pauses,
+    /// Disks that became slow.
+    slow_disks,
+    /// Disks without space.
+    full_disks,
+    /// Agents that ended for lack of space.
+    full_disk_ends,
+    /// Disks lost: wiped, failed, or recognised as rolled back.
+    lost_disks,
+    /// Disks rolled back.
+    rolled_back,
+    /// Of these, recognised.
+    recognised,
+    /// Guests that ended by themselves.
+    guest_ends,
+    /// Units started.
+    vm_starts,
+    /// Times that a node began to lead.
+    elections,
+    /// States replaced by a leader's snapshot.
+    snapshots,
+    /// Membership changes applied, on all nodes.
+    membership_changes,
+    /// Operations that clients invoked.
+    operations,
+    /// Writes acknowledged.
+    acknowledged,
+    /// Writes acknowledged with a change, and not refused.
+    done,
+    /// Reads served.
+    reads,
+    /// Attempts repeated because the end was not known.
+    retries,
+    /// Operations that clients gave up.
+    gave_up,
+    /// Highest index applied.
+    applied,
+    /// From the mending until everything was at rest, in µs.
+    settled_us,
+}
+
+impl Counts {
+    pub(crate) fn count_outcome(&mut self, outcome: &Outcome) {
+        if matches!(outcome, Outcome::Done { .. }) {
+            self.done += 1;
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Clients: they write and read through any agent, try again under the same request id, and sometimes give up.
+
+use blixard_model::{Command, Desired, Disk, Hypervisor, Outcome, Request, VmName, VmSpec};
+use blixard_node::SubmitError;
+
+use super::World;
+use super::event::{Event, MachineId};
+use super::machine::{Phase, Process, Purpose, ReadTicket};
+use super::text_id;
+use crate::options::below;
+
+/// How long a client lets an agent try, in ms.
+const PATIENCE_MS: u64 = 5_000;
+/// When a client takes the connection for dead, in µs.
+const TIMEOUT_US: u64 = 8_000_000;
+/// Pause before trying another agent, in µs.
+const RETRY_US: u64 = 300_000;
+/// Names that clients use: few, so that they meet.
+const NAMES: usize = 10;
+
+/// A client and what it does now.
+#[derive(Debug)]
+pub(crate) struct Client {
+    id: usize,
+    number: u64,
+    op: Option<Op>,
+    /// Operations after everything was mended.
+    pub(crate) probes: u64,
+}
+
+/// An operation that is not decided yet.
+#[derive(Debug)]
+struct Op {
+    /// None for a read.
+    request: Option<Request>,
+    /// What had been acknowledged to anybody when it was invoked.
+    floor: u64,
+    /// The attempt under way, and where.
+    attempt: Option<(u64, MachineId)>,
+    /// Some attempt's end is not known.
+    maybe: bool,
+}
+
+impl Client {
+    pub(crate) fn new(id: usize) -> Self {
+        Self { id, number: 0, op: None, probes: 0 }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.op.is_none()
+    }
+}
+
+impl World {
+    pub(crate) fn handle_client(&mut self, client: usize) {
+        if self.clients[client].op.is_none() {
+            if self.liveness.is_on() && self.clients[client].probes >= 2 {
+                return;
+            }
+            self.clients[client].probes += u64::from(self.liveness.is_on());
+            let op = self.new_op(client);
+            self.clients[client].op = Some(op);
+        }
+        if self.clients[client].op.as_ref().is_some_and(|op| op.attempt.is_none()) {
+            self.attempt(client);
+        }
+    }
+
+    fn new_op(&mut self, client: usize) -> Op {
+        self.clients[client].number += 1;
+        self.counts.operations += 1;
+        let floor = self.checker.floor();
+        if self.rng.chance(1, 4) {
+            return Op { request: None, floor, attempt: None, maybe: false };
+        }
+        let id = text_id(&format!("c{}-{}", self.clients[client].id, self.clients[client].number));
+        let command = self.new_command();
+        Op { request: Some(Request { id, command }), floor, attempt: None, maybe: false }
+    }
+
+    fn new_command(&mut self) -> Command {
+        let name: VmName = text_id(&format!("v{}", below(&mut self.rng, NAMES)));
+        match self.rng.below(10) {
+            0..=3 => {
+                let desired = if self.rng.chance(3, 4) { Desired::Running } else { Desired::Stopped };
+                let spec = self.new_spec(name);
+                Command::CreateVm { spec, desired, eligible: Vec::new() }
+            }
+            4 | 5 => Command::StartVm { name },
+            6 | 7 => Command::StopVm { name },
+            _ => Command::DeleteVm { name },
+        }
+    }
+
+    fn new_spec(&mut self, name: VmName) -> VmSpec {
+        let node = self.rng.chance(1, 6).then(|| {
+            let machine = below(&mut self.rng, self.machines.len());
+            self.machines[machine].name.clone()
+        });
+        let shared = self.rng.chance(1, 4);
+        let path = if shared { "/d/shared.raw".to_owned() } else { format!("/d/{name}.raw") };
+        VmSpec {
+            name,
+            cpus: 1 + u32::try_from(self.rng.below(3)).unwrap_or(0),
+            memory_mib: 64 + 64 * self.rng.below(8),
+            kernel: "/k".to_owned(),
+            initrd: None,
+            cmdline: String::new(),
+            disks: vec![Disk { path, read_only: shared && self.rng.chance(1, 2) }],
+            node,
+            hypervisor: Hypervisor::Qemu,
+        }
+    }
+
+    fn attempt(&mut self, client: usize) {
+        let at = below(&mut self.rng, self.machines.len());
+        let in_cluster = self.machines[at].node().is_some();
+        if !in_cluster || self.liveness.is_cut_off(at) {
+            return self.queue.after(RETRY_US, Event::Client { client });
+        }
+        let attempt = self.new_id();
+        let Some(op) = &mut self.clients[client].op else { return };
+        op.attempt = Some((attempt, at));
+        let request = op.request.clone();
+        self.queue.after(TIMEOUT_US, Event::ClientTimeout { client, op: attempt });
+        match request {
+            Some(request) => {
+                self.submit(at, request, PATIENCE_MS, Purpose::Client { client, op: attempt });
+            }
+            None => {
+                if let Some(node) = self.machines[at].process.as_mut().and_then(Process::node_mut) {
+                    node.read(ReadTicket::Client { client, op: attempt });
+                }
+                self.input(at);
+            }
+        }
+    }
+
+    /// The operation that waits for this attempt.
+    fn waiting_op(&mut self, client: usize, attempt: u64) -> Option<&mut Op> {
+        let op = self.clients[client].op.as_mut()?;
+        (op.attempt.map(|(number, _)| number) == Some(attempt)).then_some(op)
+    }
+
+    pub(crate) fn client_answered(&mut self, client: usize, attempt: u64, end: Result<Outcome, SubmitError>) {
+        let now_us = self.queue.now_us();
+        let Some(op) = self.waiting_op(client, attempt) else { return };
+        op.attempt = None;
+        let Some(request) = op.request.clone() else { return };
+        let (floor, maybe) = (op.floor, op.maybe);
+        self.trace.line(now_us, || format!("client {client} {} {end:?}", request.id));
+        match end {
+            Ok(outcome) => {
+                self.counts.count_outcome(&outcome);
+                self.checker.write_acknowledged(&request, &outcome, floor, now_us);
+                self.finish(client);
+            }
+            Err(SubmitError::Unavailable(_)) if !maybe && self.gives_up() => {
+                self.checker.write_denied(&request.id, now_us);
+                self.counts.gave_up += 1;
+                self.finish(client);
+            }
+            Err(SubmitError::Unavailable(_)) => self.queue.after(RETRY_US, Event::Client { client }),
+            Err(SubmitError::Unknown(_)) => self.op_unknown(client),
+        }
+    }
+
+    fn gives_up(&mut self) -> bool {
+        !self.liveness.is_on() && self.rng.chance(1, 8)
+    }
+
+    /// It may have happened: tried again under the same id, or left at that.
+    fn op_unknown(&mut self, client: usize) {
+        if self.gives_up() {
+            self.counts.gave_up += 1;
+            return self.finish(client);
+        }
+        if let Some(op) = &mut self.clients[client].op {
+            op.attempt = None;
+            op.maybe = true;
+        }
+        self.counts.retries += 1;
+        self.queue.after(RETRY_US, Event::Client { client });
+    }
+
+    fn finish(&mut self, client: usize) {
+        self.clients[client].op = None;
+        let think = self.options.think_ms * 1_000;
+        let wait = think / 2 + self.rng.below(think + 1);
+        self.queue.after(wait, Event::Client { client });
+    }
+
+    /// A list was read: of the state that the agent had applied when it was served.
+    pub(crate) fn client_read(&mut self, at: MachineId, client: usize, attempt: u64) {
+        let now_us = self.queue.now_us();
+        let Some(index) = self.machines[at].node().map(|node| node.summary().applied) else { return };
+        let Some(op) = self.waiting_op(client, attempt) else { return };
+        let floor = op.floor;
+        self.counts.reads += 1;
+        self.checker.read_served(index, floor, now_us);
+        self.finish(client);
+    }
+
+    pub(crate) fn handle_client_timeout(&mut self, client: usize, attempt: u64) {
+        if self.waiting_op(client, attempt).is_some() {
+            self.op_unknown(client);
+        }
+    }
+
+    /// The agent that these clients talked to is gone.
+    pub(crate) fn client_connections_end(&mut self, at: MachineId) {
+        for client in 0..self.clients.len() {
+            let attempt = self.clients[client].op.as_ref().and_then(|op| op.attempt);
+            if attempt.is_some_and(|(_, machine)| machine == at) {
+                self.op_unknown(client);
+            }
+        }
+    }
+
+    /// Whether the agent is past its formation.
+    pub(crate) fn runs(&self, id: MachineId) -> bool {
+        let phase = self.machines[id].process.as_ref().map(|process| &process.phase);
+        matches!(phase, Some(Phase::Running(_)))
+    }
+}

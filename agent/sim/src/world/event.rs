@@ -1,0 +1,167 @@
+//! What happens next, and when: the one queue of the simulation.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use blixard_core::reconciler::Action;
+use blixard_model::wire::{PeerRequest, PeerResponse};
+use bytes::Bytes;
+
+use super::faults::Fault;
+
+/// A machine, counted from 0.
+pub type MachineId = usize;
+
+/// What travels between two agents.
+#[derive(Debug, Clone)]
+pub(crate) enum Message {
+    /// A Raft message.
+    Raft(Bytes),
+    /// A snapshot; its delivery is reported to the sender's run.
+    Snapshot { frame: Bytes, member: u64 },
+    /// A question.
+    Request { call: u64, request: Box<PeerRequest> },
+    /// Its answer.
+    Response { call: u64, response: Box<PeerResponse> },
+}
+
+/// Something that happens at one moment.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// Raft's clock on one machine.
+    Tick { machine: MachineId, run: u64 },
+    /// The consensus task takes its turn.
+    Turn { machine: MachineId, run: u64 },
+    /// An agent that is not in a cluster asks around, or looks at what came back.
+    FormingRound { machine: MachineId, run: u64 },
+    /// As above: the round is over.
+    FormingLook { machine: MachineId, run: u64 },
+    /// An agent tells who it is, and looks whether what it offers is known.
+    Announce { machine: MachineId, run: u64 },
+    /// The reconciler looks at the units.
+    Reconcile { machine: MachineId, run: u64 },
+    /// A submission goes on.
+    Submission { machine: MachineId, run: u64, id: u64 },
+    /// A question was not answered in time.
+    CallTimeout { machine: MachineId, run: u64, call: u64 },
+    /// A snapshot was delivered to the peer's agent, or not.
+    SnapshotEnd { machine: MachineId, run: u64, member: u64, delivered: bool },
+    /// A message arrives.
+    Arrival { to: MachineId, from: MachineId, message: Message },
+    /// Links are looked at again.
+    Link { machine: MachineId },
+    /// A unit's job ends: whatever became of the agent meanwhile.
+    JobDone { machine: MachineId, boot: u64, run: u64, action: Action, fails: bool },
+    /// A guest ends by itself.
+    GuestEnds { machine: MachineId },
+    /// A client acts.
+    Client { client: usize },
+    /// A client gives an operation up on its side: the connection ended.
+    ClientTimeout { client: usize, op: u64 },
+    /// The agent of a machine is started.
+    Start { machine: MachineId },
+    /// Something goes wrong.
+    Fault(Fault),
+    /// The next fault is chosen.
+    Nemesis,
+    /// Everything is mended: from here on, progress is due.
+    Heal,
+    /// Whether everything has come to rest.
+    LivenessCheck,
+}
+
+impl Event {
+    /// The machine whose agent has to run for it, if it is one's.
+    pub(crate) fn machine(&self) -> Option<MachineId> {
+        match self {
+            Self::Tick { machine, .. }
+            | Self::Turn { machine, .. }
+            | Self::FormingRound { machine, .. }
+            | Self::FormingLook { machine, .. }
+            | Self::Announce { machine, .. }
+            | Self::Reconcile { machine, .. }
+            | Self::Submission { machine, .. }
+            | Self::CallTimeout { machine, .. }
+            | Self::SnapshotEnd { machine, .. }
+            | Self::Arrival { to: machine, .. } => Some(*machine),
+            _ => None,
+        }
+    }
+
+    /// The run of the agent that it belongs to.
+    pub(crate) fn run(&self) -> Option<u64> {
+        match self {
+            Self::Tick { run, .. }
+            | Self::Turn { run, .. }
+            | Self::FormingRound { run, .. }
+            | Self::FormingLook { run, .. }
+            | Self::Announce { run, .. }
+            | Self::Reconcile { run, .. }
+            | Self::Submission { run, .. }
+            | Self::CallTimeout { run, .. }
+            | Self::SnapshotEnd { run, .. } => Some(*run),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at_us: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.number).cmp(&(other.at_us, other.number))
+    }
+}
+
+/// Events in the order of their time; those of one time in the order they were put in.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    heap: BinaryHeap<Reverse<Scheduled>>,
+    number: u64,
+    now_us: u64,
+}
+
+impl Queue {
+    pub(crate) fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    pub(crate) fn at(&mut self, at_us: u64, event: Event) {
+        self.number += 1;
+        let at_us = at_us.max(self.now_us);
+        self.heap.push(Reverse(Scheduled { at_us, number: self.number, event }));
+    }
+
+    pub(crate) fn after(&mut self, us: u64, event: Event) {
+        self.at(self.now_us + us, event);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Event> {
+        let Reverse(next) = self.heap.pop()?;
+        self.now_us = next.at_us;
+        Some(next.event)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+}

@@ -1,0 +1,157 @@
+//! What goes wrong, carried out.
+
+use super::event::{Event, MachineId};
+use super::machine::DiskHealth;
+use super::World;
+
+/// One thing that goes wrong, or is mended again.
+#[derive(Debug, Clone)]
+pub(crate) enum Fault {
+    /// The machine loses its power now.
+    Power(MachineId),
+    /// It loses it at the so many-th boundary of an operation of its disk from now.
+    PowerInWrite(MachineId, u64),
+    /// kill -9.
+    Kill(MachineId),
+    /// The agent is asked to stop; it hands the leadership over first.
+    Restart(MachineId),
+    /// It stops, in order.
+    Stop(MachineId, u64),
+    /// These directions carry nothing.
+    Cut(Vec<(MachineId, MachineId)>),
+    /// They do again.
+    Mend(Vec<(MachineId, MachineId)>),
+    /// The agent stands still for so many µs.
+    Pause(MachineId, u64),
+    /// The clock jumps ahead by so many µs.
+    ClockJump(MachineId, u64),
+    /// A sync takes so many µs.
+    SlowDisk(MachineId, u64),
+    /// No more space than so many bytes beyond what is used.
+    DiskFull(MachineId, usize),
+    /// Space again.
+    DiskFree(MachineId),
+    /// The next sync fails.
+    DiskError(MachineId),
+    /// An empty disk in the place of the old one.
+    Wipe(MachineId),
+    /// A copy of the disk is taken.
+    Copy(MachineId),
+    /// The copy is put in the disk's place.
+    RollBack(MachineId),
+}
+
+impl World {
+    pub(crate) fn handle_fault(&mut self, fault: Fault) {
+        let now_us = self.queue.now_us();
+        self.trace.line(now_us, || format!("fault {fault:?}"));
+        self.trace.add(now_us, 3, 0, crate::trace::hash_bytes(format!("{fault:?}").as_bytes()));
+        match fault {
+            Fault::Power(id) => self.lose_power(id),
+            Fault::PowerInWrite(id, boundaries) => self.machines[id].disk.crash_after(boundaries),
+            Fault::Kill(id) => {
+                self.counts.kills += 1;
+                self.drop_process(id, true);
+                self.schedule_start(id, 100_000, 2_000_000);
+            }
+            Fault::Restart(id) => self.ask_to_stop(id),
+            Fault::Stop(id, run) => {
+                if self.machines[id].process.as_ref().is_some_and(|process| process.run == run) {
+                    self.drop_process(id, false);
+                    self.schedule_start(id, 100_000, 1_000_000);
+                }
+            }
+            Fault::Cut(cuts) => self.cut(&cuts, true),
+            Fault::Mend(cuts) => self.cut(&cuts, false),
+            Fault::Pause(id, us) => {
+                let machine = &mut self.machines[id];
+                machine.held_until_us = machine.held_until_us.max(now_us + us);
+            }
+            Fault::ClockJump(id, us) => self.machines[id].jumped_us += us,
+            Fault::SlowDisk(id, us) => self.machines[id].disk.set_sync_latency_us(us),
+            Fault::DiskFull(id, room) => {
+                let disk = &self.machines[id].disk;
+                disk.set_capacity(Some(disk.used_bytes() + room));
+            }
+            Fault::DiskFree(id) => self.machines[id].disk.set_capacity(None),
+            Fault::DiskError(id) => self.machines[id].disk.fail_next_sync(),
+            Fault::Wipe(id) => {
+                self.counts.lost_disks += 1;
+                self.machines[id].disk_health = DiskHealth::Lost;
+                self.lose_power(id);
+            }
+            Fault::Copy(id) => self.machines[id].old_image = Some(self.machines[id].disk.image()),
+            Fault::RollBack(id) => self.roll_back(id),
+        }
+    }
+
+    fn ask_to_stop(&mut self, id: MachineId) {
+        let Some(process) = &mut self.machines[id].process else { return };
+        let run = process.run;
+        self.counts.restarts += 1;
+        if let Some(node) = process.node_mut() {
+            node.transfer_leadership();
+        }
+        self.input(id);
+        self.queue.after(500_000, Event::Fault(Fault::Stop(id, run)));
+    }
+
+    fn cut(&mut self, cuts: &[(MachineId, MachineId)], cut: bool) {
+        for (from, to) in cuts {
+            self.network.set_cut(*from, *to, cut);
+        }
+        self.links_changed();
+    }
+
+    /// As when somebody restores a machine from a backup while it is off.
+    fn roll_back(&mut self, id: MachineId) {
+        let Some(image) = self.machines[id].old_image.take() else { return };
+        self.counts.rolled_back += 1;
+        self.drop_process(id, true);
+        let machine = &mut self.machines[id];
+        machine.disk.restore(&image);
+        machine.rolled_back = true;
+        self.schedule_start(id, 100_000, 500_000);
+    }
+
+    /// A machine that was rolled back has caught up without losing anything that counted, or was noticed.
+    pub(crate) fn note_rolled_back(&mut self) {
+        let applied = self.checker.applied();
+        for id in 0..self.machines.len() {
+            let machine = &mut self.machines[id];
+            let caught_up = machine.node().is_some_and(|node| node.summary().applied >= applied);
+            let noticed = machine.disk_health == DiskHealth::Lost;
+            if machine.rolled_back && noticed {
+                self.counts.recognised += 1;
+            }
+            if machine.rolled_back && (noticed || caught_up) {
+                machine.rolled_back = false;
+            }
+        }
+    }
+
+    /// An operator who reads what the agent said exchanges the disk before it starts again.
+    pub(crate) fn exchange_lost_disk(&mut self, id: MachineId) {
+        let machine = &mut self.machines[id];
+        if machine.disk_health == DiskHealth::Lost {
+            machine.disk.wipe();
+            machine.disk.heal();
+            machine.disk_health = DiskHealth::Good;
+        }
+    }
+
+    /// Everything is mended, but for what lasts.
+    pub(crate) fn mend_all(&mut self) {
+        self.network.heal();
+        let now_us = self.queue.now_us();
+        for id in 0..self.machines.len() {
+            let machine = &mut self.machines[id];
+            machine.disk.heal();
+            machine.held_until_us = machine.held_until_us.min(now_us);
+            if machine.process.is_none() {
+                self.schedule_start(id, 100_000, 500_000);
+            }
+        }
+        self.links_changed();
+    }
+}

@@ -1,0 +1,112 @@
+//! The hypervisor and its service manager: units that live as long as the machine, whatever its agent does.
+
+use std::collections::BTreeMap;
+
+use blixard_core::ports::ObservedUnit;
+use blixard_model::VmName;
+use blixard_model::report::ObservedState;
+
+/// A VM unit, and the order it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Unit {
+    pub(crate) state: ObservedState,
+    /// The placement's generation in the order that started it.
+    pub(crate) generation: u64,
+    pid: u32,
+    ended: Option<String>,
+}
+
+impl Unit {
+    /// A process of it may exist.
+    pub(crate) fn lives(&self) -> bool {
+        matches!(self.state, ObservedState::Starting | ObservedState::Running | ObservedState::Stopping)
+    }
+}
+
+/// The units of one machine.
+#[derive(Debug, Default)]
+pub(crate) struct Hypervisor {
+    units: BTreeMap<VmName, Unit>,
+    next_pid: u32,
+}
+
+impl Hypervisor {
+    /// What the service manager lists.
+    pub(crate) fn list(&self) -> Vec<ObservedUnit> {
+        let observed = |(name, unit): (&VmName, &Unit)| ObservedUnit {
+            name: name.clone(),
+            state: unit.state,
+            main_pid: unit.lives().then_some(unit.pid),
+            ended: unit.ended.clone(),
+        };
+        self.units.iter().map(observed).collect()
+    }
+
+    pub(crate) fn units(&self) -> &BTreeMap<VmName, Unit> {
+        &self.units
+    }
+
+    /// A start job begins. False: the unit lives already, which is no new start.
+    pub(crate) fn begin_start(&mut self, name: &VmName, generation: u64) -> bool {
+        if self.units.get(name).is_some_and(Unit::lives) {
+            return false;
+        }
+        self.next_pid += 1;
+        let unit =
+            Unit { state: ObservedState::Starting, generation, pid: self.next_pid, ended: None };
+        self.units.insert(name.clone(), unit);
+        true
+    }
+
+    pub(crate) fn end_start(&mut self, name: &VmName, fails: bool) {
+        let Some(unit) = self.units.get_mut(name) else { return };
+        if unit.state != ObservedState::Starting {
+            return;
+        }
+        if fails {
+            unit.state = ObservedState::Failed;
+            unit.ended = Some("exited 1".to_owned());
+        } else {
+            unit.state = ObservedState::Running;
+        }
+    }
+
+    pub(crate) fn begin_stop(&mut self, name: &VmName) {
+        if let Some(unit) = self.units.get_mut(name).filter(|unit| unit.lives()) {
+            unit.state = ObservedState::Stopping;
+        }
+    }
+
+    pub(crate) fn end_stop(&mut self, name: &VmName) {
+        if self.units.get(name).is_some_and(|unit| unit.state == ObservedState::Stopping) {
+            self.units.remove(name);
+        }
+    }
+
+    pub(crate) fn reset_failed(&mut self, name: &VmName) {
+        if self.units.get(name).is_some_and(|unit| unit.state == ObservedState::Failed) {
+            self.units.remove(name);
+        }
+    }
+
+    /// A running guest powers off or crashes.
+    pub(crate) fn end_some(&mut self, choose: usize, well: bool) -> Option<VmName> {
+        let running = |unit: &Unit| unit.state == ObservedState::Running;
+        let count = self.units.values().filter(|unit| running(unit)).count();
+        let choose = choose.checked_rem(count)?;
+        let (name, unit) = self.units.iter_mut().filter(|(_, unit)| running(unit)).nth(choose)?;
+        let name = name.clone();
+        if well {
+            self.units.remove(&name);
+        } else {
+            unit.state = ObservedState::Failed;
+            unit.ended = Some("killed by signal 11".to_owned());
+        }
+        Some(name)
+    }
+
+    /// The machine lost its power.
+    pub(crate) fn lose_power(&mut self) {
+        self.units.clear();
+    }
+}

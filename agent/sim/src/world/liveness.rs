@@ -1,0 +1,154 @@
+//! The second phase: everything is mended, but for one machine that may stay cut off, and what was asked for
+//! has to come to be.
+
+use blixard_core::VmRecord;
+use blixard_model::Desired;
+use blixard_model::report::ObservedState;
+
+use super::World;
+use super::event::{Event, MachineId};
+use super::machine::DiskHealth;
+use crate::options::below;
+
+/// How often it is looked whether all is well, in µs.
+const LOOK_US: u64 = 500_000;
+
+/// The state of the second phase.
+#[derive(Debug, Default)]
+pub(crate) struct Liveness {
+    since_us: Option<u64>,
+    cut_off: Option<MachineId>,
+}
+
+impl Liveness {
+    pub(crate) fn is_on(&self) -> bool {
+        self.since_us.is_some()
+    }
+
+    /// It stays cut off in one direction: nothing is asked of it.
+    pub(crate) fn is_cut_off(&self, machine: MachineId) -> bool {
+        self.cut_off == Some(machine)
+    }
+}
+
+impl World {
+    pub(crate) fn handle_heal(&mut self) {
+        let now_us = self.queue.now_us();
+        self.trace.line(now_us, || "everything is mended".to_owned());
+        self.note_rolled_back();
+        self.liveness.since_us = Some(now_us);
+        self.options.start_failures = 0;
+        self.options.loss = self.options.loss.min(20);
+        self.mend_all();
+        if self.options.lasting_cut {
+            self.cut_one_off();
+        }
+        for client in 0..self.clients.len() {
+            self.queue.after(RESTLESS_US, Event::Client { client });
+        }
+        self.queue.after(LOOK_US, Event::LivenessCheck);
+    }
+
+    /// One machine, without which there is a quorum of whole voters, is cut off in one direction for good.
+    fn cut_one_off(&mut self) {
+        let whole: Vec<bool> = self
+            .machines
+            .iter()
+            .map(|machine| {
+                let health = machine.disk_health == DiskHealth::Good && !machine.rolled_back;
+                health && self.checker.votes_with_any_disk(machine.endpoint_id, machine.store_id)
+            })
+            .collect();
+        let voters = self.checker.voters();
+        let suits = |id: &MachineId| {
+            let others = whole.iter().enumerate().filter(|(other, whole)| other != id && **whole).count();
+            voters > 0 && others > voters / 2
+        };
+        let suitable: Vec<MachineId> = (0..self.machines.len()).filter(suits).collect();
+        let Some(id) = suitable.get(below(&mut self.rng, suitable.len())).copied() else { return };
+        let deaf = self.rng.chance(1, 2);
+        self.trace.line(self.queue.now_us(), || format!("n{} stays cut off (deaf: {deaf})", id + 1));
+        for other in (0..self.machines.len()).filter(|other| *other != id) {
+            let (from, to) = if deaf { (other, id) } else { (id, other) };
+            self.network.set_cut(from, to, true);
+        }
+        self.liveness.cut_off = Some(id);
+        self.counts.lasting_cuts += 1;
+        self.links_changed();
+    }
+
+    pub(crate) fn handle_liveness_check(&mut self) {
+        let now_us = self.queue.now_us();
+        let Some(since_us) = self.liveness.since_us else { return };
+        let missing = self.what_is_missing();
+        if missing.is_empty() {
+            self.counts.settled_us = now_us - since_us;
+            self.checker.at_rest(&self.machines, now_us);
+            return self.end();
+        }
+        if now_us - since_us >= self.options.liveness_s * 1_000_000 {
+            return self.fail("liveness", missing.join("; "));
+        }
+        self.queue.after(LOOK_US, Event::LivenessCheck);
+    }
+
+    fn what_is_missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        let applied = self.checker.applied();
+        let leaders = self.machines.iter().filter(|m| m.node().is_some_and(|node| node.summary().leads));
+        if leaders.count() == 0 {
+            missing.push("nobody leads".to_owned());
+        }
+        for (id, machine) in self.machines.iter().enumerate().filter(|(id, _)| !self.liveness.is_cut_off(*id)) {
+            let name = &machine.name;
+            let Some(process) = &machine.process else {
+                missing.push(format!("{name} does not run"));
+                continue;
+            };
+            match process.node() {
+                None => missing.push(format!("{name} is in no cluster")),
+                Some(node) if node.summary().applied < applied => {
+                    missing.push(format!("{name} has applied {} of {applied}", node.summary().applied));
+                }
+                Some(_) if !self.checker.votes(machine.endpoint_id, process.store_id) => {
+                    missing.push(format!("{name} does not vote"));
+                }
+                Some(_) => self.units_missing(id, &mut missing),
+            }
+        }
+        let waiting = self.clients.iter().enumerate().filter(|(_, client)| !client.is_idle());
+        missing.extend(waiting.map(|(id, _)| format!("an operation of client {id} is not decided")));
+        let unprobed = self.clients.iter().any(|client| client.probes < 2);
+        if unprobed {
+            missing.push("clients have yet to write again".to_owned());
+        }
+        missing
+    }
+
+    fn units_missing(&self, id: MachineId, missing: &mut Vec<String>) {
+        let machine = &self.machines[id];
+        let units = machine.hypervisor.units();
+        let Some(state) = self.checker.state() else { return };
+        for VmRecord { spec, desired, placement } in state.placed_on(&machine.name) {
+            let unit = units.get(&spec.name);
+            let runs = unit.is_some_and(|unit| unit.state == ObservedState::Running);
+            let right = match desired {
+                Desired::Running => {
+                    runs && unit.is_some_and(|unit| unit.generation == placement.generation)
+                }
+                Desired::Stopped => !unit.is_some_and(super::hypervisor::Unit::lives),
+                Desired::Absent => false,
+            };
+            if !right {
+                missing.push(format!("VM {} on {} shall be {desired:?}", spec.name, machine.name));
+            }
+        }
+        let strangers = units.iter().filter(|(name, unit)| {
+            unit.lives() && state.vms.get(*name).is_none_or(|vm| vm.placement.node != machine.name)
+        });
+        missing.extend(strangers.map(|(name, _)| format!("a unit {name} runs on {}", machine.name)));
+    }
+}
+
+/// Clients go on soon after the mending.
+const RESTLESS_US: u64 = 200_000;

@@ -1,0 +1,202 @@
+//! A machine: its disk, its clock, its units, and the agent that runs on it or not.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use blixard_core::reconciler::{Action, Ongoing};
+use blixard_model::formation::{Genesis, Identity};
+use blixard_model::{Capacity, EndpointId, NodeName, StoreId};
+use blixard_node::{Submission, Waits};
+use blixard_store::Store;
+
+use super::event::MachineId;
+use super::hypervisor::Hypervisor;
+use super::mirror::{Mirror, Watched};
+use crate::disk::{Image, SimDisk};
+
+/// A node as the simulated agent holds it.
+pub(crate) type Node = blixard_node::Node<Watched, Ticket, ReadTicket>;
+
+/// Who waits for a proposal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ticket {
+    /// A submission of this agent.
+    Submission(u64),
+    /// Another agent.
+    Peer { to: MachineId, call: u64 },
+}
+
+impl Waits for Ticket {
+    fn gave_up(&self) -> bool {
+        false
+    }
+}
+
+/// Who waits for a read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ReadTicket {
+    /// A client's list.
+    Client { client: usize, op: u64 },
+    /// The reconciler's first look at an up to date log.
+    Barrier,
+}
+
+impl Waits for ReadTicket {
+    fn gave_up(&self) -> bool {
+        false
+    }
+}
+
+/// Whose write a submission is.
+#[derive(Debug, Clone)]
+pub(crate) enum Purpose {
+    /// A client's.
+    Client { client: usize, op: u64 },
+    /// The agent's own: what it offers.
+    Declare,
+    /// The reconciler's: a unit is gone.
+    Confirm(Action),
+}
+
+/// A submission under way.
+#[derive(Debug)]
+pub(crate) struct Sub {
+    pub(crate) submission: Submission,
+    pub(crate) purpose: Purpose,
+    /// An attempt is under way: here, or as this call.
+    pub(crate) asked: Option<Asked>,
+}
+
+/// The attempt that a submission waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// This node proposes.
+    Here,
+    /// Another one does.
+    Call(u64),
+}
+
+/// What a question to another agent was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// A forwarded write.
+    Forward { submission: u64 },
+    /// Who is it?
+    Identify { of: MachineId },
+}
+
+/// How far an agent has come.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// It asks around.
+    Forming { store: Box<Store>, answers: BTreeMap<EndpointId, Identity>, promise: Option<Genesis> },
+    /// In a cluster.
+    Running(Box<Node>),
+}
+
+/// One run of an agent.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Different for every run of every agent.
+    pub(crate) run: u64,
+    pub(crate) store_id: StoreId,
+    pub(crate) phase: Phase,
+    pub(crate) mirror: Rc<RefCell<Mirror>>,
+    pub(crate) genesis: Option<Genesis>,
+    pub(crate) ongoing: Ongoing,
+    pub(crate) up_to_date: bool,
+    pub(crate) submissions: BTreeMap<u64, Sub>,
+    pub(crate) calls: BTreeMap<u64, Call>,
+    pub(crate) turn_due: bool,
+    pub(crate) reconcile_due: bool,
+}
+
+impl Process {
+    pub(crate) fn node(&self) -> Option<&Node> {
+        match &self.phase {
+            Phase::Running(node) => Some(node),
+            Phase::Forming { .. } => None,
+        }
+    }
+
+    pub(crate) fn node_mut(&mut self) -> Option<&mut Node> {
+        match &mut self.phase {
+            Phase::Running(node) => Some(node),
+            Phase::Forming { .. } => None,
+        }
+    }
+
+    pub(crate) fn declares(&self) -> bool {
+        self.submissions.values().any(|sub| matches!(sub.purpose, Purpose::Declare))
+    }
+}
+
+/// How a machine's disk is, as far as an operator would know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DiskHealth {
+    /// Fine.
+    Good,
+    /// It failed, or went back in time, and counts as lost.
+    Lost,
+}
+
+/// A machine. It outlives its agents.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) name: NodeName,
+    pub(crate) endpoint_id: EndpointId,
+    pub(crate) capacity: Capacity,
+    pub(crate) disk: SimDisk,
+    pub(crate) disk_health: DiskHealth,
+    pub(crate) hypervisor: Hypervisor,
+    pub(crate) process: Option<Process>,
+    /// Counts power losses: jobs of an earlier boot are void.
+    pub(crate) boot: u64,
+    /// The agent stands still until then: paused, or waiting for its disk.
+    pub(crate) held_until_us: u64,
+    /// How fast its clock runs, as parts per million of true time.
+    pub(crate) clock_ppm: u64,
+    /// What its clock has jumped ahead, in µs.
+    pub(crate) jumped_us: u64,
+    /// The machines it can send to.
+    pub(crate) view: BTreeSet<EndpointId>,
+    /// Which machines its configuration lists: the first so many.
+    pub(crate) listed: usize,
+    /// An older copy of its disk.
+    pub(crate) old_image: Option<Image>,
+    /// That copy was put in its place, and nobody has noticed yet.
+    pub(crate) rolled_back: bool,
+    /// It is not to be started before this.
+    pub(crate) start_scheduled: bool,
+}
+
+impl Machine {
+    /// Its monotonic clock, in ms.
+    pub(crate) fn mono_ms(&self, now_us: u64) -> u64 {
+        scale(now_us, self.clock_ppm) / 1_000
+    }
+
+    /// Its CLOCK_BOOTTIME, in ms.
+    pub(crate) fn boot_ms(&self, now_us: u64) -> u64 {
+        (scale(now_us, self.clock_ppm) + self.jumped_us) / 1_000
+    }
+
+    /// How much true time a span of its own clock takes.
+    pub(crate) fn true_us(&self, local_us: u64) -> u64 {
+        let true_us = u128::from(local_us) * 1_000_000 / u128::from(self.clock_ppm.max(1));
+        u64::try_from(true_us).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn node(&self) -> Option<&Node> {
+        self.process.as_ref().and_then(Process::node)
+    }
+
+    pub(crate) fn is_in_cluster(&self) -> bool {
+        self.node().is_some_and(|node| node.summary().is_member)
+    }
+}
+
+fn scale(us: u64, ppm: u64) -> u64 {
+    u64::try_from(u128::from(us) * u128::from(ppm) / 1_000_000).unwrap_or(u64::MAX)
+}

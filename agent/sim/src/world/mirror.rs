@@ -1,0 +1,90 @@
+//! The store of a simulated agent, and a copy of the log in it for the invariants to look at.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use blixard_consensus::{Durable, EntryContent, LogStore, LogWrite, StoredEntry};
+use blixard_store::{Store, WriteError};
+
+/// An entry as the invariants see it.
+#[derive(Debug, Clone)]
+pub(crate) struct LogEntry {
+    pub(crate) term: u64,
+    pub(crate) hash: u64,
+    pub(crate) content: Rc<EntryContent>,
+}
+
+/// What one agent has in its log.
+#[derive(Debug, Default)]
+pub(crate) struct Mirror {
+    /// Entries after the snapshot, and older ones as long as nothing replaced them.
+    pub(crate) entries: BTreeMap<u64, LogEntry>,
+    /// Index of the snapshot.
+    pub(crate) snapshot_index: u64,
+    /// Written since the invariants last looked: the lowest index.
+    pub(crate) written_from: Option<u64>,
+    /// An entry that can not be understood.
+    pub(crate) unreadable: Option<String>,
+}
+
+impl Mirror {
+    fn load(&mut self, durable: &Durable) {
+        self.snapshot_index = durable.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        self.put(&durable.entries);
+    }
+
+    fn apply(&mut self, write: &LogWrite) {
+        if let Some(snapshot) = &write.snapshot {
+            self.snapshot_index = snapshot.index;
+            if write.clear_log {
+                self.entries.clear();
+            } else {
+                self.entries = self.entries.split_off(&(snapshot.index + 1));
+            }
+        }
+        self.put(&write.entries);
+    }
+
+    fn put(&mut self, entries: &[StoredEntry]) {
+        let Some(first) = entries.first() else { return };
+        self.entries.split_off(&first.index);
+        self.written_from = Some(self.written_from.map_or(first.index, |from| from.min(first.index)));
+        for entry in entries {
+            match entry.look() {
+                Ok((term, content)) => {
+                    let hash = crate::trace::hash_bytes(&entry.bytes);
+                    let content = Rc::new(content);
+                    self.entries.insert(entry.index, LogEntry { term, hash, content });
+                }
+                Err(why) => self.unreadable = Some(why),
+            }
+        }
+    }
+}
+
+/// The production store with a mirror beside it.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    store: Store,
+    mirror: Rc<RefCell<Mirror>>,
+}
+
+impl Watched {
+    pub(crate) fn new(store: Store, mirror: Rc<RefCell<Mirror>>) -> Self {
+        if let Ok(durable) = store.load() {
+            mirror.borrow_mut().load(&durable);
+        }
+        Self { store, mirror }
+    }
+}
+
+impl LogStore for Watched {
+    type Error = WriteError;
+
+    fn write(&mut self, batch: &LogWrite) -> Result<(), WriteError> {
+        self.store.write(batch)?;
+        self.mirror.borrow_mut().apply(batch);
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! The world of one run: machines, the network between them, clients, and what goes wrong.
+//!
+//! One thread, virtual time, one seed. The agents' decisions are the production crates'; what stands here in
+//! the agent's place is its wiring: which timer calls which of them.
+
+mod agent;
+mod clients;
+pub(crate) mod event;
+pub(crate) mod faults;
+mod hypervisor;
+mod liveness;
+mod machine;
+pub(crate) mod mirror;
+mod nemesis;
+mod network;
+mod requests;
+mod units;
+
+use std::collections::BTreeSet;
+
+use blixard_core::formation::DeclaredMember;
+use blixard_model::{Capacity, ClusterName, EndpointId, NodeName};
+
+use crate::disk::SimDisk;
+use crate::invariants::Checker;
+use crate::options::Options;
+use crate::report::{Counts, Report};
+use crate::trace::Trace;
+use crate::{SimRng, Violation};
+use clients::Client;
+use event::{Event, MachineId, Queue};
+use liveness::Liveness;
+use network::Network;
+
+pub(crate) use machine::{DiskHealth, Machine, Node};
+
+/// What each machine offers: few VMs fit, so that what does not is met often.
+const CAPACITY: Capacity = Capacity { cpus: 8, memory_mib: 1_536 };
+
+/// A run in progress.
+pub(crate) struct World {
+    pub(crate) options: Options,
+    pub(crate) rng: SimRng,
+    pub(crate) queue: Queue,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) network: Network,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) checker: Checker,
+    pub(crate) counts: Counts,
+    pub(crate) trace: Trace,
+    pub(crate) cluster_name: ClusterName,
+    pub(crate) liveness: Liveness,
+    next_id: u64,
+    ended: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, options: Options, print: bool) -> Self {
+        let mut rng = SimRng::new(seed);
+        let machines = (0..options.nodes).map(|id| new_machine(id, &options, &mut rng)).collect();
+        let clients = (0..options.clients).map(Client::new).collect();
+        let mut world = Self {
+            network: Network::new(options.nodes),
+            checker: Checker::new(options.limits),
+            counts: Counts::default(),
+            trace: Trace::new(print),
+            queue: Queue::default(),
+            machines,
+            clients,
+            rng,
+            options,
+            cluster_name: text_id("sim"),
+            liveness: Liveness::default(),
+            next_id: 0,
+            ended: false,
+        };
+        world.schedule_begin();
+        world
+    }
+
+    fn schedule_begin(&mut self) {
+        let late = usize::from(self.options.late_member);
+        for machine in 0..self.options.nodes {
+            let wait = match machine + late < self.options.nodes {
+                true => self.rng.below(2_000_000),
+                false => 8_000_000 + self.rng.below(8_000_000),
+            };
+            self.machines[machine].start_scheduled = true;
+            self.queue.at(wait, Event::Start { machine });
+        }
+        for client in 0..self.options.clients {
+            let wait = 1_000_000 + self.rng.below(1_000_000);
+            self.queue.at(wait, Event::Client { client });
+        }
+        self.queue.at(1_000_000, Event::Nemesis);
+        self.queue.at(self.options.safety_s * 1_000_000, Event::Heal);
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run(mut self) -> Report {
+        while !self.ended && self.checker.violation().is_none() {
+            let Some(event) = self.queue.pop() else { break };
+            self.handle(event);
+        }
+        self.report()
+    }
+
+    fn report(mut self) -> Report {
+        for machine in &self.machines {
+            self.counts.crash_points.merge(&machine.disk.points());
+        }
+        self.counts.simulated_us = self.queue.now_us();
+        self.counts.events = self.trace.events();
+        self.counts.acknowledged = self.checker.acknowledged();
+        self.counts.applied = self.checker.applied();
+        Report {
+            trace_hash: self.trace.hash(),
+            counts: self.counts.clone(),
+            violation: self.checker.violation().cloned(),
+        }
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    pub(crate) fn fail(&mut self, invariant: &'static str, what: String) {
+        let at_us = self.queue.now_us();
+        self.trace.line(at_us, || format!("VIOLATION {invariant}: {what}"));
+        self.checker.report(Violation { invariant, what, at_us });
+    }
+
+    pub(crate) fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(crate) fn declared(&self, machine: MachineId) -> Vec<DeclaredMember> {
+        let listed = self.machines.iter().take(self.machines[machine].listed).enumerate();
+        let declared = |(id, machine): (usize, &Machine)| DeclaredMember {
+            name: machine.name.clone(),
+            endpoint_id: machine.endpoint_id,
+            addresses: vec![address(id)],
+        };
+        // A list of one is a cluster of one, which no list makes.
+        if self.machines[machine].listed < 2 { Vec::new() } else { listed.map(declared).collect() }
+    }
+
+    pub(crate) fn machine_of(&self, endpoint_id: EndpointId) -> Option<MachineId> {
+        self.machines.iter().position(|machine| machine.endpoint_id == endpoint_id)
+    }
+
+    fn handle(&mut self, event: Event) {
+        if let Some(id) = event.machine() {
+            let machine = &self.machines[id];
+            let run = machine.process.as_ref().map(|process| process.run);
+            if run.is_none() || event.run().is_some() && event.run() != run {
+                return;
+            }
+            if machine.held_until_us > self.queue.now_us() {
+                let until = machine.held_until_us;
+                return self.queue.at(until, event);
+            }
+        }
+        self.dispatch(event);
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        match event {
+            Event::Tick { machine, .. } => self.handle_tick(machine),
+            Event::Turn { machine, .. } => self.handle_turn(machine),
+            Event::FormingRound { machine, .. } => self.handle_forming_round(machine),
+            Event::FormingLook { machine, .. } => self.handle_forming_look(machine),
+            Event::Announce { machine, .. } => self.handle_announce(machine),
+            Event::Reconcile { machine, .. } => self.handle_reconcile(machine),
+            Event::Submission { machine, id, .. } => self.go_on(machine, id),
+            Event::CallTimeout { machine, call, .. } => self.handle_call_timeout(machine, call),
+            Event::SnapshotEnd { machine, member, delivered, .. } => {
+                self.handle_snapshot_end(machine, member, delivered);
+            }
+            Event::Arrival { to, from, message } => self.handle_arrival(to, from, message),
+            Event::Link { machine } => self.handle_link(machine),
+            Event::JobDone { machine, boot, run, action, fails } => {
+                self.handle_job_done((machine, boot, run), &action, fails);
+            }
+            Event::GuestEnds { machine } => self.handle_guest_ends(machine),
+            Event::Client { client } => self.handle_client(client),
+            Event::ClientTimeout { client, op } => self.handle_client_timeout(client, op),
+            Event::Start { machine } => self.handle_start(machine),
+            Event::Fault(fault) => self.handle_fault(fault),
+            Event::Nemesis => self.handle_nemesis(),
+            Event::Heal => self.handle_heal(),
+            Event::LivenessCheck => self.handle_liveness_check(),
+        }
+    }
+}
+
+pub(crate) fn address(machine: MachineId) -> std::net::SocketAddr {
+    let last = u8::try_from(machine + 1).unwrap_or(u8::MAX);
+    std::net::SocketAddr::from(([10, 0, 0, last], 7431))
+}
+
+/// Texts that are made here are valid.
+pub(crate) fn text_id<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    text.parse().expect("a valid id")
+}
+
+fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> Machine {
+    let name: NodeName = text_id(&format!("n{}", id + 1));
+    let drift = rng.below(2 * options.drift_ppm + 1);
+    let late = usize::from(options.late_member);
+    let disk = SimDisk::new(format!("/{name}"), rng.fork());
+    disk.set_sync_latency_us(1 + rng.below(options.sync_us));
+    Machine {
+        endpoint_id: EndpointId::from_bytes([u8::try_from(id + 1).unwrap_or(u8::MAX); 32]),
+        name,
+        capacity: CAPACITY,
+        disk,
+        disk_health: DiskHealth::Good,
+        hypervisor: hypervisor::Hypervisor::default(),
+        process: None,
+        boot: 0,
+        held_until_us: 0,
+        clock_ppm: 1_000_000 + drift - options.drift_ppm,
+        jumped_us: 0,
+        view: BTreeSet::new(),
+        listed: options.nodes - late,
+        old_image: None,
+        rolled_back: false,
+        start_scheduled: false,
+    }
+}

@@ -1,0 +1,166 @@
+//! Which fault comes next. What no cluster could survive is not asked of it: disks are lost one at a time, and
+//! only while all others are whole.
+
+use super::World;
+use super::event::{Event, MachineId};
+use super::faults::Fault;
+use super::machine::DiskHealth;
+use crate::options::below;
+
+type Choose = fn(&mut World) -> Vec<(u64, Fault)>;
+
+impl World {
+    pub(crate) fn handle_nemesis(&mut self) {
+        if self.liveness.is_on() {
+            return;
+        }
+        let wait = self.options.fault_ms * 500 + self.rng.below(self.options.fault_ms * 1_000);
+        self.queue.after(wait, Event::Nemesis);
+        self.note_rolled_back();
+        // A rolled back disk is only noticed if the others go on.
+        if self.machines.iter().any(|machine| machine.rolled_back) {
+            return;
+        }
+        let kinds = self.kinds();
+        let Some(choose) = kinds.get(below(&mut self.rng, kinds.len())) else { return };
+        for (wait, fault) in choose(self) {
+            self.queue.after(wait, Event::Fault(fault));
+        }
+    }
+
+    fn kinds(&self) -> Vec<Choose> {
+        let faults = self.options.faults;
+        let all: [(bool, Choose); 13] = [
+            (faults.power, Self::choose_power),
+            (faults.kill, |world| vec![(0, Fault::Kill(world.any()))]),
+            (faults.restart, |world| vec![(0, Fault::Restart(world.any()))]),
+            (faults.partition, Self::choose_partition),
+            (faults.one_way, Self::choose_one_way),
+            (faults.pause, Self::choose_pause),
+            (faults.clock_jump, |world| vec![(0, Fault::ClockJump(world.any(), world.rng.below(3_600_000_000)))]),
+            (faults.slow_disk, Self::choose_slow_disk),
+            (faults.disk_full, Self::choose_full_disk),
+            (faults.disk_error, Self::choose_disk_error),
+            (faults.wipe, Self::choose_wipe),
+            (faults.roll_back, Self::choose_roll_back),
+            (faults.guest_ends, Self::choose_guest_ends),
+        ];
+        all.into_iter().filter(|(on, _)| *on).map(|(_, choose)| choose).collect()
+    }
+
+    fn any(&mut self) -> MachineId {
+        below(&mut self.rng, self.machines.len())
+    }
+
+    fn choose_power(&mut self) -> Vec<(u64, Fault)> {
+        // Sometimes all of them, as when a fuse blows.
+        if self.rng.chance(1, 8) {
+            return (0..self.machines.len()).map(|id| (0, Fault::Power(id))).collect();
+        }
+        let id = self.any();
+        if self.rng.chance(1, 2) {
+            return vec![(0, Fault::Power(id))];
+        }
+        vec![(0, Fault::PowerInWrite(id, self.rng.below(24)))]
+    }
+
+    fn choose_partition(&mut self) -> Vec<(u64, Fault)> {
+        if self.machines.len() < 2 {
+            return Vec::new();
+        }
+        let sides: Vec<bool> = (0..self.machines.len()).map(|_| self.rng.chance(1, 2)).collect();
+        let cuts = self.pairs().into_iter().filter(|(a, b)| sides[*a] != sides[*b]).collect();
+        self.counts.partitions += 1;
+        self.cut_for_a_while(cuts)
+    }
+
+    fn choose_one_way(&mut self) -> Vec<(u64, Fault)> {
+        if self.machines.len() < 2 {
+            return Vec::new();
+        }
+        let id = self.any();
+        let (deaf, all) = (self.rng.chance(1, 2), self.rng.chance(1, 2));
+        let mut cuts: Vec<_> = self.pairs();
+        cuts.retain(|(from, to)| if deaf { *to == id } else { *from == id });
+        if !all {
+            let keep = below(&mut self.rng, cuts.len());
+            cuts = cuts.into_iter().skip(keep).take(1).collect();
+        }
+        self.counts.one_way_partitions += 1;
+        self.cut_for_a_while(cuts)
+    }
+
+    fn pairs(&self) -> Vec<(MachineId, MachineId)> {
+        let count = self.machines.len();
+        (0..count).flat_map(|a| (0..count).map(move |b| (a, b))).filter(|(a, b)| a != b).collect()
+    }
+
+    fn cut_for_a_while(&mut self, cuts: Vec<(MachineId, MachineId)>) -> Vec<(u64, Fault)> {
+        let lasts = 500_000 + self.rng.below(9_000_000);
+        vec![(0, Fault::Cut(cuts.clone())), (lasts, Fault::Mend(cuts))]
+    }
+
+    fn choose_pause(&mut self) -> Vec<(u64, Fault)> {
+        self.counts.pauses += 1;
+        let longest = if self.rng.chance(1, 4) { 10_000_000 } else { 1_500_000 };
+        vec![(0, Fault::Pause(self.any(), 50_000 + self.rng.below(longest)))]
+    }
+
+    fn choose_slow_disk(&mut self) -> Vec<(u64, Fault)> {
+        let id = self.any();
+        self.counts.slow_disks += 1;
+        let slow = 200_000 + self.rng.below(3_000_000);
+        vec![(0, Fault::SlowDisk(id, slow)), (4_000_000, Fault::SlowDisk(id, 1 + self.options.sync_us / 2))]
+    }
+
+    fn choose_full_disk(&mut self) -> Vec<(u64, Fault)> {
+        let id = self.any();
+        self.counts.full_disks += 1;
+        let room = below(&mut self.rng, 64 << 10);
+        let lasts = 1_000_000 + self.rng.below(8_000_000);
+        vec![(0, Fault::DiskFull(id, room)), (lasts, Fault::DiskFree(id))]
+    }
+
+    fn choose_disk_error(&mut self) -> Vec<(u64, Fault)> {
+        let id = self.any();
+        if self.may_lose_a_disk() { vec![(0, Fault::DiskError(id))] } else { Vec::new() }
+    }
+
+    fn choose_wipe(&mut self) -> Vec<(u64, Fault)> {
+        let id = self.any();
+        if self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
+    }
+
+    fn choose_roll_back(&mut self) -> Vec<(u64, Fault)> {
+        let id = self.any();
+        if let Some(id) = (0..self.machines.len()).find(|id| self.machines[*id].old_image.is_some()) {
+            return if self.may_roll_back(id) { vec![(0, Fault::RollBack(id))] } else { Vec::new() };
+        }
+        if self.machines[id].is_in_cluster() { vec![(0, Fault::Copy(id))] } else { Vec::new() }
+    }
+
+    fn choose_guest_ends(&mut self) -> Vec<(u64, Fault)> {
+        let machine = self.any();
+        self.queue.after(0, Event::GuestEnds { machine });
+        Vec::new()
+    }
+
+    /// Every machine votes with the disk it has, and no fault of a disk is armed: one may go.
+    fn may_lose_a_disk(&self) -> bool {
+        self.machines.len() >= 3 && self.machines.iter().all(|machine| {
+            let Some(process) = &machine.process else { return false };
+            let votes = self.checker.votes(machine.endpoint_id, process.store_id);
+            votes && machine.disk_health == DiskHealth::Good && !machine.disk.is_armed()
+        })
+    }
+
+    /// All is calm: a leader that is another one, nobody cut off, everybody up to date.
+    fn may_roll_back(&self, id: MachineId) -> bool {
+        let applied = self.checker.applied();
+        let up_to_date = |m: &super::Machine| m.node().is_some_and(|node| node.summary().applied >= applied);
+        let led = self.machines.iter().enumerate().any(|(other, machine)| {
+            other != id && machine.node().is_some_and(|node| node.summary().leads)
+        });
+        self.may_lose_a_disk() && led && !self.network.is_cut_anywhere() && self.machines.iter().all(up_to_date)
+    }
+}

@@ -1,0 +1,186 @@
+//! The network: which direction is cut, what is lost, late or doubled; and the links that agents believe in.
+
+use std::collections::BTreeSet;
+
+use blixard_model::wire::{PeerRequest, PeerResponse};
+use blixard_node::Send;
+
+use super::World;
+use super::event::{Event, MachineId, Message};
+use super::machine::{Call, Process};
+
+/// A link that carries nothing is given up after this time, in µs.
+const LINK_LOST_US: u64 = 3_000_000;
+/// A link is found again within this time, in µs.
+const LINK_FOUND_US: u64 = 300_000;
+
+/// Who can not send to whom.
+#[derive(Debug)]
+pub(crate) struct Network {
+    cuts: BTreeSet<(MachineId, MachineId)>,
+    /// Since when a direction carries nothing, or something again.
+    changed_us: Vec<Vec<u64>>,
+    carries: Vec<Vec<bool>>,
+}
+
+impl Network {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self {
+            cuts: BTreeSet::new(),
+            changed_us: vec![vec![0; nodes]; nodes],
+            carries: vec![vec![false; nodes]; nodes],
+        }
+    }
+
+    pub(crate) fn is_cut(&self, from: MachineId, to: MachineId) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
+    pub(crate) fn set_cut(&mut self, from: MachineId, to: MachineId, cut: bool) {
+        if cut {
+            self.cuts.insert((from, to));
+        } else {
+            self.cuts.remove(&(from, to));
+        }
+    }
+
+    pub(crate) fn is_cut_anywhere(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cuts.clear();
+    }
+}
+
+impl World {
+    /// Agents came or went, or cuts did: who can be sent to is looked at again.
+    pub(crate) fn links_changed(&mut self) {
+        let now_us = self.queue.now_us();
+        for from in 0..self.machines.len() {
+            for to in 0..self.machines.len() {
+                let runs = |machine: MachineId| self.machines[machine].process.is_some();
+                let carries = from != to && runs(from) && runs(to) && !self.network.is_cut(from, to);
+                if self.network.carries[from][to] != carries {
+                    self.network.carries[from][to] = carries;
+                    self.network.changed_us[from][to] = now_us;
+                }
+            }
+            let found = self.rng.below(LINK_FOUND_US);
+            self.queue.after(found, Event::Link { machine: from });
+            self.queue.after(LINK_LOST_US, Event::Link { machine: from });
+        }
+    }
+
+    pub(crate) fn handle_link(&mut self, from: MachineId) {
+        let now_us = self.queue.now_us();
+        let mut view = self.machines[from].view.clone();
+        for to in 0..self.machines.len() {
+            let endpoint_id = self.machines[to].endpoint_id;
+            if self.network.carries[from][to] {
+                view.insert(endpoint_id);
+            } else if now_us - self.network.changed_us[from][to] >= LINK_LOST_US || from == to {
+                view.remove(&endpoint_id);
+            }
+        }
+        if self.machines[from].process.is_none() {
+            view.clear();
+        }
+        if let Some(node) = self.machines[from].process.as_mut().and_then(Process::node_mut) {
+            node.note_links(view.clone());
+        }
+        self.machines[from].view = view;
+    }
+
+    pub(crate) fn send_raft(&mut self, from: MachineId, send: Send) {
+        let known = self.machines[from].view.contains(&send.to);
+        let Some(to) = self.machine_of(send.to).filter(|_| known) else {
+            if send.is_snapshot {
+                self.snapshot_result(from, send.member.0, false, 0);
+            } else if let Some(node) = self.machines[from].process.as_mut().and_then(Process::node_mut) {
+                node.report_unreachable(send.member);
+            }
+            return;
+        };
+        let message = if send.is_snapshot {
+            Message::Snapshot { frame: send.frame, member: send.member.0 }
+        } else {
+            Message::Raft(send.frame)
+        };
+        self.transmit(from, to, message);
+    }
+
+    /// Sends over the network as it is: each message for itself, lost, doubled or late.
+    pub(crate) fn transmit(&mut self, from: MachineId, to: MachineId, message: Message) {
+        self.counts.messages += 1;
+        if self.rng.chance(self.options.loss, 1_000) || self.network.is_cut(from, to) {
+            self.counts.lost += 1;
+            if let Message::Snapshot { member, .. } = message {
+                self.snapshot_result(from, member, false, 2_000_000);
+            }
+            return;
+        }
+        let doubled = matches!(message, Message::Raft(_)) && self.rng.chance(self.options.duplication, 1_000);
+        if doubled {
+            self.counts.duplicated += 1;
+            let wait = self.delay_us(from);
+            self.queue.after(wait, Event::Arrival { to, from, message: message.clone() });
+        }
+        let wait = self.delay_us(from);
+        self.queue.after(wait, Event::Arrival { to, from, message });
+    }
+
+    fn delay_us(&mut self, from: MachineId) -> u64 {
+        // What rests on a write leaves when the write has ended.
+        let held = self.machines[from].held_until_us.saturating_sub(self.queue.now_us());
+        let mut delay = self.options.delay_min_us + self.rng.below(self.options.delay_spread_us + 1);
+        if self.rng.chance(self.options.stragglers, 1_000) {
+            delay += self.rng.below(3_000_000);
+        }
+        held + delay
+    }
+
+    pub(crate) fn handle_arrival(&mut self, to: MachineId, from: MachineId, message: Message) {
+        if self.network.is_cut(from, to) {
+            self.counts.lost += 1;
+            if let Message::Snapshot { member, .. } = message {
+                self.snapshot_result(from, member, false, 2_000_000);
+            }
+            return;
+        }
+        let what = match &message {
+            Message::Raft(frame) | Message::Snapshot { frame, .. } => crate::trace::hash_bytes(frame),
+            Message::Request { call, .. } | Message::Response { call, .. } => *call,
+        };
+        self.trace.add(self.queue.now_us(), 2, to, what);
+        self.deliver(to, from, message);
+    }
+
+    pub(crate) fn snapshot_result(&mut self, from: MachineId, member: u64, delivered: bool, wait_us: u64) {
+        let Some(process) = &self.machines[from].process else { return };
+        let run = process.run;
+        self.queue.after(wait_us, Event::SnapshotEnd { machine: from, run, member, delivered });
+    }
+
+    /// Asks another agent; the answer, or its absence, comes to [`World::handle_response`] or
+    /// [`World::handle_call_timeout`]. False: there is no link, nobody will see the question.
+    pub(crate) fn ask(
+        &mut self,
+        (from, to): (MachineId, MachineId),
+        (call, what): (u64, Call),
+        request: PeerRequest,
+        patience_us: u64,
+    ) -> bool {
+        let linked = self.machines[from].view.contains(&self.machines[to].endpoint_id);
+        let Some(process) = self.machines[from].process.as_mut().filter(|_| linked) else { return false };
+        process.calls.insert(call, what);
+        let run = process.run;
+        self.queue.after(patience_us, Event::CallTimeout { machine: from, run, call });
+        self.transmit(from, to, Message::Request { call, request: Box::new(request) });
+        true
+    }
+
+    pub(crate) fn reply(&mut self, from: MachineId, to: MachineId, call: u64, response: PeerResponse) {
+        self.transmit(from, to, Message::Response { call, response: Box::new(response) });
+    }
+}

@@ -1,0 +1,193 @@
+//! Writes on their way to whoever leads, and the questions between agents.
+
+use blixard_model::Request;
+use blixard_model::wire::{PeerRequest, PeerResponse, ProposeResult};
+use blixard_node::{Step, Submission, SubmitError};
+
+use super::World;
+use super::event::{Event, MachineId};
+use super::machine::{Asked, Call, Process, Purpose, Sub, Ticket};
+
+/// Added to the forwarded deadline, in ms.
+const FORWARD_MARGIN_MS: u64 = 300;
+
+impl World {
+    /// Begins a write at an agent.
+    pub(crate) fn submit(&mut self, id: MachineId, request: Request, patience_ms: u64, purpose: Purpose) {
+        let deadline_ms = self.machines[id].mono_ms(self.queue.now_us()) + patience_ms;
+        let (sub, seed) = (self.new_id(), self.rng.next_u64());
+        let Some(process) = &mut self.machines[id].process else { return };
+        let submission = Submission::new(request, deadline_ms, seed);
+        process.submissions.insert(sub, Sub { submission, purpose, asked: None });
+        self.go_on(id, sub);
+    }
+
+    /// Does what a submission says next. One that waits for an attempt is left alone, unless whom it waits for
+    /// was replaced.
+    pub(crate) fn go_on(&mut self, id: MachineId, sub_id: u64) {
+        let now_us = self.queue.now_us();
+        let machine = &mut self.machines[id];
+        let (now_ms, me) = (machine.mono_ms(now_us), machine.endpoint_id);
+        let Some(process) = &mut machine.process else { return };
+        let Some(node) = process.node() else { return };
+        let summary = node.summary().clone();
+        let run = process.run;
+        let Some(sub) = process.submissions.get_mut(&sub_id) else { return };
+        match sub.asked {
+            Some(Asked::Call(call)) if sub.submission.is_replaced(&summary) => {
+                sub.asked = None;
+                sub.submission.note_replaced(now_ms);
+                process.calls.remove(&call);
+            }
+            Some(_) => return,
+            None => {}
+        }
+        let request = sub.submission.request().clone();
+        match sub.submission.next(now_ms, me, &summary) {
+            Step::Done(end) => self.submission_ends(id, sub_id, end),
+            Step::Wait { until_ms } => {
+                let wait = machine_wait(&self.machines[id], until_ms - now_ms);
+                self.queue.after(wait, Event::Submission { machine: id, run, id: sub_id });
+            }
+            Step::Propose { patience_ms } => {
+                sub.asked = Some(Asked::Here);
+                let wait = machine_wait(&self.machines[id], patience_ms);
+                self.queue.after(wait, Event::CallTimeout { machine: id, run, call: sub_id });
+                if let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) {
+                    node.propose(request, Ticket::Submission(sub_id));
+                }
+                self.input(id);
+            }
+            Step::Forward { endpoint_id, patience_ms, .. } => {
+                self.forward((id, sub_id), endpoint_id, request, patience_ms);
+            }
+        }
+    }
+
+    fn forward(
+        &mut self,
+        (id, sub_id): (MachineId, u64),
+        endpoint_id: blixard_model::EndpointId,
+        request: Request,
+        patience_ms: u64,
+    ) {
+        let call = self.new_id();
+        let question = PeerRequest::Propose { request, timeout_ms: patience_ms };
+        let wait = machine_wait(&self.machines[id], patience_ms + FORWARD_MARGIN_MS);
+        let to = self.machine_of(endpoint_id).unwrap_or(id);
+        let sent = self.ask((id, to), (call, Call::Forward { submission: sub_id }), question, wait);
+        if !sent {
+            let why = "the link is down".to_owned();
+            return self.attempt_ended(id, sub_id, ProposeResult::Rejected { why });
+        }
+        if let Some(sub) = self.submission_mut(id, sub_id) {
+            sub.asked = Some(Asked::Call(call));
+        }
+    }
+
+    fn submission_mut(&mut self, id: MachineId, sub_id: u64) -> Option<&mut Sub> {
+        self.machines[id].process.as_mut()?.submissions.get_mut(&sub_id)
+    }
+
+    fn attempt_ended(&mut self, id: MachineId, sub_id: u64, result: ProposeResult) {
+        let now_ms = self.machines[id].mono_ms(self.queue.now_us());
+        let Some(sub) = self.submission_mut(id, sub_id) else { return };
+        sub.asked = None;
+        sub.submission.note(now_ms, result);
+        self.go_on(id, sub_id);
+    }
+
+    /// A proposal of this agent ended.
+    pub(crate) fn answered(&mut self, id: MachineId, ticket: Ticket, result: ProposeResult) {
+        match ticket {
+            Ticket::Submission(sub_id) => {
+                let waits = self.submission_mut(id, sub_id).is_some_and(|sub| sub.asked == Some(Asked::Here));
+                if waits {
+                    self.attempt_ended(id, sub_id, result);
+                }
+            }
+            Ticket::Peer { to, call } => self.reply(id, to, call, PeerResponse::Proposed { result }),
+        }
+    }
+
+    fn submission_ends(
+        &mut self,
+        id: MachineId,
+        sub_id: u64,
+        end: Result<blixard_model::Outcome, SubmitError>,
+    ) {
+        let Some(process) = &mut self.machines[id].process else { return };
+        let Some(sub) = process.submissions.remove(&sub_id) else { return };
+        match sub.purpose {
+            Purpose::Client { client, op } => self.client_answered(client, op, end),
+            Purpose::Declare => {}
+            Purpose::Confirm(action) => self.action_done(id, &action, None),
+        }
+    }
+
+    /// The summary of the node changed: who waits for that looks again.
+    pub(crate) fn wake_submissions(&mut self, id: MachineId) {
+        let Some(process) = &self.machines[id].process else { return };
+        let waiting: Vec<u64> = process.submissions.keys().copied().collect();
+        waiting.into_iter().for_each(|sub| self.go_on(id, sub));
+    }
+
+    pub(crate) fn handle_call_timeout(&mut self, id: MachineId, call: u64) {
+        let unknown = || ProposeResult::Unknown { why: "not committed in time".to_owned() };
+        let Some(process) = &mut self.machines[id].process else { return };
+        // The timer of a proposal made here has the submission's number.
+        if process.submissions.get(&call).is_some_and(|sub| sub.asked == Some(Asked::Here)) {
+            return self.attempt_ended(id, call, unknown());
+        }
+        if let Some(Call::Forward { submission }) = process.calls.remove(&call) {
+            self.attempt_ended(id, submission, unknown());
+        }
+    }
+
+    pub(crate) fn handle_request(&mut self, id: MachineId, from: MachineId, call: u64, request: PeerRequest) {
+        match request {
+            PeerRequest::Identify { me } => {
+                let asker = (me.endpoint_id, me.store_id);
+                // As in the agent: only one that runs in a cluster makes use of it.
+                if self.machines[id].node().is_some() {
+                    self.offer_identity(id, me);
+                }
+                let me = self.identity_of(id, Some(asker));
+                self.reply(id, from, call, PeerResponse::Identity { me });
+            }
+            PeerRequest::Propose { request, .. } => {
+                let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) else {
+                    let why = "this node is in no cluster".to_owned();
+                    return self.reply(id, from, call, PeerResponse::Declined { why });
+                };
+                node.propose(request, Ticket::Peer { to: from, call });
+                self.input(id);
+            }
+            PeerRequest::Report { .. } | PeerRequest::Reports | PeerRequest::Logs { .. } => {}
+        }
+    }
+
+    pub(crate) fn handle_response(&mut self, id: MachineId, call: u64, response: PeerResponse) {
+        let Some(process) = &mut self.machines[id].process else { return };
+        match (process.calls.remove(&call), response) {
+            (Some(Call::Forward { submission }), response) => {
+                let result = match response {
+                    PeerResponse::Proposed { result } => result,
+                    PeerResponse::Declined { why } => ProposeResult::Rejected { why },
+                    other => ProposeResult::Unknown { why: format!("answered {other:?}") },
+                };
+                self.attempt_ended(id, submission, result);
+            }
+            (Some(Call::Identify { of }), PeerResponse::Identity { me }) => {
+                if me.endpoint_id == self.machines[of].endpoint_id {
+                    self.offer_identity(id, me);
+                }
+            }
+            (Some(Call::Identify { .. }) | None, _) => {}
+        }
+    }
+}
+
+fn machine_wait(machine: &super::Machine, local_ms: u64) -> u64 {
+    machine.true_us(local_ms.saturating_mul(1_000)).saturating_add(1_000)
+}
