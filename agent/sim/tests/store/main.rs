@@ -1,0 +1,5 @@
+//! The production store over a disk that crashes, tears, refuses and forgets.
+
+mod crash;
+
+mod workload;
