@@ -49,6 +49,9 @@ impl Store {
         if !disk.exists(FILE_NAME).map_err(io_error(&path))? {
             create(disk, &IdentityRecord { format: FORMAT, endpoint_id, store_id: fresh_store_id })?;
         }
+        // Also for a file that was there: whoever made it may have ended between the rename and this, and a
+        // power loss would take the name back after something was acknowledged under it.
+        disk.sync_dir().map_err(io_error(&path))?;
         let db = open_database(disk, &path)?;
         let reader = Reader::new(&db, &path)?;
         let identity: IdentityRecord = reader.record(KEY_IDENTITY)?.ok_or_else(|| OpenError::Record {
@@ -206,7 +209,8 @@ fn put<T: Serialize>(txn: &WriteTransaction, key: &str, record: &T) -> Result<()
     Ok(())
 }
 
-/// Makes the file under another name and renames it when it is whole: a crash while making it leaves none.
+/// Makes the file under another name and renames it when it is whole: a crash while making it leaves none. The
+/// new name is not durable yet.
 fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
     let fresh = disk.path(FRESH_NAME);
     match disk.remove(FRESH_NAME) {
@@ -232,9 +236,7 @@ fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
     })?;
     db.close().map_err(|error| open_error(&fresh, error.into()))?;
     disk.sync_file(FRESH_NAME).map_err(io_error(&fresh))?;
-    let path = disk.path(FILE_NAME);
-    disk.rename(FRESH_NAME, FILE_NAME).map_err(io_error(&path))?;
-    disk.sync_dir().map_err(io_error(&path))
+    disk.rename(FRESH_NAME, FILE_NAME).map_err(io_error(&disk.path(FILE_NAME)))
 }
 
 /// Opens the file that is there. redb would make a new database of an empty one, and so forget what was

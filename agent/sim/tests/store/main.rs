@@ -1,5 +1,5 @@
 //! The production store over a disk that crashes, tears, refuses and forgets.
 
 mod crash;
-
+mod refuse;
 mod workload;
