@@ -2,4 +2,6 @@
 
 mod crash;
 mod refuse;
+mod repeat;
+mod rot;
 mod workload;
