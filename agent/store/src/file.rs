@@ -49,6 +49,9 @@ impl Store {
         if !disk.exists(FILE_NAME).map_err(io_error(&path))? {
             create(disk, &IdentityRecord { format: FORMAT, endpoint_id, store_id: fresh_store_id })?;
         }
+        // Also for a file that was there: whoever made it may have ended between the rename and this, and a
+        // power loss would take the name back after something was acknowledged under it.
+        disk.sync_dir().map_err(io_error(&path))?;
         let db = open_database(disk, &path)?;
         let reader = Reader::new(&db, &path)?;
         let identity: IdentityRecord = reader.record(KEY_IDENTITY)?.ok_or_else(|| OpenError::Record {
@@ -206,7 +209,8 @@ fn put<T: Serialize>(txn: &WriteTransaction, key: &str, record: &T) -> Result<()
     Ok(())
 }
 
-/// Makes the file under another name and renames it when it is whole: a crash while making it leaves none.
+/// Makes the file under another name and renames it when it is whole: a crash while making it leaves none. The
+/// new name is not durable yet.
 fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
     let fresh = disk.path(FRESH_NAME);
     match disk.remove(FRESH_NAME) {
@@ -232,20 +236,22 @@ fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
     })?;
     db.close().map_err(|error| open_error(&fresh, error.into()))?;
     disk.sync_file(FRESH_NAME).map_err(io_error(&fresh))?;
-    let path = disk.path(FILE_NAME);
-    disk.rename(FRESH_NAME, FILE_NAME).map_err(io_error(&path))?;
-    disk.sync_dir().map_err(io_error(&path))
+    disk.rename(FRESH_NAME, FILE_NAME).map_err(io_error(&disk.path(FILE_NAME)))
 }
 
-/// Opens the file that is there. redb would make a new database of an empty one, and so forget what was
-/// acknowledged: here it is broken.
+/// Opens the file that is there, and checks all of it: redb trusts a file that was closed well, and would serve a
+/// flipped bit of a log entry, or panic. redb would also make a new database of an empty file, and so forget what
+/// was acknowledged: here it is broken.
 fn open_database(disk: &dyn Disk, path: &Path) -> Result<Database, OpenError> {
     let backend = disk.open(FILE_NAME).map_err(io_error(path))?;
     if backend.len().map_err(io_error(path))? == 0 {
         let empty = io::Error::new(io::ErrorKind::InvalidData, "the file is empty");
         return Err(open_error(path, redb::Error::Io(empty)));
     }
-    Database::builder().create_with_backend(Boxed(backend)).map_err(|error| open_error(path, error.into()))
+    Database::builder()
+        .set_check_integrity_on_open(true)
+        .create_with_backend(Boxed(backend))
+        .map_err(|error| open_error(path, error.into()))
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
@@ -257,7 +263,10 @@ fn open_error(path: &Path, source: redb::Error) -> OpenError {
     let path = path.to_owned();
     match source {
         redb::Error::DatabaseAlreadyOpen => OpenError::InUse { path },
-        redb::Error::Io(source) if source.kind() != io::ErrorKind::InvalidData => {
+        // What is in the file is wrong, and what is missing at its end as well; all else is the disk's.
+        redb::Error::Io(source)
+            if !matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
             OpenError::Io { path, source }
         }
         source => OpenError::Broken { path, source },

@@ -12,7 +12,7 @@ mod file;
 mod tables;
 
 pub use disk::{DirDisk, Disk};
-pub use error::{OpenError, WriteError};
+pub use error::{DiskFault, OpenError, WriteError};
 pub use file::Store;
 pub use tables::ClusterMarker;
 

@@ -99,6 +99,29 @@ fn an_empty_file_is_no_new_store() {
 }
 
 #[test]
+fn a_cut_off_or_damaged_file_is_refused_with_the_way_out() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("store.redb");
+    let mut store = open(dir.path()).expect("made");
+    append(&mut store, entries(1..2000, "entry"));
+    drop(store);
+    let whole = std::fs::read(&path).expect("read");
+    for len in [1, 9, 100, 4096, 10_000, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..len]).expect("write");
+        let refused = open(dir.path()).expect_err("cut off");
+        assert!(refused.to_string().contains("counts as lost"), "{len}: {refused}");
+    }
+    let mut flipped = whole.clone();
+    let at = whole.windows(8).rposition(|bytes| bytes == b"entry777").expect("there");
+    flipped[at] ^= 1;
+    std::fs::write(&path, &flipped).expect("write");
+    let refused = open(dir.path()).expect_err("another content");
+    assert!(refused.to_string().contains("counts as lost"), "{refused}");
+    std::fs::write(&path, &whole).expect("write");
+    assert_eq!(open(dir.path()).expect("whole").load().expect("read").entries.len(), 1999);
+}
+
+#[test]
 fn a_crash_while_the_file_was_made_leaves_nothing_in_the_way() {
     let dir = tempfile::tempdir().expect("dir");
     std::fs::write(dir.path().join("store.redb.new"), b"half").expect("write");
