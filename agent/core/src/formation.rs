@@ -13,9 +13,10 @@
 //!     └─▶ and does not ───────────────▶ wait to be admitted
 //! ```
 //!
-//! Invariant: two different geneses are never both formed by the same list. To form P a node needs
+//! Invariant: the disks of one list never hold two different geneses as formed. To form P a node needs
 //! everybody's promise of P, its own included; a formed node never promises again; so whoever wants P' lacks
-//! its promise.
+//! its promise. (The one node that formed P may lose its disk before another forms: then P is gone with it,
+//! nothing was acknowledged in it, and the list may form P'.)
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
