@@ -211,11 +211,15 @@ pub fn check_member(member: MemberFacts<'_>, others: &[MemberFacts<'_>]) -> Resu
 /// Checks a whole list, each member against all the others.
 ///
 /// # Errors
-/// The first member with something wrong, and what that is.
+/// The first member that has to be corrected, and what is wrong with it.
 pub fn check_members(members: &[MemberFacts<'_>]) -> Result<(), (NodeName, MemberError)> {
     for (at, member) in members.iter().enumerate() {
         let others = [&members[..at], &members[at + 1..]].concat();
-        check_member(*member, &others).map_err(|error| (member.name.clone(), error))?;
+        check_member(*member, &others).map_err(|error| match &error {
+            // Whose address it is has to correct it, whoever stumbled over it.
+            MemberError::Loopback { of, .. } => (of.clone(), error),
+            _ => (member.name.clone(), error),
+        })?;
     }
     Ok(())
 }

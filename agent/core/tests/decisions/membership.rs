@@ -144,7 +144,7 @@ fn an_invalid_list_is_not_promised_and_says_what_to_correct() {
     let boast = objection(|_, answers| answers[0].capacity = Some(Capacity { cpus: 1 << 30, memory_mib: 1 }));
     assert!(boast.contains("with its resources: 1073741824 cpus are not believable"), "{boast}");
     let beyond = objection(|list, _| list[5].addresses = vec!["127.0.0.1:7431".parse().expect("one")]);
-    assert!(beyond.starts_with("n1: ") && beyond.contains("127.0.0.1:7431 (n6) is a loopback"), "{beyond}");
+    assert!(beyond.starts_with("n6: ") && beyond.contains("127.0.0.1:7431 (n6) is a loopback"), "{beyond}");
 }
 
 #[test]
