@@ -42,6 +42,7 @@ pub(crate) fn node(name: &str) -> NodeView {
         leader: true,
         reachable: true,
         addresses: vec!["10.77.0.1:7431".parse().expect("address")],
+        relay_url: None,
         capacity: Some(Capacity { cpus: 4, memory_mib: 2048 }),
         reserved: Capacity::default(),
         vms: 0,

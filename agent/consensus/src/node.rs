@@ -290,8 +290,11 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             let why = "the leader can not remove itself: transfer the leadership first".to_owned();
             return Err(ProposeError::Refused(Refusal::Membership { why }));
         }
+        let context = change
+            .encode()
+            .map_err(|error| ProposeError::Refused(Refusal::Membership { why: error.to_string() }))?;
         let mut conf_change = conf_change(change);
-        conf_change.context = serde_json::to_vec(change).unwrap_or_default().into();
+        conf_change.context = context.into();
         self.raw.propose_conf_change(Vec::new(), conf_change).map_err(|_| ProposeError::Busy)
     }
 

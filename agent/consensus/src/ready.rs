@@ -203,8 +203,8 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         let mut raw_change = raft::eraftpb::ConfChangeV2::default();
         protobuf::Message::merge_from_bytes(&mut raw_change, &entry.data)
             .map_err(|error| unreadable(error.to_string()))?;
-        let change: MembershipChange =
-            serde_json::from_slice(&raw_change.context).map_err(|error| unreadable(error.to_string()))?;
+        let change =
+            MembershipChange::decode(&raw_change.context).map_err(|error| unreadable(error.to_string()))?;
         if self.machine.check_membership(&change, &self.voters()).is_err() {
             return Ok(());
         }

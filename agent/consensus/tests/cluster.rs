@@ -9,7 +9,7 @@ use blixard_consensus::{
     Consensus, ConsensusConfig, Durable, Effects, Inbound, Limits, LogStore, LogWrite, Machine, Outgoing,
     ProposeError, RaftRole, genesis_snapshot,
 };
-use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Refusal, StoreId};
+use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Refusal, Role, StoreId};
 
 /// Adds up what it is given: enough to see what was applied, in which order.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -223,6 +223,9 @@ fn member(id: u64) -> Member {
         endpoint_id: EndpointId::from_bytes([id as u8; 32]),
         store_id: StoreId::from_bytes([id as u8; 16]),
         addresses: Vec::new(),
+        relay_url: None,
+        role: Role::Learner,
+        capacity: None,
     }
 }
 

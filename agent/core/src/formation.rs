@@ -13,9 +13,10 @@
 //!     └─▶ and does not ───────────────▶ wait to be admitted
 //! ```
 //!
-//! Invariant: two different geneses are never both formed by the same list. To form P a node needs
+//! Invariant: the disks of one list never hold two different geneses as formed. To form P a node needs
 //! everybody's promise of P, its own included; a formed node never promises again; so whoever wants P' lacks
-//! its promise.
+//! its promise. (The one node that formed P may lose its disk before another forms: then P is gone with it,
+//! nothing was acknowledged in it, and the list may form P'.)
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,6 +24,8 @@ use std::net::SocketAddr;
 use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
 use blixard_model::id::ClusterName;
 use blixard_model::{ClusterId, EndpointId, NodeName, RaftId};
+
+use crate::state::member_check::{MemberError, MemberFacts, MemberField, check_genesis, check_members};
 
 /// Most voters. A larger list forms with its first five by name; the others are admitted as learners.
 pub const VOTERS_MAX: usize = 5;
@@ -67,7 +70,7 @@ pub enum FormationStep {
         /// Under which id.
         raft_id: RaftId,
     },
-    /// Nothing to do but wait for these.
+    /// Nothing to do but wait for these, or correct what they say.
     Wait(Vec<String>),
 }
 
@@ -82,7 +85,11 @@ pub fn cluster_id(genesis: &Genesis) -> ClusterId {
 /// Decides the next step. Pure: the same view gives the same step.
 pub fn plan_formation(view: &FormationView<'_>) -> FormationStep {
     if view.declared.is_empty() {
-        return FormationStep::Form(genesis_of_one(view));
+        let genesis = genesis_of_one(view);
+        return match objection(check_genesis(&genesis)) {
+            None => FormationStep::Form(genesis),
+            Some(why) => FormationStep::Wait(vec![why]),
+        };
     }
     if let Some(step) = join_formed(view) {
         return step;
@@ -115,8 +122,22 @@ fn genesis_of_one(view: &FormationView<'_>) -> Genesis {
         endpoint_id: view.me.endpoint_id,
         store_id: view.me.store_id,
         addresses: view.me.addresses.clone(),
+        relay_url: view.me.relay_url.clone(),
+        capacity: view.me.capacity,
     };
     Genesis { cluster_name: view.cluster_name.clone(), voters: vec![me] }
+}
+
+/// Why no cluster can be born so, with what to correct.
+fn objection(checked: Result<(), (NodeName, MemberError)>) -> Option<String> {
+    let (name, error) = checked.err()?;
+    let what = match error.field() {
+        MemberField::Addresses => "addresses",
+        MemberField::Name | MemberField::EndpointId => "entry in `members`",
+        MemberField::StoreId => "store",
+        MemberField::Capacity => "resources",
+    };
+    Some(format!("{name}: no cluster can be formed with its {what}: {error}"))
 }
 
 /// Somebody is in a cluster already: this node forms none of its own.
@@ -133,6 +154,10 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
             .voters
             .iter()
             .any(|v| v.endpoint_id == view.me.endpoint_id && v.store_id == view.me.store_id);
+        if let Some(why) = objection(check_genesis(genesis)) {
+            waits.push(format!("{}: its cluster can not have been formed so; {why}", declared.name));
+            continue;
+        }
         if born_with_us {
             return Some(FormationStep::Form(genesis.clone()));
         }
@@ -149,7 +174,8 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
     (!waits.is_empty()).then_some(FormationStep::Wait(waits))
 }
 
-/// The genesis, if every voter has answered with an empty store; else whom to wait for.
+/// The genesis, if every voter has answered with an empty store and nothing is wrong with it; else whom to
+/// wait for, or what to correct.
 fn gather(view: &FormationView<'_>, voters: &[&DeclaredMember]) -> Result<Genesis, Vec<String>> {
     let mut missing = Vec::new();
     let mut found = Vec::new();
@@ -166,6 +192,8 @@ fn gather(view: &FormationView<'_>, voters: &[&DeclaredMember]) -> Result<Genesi
                 endpoint_id: voter.endpoint_id,
                 store_id: answer.store_id,
                 addresses: voter.addresses.clone(),
+                relay_url: answer.relay_url.clone(),
+                capacity: answer.capacity,
             }),
         }
     }
@@ -173,7 +201,13 @@ fn gather(view: &FormationView<'_>, voters: &[&DeclaredMember]) -> Result<Genesi
         return Err(missing);
     }
     found.sort_by_key(|voter| voter.endpoint_id);
-    Ok(Genesis { cluster_name: view.cluster_name.clone(), voters: found })
+    let genesis = Genesis { cluster_name: view.cluster_name.clone(), voters: found };
+    // Those that do not vote are on the list too, and were never asked.
+    let listed: Vec<_> = view.declared.iter().map(MemberFacts::from).collect();
+    match objection(check_genesis(&genesis).and_then(|()| check_members(&listed))) {
+        None => Ok(genesis),
+        Some(why) => Err(vec![why]),
+    }
 }
 
 fn agree(view: &FormationView<'_>, voters: &[&DeclaredMember], genesis: Genesis) -> FormationStep {
@@ -200,7 +234,8 @@ fn agree(view: &FormationView<'_>, voters: &[&DeclaredMember], genesis: Genesis)
     if waits.is_empty() { FormationStep::Form(genesis) } else { FormationStep::Wait(waits) }
 }
 
-/// Whether two geneses would differ even with the same stores.
+/// Whether two geneses would differ even if the nodes had answered the same: what they answer of their
+/// stores, relays and capacities may change between two answers.
 fn differs_by_list(a: &Genesis, b: &Genesis) -> bool {
     let list = |g: &Genesis| -> Vec<(NodeName, EndpointId, Vec<SocketAddr>)> {
         g.voters.iter().map(|v| (v.name.clone(), v.endpoint_id, v.addresses.clone())).collect()

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::Refusal;
 use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, RequestId, StoreId, VmName};
 use crate::member::{Capacity, Role};
+use crate::relay::RelayUrl;
 use crate::report::ObservedState;
 use crate::vm::{Desired, VmSpec};
 
@@ -111,6 +112,9 @@ pub struct NodeView {
     pub reachable: bool,
     /// Where it is reached.
     pub addresses: Vec<SocketAddr>,
+    /// The relay it is reached through; null when it uses none.
+    #[serde(default)]
+    pub relay_url: Option<RelayUrl>,
     /// What it offers; null until it said so.
     pub capacity: Option<Capacity>,
     /// What placements hold of it.

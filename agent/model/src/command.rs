@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, NodeName, RequestId, VmName};
 use crate::member::Capacity;
+use crate::relay::RelayUrl;
 use crate::vm::{Desired, InvalidSpec, VmSpec};
 
 /// A replicated request. New kinds and new optional fields may be added; none is renamed or given another
@@ -58,6 +59,9 @@ pub enum Command {
         capacity: Capacity,
         /// Where it is reached.
         addresses: Vec<SocketAddr>,
+        /// The relay it is reached through, if it uses one.
+        #[serde(default)]
+        relay_url: Option<RelayUrl>,
     },
 }
 

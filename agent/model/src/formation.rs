@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, StoreId};
+use crate::member::Capacity;
+use crate::relay::RelayUrl;
 
 /// What a cluster is born from. Every declared voter computes it from what the others answered; the cluster
 /// id is its digest.
@@ -27,6 +29,12 @@ pub struct GenesisVoter {
     pub store_id: StoreId,
     /// Where it was declared to be.
     pub addresses: Vec<SocketAddr>,
+    /// The relay it used when the cluster was formed.
+    #[serde(default)]
+    pub relay_url: Option<RelayUrl>,
+    /// What it offered when the cluster was formed.
+    #[serde(default)]
+    pub capacity: Option<Capacity>,
 }
 
 /// What a node says of itself to another: the question and the answer of the formation.
@@ -40,6 +48,12 @@ pub struct Identity {
     pub store_id: StoreId,
     /// Where it is reached.
     pub addresses: Vec<SocketAddr>,
+    /// The relay it is reached through, if it uses one.
+    #[serde(default)]
+    pub relay_url: Option<RelayUrl>,
+    /// What it offers to VMs.
+    #[serde(default)]
+    pub capacity: Option<Capacity>,
     /// Whether it belongs to a cluster.
     pub phase: Phase,
 }

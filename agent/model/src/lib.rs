@@ -6,17 +6,21 @@
 //! test without a clock, a runtime or a disk.
 
 pub mod api;
+pub mod change;
 pub mod command;
 pub mod formation;
 pub mod id;
 pub mod launch;
 pub mod member;
 pub mod mutant;
+pub mod relay;
 pub mod report;
 pub mod vm;
 pub mod wire;
 
+pub use change::MembershipChange;
 pub use command::{Command, Outcome, Refusal, Request};
 pub use id::{ClusterId, ClusterName, EndpointId, InvalidId, NodeName, RaftId, RequestId, StoreId, VmName};
-pub use member::{Capacity, Member, MembershipChange, Role};
+pub use member::{Capacity, Member, Role};
+pub use relay::RelayUrl;
 pub use vm::{Accel, Desired, Disk, Hypervisor, Placement, VmSpec};

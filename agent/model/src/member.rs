@@ -6,11 +6,15 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, NodeName, RaftId, StoreId};
+use crate::relay::RelayUrl;
 
+/// Most members of one cluster.
+pub const MEMBERS_MAX: usize = 256;
 /// Most addresses kept of one member.
 pub const ADDRESSES_MAX: usize = 8;
 
-/// A node in the Raft configuration, as the log knows it.
+/// A node in the Raft configuration, as the log knows it: everything there is to know of it, so that whoever
+/// applies the log ends with the same table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
     /// Raft's name for this node and store.
@@ -23,6 +27,14 @@ pub struct Member {
     pub store_id: StoreId,
     /// Where it may be reached: hints, never identity.
     pub addresses: Vec<SocketAddr>,
+    /// The relay it may be reached through, if it uses one: a hint as well.
+    #[serde(default)]
+    pub relay_url: Option<RelayUrl>,
+    /// Its part in the quorum; in the table of the members always what Raft's configuration says.
+    pub role: Role,
+    /// What it offers to VMs; none until it said so.
+    #[serde(default)]
+    pub capacity: Option<Capacity>,
 }
 
 /// A member's part in the quorum.
@@ -42,28 +54,6 @@ impl fmt::Display for Role {
             Self::Learner => "learner",
         })
     }
-}
-
-/// One step of the membership; carried inside the Raft configuration change, so that it can not be lost
-/// beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum MembershipChange {
-    /// A node is replicated to, under a raft id that was never used.
-    AddLearner {
-        /// Who.
-        member: Member,
-    },
-    /// A learner that has caught up votes from now on.
-    Promote {
-        /// Who.
-        raft_id: RaftId,
-    },
-    /// A raft id leaves for ever (its node may come back under a new one).
-    Remove {
-        /// Who.
-        raft_id: RaftId,
-    },
 }
 
 /// What a node offers to VMs: its resources less its reserve.

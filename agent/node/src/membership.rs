@@ -76,7 +76,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         let leads_for = self.tick.saturating_sub(self.leads_since);
         let state = &self.raft.machine().0;
         let unheard = |m: &Member| m.name != self.config.name && self.is_linked(m) && !self.is_heard(m);
-        let unsaid = |m: &Member| !state.capacity.contains_key(&m.name) && !unheard(m);
+        let unsaid = |m: &Member| m.capacity.is_none() && !unheard(m);
         let waits =
             |m: &Member| leads_for < FIRST_WORD_TICKS && unheard(m) || leads_for < DECLARE_TICKS && unsaid(m);
         self.raft.leads() && state.members.values().any(waits)

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use blixard_core::state::NodeOffer;
 use blixard_model::wire::PeerRequest;
-use blixard_model::{Command, Request};
+use blixard_model::{Command, Refusal, Request};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::context::{Agent, Running};
@@ -96,16 +97,16 @@ pub(crate) async fn declare(agent: Arc<Agent>) {
     let running = agent.wait_running().await;
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut refused = None;
     loop {
         period.tick().await;
         tell_status(&agent, &running);
-        if !differs(&agent, &running).await {
-            continue;
-        }
+        let Some(offer) = new_offer(&agent, &running, &mut refused).await else { continue };
         let command = Command::SetNode {
             endpoint_id: agent.endpoint_id,
-            capacity: agent.capacity,
-            addresses: agent.config.own_addresses(),
+            capacity: offer.capacity,
+            addresses: offer.addresses,
+            relay_url: offer.relay_url,
         };
         let request = Request { id: random::request_id(), command };
         match submit(&agent, &request, Instant::now() + DECLARE_TIMEOUT).await {
@@ -115,14 +116,27 @@ pub(crate) async fn declare(agent: Arc<Agent>) {
     }
 }
 
-async fn differs(agent: &Agent, running: &Running) -> bool {
-    let (id, name) = (agent.endpoint_id, agent.name().clone());
-    let (capacity, addresses) = (agent.capacity, agent.config.own_addresses());
+/// What this node offers, if the log says otherwise and takes it: what it would refuse is not proposed again
+/// and again. `refused` is what was said last, so that it is said once.
+async fn new_offer(agent: &Agent, running: &Running, refused: &mut Option<Refusal>) -> Option<NodeOffer> {
+    let (id, offer) = (agent.endpoint_id, agent.offer());
+    let wanted = offer.clone();
     let look = running.consensus.view(move |view| {
-        let Some(member) = view.state.member_by_endpoint(id) else { return false };
-        member.addresses != addresses || view.state.capacity.get(&name) != Some(&capacity)
+        let member = view.state.member_by_endpoint(id)?;
+        let same = member.addresses == wanted.addresses
+            && member.relay_url == wanted.relay_url
+            && member.capacity == Some(wanted.capacity);
+        (!same).then(|| view.state.check_offer(id, &wanted))
     });
-    look.await.unwrap_or(false)
+    let checked = look.await.ok().flatten()?;
+    let now = checked.err();
+    if let Some(why) = &now
+        && now != *refused
+    {
+        tracing::warn!("the cluster can not take what this node says of itself: {why}");
+    }
+    refused.clone_from(&now);
+    now.is_none().then_some(offer)
 }
 
 /// Keeps systemd's one line true.

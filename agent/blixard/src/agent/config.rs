@@ -1,12 +1,13 @@
 //! The configuration file: read, checked, complete before anything is started.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use blixard_core::formation::DeclaredMember;
+use blixard_core::state::member_check::{MemberFacts, MemberField, check_member, check_members};
 use blixard_model::id::ClusterName;
-use blixard_model::member::ADDRESSES_MAX;
+use blixard_model::member::MEMBERS_MAX;
 use blixard_model::{Accel, Capacity, EndpointId, NodeName};
 use serde::Deserialize;
 
@@ -214,9 +215,6 @@ impl Config {
         if self.vms.qemu.is_empty() || self.vms.qemu.starts_with('-') {
             return Some(format!("vms.qemu: {:?} is not a program", self.vms.qemu));
         }
-        if self.advertise_addresses.len() > ADDRESSES_MAX {
-            return Some(format!("advertise_addresses: more than {ADDRESSES_MAX}"));
-        }
         if self.resources.cpus == Some(0) {
             return Some(
                 "resources.cpus: 0 offers nothing; leave it out for what the machine has".to_owned(),
@@ -226,25 +224,44 @@ impl Config {
     }
 
     fn members_problem(&self) -> Option<String> {
-        if self.members.is_empty() {
-            return None;
-        }
-        let mut seen = BTreeSet::new();
         for (name, member) in &self.members {
             if let Err(error) = blixard_net::key::check_endpoint_id(&member.endpoint_id) {
                 return Some(format!("members.{name}.endpoint_id: {error}"));
             }
-            if !seen.insert(member.endpoint_id) {
-                return Some(format!("members.{name}.endpoint_id: is another member's as well"));
-            }
-            if member.addresses.len() > ADDRESSES_MAX {
-                return Some(format!("members.{name}.addresses: more than {ADDRESSES_MAX}"));
-            }
-            if member.addresses.is_empty() && self.members.len() > 1 {
-                return Some(format!("members.{name}.addresses: is empty; write at least one IP:PORT"));
-            }
         }
-        None
+        if self.members.len() > MEMBERS_MAX {
+            return Some(format!("members: {} of them, more than {MEMBERS_MAX}", self.members.len()));
+        }
+        let list = self.declared();
+        let facts: Vec<_> = list.iter().map(MemberFacts::from).collect();
+        if let Err((name, error)) = check_members(&facts) {
+            let key = match error.field() {
+                MemberField::Addresses => "addresses",
+                _ => "endpoint_id",
+            };
+            return Some(format!("members.{name}.{key}: {error}"));
+        }
+        self.advertised_problem(&facts)
+    }
+
+    /// What this node says of itself takes the place of what the list says.
+    fn advertised_problem(&self, listed: &[MemberFacts<'_>]) -> Option<String> {
+        let (me, others): (Vec<MemberFacts<'_>>, Vec<_>) =
+            listed.iter().partition(|member| *member.name == self.node_name);
+        // A list without this node is another mistake, which is told with the local id.
+        if self.advertise_addresses.is_empty() || me.is_empty() && !others.is_empty() {
+            return None;
+        }
+        let me = MemberFacts {
+            name: &self.node_name,
+            endpoint_id: me.first().map_or(EndpointId::from_bytes([0; 32]), |me| me.endpoint_id),
+            store_id: None,
+            addresses: &self.advertise_addresses,
+            relay_url: None,
+            capacity: None,
+        };
+        let error = check_member(me, &others).err()?;
+        Some(format!("advertise_addresses: {error}"))
     }
 
     /// The members list; empty for an explicit cluster of one.
@@ -359,9 +376,13 @@ fn describe_unknown(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const ID: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    /// The key of RFC 8032's second test.
+    const OTHER_ID: &str = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
 
     fn parse(text: &str) -> Result<Config, String> {
         Config::parse(text, Path::new("c.toml")).map_err(|error| error.to_string())
@@ -445,13 +466,71 @@ mod tests {
             ("node_name = \"n1\"\n[vms]\naccel = \"magic\"".to_owned(), "accel"),
             (
                 format!("{two}endpoint_id = \"{ID}\"\naddresses = [\"127.0.0.1:2\"]"),
-                "is another member's as well",
+                "members.n1.endpoint_id: endpoint d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a \
+                 is n2's as well",
             ),
         ];
         for (text, wanted) in cases {
             let error = parse(&text).expect_err("invalid");
             assert!(error.contains(wanted), "{wanted}: {error}");
         }
+    }
+
+    /// A list of n1, which is this node, and n2.
+    fn two(advertised: &str, first: &str, second: &str) -> Result<Config, String> {
+        let text = format!(
+            "node_name = \"n1\"\nadvertise_addresses = [{advertised}]\n\
+             [members.n1]\nendpoint_id = \"{ID}\"\naddresses = [{first}]\n\
+             [members.n2]\nendpoint_id = \"{OTHER_ID}\"\naddresses = [{second}]\n"
+        );
+        parse(&text)
+    }
+
+    #[test]
+    fn addresses_that_nobody_could_send_to_are_refused_by_key() {
+        let good = "\"10.77.0.1:7431\"";
+        let cases = [
+            ("", good, "", "members.n2.addresses: no address and no relay"),
+            ("", good, good, "members.n1.addresses: 10.77.0.1:7431 is n2's as well"),
+            (
+                "",
+                good,
+                "\"10.77.0.2:1\", \"10.77.0.2:1\"",
+                "members.n2.addresses: 10.77.0.2:1 is there twice",
+            ),
+            ("", good, "\"0.0.0.0:1\"", "members.n2.addresses: 0.0.0.0:1 is the unspecified address"),
+            ("", good, "\"[ff02::1]:1\"", "members.n2.addresses: [ff02::1]:1 is a multicast address"),
+            ("", good, "\"10.77.0.2:0\"", "members.n2.addresses: 10.77.0.2:0 has port 0"),
+            (
+                "",
+                good,
+                "\"127.0.0.2:1\"",
+                "members.n2.addresses: 127.0.0.2:1 (n2) is a loopback address beside",
+            ),
+            (
+                "\"127.0.0.1:1\"",
+                good,
+                "\"10.77.0.2:1\"",
+                "advertise_addresses: 127.0.0.1:1 (n1) is a loopback",
+            ),
+            ("\"10.77.0.2:1\"", good, "\"10.77.0.2:1\"", "advertise_addresses: 10.77.0.2:1 is n2's as well"),
+        ];
+        for (advertised, first, second, wanted) in cases {
+            let error = two(advertised, first, second).expect_err(wanted);
+            assert!(error.contains(wanted), "{wanted}: {error}");
+        }
+        assert!(two("", good, "\"10.77.0.2:7431\", \"[2001:db8::2]:7431\"").is_ok());
+        assert!(two("", "\"127.0.0.1:1\"", "\"127.0.0.2:1\"").is_ok(), "a whole cluster on one machine");
+        assert!(two("\"203.0.113.7:1\"", good, "\"10.77.0.2:1\"").is_ok(), "behind another address");
+    }
+
+    #[test]
+    fn a_node_alone_advertises_what_it_likes_except_nothing_at_all() {
+        let alone = |address| parse(&format!("node_name = \"n1\"\nadvertise_addresses = [\"{address}\"]"));
+        assert!(alone("127.0.0.1:1").is_ok());
+        assert!(alone("[::]:1").expect_err("nowhere").contains("advertise_addresses: [::]:1"));
+        let many = vec!["10.77.0.1:1"; 9].join("\", \"");
+        assert!(alone(&many).expect_err("too many").contains("advertise_addresses: 9 addresses"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use blixard_core::formation::DeclaredMember;
+use blixard_core::state::NodeOffer;
 use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
 use blixard_model::report::NodeReport;
 use blixard_model::wire::AgedReport;
@@ -111,6 +112,11 @@ impl Agent {
         }
     }
 
+    /// What this node has to say of itself as a member. The network uses no relay.
+    pub(crate) fn offer(&self) -> NodeOffer {
+        NodeOffer { capacity: self.capacity, addresses: self.config.own_addresses(), relay_url: None }
+    }
+
     /// What this node says of itself to the node with `asker`'s identity.
     pub(crate) async fn identity(&self, asker: Option<(EndpointId, StoreId)>) -> Identity {
         let phase = self.phase.borrow().clone();
@@ -125,11 +131,14 @@ impl Agent {
                 },
             },
         };
+        let offer = self.offer();
         Identity {
             name: self.name().clone(),
             endpoint_id: self.endpoint_id,
             store_id: self.store_id,
-            addresses: self.config.own_addresses(),
+            addresses: offer.addresses,
+            relay_url: offer.relay_url,
+            capacity: Some(offer.capacity),
             phase,
         }
     }

@@ -31,7 +31,8 @@ pub(crate) fn nodes(
             leader: raft.leader == Some(member.raft_id),
             reachable: reachable.contains(&member.endpoint_id),
             addresses: member.addresses.clone(),
-            capacity: state.capacity.get(&member.name).copied(),
+            relay_url: member.relay_url.clone(),
+            capacity: member.capacity,
             reserved,
             vms,
         }
@@ -98,10 +99,11 @@ pub(crate) fn warnings(state: &ClusterState, declared: &[DeclaredMember]) -> Vec
                 d.name
             );
         }
-        format!(
-            "{} is in this node's `members` list and not in the cluster: it joins once it can be reached",
-            d.name
-        )
+        let way_out = match state.check_declared(d) {
+            None => "it joins once it can be reached".to_owned(),
+            Some(error) => format!("it can not join as it is listed: {error}"),
+        };
+        format!("{} is in this node's `members` list and not in the cluster: {way_out}", d.name)
     });
     let extra = state
         .members

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use blixard_model::formation::{Identity, Phase};
-use blixard_model::{EndpointId, Member, MembershipChange, RaftId};
+use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Role};
 
 use crate::formation::{DeclaredMember, VOTERS_MAX};
 use crate::state::ClusterState;
@@ -80,6 +80,9 @@ fn admission(view: &MembershipView<'_>) -> Option<MembershipChange> {
             endpoint_id: declared.endpoint_id,
             store_id: identity.store_id,
             addresses: declared.addresses.clone(),
+            relay_url: identity.relay_url.clone(),
+            role: Role::Learner,
+            capacity: identity.capacity,
         };
         fitting(view, MembershipChange::AddLearner { member })
     })

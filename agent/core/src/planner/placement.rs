@@ -72,7 +72,7 @@ fn fits(
     if !eligible.contains(node) {
         return Err("not reachable".to_owned());
     }
-    let offered = *state.capacity.get(node).ok_or("has not said yet what it offers")?;
+    let offered = state.capacity_of(node).ok_or("has not said yet what it offers")?;
     let (reserved, _) = state.reserved(node);
     let need = Capacity { cpus: spec.cpus, memory_mib: spec.reserved_memory_mib() };
     let free = Capacity {

@@ -1,12 +1,11 @@
 //! What a command does to the state. Total, synchronous, deterministic: every input gives an outcome, none a
 //! panic.
 
-use blixard_model::member::ADDRESSES_MAX;
-use blixard_model::vm::CPUS_MAX;
 use blixard_model::{
-    Capacity, Command, Desired, EndpointId, NodeName, Outcome, Placement, Refusal, Request, VmName, VmSpec,
+    Command, Desired, EndpointId, NodeName, Outcome, Placement, Refusal, Request, VmName, VmSpec,
 };
 
+use super::membership::NodeOffer;
 use super::requests::Seen;
 use super::{ClusterState, VMS_MAX, VmRecord};
 use crate::planner::placement;
@@ -36,8 +35,9 @@ impl ClusterState {
             Command::StopVm { name } => self.set_desired(name, Desired::Stopped),
             Command::DeleteVm { name } => self.delete_vm(name),
             Command::ConfirmGone { name, node, generation } => self.confirm_gone(name, node, *generation),
-            Command::SetNode { endpoint_id, capacity, addresses } => {
-                self.set_node(*endpoint_id, *capacity, addresses)
+            Command::SetNode { endpoint_id, capacity, addresses, relay_url } => {
+                let (addresses, relay_url) = (addresses.clone(), relay_url.clone());
+                self.set_node(*endpoint_id, NodeOffer { capacity: *capacity, addresses, relay_url })
             }
         };
         result.unwrap_or_else(Outcome::from)
@@ -103,32 +103,18 @@ impl ClusterState {
         Ok(Outcome::done(Some(node.clone())))
     }
 
-    fn set_node(
-        &mut self,
-        endpoint_id: EndpointId,
-        capacity: Capacity,
-        addresses: &[std::net::SocketAddr],
-    ) -> Result<Outcome, Refusal> {
-        if addresses.len() > ADDRESSES_MAX {
-            return Err(Refusal::Invalid { why: format!("more than {ADDRESSES_MAX} addresses") });
+    fn set_node(&mut self, endpoint_id: EndpointId, offer: NodeOffer) -> Result<Outcome, Refusal> {
+        let raft_id = self.check_offer(endpoint_id, &offer)?;
+        let member = self.members.get_mut(&raft_id).ok_or(Refusal::NotAMember { endpoint_id })?;
+        let NodeOffer { capacity, addresses, relay_url } = offer;
+        let mut new = member.clone();
+        (new.capacity, new.addresses, new.relay_url) = (Some(capacity), addresses, relay_url);
+        let name = Some(member.name.clone());
+        if *member == new {
+            return Ok(Outcome::unchanged(name));
         }
-        // A node may offer more cpus than one VM may have, within reason.
-        if capacity.cpus > CPUS_MAX * 64 {
-            return Err(Refusal::Invalid { why: format!("{} cpus are not believable", capacity.cpus) });
-        }
-        let member = self
-            .members
-            .values_mut()
-            .find(|member| member.endpoint_id == endpoint_id)
-            .ok_or(Refusal::NotAMember { endpoint_id })?;
-        let name = member.name.clone();
-        let same = member.addresses == addresses && self.capacity.get(&name) == Some(&capacity);
-        if same {
-            return Ok(Outcome::unchanged(Some(name)));
-        }
-        member.addresses = addresses.to_vec();
-        self.capacity.insert(name.clone(), capacity);
-        Ok(Outcome::done(Some(name)))
+        *member = new;
+        Ok(Outcome::done(name))
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the log adds up to.
 //!
 //! [`ClusterState`] is the replicated state machine: the same entries give the same state on every node, byte
-//! for byte. Roles (voter, learner) are not in it: Raft's configuration holds them.
+//! for byte. A member's role in it is the one that Raft's configuration gives it: every change sets both.
 
 mod apply;
+pub mod member_check;
 mod membership;
 mod requests;
 
@@ -11,10 +12,11 @@ use std::collections::BTreeMap;
 
 use blixard_model::formation::Genesis;
 use blixard_model::{
-    Capacity, ClusterId, Desired, EndpointId, Member, NodeName, Placement, RaftId, VmName, VmSpec,
+    Capacity, ClusterId, Desired, EndpointId, Member, NodeName, Placement, RaftId, Role, VmName, VmSpec,
 };
 use serde::{Deserialize, Serialize};
 
+pub use membership::NodeOffer;
 pub use requests::{REQUESTS_MAX, RequestTable};
 
 /// Most VMs of one cluster.
@@ -29,8 +31,6 @@ pub struct ClusterState {
     pub members: BTreeMap<RaftId, Member>,
     /// The raft id that the next member gets. Every id below was given once and is never given again.
     pub next_raft_id: RaftId,
-    /// What each node offers, once it said so.
-    pub capacity: BTreeMap<NodeName, Capacity>,
     /// The VMs by name.
     pub vms: BTreeMap<VmName, VmRecord>,
     /// What became of recent requests.
@@ -61,19 +61,15 @@ impl ClusterState {
                     endpoint_id: voter.endpoint_id,
                     store_id: voter.store_id,
                     addresses: voter.addresses.clone(),
+                    relay_url: voter.relay_url.clone(),
+                    role: Role::Voter,
+                    capacity: voter.capacity,
                 };
                 (raft_id, member)
             })
             .collect();
         let next_raft_id = RaftId(members.len() as u64 + 1);
-        Self {
-            genesis,
-            members,
-            next_raft_id,
-            capacity: BTreeMap::new(),
-            vms: BTreeMap::new(),
-            requests: RequestTable::default(),
-        }
+        Self { genesis, members, next_raft_id, vms: BTreeMap::new(), requests: RequestTable::default() }
     }
 
     /// The cluster's id.
@@ -89,6 +85,11 @@ impl ClusterState {
     /// The member of this name.
     pub fn member_by_name(&self, name: &NodeName) -> Option<&Member> {
         self.members.values().find(|member| member.name == *name)
+    }
+
+    /// What the node of this name offers; none when it has not said so, or is no member.
+    pub fn capacity_of(&self, name: &NodeName) -> Option<Capacity> {
+        self.member_by_name(name)?.capacity
     }
 
     /// What placements hold of a node, and how many VMs they are.

@@ -1,5 +1,7 @@
 //! Clusters and specs to decide about.
 
+use std::net::SocketAddr;
+
 use blixard_core::ClusterState;
 use blixard_core::formation::DeclaredMember;
 use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
@@ -37,10 +39,21 @@ pub(crate) fn spec(vm: &str) -> VmSpec {
     }
 }
 
+/// Where node `n` is.
+pub(crate) fn address(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 77, 0, n], 7431))
+}
+
+/// What every node offers.
+pub(crate) const CAPACITY: Capacity = Capacity { cpus: 4, memory_mib: 2048 };
+
 pub(crate) fn declared(count: u8) -> Vec<DeclaredMember> {
-    (1..=count)
-        .map(|n| DeclaredMember { name: node(&format!("n{n}")), endpoint_id: endpoint(n), addresses: vec![] })
-        .collect()
+    let member = |n| DeclaredMember {
+        name: node(&format!("n{n}")),
+        endpoint_id: endpoint(n),
+        addresses: vec![address(n)],
+    };
+    (1..=count).map(member).collect()
 }
 
 pub(crate) fn genesis(count: u8) -> Genesis {
@@ -49,6 +62,8 @@ pub(crate) fn genesis(count: u8) -> Genesis {
         name: member.name,
         endpoint_id: member.endpoint_id,
         addresses: member.addresses,
+        relay_url: None,
+        capacity: Some(CAPACITY),
     };
     Genesis {
         cluster_name: "lab".parse().expect("a cluster name"),
@@ -62,7 +77,9 @@ pub(crate) fn empty(n: u8, store_id: u8, promise: Option<Genesis>) -> Identity {
         name: node(&format!("n{n}")),
         endpoint_id: endpoint(n),
         store_id: store(store_id),
-        addresses: vec![],
+        addresses: vec![address(n)],
+        relay_url: None,
+        capacity: Some(CAPACITY),
         phase: Phase::Empty { promise },
     }
 }
@@ -78,11 +95,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Nodes n1.. with 4 cpus and 2048 MiB each.
     pub(crate) fn of(count: u8) -> Self {
-        let mut state = ClusterState::new(genesis(count));
+        let state = ClusterState::new(genesis(count));
         let eligible: Vec<NodeName> = (1..=count).map(|n| node(&format!("n{n}"))).collect();
-        for name in &eligible {
-            state.capacity.insert(name.clone(), Capacity { cpus: 4, memory_mib: 2048 });
-        }
         Self { state, eligible, index: 1, requests: 0 }
     }
 

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Cluster, declared, empty, endpoint, genesis, node, store};
-use blixard_core::formation::{FormationStep, FormationView, VOTERS_MAX, cluster_id, plan_formation};
+use crate::common::{CAPACITY, Cluster, address, declared, empty, endpoint, genesis, node, store};
+use blixard_core::ClusterState;
+use blixard_core::formation::{
+    DeclaredMember, FormationStep, FormationView, VOTERS_MAX, cluster_id, plan_formation,
+};
 use blixard_core::planner::membership::{MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Genesis, Identity, Phase};
-use blixard_model::{EndpointId, MembershipChange, RaftId};
+use blixard_model::{Capacity, EndpointId, MembershipChange, RaftId, RelayUrl, Role};
 use proptest::prelude::*;
 
 fn step(me: &Identity, listed: u8, answers: &[Identity]) -> FormationStep {
@@ -94,6 +97,77 @@ fn other_lists_are_named_as_the_reason() {
 }
 
 #[test]
+fn other_relays_and_capacities_are_no_other_list() {
+    let mut other = genesis(3);
+    other.voters[0].capacity = Some(Capacity { cpus: 1, memory_mib: 1 });
+    other.voters[0].relay_url = Some("https://relay.example.org".parse().expect("a url"));
+    let me = empty(1, 1, Some(genesis(3)));
+    let others = [empty(2, 2, Some(other)), empty(3, 3, Some(genesis(3)))];
+    assert_eq!(waits(step(&me, 3, &others)), "n2: has not agreed yet");
+}
+
+#[test]
+fn what_the_others_answered_is_in_the_genesis() {
+    let relay: RelayUrl = "https://relay.example.org".parse().expect("a url");
+    let offered = Capacity { cpus: 9, memory_mib: 9_000 };
+    let mut second = empty(2, 2, None);
+    (second.relay_url, second.capacity) = (Some(relay.clone()), Some(offered));
+    let step = step(&empty(1, 1, None), 3, &[second, empty(3, 3, None)]);
+    let FormationStep::Promise(genesis) = step else { panic!("{step:?}") };
+    let state = ClusterState::new(genesis);
+    assert_eq!(state.capacity_of(&node("n2")), Some(offered));
+    assert_eq!(state.members[&RaftId(2)].relay_url, Some(relay));
+    assert!(state.members.values().all(|member| member.role == Role::Voter));
+}
+
+/// What n1 waits for when everybody answered and the list or an answer was changed.
+fn objection(change: impl FnOnce(&mut Vec<DeclaredMember>, &mut [Identity])) -> String {
+    let (mut list, mut answers) = (declared(6), (2..=5).map(|n| empty(n, n, None)).collect::<Vec<_>>());
+    change(&mut list, &mut answers);
+    waits(plan_formation(&FormationView {
+        me: &empty(1, 1, None),
+        cluster_name: &"lab".parse().expect("a cluster name"),
+        declared: &list,
+        answers: &answers.iter().map(|a| (a.endpoint_id, a.clone())).collect(),
+    }))
+}
+
+#[test]
+fn an_invalid_list_is_not_promised_and_says_what_to_correct() {
+    let twice = objection(|list, _| list[1].addresses = vec![address(3)]);
+    assert_eq!(
+        twice,
+        "n2: no cluster can be formed with its addresses: 10.77.0.3:7431 is n3's as well: correct one of the two"
+    );
+    let copied = objection(|_, answers| answers[0].store_id = store(3));
+    assert!(copied.contains("n2: no cluster can be formed with its store: "), "{copied}");
+    let boast = objection(|_, answers| answers[0].capacity = Some(Capacity { cpus: 1 << 30, memory_mib: 1 }));
+    assert!(boast.contains("with its resources: 1073741824 cpus are not believable"), "{boast}");
+    let beyond = objection(|list, _| list[5].addresses = vec!["127.0.0.1:7431".parse().expect("one")]);
+    assert!(beyond.starts_with("n6: ") && beyond.contains("127.0.0.1:7431 (n6) is a loopback"), "{beyond}");
+}
+
+#[test]
+fn a_cluster_of_one_is_checked_too() {
+    let mut me = empty(1, 1, None);
+    me.addresses = vec!["0.0.0.0:7431".parse().expect("an address")];
+    assert!(waits(step(&me, 0, &[])).contains("0.0.0.0:7431 is the unspecified address"));
+    for alone in [vec![], vec!["127.0.0.1:7431".parse().expect("an address")]] {
+        me.addresses = alone;
+        assert!(matches!(step(&me, 0, &[]), FormationStep::Form(_)));
+    }
+}
+
+#[test]
+fn a_cluster_that_can_not_have_been_born_is_not_followed() {
+    let mut wrong = genesis(3);
+    wrong.voters[2].addresses = vec![address(2)];
+    let others = [formed(2, &wrong, Some(1)), empty(3, 3, None)];
+    let text = waits(step(&empty(1, 1, None), 3, &others));
+    assert!(text.contains("n2: its cluster can not have been formed so"), "{text}");
+}
+
+#[test]
 fn a_node_under_another_name_is_named() {
     let mut misnamed = empty(2, 2, None);
     misnamed.name = node("web");
@@ -117,8 +191,8 @@ fn a_long_list_forms_with_its_first_voters() {
 struct Births {
     nodes: Vec<Identity>,
     answers: Vec<BTreeMap<usize, Identity>>,
-    births: Vec<Genesis>,
     stores: u8,
+    sizes: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +203,8 @@ enum Event {
     Decide(usize),
     /// A node's process ends and starts again.
     Restart(usize),
+    /// The same, and it offers something else from then on.
+    Resize(usize),
     /// The one node that has bad luck loses its disk.
     LoseDisk,
 }
@@ -139,7 +215,19 @@ const UNLUCKY: usize = 1;
 impl Births {
     fn new() -> Self {
         let nodes = (1..=3).map(|n| empty(n, n, None)).collect();
-        Self { nodes, answers: vec![BTreeMap::new(); 3], births: Vec::new(), stores: 100 }
+        Self { nodes, answers: vec![BTreeMap::new(); 3], stores: 100, sizes: 4 }
+    }
+
+    /// The different geneses that disks hold as formed. One that only a lost disk held is forgotten with it:
+    /// without the others nothing was ever acknowledged in it.
+    fn formed(&self) -> Vec<&Genesis> {
+        let formed = self.nodes.iter().filter_map(|node| match &node.phase {
+            Phase::Formed { genesis, .. } => Some(genesis),
+            Phase::Empty { .. } => None,
+        });
+        let mut formed: Vec<&Genesis> = formed.collect();
+        formed.dedup();
+        formed
     }
 
     fn apply(&mut self, event: Event) {
@@ -150,6 +238,11 @@ impl Births {
             }
             Event::Ask(..) => {}
             Event::Restart(node) => self.answers[node].clear(),
+            Event::Resize(node) => {
+                self.answers[node].clear();
+                self.sizes += 1;
+                self.nodes[node].capacity = Some(Capacity { cpus: self.sizes, memory_mib: 2048 });
+            }
             Event::LoseDisk => {
                 self.stores += 1;
                 self.nodes[UNLUCKY] = empty(u8::try_from(UNLUCKY).expect("small") + 1, self.stores, None);
@@ -170,7 +263,6 @@ impl Births {
             }
             FormationStep::Form(genesis) => {
                 self.nodes[node].phase = formed(1, &genesis, None).phase;
-                self.births.push(genesis);
             }
             FormationStep::Join { .. } | FormationStep::Wait(_) => {}
         }
@@ -182,6 +274,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         12 => (0..3_usize, 0..3_usize).prop_map(|(a, b)| Event::Ask(a, b)),
         8 => (0..3_usize).prop_map(Event::Decide),
         1 => (0..3_usize).prop_map(Event::Restart),
+        1 => (0..3_usize).prop_map(Event::Resize),
         1 => Just(Event::LoseDisk),
     ]
 }
@@ -195,8 +288,7 @@ proptest! {
         let mut births = Births::new();
         for event in events {
             births.apply(event);
-            births.births.dedup();
-            prop_assert!(births.births.len() <= 1, "{:?}", births.births);
+            prop_assert!(births.formed().len() <= 1, "{:?}", births.formed());
         }
     }
 }
@@ -210,9 +302,26 @@ fn those_orders_do_give_births() {
             births.apply(Event::Decide(node));
         }
     }
-    births.births.dedup();
-    assert_eq!(births.births.len(), 1);
+    assert_eq!(births.formed().len(), 1);
     assert!(births.nodes.iter().all(|node| matches!(node.phase, Phase::Formed { .. })));
+}
+
+#[test]
+fn a_birth_whose_only_disk_is_lost_is_followed_by_another_one() {
+    let mut births = Births::new();
+    // All promise; then the unlucky one forms first, alone, and loses its disk before anybody has noticed.
+    for node in [UNLUCKY, 0, 2, UNLUCKY] {
+        (0..3).for_each(|other| births.apply(Event::Ask(node, other)));
+        births.apply(Event::Decide(node));
+    }
+    assert_eq!(births.formed(), [&genesis(3)]);
+    births.apply(Event::LoseDisk);
+    for node in [0, UNLUCKY, 2, 0, UNLUCKY, 2] {
+        (0..3).for_each(|other| births.apply(Event::Ask(node, other)));
+        births.apply(Event::Decide(node));
+    }
+    let formed = births.formed();
+    assert!(formed.len() == 1 && *formed[0] != genesis(3), "{formed:?}");
 }
 
 struct Leader {
@@ -238,12 +347,16 @@ impl Leader {
     }
 
     fn plan(&self, listed: u8) -> Option<MembershipChange> {
+        self.plan_with(&declared(listed))
+    }
+
+    fn plan_with(&self, declared: &[DeclaredMember]) -> Option<MembershipChange> {
         plan_membership(&MembershipView {
             state: &self.cluster.state,
             leader: RaftId(1),
             voters: &self.voters,
             learners: &self.learners,
-            declared: &declared(listed),
+            declared,
             identities: &self.identities,
             progress: &self.progress,
             commit: 100,
@@ -268,6 +381,7 @@ fn a_lost_store_leaves_comes_back_and_votes_again() {
     let change = leader.plan(3).expect("something to do");
     let MembershipChange::AddLearner { member } = &change else { panic!("{change:?}") };
     assert_eq!((member.raft_id, member.store_id), (RaftId(4), store(33)), "a new raft id for the new store");
+    assert_eq!((member.role, member.capacity), (Role::Learner, Some(CAPACITY)), "known from the first entry");
     leader.cluster.state.apply_membership(&change);
     leader.learners.push(RaftId(4));
 
@@ -305,18 +419,22 @@ fn a_node_that_can_not_be_admitted_does_not_stand_in_the_way_of_others() {
     identity.endpoint_id = endpoint(33);
     leader.identities.insert(endpoint(33), identity);
     leader.identities.insert(endpoint(4), empty(4, 4, None));
-    let change = plan_membership(&MembershipView {
-        state: &leader.cluster.state,
-        leader: RaftId(1),
-        voters: &leader.voters,
-        learners: &leader.learners,
-        declared: &rekeyed,
-        identities: &leader.identities,
-        progress: &leader.progress,
-        commit: 100,
-    });
+    let change = leader.plan_with(&rekeyed);
     let Some(MembershipChange::AddLearner { member }) = change else { panic!("{change:?}") };
     assert_eq!(member.name, node("n4"));
+}
+
+#[test]
+fn a_node_whose_address_is_anothers_is_not_admitted_and_stands_in_nobodys_way() {
+    let mut leader = Leader::new();
+    let mut list = declared(5);
+    list[3].addresses = vec![address(1)];
+    leader.identities.insert(endpoint(4), empty(4, 4, None));
+    leader.identities.insert(endpoint(5), empty(5, 5, None));
+    let change = leader.plan_with(&list);
+    let Some(MembershipChange::AddLearner { member }) = change else { panic!("{change:?}") };
+    assert_eq!(member.name, node("n5"));
+    assert!(leader.cluster.state.check_declared(&list[3]).is_some_and(|e| e.to_string().contains("n1's")));
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn what_does_not_fit_is_told_per_node() {
 #[test]
 fn a_node_that_has_not_said_what_it_offers_gets_nothing() {
     let mut c = Cluster::of(1);
-    c.state.capacity.clear();
+    c.state.members.values_mut().for_each(|member| member.capacity = None);
     let text = refusal(c.create(spec("a"))).to_string();
     assert!(text.contains("has not said yet what it offers"), "{text}");
 }
@@ -197,7 +197,8 @@ proptest! {
                 other => other,
             };
             prop_assert_eq!(a.apply(command.clone()), b.apply(command));
-            for (node, offered) in &a.state.capacity {
+            for node in &a.eligible {
+                let offered = a.state.capacity_of(node).expect("said so");
                 let (reserved, _) = a.state.reserved(node);
                 prop_assert!(reserved.memory_mib <= offered.memory_mib && reserved.cpus <= offered.cpus);
             }
