@@ -1,6 +1,6 @@
 //! What has to be on disk, in forms that need no Raft library to be stored.
 
-use blixard_model::RaftId;
+use blixard_model::{MembershipChange, RaftId};
 use protobuf::Message as _;
 use raft::eraftpb;
 
@@ -22,6 +22,42 @@ pub struct StoredEntry {
     pub index: u64,
     /// The encoded entry.
     pub bytes: Vec<u8>,
+}
+
+/// What an entry holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryContent {
+    /// Nothing: a leader's first entry.
+    Empty,
+    /// A command, as the owner's machine encoded it.
+    Command(Vec<u8>),
+    /// A change of the membership.
+    Membership(MembershipChange),
+}
+
+impl StoredEntry {
+    /// Looks into the entry: its term, and what it holds.
+    ///
+    /// # Errors
+    /// It can not be understood.
+    pub fn look(&self) -> Result<(u64, EntryContent), String> {
+        let entry = decode_entry(self)?;
+        let content = match entry.get_entry_type() {
+            _ if entry.data.is_empty() => EntryContent::Empty,
+            eraftpb::EntryType::EntryNormal => EntryContent::Command(entry.data.to_vec()),
+            eraftpb::EntryType::EntryConfChange | eraftpb::EntryType::EntryConfChangeV2 => {
+                EntryContent::Membership(decode_change(&entry)?)
+            }
+        };
+        Ok((entry.term, content))
+    }
+}
+
+/// The change itself travels in the context: what Raft is told is derived from it, so the two can not differ.
+pub(crate) fn decode_change(entry: &eraftpb::Entry) -> Result<MembershipChange, String> {
+    let mut raw_change = eraftpb::ConfChangeV2::default();
+    raw_change.merge_from_bytes(&entry.data).map_err(|error| error.to_string())?;
+    MembershipChange::decode(&raw_change.context).map_err(|error| error.to_string())
 }
 
 /// A snapshot in Raft's encoding: state, its index and term, and the configuration at that index, never

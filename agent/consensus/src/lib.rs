@@ -15,7 +15,9 @@ mod node;
 mod ready;
 mod status;
 
-pub use durable::{Durable, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot, genesis_snapshot};
+pub use durable::{
+    Durable, EntryContent, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot, genesis_snapshot,
+};
 pub use machine::Machine;
 pub use node::{Consensus, ConsensusConfig, Inbound, Limits, NewError, ProposeError, StepError, TICK_MS};
 pub use ready::{Applied, Effects, Outgoing, PumpError};

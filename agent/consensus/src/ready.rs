@@ -9,7 +9,7 @@ use blixard_model::{MembershipChange, RaftId};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use raft::{Ready, StateRole};
 
-use crate::durable::{HardState, LogStore, LogWrite, encode, store_entry, store_snapshot};
+use crate::durable::{HardState, LogStore, LogWrite, decode_change, encode, store_entry, store_snapshot};
 use crate::machine::Machine;
 use crate::node::{Consensus, conf_change};
 
@@ -196,15 +196,9 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         Ok(())
     }
 
-    /// The change itself travels in the context: what Raft is told is derived from it, so the two can not
-    /// differ. One that does not fit the members there are now is a no-op, on every replica alike.
+    /// One that does not fit the members there are now is a no-op, on every replica alike.
     fn apply_configuration(&mut self, entry: &Entry, effects: &mut Effects<M::Outcome>) -> PumpResult<(), S> {
-        let unreadable = |why: String| PumpError::Apply { index: entry.index, why };
-        let mut raw_change = raft::eraftpb::ConfChangeV2::default();
-        protobuf::Message::merge_from_bytes(&mut raw_change, &entry.data)
-            .map_err(|error| unreadable(error.to_string()))?;
-        let change =
-            MembershipChange::decode(&raw_change.context).map_err(|error| unreadable(error.to_string()))?;
+        let change = decode_change(entry).map_err(|why| PumpError::Apply { index: entry.index, why })?;
         if self.machine.check_membership(&change, &self.voters()).is_err() {
             return Ok(());
         }

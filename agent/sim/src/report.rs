@@ -19,7 +19,14 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}.{:06} s: {}", self.invariant, self.at_us / 1_000_000, self.at_us % 1_000_000, self.what)
+        write!(
+            f,
+            "{} at {}.{:06} s: {}",
+            self.invariant,
+            self.at_us / 1_000_000,
+            self.at_us % 1_000_000,
+            self.what
+        )
     }
 }
 

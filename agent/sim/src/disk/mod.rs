@@ -108,6 +108,12 @@ impl SimDisk {
         self.state().faults.fail_sync = true;
     }
 
+    /// Whether it is going to fail, or to refuse an operation.
+    pub fn is_armed(&self) -> bool {
+        let state = self.state();
+        state.faults.fail_sync || state.faults.refuse_after.is_some()
+    }
+
     /// Nothing is going to go wrong any more: no crash, no refusal, no limit, no latency.
     pub fn heal(&self) {
         self.state().faults = fault::Faults::default();

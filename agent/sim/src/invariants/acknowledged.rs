@@ -21,7 +21,9 @@ impl Acknowledged {
         let Some(AppliedCommand { request, outcome, changed }) = applied else { return Ok(()) };
         let id = &request.id;
         if self.denied.contains(id) {
-            return Err(format!("request {id} was said not to have happened, and is applied at index {index}"));
+            return Err(format!(
+                "request {id} was said not to have happened, and is applied at index {index}"
+            ));
         }
         let Some((first, before)) = self.first.get(id) else {
             self.first.insert(id.clone(), (index, outcome.clone()));
@@ -29,7 +31,9 @@ impl Acknowledged {
         };
         // What agents say of themselves is idempotent and not remembered.
         if !id.as_str().starts_with("agent-") && (*changed || before != outcome) {
-            return Err(format!("request {id} was applied at index {first} and again at {index}: {outcome:?}"));
+            return Err(format!(
+                "request {id} was applied at index {first} and again at {index}: {outcome:?}"
+            ));
         }
         Ok(())
     }

@@ -121,7 +121,11 @@ impl Canon {
 }
 
 /// As the consensus crate does: what does not fit is a no-op.
-pub(crate) fn apply_membership(state: &mut ClusterState, voters: &mut Vec<RaftId>, change: &MembershipChange) {
+pub(crate) fn apply_membership(
+    state: &mut ClusterState,
+    voters: &mut Vec<RaftId>,
+    change: &MembershipChange,
+) {
     if state.check_membership(change, voters).is_err() {
         return;
     }

@@ -39,7 +39,10 @@ impl Deleted {
         Ok(())
     }
 
-    pub(crate) fn unit_starts(&self, (machine, name, generation): &(usize, VmName, u64)) -> Result<(), String> {
+    pub(crate) fn unit_starts(
+        &self,
+        (machine, name, generation): &(usize, VmName, u64),
+    ) -> Result<(), String> {
         if self.gone.contains(&(name.clone(), *generation)) {
             return Err(format!("n{} starts {name} of generation {generation}, deleted before", machine + 1));
         }

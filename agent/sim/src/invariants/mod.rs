@@ -163,7 +163,13 @@ impl Checker {
     }
 
     /// A client was told that its write is done, or refused.
-    pub(crate) fn write_acknowledged(&mut self, request: &Request, outcome: &Outcome, floor: u64, now_us: u64) {
+    pub(crate) fn write_acknowledged(
+        &mut self,
+        request: &Request,
+        outcome: &Outcome,
+        floor: u64,
+        now_us: u64,
+    ) {
         let held = self.acknowledged.acknowledge(request, outcome);
         match held {
             Ok(index) => {

@@ -22,7 +22,9 @@ impl StateEqual {
         self.compared.insert((seen.machine, seen.run), applied);
         let node = seen.machine + 1;
         for index in from.unwrap_or(0) + 1..=applied {
-            let (Some(agreed), Some(entry)) = (canon.get(index), seen.mirror.entries.get(&index)) else { continue };
+            let (Some(agreed), Some(entry)) = (canon.get(index), seen.mirror.entries.get(&index)) else {
+                continue;
+            };
             if (agreed.term, agreed.hash) != (entry.term, entry.hash) {
                 return Err(format!("n{node} has applied another entry {index} than the first that did"));
             }

@@ -50,8 +50,8 @@ impl World {
         if self.machines[id].process.is_some() {
             return;
         }
-        // A machine that is admitted late is in the others' lists once it starts.
-        self.machines[id].held_until_us = 0;
+        self.exchange_lost_disk(id);
+        self.list_late_member(id);
         let (run, store_id) = (self.new_id(), self.new_store_id());
         self.trace.line(self.queue.now_us(), || format!("n{} starts, run {run}", id + 1));
         let machine = &self.machines[id];
@@ -84,6 +84,7 @@ impl World {
         let mirror = Rc::new(RefCell::new(Mirror::default()));
         let promise = store.promise().cloned();
         let (bound, store_id) = (store.cluster().is_some(), store.store_id());
+        self.machines[id].store_id = Some(store_id);
         let phase = Phase::Forming { store: Box::new(store), answers: BTreeMap::new(), promise };
         self.machines[id].process = Some(Process {
             run,
@@ -219,11 +220,18 @@ impl World {
             endpoint_id: machine.endpoint_id,
             store_id,
             addresses: vec![address(id)],
+            relay_url: None,
+            capacity: Some(machine.capacity),
             phase,
         }
     }
 
-    fn formed(&self, id: MachineId, node: &super::Node, asker: Option<(EndpointId, StoreId)>) -> IdentityPhase {
+    fn formed(
+        &self,
+        id: MachineId,
+        node: &super::Node,
+        asker: Option<(EndpointId, StoreId)>,
+    ) -> IdentityPhase {
         let genesis = self.machines[id].process.as_ref().and_then(|process| process.genesis.clone());
         let genesis = genesis.unwrap_or_else(|| node.state().genesis.clone());
         let place = asker.and_then(|(endpoint_id, store_id)| {
@@ -373,7 +381,7 @@ impl World {
 
     /// The machine is off: what was not synced may be lost, the guests are gone.
     pub(crate) fn lose_power(&mut self, id: MachineId) {
-        let tear = if self.rng.chance(1, 2) { Tear::Sector } else { Tear::Byte };
+        let tear = if self.rng.chance(1, 2) { Tear::Sectors } else { Tear::Bytes };
         self.counts.crashes += 1;
         let machine = &mut self.machines[id];
         machine.disk.crash_power(tear);
@@ -398,22 +406,25 @@ impl World {
         let (leads, declares) = (node.summary().leads, process.declares());
         let me = (self.machines[id].endpoint_id, self.machines[id].capacity);
         let member = node.state().member_by_endpoint(me.0);
-        let differs = member.is_some_and(|member| {
-            member.addresses != [address(id)] || node.state().capacity.get(&member.name) != Some(&me.1)
-        });
+        let differs =
+            member.is_some_and(|member| member.addresses != [address(id)] || member.capacity != Some(me.1));
         self.queue.after(ANNOUNCE_US, Event::Announce { machine: id, run });
         if leads {
             let me = self.identity_of(id, None);
             for peer in (0..self.machines.len()).filter(|peer| *peer != id) {
                 let call = self.new_id();
                 let what = (call, Call::Identify { of: peer });
-            self.ask((id, peer), what, PeerRequest::Identify { me: me.clone() }, ANSWER_US);
+                self.ask((id, peer), what, PeerRequest::Identify { me: me.clone() }, ANSWER_US);
             }
         }
         if differs && !declares {
             let request_id = self.new_id();
-            let command =
-                Command::SetNode { endpoint_id: me.0, capacity: me.1, addresses: vec![address(id)] };
+            let command = Command::SetNode {
+                endpoint_id: me.0,
+                capacity: me.1,
+                addresses: vec![address(id)],
+                relay_url: None,
+            };
             let request = Request { id: text_id(&format!("agent-{request_id}")), command };
             self.submit(id, request, DECLARE_MS, Purpose::Declare);
         }

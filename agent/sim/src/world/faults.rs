@@ -1,8 +1,8 @@
 //! What goes wrong, carried out.
 
+use super::World;
 use super::event::{Event, MachineId};
 use super::machine::DiskHealth;
-use super::World;
 
 /// One thing that goes wrong, or is mended again.
 #[derive(Debug, Clone)]
@@ -127,6 +127,21 @@ impl World {
             if machine.rolled_back && (noticed || caught_up) {
                 machine.rolled_back = false;
             }
+        }
+    }
+
+    /// The machine that comes late is listed everywhere once it is there: the others' agents are restarted
+    /// with the new list, one after another.
+    pub(crate) fn list_late_member(&mut self, id: MachineId) {
+        let all = self.machines.len();
+        if self.machines[id].listed == all || id + 1 != all {
+            return;
+        }
+        self.machines[id].listed = all;
+        for other in 0..id {
+            self.machines[other].listed = all;
+            let wait = 500_000 + self.rng.below(6_000_000);
+            self.queue.after(wait, Event::Fault(Fault::Restart(other)));
         }
     }
 

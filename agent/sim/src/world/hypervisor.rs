@@ -52,8 +52,7 @@ impl Hypervisor {
             return false;
         }
         self.next_pid += 1;
-        let unit =
-            Unit { state: ObservedState::Starting, generation, pid: self.next_pid, ended: None };
+        let unit = Unit { state: ObservedState::Starting, generation, pid: self.next_pid, ended: None };
         self.units.insert(name.clone(), unit);
         true
     }

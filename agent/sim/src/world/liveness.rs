@@ -56,7 +56,7 @@ impl World {
             .iter()
             .map(|machine| {
                 let health = machine.disk_health == DiskHealth::Good && !machine.rolled_back;
-                health && self.checker.votes_with_any_disk(machine.endpoint_id, machine.store_id)
+                health && machine.store_id.is_some_and(|store| self.checker.votes(machine.endpoint_id, store))
             })
             .collect();
         let voters = self.checker.voters();
@@ -99,7 +99,8 @@ impl World {
         if leaders.count() == 0 {
             missing.push("nobody leads".to_owned());
         }
-        for (id, machine) in self.machines.iter().enumerate().filter(|(id, _)| !self.liveness.is_cut_off(*id)) {
+        for (id, machine) in self.machines.iter().enumerate().filter(|(id, _)| !self.liveness.is_cut_off(*id))
+        {
             let name = &machine.name;
             let Some(process) = &machine.process else {
                 missing.push(format!("{name} does not run"));
@@ -133,9 +134,7 @@ impl World {
             let unit = units.get(&spec.name);
             let runs = unit.is_some_and(|unit| unit.state == ObservedState::Running);
             let right = match desired {
-                Desired::Running => {
-                    runs && unit.is_some_and(|unit| unit.generation == placement.generation)
-                }
+                Desired::Running => runs && unit.is_some_and(|unit| unit.generation == placement.generation),
                 Desired::Stopped => !unit.is_some_and(super::hypervisor::Unit::lives),
                 Desired::Absent => false,
             };

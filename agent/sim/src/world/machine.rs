@@ -149,6 +149,8 @@ pub(crate) struct Machine {
     pub(crate) capacity: Capacity,
     pub(crate) disk: SimDisk,
     pub(crate) disk_health: DiskHealth,
+    /// The store that its last agent had.
+    pub(crate) store_id: Option<StoreId>,
     pub(crate) hypervisor: Hypervisor,
     pub(crate) process: Option<Process>,
     /// Counts power losses: jobs of an earlier boot are void.

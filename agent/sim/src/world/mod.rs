@@ -220,6 +220,7 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> Machine {
         capacity: CAPACITY,
         disk,
         disk_health: DiskHealth::Good,
+        store_id: None,
         hypervisor: hypervisor::Hypervisor::default(),
         process: None,
         boot: 0,

@@ -37,7 +37,9 @@ impl World {
             (faults.partition, Self::choose_partition),
             (faults.one_way, Self::choose_one_way),
             (faults.pause, Self::choose_pause),
-            (faults.clock_jump, |world| vec![(0, Fault::ClockJump(world.any(), world.rng.below(3_600_000_000)))]),
+            (faults.clock_jump, |world| {
+                vec![(0, Fault::ClockJump(world.any(), world.rng.below(3_600_000_000)))]
+            }),
             (faults.slow_disk, Self::choose_slow_disk),
             (faults.disk_full, Self::choose_full_disk),
             (faults.disk_error, Self::choose_disk_error),
@@ -147,20 +149,25 @@ impl World {
 
     /// Every machine votes with the disk it has, and no fault of a disk is armed: one may go.
     fn may_lose_a_disk(&self) -> bool {
-        self.machines.len() >= 3 && self.machines.iter().all(|machine| {
-            let Some(process) = &machine.process else { return false };
-            let votes = self.checker.votes(machine.endpoint_id, process.store_id);
-            votes && machine.disk_health == DiskHealth::Good && !machine.disk.is_armed()
-        })
+        self.machines.len() >= 3
+            && self.machines.iter().all(|machine| {
+                let Some(process) = &machine.process else { return false };
+                let votes = self.checker.votes(machine.endpoint_id, process.store_id);
+                votes && machine.disk_health == DiskHealth::Good && !machine.disk.is_armed()
+            })
     }
 
     /// All is calm: a leader that is another one, nobody cut off, everybody up to date.
     fn may_roll_back(&self, id: MachineId) -> bool {
         let applied = self.checker.applied();
         let up_to_date = |m: &super::Machine| m.node().is_some_and(|node| node.summary().applied >= applied);
-        let led = self.machines.iter().enumerate().any(|(other, machine)| {
-            other != id && machine.node().is_some_and(|node| node.summary().leads)
-        });
-        self.may_lose_a_disk() && led && !self.network.is_cut_anywhere() && self.machines.iter().all(up_to_date)
+        let led =
+            self.machines.iter().enumerate().any(|(other, machine)| {
+                other != id && machine.node().is_some_and(|node| node.summary().leads)
+            });
+        self.may_lose_a_disk()
+            && led
+            && !self.network.is_cut_anywhere()
+            && self.machines.iter().all(up_to_date)
     }
 }

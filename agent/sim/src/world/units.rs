@@ -88,7 +88,12 @@ impl World {
         self.queue.after(wait, Event::JobDone { machine: id, boot, run, action, fails });
     }
 
-    pub(crate) fn handle_job_done(&mut self, (id, boot, run): (MachineId, u64, u64), action: &Action, fails: bool) {
+    pub(crate) fn handle_job_done(
+        &mut self,
+        (id, boot, run): (MachineId, u64, u64),
+        action: &Action,
+        fails: bool,
+    ) {
         let machine = &mut self.machines[id];
         if machine.boot == boot {
             match action {
