@@ -18,7 +18,11 @@ pub(crate) fn check(seen: &Seen<'_>, limits: Limits) -> Result<(), String> {
     if seen.state.requests.len() > REQUESTS_MAX || seen.state.vms.len() > VMS_MAX {
         return Err(format!("n{node}: the state has outgrown its bounds"));
     }
-    let kept = seen.mirror.entries.range(..=seen.raft.applied).count() as u64;
+    let kept = seen
+        .mirror
+        .entries
+        .range(seen.mirror.snapshot_index + 1..=seen.raft.applied.max(seen.mirror.snapshot_index + 1))
+        .count() as u64;
     let bound = (limits.compact_entries + 2 * limits.keep_entries) as u64 + SLACK;
     if kept > bound {
         return Err(format!("n{node}: {kept} applied entries are kept, {bound} are the most"));

@@ -34,7 +34,6 @@ pub(crate) struct Seen<'a> {
     /// Which run of the agent.
     pub(crate) run: u64,
     pub(crate) raft: RaftStatus,
-    pub(crate) leads: bool,
     pub(crate) state: &'a ClusterState,
     pub(crate) mirror: &'a Mirror,
     /// Proposals and reads that wait.
@@ -114,7 +113,6 @@ impl Checker {
             machine,
             run,
             raft: node.raft_status(),
-            leads: node.summary().leads,
             state: node.state(),
             mirror,
             waiting: node.waiting(),
@@ -126,6 +124,8 @@ impl Checker {
         self.note("log_matching", now_us, held);
         self.advance(&seen, now_us);
         let Some(canon) = &self.canon else { return 0 };
+        let raft = &seen.raft;
+        let told = raft.applied ^ raft.term.rotate_left(20) ^ raft.commit.rotate_left(40);
         let held = [
             ("leader_completeness", self.leaders.check(&seen, canon)),
             ("commit_never_regresses", self.commits.check(&seen)),
@@ -135,7 +135,8 @@ impl Checker {
         for (invariant, held) in held {
             self.note(invariant, now_us, held);
         }
-        seen.raft.applied ^ seen.raft.term.rotate_left(20) ^ seen.raft.commit.rotate_left(40)
+        mirror.forget_cut();
+        told
     }
 
     /// What this node applied first becomes what the cluster agreed on.
@@ -158,6 +159,7 @@ impl Checker {
         }
     }
 
+    /// An agent has ended: the next one may stand further back.
     pub(crate) fn process_ended(&mut self, machine: usize) {
         self.commits.process_ended(machine);
     }

@@ -5,7 +5,7 @@ use blixard_node::SubmitError;
 
 use super::World;
 use super::event::{Event, MachineId};
-use super::machine::{Phase, Process, Purpose, ReadTicket};
+use super::machine::{Process, Purpose, ReadTicket};
 use super::text_id;
 use crate::options::below;
 
@@ -215,11 +215,5 @@ impl World {
                 self.op_unknown(client);
             }
         }
-    }
-
-    /// Whether the agent is past its formation.
-    pub(crate) fn runs(&self, id: MachineId) -> bool {
-        let phase = self.machines[id].process.as_ref().map(|process| &process.phase);
-        matches!(phase, Some(Phase::Running(_)))
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::faults::Fault;
 
 /// A machine, counted from 0.
-pub type MachineId = usize;
+pub(crate) type MachineId = usize;
 
 /// What travels between two agents.
 #[derive(Debug, Clone)]
@@ -159,9 +159,5 @@ impl Queue {
         let Reverse(next) = self.heap.pop()?;
         self.now_us = next.at_us;
         Some(next.event)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.heap.len()
     }
 }

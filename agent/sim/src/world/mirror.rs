@@ -18,7 +18,7 @@ pub(crate) struct LogEntry {
 /// What one agent has in its log.
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {
-    /// Entries after the snapshot, and older ones as long as nothing replaced them.
+    /// Entries after the snapshot, and until the end of the turn those that it has just replaced.
     pub(crate) entries: BTreeMap<u64, LogEntry>,
     /// Index of the snapshot.
     pub(crate) snapshot_index: u64,
@@ -37,13 +37,20 @@ impl Mirror {
     fn apply(&mut self, write: &LogWrite) {
         if let Some(snapshot) = &write.snapshot {
             self.snapshot_index = snapshot.index;
+            // What was cut may have been applied in this very turn: it is forgotten after the invariants have
+            // seen it.
             if write.clear_log {
                 self.entries.clear();
-            } else {
-                self.entries = self.entries.split_off(&(snapshot.index + 1));
             }
         }
         self.put(&write.entries);
+    }
+
+    /// Forgets what the store has cut.
+    pub(crate) fn forget_cut(&mut self) {
+        if self.entries.first_key_value().is_some_and(|(first, _)| *first <= self.snapshot_index) {
+            self.entries = self.entries.split_off(&(self.snapshot_index + 1));
+        }
     }
 
     fn put(&mut self, entries: &[StoredEntry]) {
