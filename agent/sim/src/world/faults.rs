@@ -43,6 +43,10 @@ pub(crate) enum Fault {
 
 impl World {
     pub(crate) fn handle_fault(&mut self, fault: Fault) {
+        // What was still to go wrong, or to be mended, when everything was mended.
+        if self.liveness.is_on() && !matches!(fault, Fault::Restart(_) | Fault::Stop(..)) {
+            return;
+        }
         let now_us = self.queue.now_us();
         self.trace.line(now_us, || format!("fault {fault:?}"));
         self.trace.add(now_us, 3, 0, crate::trace::hash_bytes(format!("{fault:?}").as_bytes()));
