@@ -525,7 +525,7 @@ mod tests {
         let alone = |address| parse(&format!("node_name = \"n1\"\nadvertise_addresses = [\"{address}\"]"));
         assert!(alone("127.0.0.1:1").is_ok());
         assert!(alone("[::]:1").expect_err("nowhere").contains("advertise_addresses: [::]:1"));
-        let many = vec!["10.77.0.1:1"; 9].join("\", \"");
+        let many = ["10.77.0.1:1"; 9].join("\", \"");
         assert!(alone(&many).expect_err("too many").contains("advertise_addresses: 9 addresses"));
     }
 
