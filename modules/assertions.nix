@@ -19,6 +19,21 @@ let
     in
     parts != null && lib.toInt (lib.last parts) < 65536;
 
+  # 0.0.0.0, or zeros in brackets.
+  isUnspecified = address: builtins.match "(0\\.0\\.0\\.0|\\[[0:]+\\]):.*" address != null;
+  isLoopback = address: builtins.match "(127\\.[0-9.]+|\\[[0:]*:0*1\\]):.*" address != null;
+
+  # Every address of every member, with the member's name.
+  places = lib.concatMap (
+    name: map (address: { inherit name address; }) members.${name}.addresses
+  ) names;
+  onOneMachine = lib.all (place: isLoopback place.address) places;
+
+  # Addresses that are there more than once, with the names of those that have them.
+  crowded = lib.filterAttrs (_: having: lib.length having > 1) (
+    lib.groupBy (place: place.address) places
+  );
+
   inStore = path: lib.hasPrefix "${builtins.storeDir}/" "${path}/";
   isPlace = path: lib.hasPrefix "/" path && !inStore path;
 
@@ -84,6 +99,33 @@ let
       + " [fd00::1]:7431.";
   };
 
+  ofPlace =
+    place:
+    let
+      option = "services.blixard.cluster.members.${place.name}.addresses";
+    in
+    [
+      {
+        assertion = !isUnspecified place.address;
+        message =
+          "${option}: ${quoted place.address} is the unspecified address;"
+          + " write one that the others can send to.";
+      }
+      {
+        assertion = lib.length names < 2 || onOneMachine || !isLoopback place.address;
+        message =
+          "${option}: ${quoted place.address} is a loopback address, and not every member has nothing else;"
+          + " write an address of the network.";
+      }
+    ];
+
+  ofCrowded = address: having: {
+    assertion = false;
+    message =
+      "services.blixard.cluster.members: ${address} is listed more than once"
+      + " (${lib.concatMapStringsSep ", " (place: place.name) having}); correct all but one.";
+  };
+
   ofMember =
     name:
     [
@@ -114,6 +156,8 @@ in
       ++ ofSettings
       ++ lib.concatMap ofMember names
       ++ lib.mapAttrsToList ofShared shared
+      ++ lib.concatMap ofPlace places
+      ++ lib.mapAttrsToList ofCrowded crowded
       ++ map (ofAddress "services.blixard.settings.advertise_addresses") cfg.settings.advertise_addresses
       ++ map ofDiskDir cfg.settings.vms.disk_dirs;
   };

@@ -49,6 +49,30 @@ fn a_newly_listed_node_becomes_a_learner_and_then_a_voter() {
     c.nodes[3].start();
     c.await_formed(4);
     c.until("the new node has the log", |c| c.nodes[3].stale_names() == ["kept"]);
+    // Everybody has the same table, and each member is in it as it said of itself.
+    let tables: Vec<_> = c.nodes.iter().map(members).collect();
+    for table in &tables {
+        assert_eq!(*table, tables[0]);
+    }
+    for member in tables[0].as_array().expect("a list") {
+        assert_eq!(member["relay_url"], serde_json::Value::Null);
+        assert_eq!(member["capacity"], serde_json::json!({"cpus": 4, "memory_mib": 2048}));
+    }
+}
+
+/// The members as a node's own log has them: what is the same everywhere, under the names of the API.
+fn members(node: &Node) -> serde_json::Value {
+    let run = node.blixard("node list --json --stale");
+    assert_eq!(run.code, 0, "{run:?}");
+    let mut list: serde_json::Value = run.json();
+    let mut items = list["items"].take();
+    for item in items.as_array_mut().expect("a list") {
+        let item = item.as_object_mut().expect("an object");
+        for of_the_moment in ["reachable", "leader"] {
+            item.remove(of_the_moment).expect("there");
+        }
+    }
+    items
 }
 
 #[test]

@@ -50,6 +50,27 @@ fn an_unknown_key_of_the_configuration_is_refused_with_the_nearest() {
 }
 
 #[test]
+fn a_list_with_an_address_that_others_could_not_reach_is_refused_by_key() {
+    let c = Cluster::new(3);
+    let path = c.nodes[0].dir.join("config.toml");
+    let text = fs::read_to_string(&path).expect("read");
+    let second = text.lines().filter(|line| line.starts_with("addresses")).nth(1).expect("listed").to_owned();
+    let cases = [
+        ("[\"10.77.0.2:7431\"]", "members.n1.addresses", "loopback address beside 10.77.0.2:7431 (n2)"),
+        ("[\"0.0.0.0:7431\"]", "members.n2.addresses", "is the unspecified address"),
+        ("[]", "members.n2.addresses", "no address and no relay"),
+    ];
+    for (addresses, key, wanted) in cases {
+        fs::write(&path, text.replace(&second, &format!("addresses = {addresses}"))).expect("written");
+        let check = format!("agent --check-config --config {}", path.display());
+        for run in [refused(&c.nodes[0]), c.nodes[0].blixard(&check)] {
+            assert!(run.stderr.contains(key), "{run:?}");
+            run.ends(1, wanted);
+        }
+    }
+}
+
+#[test]
 fn another_nodes_and_another_clusters_disk_are_refused() {
     let mut c = Cluster::new(2);
     (1..=2).for_each(|n| c.configure(n, &[]));

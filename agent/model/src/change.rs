@@ -1,7 +1,7 @@
 //! A membership change, and the bytes it is inside a Raft configuration change.
 //!
-//! The only place that knows those bytes: one for the format, then JSON. Within a format, fields and kinds may
-//! be added; what gives an old one another meaning needs a new format.
+//! The only place that knows those bytes: one for the format, then JSON. Within a format, fields and kinds
+//! may be added; what gives an old one another meaning needs a new format.
 
 use serde::{Deserialize, Serialize};
 

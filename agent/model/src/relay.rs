@@ -11,8 +11,8 @@ pub const RELAY_URL_LEN_MAX: usize = 256;
 /// A text that is no relay url. The message says what one looks like.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is not a relay url: at most {RELAY_URL_LEN_MAX} bytes of http:// or https://, a host name or IP \
-     address, and if need be a port and a path; no user, query or fragment"
+    "{text:?} is not a relay url: at most {RELAY_URL_LEN_MAX} bytes of http:// or https://, a host name or \
+     IP address, and if need be a port and a path; no user, query or fragment"
 )]
 pub struct InvalidRelayUrl {
     text: String,

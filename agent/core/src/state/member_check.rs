@@ -147,8 +147,8 @@ pub enum MemberError {
     },
     /// A loopback address in a cluster that is not on one machine.
     #[error(
-        "{address} ({of}) is a loopback address beside {other}: others would reach themselves there; write an \
-         address of the network, or nothing but loopback addresses for every member (a cluster on one machine)"
+        "{address} ({of}) is a loopback address beside {other}: others would reach themselves there; write \
+         an address of the network, or only loopback addresses for every member (a cluster on one machine)"
     )]
     Loopback {
         /// The loopback address.
@@ -192,6 +192,12 @@ impl MemberError {
 /// # Errors
 /// The first thing that is wrong, see [`MemberError`].
 pub fn check_member(member: MemberFacts<'_>, others: &[MemberFacts<'_>]) -> Result<(), MemberError> {
+    check_facts(member, others)?;
+    check_loopback(member, others)
+}
+
+/// Checks what one member is to be blamed for.
+fn check_facts(member: MemberFacts<'_>, others: &[MemberFacts<'_>]) -> Result<(), MemberError> {
     if others.len() >= MEMBERS_MAX {
         return Err(MemberError::Full);
     }
@@ -199,7 +205,6 @@ pub fn check_member(member: MemberFacts<'_>, others: &[MemberFacts<'_>]) -> Resu
         check_unique(member, *other)?;
     }
     check_addresses(member, others)?;
-    check_loopback(member, others)?;
     match member.capacity {
         Some(offered) if offered.cpus > CAPACITY_CPUS_MAX => {
             Err(MemberError::Capacity { cpus: offered.cpus })
@@ -215,13 +220,14 @@ pub fn check_member(member: MemberFacts<'_>, others: &[MemberFacts<'_>]) -> Resu
 pub fn check_members(members: &[MemberFacts<'_>]) -> Result<(), (NodeName, MemberError)> {
     for (at, member) in members.iter().enumerate() {
         let others = [&members[..at], &members[at + 1..]].concat();
-        check_member(*member, &others).map_err(|error| match &error {
-            // Whose address it is has to correct it, whoever stumbled over it.
-            MemberError::Loopback { of, .. } => (of.clone(), error),
-            _ => (member.name.clone(), error),
-        })?;
+        check_facts(*member, &others).map_err(|error| (member.name.clone(), error))?;
     }
-    Ok(())
+    // Once nothing else is wrong: whoever has the address has to correct it.
+    let Some((first, others)) = members.split_first() else { return Ok(()) };
+    check_loopback(*first, others).map_err(|error| match &error {
+        MemberError::Loopback { of, .. } => (of.clone(), error),
+        _ => (first.name.clone(), error),
+    })
 }
 
 /// Checks the voters that a cluster is to be born with.

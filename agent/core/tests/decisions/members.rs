@@ -1,5 +1,5 @@
-//! What a member has to be beside the others: before a change is proposed, when it is applied, and when a node
-//! says something new of itself.
+//! What a member has to be beside the others: before a change is proposed, when it is applied, and when a
+//! node says something new of itself.
 
 use std::net::SocketAddr;
 

@@ -137,7 +137,8 @@ fn an_invalid_list_is_not_promised_and_says_what_to_correct() {
     let twice = objection(|list, _| list[1].addresses = vec![address(3)]);
     assert_eq!(
         twice,
-        "n2: no cluster can be formed with its addresses: 10.77.0.3:7431 is n3's as well: correct one of the two"
+        "n2: no cluster can be formed with its addresses: 10.77.0.3:7431 is n3's as well: correct one of \
+         the two"
     );
     let copied = objection(|_, answers| answers[0].store_id = store(3));
     assert!(copied.contains("n2: no cluster can be formed with its store: "), "{copied}");

@@ -88,10 +88,10 @@ let
       cluster.members = {
         n2.endpointId = lib.mkForce example.config.services.blixard.cluster.members.n1.endpointId;
         n2.addresses = lib.mkForce [ "10.77.0.2" ];
-        n3.addresses = lib.mkForce [ "10.77.0.3:70000" ];
+        n3.addresses = lib.mkForce [ "10.77.0.3:70000" "0.0.0.0:7431" ];
         N4 = {
           endpointId = "0000000000000000000000000000000000000000000000000000000000000004";
-          addresses = [ "[fd00::4]:7431" ];
+          addresses = [ "[fd00::4]:7431" "10.77.0.1:7431" "127.0.0.4:7431" ];
         };
       };
       settings = {
@@ -112,12 +112,15 @@ map (it: it.message) (builtins.filter (it: !it.assertion) config.assertions)
 "#;
 
 /// What the messages of `REFUSED` have to begin with, and a part of the text that says what is wrong.
-pub(super) const REFUSALS: [(&str, &str); 14] = [
+pub(super) const REFUSALS: [(&str, &str); 17] = [
     ("services.blixard.settings.node_name:", "\"n_1\""),
     ("services.blixard.cluster.members:", "\"n_1\", is not among N4, n1, n2, n3"),
     ("services.blixard.cluster.members:", "\"N4\" is not a node name"),
     ("services.blixard.cluster.members:", "n1 and n2 have the same endpointId"),
+    ("services.blixard.cluster.members:", "10.77.0.1:7431 is listed more than once (N4, n1)"),
+    ("services.blixard.cluster.members.N4.addresses:", "\"127.0.0.4:7431\" is a loopback address"),
     ("services.blixard.cluster.members.n2.addresses:", "\"10.77.0.2\""),
+    ("services.blixard.cluster.members.n3.addresses:", "\"0.0.0.0:7431\" is the unspecified address"),
     ("services.blixard.cluster.members.n3.addresses:", "\"10.77.0.3:70000\""),
     ("services.blixard.keyFile:", "lies in the Nix store"),
     ("services.blixard.settings.port:", "0 is no port"),
