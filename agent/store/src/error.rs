@@ -117,7 +117,7 @@ impl OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// redb's own error.
-    #[error("the store can not be written: {0}")]
+    #[error("the store can not be written")]
     Redb(#[from] redb::Error),
     /// An earlier write failed.
     #[error("an earlier write failed; the store is closed")]
