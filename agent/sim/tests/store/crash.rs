@@ -135,8 +135,8 @@ fn crash_everywhere(workload: &Workload, table: &mut CrashPoints) -> u64 {
     kept
 }
 
-/// A crash at every boundary of the creation, then at every third boundary of what comes after it, another third
-/// each time.
+/// A crash at every boundary of the creation, then at every third boundary of what comes after it, another
+/// third each time.
 fn crash_while_creating(workload: &Workload, table: &mut CrashPoints) {
     let (opening, _) = boundaries(workload);
     for first in 0..opening {
