@@ -60,9 +60,11 @@ impl World {
             })
             .collect();
         let voters = self.checker.voters();
+        // Before everybody has begun, everybody is needed.
+        let formed = self.machines.iter().all(|machine| machine.process.is_none() || machine.node().is_some());
         let suits = |id: &MachineId| {
             let others = whole.iter().enumerate().filter(|(other, whole)| other != id && **whole).count();
-            voters > 0 && others > voters / 2
+            formed && voters > 0 && others > voters / 2
         };
         let suitable: Vec<MachineId> = (0..self.machines.len()).filter(suits).collect();
         let Some(id) = suitable.get(below(&mut self.rng, suitable.len())).copied() else { return };
@@ -87,7 +89,8 @@ impl World {
             return self.end();
         }
         if now_us - since_us >= self.options.liveness_s * 1_000_000 {
-            return self.fail("liveness", missing.join("; "));
+            let nodes: Vec<String> = self.machines.iter().map(describe).collect();
+            return self.fail("liveness", format!("{}\n{}", missing.join("; "), nodes.join("\n")));
         }
         self.queue.after(LOOK_US, Event::LivenessCheck);
     }
@@ -151,3 +154,12 @@ impl World {
 
 /// Clients go on soon after the mending.
 const RESTLESS_US: u64 = 200_000;
+
+/// A machine at the end of a run that did not come to rest.
+fn describe(machine: &super::Machine) -> String {
+    let (name, units) = (&machine.name, machine.hypervisor.units().len());
+    match machine.node() {
+        Some(node) => format!("  {name}: {:?}, {units} units", node.raft_status()),
+        None => format!("  {name}: in no cluster (runs: {}), {units} units", machine.process.is_some()),
+    }
+}
