@@ -25,6 +25,7 @@ use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
 use blixard_model::id::ClusterName;
 use blixard_model::{ClusterId, EndpointId, NodeName, RaftId};
 
+use crate::ClusterState;
 use crate::state::member_check::{MemberError, MemberFacts, MemberField, check_genesis, check_members};
 
 /// Most voters. A larger list forms with its first five by name; the others are admitted as learners.
@@ -80,6 +81,28 @@ pub fn cluster_id(genesis: &Genesis) -> ClusterId {
     let mut id = [0; 16];
     id.copy_from_slice(&blake3::hash(&text).as_bytes()[..16]);
     ClusterId::from_bytes(id)
+}
+
+/// What a member of a formed cluster says of its phase to `asker`, if somebody asks.
+pub fn phase_of(state: &ClusterState, raft_id: RaftId, asker: Option<&Identity>) -> Phase {
+    let cluster_id = cluster_id(&state.genesis);
+    let known = asker.and_then(|asker| {
+        let member = state.member_by_endpoint(asker.endpoint_id)?;
+        (member.store_id == asker.store_id).then_some(member.raft_id)
+    });
+    let left = asker.is_some_and(|asker| match &asker.phase {
+        Phase::Formed { cluster_id: theirs, raft_id: Some(theirs_in_it), .. } => {
+            *theirs == cluster_id && state.has_left(*theirs_in_it)
+        }
+        Phase::Formed { .. } | Phase::Empty { .. } => false,
+    });
+    Phase::Formed {
+        cluster_id,
+        genesis: state.genesis.clone(),
+        raft_id: Some(raft_id),
+        your_raft_id: known,
+        you_left: left,
+    }
 }
 
 /// Decides the next step. Pure: the same view gives the same step.
@@ -145,7 +168,7 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
     let mut waits = Vec::new();
     for declared in view.declared {
         let Some(answer) = view.answers.get(&declared.endpoint_id) else { continue };
-        let Phase::Formed { cluster_id: theirs, genesis, your_raft_id } = &answer.phase else { continue };
+        let Phase::Formed { cluster_id: theirs, genesis, your_raft_id, .. } = &answer.phase else { continue };
         if cluster_id(genesis) != *theirs {
             waits.push(format!("{}: its cluster id does not match its genesis", declared.name));
             continue;

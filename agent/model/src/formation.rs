@@ -74,8 +74,14 @@ pub enum Phase {
         cluster_id: ClusterId,
         /// How it was born.
         genesis: Genesis,
+        /// The speaker's place in it.
+        #[serde(default)]
+        raft_id: Option<RaftId>,
         /// The asker's place in it, if its endpoint id *and* store id are known there.
         #[serde(default)]
         your_raft_id: Option<RaftId>,
+        /// The asker's place is known to be gone for ever: its raft id was given and is no member's.
+        #[serde(default)]
+        you_left: bool,
     },
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use blixard_consensus::LogStore;
-use blixard_core::planner::membership::{MembershipView, Progress, plan_membership};
-use blixard_model::formation::Identity;
+use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
+use blixard_model::formation::{Identity, Phase};
 use blixard_model::{Member, NodeName};
 
 use crate::node::Node;
 use crate::notice::Notice;
+use crate::turn::NodeError;
 use crate::waiting::Waits;
 
 /// What a peer said of itself counts for this long.
@@ -18,18 +19,45 @@ const HEARD_TICKS: u64 = 15;
 /// A new leader waits this long for the first word of each linked member: a live one answers the first
 /// heartbeat.
 const FIRST_WORD_TICKS: u64 = 5;
-/// The nodes of a new cluster say what they offer within this time.
-const DECLARE_TICKS: u64 = 30;
+/// An answer is under way no longer than this.
+const ANSWER_TICKS: u64 = 25;
+/// Most endpoints whose words are kept.
+const CLAIMS_MAX: usize = 512;
+
+/// What an endpoint said of itself, and when.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    identity: Identity,
+    at_tick: u64,
+    /// Since when it has been saying the same store.
+    since_tick: u64,
+}
 
 impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     /// What a peer said of itself just now.
-    pub fn note_identity(&mut self, identity: Identity) {
-        self.identities.insert(identity.endpoint_id, (identity, self.tick));
+    ///
+    /// # Errors
+    /// [`NodeError::Left`]: it knows for certain that this node's raft id has left the cluster.
+    pub fn note_identity(&mut self, identity: Identity) -> Result<(), NodeError<S::Error>> {
+        if let Phase::Formed { cluster_id, you_left: true, .. } = identity.phase
+            && cluster_id == self.config.cluster_id
+        {
+            return Err(NodeError::Left { raft_id: self.summary.raft_id });
+        }
+        let now = self.tick;
+        if self.claims.len() >= CLAIMS_MAX && !self.claims.contains_key(&identity.endpoint_id) {
+            return Ok(());
+        }
+        let known = self.claims.get(&identity.endpoint_id);
+        let same = known.filter(|known| known.identity.store_id == identity.store_id);
+        let since_tick = same.map_or(now, |known| known.since_tick);
+        self.claims.insert(identity.endpoint_id, Heard { identity, at_tick: now, since_tick });
+        Ok(())
     }
 
-    pub(crate) fn forget_old_identities(&mut self) {
+    pub(crate) fn forget_old_claims(&mut self) {
         let now = self.tick;
-        self.identities.retain(|_, (_, heard)| now.saturating_sub(*heard) < IDENTITY_TICKS);
+        self.claims.retain(|_, heard| now.saturating_sub(heard.at_tick) < IDENTITY_TICKS);
     }
 
     /// Plans the next membership change and proposes it. One at a time: Raft drops others silently.
@@ -38,8 +66,11 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             return;
         }
         let status = self.raft.status();
-        let identities: BTreeMap<_, _> =
-            self.identities.iter().map(|(id, (identity, _))| (*id, identity.clone())).collect();
+        let claim = |heard: &Heard| Claim {
+            identity: heard.identity.clone(),
+            settled: heard.at_tick.saturating_sub(heard.since_tick) >= ANSWER_TICKS,
+        };
+        let claims: BTreeMap<_, _> = self.claims.iter().map(|(id, heard)| (*id, claim(heard))).collect();
         let progress: BTreeMap<_, _> = status
             .progress
             .iter()
@@ -51,7 +82,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             voters: &status.voters,
             learners: &status.learners,
             declared: &self.config.declared,
-            identities: &identities,
+            claims: &claims,
             progress: &progress,
             commit: status.commit,
         });
@@ -71,15 +102,12 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     }
 
     /// A new leader has heard of those who voted for it; the others answer its first heartbeats, or are gone
-    /// although their link still stands. In a new cluster every node has yet to say what it offers.
+    /// although their link still stands.
     pub(crate) fn is_unsettled(&self) -> bool {
         let leads_for = self.tick.saturating_sub(self.leads_since);
-        let state = &self.raft.machine().0;
         let unheard = |m: &Member| m.name != self.config.name && self.is_linked(m) && !self.is_heard(m);
-        let unsaid = |m: &Member| m.capacity.is_none() && !unheard(m);
-        let waits =
-            |m: &Member| leads_for < FIRST_WORD_TICKS && unheard(m) || leads_for < DECLARE_TICKS && unsaid(m);
-        self.raft.leads() && state.members.values().any(waits)
+        let mut members = self.raft.machine().0.members.values();
+        self.raft.leads() && leads_for < FIRST_WORD_TICKS && members.any(unheard)
     }
 
     fn is_linked(&self, member: &Member) -> bool {

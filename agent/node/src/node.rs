@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use blixard_consensus::{Consensus, LogStore, ProposeError, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_core::formation::DeclaredMember;
-use blixard_model::formation::Identity;
 use blixard_model::wire::ProposeResult;
 use blixard_model::{ClusterId, Command, EndpointId, NodeName, RaftId, Request};
 
 use crate::machine::{StateMachine, encode_request};
+use crate::membership::Heard;
 use crate::notice::Notice;
 use crate::summary::Summary;
 use crate::turn::summarise;
@@ -38,7 +38,8 @@ pub struct Node<S: LogStore, P, R> {
     pub(crate) config: NodeConfig,
     pub(crate) tick: u64,
     pub(crate) waiting: Waiting<P, R>,
-    pub(crate) identities: BTreeMap<EndpointId, (Identity, u64)>,
+    /// What peers said of themselves.
+    pub(crate) claims: BTreeMap<EndpointId, Heard>,
     /// The peers with a link.
     pub(crate) linked: BTreeSet<EndpointId>,
     /// Where members are whom the state here does not know yet: a node that is behind must answer a leader
@@ -64,7 +65,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             config,
             tick: 0,
             waiting: Waiting::default(),
-            identities: BTreeMap::new(),
+            claims: BTreeMap::new(),
             linked: BTreeSet::new(),
             routes: BTreeMap::new(),
             membership_version: 0,
@@ -80,7 +81,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     pub fn tick(&mut self) {
         self.tick += 1;
         self.raft.tick();
-        self.forget_old_identities();
+        self.forget_old_claims();
         for (key, waiter) in self.waiting.take_due_reads(self.tick) {
             self.raft.forget_read(key);
             if let Some(waiter) = waiter {

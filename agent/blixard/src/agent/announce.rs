@@ -70,14 +70,19 @@ pub(crate) async fn report(agent: Arc<Agent>) {
 }
 
 /// As leader, asks every declared node and member who it is: that is how a lost store and a new node are
-/// noticed.
+/// noticed. A node without a leader asks as well: the others may know that its store has left the cluster.
 pub(crate) async fn identify(agent: Arc<Agent>) {
     let running = agent.wait_running().await;
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         period.tick().await;
-        if !running.consensus.summary().borrow().leads {
+        let asks = {
+            let summary = running.consensus.summary();
+            let summary = summary.borrow();
+            summary.leads || summary.leader.is_none()
+        };
+        if !asks {
             continue;
         }
         let up: Vec<_> = {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use blixard_core::formation::DeclaredMember;
+use blixard_core::formation::{DeclaredMember, phase_of};
 use blixard_core::state::NodeOffer;
 use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
 use blixard_model::report::NodeReport;
 use blixard_model::wire::AgedReport;
-use blixard_model::{Capacity, ClusterId, EndpointId, NodeName, RaftId, StoreId};
+use blixard_model::{Capacity, ClusterId, EndpointId, NodeName, StoreId};
 use blixard_net::Net;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -117,19 +117,24 @@ impl Agent {
         NodeOffer { capacity: self.capacity, addresses: self.config.own_addresses(), relay_url: None }
     }
 
-    /// What this node says of itself to the node with `asker`'s identity.
-    pub(crate) async fn identity(&self, asker: Option<(EndpointId, StoreId)>) -> Identity {
+    /// What this node says of itself to the node that asks, if one does.
+    pub(crate) async fn identity(&self, asker: Option<Identity>) -> Identity {
         let phase = self.phase.borrow().clone();
         let phase = match phase {
             Phase::Forming { promise, .. } => IdentityPhase::Empty { promise },
-            Phase::Running(running) => IdentityPhase::Formed {
-                cluster_id: running.cluster_id,
-                genesis: running.genesis.clone(),
-                your_raft_id: match asker {
-                    Some(asker) => raft_id_of(&running.consensus, asker).await,
-                    None => None,
-                },
-            },
+            Phase::Running(running) => {
+                let look =
+                    move |view: &super::handle::View<'_>| phase_of(view.state, view.raft.id, asker.as_ref());
+                let looked = running.consensus.view(look).await;
+                // The agent is on its way out; what it was born from is still true.
+                looked.unwrap_or_else(|_| IdentityPhase::Formed {
+                    cluster_id: running.cluster_id,
+                    genesis: running.genesis.clone(),
+                    raft_id: None,
+                    your_raft_id: None,
+                    you_left: false,
+                })
+            }
         };
         let offer = self.offer();
         Identity {
@@ -175,15 +180,4 @@ impl Agent {
 fn aged(at: Instant, report: &NodeReport) -> AgedReport {
     let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
     AgedReport { report: report.clone(), age_ms }
-}
-
-async fn raft_id_of(
-    consensus: &ConsensusHandle,
-    (endpoint_id, store_id): (EndpointId, StoreId),
-) -> Option<RaftId> {
-    let look = move |view: &super::handle::View<'_>| {
-        let member = view.state.member_by_endpoint(endpoint_id)?;
-        (member.store_id == store_id).then_some(member.raft_id)
-    };
-    consensus.view(look).await.ok().flatten()
 }

@@ -63,11 +63,10 @@ async fn respond(agent: &Agent, from: EndpointId, request: PeerRequest) -> PeerR
             if me.endpoint_id != from {
                 return PeerResponse::Declined { why: "the identity is another endpoint's".to_owned() };
             }
-            let asker = (me.endpoint_id, me.store_id);
             if let Some(running) = agent.running() {
-                running.consensus.offer_identity(me);
+                running.consensus.offer_identity(me.clone());
             }
-            PeerResponse::Identity { me: agent.identity(Some(asker)).await }
+            PeerResponse::Identity { me: agent.identity(Some(me)).await }
         }
         PeerRequest::Propose { request, timeout_ms } => propose(agent, request, timeout_ms).await,
         PeerRequest::Report { aged } => note_report(agent, from, aged).await,

@@ -21,6 +21,16 @@ pub struct Progress {
     pub recent_active: bool,
 }
 
+/// What a node lately said of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The last that it said.
+    pub identity: Identity,
+    /// It said the same store for longer than any answer can be under way, more than once: what is said now is
+    /// no late word of a store that is gone since.
+    pub settled: bool,
+}
+
 /// What the leader looks at.
 #[derive(Debug)]
 pub struct MembershipView<'a> {
@@ -35,7 +45,7 @@ pub struct MembershipView<'a> {
     /// The leader's own configured list: it authorises additions.
     pub declared: &'a [DeclaredMember],
     /// What reachable nodes lately said of themselves.
-    pub identities: &'a BTreeMap<EndpointId, Identity>,
+    pub claims: &'a BTreeMap<EndpointId, Claim>,
     /// Replication per member.
     pub progress: &'a BTreeMap<RaftId, Progress>,
     /// Highest committed index.
@@ -53,12 +63,15 @@ fn fitting(view: &MembershipView<'_>, change: MembershipChange) -> Option<Member
 }
 
 /// A member that speaks with an empty store under another store id has lost its disk: its old raft id can
-/// never vote or acknowledge again, so it leaves before the node is admitted anew.
+/// never vote or acknowledge again, so it leaves before the node is admitted anew. A member that still answers
+/// under its raft id has lost nothing, whatever late words of an earlier store say.
 fn lost_store(view: &MembershipView<'_>) -> Option<MembershipChange> {
     view.state.members.values().find_map(|member| {
-        let identity = view.identities.get(&member.endpoint_id)?;
-        let lost = identity.store_id != member.store_id && matches!(identity.phase, Phase::Empty { .. });
-        (lost && member.raft_id != view.leader)
+        let claim = view.claims.get(&member.endpoint_id)?;
+        let other_store = claim.identity.store_id != member.store_id;
+        let lost = claim.settled && other_store && matches!(claim.identity.phase, Phase::Empty { .. });
+        let answers = view.progress.get(&member.raft_id).is_some_and(|progress| progress.recent_active);
+        (lost && !answers && member.raft_id != view.leader)
             .then_some(MembershipChange::Remove { raft_id: member.raft_id })
             .and_then(|change| fitting(view, change))
     })
@@ -70,7 +83,7 @@ fn admission(view: &MembershipView<'_>) -> Option<MembershipChange> {
         if view.state.member_by_endpoint(declared.endpoint_id).is_some() {
             return None;
         }
-        let identity = view.identities.get(&declared.endpoint_id)?;
+        let identity = &view.claims.get(&declared.endpoint_id)?.identity;
         if !matches!(identity.phase, Phase::Empty { .. }) || identity.name != declared.name {
             return None;
         }

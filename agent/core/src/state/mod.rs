@@ -77,6 +77,11 @@ impl ClusterState {
         crate::formation::cluster_id(&self.genesis)
     }
 
+    /// Whether a raft id was given to a member that has left since: it never comes back.
+    pub fn has_left(&self, raft_id: RaftId) -> bool {
+        raft_id < self.next_raft_id && !self.members.contains_key(&raft_id)
+    }
+
     /// The member with this identity.
     pub fn member_by_endpoint(&self, endpoint_id: EndpointId) -> Option<&Member> {
         self.members.values().find(|member| member.endpoint_id == endpoint_id)

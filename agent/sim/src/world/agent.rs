@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use blixard_consensus::{PumpError, TICK_MS};
+use blixard_core::formation::phase_of;
 use blixard_core::reconciler::Ongoing;
 use blixard_model::formation::{Identity, Phase as IdentityPhase};
 use blixard_model::wire::PeerRequest;
-use blixard_model::{Command, EndpointId, Request, StoreId};
+use blixard_model::{Command, Request, StoreId};
 use blixard_node::birth::{self, Resume, ResumeError};
 use blixard_node::forming::{self, Formed};
 use blixard_node::{NodeError, Turn};
@@ -207,12 +208,12 @@ impl World {
     }
 
     /// What the agent says of itself to the one that asks.
-    pub(crate) fn identity_of(&self, id: MachineId, asker: Option<(EndpointId, StoreId)>) -> Identity {
+    pub(crate) fn identity_of(&self, id: MachineId, asker: Option<&Identity>) -> Identity {
         let machine = &self.machines[id];
         let store_id = machine.process.as_ref().map_or(StoreId::from_bytes([0; 16]), |p| p.store_id);
         let phase = match machine.process.as_ref().map(|process| &process.phase) {
             Some(Phase::Forming { promise, .. }) => IdentityPhase::Empty { promise: promise.clone() },
-            Some(Phase::Running(node)) => self.formed(id, node, asker),
+            Some(Phase::Running(node)) => phase_of(node.state(), node.summary().raft_id, asker),
             None => IdentityPhase::Empty { promise: None },
         };
         Identity {
@@ -223,25 +224,6 @@ impl World {
             relay_url: None,
             capacity: Some(machine.capacity),
             phase,
-        }
-    }
-
-    fn formed(
-        &self,
-        id: MachineId,
-        node: &super::Node,
-        asker: Option<(EndpointId, StoreId)>,
-    ) -> IdentityPhase {
-        let genesis = self.machines[id].process.as_ref().and_then(|process| process.genesis.clone());
-        let genesis = genesis.unwrap_or_else(|| node.state().genesis.clone());
-        let place = asker.and_then(|(endpoint_id, store_id)| {
-            let member = node.state().member_by_endpoint(endpoint_id)?;
-            (member.store_id == store_id).then_some(member.raft_id)
-        });
-        IdentityPhase::Formed {
-            cluster_id: blixard_core::formation::cluster_id(&genesis),
-            genesis,
-            your_raft_id: place,
         }
     }
 
@@ -328,7 +310,9 @@ impl World {
     pub(crate) fn node_failed(&mut self, id: MachineId, error: &NodeError<WriteError>) {
         let end = match error {
             NodeError::Pump(PumpError::Store(error)) => self.why_not_written(id, error),
-            NodeError::RolledBack { .. } if self.machines[id].rolled_back => End::RolledBack,
+            NodeError::RolledBack { .. } | NodeError::Left { .. } if self.machines[id].rolled_back => {
+                End::RolledBack
+            }
             other => End::Wrong(other.to_string()),
         };
         self.end_run(id, end);
@@ -399,17 +383,18 @@ impl World {
         self.queue.after(wait, Event::Start { machine: id });
     }
 
-    /// As leader it asks the others who they are; as member it sees to it that the log knows what it offers.
+    /// As leader, or without one, it asks the others who they are; as member it sees to it that the log knows what it offers.
     pub(crate) fn handle_announce(&mut self, id: MachineId) {
         let Some(process) = &self.machines[id].process else { return };
         let (run, Some(node)) = (process.run, process.node()) else { return };
-        let (leads, declares) = (node.summary().leads, process.declares());
+        let asks = node.summary().leads || node.summary().leader.is_none();
+        let declares = process.declares();
         let me = (self.machines[id].endpoint_id, self.machines[id].capacity);
         let member = node.state().member_by_endpoint(me.0);
         let differs =
             member.is_some_and(|member| member.addresses != [address(id)] || member.capacity != Some(me.1));
         self.queue.after(ANNOUNCE_US, Event::Announce { machine: id, run });
-        if leads {
+        if asks {
             let me = self.identity_of(id, None);
             for peer in (0..self.machines.len()).filter(|peer| *peer != id) {
                 let call = self.new_id();
@@ -455,7 +440,11 @@ impl World {
             Phase::Forming { answers, .. } => {
                 answers.insert(identity.endpoint_id, identity);
             }
-            Phase::Running(node) => node.note_identity(identity),
+            Phase::Running(node) => {
+                if let Err(error) = node.note_identity(identity) {
+                    self.node_failed(id, &error);
+                }
+            }
         }
     }
 

@@ -61,7 +61,8 @@ impl World {
             .collect();
         let voters = self.checker.voters();
         // Before everybody has begun, everybody is needed.
-        let formed = self.machines.iter().all(|machine| machine.process.is_none() || machine.node().is_some());
+        let formed =
+            self.machines.iter().all(|machine| machine.process.is_none() || machine.node().is_some());
         let suits = |id: &MachineId| {
             let others = whole.iter().enumerate().filter(|(other, whole)| other != id && **whole).count();
             formed && voters > 0 && others > voters / 2

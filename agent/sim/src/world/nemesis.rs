@@ -130,7 +130,9 @@ impl World {
 
     fn choose_wipe(&mut self) -> Vec<(u64, Fault)> {
         let id = self.any();
-        if self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
+        // Before anybody has begun, nothing is lost with a disk but a promise.
+        let unborn = self.checker.state().is_none();
+        if unborn || self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
     }
 
     fn choose_roll_back(&mut self) -> Vec<(u64, Fault)> {
@@ -152,7 +154,9 @@ impl World {
         self.machines.len() >= 3
             && self.machines.iter().all(|machine| {
                 let Some(process) = &machine.process else { return false };
-                let votes = self.checker.votes(machine.endpoint_id, process.store_id);
+                // One that has promised and not begun yet is needed as it is.
+                let begun = process.node().is_some();
+                let votes = begun && self.checker.votes(machine.endpoint_id, process.store_id);
                 votes && machine.disk_health == DiskHealth::Good && !machine.disk.is_armed()
             })
     }

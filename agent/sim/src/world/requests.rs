@@ -147,13 +147,14 @@ impl World {
     pub(crate) fn handle_request(&mut self, id: MachineId, from: MachineId, call: u64, request: PeerRequest) {
         match request {
             PeerRequest::Identify { me } => {
-                let asker = (me.endpoint_id, me.store_id);
                 // As in the agent: only one that runs in a cluster makes use of it.
                 if self.machines[id].node().is_some() {
-                    self.offer_identity(id, me);
+                    self.offer_identity(id, me.clone());
                 }
-                let me = self.identity_of(id, Some(asker));
-                self.reply(id, from, call, PeerResponse::Identity { me });
+                if self.machines[id].process.is_some() {
+                    let me = self.identity_of(id, Some(&me));
+                    self.reply(id, from, call, PeerResponse::Identity { me });
+                }
             }
             PeerRequest::Propose { request, .. } => {
                 let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) else {
