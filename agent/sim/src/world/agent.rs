@@ -86,7 +86,12 @@ impl World {
         let promise = store.promise().cloned();
         let (bound, store_id) = (store.cluster().is_some(), store.store_id());
         self.machines[id].store_id = Some(store_id);
-        let phase = Phase::Forming { store: Box::new(store), answers: BTreeMap::new(), promise };
+        let phase = Phase::Forming {
+            store: Box::new(store),
+            answers: BTreeMap::new(),
+            promise,
+            waiting_for: Vec::new(),
+        };
         self.machines[id].process = Some(Process {
             run,
             store_id,
@@ -173,7 +178,7 @@ impl World {
         let name = self.machines[id].name.clone();
         let Some(process) = &mut self.machines[id].process else { return };
         let run = process.run;
-        let Phase::Forming { store, answers, promise } = &mut process.phase else { return };
+        let Phase::Forming { store, answers, promise, waiting_for } = &mut process.phase else { return };
         let list = (&self.cluster_name, declared.as_slice());
         match forming::advance(store, &me, list, answers) {
             Err(error) => {
@@ -181,7 +186,7 @@ impl World {
                 return self.end_run(id, end);
             }
             Ok(Formed::Promised(genesis)) => *promise = Some(genesis),
-            Ok(Formed::Waiting(_)) => {}
+            Ok(Formed::Waiting(reasons)) => *waiting_for = reasons,
             Ok(Formed::Born(birth)) => {
                 if let Err(error) = birth::bind(store, endpoint_id, &name, birth) {
                     let end = match &error {

@@ -7,7 +7,7 @@ use blixard_model::report::ObservedState;
 
 use super::World;
 use super::event::{Event, MachineId};
-use super::machine::DiskHealth;
+use super::machine::{DiskHealth, Phase};
 use crate::options::below;
 
 /// How often it is looked whether all is well, in µs.
@@ -161,6 +161,9 @@ fn describe(machine: &super::Machine) -> String {
     let (name, units) = (&machine.name, machine.hypervisor.units().len());
     match machine.node() {
         Some(node) => format!("  {name}: {:?}, {units} units", node.raft_status()),
-        None => format!("  {name}: in no cluster (runs: {}), {units} units", machine.process.is_some()),
+        None => match machine.process.as_ref().map(|process| &process.phase) {
+            Some(Phase::Forming { waiting_for, .. }) => format!("  {name} waits for {waiting_for:?}"),
+            _ => format!("  {name} does not run"),
+        },
     }
 }

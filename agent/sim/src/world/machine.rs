@@ -90,7 +90,13 @@ pub(crate) enum Call {
 #[derive(Debug)]
 pub(crate) enum Phase {
     /// It asks around.
-    Forming { store: Box<Store>, answers: BTreeMap<EndpointId, Identity>, promise: Option<Genesis> },
+    Forming {
+        store: Box<Store>,
+        answers: BTreeMap<EndpointId, Identity>,
+        promise: Option<Genesis>,
+        /// Whom it waits for.
+        waiting_for: Vec<String>,
+    },
     /// In a cluster.
     Running(Box<Node>),
 }

@@ -155,7 +155,7 @@ impl World {
             let machine = &self.machines[id];
             let run = machine.process.as_ref().map(|process| process.run);
             if run.is_none() || event.run().is_some() && event.run() != run {
-                return;
+                return self.arrives_nowhere(event);
             }
             if machine.held_until_us > self.queue.now_us() {
                 let until = machine.held_until_us;

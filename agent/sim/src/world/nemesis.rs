@@ -131,8 +131,7 @@ impl World {
     fn choose_wipe(&mut self) -> Vec<(u64, Fault)> {
         let id = self.any();
         // Before anybody has begun, nothing is lost with a disk but a promise.
-        let unborn = self.checker.state().is_none();
-        if unborn || self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
+        if self.is_unborn() || self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
     }
 
     fn choose_roll_back(&mut self) -> Vec<(u64, Fault)> {
@@ -147,6 +146,12 @@ impl World {
         let machine = self.any();
         self.queue.after(0, Event::GuestEnds { machine });
         Vec::new()
+    }
+
+    /// All are seen to be without a cluster: no disk is bound to one.
+    fn is_unborn(&self) -> bool {
+        let forming = |machine: &super::Machine| machine.process.is_some() && machine.node().is_none();
+        self.checker.state().is_none() && self.machines.iter().all(forming)
     }
 
     /// Every machine votes with the disk it has, and no fault of a disk is armed: one may go.

@@ -156,6 +156,13 @@ impl World {
         self.deliver(to, from, message);
     }
 
+    /// Nobody is there. The sender of a snapshot hears of it when the link ends.
+    pub(crate) fn arrives_nowhere(&mut self, event: Event) {
+        if let Event::Arrival { from, message: Message::Snapshot { member, .. }, .. } = event {
+            self.snapshot_result(from, member, false, 2_000_000);
+        }
+    }
+
     pub(crate) fn snapshot_result(&mut self, from: MachineId, member: u64, delivered: bool, wait_us: u64) {
         let Some(process) = &self.machines[from].process else { return };
         let run = process.run;
