@@ -19,7 +19,7 @@ use super::config::Config;
 use super::context::{Agent, AgentParts};
 use super::owner::OwnerTask;
 use super::runtime::SystemdVms;
-use super::{announce, api, birth, formation, random, reconcile, router, supervise};
+use super::{announce, api, birth, formation, random, reconcile, router, space, supervise};
 use crate::keygen;
 
 /// How long handing the leadership over may take when the agent stops.
@@ -40,6 +40,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let key = keygen::load_or_make(&config, credentials.as_deref().map(Path::new))?;
     config.check_own_id(key.endpoint_id()).map_err(anyhow::Error::msg)?;
     let data_dir = config.data_dir.clone();
+    space::check(&data_dir)?;
     let store = Store::open(&data_dir, key.endpoint_id(), &config.cluster_name, random::store_id())?;
     let (agent, incoming) = assemble(config, key, &store).await?;
     let listener = api::listen(&agent.config.socket).await?;
