@@ -11,6 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["blixard-model", "blixard-consensus"]),
     ("net", &["blixard-model"]),
     ("systemd", &["blixard-model", "blixard-core"]),
+    ("sim", &["blixard-model", "blixard-core", "blixard-consensus", "blixard-store", "blixard-node"]),
     ("xtask", &["blixard-model"]),
     (
         "blixard",

@@ -21,13 +21,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// 0, or 1 after the chain of causes was printed.
+/// 0, or the exit code of the error after the chain of causes was printed.
 fn ended(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             cli::complain(&format!("{error:#}"));
-            ExitCode::FAILURE
+            ExitCode::from(agent::disk_fault::exit_code(&error))
         }
     }
 }

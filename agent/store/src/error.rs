@@ -1,9 +1,33 @@
 //! Why a store can not be opened or written.
 
+use std::io;
 use std::path::PathBuf;
 
 use blixard_model::EndpointId;
 use blixard_model::id::ClusterName;
+
+/// What is wrong with the disk itself. A process that meets it ends, and another one may go on when it is mended:
+/// nothing acknowledged is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskFault {
+    /// There is no space left, or the quota is used up.
+    Full,
+    /// It reports input and output errors, or was set read-only because of them.
+    Failed,
+}
+
+impl DiskFault {
+    /// What an error of the file system says about the disk; `None` if it is about a name or a right.
+    fn of(error: &io::Error) -> Option<Self> {
+        /// errno of an input/output error: the standard library has no kind for it.
+        const EIO: i32 = 5;
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Self::Full),
+            io::ErrorKind::ReadOnlyFilesystem => Some(Self::Failed),
+            _ => (error.raw_os_error() == Some(EIO)).then_some(Self::Failed),
+        }
+    }
+}
 
 /// The store can not be used.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +38,7 @@ pub enum OpenError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Another process holds it.
     #[error("{path} is in use by another process: is an agent running on this data directory already?")]
@@ -79,11 +103,21 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether the disk is to blame, and how.
+    pub fn disk_fault(&self) -> Option<DiskFault> {
+        match self {
+            Self::Io { source, .. } => DiskFault::of(source),
+            _ => None,
+        }
+    }
+}
+
 /// The disk refused a write. Final: nothing may be written after it.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// redb's own error.
-    #[error("the store can not be written: {0}")]
+    #[error("the store can not be written")]
     Redb(#[from] redb::Error),
     /// An earlier write failed.
     #[error("an earlier write failed; the store is closed")]
@@ -91,6 +125,18 @@ pub enum WriteError {
     /// A record that can not be encoded.
     #[error("a record can not be encoded: {0}")]
     Encode(#[from] serde_json::Error),
+}
+
+impl WriteError {
+    /// Whether the disk is to blame, and how. A write that the system refused for any other reason counts as a
+    /// failed disk: the file was open and written before.
+    pub fn disk_fault(&self) -> Option<DiskFault> {
+        match self {
+            Self::Redb(redb::Error::Io(error)) => Some(DiskFault::of(error).unwrap_or(DiskFault::Failed)),
+            Self::Redb(redb::Error::PreviousIo) => Some(DiskFault::Failed),
+            _ => None,
+        }
+    }
 }
 
 macro_rules! from_redb {

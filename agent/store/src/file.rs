@@ -1,7 +1,6 @@
 //! The file.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use blixard_consensus::{Durable, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
@@ -13,16 +12,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::FILE_NAME;
+use crate::backend::Boxed;
+use crate::disk::Disk;
 use crate::error::{OpenError, WriteError};
 use crate::tables::{
     ClusterMarker, FORMAT, IdentityRecord, KEY_CLUSTER, KEY_HARD_STATE, KEY_IDENTITY, KEY_PROMISE, LOG, META,
     SNAPSHOT,
 };
 
+/// The file while it is made.
+const FRESH_NAME: &str = "store.redb.new";
+
 /// An open store. Held by one process at a time (the file is locked).
 #[derive(Debug)]
 pub struct Store {
     db: Database,
+    path: PathBuf,
     identity: IdentityRecord,
     cluster: Option<ClusterMarker>,
     promise: Option<Genesis>,
@@ -30,22 +35,24 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store of `data_dir`, making an empty one under `fresh_store_id` if there is none.
+    /// Opens the store on `disk`, making an empty one under `fresh_store_id` if there is none.
     ///
     /// # Errors
     /// See [`OpenError`]; nothing is changed then.
     pub fn open(
-        data_dir: &Path,
+        disk: &dyn Disk,
         endpoint_id: EndpointId,
         cluster_name: &ClusterName,
         fresh_store_id: StoreId,
     ) -> Result<Self, OpenError> {
-        let path = data_dir.join(FILE_NAME);
-        if !path.exists() {
-            let identity = IdentityRecord { format: FORMAT, endpoint_id, store_id: fresh_store_id };
-            create(data_dir, &path, &identity)?;
+        let path = disk.path(FILE_NAME);
+        if !disk.exists(FILE_NAME).map_err(io_error(&path))? {
+            create(disk, &IdentityRecord { format: FORMAT, endpoint_id, store_id: fresh_store_id })?;
         }
-        let db = Database::open(&path).map_err(|error| open_error(&path, error.into()))?;
+        // Also for a file that was there: whoever made it may have ended between the rename and this, and a
+        // power loss would take the name back after something was acknowledged under it.
+        disk.sync_dir().map_err(io_error(&path))?;
+        let db = open_database(disk, &path)?;
         let reader = Reader::new(&db, &path)?;
         let identity: IdentityRecord = reader.record(KEY_IDENTITY)?.ok_or_else(|| OpenError::Record {
             path: path.clone(),
@@ -66,7 +73,7 @@ impl Store {
         }
         let promise = reader.record(KEY_PROMISE)?;
         drop(reader);
-        Ok(Self { db, identity, cluster, promise, failed: false })
+        Ok(Self { db, path, identity, cluster, promise, failed: false })
     }
 
     /// This store's id.
@@ -119,8 +126,8 @@ impl Store {
     ///
     /// # Errors
     /// The file can not be read.
-    pub fn load(&self, data_dir: &Path) -> Result<Durable, OpenError> {
-        Reader::new(&self.db, &data_dir.join(FILE_NAME))?.durable()
+    pub fn load(&self) -> Result<Durable, OpenError> {
+        Reader::new(&self.db, &self.path)?.durable()
     }
 
     /// One transaction, all or nothing. After an error the store stays closed: what is on disk is what
@@ -202,20 +209,18 @@ fn put<T: Serialize>(txn: &WriteTransaction, key: &str, record: &T) -> Result<()
     Ok(())
 }
 
-/// Makes the file under another name and renames it when it is whole: a crash while making it leaves none.
-fn create(data_dir: &Path, path: &Path, identity: &IdentityRecord) -> Result<(), OpenError> {
-    let io = |at: &Path| {
-        let path = at.to_owned();
-        move |source| OpenError::Io { path, source }
-    };
-    fs::create_dir_all(data_dir).map_err(io(data_dir))?;
-    let fresh = data_dir.join(format!("{FILE_NAME}.new"));
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&fresh)(error)),
+/// Makes the file under another name and renames it when it is whole: a crash while making it leaves none. The
+/// new name is not durable yet.
+fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
+    let fresh = disk.path(FRESH_NAME);
+    match disk.remove(FRESH_NAME) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&fresh)(error)),
         _ => {}
     }
-    let broken = |source: redb::Error| open_error(&fresh, source);
-    let db = Database::create(&fresh).map_err(|error| broken(error.into()))?;
+    let backend = disk.create(FRESH_NAME).map_err(io_error(&fresh))?;
+    let db = Database::builder()
+        .create_with_backend(Boxed(backend))
+        .map_err(|error| open_error(&fresh, error.into()))?;
     let first = || -> Result<(), WriteError> {
         let mut txn = db.begin_write()?;
         txn.set_quick_repair(true);
@@ -225,19 +230,43 @@ fn create(data_dir: &Path, path: &Path, identity: &IdentityRecord) -> Result<(),
         txn.commit()?;
         Ok(())
     };
-    first().map_err(|error| OpenError::Record { path: fresh.clone(), what: error.to_string() })?;
-    drop(db);
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).map_err(io(&fresh))?;
-    fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(io(&fresh))?;
-    fs::rename(&fresh, path).map_err(io(path))?;
-    fs::File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(io(data_dir))
+    first().map_err(|error| match error {
+        WriteError::Redb(error) => open_error(&fresh, error),
+        error => OpenError::Record { path: fresh.clone(), what: error.to_string() },
+    })?;
+    db.close().map_err(|error| open_error(&fresh, error.into()))?;
+    disk.sync_file(FRESH_NAME).map_err(io_error(&fresh))?;
+    disk.rename(FRESH_NAME, FILE_NAME).map_err(io_error(&disk.path(FILE_NAME)))
+}
+
+/// Opens the file that is there, and checks all of it: redb trusts a file that was closed well, and would serve a
+/// flipped bit of a log entry, or panic. redb would also make a new database of an empty file, and so forget what
+/// was acknowledged: here it is broken.
+fn open_database(disk: &dyn Disk, path: &Path) -> Result<Database, OpenError> {
+    let backend = disk.open(FILE_NAME).map_err(io_error(path))?;
+    if backend.len().map_err(io_error(path))? == 0 {
+        let empty = io::Error::new(io::ErrorKind::InvalidData, "the file is empty");
+        return Err(open_error(path, redb::Error::Io(empty)));
+    }
+    Database::builder()
+        .set_check_integrity_on_open(true)
+        .create_with_backend(Boxed(backend))
+        .map_err(|error| open_error(path, error.into()))
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { path, source }
 }
 
 fn open_error(path: &Path, source: redb::Error) -> OpenError {
     let path = path.to_owned();
     match source {
         redb::Error::DatabaseAlreadyOpen => OpenError::InUse { path },
-        redb::Error::Io(source) if source.kind() != std::io::ErrorKind::InvalidData => {
+        // What is in the file is wrong, and what is missing at its end as well; all else is the disk's.
+        redb::Error::Io(source)
+            if !matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
             OpenError::Io { path, source }
         }
         source => OpenError::Broken { path, source },

@@ -2,13 +2,17 @@
 //! a time.
 //!
 //! Owns the file `store.redb` in the data directory. Refuses the file of another node or cluster. Takes no
-//! decision: it is told what to keep, and keeps it together or not at all.
+//! decision: it is told what to keep, and keeps it together or not at all. Reaches the file system through
+//! [`Disk`] alone.
 
+mod backend;
+mod disk;
 mod error;
 mod file;
 mod tables;
 
-pub use error::{OpenError, WriteError};
+pub use disk::{DirDisk, Disk};
+pub use error::{DiskFault, OpenError, WriteError};
 pub use file::Store;
 pub use tables::ClusterMarker;
 

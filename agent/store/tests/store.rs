@@ -6,14 +6,14 @@ use std::path::Path;
 use blixard_consensus::{HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
 use blixard_model::formation::Genesis;
 use blixard_model::{EndpointId, RaftId, StoreId};
-use blixard_store::{ClusterMarker, OpenError, Store};
+use blixard_store::{ClusterMarker, DirDisk, OpenError, Store};
 
 fn endpoint(n: u8) -> EndpointId {
     EndpointId::from_bytes([n; 32])
 }
 
 fn open(dir: &Path) -> Result<Store, OpenError> {
-    Store::open(dir, endpoint(1), &"lab".parse().expect("name"), StoreId::from_bytes([9; 16]))
+    Store::open(&DirDisk::new(dir), endpoint(1), &"lab".parse().expect("name"), StoreId::from_bytes([9; 16]))
 }
 
 fn genesis(name: &str) -> Genesis {
@@ -46,10 +46,11 @@ fn an_empty_store_keeps_its_id_and_is_bound_to_no_cluster() {
     assert_eq!(mode & 0o777, 0o600);
     drop(first);
     let cluster = "lab".parse().expect("name");
-    let again = Store::open(dir.path(), endpoint(1), &cluster, StoreId::from_bytes([8; 16])).expect("opened");
+    let again = Store::open(&DirDisk::new(dir.path()), endpoint(1), &cluster, StoreId::from_bytes([8; 16]))
+        .expect("opened");
     assert_eq!(again.store_id(), StoreId::from_bytes([9; 16]));
     assert_eq!(again.cluster(), None);
-    assert_eq!(again.load(dir.path()).expect("read"), blixard_consensus::Durable::default());
+    assert_eq!(again.load().expect("read"), blixard_consensus::Durable::default());
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn another_nodes_disk_is_refused() {
     let dir = tempfile::tempdir().expect("dir");
     drop(open(dir.path()).expect("made"));
     let cluster = "lab".parse().expect("name");
-    let other = Store::open(dir.path(), endpoint(2), &cluster, StoreId::from_bytes([8; 16]));
+    let other = Store::open(&DirDisk::new(dir.path()), endpoint(2), &cluster, StoreId::from_bytes([8; 16]));
     assert!(matches!(other, Err(OpenError::OtherNode { .. })), "{other:?}");
 }
 
@@ -88,6 +89,39 @@ fn a_broken_file_is_refused_with_the_way_out() {
 }
 
 #[test]
+fn an_empty_file_is_no_new_store() {
+    for size in [0, 1, 9, 4096] {
+        let dir = tempfile::tempdir().expect("dir");
+        std::fs::write(dir.path().join("store.redb"), vec![0; size]).expect("write");
+        let refused = open(dir.path()).expect_err("no store");
+        assert!(matches!(refused, OpenError::Broken { .. }), "{size}: {refused}");
+    }
+}
+
+#[test]
+fn a_cut_off_or_damaged_file_is_refused_with_the_way_out() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("store.redb");
+    let mut store = open(dir.path()).expect("made");
+    append(&mut store, entries(1..2000, "entry"));
+    drop(store);
+    let whole = std::fs::read(&path).expect("read");
+    for len in [1, 9, 100, 4096, 10_000, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..len]).expect("write");
+        let refused = open(dir.path()).expect_err("cut off");
+        assert!(refused.to_string().contains("counts as lost"), "{len}: {refused}");
+    }
+    let mut flipped = whole.clone();
+    let at = whole.windows(8).rposition(|bytes| bytes == b"entry777").expect("there");
+    flipped[at] ^= 1;
+    std::fs::write(&path, &flipped).expect("write");
+    let refused = open(dir.path()).expect_err("another content");
+    assert!(refused.to_string().contains("counts as lost"), "{refused}");
+    std::fs::write(&path, &whole).expect("write");
+    assert_eq!(open(dir.path()).expect("whole").load().expect("read").entries.len(), 1999);
+}
+
+#[test]
 fn a_crash_while_the_file_was_made_leaves_nothing_in_the_way() {
     let dir = tempfile::tempdir().expect("dir");
     std::fs::write(dir.path().join("store.redb.new"), b"half").expect("write");
@@ -110,7 +144,7 @@ fn promise_cluster_and_log_come_back() {
     let store = open(dir.path()).expect("opened");
     assert_eq!(store.promise(), Some(&genesis("lab")));
     assert_eq!(store.cluster(), Some(&marker("lab")));
-    let durable = store.load(dir.path()).expect("read");
+    let durable = store.load().expect("read");
     assert_eq!(durable.snapshot, Some(snapshot));
     assert_eq!(durable.entries, entries(2..5, "a"));
     assert!(durable.hard_state == later || durable.hard_state == hard_state, "unsynced: one of the two");
@@ -122,7 +156,7 @@ fn a_conflicting_suffix_is_replaced_whole() {
     let mut store = open(dir.path()).expect("made");
     append(&mut store, entries(2..10, "a"));
     append(&mut store, entries(5..7, "b"));
-    let durable = store.load(dir.path()).expect("read");
+    let durable = store.load().expect("read");
     assert_eq!(durable.entries, [entries(2..5, "a"), entries(5..7, "b")].concat());
 }
 
@@ -138,11 +172,11 @@ fn a_snapshot_replaces_what_it_covers_and_a_leaders_replaces_all() {
         ..LogWrite::default()
     };
     store.write(&write(6, false)).expect("write");
-    let durable = store.load(dir.path()).expect("read");
+    let durable = store.load().expect("read");
     assert_eq!(durable.entries, entries(7..10, "a"));
     assert_eq!(durable.snapshot.map(|s| s.index), Some(6));
     store.write(&write(20, true)).expect("write");
-    let durable = store.load(dir.path()).expect("read");
+    let durable = store.load().expect("read");
     assert_eq!(durable.entries, []);
     assert_eq!(durable.snapshot.map(|s| s.index), Some(20));
 }

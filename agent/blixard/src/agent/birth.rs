@@ -1,7 +1,5 @@
 //! From a store to a running consensus task.
 
-use std::path::Path;
-
 use anyhow::Context as _;
 use blixard_consensus::{Consensus, ConsensusConfig, genesis_snapshot};
 use blixard_core::ClusterState;
@@ -60,7 +58,7 @@ pub(crate) fn bind(agent: &Agent, store: &mut Store, birth: Birth) -> anyhow::Re
 ///
 /// # Errors
 /// The store's content can not be used.
-pub(crate) fn resume(agent: &Agent, store: Store, data_dir: &Path) -> anyhow::Result<OwnerTask> {
+pub(crate) fn resume(agent: &Agent, store: Store) -> anyhow::Result<OwnerTask> {
     let marker = store.cluster().cloned().context("the store is bound to no cluster")?;
     anyhow::ensure!(
         marker.node_name == *agent.name(),
@@ -70,7 +68,7 @@ pub(crate) fn resume(agent: &Agent, store: Store, data_dir: &Path) -> anyhow::Re
         marker.node_name,
         marker.node_name,
     );
-    let durable = store.load(data_dir)?;
+    let durable = store.load()?;
     let genesis: Genesis = marker.genesis.clone();
     let config =
         ConsensusConfig { raft_id: marker.raft_id, incarnation: random::u64(), seed: seed_of(&marker) };

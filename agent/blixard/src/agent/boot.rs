@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use blixard_net::{Net, NetConfig, NodeKey};
-use blixard_store::Store;
+use blixard_store::{DirDisk, Store};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -36,18 +36,18 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut signals = signals()?;
+    space::check(&config.data_dir)?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     let key = keygen::load_or_make(&config, credentials.as_deref().map(Path::new))?;
     config.check_own_id(key.endpoint_id()).map_err(anyhow::Error::msg)?;
-    let data_dir = config.data_dir.clone();
-    space::check(&data_dir)?;
-    let store = Store::open(&data_dir, key.endpoint_id(), &config.cluster_name, random::store_id())?;
+    let disk = DirDisk::new(&config.data_dir);
+    let store = Store::open(&disk, key.endpoint_id(), &config.cluster_name, random::store_id())?;
     let (agent, incoming) = assemble(config, key, &store).await?;
     let listener = api::listen(&agent.config.socket).await?;
     // A node of a cluster is that before anybody can ask it who it is.
     let mut store = Some(store);
     let resumed = store.take_if(|store| store.cluster().is_some());
-    let resumed = resumed.map(|store| birth::resume(&agent, store, &data_dir)).transpose()?;
+    let resumed = resumed.map(|store| birth::resume(&agent, store)).transpose()?;
     let mut tasks = JoinSet::new();
     tasks.spawn(router_task(Arc::clone(&agent), incoming));
     tasks.spawn(api_task(Arc::clone(&agent), listener, stop.clone()));
@@ -63,7 +63,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         agent.net.local_addr()
     );
     let owner = tokio::select! {
-        owner = become_member(&agent, resumed, store, &data_dir) => owner?,
+        owner = become_member(&agent, resumed, store) => owner?,
         ended = tasks.join_next() => anyhow::bail!("a task ended unexpectedly: {}", words(ended)),
         () = signals.asked() => return shut_down(&agent, None, tasks, stop).await,
     };
@@ -103,7 +103,6 @@ async fn become_member(
     agent: &Agent,
     resumed: Option<OwnerTask>,
     store: Option<Store>,
-    data_dir: &Path,
 ) -> anyhow::Result<OwnerTask> {
     let mut store = match (resumed, store) {
         (Some(owner), _) => return Ok(owner),
@@ -112,7 +111,7 @@ async fn become_member(
     };
     let birth = formation::form(agent, &mut store).await?;
     tokio::task::block_in_place(|| birth::bind(agent, &mut store, birth))?;
-    tokio::task::block_in_place(|| birth::resume(agent, store, data_dir))
+    tokio::task::block_in_place(|| birth::resume(agent, store))
 }
 
 type Ended = &'static str;

@@ -15,6 +15,7 @@ mod boot;
 mod clock;
 pub(crate) mod config;
 mod context;
+pub(crate) mod disk_fault;
 mod formation;
 mod handle;
 mod logs;
@@ -52,7 +53,8 @@ pub(crate) fn run(args: AgentArgs) -> anyhow::Result<()> {
     }
     telemetry::init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
-    let ended = runtime.block_on(boot::run(config));
+    let data_dir = config.data_dir.clone();
+    let ended = runtime.block_on(boot::run(config)).map_err(|error| disk_fault::explain(error, &data_dir));
     if let Err(error) = &ended {
         tracing::error!("the agent ends: {error:#}");
     }

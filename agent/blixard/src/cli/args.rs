@@ -63,7 +63,15 @@ pub(crate) enum ClientCommand {
     Completions(CompletionsArgs),
 }
 
+const AGENT_EXIT_CODES: &str = "\
+Exit codes:
+  0   it was told to stop
+  1   an error
+  74  the disk of the data directory failed
+  75  the disk of the data directory is full";
+
 #[derive(Debug, Args)]
+#[command(after_help = AGENT_EXIT_CODES)]
 pub(crate) struct AgentArgs {
     /// The configuration, in TOML
     #[arg(long, value_name = "FILE", default_value = "/etc/blixard/config.toml")]
@@ -320,6 +328,17 @@ mod tests {
     #[test]
     fn the_tree_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_agents_help_names_its_exit_codes() {
+        use crate::agent::disk_fault::{EXIT_DISK_FAILED, EXIT_DISK_FULL};
+        for line in [
+            format!("  {EXIT_DISK_FAILED}  the disk of the data directory failed\n"),
+            format!("  {EXIT_DISK_FULL}  the disk of the data directory is full"),
+        ] {
+            assert!(AGENT_EXIT_CODES.contains(&line), "{line}");
+        }
     }
 
     #[test]

@@ -1,0 +1,89 @@
+//! A full or failed disk ends the agent with an exit code of its own and a line that says what to do.
+
+use std::path::Path;
+
+use blixard_store::{DiskFault, OpenError, WriteError};
+
+/// The disk failed (EX_IOERR of sysexits.h).
+pub(crate) const EXIT_DISK_FAILED: u8 = 74;
+/// The disk is full (EX_TEMPFAIL).
+pub(crate) const EXIT_DISK_FULL: u8 = 75;
+/// Any other error.
+const EXIT_FAILURE: u8 = 1;
+
+/// The exit code of a process that ends with `error`.
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    match find(error) {
+        Some(DiskFault::Full) => EXIT_DISK_FULL,
+        Some(DiskFault::Failed) => EXIT_DISK_FAILED,
+        None => EXIT_FAILURE,
+    }
+}
+
+/// Puts what to do before the causes, if the store's disk is to blame.
+pub(crate) fn explain(error: anyhow::Error, data_dir: &Path) -> anyhow::Error {
+    let data_dir = data_dir.display();
+    match find(&error) {
+        Some(DiskFault::Full) => error.context(format!(
+            "the file system of {data_dir} is full: free space on it and start blixard.service again (systemd \
+             does so by itself); nothing acknowledged is lost"
+        )),
+        Some(DiskFault::Failed) => error.context(format!(
+            "the disk of {data_dir} failed: see the kernel's log. If it does not recover, replace it, put the \
+             node's key back and start with an otherwise empty data directory: the cluster admits the node anew"
+        )),
+        None => error,
+    }
+}
+
+fn find(error: &anyhow::Error) -> Option<DiskFault> {
+    error.chain().find_map(|cause| {
+        let opening = cause.downcast_ref::<OpenError>().and_then(OpenError::disk_fault);
+        opening.or_else(|| cause.downcast_ref::<WriteError>().and_then(WriteError::disk_fault))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+    use blixard_consensus::PumpError;
+
+    use super::*;
+
+    const ENOSPC: i32 = 28;
+    const EIO: i32 = 5;
+
+    fn written(errno: i32) -> anyhow::Error {
+        let error = std::io::Error::from_raw_os_error(errno);
+        let failed: Result<(), _> = Err(PumpError::Store(WriteError::Redb(redb::Error::Io(error))));
+        failed.context("the consensus task failed").expect_err("an error")
+    }
+
+    fn opened(errno: i32) -> anyhow::Error {
+        OpenError::Io { path: "/d/store.redb".into(), source: std::io::Error::from_raw_os_error(errno) }
+            .into()
+    }
+
+    #[test]
+    fn a_full_and_a_failed_disk_have_codes_of_their_own() {
+        const EACCES: i32 = 13;
+        const EROFS: i32 = 30;
+        let codes =
+            [written(ENOSPC), opened(ENOSPC), written(EIO), opened(EIO), opened(EROFS), opened(EACCES)];
+        assert_eq!(codes.map(|error| exit_code(&error)), [75, 75, 74, 74, 74, 1]);
+        assert_eq!(exit_code(&anyhow::anyhow!("no store in it")), 1);
+    }
+
+    #[test]
+    fn the_line_says_what_to_do_and_keeps_the_causes_and_the_code() {
+        let full = explain(written(ENOSPC), Path::new("/d"));
+        assert_eq!(exit_code(&full), EXIT_DISK_FULL);
+        let line = format!("{full:#}");
+        assert!(line.starts_with("the file system of /d is full: free space on it"), "{line}");
+        assert!(line.contains("the store failed") && line.contains("No space left"), "{line}");
+        let failed = format!("{:#}", explain(opened(EIO), Path::new("/d")));
+        assert!(failed.starts_with("the disk of /d failed") && failed.contains("store.redb"), "{failed}");
+        let other = anyhow::anyhow!("something else");
+        assert_eq!(explain(other, Path::new("/d")).to_string(), "something else");
+    }
+}

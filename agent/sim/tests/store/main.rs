@@ -1,0 +1,7 @@
+//! The production store over a disk that crashes, tears, refuses and forgets.
+
+mod crash;
+mod refuse;
+mod repeat;
+mod rot;
+mod workload;

@@ -1,0 +1,118 @@
+//! What the store does to a file system, and the real one.
+//!
+//! A [`Disk`] is the only way to the file: the simulator passes one that loses, tears and refuses writes.
+
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+/// Only the node's own user reads its store: specs are in it.
+const FILE_MODE: u32 = 0o600;
+
+/// One directory. Names are plain file names in it. What `create`, `rename` and `remove` did is durable once
+/// [`Disk::sync_dir`] returned, and may come back half done after a power loss before that.
+pub trait Disk: Debug + Send + Sync {
+    /// The full path of `name`, for messages.
+    fn path(&self, name: &str) -> PathBuf;
+
+    /// Whether there is a file `name`, whatever is in it.
+    ///
+    /// # Errors
+    /// The directory can not be reached.
+    fn exists(&self, name: &str) -> io::Result<bool>;
+
+    /// Makes the file `name`, empty and for its owner alone, and the directory if there is none.
+    ///
+    /// # Errors
+    /// There is one already, or the disk's.
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Opens the file `name` to read and write.
+    ///
+    /// # Errors
+    /// There is none, or the disk's.
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Makes the content and the length of the file `name` durable; nobody has it open.
+    ///
+    /// # Errors
+    /// The disk's; final: what was not durable may be lost although a second call succeeds.
+    fn sync_file(&self, name: &str) -> io::Result<()>;
+
+    /// Removes the file `name`.
+    ///
+    /// # Errors
+    /// There is none, or the disk's.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Gives the file `from` the name `to`, in one step.
+    ///
+    /// # Errors
+    /// There is no `from`, or the disk's.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Makes the directory durable: which names there are.
+    ///
+    /// # Errors
+    /// The disk's; final.
+    fn sync_dir(&self) -> io::Result<()>;
+}
+
+/// A directory of the real file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirDisk {
+    data_dir: PathBuf,
+}
+
+impl DirDisk {
+    /// The directory `data_dir`; it need not exist.
+    pub fn new(data_dir: &Path) -> Self {
+        Self { data_dir: data_dir.to_owned() }
+    }
+}
+
+impl Disk for DirDisk {
+    fn path(&self, name: &str) -> PathBuf {
+        self.data_dir.join(name)
+    }
+
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        self.path(name).try_exists()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+        fs::create_dir_all(&self.data_dir)?;
+        backend(OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE), &self.path(name))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+        backend(OpenOptions::new().read(true).write(true), &self.path(name))
+    }
+
+    fn sync_file(&self, name: &str) -> io::Result<()> {
+        File::open(self.path(name))?.sync_all()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.data_dir)?.sync_all()
+    }
+}
+
+/// redb's own backend: it locks the file, so a second process is refused.
+fn backend(options: &OpenOptions, path: &Path) -> io::Result<Box<dyn StorageBackend>> {
+    let backend = FileBackend::new(options.open(path)?).map_err(io::Error::other)?;
+    Ok(Box::new(backend))
+}
