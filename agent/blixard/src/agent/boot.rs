@@ -119,8 +119,8 @@ type Ended = &'static str;
 /// How the consensus task ends.
 type OwnerEnd = Result<(), blixard_consensus::PumpError<blixard_store::WriteError>>;
 
-/// Why the consensus task ended unasked. No leadership to hand over, no store to close: what is on disk is what
-/// counts.
+/// Why the consensus task ended unasked. No leadership to hand over, no store to close: what is on disk is
+/// what counts.
 fn last_words(ended: Result<OwnerEnd, tokio::task::JoinError>) -> anyhow::Error {
     match ended {
         Ok(Ok(())) => anyhow::anyhow!("the consensus task ended"),

@@ -1,5 +1,7 @@
-//! Whether there is room to begin with. A full disk shows only in the first write that needs more of it, and by
-//! then the node has joined the others: they would take one that starts, fails and starts again for reachable.
+//! Whether there is room to begin with.
+//!
+//! A full disk shows only in the first write that needs more of it, and by then the node has joined the
+//! others: they would take one that starts, fails and starts again for reachable.
 
 use std::io;
 use std::path::Path;
@@ -8,13 +10,13 @@ use blixard_store::OpenError;
 use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 
-/// Least space to start with, in bytes: a few hundred writes, and no full disk that a write or two would fit on.
+/// Least space to start with, in bytes: room for a few hundred writes.
 const FREE_BYTES_MIN: u64 = 1 << 20;
 
 /// Refuses to begin on a full disk. A data directory that is not there yet is for the store to make.
 ///
 /// # Errors
-/// An [`OpenError::Io`] as of a store that could not be opened for want of space, or that the file system does
+/// An [`OpenError::Io`], as of a store that could not be opened for want of space; or the file system does
 /// not say how much it has.
 pub(crate) fn check(data_dir: &Path) -> Result<(), OpenError> {
     let judged = match statvfs(data_dir) {
