@@ -3,8 +3,8 @@
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
 
-/// Pseudo-random numbers from a seed: the same in every process and on every machine. Ranges are drawn here and
-/// not by a library, so that an upgrade can not change what a seed means.
+/// Pseudo-random numbers from a seed: the same in every process and on every machine. Ranges are drawn here
+/// and not by a library, so that an upgrade can not change what a seed means.
 #[derive(Debug, Clone)]
 pub struct SimRng(Pcg64Mcg);
 
@@ -19,7 +19,8 @@ impl SimRng {
         self.0.next_u64()
     }
 
-    /// A number below `bound`; 0 if `bound` is 0. Multiplied down: the bias is below 2^-32 for bounds below 2^32.
+    /// A number below `bound`; 0 if `bound` is 0. Multiplied down: the bias is below 2^-32 for bounds below
+    /// 2^32.
     pub fn below(&mut self, bound: u64) -> u64 {
         let wide = u128::from(self.next_u64()) * u128::from(bound);
         u64::try_from(wide >> 64).unwrap_or_default()

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use blixard_model::EndpointId;
 use blixard_model::id::ClusterName;
 
-/// What is wrong with the disk itself. A process that meets it ends, and another one may go on when it is mended:
-/// nothing acknowledged is lost.
+/// What is wrong with the disk itself. A process that meets it ends, and another one may go on when it is
+/// mended: nothing acknowledged is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFault {
     /// There is no space left, or the quota is used up.
@@ -128,8 +128,8 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    /// Whether the disk is to blame, and how. A write that the system refused for any other reason counts as a
-    /// failed disk: the file was open and written before.
+    /// Whether the disk is to blame, and how. A write that the system refused for any other reason counts as
+    /// a failed disk: the file was open and written before.
     pub fn disk_fault(&self) -> Option<DiskFault> {
         match self {
             Self::Redb(redb::Error::Io(error)) => Some(DiskFault::of(error).unwrap_or(DiskFault::Failed)),

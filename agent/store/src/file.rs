@@ -209,8 +209,8 @@ fn put<T: Serialize>(txn: &WriteTransaction, key: &str, record: &T) -> Result<()
     Ok(())
 }
 
-/// Makes the file under another name and renames it when it is whole: a crash while making it leaves none. The
-/// new name is not durable yet.
+/// Makes the file under another name and renames it when it is whole: a crash while making it leaves none.
+/// The new name is not durable yet.
 fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
     let fresh = disk.path(FRESH_NAME);
     match disk.remove(FRESH_NAME) {
@@ -239,9 +239,9 @@ fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
     disk.rename(FRESH_NAME, FILE_NAME).map_err(io_error(&disk.path(FILE_NAME)))
 }
 
-/// Opens the file that is there, and checks all of it: redb trusts a file that was closed well, and would serve a
-/// flipped bit of a log entry, or panic. redb would also make a new database of an empty file, and so forget what
-/// was acknowledged: here it is broken.
+/// Opens the file that is there, and checks all of it: redb trusts a file that was closed well, and would
+/// serve a flipped bit of a log entry, or panic. redb would also make a new database of an empty file, and
+/// so forget what was acknowledged: here it is broken.
 fn open_database(disk: &dyn Disk, path: &Path) -> Result<Database, OpenError> {
     let backend = disk.open(FILE_NAME).map_err(io_error(path))?;
     if backend.len().map_err(io_error(path))? == 0 {

@@ -25,12 +25,13 @@ pub(crate) fn explain(error: anyhow::Error, data_dir: &Path) -> anyhow::Error {
     let data_dir = data_dir.display();
     match find(&error) {
         Some(DiskFault::Full) => error.context(format!(
-            "the file system of {data_dir} is full: free space on it and start blixard.service again (systemd \
-             does so by itself); nothing acknowledged is lost"
+            "the file system of {data_dir} is full: free space on it and start blixard.service again \
+             (systemd does so by itself); nothing acknowledged is lost"
         )),
         Some(DiskFault::Failed) => error.context(format!(
-            "the disk of {data_dir} failed: see the kernel's log. If it does not recover, replace it, put the \
-             node's key back and start with an otherwise empty data directory: the cluster admits the node anew"
+            "the disk of {data_dir} failed: see the kernel's log. If it does not recover, replace it, put \
+             the node's key back and start with an otherwise empty data directory: the cluster admits the \
+             node anew"
         )),
         None => error,
     }

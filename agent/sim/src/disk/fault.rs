@@ -25,7 +25,8 @@ impl Refusal {
     }
 }
 
-/// Why a disk that is off answers nothing: the private kind of error by which the simulator knows its own crash.
+/// Why a disk that is off answers nothing: the private kind of error by which the simulator knows its own
+/// crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Gone {
     /// The scheduled crash came.

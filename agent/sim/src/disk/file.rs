@@ -76,7 +76,8 @@ impl SimFile {
         Ok(())
     }
 
-    /// Writes, with at most `free_bytes` of new blocks. What fits is written when not all does, as Linux does.
+    /// Writes, with at most `free_bytes` of new blocks. What fits is written when not all does, as Linux
+    /// does.
     pub(super) fn write(&mut self, offset: u64, data: &[u8], free_bytes: usize) -> io::Result<()> {
         let start = index(offset)?;
         let end = index(offset.saturating_add(data.len() as u64))?;
@@ -116,8 +117,8 @@ impl SimFile {
         }
     }
 
-    /// A sync that failed: each unsynced write reached the disk or never will, and no later sync says so. Reads
-    /// go on showing all of them until the cache is gone.
+    /// A sync that failed: each unsynced write reached the disk or never will, and no later sync says so.
+    /// Reads go on showing all of them until the cache is gone.
     pub(super) fn fail_sync(&mut self, rng: &mut SimRng) {
         let mut lengths = Vec::new();
         for change in self.pending.drain(..) {

@@ -145,8 +145,8 @@ impl SimDisk {
         Some(file.len())
     }
 
-    /// Flips one bit of the file `name`, counted from its begin, durably and behind everybody's back. False if
-    /// there is no such bit.
+    /// Flips one bit of the file `name`, counted from its begin, durably and behind everybody's back. False
+    /// if there is no such bit.
     pub fn flip_bit(&self, name: &str, bit: u64) -> bool {
         self.state().flip(name, bit)
     }

@@ -138,8 +138,8 @@ impl CrashPoints {
     }
 }
 
-/// Only a write can be half done: the other operations are one step of the file system's journal, and a sync that
-/// is half done is a crash before it in which some writes were kept.
+/// Only a write can be half done: the other operations are one step of the file system's journal, and a sync
+/// that is half done is a crash before it in which some writes were kept.
 fn exists(op: Op, moment: Moment) -> bool {
     moment != Moment::Inside || op == Op::Write
 }

@@ -135,16 +135,17 @@ fn crash_everywhere(workload: &Workload, table: &mut CrashPoints) -> u64 {
     kept
 }
 
-/// A crash at every boundary of the creation, then at every boundary of what comes after it.
+/// A crash at every boundary of the creation, then at every third boundary of what comes after it, another
+/// third each time.
 fn crash_while_creating(workload: &Workload, table: &mut CrashPoints) {
     let (opening, _) = boundaries(workload);
     for first in 0..opening {
-        for second in 0..opening + 4 {
+        for second in (first % 3..opening + 4).step_by(3) {
             let mut run = Run::new(workload, first << 32 | second);
             run.disk.crash_after(first);
-            run.process_and_crash(0, ENDS[(first % 3) as usize]);
+            run.process_and_crash(0, ENDS[(first / 3 % 3) as usize]);
             run.disk.crash_after(second);
-            run.process_and_crash(1, ENDS[(second % 3) as usize]);
+            run.process_and_crash(1, ENDS[(second / 3 % 3) as usize]);
             run.disk.heal();
             let end = run.process(1);
             assert!(matches!(end, End::Done), "{end:?}");

@@ -13,8 +13,8 @@ const DRAWN: u64 = 3_000;
 /// Sectors in which many bits flip at once, drawn.
 const SECTORS: u64 = 300;
 const SECTOR_BITS: u64 = 512 * 8;
-/// The bit that says which of redb's two commit slots counts. No checksum covers it: after an abrupt end, a flip
-/// brings the commit before the last one back. After a clean one the file shows the contradiction.
+/// The bit that says which of redb's two commit slots counts. No checksum covers it: after an abrupt end, a
+/// flip brings the commit before the last one back. After a clean one the file shows the contradiction.
 const SLOT_BIT: u64 = 9 * 8;
 
 /// What a start makes of a damaged store.
