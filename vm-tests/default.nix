@@ -8,4 +8,6 @@ in
   form-cluster = story ./form-cluster.nix;
   replication = story ./replication.nix;
   node-churn = story ./node-churn.nix;
+  store-kills = story ./store-kills.nix;
+  full-disk = story ./full-disk.nix;
 }

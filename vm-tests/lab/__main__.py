@@ -89,7 +89,8 @@ def _power(layout: Layout, arguments: argparse.Namespace) -> int:
 
 
 def _run(layout: Layout, arguments: argparse.Namespace) -> int:
-    return 0 if story.run(layout, arguments.story, arguments.nodes, arguments.timeout) else 1
+    passed = story.run(layout, arguments.story, arguments.nodes, arguments.timeout, arguments.settings)
+    return 0 if passed else 1
 
 
 def _logs(layout: Layout, arguments: argparse.Namespace) -> int:
@@ -133,6 +134,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("story")
     run.add_argument("--nodes", type=int, default=3)
     run.add_argument("--timeout", type=int, default=story.DEFAULT_TIMEOUT_SECONDS, help="seconds")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="NAME=VALUE",
+        help="what the story lets one choose, as KILLS=1000 of store_kills; several times for several",
+    )
     logs = add("logs", _logs, "a machine's journal")
     logs.add_argument("node")
     logs.add_argument("--console", action="store_true", help="what its systemd printed instead")

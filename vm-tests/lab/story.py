@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import signal
 import time
 import traceback
@@ -17,6 +19,8 @@ from layout import REPOSITORY, Layout
 from telling import RequestedAssertionFailed
 
 DEFAULT_TIMEOUT_SECONDS = 1800
+#: What a story lets one choose: it reads it from the environment, which the NixOS driver leaves as it is.
+_SETTING = re.compile(r'os\.environ\.get\("STORY_([A-Z_]+)", ')
 
 
 def find(name: str) -> Path:
@@ -27,6 +31,18 @@ def find(name: str) -> Path:
             return path
     known = ", ".join(sorted(path.stem for path in stories.glob("*.py")))
     raise LabError(f"there is no story {name!r}; there are: {known}")
+
+
+def settings(source: str, words: list[str]) -> dict[str, str]:
+    """The environment for a story that is told `NAME=VALUE`; refuses names that the story does not read."""
+    known = _SETTING.findall(source)
+    chosen = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in known:
+            raise LabError(f"--set {word}: this story takes {', '.join(known) or 'nothing'}, as NAME=VALUE")
+        chosen[f"STORY_{name}"] = value
+    return chosen
 
 
 @contextlib.contextmanager
@@ -51,9 +67,10 @@ def script_frames(error: BaseException, script: Path) -> str:
     return "\n".join(shown)
 
 
-def run(layout: Layout, name: str, nodes: int, timeout: int) -> bool:
-    """Runs one story; returns whether it passed."""
+def run(layout: Layout, name: str, nodes: int, timeout: int, words: list[str]) -> bool:
+    """Runs one story, told `words` (`NAME=VALUE`); returns whether it passed."""
     script = find(name)
+    os.environ.update(settings(script.read_text(), words))
     lab = Lab(layout)
     began = time.monotonic()
     with lab.fresh(nodes) as names:

@@ -18,7 +18,7 @@ use crate::privilege::Privilege;
 use crate::setup;
 
 /// The stories, in the order they run.
-const STORIES: [&str; 3] = ["form_cluster", "replication", "node_churn"];
+const STORIES: [&str; 5] = ["form_cluster", "replication", "node_churn", "store_kills", "full_disk"];
 
 /// Names that a story finds without defining them, for pyflakes.
 const STORY_NAMES: &str = "driver,join_all,log,machines,n1,n2,n3,polling_condition,retry,start_all,subtest,t";

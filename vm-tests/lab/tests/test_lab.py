@@ -38,16 +38,34 @@ class Overlays(unittest.TestCase):
             mounts.mount_overlay([Path("/a,b")], Path("/nowhere"))
 
 
+STORIES = ("form_cluster", "replication", "node_churn", "store_kills", "full_disk")
+
+
 class Stories(unittest.TestCase):
     def test_every_story_is_found_by_both_spellings(self):
-        for name in ("form_cluster", "replication", "node_churn"):
+        for name in STORIES:
             self.assertEqual(story.find(name), story.find(name.replace("_", "-")))
 
     def test_every_story_compiles(self):
-        for name in ("form_cluster", "replication", "node_churn"):
+        for name in STORIES:
             path = story.find(name)
             compile(path.read_text(), str(path), "exec")
 
     def test_an_unknown_story_names_those_there_are(self):
         with self.assertRaisesRegex(LabError, "replication"):
             story.find("absent")
+
+    def test_what_a_story_reads_can_be_set(self):
+        source = story.find("store_kills").read_text()
+        words = ["KILLS=1000", "LEADER_KILLS=0"]
+        wanted = {"STORY_KILLS": "1000", "STORY_LEADER_KILLS": "0"}
+        self.assertEqual(wanted, story.settings(source, words))
+        self.assertEqual({}, story.settings(source, []))
+
+    def test_what_it_does_not_read_is_refused_with_what_it_does(self):
+        source = story.find("store_kills").read_text()
+        for word in ("KILS=1000", "KILLS", "=1"):
+            with self.assertRaisesRegex(LabError, "KILLS, LEADER_KILLS"):
+                story.settings(source, [word])
+        with self.assertRaisesRegex(LabError, "nothing"):
+            story.settings("KILLS = 1", ["KILLS=2"])

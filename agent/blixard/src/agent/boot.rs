@@ -19,13 +19,15 @@ use super::config::Config;
 use super::context::{Agent, AgentParts};
 use super::owner::OwnerTask;
 use super::runtime::SystemdVms;
-use super::{announce, api, birth, formation, random, reconcile, router, supervise};
+use super::{announce, api, birth, formation, random, reconcile, router, space, supervise};
 use crate::keygen;
 
 /// How long handing the leadership over may take when the agent stops.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the consensus task may take to end once nobody asks it any more.
 const OWNER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long another task's end waits for the consensus task's, which may be its cause.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs until SIGTERM or SIGINT, or until something fails that must not be survived.
 ///
@@ -34,6 +36,7 @@ const OWNER_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut signals = signals()?;
+    space::check(&config.data_dir)?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     let key = keygen::load_or_make(&config, credentials.as_deref().map(Path::new))?;
     config.check_own_id(key.endpoint_id()).map_err(anyhow::Error::msg)?;
@@ -67,12 +70,14 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     spawn_tasks(&agent, &mut tasks);
     let mut owner = tokio::spawn(owner.run());
     tokio::select! {
-        ended = &mut owner => {
-            // No leadership to hand over, no store to close: what is on disk is what counts.
-            ended.context("the consensus task panicked")?.context("the consensus task failed")?;
-            anyhow::bail!("the consensus task ended");
+        ended = &mut owner => Err(last_words(ended)),
+        ended = tasks.join_next() => {
+            // Who watches the consensus task ends with it, and may be noticed first: its own words say why.
+            match tokio::time::timeout(LAST_WORDS_TIMEOUT, &mut owner).await {
+                Ok(ended) => Err(last_words(ended)),
+                Err(_) => Err(anyhow::anyhow!("a task ended unexpectedly: {}", words(ended))),
+            }
         }
-        ended = tasks.join_next() => anyhow::bail!("a task ended unexpectedly: {}", words(ended)),
         () = signals.asked() => shut_down(&agent, Some(owner), tasks, stop).await,
     }
 }
@@ -110,6 +115,19 @@ async fn become_member(
 }
 
 type Ended = &'static str;
+
+/// How the consensus task ends.
+type OwnerEnd = Result<(), blixard_node::NodeError<blixard_store::WriteError>>;
+
+/// Why the consensus task ended unasked. No leadership to hand over, no store to close: what is on disk is
+/// what counts.
+fn last_words(ended: Result<OwnerEnd, tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow::anyhow!("the consensus task ended"),
+        Ok(Err(error)) => anyhow::Error::new(error).context("the consensus task failed"),
+        Err(error) => anyhow::Error::new(error).context("the consensus task panicked"),
+    }
+}
 
 fn spawn_tasks(agent: &Arc<Agent>, tasks: &mut JoinSet<Ended>) {
     let task = |agent: &Arc<Agent>| Arc::clone(agent);
@@ -162,7 +180,7 @@ fn words(ended: Option<Result<Ended, tokio::task::JoinError>>) -> String {
 
 async fn shut_down(
     agent: &Arc<Agent>,
-    owner: Option<tokio::task::JoinHandle<Result<(), blixard_node::NodeError<blixard_store::WriteError>>>>,
+    owner: Option<tokio::task::JoinHandle<OwnerEnd>>,
     mut tasks: JoinSet<Ended>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {

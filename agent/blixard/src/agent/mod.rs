@@ -25,6 +25,7 @@ mod random;
 mod reconcile;
 mod router;
 mod runtime;
+mod space;
 mod submit;
 mod supervise;
 mod telemetry;
