@@ -21,6 +21,9 @@ use crate::transport::TransportDown;
 
 const BACKOFF: Backoff = Backoff { first: BIND_BACKOFF_FIRST, max: BIND_BACKOFF_MAX };
 
+/// Attempts for which an address in use is taken to be still held by the endpoint that ended.
+const LINGER_ATTEMPTS: u32 = 6;
+
 /// Keeps an endpoint open on `address` until the node stops; then the endpoint is left as it is, for
 /// [`crate::Net::close`] to close it with a word to everybody.
 pub(crate) async fn keep(context: Arc<Context>, key: NodeKey, mut address: SocketAddr) {
@@ -49,7 +52,7 @@ pub(crate) async fn keep(context: Arc<Context>, key: NodeKey, mut address: Socke
             }
             Err(error) => {
                 context.transport.failures.add(1);
-                TransportDown::Bind(error)
+                failed(error, logged.as_ref(), attempts)
             }
         };
         attempts = attempts.saturating_add(1);
@@ -68,6 +71,19 @@ pub(crate) async fn keep(context: Arc<Context>, key: NodeKey, mut address: Socke
         }
         // The attempt is under way.
         context.transport.set_down(down, attempts, None);
+    }
+}
+
+/// Why there is no endpoint after a failed attempt, given what was the reason before it.
+fn failed(error: BindError, before: Option<&TransportDown>, attempts: u32) -> TransportDown {
+    match before {
+        // Its socket is closed with its last user: no other program is to be blamed yet.
+        Some(ended @ TransportDown::Ended(_))
+            if attempts < LINGER_ATTEMPTS && matches!(error, BindError::InUse { .. }) =>
+        {
+            ended.clone()
+        }
+        _ => TransportDown::Bind(error),
     }
 }
 
@@ -128,6 +144,18 @@ mod tests {
         assert_eq!(socket_fault(address), None);
         drop(held);
         assert!(matches!(socket_fault(address), Some(TransportDown::Ended(_))));
+    }
+
+    #[test]
+    fn a_socket_that_lingers_is_not_blamed_on_another_program_at_once() {
+        let address = "127.0.0.1:7431".parse().expect("address");
+        let (in_use, ended) = (BindError::InUse { address }, TransportDown::Ended("x".to_owned()));
+        assert_eq!(failed(in_use.clone(), Some(&ended), LINGER_ATTEMPTS - 1), ended);
+        let named = TransportDown::Bind(in_use.clone());
+        assert_eq!(failed(in_use.clone(), Some(&ended), LINGER_ATTEMPTS), named);
+        assert_eq!(failed(in_use, None, 0), named);
+        let foreign = BindError::NotLocal { address };
+        assert_eq!(failed(foreign.clone(), Some(&ended), 1), TransportDown::Bind(foreign));
     }
 
     #[test]

@@ -213,12 +213,13 @@ mod tests {
         let (mut a, mut b) = pair().await;
         let address = a.net.local_addr().expect("listens");
         let mut transport = a.net.transport();
-        transport.mark_unchanged();
-        a.net.endpoint().expect("up").close().await;
-        let down = timeout(LONG, transport.wait_for(|state| !state.is_up())).await.expect("noticed");
-        let down = down.expect("not closed").clone();
-        let crate::TransportState::Down { reason, attempts: 1, .. } = down else { panic!("{down:?}") };
+        let endpoint = a.net.endpoint().expect("up");
+        let noticed = timeout(LONG, transport.wait_for(|state| !state.is_up()));
+        let ((), down) = tokio::join!(endpoint.close(), noticed);
+        let down = down.expect("noticed").expect("not closed").clone();
+        let crate::TransportState::Down { reason, .. } = down else { panic!("{down:?}") };
         assert!(reason.to_string().contains("ended"), "{reason}");
+        drop(endpoint);
         timeout(LONG, transport.wait_for(crate::TransportState::is_up)).await.expect("up").expect("open");
         assert_eq!(a.net.local_addr(), Some(address));
         a.until(&b, "up again", LinkState::is_up).await;
