@@ -15,11 +15,17 @@ pub(crate) fn path() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| match std::env::var_os("BLIXARD_BIN") {
         Some(path) => PathBuf::from(path),
-        None => build(),
+        None => build("blixard", ["--bin", "blixard"]).join("blixard"),
     })
 }
 
-fn build() -> PathBuf {
+/// An example of a package, built by cargo first.
+pub(crate) fn example(package: &str, name: &str) -> PathBuf {
+    build(package, ["--example", name]).join("examples").join(name)
+}
+
+/// Builds a target of a package with the profile of this test; returns the folder of that profile.
+fn build(package: &str, target: [&str; 2]) -> PathBuf {
     // target/PROFILE/deps/all-HASH
     let test = std::env::current_exe().expect("own path");
     let profile_dir = test.parent().and_then(Path::parent).expect("target/PROFILE");
@@ -30,14 +36,15 @@ fn build() -> PathBuf {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "blixard", "--bin", "blixard", "--profile", profile])
+        .args(["build", "--quiet", "--package", package, "--profile", profile])
+        .args(target)
         .arg("--target-dir")
         .arg(target_dir)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("cargo runs");
-    assert!(status.success(), "blixard can not be built");
-    profile_dir.join("blixard")
+    assert!(status.success(), "{package} {target:?} can not be built");
+    profile_dir.to_owned()
 }
 
 /// How one run ended.

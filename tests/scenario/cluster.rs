@@ -101,6 +101,11 @@ impl Node {
         agent.wait().expect("gone")
     }
 
+    /// The process of its agent.
+    pub(crate) fn pid(&self) -> u32 {
+        self.agent.as_ref().expect("runs").id()
+    }
+
     pub(crate) fn wipe(&self) {
         fs::remove_file(self.dir.join("store.redb")).expect("removed");
     }
@@ -149,6 +154,11 @@ impl Cluster {
             );
         }
         fs::write(node.dir.join("config.toml"), text).expect("written");
+    }
+
+    /// The address of a node, or a free one of this cluster's own.
+    pub(crate) fn address(&self, number: usize) -> String {
+        format!("{}.{number}", self.subnet)
     }
 
     /// Three nodes in a cluster, all of them seen by all.

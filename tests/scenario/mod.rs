@@ -4,6 +4,8 @@
 
 mod cluster;
 mod formation;
+mod hostile;
 mod loss;
 mod refusals;
+mod transport;
 mod writes;

@@ -1,68 +1,93 @@
 //! Inbound connections, from the first packet until the peer's task accepted or refused them.
 //!
-//! A stranger costs little: their number is bounded, every step has a deadline, and beyond a few of them an
-//! address has to prove itself before anything is computed for it.
+//! A stranger costs little: their number is bounded, in all and by source, every step has a deadline, and beyond
+//! a few of them an address has to prove itself before anything is computed for it.
 
 use std::sync::Arc;
 
 use blixard_model::EndpointId;
 use bytes::Bytes;
-use iroh::endpoint::{Connection, Incoming, SendStream};
-use tokio::sync::{Semaphore, oneshot};
+use iroh::Endpoint;
+use iroh::endpoint::{ConnectingError, Connection, Incoming, IncomingAddr, SendStream};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::close::Close;
 use crate::context::Context;
+use crate::half_open::Admission;
 use crate::hello::{self, Hello, Welcome};
-use crate::limits::{CONNECT_TIMEOUT, HALF_OPEN_MAX, HALF_OPEN_TRUSTING, HELLO_LEN_MAX, HELLO_TIMEOUT};
+use crate::limits::{CONNECT_TIMEOUT, HELLO_LEN_MAX, HELLO_TIMEOUT};
 use crate::peers::Inbound;
 use crate::{frame, key, wire};
 
-/// Accepts connections until the node stops.
-pub(crate) async fn accept_all(context: Arc<Context>) {
-    let half_open = Arc::new(Semaphore::new(HALF_OPEN_MAX));
-    loop {
-        let incoming = tokio::select! {
-            () = context.cancel.cancelled() => return,
-            incoming = context.endpoint.accept() => incoming,
+/// Accepts connections until the endpoint ends. Its caller ends it when the node stops.
+pub(crate) async fn accept_all(context: &Arc<Context>, endpoint: &Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        let refused = &context.peers.refused;
+        let validated = incoming.remote_addr_validated();
+        let source = match incoming.remote_addr() {
+            IncomingAddr::Ip(address) => Some(address.ip()),
+            _ => None,
         };
-        let Some(incoming) = incoming else { return };
-        let Ok(permit) = Arc::clone(&half_open).try_acquire_owned() else {
-            incoming.refuse();
-            continue;
+        let place = match context.half_open.admit(source, validated) {
+            Admission::Admitted(place) => place,
+            Admission::Validate => {
+                // Fails only for an address that is validated.
+                let _ = incoming.retry();
+                continue;
+            }
+            Admission::Crowded => {
+                refused.crowded.add(1);
+                incoming.refuse();
+                continue;
+            }
+            Admission::CrowdedSource => {
+                refused.crowded_source.add(1);
+                incoming.refuse();
+                continue;
+            }
         };
-        let crowded = HALF_OPEN_MAX - half_open.available_permits() > HALF_OPEN_TRUSTING;
-        if crowded && !incoming.remote_addr_validated() {
-            // Fails only for an address that is validated.
-            let _ = incoming.retry();
-            continue;
-        }
-        let context = Arc::clone(&context);
+        let context = Arc::clone(context);
         let tracker = context.tracker.clone();
         tracker.spawn(async move {
             context.cancel.run_until_cancelled(greet(&context, incoming)).await;
-            drop(permit);
+            drop(place);
         });
     }
 }
 
 async fn greet(context: &Context, incoming: Incoming) {
+    let refused = &context.peers.refused;
     let connection = match timeout(CONNECT_TIMEOUT, incoming).await {
         Ok(Ok(connection)) => connection,
+        // Counted where it was decided: not in the list.
+        Ok(Err(ConnectingError::LocallyRejected { .. })) => return,
         Ok(Err(error)) => {
+            refused.handshake.add(1);
             tracing::debug!(reason = %error, "inbound handshake failed");
             return;
         }
-        Err(_) => return,
+        Err(_) => {
+            refused.handshake.add(1);
+            return;
+        }
     };
     let id = key::endpoint_id(connection.remote_id());
     let result = match timeout(HELLO_TIMEOUT, introduce(context, id, &connection)).await {
         Ok(result) => result,
-        Err(_) => Err(Close::Broken("no hello in time".to_owned())),
+        Err(_) => {
+            refused.no_hello.add(1);
+            Err(Close::Broken("no hello in time".to_owned()))
+        }
     };
     if let Err(close) = result {
-        if let Close::Refused(why) = &close {
-            context.peers.log_refusal(id, why);
+        match &close {
+            Close::Refused(why) => {
+                refused.bad_hello.add(1);
+                context.peers.log_refusal(id, why);
+            }
+            Close::NotListed => refused.not_listed.add(1),
+            _ => {}
         }
         tracing::debug!(peer = %id.short(), reason = close.text(), "inbound connection closed");
         close.apply(&connection);

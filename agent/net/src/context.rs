@@ -1,16 +1,17 @@
-//! What the tasks of one endpoint share. Dropped with the last of them, and the UDP socket with it.
+//! What the tasks of one node share. Dropped with the last of them, and the UDP socket with it.
 
 use std::sync::Arc;
 
 use blixard_model::{ClusterName, EndpointId};
-use iroh::Endpoint;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::half_open::HalfOpen;
 use crate::net::Incoming;
 use crate::peers::Peers;
 use crate::state::Links;
+use crate::transport::Transport;
 
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -19,8 +20,11 @@ pub(crate) struct Context {
     /// Random id of this run.
     pub(crate) incarnation: u64,
     pub(crate) cluster_name: ClusterName,
-    pub(crate) endpoint: Endpoint,
+    /// The endpoint, while there is one.
+    pub(crate) transport: Arc<Transport>,
     pub(crate) peers: Arc<Peers>,
+    /// Inbound connections that have not said hello yet.
+    pub(crate) half_open: Arc<HalfOpen>,
     /// To the application.
     pub(crate) incoming: mpsc::Sender<Incoming>,
     /// Bytes of Raft messages that the application may hold.

@@ -16,7 +16,7 @@ use crate::peers::{Gate, Peers};
 use crate::wire::ALPN;
 
 /// Why the endpoint could not be opened.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BindError {
     /// Somebody else listens there.
     #[error(
@@ -37,12 +37,12 @@ pub enum BindError {
         address: SocketAddr,
     },
     /// The kernel refused otherwise.
-    #[error("can not listen on UDP {address}: {source}")]
+    #[error("can not listen on UDP {address}: {cause}")]
     Socket {
         /// The wanted address.
         address: SocketAddr,
         /// The cause.
-        source: io::Error,
+        cause: String,
     },
     /// The QUIC stack could not start.
     #[error("can not open the QUIC endpoint on UDP {address}: {cause}")]
@@ -54,18 +54,13 @@ pub enum BindError {
     },
 }
 
-/// An open endpoint.
-#[derive(Debug)]
-pub(crate) struct Bound {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) local_addr: SocketAddr,
-    /// Random id of this run.
-    pub(crate) incarnation: u64,
-}
-
-pub(crate) async fn bind(key: &NodeKey, address: SocketAddr, peers: &Arc<Peers>) -> Result<Bound, BindError> {
+/// Opens an endpoint; the address comes back with the port that was taken.
+pub(crate) async fn open(
+    key: &NodeKey,
+    address: SocketAddr,
+    peers: &Arc<Peers>,
+) -> Result<(Endpoint, SocketAddr), BindError> {
     let other = |cause: String| BindError::Endpoint { address, cause };
-    let incarnation = getrandom::u64().map_err(|error| other(error.to_string()))?;
     let builder = Endpoint::builder(presets::Minimal)
         .secret_key(key.secret().clone())
         .alpns(vec![ALPN.to_vec()])
@@ -81,7 +76,7 @@ pub(crate) async fn bind(key: &NodeKey, address: SocketAddr, peers: &Arc<Peers>)
     let endpoint = builder.bind().await.map_err(|error| bind_error(address, error))?;
     let local_addr =
         endpoint.bound_sockets().first().copied().ok_or_else(|| other("no socket".to_owned()))?;
-    Ok(Bound { endpoint, local_addr, incarnation })
+    Ok((endpoint, local_addr))
 }
 
 fn transport() -> Result<QuicTransportConfig, iroh::endpoint::VarIntBoundsExceeded> {
@@ -110,6 +105,6 @@ fn bind_error(address: SocketAddr, error: iroh::endpoint::BindError) -> BindErro
     match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse { address },
         io::ErrorKind::AddrNotAvailable => BindError::NotLocal { address },
-        _ => BindError::Socket { address, source },
+        _ => BindError::Socket { address, cause: source.to_string() },
     }
 }

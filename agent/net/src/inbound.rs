@@ -6,10 +6,13 @@ use blixard_model::EndpointId;
 use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::limits::{HELLO_TIMEOUT, REQUEST_LEN_MAX, SNAPSHOT_LEN_MAX, STALL_TIMEOUT};
+use crate::limits::{
+    HELLO_TIMEOUT, REQUEST_LEN_MAX, SNAPSHOT_ARRIVAL_TIMEOUT, SNAPSHOT_LEN_MAX, STALL_TIMEOUT,
+};
 use crate::net::Incoming;
 use crate::reply::{Answer, Reply};
 use crate::wire::{self, Kind};
@@ -126,11 +129,16 @@ async fn handle_snapshot(
         say(send, Kind::NotTaken, "another snapshot is arriving").await;
         return;
     };
-    let read = crate::frame::read(receive, SNAPSHOT_LEN_MAX, STALL_TIMEOUT).await;
-    let bytes = match read {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return,
-        Err(error) => {
+    let read = crate::frame::read(receive, SNAPSHOT_LEN_MAX, STALL_TIMEOUT);
+    let bytes = match timeout(SNAPSHOT_ARRIVAL_TIMEOUT, read).await {
+        Ok(Ok(Some(bytes))) => bytes,
+        Ok(Ok(None)) => return,
+        Err(_) => {
+            let seconds = SNAPSHOT_ARRIVAL_TIMEOUT.as_secs();
+            say(send, Kind::NotTaken, &format!("not all of it arrived within {seconds} s")).await;
+            return;
+        }
+        Ok(Err(error)) => {
             tracing::info!(PEER = %from.short(), "a snapshot of {} could not be read: {error}", from.short());
             say(send, Kind::NotTaken, &error.to_string()).await;
             return;

@@ -1,6 +1,6 @@
 //! Links to the other nodes, and bytes over them.
 //!
-//! Owns the node's key, the QUIC endpoint and one task per peer (`peer`). Knows who may talk to this node
+//! Owns the node's key, the QUIC endpoint, which may be missing (`keeper`), and one task per peer (`peer`). Knows who may talk to this node
 //! ([`Net::set_peers`]) and nothing of what is said: Raft messages, snapshots, requests and answers are bytes
 //! here. Never decides for the cluster, never retries a request, never waits for a peer on behalf of another.
 //!
@@ -9,33 +9,43 @@
 //! - A peer that is off the list can not send anything any more.
 //! - Sending never waits; what can not be sent is dropped, and the outcome says so.
 //! - [`RequestError::NotSent`] means that the peer's application did not see the request.
+//! - There is a [`Net`] whether or not there is an endpoint: one that can not be opened, or ended, is a state with
+//!   a reason ([`Net::transport`]), and is tried again for as long as it takes.
 //! - Every queue, frame, count and wait is bounded: [`limits`].
 
 mod accept;
+mod backoff;
 mod close;
 mod context;
 mod endpoint;
 mod frame;
+mod half_open;
 mod hello;
 mod inbound;
+mod keeper;
 pub mod key;
 pub mod limits;
 mod link;
 mod net;
 mod peer;
+mod peer_keeper;
 mod peers;
 mod queue;
 mod reply;
 mod request;
 mod snapshot;
 mod state;
+mod stats;
+mod transport;
 mod wire;
 
 pub use endpoint::BindError;
 pub use key::NodeKey;
-pub use net::{Incoming, Net, NetConfig, PeerConfig};
+pub use net::{Incoming, Net, NetConfig, PeerConfig, StartError};
 pub use queue::SendOutcome;
 pub use reply::{AskerGone, Reply, ReplyStream};
 pub use request::{NotSent, RequestError, ResponseStream, StreamBroken};
 pub use snapshot::{SnapshotDelivery, SnapshotError};
 pub use state::{DownReason, LinkState, Links};
+pub use stats::{BackoffStats, DroppedStats, NetStats, PeerStats, RefusedStats};
+pub use transport::{TransportDown, TransportState};

@@ -30,6 +30,8 @@ pub(crate) const HELLO_LEN_MAX: usize = 1024;
 pub(crate) const INBOUND_SNAPSHOTS_MAX: usize = 1;
 /// Inbound connections that have not said hello yet.
 pub(crate) const HALF_OPEN_MAX: usize = 64;
+/// Inbound connections from one validated source address that have not said hello yet.
+pub(crate) const HALF_OPEN_PER_SOURCE_MAX: usize = 16;
 /// From this many on, a stranger's address is validated before its handshake costs anything.
 pub(crate) const HALF_OPEN_TRUSTING: usize = 16;
 /// Connections of one peer that wait for its task.
@@ -50,6 +52,17 @@ pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which the receiver of a snapshot must have taken it, once it has all of it.
 pub(crate) const SNAPSHOT_TAKEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which all of a snapshot must have arrived: [`SNAPSHOT_LEN_MAX`] over a link of 8 Mbit/s. One that
+/// trickles in would otherwise keep out every other.
+pub(crate) const SNAPSHOT_ARRIVAL_TIMEOUT: Duration = Duration::from_secs(300);
+/// First wait between two attempts to open the UDP socket; doubled each time.
+pub(crate) const BIND_BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait between two attempts to open the UDP socket.
+pub(crate) const BIND_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often it is looked whether the endpoint still holds its socket.
+pub(crate) const SOCKET_CHECK_PERIOD: Duration = Duration::from_secs(2);
+/// Wait before a peer's task that ended by itself is started again.
+pub(crate) const RESTART_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait between two attempts to connect.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// First wait between two attempts to connect; doubled each time.

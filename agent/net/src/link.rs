@@ -19,6 +19,7 @@ use crate::net::Incoming;
 use crate::queue::Queued;
 use crate::snapshot::{self, SnapshotJob};
 use crate::state::DownReason;
+use crate::stats::PeerCounters;
 use crate::{inbound, wire};
 
 /// A connection that both sides accepted.
@@ -60,13 +61,13 @@ pub(crate) async fn run(
     context: &Arc<Context>,
     from: EndpointId,
     connection: &Connection,
-    outgoing: &mut Outgoing,
+    (outgoing, counters): (&mut Outgoing, &PeerCounters),
     token: &CancellationToken,
 ) -> Ended {
     let fault = tokio::select! {
         error = connection.closed() => return close::ended(&error),
         fault = write_raft(connection, &mut outgoing.raft) => fault,
-        fault = read_raft(context, from, connection, token) => fault,
+        fault = read_raft(context, from, connection, counters, token) => fault,
         () = snapshot::deliver_all(connection, &mut outgoing.snapshots) => {
             "the outgoing path is closed".to_owned()
         }
@@ -90,11 +91,12 @@ async fn write_raft(connection: &Connection, queue: &mut mpsc::Receiver<Queued>)
     }
     // The peer learns of a stream from its first byte.
     let mut chunks = vec![Bytes::from_static(&[wire::RAFT])];
-    let mut batch = Vec::with_capacity(RAFT_BATCH_MAX);
+    let mut batch: Vec<Queued> = Vec::with_capacity(RAFT_BATCH_MAX);
     loop {
         if let Err(error) = wire::write(&mut stream, &mut chunks).await {
             return format!("Raft messages can not be written: {error}");
         }
+        batch.iter_mut().for_each(Queued::sent);
         batch.clear();
         if queue.recv_many(&mut batch, RAFT_BATCH_MAX).await == 0 {
             return "the outgoing path is closed".to_owned();
@@ -116,6 +118,7 @@ async fn read_raft(
     context: &Context,
     from: EndpointId,
     connection: &Connection,
+    counters: &PeerCounters,
     token: &CancellationToken,
 ) -> String {
     let mut stream = match timeout(HELLO_TIMEOUT, connection.accept_uni()).await {
@@ -126,13 +129,14 @@ async fn read_raft(
     if wire::read_first(&mut stream, HELLO_TIMEOUT).await != Some(wire::RAFT) {
         return "the peer opened a stream of unknown kind".to_owned();
     }
-    read_raft_frames(context, from, &mut stream, token).await
+    read_raft_frames(context, from, &mut stream, counters, token).await
 }
 
 async fn read_raft_frames(
     context: &Context,
     from: EndpointId,
     stream: &mut RecvStream,
+    counters: &PeerCounters,
     token: &CancellationToken,
 ) -> String {
     let mut dropped: u64 = 0;
@@ -146,7 +150,10 @@ async fn read_raft_frames(
         if token.is_cancelled() {
             return "the link is cut off".to_owned();
         }
+        counters.raft_received.add(1);
+        counters.raft_received_bytes.add(bytes.len());
         if !deliver_raft(context, from, bytes) {
+            counters.inbox_full.add(1);
             dropped += 1;
             if dropped.is_power_of_two() {
                 let peer = from.short();

@@ -13,22 +13,20 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::accept;
 use crate::context::Context;
-use crate::endpoint::{self, BindError};
+use crate::half_open::HalfOpen;
+use crate::keeper;
 use crate::key::NodeKey;
-use crate::limits::{
-    CLOSE_TIMEOUT, INBOUND_SNAPSHOTS_MAX, INBOX_MAX, INCOMING_QUEUE_MAX, INCOMING_RAFT_BYTES_MAX,
-    SNAPSHOT_QUEUE_MAX,
-};
-use crate::link::Outgoing;
-use crate::peer::{PeerTask, Progress};
-use crate::peers::{PeerHandle, Peers, Slot};
-use crate::queue::{RaftQueue, SendOutcome};
+use crate::limits::{CLOSE_TIMEOUT, INBOUND_SNAPSHOTS_MAX, INCOMING_QUEUE_MAX, INCOMING_RAFT_BYTES_MAX};
+use crate::peer_keeper;
+use crate::peers::Peers;
+use crate::queue::SendOutcome;
 use crate::reply::Reply;
 use crate::request::{self, NotSent, RequestError, ResponseStream};
 use crate::snapshot::{self, SnapshotDelivery, SnapshotError};
 use crate::state::Links;
+use crate::stats::{Counter, NetStats};
+use crate::transport::{Transport, TransportState};
 
 /// What an endpoint needs to start.
 #[derive(Debug, Clone)]
@@ -79,7 +77,15 @@ pub enum Incoming {
     },
 }
 
-/// Handle to the node's endpoint. Clones share it; when the last is dropped everything ends (without the
+/// Why there is no [`Net`]: nothing that could mend itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the system's random source gives nothing: {cause}")]
+pub struct StartError {
+    /// The cause.
+    pub cause: String,
+}
+
+/// Handle to the node's network. Clones share it; when the last is dropped everything ends (without the
 /// courtesy of [`Net::close`]: peers then notice only by the idle timeout).
 #[derive(Debug, Clone)]
 pub struct Net {
@@ -89,8 +95,10 @@ pub struct Net {
 #[derive(Debug)]
 struct Shared {
     local: EndpointId,
-    local_addr: SocketAddr,
     peers: Arc<Peers>,
+    transport: Arc<Transport>,
+    half_open: Arc<HalfOpen>,
+    dropped_not_a_peer: Counter,
     links: watch::Receiver<Links>,
     tracker: TaskTracker,
     cancel: CancellationToken,
@@ -100,23 +108,26 @@ struct Shared {
 }
 
 impl Net {
-    /// Opens the endpoint. Peers are set by [`Net::set_peers`]; until then everybody is refused.
+    /// Starts the network, whether or not its address can be listened on at this moment: [`Net::transport`] says
+    /// so, and attempts go on until it can. Must be called inside a tokio runtime. Peers are set by
+    /// [`Net::set_peers`]; until then everybody is refused.
     ///
     /// The receiver must be read: while it is full, Raft messages are dropped, and requests and snapshots
-    /// wait.
+    /// wait. It ends with [`Net::close`] and not before.
     ///
     /// # Errors
-    /// [`BindError`], which names the address and what to do.
-    pub async fn bind(config: NetConfig) -> Result<(Self, mpsc::Receiver<Incoming>), BindError> {
-        let peers = Arc::new(Peers::default());
-        let bound = endpoint::bind(&config.key, config.bind, &peers).await?;
+    /// [`StartError`]: there are no random numbers, without which there is no handshake.
+    pub fn start(config: NetConfig) -> Result<(Self, mpsc::Receiver<Incoming>), StartError> {
+        let incarnation = getrandom::u64().map_err(|error| StartError { cause: error.to_string() })?;
         let (incoming, receiver) = mpsc::channel(INCOMING_QUEUE_MAX);
         let links = watch::Sender::new(BTreeMap::new());
         let cancel = CancellationToken::new();
         let shared = Shared {
             local: config.key.endpoint_id(),
-            local_addr: bound.local_addr,
-            peers: Arc::clone(&peers),
+            peers: Arc::default(),
+            transport: Arc::new(Transport::new()),
+            half_open: Arc::default(),
+            dropped_not_a_peer: Counter::default(),
             links: links.subscribe(),
             tracker: TaskTracker::new(),
             cancel: cancel.clone(),
@@ -125,10 +136,11 @@ impl Net {
         };
         let context = Arc::new(Context {
             local: shared.local,
-            incarnation: bound.incarnation,
+            incarnation,
             cluster_name: config.cluster_name,
-            endpoint: bound.endpoint,
-            peers,
+            transport: Arc::clone(&shared.transport),
+            peers: Arc::clone(&shared.peers),
+            half_open: Arc::clone(&shared.half_open),
             incoming,
             incoming_room: Arc::new(Semaphore::new(INCOMING_RAFT_BYTES_MAX)),
             snapshot_room: Semaphore::new(INBOUND_SNAPSHOTS_MAX),
@@ -136,7 +148,7 @@ impl Net {
             tracker: shared.tracker.clone(),
             cancel,
         });
-        shared.tracker.spawn(accept::accept_all(Arc::clone(&context)));
+        shared.tracker.spawn(keeper::keep(Arc::clone(&context), config.key, config.bind));
         *shared.context.lock().unwrap_or_else(PoisonError::into_inner) = Some(context);
         Ok((Self { shared: Arc::new(shared) }, receiver))
     }
@@ -146,9 +158,26 @@ impl Net {
         self.shared.local
     }
 
-    /// The address that is listened on, with the port that was taken.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.shared.local_addr
+    /// The address that is listened on, with the port that was taken; `None` while there is none.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.shared.transport.local_addr()
+    }
+
+    /// Whether there is an endpoint, and why not.
+    pub fn transport(&self) -> watch::Receiver<TransportState> {
+        self.shared.transport.subscribe()
+    }
+
+    /// What was counted so far. Cheap: no lock is held for longer than it takes to copy a few numbers.
+    pub fn stats(&self) -> NetStats {
+        NetStats {
+            peers: self.shared.peers.stats(),
+            refused: self.shared.peers.refused.snapshot(),
+            handshakes: self.shared.half_open.count(),
+            dropped_not_a_peer: self.shared.dropped_not_a_peer.get(),
+            transport_failures: self.shared.transport.failures.get(),
+            transport_rebuilds: self.shared.transport.rebuilds.get(),
+        }
     }
 
     /// Replaces the list of peers: whom to keep a link with, and the only ones who are let in. A peer that is
@@ -176,7 +205,7 @@ impl Net {
                 match peers.entry(id) {
                     Entry::Occupied(peer) => peer.get().set_addresses(addresses),
                     Entry::Vacant(place) => {
-                        place.insert(spawn_peer(context, id, addresses));
+                        place.insert(peer_keeper::spawn(context, id, addresses, Arc::default()));
                     }
                 }
             }
@@ -185,20 +214,29 @@ impl Net {
 
     /// Sends a Raft message, or drops it; never waits.
     pub fn send_raft(&self, to: EndpointId, bytes: Bytes) -> SendOutcome {
-        match self.shared.peers.get(&to) {
-            None => SendOutcome::NotAPeer,
-            Some(peer) if !peer.slot.is_up() => SendOutcome::Unreachable,
-            Some(peer) => peer.raft.push(bytes),
+        let Some(peer) = self.shared.peers.get(&to) else {
+            self.shared.dropped_not_a_peer.add(1);
+            return SendOutcome::NotAPeer;
+        };
+        if !self.shared.transport.is_up() {
+            peer.counters.no_transport.add(1);
+            return SendOutcome::NoTransport;
         }
+        if !peer.slot.is_up() {
+            peer.counters.link_down.add(1);
+            return SendOutcome::Unreachable;
+        }
+        peer.raft.push(bytes)
     }
 
     /// Sends a snapshot; never waits. The result resolves in any case: delivered, failed, or lost with the
     /// link.
     pub fn send_snapshot(&self, to: EndpointId, bytes: Bytes) -> SnapshotDelivery {
-        match self.shared.peers.get(&to) {
-            None => snapshot::failed(SnapshotError::NotAPeer),
-            Some(peer) if !peer.slot.is_up() => snapshot::failed(SnapshotError::LinkDown),
-            Some(peer) => snapshot::enqueue(&peer.snapshots, bytes),
+        let Some(peer) = self.shared.peers.get(&to) else { return snapshot::failed(SnapshotError::NotAPeer) };
+        match self.shared.transport.missing() {
+            Some(why) => snapshot::failed(SnapshotError::NoTransport(why)),
+            None if !peer.slot.is_up() => snapshot::failed(SnapshotError::LinkDown),
+            None => snapshot::enqueue(&peer.snapshots, bytes),
         }
     }
 
@@ -245,34 +283,29 @@ impl Net {
         if timeout(CLOSE_TIMEOUT, self.shared.tracker.wait()).await.is_err() {
             tracing::warn!(tasks = self.shared.tracker.len(), "network tasks did not end in time");
         }
-        if timeout(CLOSE_TIMEOUT, context.endpoint.close()).await.is_err() {
+        let Some(endpoint) = context.transport.stop() else { return };
+        if timeout(CLOSE_TIMEOUT, endpoint.close()).await.is_err() {
             tracing::warn!("peers did not confirm the end of their links in time");
         }
     }
 
+    /// For tests that let a peer's task die.
+    #[cfg(test)]
+    pub(crate) fn peer(&self, id: &EndpointId) -> Option<crate::peers::PeerHandle> {
+        self.shared.peers.get(id)
+    }
+
+    /// For tests that let the endpoint end.
+    #[cfg(test)]
+    pub(crate) fn endpoint(&self) -> Option<iroh::Endpoint> {
+        self.shared.transport.endpoint()
+    }
+
     fn connection(&self, to: EndpointId) -> Result<iroh::endpoint::Connection, NotSent> {
         let peer = self.shared.peers.get(&to).ok_or(NotSent::NotAPeer)?;
+        if let Some(why) = self.shared.transport.missing() {
+            return Err(NotSent::NoTransport(why));
+        }
         peer.slot.get().ok_or(NotSent::LinkDown)
     }
-}
-
-fn spawn_peer(context: &Arc<Context>, id: EndpointId, addresses: Vec<SocketAddr>) -> PeerHandle {
-    let (raft, raft_receiver) = RaftQueue::new();
-    let (snapshots, snapshot_receiver) = mpsc::channel(SNAPSHOT_QUEUE_MAX);
-    let (inbox, inbox_receiver) = mpsc::channel(INBOX_MAX);
-    let (addresses, addresses_receiver) = watch::channel(addresses);
-    let cancel = context.cancel.child_token();
-    let slot = Arc::new(Slot::default());
-    let task = PeerTask {
-        context: Arc::clone(context),
-        id,
-        addresses: addresses_receiver,
-        inbox: inbox_receiver,
-        outgoing: Outgoing { raft: raft_receiver, snapshots: snapshot_receiver },
-        slot: Arc::clone(&slot),
-        cancel: cancel.clone(),
-        progress: Progress::default(),
-    };
-    context.tracker.spawn(task.run());
-    PeerHandle { addresses: Arc::new(addresses), inbox, raft, snapshots, slot, cancel }
 }

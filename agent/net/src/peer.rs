@@ -10,6 +10,8 @@
 //!               +--------------------- lost, with backoff ----------------+
 //! ```
 //!
+//! Without an endpoint it neither dials nor counts failures: it waits for one, and dials then at once.
+//!
 //! Both sides dial, so that whichever restarts is back at once. One connection is kept, by these rules, which
 //! need no clock and no third message:
 //! - A hello that arrives while nothing is up is accepted and ends this side's own attempt; only when this
@@ -21,15 +23,16 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use blixard_model::EndpointId;
 use iroh::endpoint::Connection;
-use iroh::{EndpointAddr, TransportAddr};
+use iroh::{Endpoint, EndpointAddr, TransportAddr};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::close::{self, Close, Ended};
 use crate::context::Context;
 use crate::hello::{self, DialId, Hello, Welcome};
@@ -40,7 +43,11 @@ use crate::limits::{
 use crate::link::{self, Link, Origin, Outgoing};
 use crate::peers::{Inbound, Slot};
 use crate::state::{DownReason, LinkState};
+use crate::stats::PeerCounters;
+use crate::transport::TransportState;
 use crate::{frame, wire};
+
+const BACKOFF: Backoff = Backoff { first: BACKOFF_FIRST, max: BACKOFF_MAX };
 
 /// Owner of one peer.
 #[derive(Debug)]
@@ -52,6 +59,8 @@ pub(crate) struct PeerTask {
     pub(crate) outgoing: Outgoing,
     pub(crate) slot: Arc<Slot>,
     pub(crate) cancel: CancellationToken,
+    pub(crate) counters: Arc<PeerCounters>,
+    pub(crate) transport: watch::Receiver<TransportState>,
     pub(crate) progress: Progress,
 }
 
@@ -80,6 +89,7 @@ impl Default for Progress {
 enum Next {
     Dial,
     Wait,
+    AwaitTransport,
     Serve(Link),
     Stop,
 }
@@ -100,6 +110,7 @@ impl PeerTask {
             next = match next {
                 Next::Dial => self.dial().await,
                 Next::Wait => self.wait().await,
+                Next::AwaitTransport => self.await_transport().await,
                 Next::Serve(link) => self.serve(link).await,
                 Next::Stop => break,
             };
@@ -110,9 +121,11 @@ impl PeerTask {
     async fn wait(&mut self) -> Next {
         // Sent before the link was seen to be down.
         self.outgoing.clear();
-        let delay = backoff(self.progress.failures);
+        let delay = BACKOFF.after(self.progress.failures);
         let nowhere_to_dial = self.addresses.borrow().is_empty();
-        tokio::select! {
+        let next_try = (!nowhere_to_dial).then(|| Instant::now() + delay);
+        self.counters.note_wait(self.progress.failures, next_try);
+        let next = tokio::select! {
             () = self.cancel.cancelled() => Next::Stop,
             inbound = self.inbox.recv() => self.accept(inbound),
             changed = self.addresses.changed() => match changed {
@@ -120,6 +133,20 @@ impl PeerTask {
                 Err(_) => Next::Stop,
             },
             () = sleep(delay), if !nowhere_to_dial => Next::Dial,
+        };
+        self.counters.note_wait(self.progress.failures, None);
+        next
+    }
+
+    /// Waits for this node's own endpoint. What was to be sent is counted where it is refused.
+    async fn await_transport(&mut self) -> Next {
+        self.outgoing.clear();
+        self.publish_down(DownReason::NoTransport);
+        self.progress.logged = Some(DownReason::NoTransport);
+        tokio::select! {
+            () = self.cancel.cancelled() => Next::Stop,
+            inbound = self.inbox.recv() => self.accept(inbound),
+            up = is_up(&mut self.transport) => if up { Next::Dial } else { Next::Stop },
         }
     }
 
@@ -132,13 +159,17 @@ impl PeerTask {
             }
             return Next::Wait;
         }
+        let Some(endpoint) = self.context.transport.endpoint() else { return Next::AwaitTransport };
         self.progress.dials += 1;
+        self.counters.connect_attempts.add(1);
         let id = DialId { incarnation: self.context.incarnation, dial: self.progress.dials };
         let connected = tokio::select! {
             () = self.cancel.cancelled() => return Next::Stop,
             inbound = self.inbox.recv() => return self.accept(inbound),
-            connected = connect(&self.context, &self.id, addresses) => connected,
+            connected = connect(&endpoint, &self.id, addresses) => connected,
         };
+        // Held no longer than it is used: its socket is closed with the last handle.
+        drop(endpoint);
         let connection = match connected {
             Ok(connection) => connection,
             Err(ended) => return self.failed(ended),
@@ -213,6 +244,7 @@ impl PeerTask {
         let dialled = link.origin != Origin::Accepted;
         self.publish(LinkState::Up { since: started, remote_addr, dialled });
         self.progress.logged = None;
+        self.counters.note_wait(self.progress.failures, None);
         let peer = self.id.short();
         let addr = remote_addr.map_or_else(|| "an unknown address".to_owned(), |addr| addr.to_string());
         tracing::info!(PEER = peer, dialled, "link to {peer} up ({addr})");
@@ -241,6 +273,8 @@ impl PeerTask {
                     Ended::For(reason) => reason,
                     Ended::Duplicate => DownReason::Lost("the peer keeps another connection".to_owned()),
                 };
+                let reason = if self.context.transport.is_up() { reason } else { DownReason::NoTransport };
+                self.counters.note_error(reason.to_string());
                 tracing::info!(PEER = peer, "link to {peer} down: {reason}");
                 self.publish_down(reason.clone());
                 self.progress.logged = Some(reason);
@@ -253,7 +287,8 @@ impl PeerTask {
         let token = self.cancel.child_token();
         // Whatever ends this function ends the tasks of the link's streams.
         let _ends_streams = token.clone().drop_guard();
-        let running = link::run(&self.context, self.id, &link.connection, &mut self.outgoing, &token);
+        let outgoing = (&mut self.outgoing, &*self.counters);
+        let running = link::run(&self.context, self.id, &link.connection, outgoing, &token);
         let mut running = Box::pin(running);
         loop {
             tokio::select! {
@@ -273,6 +308,10 @@ impl PeerTask {
     }
 
     fn failed(&mut self, ended: Ended) -> Next {
+        self.counters.connect_failures.add(1);
+        if !self.context.transport.is_up() {
+            return Next::AwaitTransport;
+        }
         self.progress.failures = self.progress.failures.saturating_add(1);
         // A duplicate is no fault: the peer's own connection is on its way.
         let Ended::For(reason) = ended else { return Next::Wait };
@@ -285,6 +324,7 @@ impl PeerTask {
             tracing::info!(PEER = peer, attempts, "no link to {peer}: {reason}");
         }
         self.progress.logged = Some(reason.clone());
+        self.counters.note_error(reason.to_string());
         self.publish_down(reason);
         Next::Wait
     }
@@ -332,14 +372,19 @@ fn refuse(inbound: Inbound, close: Close) {
     let _ = inbound.verdict.send(Err(close));
 }
 
+/// Waits for an endpoint; false when there will be none any more.
+async fn is_up(transport: &mut watch::Receiver<TransportState>) -> bool {
+    transport.wait_for(TransportState::is_up).await.is_ok()
+}
+
 async fn connect(
-    context: &Context,
+    endpoint: &Endpoint,
     id: &EndpointId,
     addresses: Vec<SocketAddr>,
 ) -> Result<Connection, Ended> {
     let key = key::public_key(id).map_err(|error| Ended::For(DownReason::Unreachable(error.to_string())))?;
     let address = EndpointAddr::from_parts(key, addresses.into_iter().map(TransportAddr::Ip));
-    match timeout(CONNECT_TIMEOUT, context.endpoint.connect(address, wire::ALPN)).await {
+    match timeout(CONNECT_TIMEOUT, endpoint.connect(address, wire::ALPN)).await {
         Err(_) => Err(Ended::For(DownReason::Unreachable("no answer".to_owned()))),
         Ok(Err(error)) => Err(close::not_connected(&error)),
         Ok(Ok(connection)) => Ok(connection),
@@ -379,21 +424,6 @@ fn remote_addr(connection: &Connection) -> Option<SocketAddr> {
     }
 }
 
-/// The wait before an attempt: doubled with each failure up to a cap, and half of it random, so that nodes
-/// that fell together do not dial together.
-fn backoff(failures: u32) -> Duration {
-    // Without a random source the full wait does.
-    jittered(failures, getrandom::u32().unwrap_or(u32::MAX))
-}
-
-fn jittered(failures: u32, random: u32) -> Duration {
-    let full = match failures {
-        0 => BACKOFF_FIRST / 2,
-        n => BACKOFF_FIRST.saturating_mul(1 << (n - 1).min(16)).min(BACKOFF_MAX),
-    };
-    full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -419,16 +449,5 @@ mod tests {
         assert!(!replaces(mine, 2, &hello(2, Some(older))), "dialled before it knew of mine");
         assert!(replaces(mine, 2, &hello(2, Some(MINE))), "it knew mine and dials: it lost it");
         assert!(replaces(mine, 2, &hello(3, None)), "it restarted");
-    }
-
-    #[test]
-    fn waits_grow_to_a_cap_and_differ() {
-        let longest: Vec<u128> = (0..8).map(|n| jittered(n, u32::MAX).as_millis()).collect();
-        assert_eq!(longest, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
-        for failures in [0, 3, 40, u32::MAX] {
-            let (least, most) = (jittered(failures, 0), jittered(failures, u32::MAX));
-            assert_eq!(least, most / 2);
-            assert!(most <= BACKOFF_MAX);
-        }
     }
 }

@@ -16,6 +16,7 @@ use crate::key;
 use crate::limits::REFUSALS_LOGGED_MAX;
 use crate::queue::RaftQueue;
 use crate::snapshot::SnapshotJob;
+use crate::stats::{PeerCounters, PeerStats, RefusedCounters};
 
 /// A connection that said hello and waits for the peer's task to accept it.
 #[derive(Debug)]
@@ -57,6 +58,10 @@ pub(crate) struct PeerHandle {
     pub(crate) snapshots: mpsc::Sender<SnapshotJob>,
     pub(crate) slot: Arc<Slot>,
     pub(crate) cancel: CancellationToken,
+    pub(crate) counters: Arc<PeerCounters>,
+    /// The task itself, for tests that let it die.
+    #[cfg(test)]
+    pub(crate) task: tokio::task::AbortHandle,
 }
 
 impl PeerHandle {
@@ -67,6 +72,12 @@ impl PeerHandle {
             *known = addresses;
             changed
         });
+    }
+
+    /// The counts, with the queue's fill of this moment.
+    pub(crate) fn stats(&self) -> PeerStats {
+        let (queue_messages, queue_bytes) = self.raft.fill();
+        PeerStats { queue_messages, queue_bytes, ..self.counters.snapshot() }
     }
 
     /// Ends the peer's task and its connection, at once.
@@ -83,6 +94,8 @@ impl PeerHandle {
 pub(crate) struct Peers {
     list: RwLock<BTreeMap<EndpointId, PeerHandle>>,
     refusals: Mutex<BTreeSet<(EndpointId, String)>>,
+    /// Inbound connections refused.
+    pub(crate) refused: RefusedCounters,
 }
 
 impl Peers {
@@ -92,6 +105,12 @@ impl Peers {
 
     pub(crate) fn contains(&self, id: &EndpointId) -> bool {
         self.list.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+
+    /// The counts of every peer.
+    pub(crate) fn stats(&self) -> BTreeMap<EndpointId, PeerStats> {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        list.iter().map(|(id, peer)| (*id, peer.stats())).collect()
     }
 
     /// Changes the list under its lock. When members come or go, refusals are logged anew.
@@ -125,6 +144,7 @@ impl EndpointHooks for Gate {
             return AfterHandshakeOutcome::Accept;
         }
         let close = Close::NotListed;
+        self.0.refused.not_listed.add(1);
         self.0.log_refusal(id, "not in the list of members");
         AfterHandshakeOutcome::Reject { error_code: close.code(), reason: close.text().as_bytes().to_vec() }
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::limits::{RAFT_FRAME_LEN_MAX, RAFT_QUEUE_BYTES_MAX, RAFT_QUEUE_FRAMES_MAX};
+use crate::stats::PeerCounters;
 
 /// What became of a Raft message. Everything but [`SendOutcome::Queued`] means that it was dropped; Raft
 /// sends again what matters.
@@ -17,17 +18,39 @@ pub enum SendOutcome {
     QueueFull,
     /// The link is down.
     Unreachable,
+    /// This node has no endpoint: [`crate::Net::transport`] says why.
+    NoTransport,
     /// Not in the list of peers.
     NotAPeer,
     /// Larger than [`RAFT_FRAME_LEN_MAX`].
     TooLong,
 }
 
-/// A message and its share of the queue's bytes.
+/// A message and its share of the queue's bytes. Dropped before it was sent, wherever that happens, it counts
+/// as lost with its link.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) bytes: Bytes,
     _share: OwnedSemaphorePermit,
+    counters: Arc<PeerCounters>,
+    counted: bool,
+}
+
+impl Queued {
+    /// It was handed to the connection.
+    pub(crate) fn sent(&mut self) {
+        self.counted = true;
+        self.counters.raft_sent.add(1);
+        self.counters.raft_sent_bytes.add(self.bytes.len());
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if !self.counted {
+            self.counters.link_down.add(1);
+        }
+    }
 }
 
 /// The sender's side.
@@ -35,15 +58,40 @@ pub(crate) struct Queued {
 pub(crate) struct RaftQueue {
     sender: mpsc::Sender<Queued>,
     room: Arc<Semaphore>,
+    counters: Arc<PeerCounters>,
 }
 
 impl RaftQueue {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Queued>) {
+    pub(crate) fn new(counters: Arc<PeerCounters>) -> (Self, mpsc::Receiver<Queued>) {
         let (sender, receiver) = mpsc::channel(RAFT_QUEUE_FRAMES_MAX);
-        (Self { sender, room: Arc::new(Semaphore::new(RAFT_QUEUE_BYTES_MAX)) }, receiver)
+        (Self { sender, room: Arc::new(Semaphore::new(RAFT_QUEUE_BYTES_MAX)), counters }, receiver)
     }
 
+    /// Resolves when nobody takes messages any more.
+    #[cfg(test)]
+    pub(crate) async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// What waits, in messages and in bytes.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        let messages = self.sender.max_capacity().saturating_sub(self.sender.capacity());
+        (messages, RAFT_QUEUE_BYTES_MAX.saturating_sub(self.room.available_permits()))
+    }
+
+    /// Queues a message, or drops it and counts it.
     pub(crate) fn push(&self, bytes: Bytes) -> SendOutcome {
+        let outcome = self.try_push(bytes);
+        match outcome {
+            SendOutcome::QueueFull => self.counters.queue_full.add(1),
+            SendOutcome::TooLong => self.counters.too_long.add(1),
+            // Those that are unreachable were counted when they were dropped.
+            _ => {}
+        }
+        outcome
+    }
+
+    fn try_push(&self, bytes: Bytes) -> SendOutcome {
         let share = match u32::try_from(bytes.len()) {
             Ok(len) if bytes.len() <= RAFT_FRAME_LEN_MAX => len,
             _ => return SendOutcome::TooLong,
@@ -51,10 +99,18 @@ impl RaftQueue {
         let Ok(share) = Arc::clone(&self.room).try_acquire_many_owned(share) else {
             return SendOutcome::QueueFull;
         };
-        match self.sender.try_send(Queued { bytes, _share: share }) {
+        let counters = Arc::clone(&self.counters);
+        match self.sender.try_send(Queued { bytes, _share: share, counters, counted: false }) {
             Ok(()) => SendOutcome::Queued,
-            Err(mpsc::error::TrySendError::Full(_)) => SendOutcome::QueueFull,
-            Err(mpsc::error::TrySendError::Closed(_)) => SendOutcome::Unreachable,
+            Err(mpsc::error::TrySendError::Full(mut message)) => {
+                message.counted = true;
+                SendOutcome::QueueFull
+            }
+            // The peer's task ended: the node stops, or it is about to be started again, and was logged.
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                tracing::trace!("a Raft message came after the end of its queue");
+                SendOutcome::Unreachable
+            }
         }
     }
 }

@@ -35,6 +35,9 @@ pub enum NotSent {
     /// Larger than [`REQUEST_LEN_MAX`].
     #[error("the request is larger than {REQUEST_LEN_MAX} bytes")]
     TooLong,
+    /// This node has no endpoint.
+    #[error("this node has no network: {0}")]
+    NoTransport(String),
     /// The link is down, or was lost before all of the request was written.
     #[error("the link is down")]
     LinkDown,

@@ -30,6 +30,9 @@ pub enum SnapshotError {
     /// Others wait for this peer already.
     #[error("other snapshots wait for this peer")]
     QueueFull,
+    /// This node has no endpoint.
+    #[error("this node has no network: {0}")]
+    NoTransport(String),
     /// The link is down, or was lost on the way.
     #[error("the link is down")]
     LinkDown,

@@ -45,6 +45,8 @@ impl LinkState {
 pub enum DownReason {
     /// No attempt has ended yet.
     Starting,
+    /// This node has no endpoint: [`crate::Net::transport`] says why.
+    NoTransport,
     /// Nobody answers where the peer should be.
     Unreachable(String),
     /// The peer answers and does not want this node: an operator has to mend something.
@@ -57,6 +59,7 @@ impl fmt::Display for DownReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => f.write_str("not tried yet"),
+            Self::NoTransport => f.write_str("this node has no network"),
             Self::Unreachable(why) => write!(f, "unreachable: {why}"),
             Self::Refused(why) => write!(f, "refused by the peer: {why}"),
             Self::Lost(why) => write!(f, "lost: {why}"),

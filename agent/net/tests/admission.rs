@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use blixard_model::EndpointId;
-use blixard_net::{BindError, DownReason, LinkState, Net, NetConfig, NodeKey, NotSent, PeerConfig};
+use blixard_net::{DownReason, LinkState, NodeKey, NotSent, PeerConfig};
 use blixard_net::{RequestError, SendOutcome};
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -128,7 +128,7 @@ async fn an_impossible_id_and_another_key_at_the_address_are_reasons_not_crashes
         .find(|id| blixard_net::key::check_endpoint_id(id).is_err())
         .expect("one of them");
     let other = NodeKey::generate().endpoint_id();
-    let addresses = vec![b.net.local_addr()];
+    let addresses = vec![b.addr()];
     a.net.set_peers(vec![
         PeerConfig { endpoint_id: impossible, addresses: addresses.clone() },
         PeerConfig { endpoint_id: other, addresses },
@@ -137,20 +137,4 @@ async fn an_impossible_id_and_another_key_at_the_address_are_reasons_not_crashes
         let state = a.until(id, "tried", |s| matches!(s, LinkState::Down { attempts: 1.., .. })).await;
         assert!(matches!(state, LinkState::Down { reason: DownReason::Unreachable(_), .. }), "{state:?}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_port_in_use_and_a_foreign_address_are_named() {
-    let a = node().await;
-    let config = |bind: &str| NetConfig {
-        key: NodeKey::generate(),
-        bind: bind.parse().expect("address"),
-        cluster_name: "lab".parse().expect("name"),
-    };
-    let taken = a.net.local_addr().to_string();
-    let error = Net::bind(config(&taken)).await.expect_err("in use");
-    assert!(matches!(error, BindError::InUse { .. }), "{error}");
-    assert!(error.to_string().contains(&taken), "{error}");
-    let error = Net::bind(config("192.0.2.7:0")).await.expect_err("not ours");
-    assert!(matches!(error, BindError::NotLocal { .. }), "{error:?}");
 }

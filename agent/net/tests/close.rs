@@ -10,7 +10,7 @@ use crate::support::{any_port, node, node_on_freed, node_with, pair};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_tells_the_peers_and_frees_the_port() {
     let (a, mut b) = (node().await, node().await);
-    let (b_id, b_addr) = (b.id(), b.net.local_addr());
+    let (b_id, b_addr) = (b.id(), b.addr());
     // It does not dial, so that the reason of the loss stays to be seen.
     a.net.set_peers(vec![PeerConfig { endpoint_id: b_id, addresses: Vec::new() }]);
     b.net.set_peers(vec![a.as_peer()]);
@@ -26,7 +26,7 @@ async fn close_tells_the_peers_and_frees_the_port() {
     b.net.set_peers(Vec::new());
     assert!(b.incoming.recv().await.is_none(), "nothing can arrive any more");
     let again = node_on_freed(NodeKey::generate(), b_addr).await;
-    assert_eq!(again.net.local_addr(), b_addr);
+    assert_eq!(again.addr(), b_addr);
     again.net.close().await;
     a.net.close().await;
     b.net.close().await;

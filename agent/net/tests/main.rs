@@ -3,9 +3,11 @@
 mod admission;
 mod close;
 mod exchange;
+mod half_open;
 mod hostile;
 mod key;
 mod measure;
 mod overload;
 mod relink;
 mod support;
+mod transport;

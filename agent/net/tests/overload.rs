@@ -22,14 +22,18 @@ async fn a_full_queue_drops_and_delays_nobody() {
 
     let message = Bytes::from(vec![0; 64 << 10]);
     let started = Instant::now();
-    let mut queued = 0;
+    let mut queued: u64 = 0;
+    let most = 10 * u64::try_from(RAFT_QUEUE_FRAMES_MAX).expect("few");
     let mut outcome = SendOutcome::Queued;
     while outcome == SendOutcome::Queued {
         outcome = a.net.send_raft(raw.id(), message.clone());
         queued += 1;
-        assert!(queued < 10 * RAFT_QUEUE_FRAMES_MAX, "nothing bounds the queue");
+        assert!(queued < most, "nothing bounds the queue");
     }
     assert_eq!(outcome, SendOutcome::QueueFull);
+    let stats = a.net.stats().peers[&raw.id()].clone();
+    assert_eq!(stats.dropped.queue_full, 1, "{stats:?}");
+    assert!(stats.queue_messages > 0 && stats.queue_bytes > 0, "{stats:?}");
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 
     assert_eq!(a.net.send_raft(b.id(), Bytes::from_static(b"b")), SendOutcome::Queued);
@@ -41,6 +45,13 @@ async fn a_full_queue_drops_and_delays_nobody() {
     let reason = a.until_down(raw.id()).await;
     assert!(matches!(&reason, DownReason::Lost(why) if why.contains("no progress")), "{reason}");
     assert_eq!(a.net.send_raft(raw.id(), message), SendOutcome::Unreachable);
+    // Nothing is lost without being counted.
+    let stats = a.until_stats("emptied", |stats| stats.peers[&raw.id()].queue_bytes == 0).await;
+    let stats = &stats.peers[&raw.id()];
+    let lost = stats.dropped.queue_full + stats.dropped.link_down;
+    assert_eq!(stats.raft_sent + lost, queued + 1, "{stats:?}");
+    assert_eq!((stats.queue_messages, stats.dropped.queue_full), (0, 1), "{stats:?}");
+    assert!(stats.backoff.last_error.as_ref().is_some_and(|why| why.contains("no progress")), "{stats:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,6 +102,11 @@ async fn an_application_that_does_not_read_loses_raft_messages_and_no_requests()
     assert!(a.net.links().borrow()[&b_id].is_up(), "the link did not suffer");
     assert_eq!(a.net.send_raft(b_id, Bytes::from_static(b"last")), SendOutcome::Queued);
     while b.next_raft().await.1 != Bytes::from_static(b"last") {}
+    let all = u64::try_from(sent + 1).expect("few");
+    a.until_stats("all sent", |stats| stats.peers[&b_id].raft_sent == all).await;
+    let stats = b.until_stats("all received", |stats| stats.peers[&a.id()].raft_received == all).await;
+    let dropped = stats.peers[&a.id()].dropped.inbox_full;
+    assert!(dropped > 0 && dropped < all, "{stats:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

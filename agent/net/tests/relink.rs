@@ -76,7 +76,7 @@ fn child() {
             endpoint_id: words[2].parse().expect("id"),
             addresses: vec![words[3].parse().expect("address")],
         }]);
-        println!("\nLISTENING {}", node.net.local_addr());
+        println!("\nLISTENING {}", node.addr());
         let (_net, echo) = node.spawn_echo();
         echo.await.expect("echo");
     });
@@ -165,7 +165,7 @@ async fn a_frozen_peer_is_given_up_and_is_back_when_it_thaws() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_peer_that_starts_again_on_its_port_is_sent_to_again() {
     let (a, b) = pair().await;
-    let (key, bind) = (b.key.clone(), b.net.local_addr());
+    let (key, bind) = (b.key.clone(), b.addr());
     b.net.close().await;
     drop(b.incoming);
     a.until_down(key.endpoint_id()).await;
@@ -190,7 +190,7 @@ async fn one_side_that_knows_the_address_is_enough() {
         unreachable!("waited for up")
     };
     assert!(!dialled);
-    assert_eq!(remote_addr, Some(a.net.local_addr()));
+    assert_eq!(remote_addr, Some(a.addr()));
     assert_eq!(b.net.send_raft(a.id(), Bytes::from_static(b"x")), SendOutcome::Queued);
     let _ = &mut b;
 }
@@ -199,7 +199,7 @@ async fn one_side_that_knows_the_address_is_enough() {
 async fn attempts_go_on_until_the_peer_appears() {
     let (a, key) = (node().await, NodeKey::generate());
     let first = node_with(key.clone(), any_port(), "lab").await;
-    let bind = first.net.local_addr();
+    let bind = first.addr();
     a.net.set_peers(vec![first.as_peer()]);
     first.net.close().await;
     drop(first.incoming);

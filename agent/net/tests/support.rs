@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use blixard_model::EndpointId;
-use blixard_net::{DownReason, Incoming, LinkState, Net, NetConfig, NodeKey, PeerConfig};
+use blixard_net::{
+    DownReason, Incoming, LinkState, Net, NetConfig, NetStats, NodeKey, PeerConfig, TransportState,
+};
 use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream, SendStream, presets};
 use iroh::{Endpoint, EndpointAddr, PublicKey, SecretKey};
@@ -29,8 +31,15 @@ pub(crate) async fn node() -> Node {
 }
 
 pub(crate) async fn node_with(key: NodeKey, bind: SocketAddr, cluster: &str) -> Node {
+    let node = start(key, bind, cluster);
+    node.until_listening().await;
+    node
+}
+
+/// A node that may have nothing to listen on.
+pub(crate) fn start(key: NodeKey, bind: SocketAddr, cluster: &str) -> Node {
     let config = NetConfig { key: key.clone(), bind, cluster_name: cluster.parse().expect("cluster name") };
-    let (net, incoming) = Net::bind(config).await.expect("bind");
+    let (net, incoming) = Net::start(config).expect("random numbers");
     Node { key, net, incoming }
 }
 
@@ -60,8 +69,42 @@ impl Node {
         self.net.endpoint_id()
     }
 
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.net.local_addr().expect("it listens")
+    }
+
     pub(crate) fn as_peer(&self) -> PeerConfig {
-        PeerConfig { endpoint_id: self.id(), addresses: vec![self.net.local_addr()] }
+        PeerConfig { endpoint_id: self.id(), addresses: vec![self.addr()] }
+    }
+
+    pub(crate) async fn until_listening(&self) {
+        self.until_transport("up", TransportState::is_up).await;
+    }
+
+    pub(crate) async fn until_transport(
+        &self,
+        what: &str,
+        wanted: impl Fn(&TransportState) -> bool,
+    ) -> TransportState {
+        let mut transport = self.net.transport();
+        match timeout(LONG, transport.wait_for(&wanted)).await {
+            Ok(state) => state.expect("not closed").clone(),
+            Err(_) => panic!("transport did not become {what}: {:?}", self.net.transport().borrow()),
+        }
+    }
+
+    /// Looks at the counts until they are so.
+    pub(crate) async fn until_stats(&self, what: &str, wanted: impl Fn(&NetStats) -> bool) -> NetStats {
+        let begun = Instant::now();
+        loop {
+            let stats = self.net.stats();
+            if wanted(&stats) {
+                return stats;
+            }
+            assert!(begun.elapsed() < LONG, "counts did not become {what}: {stats:?}");
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) async fn until_up(&self, peer: EndpointId) -> LinkState {
@@ -139,11 +182,15 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) async fn new() -> Self {
+        Self::on(any_port()).await
+    }
+
+    pub(crate) async fn on(bind: SocketAddr) -> Self {
         let endpoint = Endpoint::builder(presets::Minimal)
             .secret_key(SecretKey::generate())
             .alpns(vec![b"blixard/1".to_vec()])
             .clear_ip_transports()
-            .bind_addr(any_port())
+            .bind_addr(bind)
             .expect("address")
             .bind()
             .await
@@ -170,7 +217,7 @@ impl Raw {
         alpn: &[u8],
     ) -> Result<Connection, iroh::endpoint::ConnectError> {
         let key = PublicKey::from_bytes(node.id().as_bytes()).expect("key");
-        let address = EndpointAddr::new(key).with_ip_addr(node.net.local_addr());
+        let address = EndpointAddr::new(key).with_ip_addr(node.addr());
         self.endpoint.connect(address, alpn).await
     }
 

@@ -1,7 +1,8 @@
 //! Start and stop, in order.
 //!
-//! Start: key, store, network, socket (from here on commands are answered), cluster, tasks. Stop: API, tasks
-//! that act, leadership, network, consensus, store. VMs are units of their own and go on.
+//! Start: key, store, network (which may have nothing to listen on yet), socket (from here on commands are
+//! answered), cluster, tasks. Stop: API, tasks that act, leadership, network, consensus, store. VMs are units of
+//! their own and go on.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -56,11 +57,11 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         NODE = %agent.name(),
         endpoint_id = %agent.endpoint_id,
         store_id = %agent.store_id,
-        listen = %agent.net.local_addr(),
+        listen = %agent.config.listen(),
         version = env!("CARGO_PKG_VERSION"),
         "agent of {} serves on {}",
         agent.name(),
-        agent.net.local_addr()
+        agent.config.socket.display()
     );
     let owner = tokio::select! {
         owner = become_member(&agent, resumed, store) => owner?,
@@ -90,7 +91,7 @@ async fn assemble(
     let capacity = config.capacity().context("what this machine offers")?;
     let endpoint_id = key.endpoint_id();
     let net = NetConfig { key, bind: config.listen(), cluster_name: config.cluster_name.clone() };
-    let (net, incoming) = Net::bind(net).await?;
+    let (net, incoming) = Net::start(net)?;
     let promise = store.promise().cloned();
     let parts = AgentParts { config, endpoint_id, store_id: store.store_id(), capacity, net, promise };
     let agent = Arc::new(Agent::new(parts));

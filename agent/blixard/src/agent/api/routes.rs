@@ -16,6 +16,7 @@ use blixard_model::api::{
 };
 use blixard_model::wire::{AgedReport, PeerRequest, PeerResponse};
 use blixard_model::{Command, Desired, EndpointId, NodeName, Outcome, Refusal, Request, RequestId, VmName};
+use blixard_net::{TransportDown, TransportState};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -97,7 +98,7 @@ async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Json<StatusVi
         applied: 0,
         members: Vec::new(),
         vms: 0,
-        warnings: link_warnings(&agent),
+        warnings: network_warnings(&agent),
     };
     let phase = agent.phase.borrow().clone();
     match phase {
@@ -130,8 +131,14 @@ async fn fill_status(agent: &Agent, running: &Running, view: &mut StatusView) ->
     Ok(())
 }
 
-/// Peers that answer and refuse: an operator has to mend something.
-fn link_warnings(agent: &Agent) -> Vec<String> {
+/// No network at all, and peers that answer and refuse: an operator has to mend something.
+fn network_warnings(agent: &Agent) -> Vec<String> {
+    let missing = match &*agent.net.transport().borrow() {
+        TransportState::Down { reason, .. } if *reason != TransportDown::Starting => {
+            Some(format!("this node has no network: {reason}"))
+        }
+        _ => None,
+    };
     let links = agent.net.links();
     let links = links.borrow();
     let refused = links.iter().filter_map(|(id, link)| match link {
@@ -142,7 +149,7 @@ fn link_warnings(agent: &Agent) -> Vec<String> {
         }
         _ => None,
     });
-    refused.collect()
+    missing.into_iter().chain(refused).collect()
 }
 
 fn reachable(agent: &Agent) -> BTreeSet<EndpointId> {

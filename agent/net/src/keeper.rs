@@ -1,0 +1,166 @@
+//! The task that sees to it that there is an endpoint: opens it, notices its end, opens it again.
+//!
+//! Nothing here gives up and nothing here is fatal: an address that is in use, not on the machine yet or taken
+//! away later is a state with a reason, and the agent lives on without links until it is mended.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Instant;
+
+use iroh::Endpoint;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::accept;
+use crate::backoff::Backoff;
+use crate::context::Context;
+use crate::endpoint::{self, BindError};
+use crate::key::NodeKey;
+use crate::limits::{BIND_BACKOFF_FIRST, BIND_BACKOFF_MAX, CLOSE_TIMEOUT, SOCKET_CHECK_PERIOD};
+use crate::transport::TransportDown;
+
+const BACKOFF: Backoff = Backoff { first: BIND_BACKOFF_FIRST, max: BIND_BACKOFF_MAX };
+
+/// Attempts for which an address in use is taken to be still held by the endpoint that ended.
+const LINGER_ATTEMPTS: u32 = 6;
+
+/// Keeps an endpoint open on `address` until the node stops; then the endpoint is left as it is, for
+/// [`crate::Net::close`] to close it with a word to everybody.
+pub(crate) async fn keep(context: Arc<Context>, key: NodeKey, mut address: SocketAddr) {
+    let mut attempts: u32 = 0;
+    let mut logged: Option<TransportDown> = None;
+    let mut opened_before = false;
+    loop {
+        let opened = tokio::select! {
+            () = context.cancel.cancelled() => return,
+            opened = endpoint::open(&key, address, &context.peers) => opened,
+        };
+        let down = match opened {
+            Ok((endpoint, local_addr)) => {
+                // Peers look for it where it was.
+                address = local_addr;
+                if opened_before {
+                    context.transport.rebuilds.add(1);
+                }
+                (opened_before, attempts, logged) = (true, 0, None);
+                tracing::info!("listens on {local_addr} (UDP)");
+                context.transport.set_up(endpoint.clone(), local_addr);
+                match use_until_end(&context, &endpoint, local_addr).await {
+                    None => return,
+                    Some(down) => down,
+                }
+            }
+            Err(error) => {
+                context.transport.failures.add(1);
+                failed(error, logged.as_ref(), attempts)
+            }
+        };
+        attempts = attempts.saturating_add(1);
+        let wait = BACKOFF.after(attempts);
+        if logged.as_ref() != Some(&down) {
+            let most = BIND_BACKOFF_MAX.as_secs();
+            tracing::warn!("no network: {down}; tried again at least every {most} s");
+            logged = Some(down.clone());
+        }
+        if let Some(ended) = context.transport.set_down(down.clone(), attempts, Some(Instant::now() + wait)) {
+            context.cancel.run_until_cancelled(close(ended)).await;
+        }
+        tokio::select! {
+            () = context.cancel.cancelled() => return,
+            () = sleep(wait) => {}
+        }
+        // The attempt is under way.
+        context.transport.set_down(down, attempts, None);
+    }
+}
+
+/// Why there is no endpoint after a failed attempt, given what was the reason before it.
+fn failed(error: BindError, before: Option<&TransportDown>, attempts: u32) -> TransportDown {
+    match before {
+        // Its socket is closed with its last user: no other program is to be blamed yet.
+        Some(ended @ TransportDown::Ended(_))
+            if attempts < LINGER_ATTEMPTS && matches!(error, BindError::InUse { .. }) =>
+        {
+            ended.clone()
+        }
+        _ => TransportDown::Bind(error),
+    }
+}
+
+/// Accepts connections; `None` when the node stops, otherwise why the endpoint is of no use any more.
+async fn use_until_end(
+    context: &Arc<Context>,
+    endpoint: &Endpoint,
+    local_addr: SocketAddr,
+) -> Option<TransportDown> {
+    tokio::select! {
+        () = context.cancel.cancelled() => None,
+        () = accept::accept_all(context, endpoint) => {
+            Some(TransportDown::Ended("the QUIC endpoint ended".to_owned()))
+        }
+        down = lost_socket(local_addr) => Some(down),
+    }
+}
+
+/// Resolves when the endpoint does not hold its address any more. It does not say so itself: iroh closes its
+/// socket when the machine's addresses change, and goes on without one when it can not be opened again.
+async fn lost_socket(local_addr: SocketAddr) -> TransportDown {
+    let mut checks = interval(SOCKET_CHECK_PERIOD);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        checks.tick().await;
+        if let Some(down) = socket_fault(local_addr) {
+            return down;
+        }
+    }
+}
+
+/// Tries to take the address: that has to fail while the endpoint holds it.
+fn socket_fault(local_addr: SocketAddr) -> Option<TransportDown> {
+    match UdpSocket::bind(local_addr) {
+        Ok(_) => Some(TransportDown::Ended("the endpoint let go of its socket".to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            Some(TransportDown::Bind(BindError::NotLocal { address: local_addr }))
+        }
+        // In use, as it has to be; or nothing that says anything about the endpoint.
+        Err(_) => None,
+    }
+}
+
+async fn close(endpoint: Endpoint) {
+    if timeout(CLOSE_TIMEOUT, endpoint.close()).await.is_err() {
+        tracing::debug!("an endpoint that ended did not close in time");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_held_is_fine_and_one_that_is_not_is_a_fault() {
+        let held = UdpSocket::bind("127.0.0.1:0").expect("socket");
+        let address = held.local_addr().expect("address");
+        assert_eq!(socket_fault(address), None);
+        drop(held);
+        assert!(matches!(socket_fault(address), Some(TransportDown::Ended(_))));
+    }
+
+    #[test]
+    fn a_socket_that_lingers_is_not_blamed_on_another_program_at_once() {
+        let address = "127.0.0.1:7431".parse().expect("address");
+        let (in_use, ended) = (BindError::InUse { address }, TransportDown::Ended("x".to_owned()));
+        assert_eq!(failed(in_use.clone(), Some(&ended), LINGER_ATTEMPTS - 1), ended);
+        let named = TransportDown::Bind(in_use.clone());
+        assert_eq!(failed(in_use.clone(), Some(&ended), LINGER_ATTEMPTS), named);
+        assert_eq!(failed(in_use, None, 0), named);
+        let foreign = BindError::NotLocal { address };
+        assert_eq!(failed(foreign.clone(), Some(&ended), 1), TransportDown::Bind(foreign));
+    }
+
+    #[test]
+    fn an_address_that_left_the_machine_is_named() {
+        let address = "192.0.2.7:7431".parse().expect("address");
+        assert_eq!(socket_fault(address), Some(TransportDown::Bind(BindError::NotLocal { address })));
+    }
+}

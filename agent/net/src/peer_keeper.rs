@@ -1,0 +1,231 @@
+//! Starts a peer's task, and starts it again should it ever end by itself: a fault in the handling of one peer
+//! costs that peer's link for a moment and nothing else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use blixard_model::EndpointId;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::close::Close;
+use crate::context::Context;
+use crate::limits::{INBOX_MAX, RESTART_WAIT, SNAPSHOT_QUEUE_MAX};
+use crate::link::Outgoing;
+use crate::peer::{PeerTask, Progress};
+use crate::peers::{PeerHandle, Slot};
+use crate::queue::RaftQueue;
+use crate::state::{DownReason, LinkState};
+use crate::stats::PeerCounters;
+
+/// Starts the task of a peer that is, or is about to be, in the list.
+pub(crate) fn spawn(
+    context: &Arc<Context>,
+    id: EndpointId,
+    addresses: Vec<SocketAddr>,
+    counters: Arc<PeerCounters>,
+) -> PeerHandle {
+    let (raft, raft_receiver) = RaftQueue::new(Arc::clone(&counters));
+    let (snapshots, snapshot_receiver) = mpsc::channel(SNAPSHOT_QUEUE_MAX);
+    let (inbox, inbox_receiver) = mpsc::channel(INBOX_MAX);
+    let (addresses, addresses_receiver) = watch::channel(addresses);
+    let cancel = context.cancel.child_token();
+    let slot = Arc::new(Slot::default());
+    let task = PeerTask {
+        context: Arc::clone(context),
+        id,
+        addresses: addresses_receiver,
+        inbox: inbox_receiver,
+        outgoing: Outgoing { raft: raft_receiver, snapshots: snapshot_receiver },
+        slot: Arc::clone(&slot),
+        cancel: cancel.clone(),
+        counters: Arc::clone(&counters),
+        transport: context.transport.subscribe(),
+        progress: Progress::default(),
+    };
+    let task = tokio::spawn(task.run());
+    let peer = PeerHandle {
+        addresses: Arc::new(addresses),
+        inbox,
+        raft,
+        snapshots,
+        slot,
+        cancel,
+        counters,
+        #[cfg(test)]
+        task: task.abort_handle(),
+    };
+    context.tracker.spawn(watch_over(Arc::clone(context), id, peer.clone(), task));
+    peer
+}
+
+/// Waits for the task's end. Asked for, it is the end; otherwise another task takes its place.
+async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, task: JoinHandle<()>) {
+    let ended = task.await;
+    if peer.cancel.is_cancelled() {
+        return;
+    }
+    let cause = match ended {
+        Ok(()) => "it returned".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    peer.counters.task_restarts.add(1);
+    if peer.counters.task_restarts.get() == 1 {
+        tracing::error!(
+            PEER = %id.short(),
+            "the task of peer {id} ended by itself ({cause}); it is started again. This is a fault of blixard: \
+             please report it with this line"
+        );
+    }
+    // What the task could not do any more.
+    if let Some(connection) = peer.slot.get() {
+        peer.slot.set(None);
+        Close::Broken("this node lost its task for you".to_owned()).apply(&connection);
+    }
+    let reason = DownReason::Lost(format!("a fault of this node: {cause}"));
+    context.links.send_if_modified(|links| {
+        let Some(link) = links.get_mut(&id).filter(|_| !peer.cancel.is_cancelled()) else { return false };
+        *link = LinkState::Down { since: std::time::Instant::now(), reason, attempts: 0 };
+        true
+    });
+    if peer.cancel.run_until_cancelled(sleep(RESTART_WAIT)).await.is_none() {
+        return;
+    }
+    let addresses = peer.addresses.borrow().clone();
+    context.peers.change(|list| {
+        // Asked under the lock: a peer that was taken off the list stays off it.
+        if !peer.cancel.is_cancelled() && list.contains_key(&id) {
+            list.insert(id, spawn(&context, id, addresses, Arc::clone(&peer.counters)));
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tokio::time::timeout;
+
+    use crate::{DownReason, Incoming, LinkState, Net, NetConfig, NodeKey, PeerConfig, SendOutcome};
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    struct Node {
+        net: Net,
+        incoming: tokio::sync::mpsc::Receiver<Incoming>,
+    }
+
+    async fn node() -> Node {
+        let bind = "127.0.0.1:0".parse().expect("address");
+        let cluster_name = "lab".parse().expect("name");
+        let config = NetConfig { key: NodeKey::generate(), bind, cluster_name };
+        let (net, incoming) = Net::start(config).expect("random numbers");
+        let mut transport = net.transport();
+        let up = timeout(LONG, transport.wait_for(crate::TransportState::is_up)).await;
+        assert!(up.is_ok_and(|state| state.is_ok()), "it listens");
+        Node { net, incoming }
+    }
+
+    impl Node {
+        fn as_peer(&self) -> PeerConfig {
+            PeerConfig {
+                endpoint_id: self.net.endpoint_id(),
+                addresses: self.net.local_addr().into_iter().collect(),
+            }
+        }
+
+        async fn until(&self, peer: &Self, what: &str, wanted: impl Fn(&LinkState) -> bool) {
+            let id = peer.net.endpoint_id();
+            let mut links = self.net.links();
+            let seen = timeout(LONG, links.wait_for(|links| links.get(&id).is_some_and(&wanted))).await;
+            assert!(seen.is_ok_and(|links| links.is_ok()), "{what}: {:?}", self.net.links().borrow());
+        }
+
+        /// Sends until it arrives, and forgets what else does.
+        async fn reaches(&self, peer: &mut Self, word: &'static [u8]) {
+            assert_eq!(
+                self.net.send_raft(peer.net.endpoint_id(), Bytes::from_static(word)),
+                SendOutcome::Queued
+            );
+            let arrived = async {
+                while let Some(message) = peer.incoming.recv().await {
+                    if matches!(message, Incoming::Raft { bytes, .. } if bytes == word) {
+                        return true;
+                    }
+                }
+                false
+            };
+            assert!(timeout(LONG, arrived).await.is_ok_and(|arrived| arrived), "arrives");
+        }
+    }
+
+    async fn pair() -> (Node, Node) {
+        let (a, b) = (node().await, node().await);
+        a.net.set_peers(vec![b.as_peer()]);
+        b.net.set_peers(vec![a.as_peer()]);
+        a.until(&b, "up", LinkState::is_up).await;
+        b.until(&a, "up", LinkState::is_up).await;
+        (a, b)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_peer_whose_task_ended_is_unreachable_for_a_moment_and_then_is_back() {
+        let (a, mut b) = pair().await;
+        let b_id = b.net.endpoint_id();
+        a.net.peer(&b_id).expect("listed").task.abort();
+        let fault = |link: &LinkState| matches!(link, LinkState::Down { reason: DownReason::Lost(why), .. } if why.contains("fault"));
+        a.until(&b, "down for a fault", fault).await;
+        assert_eq!(a.net.send_raft(b_id, Bytes::from_static(b"lost")), SendOutcome::Unreachable);
+        a.until(&b, "up again", LinkState::is_up).await;
+        b.until(&a, "up again", LinkState::is_up).await;
+        a.reaches(&mut b, b"on").await;
+        let stats = a.net.stats().peers[&b_id].clone();
+        assert_eq!(stats.task_restarts, 1);
+        assert!(stats.dropped.link_down >= 1 && stats.raft_sent >= 1, "{stats:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_closed_queue_is_an_outcome_and_is_counted() {
+        let (a, b) = pair().await;
+        let peer = a.net.peer(&b.net.endpoint_id()).expect("listed");
+        peer.task.abort();
+        let queue = peer.raft.clone();
+        timeout(LONG, queue.closed()).await.expect("its receiver is gone");
+        let before = peer.counters.snapshot().dropped.link_down;
+        assert_eq!(queue.push(Bytes::from_static(b"x")), SendOutcome::Unreachable);
+        assert_eq!(peer.counters.snapshot().dropped.link_down, before + 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_stopping_node_starts_no_task_again() {
+        let (a, b) = pair().await;
+        let peer = a.net.peer(&b.net.endpoint_id()).expect("listed");
+        let handle = a.net.clone();
+        a.net.close().await;
+        assert_ne!(handle.send_raft(b.net.endpoint_id(), Bytes::from_static(b"x")), SendOutcome::Queued);
+        assert_eq!(peer.counters.snapshot().task_restarts, 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_endpoint_that_ends_by_itself_is_opened_again_where_it_was() {
+        let (mut a, mut b) = pair().await;
+        let address = a.net.local_addr().expect("listens");
+        let mut transport = a.net.transport();
+        let endpoint = a.net.endpoint().expect("up");
+        let noticed = timeout(LONG, transport.wait_for(|state| !state.is_up()));
+        let ((), down) = tokio::join!(endpoint.close(), noticed);
+        let down = down.expect("noticed").expect("not closed").clone();
+        let crate::TransportState::Down { reason, .. } = down else { panic!("{down:?}") };
+        assert!(reason.to_string().contains("ended"), "{reason}");
+        drop(endpoint);
+        timeout(LONG, transport.wait_for(crate::TransportState::is_up)).await.expect("up").expect("open");
+        assert_eq!(a.net.local_addr(), Some(address));
+        a.until(&b, "up again", LinkState::is_up).await;
+        b.until(&a, "up again", LinkState::is_up).await;
+        a.reaches(&mut b, b"there").await;
+        b.reaches(&mut a, b"back").await;
+        assert_eq!(a.net.stats().transport_rebuilds, 1);
+    }
+}
