@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net", &["blixard-model"]),
     ("systemd", &["blixard-model", "blixard-core"]),
     ("xtask", &["blixard-model"]),
+    ("hostile", &[]),
     (
         "blixard",
         &[

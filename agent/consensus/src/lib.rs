@@ -8,6 +8,7 @@
 //! Absent on purpose: tokio, time, random numbers (election timeouts come from a seeded hash), retries,
 //! decisions about the cluster (those are `blixard-core`'s).
 
+mod accept;
 mod durable;
 mod log;
 mod machine;

@@ -7,6 +7,7 @@ use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, HardState, Message, MessageType};
 use raft::{RawNode, ReadOnlyOption, StateRole};
 
+use crate::accept;
 use crate::durable::{self, Durable, LogStore};
 use crate::log::Log;
 use crate::machine::Machine;
@@ -24,7 +25,7 @@ const COMMAND_LEN_MAX: usize = 256 << 10;
 /// Most proposals waiting to be applied.
 const PROPOSALS_MAX: usize = 4_096;
 /// Most reads waiting for their index.
-const READS_MAX: usize = 4_096;
+pub(crate) const READS_MAX: usize = 4_096;
 
 /// What a node is started with.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +75,20 @@ pub enum StepError {
     /// Not from whom it says, not for this node, or of a kind that no node sends.
     #[error("not acceptable: {0}")]
     Unacceptable(&'static str),
+    /// The leader's words rest on something that this node acknowledged to it and does not have.
+    #[error(
+        "the leader heard this node acknowledge the log up to index {acknowledged}, and it ends at {last}: the \
+         store lost what was on disk, or an older copy of it was put back"
+    )]
+    RolledBack {
+        /// What this node acknowledged, by the leader's word.
+        acknowledged: u64,
+        /// Where its log ends.
+        last: u64,
+    },
+    /// A snapshot whose state this version can not understand; this node stays behind until it is upgraded.
+    #[error("the leader's snapshot can not be understood: {0}; upgrade this node")]
+    Snapshot(String),
     /// Raft's own objection; harmless.
     #[error("raft: {0}")]
     Raft(String),
@@ -94,14 +109,10 @@ impl Inbound {
         }
         let mut message = Message::default();
         message.merge_from_bytes(bytes).map_err(|error| StepError::Malformed(error.to_string()))?;
-        check_form(&message)?;
-        // Requests are forwarded, not entries; nobody sends these.
-        if message.get_msg_type() == MessageType::MsgPropose {
-            return Err(StepError::Unacceptable("a forwarded proposal"));
-        }
         if (message.get_msg_type() == MessageType::MsgSnapshot) != is_snapshot {
             return Err(StepError::Unacceptable("a snapshot came by the wrong way"));
         }
+        accept::check_form(&message)?;
         Ok(Self(message))
     }
 
@@ -109,19 +120,6 @@ impl Inbound {
     pub fn from(&self) -> RaftId {
         RaftId(self.0.from)
     }
-}
-
-/// What Raft takes for granted of any message and would panic without.
-fn check_form(message: &Message) -> Result<(), StepError> {
-    let kind = message.get_msg_type();
-    let reads = matches!(kind, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp);
-    if reads && message.entries.len() != 1 {
-        return Err(StepError::Unacceptable("a read without its name"));
-    }
-    if message.term == 0 && kind != MessageType::MsgReadIndex {
-        return Err(StepError::Unacceptable("a message without a term"));
-    }
-    Ok(())
 }
 
 /// One Raft node and its state machine. Owned by one task; see the crate's documentation.
@@ -213,6 +211,10 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
     pub fn step(&mut self, inbound: Inbound) -> Result<(), StepError> {
         if inbound.0.to != self.config.raft_id.0 {
             return Err(StepError::Unacceptable("for another raft id"));
+        }
+        accept::check_against(&self.raw, &inbound.0)?;
+        if inbound.0.get_msg_type() == MessageType::MsgSnapshot {
+            self.machine.check_snapshot(&inbound.0.get_snapshot().data).map_err(StepError::Snapshot)?;
         }
         self.raw.step(inbound.0).map_err(|error| StepError::Raft(error.to_string()))
     }
