@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use raft::eraftpb::{Message, MessageType, Snapshot};
+use raft::eraftpb::{EntryType, Message, MessageType, Snapshot};
 use raft::{RawNode, StateRole};
 
 use crate::log::Log;
@@ -21,6 +21,8 @@ const NUMBER_MAX: u64 = 1 << 62;
 const TERM_AHEAD_MAX: u64 = 1 << 32;
 /// Longest context of a message and longest name of a read, in bytes: ours have 24, Raft's own word 16.
 const CONTEXT_LEN_MAX: usize = 64;
+/// Longest configuration change in an entry, in bytes: one member at its limits takes less.
+const CHANGE_LEN_MAX: usize = 16 << 10;
 /// Most members in the configuration of a snapshot.
 const MEMBERS_MAX: usize = 1_024;
 
@@ -106,6 +108,9 @@ fn check_entries(message: &Message) -> Checked {
         }
         if entry.term == 0 || entry.term < term {
             return refuse("entries whose terms go backwards");
+        }
+        if entry.get_entry_type() != EntryType::EntryNormal && entry.data.len() > CHANGE_LEN_MAX {
+            return refuse("a configuration change that is too large");
         }
         term = entry.term;
     }

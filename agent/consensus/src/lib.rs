@@ -14,6 +14,7 @@ mod log;
 mod machine;
 mod node;
 mod ready;
+mod shape;
 mod status;
 
 pub use durable::{Durable, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot, genesis_snapshot};

@@ -11,6 +11,7 @@ use crate::accept;
 use crate::durable::{self, Durable, LogStore};
 use crate::log::Log;
 use crate::machine::Machine;
+use crate::shape;
 use crate::status::{RaftRole, RaftStatus};
 
 /// The period of [`Consensus::tick`], in milliseconds.
@@ -107,6 +108,7 @@ impl Inbound {
         if bytes.len() > MESSAGE_LEN_MAX && !is_snapshot {
             return Err(StepError::Unacceptable("too large"));
         }
+        shape::check(bytes).map_err(|why| StepError::Malformed(why.to_owned()))?;
         let mut message = Message::default();
         message.merge_from_bytes(bytes).map_err(|error| StepError::Malformed(error.to_string()))?;
         if (message.get_msg_type() == MessageType::MsgSnapshot) != is_snapshot {
