@@ -11,6 +11,7 @@
 //! replaces the allocator of the test binary by one that counts for each thread.
 
 mod mutate;
+pub mod strings;
 mod watch;
 
 use std::collections::HashSet;
