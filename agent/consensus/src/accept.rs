@@ -26,16 +26,28 @@ const CHANGE_LEN_MAX: usize = 16 << 10;
 /// Most members in the configuration of a snapshot.
 const MEMBERS_MAX: usize = 1_024;
 
-type Checked = Result<(), StepError>;
+/// Why something can not be, in a few words.
+type Checked = Result<(), &'static str>;
 
 fn refuse(why: &'static str) -> Checked {
-    Err(StepError::Unacceptable(why))
+    Err(why)
+}
+
+/// Checks that terms and indices leave room to count on.
+///
+/// # Errors
+/// One does not.
+pub(crate) fn check_numbers(numbers: &[u64]) -> Checked {
+    if numbers.iter().any(|number| *number >= NUMBER_MAX) {
+        return refuse("a number that no log reaches");
+    }
+    Ok(())
 }
 
 /// Checks what can be said of a message without knowing anything else.
 ///
 /// # Errors
-/// [`StepError::Unacceptable`] with the reason.
+/// The reason.
 pub(crate) fn check_form(message: &Message) -> Checked {
     let kind = message.get_msg_type();
     match kind {
@@ -67,10 +79,8 @@ pub(crate) fn check_form(message: &Message) -> Checked {
     if (message.term == 0) != (kind == MessageType::MsgReadIndex) {
         return refuse("a read with a term, or another message without");
     }
-    let numbers = [message.term, message.index, message.commit, message.reject_hint, message.log_term];
-    if numbers.iter().chain([&message.commit_term]).any(|number| *number >= NUMBER_MAX) {
-        return refuse("a number that no log reaches");
-    }
+    let Message { term, index, commit, reject_hint, log_term, commit_term, .. } = *message;
+    check_numbers(&[term, index, commit, reject_hint, log_term, commit_term])?;
     if message.context.len() > CONTEXT_LEN_MAX {
         return refuse("a context that is too long");
     }
@@ -120,8 +130,11 @@ fn check_entries(message: &Message) -> Checked {
     Ok(())
 }
 
-/// A snapshot has a place in the log and a configuration that every member of ours can be in.
-fn check_snapshot(snapshot: &Snapshot, leader_term: u64) -> Checked {
+/// Checks that a snapshot has a place in the log, and a configuration that members of ours can be in.
+///
+/// # Errors
+/// The reason.
+pub(crate) fn check_snapshot(snapshot: &Snapshot, leader_term: u64) -> Checked {
     let meta = snapshot.get_metadata();
     if meta.index == 0 || meta.index >= NUMBER_MAX || meta.term == 0 || meta.term > leader_term {
         return refuse("a snapshot without a place in the log");
@@ -146,7 +159,12 @@ fn check_snapshot(snapshot: &Snapshot, leader_term: u64) -> Checked {
 ///
 /// # Errors
 /// [`StepError::Unacceptable`] with the reason, or [`StepError::RolledBack`].
-pub(crate) fn check_against(raw: &RawNode<Log>, message: &Message) -> Checked {
+pub(crate) fn check_against(raw: &RawNode<Log>, message: &Message) -> Result<(), StepError> {
+    check_state(raw, message).map_err(StepError::Unacceptable)?;
+    check_acknowledged(raw, message)
+}
+
+fn check_state(raw: &RawNode<Log>, message: &Message) -> Checked {
     let raft = &raw.raft;
     if message.term > raft.term.saturating_add(TERM_AHEAD_MAX) {
         return refuse("a term that no election can have reached");
@@ -157,12 +175,8 @@ pub(crate) fn check_against(raw: &RawNode<Log>, message: &Message) -> Checked {
     }
     let is_current = message.term == raft.term;
     match message.get_msg_type() {
-        MessageType::MsgAppend | MessageType::MsgSnapshot if is_current => check_leader(raw, message.from),
-        MessageType::MsgHeartbeat => {
-            if is_current {
-                check_leader(raw, message.from)?;
-            }
-            check_acknowledged(raw, message.commit)
+        MessageType::MsgAppend | MessageType::MsgSnapshot | MessageType::MsgHeartbeat if is_current => {
+            check_leader(raw, message.from)
         }
         MessageType::MsgAppendResponse if is_current && raft.state == StateRole::Leader => {
             let last = raft.raft_log.last_index();
@@ -197,7 +211,11 @@ fn check_leader(raw: &RawNode<Log>, from: u64) -> Checked {
 
 /// A leader's heartbeat commits no more than what this node itself acknowledged to it. When that is not in the
 /// log here, the disk lost it: this is how a store that was rolled back shows.
-fn check_acknowledged(raw: &RawNode<Log>, acknowledged: u64) -> Checked {
-    let last = raw.raft.raft_log.last_index();
-    if acknowledged > last { Err(StepError::RolledBack { acknowledged, last }) } else { Ok(()) }
+fn check_acknowledged(raw: &RawNode<Log>, message: &Message) -> Result<(), StepError> {
+    let (acknowledged, last) = (message.commit, raw.raft.raft_log.last_index());
+    let speaks_now = message.get_msg_type() == MessageType::MsgHeartbeat && message.term >= raw.raft.term;
+    if speaks_now && acknowledged > last {
+        return Err(StepError::RolledBack { acknowledged, last });
+    }
+    Ok(())
 }

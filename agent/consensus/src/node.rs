@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_model::{MembershipChange, RaftId, Refusal};
 use protobuf::Message as _;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, HardState, Message, MessageType};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, HardState, Message, MessageType, Snapshot,
+};
 use raft::{RawNode, ReadOnlyOption, StateRole};
 
 use crate::accept;
@@ -114,7 +116,7 @@ impl Inbound {
         if (message.get_msg_type() == MessageType::MsgSnapshot) != is_snapshot {
             return Err(StepError::Unacceptable("a snapshot came by the wrong way"));
         }
-        accept::check_form(&message)?;
+        accept::check_form(&message).map_err(StepError::Unacceptable)?;
         Ok(Self(message))
     }
 
@@ -161,7 +163,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         let entries = durable.entries.iter().map(durable::decode_entry).collect::<Result<Vec<_>, _>>();
         let entries = entries.map_err(NewError::Corrupt)?;
         let base = snapshot.as_ref().map_or((0, 0), |s| (s.get_metadata().index, s.get_metadata().term));
-        check_log(base.0, &entries, durable.hard_state.commit)?;
+        check_log(snapshot.as_ref(), &entries, &durable.hard_state).map_err(NewError::Corrupt)?;
         if let Some(snapshot) = &snapshot {
             machine.restore(&snapshot.data).map_err(NewError::Corrupt)?;
         }
@@ -406,16 +408,34 @@ fn raft_config(raft_id: RaftId, applied: u64) -> raft::Config {
 }
 
 /// A store whose parts contradict each other would make Raft panic later, or worse, go on.
-fn check_log(base: u64, entries: &[raft::eraftpb::Entry], commit: u64) -> Result<(), NewError> {
-    let corrupt = |what: String| Err(NewError::Corrupt(what));
-    for (expected, entry) in (base + 1..).zip(entries) {
-        if entry.index != expected {
-            return corrupt(format!("entry {expected} is missing, {} follows", entry.index));
-        }
+fn check_log(
+    snapshot: Option<&Snapshot>,
+    entries: &[Entry],
+    hard_state: &durable::HardState,
+) -> Result<(), String> {
+    let durable::HardState { term: last_term, commit, .. } = *hard_state;
+    accept::check_numbers(&[last_term, commit])?;
+    let base = snapshot.map_or((0, 0), |s| (s.get_metadata().index, s.get_metadata().term));
+    if let Some(snapshot) = snapshot {
+        accept::check_snapshot(snapshot, last_term)?;
     }
-    let last = base + entries.len() as u64;
-    if commit < base || commit > last {
-        return corrupt(format!(
+    let mut term = base.1;
+    for (expected, entry) in (base.0 + 1..).zip(entries) {
+        if entry.index != expected {
+            return Err(format!("entry {expected} is missing, {} follows", entry.index));
+        }
+        if entry.term == 0 || entry.term < term {
+            return Err(format!("the term goes backwards at entry {expected}: {term}, then {}", entry.term));
+        }
+        term = entry.term;
+    }
+    if term > last_term {
+        return Err(format!("an entry has term {term}, later than the node's own, {last_term}"));
+    }
+    let last = base.0 + entries.len() as u64;
+    if commit < base.0 || commit > last {
+        let base = base.0;
+        return Err(format!(
             "commit {commit} is not between the snapshot at {base} and the last entry {last}"
         ));
     }

@@ -41,6 +41,10 @@ impl ClusterState {
         if member.raft_id < self.next_raft_id {
             return wrong(format!("raft id {} was given before", member.raft_id));
         }
+        // Counting goes on above it, and an id is never given twice.
+        if member.raft_id == RaftId(u64::MAX) {
+            return wrong("no raft id would be left for the next member".to_owned());
+        }
         if member.addresses.len() > ADDRESSES_MAX {
             return wrong(format!("more than {ADDRESSES_MAX} addresses"));
         }
