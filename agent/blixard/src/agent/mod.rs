@@ -16,6 +16,8 @@ mod clock;
 pub(crate) mod config;
 mod context;
 mod formation;
+#[cfg(test)]
+mod fuzz;
 mod handle;
 mod logs;
 mod machine;

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use blixard_consensus::{Consensus, Effects, Inbound, Outgoing, ProposeError, PumpError, RaftRole, TICK_MS};
+use blixard_consensus::{
+    Consensus, Effects, Inbound, Outgoing, ProposeError, PumpError, RaftRole, StepError, TICK_MS,
+};
 use blixard_core::formation::DeclaredMember;
 use blixard_core::planner::membership::{MembershipView, Progress, plan_membership};
 use blixard_model::formation::Identity;
@@ -221,8 +223,15 @@ impl Owner {
             }
         }
         self.heard.insert(inbound.from(), self.tick);
-        if let Err(error) = self.task.raft.step(inbound) {
-            tracing::debug!(peer = %from.short(), %error, "raft message dropped");
+        match self.task.raft.step(inbound) {
+            Ok(()) => {}
+            Err(error @ StepError::Raft(_)) => {
+                tracing::debug!(peer = %from.short(), %error, "raft message dropped");
+            }
+            // Nothing that an honest member says to a whole node.
+            Err(error) => {
+                tracing::warn!(PEER = %from.short(), "raft message of {} dropped: {error}", from.short());
+            }
         }
     }
 
