@@ -6,4 +6,5 @@ mod cluster;
 mod formation;
 mod loss;
 mod refusals;
+mod secrets;
 mod writes;

@@ -9,7 +9,7 @@ use blixard_consensus::{
 use blixard_hostile::Target;
 use blixard_model::{MembershipChange, RaftId, Refusal};
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 
 /// Counts what it is given. Understands everything but entries that begin with `?` and snapshots that are no
 /// number.
@@ -361,8 +361,7 @@ fn honest() -> Vec<Message> {
     let mut change_of_members = entry(LAST + 2, TERM, b"");
     change_of_members.set_entry_type(EntryType::EntryConfChangeV2);
     let change_json = br#"{"kind":"remove","raft_id":3}"#;
-    let mut conf_change = raft::eraftpb::ConfChangeV2::default();
-    conf_change.context = change_json.to_vec().into();
+    let conf_change = ConfChangeV2 { context: change_json.to_vec().into(), ..ConfChangeV2::default() };
     change_of_members.data = conf_change.write_to_bytes().expect("encodes").into();
     for to in [FOLLOWER, CANDIDATE, JOINER] {
         let mut set = vec![

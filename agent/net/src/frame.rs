@@ -181,7 +181,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
         let _inside = runtime.enter();
         // What arrives, twice over while it grows, and the first chunk of what is announced.
-        let target = blixard_hostile::Target::new("net-frames").heap_max(4 * CHUNK_LEN as u64);
+        let target =
+            blixard_hostile::Target::new("net-frames").len_max(8 << 10).heap_max(4 * CHUNK_LEN as u64);
         let target =
             target.valid(framed(b"")).valid(framed(b"abc")).valid([framed(b"a"), framed(&[9; 300])].concat());
         target.words([&[0, 0x0f, 0xff, 0xff][..], &[0, 0x10, 0, 1], &[0xff; 4]]).run(|mut bytes| {

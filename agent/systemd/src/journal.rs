@@ -219,6 +219,7 @@ mod tests {
     fn fuzz_journal_lines() {
         use futures_util::FutureExt;
         let target = blixard_hostile::Target::new("journal-lines")
+            .len_max(3 * LINE_LEN_MAX)
             .valid("first\n\nlast")
             .valid("x".repeat(LINE_LEN_MAX + 9));
         let target = target
