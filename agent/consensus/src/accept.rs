@@ -75,7 +75,8 @@ pub(crate) fn check_form(message: &Message) -> Checked {
     if message.from == 0 || message.from == message.to {
         return refuse("from nobody, or from the receiver itself");
     }
-    // Raft ends the process when it forwards a read that has a term, and takes others without one for its own.
+    // Raft ends the process when it forwards a read that has a term, and takes other messages without one for
+    // its own.
     if (message.term == 0) != (kind == MessageType::MsgReadIndex) {
         return refuse("a read with a term, or another message without");
     }
@@ -209,8 +210,8 @@ fn check_leader(raw: &RawNode<Log>, from: u64) -> Checked {
     if leader != 0 && leader != from { refuse("a second leader of the same term") } else { Ok(()) }
 }
 
-/// A leader's heartbeat commits no more than what this node itself acknowledged to it. When that is not in the
-/// log here, the disk lost it: this is how a store that was rolled back shows.
+/// A leader's heartbeat commits no more than what this node itself acknowledged to it. When that is not in
+/// the log here, the disk lost it: this is how a store that was rolled back shows.
 fn check_acknowledged(raw: &RawNode<Log>, message: &Message) -> Result<(), StepError> {
     let (acknowledged, last) = (message.commit, raw.raft.raft_log.last_index());
     let speaks_now = message.get_msg_type() == MessageType::MsgHeartbeat && message.term >= raw.raft.term;

@@ -80,8 +80,8 @@ pub enum StepError {
     Unacceptable(&'static str),
     /// The leader's words rest on something that this node acknowledged to it and does not have.
     #[error(
-        "the leader heard this node acknowledge the log up to index {acknowledged}, and it ends at {last}: the \
-         store lost what was on disk, or an older copy of it was put back"
+        "the leader heard this node acknowledge the log up to index {acknowledged}, and it ends at {last}: \
+         the store lost what was on disk, or an older copy of it was put back"
     )]
     RolledBack {
         /// What this node acknowledged, by the leader's word.

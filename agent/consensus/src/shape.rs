@@ -1,8 +1,8 @@
 //! How much an encoded message becomes, looked at before it is decoded.
 //!
-//! A field takes two bytes on the wire and fifty times as much once it is decoded: a frame at its cap that holds
-//! nothing but empty entries, or fields nobody knows, would take half a gigabyte, a snapshot more than there is.
-//! So they are counted first, on the bytes themselves.
+//! A field takes two bytes on the wire and fifty times as much once it is decoded: a frame at its cap that
+//! holds nothing but empty entries, or fields nobody knows, would take half a gigabyte, a snapshot more than
+//! there is. So they are counted first, on the bytes themselves.
 
 /// Most entries of one message. A leader sends 1 MiB of them at a time; a command takes more than 16 bytes.
 const ENTRIES_MAX: usize = 1 << 16;

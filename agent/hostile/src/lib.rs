@@ -118,7 +118,8 @@ impl Target {
         }
         let Report { executions, outcomes, heap_peak } = run.report;
         println!(
-            "fuzz {}: {executions} executions in {:.1} s, {outcomes} outcomes, at most {} KiB of heap, seed {seed}",
+            "fuzz {}: {executions} executions in {:.1} s, {outcomes} outcomes, at most {} KiB of heap, \
+             seed {seed}",
             self.name,
             begun.elapsed().as_secs_f64(),
             heap_peak.div_ceil(1024)

@@ -1,4 +1,4 @@
-//! Texts that were meant for something other than what they are put into: a path, a shell, systemd, a terminal.
+//! Texts meant for something other than what they are put into: a path, a shell, systemd, a terminal.
 
 /// What means something to somebody, none of it allowed in a name.
 const PIECES: &[&str] = &[

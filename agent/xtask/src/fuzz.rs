@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: the targets that throw hostile bytes at the decoders, for longer than `cargo test` does.
+//! `cargo xtask fuzz`: the targets that throw hostile bytes at the decoders, for longer than `cargo test`
+//! does.
 //!
 //! A target is a test named `fuzz_TARGET`; `agent/hostile` says what it watches.
 

@@ -11,7 +11,8 @@ use crate::common::{Cluster, endpoint, name, node, spec, store};
 fn create(field: &str, value: Value) -> Value {
     let mut spec = serde_json::to_value(spec("web")).expect("json");
     spec[field] = value;
-    json!({"id": "r1", "command": {"kind": "create_vm", "spec": spec, "desired": "running", "eligible": ["n1"]}})
+    let command = json!({"kind": "create_vm", "spec": spec, "desired": "running", "eligible": ["n1"]});
+    json!({"id": "r1", "command": command})
 }
 
 #[test]
