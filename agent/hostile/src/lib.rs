@@ -1,6 +1,6 @@
 //! Throws hostile bytes at a decoder inside an ordinary test. For tests only; no crate of the agent runs it.
 //!
-//! [`Target::run`] begins with valid encodings and mutates them ([`mutate`]) until the time is up. Each
+//! [`Target::run`] begins with valid encodings and mutates them (`mutate`) until the time is up. Each
 //! execution must return: a panic, more than [`HANG_MAX`] of time, or more memory than the target's cap fails
 //! the test, and the input is kept as a file. What an execution returns (an error's words, say) tells inputs
 //! apart: one with an outcome that was not seen before is mutated further, so that the search gets past the
