@@ -71,18 +71,29 @@ impl Node {
     }
 
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// With these in its environment as well.
+    pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.agent.is_none(), "{} runs", self.name);
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).expect("log");
         let child = Command::new(binary::path())
             .arg("agent")
             .arg("--config")
             .arg(self.dir.join("config.toml"))
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("the agent starts");
         self.agent = Some(child);
+    }
+
+    /// Its agent's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.agent.as_ref().expect("runs").id()
     }
 
     /// As a power cut does.

@@ -7,5 +7,6 @@ mod formation;
 mod hostile;
 mod loss;
 mod refusals;
+mod secrets;
 mod transport;
 mod writes;

@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("systemd", &["blixard-model", "blixard-core"]),
     ("sim", &["blixard-model", "blixard-core", "blixard-consensus", "blixard-store", "blixard-node"]),
     ("xtask", &["blixard-model"]),
+    ("hostile", &[]),
     (
         "blixard",
         &[

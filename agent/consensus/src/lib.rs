@@ -8,11 +8,13 @@
 //! Absent on purpose: tokio, time, random numbers (election timeouts come from a seeded hash), retries,
 //! decisions about the cluster (those are `blixard-core`'s).
 
+mod accept;
 mod durable;
 mod log;
 mod machine;
 mod node;
 mod ready;
+mod shape;
 mod status;
 
 pub use durable::{

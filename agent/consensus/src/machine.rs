@@ -26,6 +26,13 @@ pub trait Machine {
     /// The whole state, for a snapshot.
     fn snapshot(&self) -> Vec<u8>;
 
+    /// Whether a snapshot's state can be restored; asked before a peer's snapshot takes the place of what is
+    /// here.
+    ///
+    /// # Errors
+    /// The bytes can not be understood by this version.
+    fn check_snapshot(&self, data: &[u8]) -> Result<(), String>;
+
     /// Replaces the state by a snapshot's.
     ///
     /// # Errors

@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_model::{MembershipChange, RaftId, Refusal};
 use protobuf::Message as _;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, HardState, Message, MessageType};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, HardState, Message, MessageType, Snapshot,
+};
 use raft::{RawNode, ReadOnlyOption, StateRole};
 
+use crate::accept;
 use crate::durable::{self, Durable, LogStore};
 use crate::log::Log;
 use crate::machine::Machine;
+use crate::shape;
 use crate::status::{RaftRole, RaftStatus};
 
 /// The period of [`Consensus::tick`], in milliseconds.
@@ -24,7 +28,7 @@ const COMMAND_LEN_MAX: usize = 256 << 10;
 /// Most proposals waiting to be applied.
 const PROPOSALS_MAX: usize = 4_096;
 /// Most reads waiting for their index.
-const READS_MAX: usize = 4_096;
+pub(crate) const READS_MAX: usize = 4_096;
 
 /// What a node is started with.
 #[derive(Debug, Clone, Copy)]
@@ -93,17 +97,23 @@ pub enum StepError {
     /// Not from whom it says, not for this node, or of a kind that no node sends.
     #[error("not acceptable: {0}")]
     Unacceptable(&'static str),
+    /// The leader's words rest on something that this node acknowledged to it and does not have. Final.
+    #[error(
+        "the leader heard this node acknowledge the log up to index {acknowledged}, and it ends at {last}: \
+         the store lost what was on disk, or an older copy of it was put back"
+    )]
+    RolledBack {
+        /// What this node acknowledged, by the leader's word.
+        acknowledged: u64,
+        /// Where its log ends.
+        last: u64,
+    },
+    /// A snapshot whose state this version can not understand; this node stays behind until it is upgraded.
+    #[error("the leader's snapshot can not be understood: {0}; upgrade this node")]
+    Snapshot(String),
     /// Raft's own objection; harmless.
     #[error("raft: {0}")]
     Raft(String),
-    /// The leader knows of more than this node holds: its disk went back in time. Final.
-    #[error("this node had stored the log up to {stored} and holds {holds}")]
-    RolledBack {
-        /// What this node had acknowledged to have stored.
-        stored: u64,
-        /// Its last index.
-        holds: u64,
-    },
 }
 
 /// A decoded message of a peer, of a kind that a peer may send.
@@ -119,16 +129,13 @@ impl Inbound {
         if bytes.len() > MESSAGE_LEN_MAX && !is_snapshot {
             return Err(StepError::Unacceptable("too large"));
         }
+        shape::check(bytes).map_err(|why| StepError::Malformed(why.to_owned()))?;
         let mut message = Message::default();
         message.merge_from_bytes(bytes).map_err(|error| StepError::Malformed(error.to_string()))?;
-        check_form(&message)?;
-        // Requests are forwarded, not entries; nobody sends these.
-        if message.get_msg_type() == MessageType::MsgPropose {
-            return Err(StepError::Unacceptable("a forwarded proposal"));
-        }
         if (message.get_msg_type() == MessageType::MsgSnapshot) != is_snapshot {
             return Err(StepError::Unacceptable("a snapshot came by the wrong way"));
         }
+        accept::check_form(&message).map_err(StepError::Unacceptable)?;
         Ok(Self(message))
     }
 
@@ -136,19 +143,6 @@ impl Inbound {
     pub fn from(&self) -> RaftId {
         RaftId(self.0.from)
     }
-}
-
-/// What Raft takes for granted of any message and would panic without.
-fn check_form(message: &Message) -> Result<(), StepError> {
-    let kind = message.get_msg_type();
-    let reads = matches!(kind, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp);
-    if reads && message.entries.len() != 1 {
-        return Err(StepError::Unacceptable("a read without its name"));
-    }
-    if message.term == 0 && kind != MessageType::MsgReadIndex {
-        return Err(StepError::Unacceptable("a message without a term"));
-    }
-    Ok(())
 }
 
 /// One Raft node and its state machine. Owned by one task; see the crate's documentation.
@@ -188,7 +182,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         let entries = durable.entries.iter().map(durable::decode_entry).collect::<Result<Vec<_>, _>>();
         let entries = entries.map_err(NewError::Corrupt)?;
         let base = snapshot.as_ref().map_or((0, 0), |s| (s.get_metadata().index, s.get_metadata().term));
-        check_log(base.0, &entries, durable.hard_state.commit)?;
+        check_log(snapshot.as_ref(), &entries, &durable.hard_state).map_err(NewError::Corrupt)?;
         if let Some(snapshot) = &snapshot {
             machine.restore(&snapshot.data).map_err(NewError::Corrupt)?;
         }
@@ -241,20 +235,11 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         if inbound.0.to != self.config.raft_id.0 {
             return Err(StepError::Unacceptable("for another raft id"));
         }
-        self.check_stored(&inbound.0)?;
-        self.raw.step(inbound.0).map_err(|error| StepError::Raft(error.to_string()))
-    }
-
-    /// A heartbeat carries the commit index as far as this node has acknowledged to have stored it in the
-    /// leader's term. Raft would panic at an index that the log does not reach.
-    fn check_stored(&self, message: &Message) -> Result<(), StepError> {
-        let holds = self.raw.raft.raft_log.last_index();
-        let current =
-            message.get_msg_type() == MessageType::MsgHeartbeat && message.term >= self.raw.raft.term;
-        if current && message.commit > holds {
-            return Err(StepError::RolledBack { stored: message.commit, holds });
+        accept::check_against(&self.raw, &inbound.0)?;
+        if inbound.0.get_msg_type() == MessageType::MsgSnapshot {
+            self.machine.check_snapshot(&inbound.0.get_snapshot().data).map_err(StepError::Snapshot)?;
         }
-        Ok(())
+        self.raw.step(inbound.0).map_err(|error| StepError::Raft(error.to_string()))
     }
 
     /// Proposes a command; the key comes back in [`crate::Applied`] when it is applied here. It may never be.
@@ -445,16 +430,34 @@ fn raft_config(raft_id: RaftId, applied: u64) -> raft::Config {
 }
 
 /// A store whose parts contradict each other would make Raft panic later, or worse, go on.
-fn check_log(base: u64, entries: &[raft::eraftpb::Entry], commit: u64) -> Result<(), NewError> {
-    let corrupt = |what: String| Err(NewError::Corrupt(what));
-    for (expected, entry) in (base + 1..).zip(entries) {
-        if entry.index != expected {
-            return corrupt(format!("entry {expected} is missing, {} follows", entry.index));
-        }
+fn check_log(
+    snapshot: Option<&Snapshot>,
+    entries: &[Entry],
+    hard_state: &durable::HardState,
+) -> Result<(), String> {
+    let durable::HardState { term: last_term, commit, .. } = *hard_state;
+    accept::check_numbers(&[last_term, commit])?;
+    let base = snapshot.map_or((0, 0), |s| (s.get_metadata().index, s.get_metadata().term));
+    if let Some(snapshot) = snapshot {
+        accept::check_snapshot(snapshot, last_term)?;
     }
-    let last = base + entries.len() as u64;
-    if commit < base || commit > last {
-        return corrupt(format!(
+    let mut term = base.1;
+    for (expected, entry) in (base.0 + 1..).zip(entries) {
+        if entry.index != expected {
+            return Err(format!("entry {expected} is missing, {} follows", entry.index));
+        }
+        if entry.term == 0 || entry.term < term {
+            return Err(format!("the term goes backwards at entry {expected}: {term}, then {}", entry.term));
+        }
+        term = entry.term;
+    }
+    if term > last_term {
+        return Err(format!("an entry has term {term}, later than the node's own, {last_term}"));
+    }
+    let last = base.0 + entries.len() as u64;
+    if commit < base.0 || commit > last {
+        let base = base.0;
+        return Err(format!(
             "commit {commit} is not between the snapshot at {base} and the last entry {last}"
         ));
     }

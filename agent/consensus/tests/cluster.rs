@@ -42,6 +42,9 @@ impl Machine for Journal {
     fn snapshot(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("json")
     }
+    fn check_snapshot(&self, data: &[u8]) -> Result<(), String> {
+        serde_json::from_slice::<Self>(data).map(|_| ()).map_err(|e| e.to_string())
+    }
     fn restore(&mut self, data: &[u8]) -> Result<(), String> {
         *self = serde_json::from_slice(data).map_err(|e| e.to_string())?;
         Ok(())

@@ -175,6 +175,29 @@ mod tests {
         assert!(matches!(reading.await, Err(FrameError::Stalled(_))));
     }
 
+    #[test]
+    fn fuzz_net_frames() {
+        const MAX: usize = 1 << 20;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        let _inside = runtime.enter();
+        // What arrives, twice over while it grows, and the first chunk of what is announced.
+        let target =
+            blixard_hostile::Target::new("net-frames").len_max(8 << 10).heap_max(4 * CHUNK_LEN as u64);
+        let target =
+            target.valid(framed(b"")).valid(framed(b"abc")).valid([framed(b"a"), framed(&[9; 300])].concat());
+        target.words([&[0, 0x0f, 0xff, 0xff][..], &[0, 0x10, 0, 1], &[0xff; 4]]).run(|mut bytes| {
+            let mut frames = 0;
+            loop {
+                match read(&mut bytes, MAX, STALL).now_or_never().expect("ready") {
+                    Ok(Some(frame)) if frame.len() <= MAX => frames += 1,
+                    Ok(Some(frame)) => panic!("{} bytes", frame.len()),
+                    Ok(None) => return format!("{} frames", "x".repeat(frames % 16)),
+                    Err(error) => return error.to_string(),
+                }
+            }
+        });
+    }
+
     proptest! {
         #[test]
         fn frames_round_trip_in_pieces_of_any_size(

@@ -132,6 +132,26 @@ mod tests {
         assert!(why.len() < 400 && !why.chars().any(char::is_control), "{why:?}");
     }
 
+    #[test]
+    fn fuzz_net_hello() {
+        let target = blixard_hostile::Target::new("net-hello").len_max(HELLO_LEN_MAX).heap_max(256 << 10);
+        let welcome = encode(&Welcome { incarnation: 7 }).expect("fits");
+        let target = target.valid(encode(&hello()).expect("fits")).valid(welcome);
+        target.words(["\"version\":", "\"cluster_name\":", "\"dial\":", "null", "{", "}", "\\u0000"]).run(
+            |bytes| {
+                let shown = peer_text(bytes);
+                assert!(shown.chars().count() <= 200 && !shown.chars().any(char::is_control));
+                let welcome = serde_json::from_slice::<Welcome>(bytes).is_ok();
+                match Hello::parse(bytes, &cluster()) {
+                    Ok(hello) => assert_eq!(hello.cluster_name, "lab"),
+                    Err(why) if why.chars().any(char::is_control) => panic!("{why:?}"),
+                    Err(why) => return format!("{welcome} {why}"),
+                }
+                "hello".to_owned()
+            },
+        );
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_a_hello_or_a_reason(bytes in prop::collection::vec(any::<u8>(), 0..HELLO_LEN_MAX)) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use iroh::endpoint::{RecvStream, SendStream};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
 use crate::frame::{self, FrameError};
@@ -132,7 +132,10 @@ pub(crate) async fn write_message(
 ///
 /// # Errors
 /// As [`MessageError`] lists them.
-pub(crate) async fn read_message(stream: &mut RecvStream) -> Result<(Kind, Bytes), MessageError> {
+pub(crate) async fn read_message<R>(stream: &mut R) -> Result<(Kind, Bytes), MessageError>
+where
+    R: AsyncRead + Unpin,
+{
     let mut byte = [0; 1];
     if stream.read_exact(&mut byte).await.is_err() {
         return Err(MessageError::Missing);
@@ -146,11 +149,10 @@ pub(crate) async fn read_message(stream: &mut RecvStream) -> Result<(Kind, Bytes
 ///
 /// # Errors
 /// As [`FrameError`] lists them.
-pub(crate) async fn read_frame(
-    stream: &mut RecvStream,
-    max: usize,
-    stall: Duration,
-) -> Result<Bytes, FrameError> {
+pub(crate) async fn read_frame<R>(stream: &mut R, max: usize, stall: Duration) -> Result<Bytes, FrameError>
+where
+    R: AsyncRead + Unpin,
+{
     match timeout(stall, frame::read(stream, max, stall)).await {
         Err(_) => Err(FrameError::Stalled(stall)),
         Ok(result) => result?.ok_or(FrameError::Truncated),
@@ -160,4 +162,38 @@ pub(crate) async fn read_frame(
 /// Reads the first byte of a stream; `None` when there is none in time.
 pub(crate) async fn read_first(stream: &mut RecvStream, wait: Duration) -> Option<u8> {
     timeout(wait, stream.read_u8()).await.ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn message(kind: Kind, bytes: &[u8]) -> Vec<u8> {
+        let head = frame::header(bytes.len(), REQUEST_LEN_MAX).expect("short");
+        [&[kind.byte()][..], &head, bytes].concat()
+    }
+
+    #[test]
+    fn fuzz_net_messages() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        let _inside = runtime.enter();
+        let mut target = blixard_hostile::Target::new("net-messages").heap_max(1 << 20);
+        for kind in Kind::ALL {
+            target = target
+                .valid(message(kind, b""))
+                .valid([message(kind, b"x"), message(kind, &[9; 99])].concat());
+        }
+        target.run(|mut bytes| {
+            let mut words = String::new();
+            loop {
+                match read_message(&mut bytes).now_or_never().expect("ready") {
+                    Ok((kind, frame)) if frame.len() <= REQUEST_LEN_MAX => words = format!("{kind:?}{words}"),
+                    Ok((_, frame)) => panic!("{} bytes", frame.len()),
+                    Err(error) => return format!("{error}{}", &words[..words.len().min(40)]),
+                }
+            }
+        });
+    }
 }

@@ -144,3 +144,22 @@ fn impossible_endpoint_ids_are_told_from_possible_ones() {
         .count();
     assert!(impossible > 0, "some of 256 patterns are no curve point");
 }
+
+#[test]
+fn a_keys_debug_form_shows_its_public_half_only() {
+    let dir = tempfile::tempdir().expect("dir");
+    let key = NodeKey::generate();
+    key.save(&dir.path().join("node.key")).expect("saved");
+    let secret = std::fs::read_to_string(dir.path().join("node.key")).expect("read");
+    let bytes: Vec<u8> = (0..64)
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&secret[at..at + 2], 16).expect("hexadecimal"))
+        .collect();
+    let listed = bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+    let holder = Some((key.clone(), "in something else"));
+    for shown in [format!("{key:?}"), format!("{key:#?}"), format!("{holder:?}"), format!("{holder:#?}")] {
+        let compact = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(compact.contains(&key.endpoint_id().to_string()), "{compact}");
+        assert!(!compact.to_lowercase().contains(secret.trim()) && !compact.contains(&listed), "{compact}");
+    }
+}

@@ -43,6 +43,14 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
     serde_json::to_vec(&form).unwrap_or_default()
 }
 
+fn decode_state(bytes: &[u8]) -> Result<ClusterState, String> {
+    let form: SnapshotForm = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if form.format > FORMAT {
+        return Err(format!("form {} is newer than this version", form.format));
+    }
+    Ok(form.state)
+}
+
 impl Machine for StateMachine {
     type Outcome = Outcome;
 
@@ -63,12 +71,12 @@ impl Machine for StateMachine {
         encode_state(&self.0)
     }
 
+    fn check_snapshot(&self, data: &[u8]) -> Result<(), String> {
+        decode_state(data).map(|_| ())
+    }
+
     fn restore(&mut self, data: &[u8]) -> Result<(), String> {
-        let form: SnapshotForm = serde_json::from_slice(data).map_err(|error| error.to_string())?;
-        if form.format > FORMAT {
-            return Err(format!("form {} is newer than this version", form.format));
-        }
-        self.0 = form.state;
+        self.0 = decode_state(data)?;
         Ok(())
     }
 }

@@ -41,9 +41,17 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
         self.heard.insert(inbound.from(), self.tick);
         match self.raft.step(inbound) {
-            Err(StepError::RolledBack { stored, holds }) => Err(NodeError::RolledBack { stored, holds }),
+            Ok(()) => Ok(()),
+            Err(StepError::RolledBack { acknowledged, last }) => {
+                Err(NodeError::RolledBack { stored: acknowledged, holds: last })
+            }
             // Harmless, and Raft's own business.
-            Ok(()) | Err(_) => Ok(()),
+            Err(StepError::Raft(_)) => Ok(()),
+            // Nothing that an honest member says to a whole node.
+            Err(why) => {
+                self.notices.push(Notice::BadMessage { from, why });
+                Ok(())
+            }
         }
     }
 

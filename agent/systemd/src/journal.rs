@@ -216,6 +216,35 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_journal_lines() {
+        use futures_util::FutureExt;
+        let target = blixard_hostile::Target::new("journal-lines")
+            .len_max(3 * LINE_LEN_MAX)
+            .valid("first\n\nlast")
+            .valid("x".repeat(LINE_LEN_MAX + 9));
+        let target = target
+            .valid("\x1b[1;31mred\x1b[0m \x1b]0;title\x07\n")
+            .words(["\x1b", "\x1b[", "\u{9b}", ";", "\n", "\u{202e}"]);
+        target.run(|bytes| {
+            let mut reader = BufReader::with_capacity(100, bytes);
+            let (mut partial, mut read, mut kinds) = (Vec::new(), 0, String::new());
+            while let Some(line) =
+                read_bounded(&mut reader, &mut partial).now_or_never().expect("ready").expect("read")
+            {
+                assert!(line.len() <= LINE_LEN_MAX);
+                read += line.len() + 1;
+                let plain = plain(&line);
+                assert!(!plain.chars().any(char::is_control), "{plain:?}");
+                kinds.push_str(if plain.is_empty() { "e" } else { "l" });
+            }
+            let cut = bytes.len() / LINE_LEN_MAX + 1;
+            assert!(read + cut >= bytes.len(), "{read} of {} bytes", bytes.len());
+            kinds.truncate(20);
+            kinds
+        });
+    }
+
+    #[test]
     fn the_arguments_name_one_unit_and_are_bounded() {
         let name: VmName = "web".parse().expect("name");
         let follow = arguments(&name, None, u32::MAX, true);

@@ -200,6 +200,27 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_unit_names() {
+        let target =
+            blixard_hostile::Target::new("unit-names").valid("blixard-vm@web-1.service").len_max(4096);
+        let target = blixard_hostile::strings::names()
+            .into_iter()
+            .filter(|name| name.len() < 200)
+            .fold(target, |target, name| target.valid(format!("blixard-vm@{name}.service")));
+        target.words([PREFIX, SUFFIX, "@", "%i", "\\x2d", "/", "web"]).heap_max(64 << 10).run(|bytes| {
+            let Ok(text) = std::str::from_utf8(bytes) else { return "no text".to_owned() };
+            match vm_name(text) {
+                // A unit is one VM's, and a VM's is one unit: nothing else leads to it.
+                Some(name) => {
+                    assert_eq!(unit_name(&name), text);
+                    format!("a VM of {} letters", "x".repeat(name.as_str().len()))
+                }
+                None => "no VM".to_owned(),
+            }
+        });
+    }
+
+    #[test]
     fn limits_are_the_reservation_and_room_for_the_emulator() {
         let text = r#"{"name":"a","cpus":2,"memory_mib":256,"kernel":"/k"}"#;
         let vm: VmSpec = serde_json::from_str(text).expect("spec");

@@ -1,6 +1,8 @@
 //! `cargo xtask`: what a contributor types. Sets up, builds, shows, tests; the lab itself is `vm-tests/lab`.
 
 mod demo;
+mod deny;
+mod fuzz;
 mod lab;
 mod nix;
 mod place;
@@ -32,6 +34,8 @@ enum Task {
     /// Machines to play with: up, down, status, exec, run, logs (`cargo xtask lab --help`)
     #[command(disable_help_flag = true)]
     Lab(LabArgs),
+    /// Throws hostile bytes at every decoder and counts (`fuzz --seconds 60 raft-messages`)
+    Fuzz(FuzzArgs),
     /// Evaluates the flake, the NixOS module and the NixOS tests
     Nix,
     /// Installs the Debian packages that the lab and the tests need and that are not here
@@ -55,6 +59,16 @@ struct TestArgs {
     /// Leave the stories on real machines out
     #[arg(long)]
     quick: bool,
+}
+
+/// What the fuzz targets take.
+#[derive(Debug, Args)]
+struct FuzzArgs {
+    /// Time for each target
+    #[arg(long, default_value_t = 10)]
+    seconds: u32,
+    /// This one only, and those whose names begin so
+    target: Option<String>,
 }
 
 /// What the lab takes: its own words.
@@ -81,6 +95,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Demo(args) => Ok(demo::run(&place, args.keep, args.json)),
         Task::Test(args) => tests::run(&place, args.quick),
         Task::Lab(args) => lab::run(&place, &args.words),
+        Task::Fuzz(args) => fuzz::run(&place, args.seconds, args.target.as_deref()),
         Task::Nix => run_nix(&place),
         Task::Setup => {
             setup::ensure(setup::EVERYTHING)?;

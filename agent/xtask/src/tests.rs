@@ -11,6 +11,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use self::counts::Tally;
+use crate::deny;
+use crate::fuzz::{self, Ran};
 use crate::lab;
 use crate::nix;
 use crate::place::Place;
@@ -19,6 +21,9 @@ use crate::setup;
 
 /// The stories, in the order they run.
 const STORIES: [&str; 5] = ["form_cluster", "replication", "node_churn", "store_kills", "full_disk"];
+
+/// Time for each fuzz target, in seconds.
+const FUZZ_SECONDS: u32 = 10;
 
 /// Names that a story finds without defining them, for pyflakes.
 const STORY_NAMES: &str = "driver,join_all,log,machines,n1,n2,n3,polling_condition,retry,start_all,subtest,t";
@@ -50,6 +55,16 @@ pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
         passes(place.cargo().args(["build", "--workspace", "--all-targets", "--quiet"]))
     });
     run.step("cargo test", || cargo_test(place));
+    run.step("fuzz", || fuzzed(place));
+    for checks in [&["licenses", "bans", "sources"][..], &["advisories"]] {
+        run.step(&format!("cargo deny: {}", checks.join(", ")), || {
+            Ok(match deny::check(place, checks)? {
+                deny::Outcome::Passed => Ended::Passed,
+                deny::Outcome::Skipped(reason) => Ended::Skipped(reason),
+                deny::Outcome::Failed(words) => anyhow::bail!(words),
+            })
+        });
+    }
     run.step("lab: unit tests", || python_tests(place));
     run.step("lab and stories: pyflakes", || pyflakes(place));
     run.step("cargo doc", || {
@@ -163,6 +178,18 @@ fn cargo_test(place: &Place) -> Result<Ended> {
         cargo.env("BLIXARD_BIN", place.agent());
     }
     counted(&mut cargo, counts::cargo_test)
+}
+
+/// Every fuzz target counts as one test.
+fn fuzzed(place: &Place) -> Result<Ended> {
+    let (success, text) = output(&mut fuzz::command(place, FUZZ_SECONDS, None))?;
+    let ran: Vec<Ran> = text.lines().filter_map(Ran::read).collect();
+    ran.iter().for_each(|ran| println!("      {ran}"));
+    if !success || ran.is_empty() {
+        return Err(anyhow::Error::msg(text));
+    }
+    let passed = u32::try_from(ran.len()).unwrap_or(u32::MAX);
+    Ok(Ended::Tests(Tally { passed, ..Tally::default() }))
 }
 
 fn python(place: &Place) -> Command {

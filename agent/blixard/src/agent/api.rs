@@ -2,6 +2,8 @@
 //! --unix-socket`.
 
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod peer_cred;
 mod routes;
 mod server;

@@ -388,6 +388,37 @@ mod tests {
         Config::parse(text, Path::new("c.toml")).map_err(|error| error.to_string())
     }
 
+    #[test]
+    fn fuzz_config() {
+        let target = blixard_hostile::Target::new("config")
+            .valid(full())
+            .valid("node_name = \"n1\"\n")
+            .heap_max(16 << 20);
+        let words = [
+            "[members.",
+            "addresses = [",
+            "\"127.0.0.1:1\"",
+            "port = ",
+            "\n",
+            "[vms]",
+            "=",
+            "\"\"\"",
+            "\\u0000",
+            ".",
+            ID,
+        ];
+        target.words(words).run(|bytes| {
+            let Ok(text) = std::str::from_utf8(bytes) else { return "no text".to_owned() };
+            match parse(text) {
+                Ok(config) => {
+                    assert!(config.data_dir.is_absolute() && config.socket.is_absolute() && config.port != 0);
+                    format!("valid with {} members", "x".repeat(config.declared().len().min(16)))
+                }
+                Err(why) => why,
+            }
+        });
+    }
+
     fn full() -> String {
         format!(
             r#"

@@ -17,6 +17,8 @@ pub(crate) mod config;
 mod context;
 pub(crate) mod disk_fault;
 mod formation;
+#[cfg(test)]
+mod fuzz;
 mod handle;
 mod logs;
 mod owner;

@@ -1,6 +1,7 @@
 //! The decisions, one file for each kind.
 
 mod common;
+mod hostile;
 mod members;
 mod membership;
 mod reconciler;

@@ -287,12 +287,26 @@ impl World {
             self.trace.line(self.queue.now_us(), || format!("n{} {notice:?}", id + 1));
         }
         self.count_notices(&turn.notices);
+        self.check_honesty(id, &turn.notices);
         turn.sends.into_iter().for_each(|send| self.send_raft(id, send));
         for (ticket, result) in turn.answers {
             self.answered(id, ticket, result);
         }
         for ticket in turn.reads {
             self.read_served(id, ticket);
+        }
+    }
+
+    /// All members are honest here, and unless a disk went back in time, whole: nothing they say is refused.
+    fn check_honesty(&mut self, id: MachineId, notices: &[blixard_node::Notice]) {
+        let bad = notices.iter().find(|notice| {
+            matches!(
+                notice,
+                blixard_node::Notice::BadMessage { .. } | blixard_node::Notice::FalseSender { .. }
+            )
+        });
+        if let Some(notice) = bad.filter(|_| self.counts.rolled_back == 0) {
+            self.fail("honest_words_pass", format!("n{} refused {notice:?}", id + 1));
         }
     }
 

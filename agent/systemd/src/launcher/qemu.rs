@@ -224,6 +224,74 @@ virtio-blk-device,drive=disk1"#;
         assert_eq!(lines, expected.replace("FIRST", first).replace("SECOND", second));
     }
 
+    /// The options of an argument list: every second word but for flags, which stand alone.
+    fn options(argv: &[String]) -> Vec<&str> {
+        let flags = ["-no-user-config", "-nodefaults", "-no-reboot"];
+        let mut words = argv.iter().skip(1);
+        let mut options = Vec::new();
+        while let Some(option) = words.next() {
+            options.push(option.as_str());
+            if !flags.contains(&option.as_str()) {
+                words.next().expect("a value");
+            }
+        }
+        options
+    }
+
+    /// The same order as a plain one would be: what the user chose must not change which options there are.
+    fn plain(order: &LaunchSpec) -> LaunchSpec {
+        let mut plain = launch(order.accel);
+        plain.vm.initrd = order.vm.initrd.as_ref().map(|_| "/i".to_owned());
+        plain
+    }
+
+    #[test]
+    fn fuzz_vm_orders() {
+        let mut full = launch(Accel::Kvm);
+        let disk = |path: &str| blixard_model::vm::Disk { path: path.into(), read_only: true };
+        full.vm.disks = vec![disk("/var/lib/blixard-disks/web.raw"), disk("/a \"b\" \\ $(id) %n -x")];
+        let encode = |order: &LaunchSpec| serde_json::to_vec(order).expect("json");
+        let target =
+            blixard_hostile::Target::new("vm-orders").valid(encode(&full)).valid(encode(&launch(Accel::Tcg)));
+        let words = [
+            "\"disks\":[",
+            "{\"path\":\"/x\"}",
+            "\"initrd\":\"/i\",",
+            "-kernel",
+            ",",
+            "\\n",
+            "\\u0000",
+            "/../",
+            "%n",
+            "$(id)",
+        ];
+        target.words(words).heap_max(8 << 20).run(|bytes| {
+            let order: LaunchSpec = match serde_json::from_slice(bytes) {
+                Ok(order) => order,
+                Err(error) => return error.to_string(),
+            };
+            if let Err(error) = order.vm.validate() {
+                return error.to_string();
+            }
+            let disks: Vec<CheckedDisk> =
+                order.vm.disks.iter().map(|d| self::disk(&d.path, d.read_only, DiskKind::File)).collect();
+            let made = argv(&order, &disks, &host(None));
+            assert_eq!(options(&made), options(&argv(&plain(&order), &disks, &host(None))));
+            assert!(made.iter().skip(1).all(|word| !word.chars().any(char::is_control)), "{made:?}");
+            for (at, disk) in made
+                .iter()
+                .enumerate()
+                .filter(|(_, word)| *word == "-blockdev")
+                .map(|(n, _)| n + 1)
+                .zip(&disks)
+            {
+                let node: serde_json::Value = serde_json::from_str(&made[at]).expect("JSON");
+                assert_eq!(node["file"]["filename"], disk.path.as_str());
+            }
+            format!("{} disks", "x".repeat(disks.len()))
+        });
+    }
+
     fn value_of<'a>(argv: &'a [String], option: &str) -> &'a str {
         let at = argv.iter().position(|word| word == option).expect("option");
         &argv[at + 1]

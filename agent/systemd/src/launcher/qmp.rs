@@ -234,6 +234,32 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_qmp_answers() {
+        let answer = format!(
+            "{GREETING}\n{OK}\n{{\"event\":\"RESUME\"}}\n{{\"return\":{{\"status\":\"running\"}}}}\n"
+        );
+        let target = blixard_hostile::Target::new("qmp-answers")
+            .len_max(96 << 10)
+            .valid(answer)
+            .valid(format!("{OK}\n"));
+        let target = target.valid("{\"error\":{\"class\":\"GenericError\",\"desc\":\"not now\"}}\n");
+        target.words(["\"return\"", "\"error\":", "\"event\":", "\"desc\":", "{", "}", "\n", "null"]).run(
+            |bytes| {
+                let (ours, mut theirs) = UnixStream::pair().expect("pair");
+                theirs.write_all(bytes).expect("fits into the socket");
+                theirs.shutdown(std::net::Shutdown::Write).expect("shutdown");
+                let mut qmp = Qmp { stream: ours, pending: Vec::new() };
+                for _ in 0..3 {
+                    if let Err(error) = qmp.command("query-status", &json!({}), soon()) {
+                        return error.to_string();
+                    }
+                }
+                qmp.wait_closed(soon()).map_or_else(|error| error.to_string(), |closed| closed.to_string())
+            },
+        );
+    }
+
+    #[test]
     fn silence_ends_with_the_deadline_and_absence_is_told_apart() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("qmp.sock");

@@ -18,7 +18,7 @@ use super::peer_cred::PeerCred;
 use super::routes;
 
 /// Largest body, in bytes.
-const BODY_LEN_MAX: usize = 64 << 10;
+pub(super) const BODY_LEN_MAX: usize = 64 << 10;
 /// How long requests may go on when the agent stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -1,0 +1,277 @@
+//! Throws hostile bytes at a decoder inside an ordinary test. For tests only; no crate of the agent runs it.
+//!
+//! [`Target::run`] begins with valid encodings and mutates them (`mutate`) until the time is up. Each
+//! execution must return: a panic, more than [`HANG_MAX`] of time, or more memory than the target's cap fails
+//! the test, and the input is kept as a file. What an execution returns (an error's words, say) tells inputs
+//! apart: one with an outcome that was not seen before is mutated further, so that the search gets past the
+//! first check of a format without an instrumented build.
+//!
+//! Settings, by environment: `BLIXARD_FUZZ_SECONDS` (time for each target, 1 unless set), `BLIXARD_FUZZ_SEED`
+//! (repeats a run), `BLIXARD_FUZZ_INPUT` (a file: nothing but this input is executed). Linking this crate
+//! replaces the allocator of the test binary by one that counts for each thread.
+
+mod mutate;
+pub mod strings;
+mod watch;
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mutate::Mutator;
+use watch::Watch;
+
+/// Longest time that one execution may take.
+pub const HANG_MAX: Duration = Duration::from_secs(2);
+/// Longest input unless the target says otherwise, in bytes.
+pub const INPUT_LEN_MAX: usize = 64 << 10;
+/// Most memory that one execution may hold at a time unless the target says otherwise, in bytes.
+pub const HEAP_MAX: u64 = 4 << 20;
+
+/// Time for each target unless `BLIXARD_FUZZ_SECONDS` says otherwise.
+const SECONDS_DEFAULT: f64 = 1.0;
+/// Inputs that are mutated further, the valid encodings not counted.
+const CORPUS_MAX: usize = 512;
+/// How much of an outcome tells it apart from another, in bytes.
+const OUTCOME_LEN_MAX: usize = 80;
+
+/// A decoder under test: its name, what it is given to begin with and what it may use.
+#[derive(Debug, Clone)]
+pub struct Target {
+    name: &'static str,
+    valid: Vec<Vec<u8>>,
+    words: Vec<Vec<u8>>,
+    heap_max: u64,
+    len_max: usize,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// How many inputs were executed.
+    pub executions: u64,
+    /// How many outcomes could be told apart.
+    pub outcomes: usize,
+    /// The most memory that one execution held at a time, in bytes.
+    pub heap_peak: u64,
+}
+
+impl Target {
+    /// A target without valid encodings yet.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, valid: Vec::new(), words: Vec::new(), heap_max: HEAP_MAX, len_max: INPUT_LEN_MAX }
+    }
+
+    /// Adds a valid encoding; the more kinds there are, the more of the decoder is reached.
+    #[must_use]
+    pub fn valid(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.valid.push(bytes.into());
+        self
+    }
+
+    /// Adds pieces that mean something to the decoder; they are inserted and put in place of others.
+    #[must_use]
+    pub fn words<W: AsRef<[u8]>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
+        self.words.extend(words.into_iter().map(|word| word.as_ref().to_vec()));
+        self
+    }
+
+    /// Sets the most memory that one execution may hold at a time, in bytes.
+    #[must_use]
+    pub fn heap_max(mut self, bytes: u64) -> Self {
+        self.heap_max = bytes;
+        self
+    }
+
+    /// Sets the longest input, in bytes.
+    #[must_use]
+    pub fn len_max(mut self, bytes: usize) -> Self {
+        self.len_max = bytes;
+        self
+    }
+
+    /// Executes inputs until the time is up, and prints how many there were.
+    ///
+    /// # Panics
+    /// When an execution panicked, took too long or too much memory: that is the test's failure, with the
+    /// seed and the file that holds the input.
+    pub fn run<O: Into<String>>(self, execute: impl FnMut(&[u8]) -> O) -> Report {
+        let seconds = setting("BLIXARD_FUZZ_SECONDS").unwrap_or(SECONDS_DEFAULT);
+        let seed = setting("BLIXARD_FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
+        let only = std::env::var_os("BLIXARD_FUZZ_INPUT").map(|path| std::fs::read(path).expect("the input"));
+        let mut run = Run::new(&self, seed, execute);
+        if let Some(input) = only {
+            run.execute(&input);
+            return run.report;
+        }
+        let begun = Instant::now();
+        let budget = Duration::from_secs_f64(seconds);
+        let mut first = self.valid.clone();
+        first.extend(mutate::bombs(&self.words, self.len_max));
+        first.iter().for_each(|input| run.execute(input));
+        let mut mutator = Mutator::new(seed, &self.words, self.len_max);
+        while begun.elapsed() < budget {
+            let input = mutator.mutate(&run.corpus);
+            run.execute(&input);
+        }
+        let Report { executions, outcomes, heap_peak } = run.report;
+        println!(
+            "fuzz {}: {executions} executions in {:.1} s, {outcomes} outcomes, at most {} KiB of heap, \
+             seed {seed}",
+            self.name,
+            begun.elapsed().as_secs_f64(),
+            heap_peak.div_ceil(1024)
+        );
+        run.report
+    }
+}
+
+fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+struct Run<'a, F> {
+    target: &'a Target,
+    seed: u64,
+    work: F,
+    watch: Watch,
+    corpus: Vec<Vec<u8>>,
+    seen: HashSet<u64>,
+    report: Report,
+}
+
+impl<'a, O: Into<String>, F: FnMut(&[u8]) -> O> Run<'a, F> {
+    fn new(target: &'a Target, seed: u64, work: F) -> Self {
+        let report = Report { executions: 0, outcomes: 0, heap_peak: 0 };
+        let corpus = target.valid.clone();
+        Self { target, seed, work, watch: Watch::new(target.name), corpus, seen: HashSet::new(), report }
+    }
+
+    fn execute(&mut self, input: &[u8]) {
+        self.watch.begin(input);
+        let begun = Instant::now();
+        let mut ended = None;
+        let work = &mut self.work;
+        // Caught inside: the counter keeps a stack that a panic would leave unbalanced.
+        let heap = allocation_counter::measure(|| {
+            ended = Some(catch_unwind(AssertUnwindSafe(|| work(input).into())));
+        });
+        let took = begun.elapsed();
+        self.watch.end();
+        self.report.executions += 1;
+        self.report.heap_peak = self.report.heap_peak.max(heap.bytes_max);
+        let Some(Ok(outcome)) = ended else { self.fail("it panicked", input) };
+        if took > HANG_MAX {
+            self.fail(&format!("it took {took:?}, {HANG_MAX:?} is the most"), input);
+        }
+        if heap.bytes_max > self.target.heap_max {
+            let (held, most) = (heap.bytes_max, self.target.heap_max);
+            self.fail(&format!("it held {held} bytes of memory, {most} is the most"), input);
+        }
+        self.note(&outcome, input);
+    }
+
+    /// Keeps an input whose outcome is new. Numbers do not make an outcome new: they are positions and sizes.
+    fn note(&mut self, outcome: &str, input: &[u8]) {
+        let mut hasher = DefaultHasher::new();
+        let told = outcome.bytes().filter(|byte| !byte.is_ascii_digit()).take(OUTCOME_LEN_MAX);
+        told.for_each(|byte| byte.hash(&mut hasher));
+        let is_new = self.seen.len() < 16 * CORPUS_MAX && self.seen.insert(hasher.finish());
+        self.report.outcomes = self.seen.len();
+        if is_new && self.corpus.len() < self.target.valid.len() + CORPUS_MAX {
+            self.corpus.push(input.to_vec());
+        }
+    }
+
+    fn fail(&self, why: &str, input: &[u8]) -> ! {
+        let file = keep(self.target.name, input);
+        panic!(
+            "fuzz {}: {why}\ninput of {} bytes in {}\nrepeat: BLIXARD_FUZZ_INPUT={} cargo test ...\n\
+             the whole run: BLIXARD_FUZZ_SEED={} (execution {})",
+            self.target.name,
+            input.len(),
+            file.display(),
+            file.display(),
+            self.seed,
+            self.report.executions,
+        );
+    }
+}
+
+/// Keeps an input under `target/hostile/`.
+fn keep(target: &str, input: &[u8]) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    input.hash(&mut hasher);
+    let ours = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target"));
+    let dir = std::env::var_os("CARGO_TARGET_DIR").map_or_else(ours, PathBuf::from).join("hostile");
+    let file = dir.join(format!("{target}-{:016x}", hasher.finish()));
+    let written = std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&file, input));
+    if let Err(error) = written {
+        eprintln!("{}: {error}", file.display());
+    }
+    std::fs::canonicalize(&file).unwrap_or(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(target: Target, execute: impl FnMut(&[u8]) -> String) -> String {
+        let failed = catch_unwind(AssertUnwindSafe(|| target.run(execute))).expect_err("found");
+        failed.downcast_ref::<String>().expect("words").clone()
+    }
+
+    /// A format with three gates: a length, a word and a number.
+    fn decode(bytes: &[u8]) -> String {
+        let Some((len, rest)) = bytes.split_first() else { return "empty".into() };
+        if usize::from(*len) != rest.len() {
+            return "length".into();
+        }
+        let Some(number) = rest.strip_prefix(b"go ") else { return "word".into() };
+        let number: u32 = std::str::from_utf8(number).ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+        assert_ne!(number, u32::MAX, "the fault");
+        "ok".into()
+    }
+
+    #[test]
+    fn a_fault_behind_valid_encodings_is_found_with_its_input() {
+        let target = Target::new("self-test-fault").valid(*b"\x0dgo 4294967290").words(["4294967295"]);
+        let words = failure(target, decode);
+        assert!(words.contains("it panicked") && words.contains("BLIXARD_FUZZ_SEED="), "{words}");
+        let file = words.split(" in ").nth(1).and_then(|rest| rest.lines().next()).expect("a file");
+        assert_eq!(std::fs::read(file).expect("kept"), b"\x0dgo 4294967295");
+    }
+
+    #[test]
+    fn memory_over_the_cap_is_found_even_when_it_is_given_back() {
+        let target = Target::new("self-test-memory").valid(*b"\x01").heap_max(1 << 20);
+        let words = failure(target, |bytes| {
+            let len = bytes.first().map_or(0, |byte| usize::from(*byte)) << 16;
+            vec![0u8; len].len().to_string()
+        });
+        assert!(words.contains("bytes of memory"), "{words}");
+    }
+
+    #[test]
+    fn slow_executions_are_found() {
+        let target = Target::new("self-test-slow").valid(*b"a");
+        let words = failure(target, |_| {
+            let begun = Instant::now();
+            while begun.elapsed() <= HANG_MAX {
+                std::thread::park_timeout(HANG_MAX);
+            }
+            String::new()
+        });
+        assert!(words.contains("it took"), "{words}");
+    }
+
+    #[test]
+    fn new_outcomes_are_built_upon() {
+        // Nothing valid to begin with: each gate is passed from what passed the one before.
+        let report = Target::new("self-test-outcomes").words(["go ", "\u{5}"]).run(decode);
+        assert!(report.executions > 1_000 && report.outcomes >= 3, "{report:?}");
+    }
+}

@@ -1,0 +1,75 @@
+//! Ends the process when an execution never returns: a test can not be ended in any other way.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::{HANG_MAX, keep};
+
+/// An execution that takes this long will not end; one between [`HANG_MAX`] and this fails when it ends.
+const GIVE_UP: Duration = Duration::from_secs(4 * HANG_MAX.as_secs());
+/// Pause between two looks.
+const LOOK_PERIOD: Duration = Duration::from_millis(200);
+
+/// Looks at one target's executions until it is dropped.
+pub(crate) struct Watch {
+    state: Arc<Mutex<State>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    since: Option<Instant>,
+    input: Vec<u8>,
+    over: bool,
+}
+
+impl Watch {
+    pub(crate) fn new(target: &'static str) -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let looked_at = Arc::clone(&state);
+        let thread = std::thread::spawn(move || look(target, &looked_at));
+        Self { state, thread: Some(thread) }
+    }
+
+    pub(crate) fn begin(&self, input: &[u8]) {
+        let mut state = lock(&self.state);
+        state.since = Some(Instant::now());
+        state.input.clear();
+        state.input.extend_from_slice(input);
+    }
+
+    pub(crate) fn end(&self) {
+        lock(&self.state).since = None;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        lock(&self.state).over = true;
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It does not panic; and if it did, the test's own end says more.
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn look(target: &str, state: &Mutex<State>) {
+    loop {
+        std::thread::park_timeout(LOOK_PERIOD);
+        let state = lock(state);
+        if state.over {
+            return;
+        }
+        if state.since.is_some_and(|since| since.elapsed() > GIVE_UP) {
+            let file = keep(target, &state.input);
+            eprintln!("fuzz {target}: no end after {GIVE_UP:?}: input in {}", file.display());
+            std::process::exit(101);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `cargo deny`: licences, sources and known faults of what Cargo.lock names, against `.cargo/deny.toml`.
+
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+
+use crate::place::Place;
+
+/// The rules, each exception with its reason and date.
+const CONFIG: &str = ".cargo/deny.toml";
+
+/// How a check ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It holds.
+    Passed,
+    /// It can not be made here, and why.
+    Skipped(String),
+    /// It does not hold; cargo-deny's words.
+    Failed(String),
+}
+
+/// Runs these checks of cargo-deny.
+///
+/// # Errors
+/// It could not be started.
+pub(crate) fn check(place: &Place, checks: &[&str]) -> Result<Outcome> {
+    if !is_installed(place) {
+        let reason = "there is no cargo-deny: `cargo install cargo-deny --locked`";
+        return Ok(Outcome::Skipped(reason.to_owned()));
+    }
+    let mut cargo = place.cargo();
+    cargo.args(["deny", "--locked", "--config", CONFIG, "check", "--hide-inclusion-graph"]).args(checks);
+    let output = cargo.stdin(Stdio::null()).output()?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ok(read(output.status.success(), text))
+}
+
+fn is_installed(place: &Place) -> bool {
+    let mut version: Command = place.cargo();
+    let version = version.args(["deny", "--version"]).stdin(Stdio::null()).stdout(Stdio::null());
+    version.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// What could not be looked at was neither found good nor bad.
+fn read(success: bool, text: String) -> Outcome {
+    if success {
+        return Outcome::Passed;
+    }
+    if text.contains("advisory database") && text.contains("fetch") {
+        return Outcome::Skipped("the advisory database is not here and can not be fetched".to_owned());
+    }
+    if text.contains("failed to download") {
+        return Outcome::Skipped("not every crate is here and the registry can not be reached".to_owned());
+    }
+    Outcome::Failed(text)
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_looked_at_is_skipped() {
+        let skipped = |text: &str| matches!(read(false, text.to_owned()), Outcome::Skipped(_));
+        assert!(skipped("[ERROR] failed to fetch advisory database https://github.com/rustsec/advisory-db"));
+        assert!(skipped("error: failed to download `windows-sys v0.61.2`"));
+        assert!(!skipped("error[rejected]: failed to satisfy license requirements"));
+        assert!(!skipped("error[vulnerability]: detected in the advisory database"));
+        assert_eq!(read(true, String::new()), Outcome::Passed);
+    }
+}
