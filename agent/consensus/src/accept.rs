@@ -161,8 +161,26 @@ pub(crate) fn check_snapshot(snapshot: &Snapshot, leader_term: u64) -> Checked {
 /// # Errors
 /// [`StepError::Unacceptable`] with the reason, or [`StepError::RolledBack`].
 pub(crate) fn check_against(raw: &RawNode<Log>, message: &Message) -> Result<(), StepError> {
+    check_time(raw, message).map_err(StepError::Late)?;
     check_state(raw, message).map_err(StepError::Unacceptable)?;
     check_acknowledged(raw, message)
+}
+
+/// What an honest member said, and what has come too late: dropped without a word.
+fn check_time(raw: &RawNode<Log>, message: &Message) -> Checked {
+    let raft = &raw.raft;
+    let is_written = raft.raft_log.persisted >= raft.raft_log.last_index();
+    match message.get_msg_type() {
+        _ if message.to != raft.id => refuse("for a raft id that this node had before"),
+        // Raft has all of its log on disk when it asks for votes, and relies on it when it gets them.
+        MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse if !is_written => {
+            refuse("a vote that is not asked for any more")
+        }
+        // Raft would send it on under the asker's raft id, which the next one must not believe. The asker
+        // asks again.
+        MessageType::MsgReadIndex if raft.state != StateRole::Leader => refuse("a read for who led before"),
+        _ => Ok(()),
+    }
 }
 
 fn check_state(raw: &RawNode<Log>, message: &Message) -> Checked {
@@ -183,12 +201,6 @@ fn check_state(raw: &RawNode<Log>, message: &Message) -> Checked {
             let last = raft.raft_log.last_index();
             let claimed = message.index.max(message.commit).max(message.reject_hint);
             if claimed > last { refuse("acknowledges what this leader never had") } else { Ok(()) }
-        }
-        // Raft has all of its log on disk when it asks for votes, and relies on it when it gets them.
-        MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse
-            if raft.raft_log.persisted < raft.raft_log.last_index() =>
-        {
-            refuse("a vote that was not asked for")
         }
         MessageType::MsgTimeoutNow => {
             if !is_current || raft.leader_id != message.from {

@@ -97,6 +97,9 @@ pub enum StepError {
     /// Not from whom it says, not for this node, or of a kind that no node sends.
     #[error("not acceptable: {0}")]
     Unacceptable(&'static str),
+    /// It came too late to mean anything; harmless.
+    #[error("too late: {0}")]
+    Late(&'static str),
     /// The leader's words rest on something that this node acknowledged to it and does not have. Final.
     #[error(
         "the leader heard this node acknowledge the log up to index {acknowledged}, and it ends at {last}: \
@@ -232,9 +235,6 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
     /// # Errors
     /// It is dropped; Raft sends again. [`StepError::RolledBack`] alone is final.
     pub fn step(&mut self, inbound: Inbound) -> Result<(), StepError> {
-        if inbound.0.to != self.config.raft_id.0 {
-            return Err(StepError::Unacceptable("for another raft id"));
-        }
         accept::check_against(&self.raw, &inbound.0)?;
         if inbound.0.get_msg_type() == MessageType::MsgSnapshot {
             self.machine.check_snapshot(&inbound.0.get_snapshot().data).map_err(StepError::Snapshot)?;

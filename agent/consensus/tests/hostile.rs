@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blixard_consensus::{
-    Consensus, ConsensusConfig, Durable, HardState, Inbound, LogStore, LogWrite, Machine, Outgoing,
+    Consensus, ConsensusConfig, Durable, HardState, Inbound, Limits, LogStore, LogWrite, Machine, Outgoing,
     PumpError, RaftRole, StepError, StoredEntry, genesis_snapshot,
 };
 use blixard_hostile::Target;
@@ -106,7 +106,8 @@ impl Group {
     }
 
     fn start(&mut self, id: u64, durable: &Durable) {
-        let config = ConsensusConfig { raft_id: RaftId(id), incarnation: 1, seed: 1 };
+        let config =
+            ConsensusConfig { raft_id: RaftId(id), incarnation: 1, seed: 1, limits: Limits::default() };
         let node = Consensus::new(config, durable, Counter::default(), Sink).expect("whole");
         self.nodes.insert(id, node);
     }
@@ -314,7 +315,7 @@ fn a_campaign_on_a_log_that_is_not_on_disk_is_refused() {
     let told = change(message(MessageType::MsgTimeoutNow, LEADER, FOLLOWER), |m| m.term = TERM + 1);
     assert!(send(&told).expect_err("refused").contains("not on disk"));
     let vote = change(message(MessageType::MsgRequestVoteResponse, LEADER, FOLLOWER), |m| m.term = TERM + 2);
-    assert!(send(&vote).expect_err("refused").contains("not asked for"));
+    assert!(send(&vote).expect_err("refused").contains("not asked for any more"));
     group.settle().expect("nobody ends");
     let stranger = message(MessageType::MsgTimeoutNow, CANDIDATE, FOLLOWER);
     assert!(refusal(&stranger).contains("does not follow"));

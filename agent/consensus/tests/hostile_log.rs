@@ -1,8 +1,8 @@
 //! A log on disk that says what no log says: it is refused when the node starts, and nobody panics.
 
 use blixard_consensus::{
-    Consensus, ConsensusConfig, Durable, HardState, LogStore, LogWrite, Machine, NewError, StoredEntry,
-    StoredSnapshot, genesis_snapshot,
+    Consensus, ConsensusConfig, Durable, HardState, Limits, LogStore, LogWrite, Machine, NewError,
+    StoredEntry, StoredSnapshot, genesis_snapshot,
 };
 use blixard_hostile::Target;
 use blixard_model::{MembershipChange, RaftId, Refusal};
@@ -47,7 +47,7 @@ impl LogStore for Sink {
 type Node = Consensus<Anything, Sink>;
 
 fn start(durable: &Durable) -> Result<Node, NewError> {
-    let config = ConsensusConfig { raft_id: RaftId(1), incarnation: 1, seed: 1 };
+    let config = ConsensusConfig { raft_id: RaftId(1), incarnation: 1, seed: 1, limits: Limits::default() };
     Consensus::new(config, durable, Anything, Sink)
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use blixard_consensus::{
-    Consensus, ConsensusConfig, Durable, HardState, Inbound, LogStore, LogWrite, Machine, Outgoing,
+    Consensus, ConsensusConfig, Durable, HardState, Inbound, Limits, LogStore, LogWrite, Machine, Outgoing,
     ProposeError, PumpError, StoredEntry, genesis_snapshot,
 };
 use blixard_core::ClusterState;
@@ -34,6 +34,10 @@ impl Machine for Table {
     fn snapshot(&self) -> Vec<u8> {
         serde_json::to_vec(&self.0).expect("json")
     }
+    fn check_snapshot(&self, data: &[u8]) -> Result<(), String> {
+        serde_json::from_slice::<ClusterState>(data).map(drop).map_err(|error| error.to_string())
+    }
+
     fn restore(&mut self, data: &[u8]) -> Result<(), String> {
         self.0 = serde_json::from_slice(data).map_err(|error| error.to_string())?;
         Ok(())
@@ -103,7 +107,8 @@ impl Cluster {
     }
 
     fn start(&mut self, id: u64, durable: &Durable) {
-        let config = ConsensusConfig { raft_id: RaftId(id), incarnation: id, seed: 7 };
+        let config =
+            ConsensusConfig { raft_id: RaftId(id), incarnation: id, seed: 7, limits: Limits::default() };
         let table = Table(ClusterState::new(genesis(self.voters)));
         let node = Consensus::new(config, durable, table, Nowhere).expect("the disk is whole");
         self.nodes.insert(id, node);
@@ -224,7 +229,7 @@ fn alone_with(context: &[u8]) -> Node {
     let (snapshot, _) = genesis_snapshot(&[RaftId(1)], state.snapshot());
     let hard_state = HardState { term: 1, vote: 1, commit: 2 };
     let durable = Durable { hard_state, snapshot: Some(snapshot), entries: vec![entry] };
-    let config = ConsensusConfig { raft_id: RaftId(1), incarnation: 1, seed: 7 };
+    let config = ConsensusConfig { raft_id: RaftId(1), incarnation: 1, seed: 7, limits: Limits::default() };
     Consensus::new(config, &durable, state, Nowhere).expect("the log is whole")
 }
 

@@ -46,7 +46,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
                 Err(NodeError::RolledBack { stored: acknowledged, holds: last })
             }
             // Harmless, and Raft's own business.
-            Err(StepError::Raft(_)) => Ok(()),
+            Err(StepError::Late(_) | StepError::Raft(_)) => Ok(()),
             // Nothing that an honest member says to a whole node.
             Err(why) => {
                 self.notices.push(Notice::BadMessage { from, why });

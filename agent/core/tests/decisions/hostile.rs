@@ -74,7 +74,10 @@ fn no_raft_id_is_given_twice_not_even_the_last() {
         name: node(&format!("m{n}")),
         endpoint_id: endpoint(n + 100),
         store_id: store(n + 100),
-        addresses: Vec::new(),
+        addresses: vec![std::net::SocketAddr::from(([192, 0, 2, n + 100], 7431))],
+        relay_url: None,
+        role: blixard_model::Role::Learner,
+        capacity: None,
     };
     let change = MembershipChange::AddLearner { member: member(1) };
     assert!(state.check_membership(&change, &[RaftId(1)]).is_err(), "no id would be left for the next");
@@ -121,6 +124,7 @@ fn requests() -> Vec<Vec<u8>> {
             endpoint_id: endpoint(1),
             capacity: blixard_model::Capacity { cpus: 4, memory_mib: 1 << 40 },
             addresses: vec!["192.0.2.1:7431".parse().expect("address")],
+            relay_url: None,
         },
     ];
     let mut cluster = Cluster::of(3);

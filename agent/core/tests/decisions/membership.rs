@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::common::{CAPACITY, Cluster, address, declared, empty, endpoint, genesis, node, store};
 use blixard_core::ClusterState;
 use blixard_core::formation::{
-    DeclaredMember, FormationStep, FormationView, VOTERS_MAX, cluster_id, plan_formation,
+    DeclaredMember, FormationStep, FormationView, VOTERS_MAX, cluster_id, phase_of, plan_formation,
 };
-use blixard_core::planner::membership::{MembershipView, Progress, plan_membership};
+use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{Capacity, EndpointId, MembershipChange, RaftId, RelayUrl, Role};
 use proptest::prelude::*;
@@ -27,7 +27,9 @@ fn formed(n: u8, genesis: &Genesis, your_raft_id: Option<u64>) -> Identity {
     let phase = Phase::Formed {
         cluster_id: cluster_id(genesis),
         genesis: genesis.clone(),
+        raft_id: Some(RaftId(u64::from(n))),
         your_raft_id: your_raft_id.map(RaftId),
+        you_left: false,
     };
     Identity { phase, ..empty(n, n, None) }
 }
@@ -325,9 +327,14 @@ fn a_birth_whose_only_disk_is_lost_is_followed_by_another_one() {
     assert!(formed.len() == 1 && *formed[0] != genesis(3), "{formed:?}");
 }
 
+/// What was said often enough.
+fn settled(identity: Identity) -> Claim {
+    Claim { identity, settled: true }
+}
+
 struct Leader {
     cluster: Cluster,
-    identities: BTreeMap<EndpointId, Identity>,
+    claims: BTreeMap<EndpointId, Claim>,
     progress: BTreeMap<RaftId, Progress>,
     voters: Vec<RaftId>,
     learners: Vec<RaftId>,
@@ -340,11 +347,16 @@ impl Leader {
         let active = Progress { matched: 100, recent_active: true };
         Self {
             cluster: Cluster::of(3),
-            identities: (2..=3).map(|n| (endpoint(n), formed(n, &genesis(3), None))).collect(),
+            claims: (2..=3).map(|n| (endpoint(n), settled(formed(n, &genesis(3), None)))).collect(),
             progress: ids.iter().map(|id| (*id, active)).collect(),
             voters: ids,
             learners: Vec::new(),
         }
+    }
+
+    /// Nothing comes any more under this raft id.
+    fn silence(&mut self, raft_id: u64) {
+        self.progress.insert(RaftId(raft_id), Progress { matched: 100, recent_active: false });
     }
 
     fn plan(&self, listed: u8) -> Option<MembershipChange> {
@@ -358,7 +370,7 @@ impl Leader {
             voters: &self.voters,
             learners: &self.learners,
             declared,
-            identities: &self.identities,
+            claims: &self.claims,
             progress: &self.progress,
             commit: 100,
         })
@@ -373,7 +385,8 @@ fn a_healthy_cluster_is_left_alone() {
 #[test]
 fn a_lost_store_leaves_comes_back_and_votes_again() {
     let mut leader = Leader::new();
-    leader.identities.insert(endpoint(3), empty(3, 33, None));
+    leader.claims.insert(endpoint(3), settled(empty(3, 33, None)));
+    leader.silence(3);
     let change = leader.plan(3).expect("something to do");
     assert_eq!(change, MembershipChange::Remove { raft_id: RaftId(3) });
     leader.cluster.state.apply_membership(&change);
@@ -394,9 +407,36 @@ fn a_lost_store_leaves_comes_back_and_votes_again() {
 }
 
 #[test]
+fn late_words_of_an_earlier_store_remove_nobody() {
+    let mut leader = Leader::new();
+    leader.claims.insert(endpoint(3), settled(empty(3, 33, None)));
+    assert_eq!(leader.plan(3), None, "it answers under its raft id");
+    leader.silence(3);
+    leader.claims.insert(endpoint(3), Claim { identity: empty(3, 33, None), settled: false });
+    assert_eq!(leader.plan(3), None, "heard once, and may be of a store that is gone since");
+    leader.claims.insert(endpoint(3), settled(empty(3, 33, None)));
+    assert_eq!(leader.plan(3), Some(MembershipChange::Remove { raft_id: RaftId(3) }));
+}
+
+#[test]
+fn a_node_hears_that_its_raft_id_has_left() {
+    let mut cluster = Cluster::of(3);
+    let mine = |raft_id: u64, state: &blixard_core::ClusterState| {
+        let phase = phase_of(state, RaftId(raft_id), None);
+        Identity { phase, ..empty(3, 3, None) }
+    };
+    let me = mine(3, &cluster.state);
+    let left = |phase: Phase| matches!(phase, Phase::Formed { you_left: true, .. });
+    assert!(!left(phase_of(&cluster.state, RaftId(1), Some(&me))));
+    cluster.state.apply_membership(&MembershipChange::Remove { raft_id: RaftId(3) });
+    assert!(left(phase_of(&cluster.state, RaftId(1), Some(&me))));
+    assert!(!left(phase_of(&cluster.state, RaftId(1), Some(&mine(4, &cluster.state)))), "not given yet");
+}
+
+#[test]
 fn a_newly_listed_node_is_admitted_and_an_unlisted_one_is_not() {
     let mut leader = Leader::new();
-    leader.identities.insert(endpoint(4), empty(4, 4, None));
+    leader.claims.insert(endpoint(4), settled(empty(4, 4, None)));
     assert_eq!(leader.plan(3), None);
     assert!(matches!(leader.plan(4), Some(MembershipChange::AddLearner { .. })));
 }
@@ -406,7 +446,7 @@ fn a_node_of_another_cluster_is_not_taken() {
     let mut leader = Leader::new();
     let mut other = formed(4, &genesis(1), None);
     other.endpoint_id = endpoint(4);
-    leader.identities.insert(endpoint(4), other);
+    leader.claims.insert(endpoint(4), settled(other));
     assert_eq!(leader.plan(4), None);
 }
 
@@ -418,8 +458,8 @@ fn a_node_that_can_not_be_admitted_does_not_stand_in_the_way_of_others() {
     rekeyed[2].endpoint_id = endpoint(33);
     let mut identity = empty(3, 33, None);
     identity.endpoint_id = endpoint(33);
-    leader.identities.insert(endpoint(33), identity);
-    leader.identities.insert(endpoint(4), empty(4, 4, None));
+    leader.claims.insert(endpoint(33), settled(identity));
+    leader.claims.insert(endpoint(4), settled(empty(4, 4, None)));
     let change = leader.plan_with(&rekeyed);
     let Some(MembershipChange::AddLearner { member }) = change else { panic!("{change:?}") };
     assert_eq!(member.name, node("n4"));
@@ -430,8 +470,8 @@ fn a_node_whose_address_is_anothers_is_not_admitted_and_stands_in_nobodys_way() 
     let mut leader = Leader::new();
     let mut list = declared(5);
     list[3].addresses = vec![address(1)];
-    leader.identities.insert(endpoint(4), empty(4, 4, None));
-    leader.identities.insert(endpoint(5), empty(5, 5, None));
+    leader.claims.insert(endpoint(4), settled(empty(4, 4, None)));
+    leader.claims.insert(endpoint(5), settled(empty(5, 5, None)));
     let change = leader.plan_with(&list);
     let Some(MembershipChange::AddLearner { member }) = change else { panic!("{change:?}") };
     assert_eq!(member.name, node("n5"));
@@ -441,7 +481,7 @@ fn a_node_whose_address_is_anothers_is_not_admitted_and_stands_in_nobodys_way() 
 #[test]
 fn an_unreachable_member_stays() {
     let mut leader = Leader::new();
-    leader.identities.remove(&endpoint(3));
+    leader.claims.remove(&endpoint(3));
     leader.progress.insert(RaftId(3), Progress { matched: 0, recent_active: false });
     assert_eq!(leader.plan(3), None);
 }
