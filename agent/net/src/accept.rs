@@ -1,7 +1,7 @@
 //! Inbound connections, from the first packet until the peer's task accepted or refused them.
 //!
-//! A stranger costs little: their number is bounded, in all and by source, every step has a deadline, and beyond
-//! a few of them an address has to prove itself before anything is computed for it.
+//! A stranger costs little: their number is bounded, in all and by source, every step has a deadline, and
+//! beyond a few of them an address has to prove itself before anything is computed for it.
 
 use std::sync::Arc;
 

@@ -26,6 +26,7 @@ pub(crate) enum Admission {
 #[derive(Debug, Default)]
 pub(crate) struct HalfOpen(Mutex<Places>);
 
+/// The places that are taken. A source is in the map while it holds any.
 #[derive(Debug, Default)]
 struct Places {
     total: usize,

@@ -1,7 +1,7 @@
 //! The task that sees to it that there is an endpoint: opens it, notices its end, opens it again.
 //!
-//! Nothing here gives up and nothing here is fatal: an address that is in use, not on the machine yet or taken
-//! away later is a state with a reason, and the agent lives on without links until it is mended.
+//! Nothing here gives up and nothing here is fatal: an address that is in use, not on the machine yet or
+//! taken away later is a state with a reason, and the agent lives on without links until it is mended.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -19,6 +19,7 @@ use crate::key::NodeKey;
 use crate::limits::{BIND_BACKOFF_FIRST, BIND_BACKOFF_MAX, CLOSE_TIMEOUT, SOCKET_CHECK_PERIOD};
 use crate::transport::TransportDown;
 
+/// Waits between attempts to open the endpoint.
 const BACKOFF: Backoff = Backoff { first: BIND_BACKOFF_FIRST, max: BIND_BACKOFF_MAX };
 
 /// Attempts for which an address in use is taken to be still held by the endpoint that ended.
@@ -127,6 +128,7 @@ fn socket_fault(local_addr: SocketAddr) -> Option<TransportDown> {
     }
 }
 
+/// Closes an endpoint that is of no use any more.
 async fn close(endpoint: Endpoint) {
     if timeout(CLOSE_TIMEOUT, endpoint.close()).await.is_err() {
         tracing::debug!("an endpoint that ended did not close in time");

@@ -1,16 +1,17 @@
 //! Links to the other nodes, and bytes over them.
 //!
-//! Owns the node's key, the QUIC endpoint, which may be missing (`keeper`), and one task per peer (`peer`). Knows who may talk to this node
-//! ([`Net::set_peers`]) and nothing of what is said: Raft messages, snapshots, requests and answers are bytes
-//! here. Never decides for the cluster, never retries a request, never waits for a peer on behalf of another.
+//! Owns the node's key, the QUIC endpoint, which may be missing (`keeper`), and one task per peer (`peer`).
+//! Knows who may talk to this node ([`Net::set_peers`]) and nothing of what is said: Raft messages,
+//! snapshots, requests and answers are bytes here. Never decides for the cluster, never retries a request,
+//! never waits for a peer on behalf of another.
 //!
 //! What callers may rely on:
 //! - `from` of everything that arrives is the key that the other side proved, and was in the list.
 //! - A peer that is off the list can not send anything any more.
 //! - Sending never waits; what can not be sent is dropped, and the outcome says so.
 //! - [`RequestError::NotSent`] means that the peer's application did not see the request.
-//! - There is a [`Net`] whether or not there is an endpoint: one that can not be opened, or ended, is a state with
-//!   a reason ([`Net::transport`]), and is tried again for as long as it takes.
+//! - There is a [`Net`] whether or not there is an endpoint: one that can not be opened, or ended, is a state
+//!   with a reason ([`Net::transport`]), and is tried again for as long as it takes.
 //! - Every queue, frame, count and wait is bounded: [`limits`].
 
 mod accept;

@@ -108,8 +108,8 @@ struct Shared {
 }
 
 impl Net {
-    /// Starts the network, whether or not its address can be listened on at this moment: [`Net::transport`] says
-    /// so, and attempts go on until it can. Must be called inside a tokio runtime. Peers are set by
+    /// Starts the network, whether or not its address can be listened on at this moment: [`Net::transport`]
+    /// says so, and attempts go on until it can. Must be called inside a tokio runtime. Peers are set by
     /// [`Net::set_peers`]; until then everybody is refused.
     ///
     /// The receiver must be read: while it is full, Raft messages are dropped, and requests and snapshots

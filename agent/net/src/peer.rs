@@ -47,6 +47,7 @@ use crate::stats::PeerCounters;
 use crate::transport::TransportState;
 use crate::{frame, wire};
 
+/// Waits between attempts to connect.
 const BACKOFF: Backoff = Backoff { first: BACKOFF_FIRST, max: BACKOFF_MAX };
 
 /// Owner of one peer.

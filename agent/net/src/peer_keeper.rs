@@ -1,5 +1,5 @@
-//! Starts a peer's task, and starts it again should it ever end by itself: a fault in the handling of one peer
-//! costs that peer's link for a moment and nothing else.
+//! Starts a peer's task, and starts it again should it ever end by itself: a fault in the handling of one
+//! peer costs that peer's link for a moment and nothing else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,8 +74,8 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
     if peer.counters.task_restarts.get() == 1 {
         tracing::error!(
             PEER = %id.short(),
-            "the task of peer {id} ended by itself ({cause}); it is started again. This is a fault of blixard: \
-             please report it with this line"
+            "the task of peer {id} ended by itself ({cause}); it is started again. This is a fault of \
+             blixard: please report it with this line"
         );
     }
     // What the task could not do any more.
@@ -175,7 +175,10 @@ mod tests {
         let (a, mut b) = pair().await;
         let b_id = b.net.endpoint_id();
         a.net.peer(&b_id).expect("listed").task.abort();
-        let fault = |link: &LinkState| matches!(link, LinkState::Down { reason: DownReason::Lost(why), .. } if why.contains("fault"));
+        let fault = |link: &LinkState| match link {
+            LinkState::Down { reason: DownReason::Lost(why), .. } => why.contains("fault"),
+            _ => false,
+        };
         a.until(&b, "down for a fault", fault).await;
         assert_eq!(a.net.send_raft(b_id, Bytes::from_static(b"lost")), SendOutcome::Unreachable);
         a.until(&b, "up again", LinkState::is_up).await;

@@ -100,10 +100,12 @@ pub struct BackoffStats {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
+    /// Counts `n` more.
     pub(crate) fn add(&self, n: usize) {
         self.0.fetch_add(u64::try_from(n).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// The number so far.
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -127,6 +129,7 @@ pub(crate) struct PeerCounters {
     backoff: Mutex<Waiting>,
 }
 
+/// Where the attempts to connect stand, with the next one's time.
 #[derive(Debug, Default)]
 struct Waiting {
     failures: u32,
@@ -142,6 +145,7 @@ impl PeerCounters {
         waiting.next_try = next_try;
     }
 
+    /// Notes why an attempt failed or a link ended.
     pub(crate) fn note_error(&self, why: String) {
         self.backoff.lock().unwrap_or_else(PoisonError::into_inner).last_error = Some(why);
     }
@@ -190,6 +194,7 @@ pub(crate) struct RefusedCounters {
 }
 
 impl RefusedCounters {
+    /// The counts so far.
     pub(crate) fn snapshot(&self) -> RefusedStats {
         RefusedStats {
             not_listed: self.not_listed.get(),

@@ -70,11 +70,14 @@ impl fmt::Display for TransportDown {
 pub(crate) struct Transport {
     endpoint: Mutex<Option<Endpoint>>,
     state: watch::Sender<TransportState>,
+    /// Attempts to open an endpoint that failed.
     pub(crate) failures: Counter,
+    /// Times one was opened after another had ended.
     pub(crate) rebuilds: Counter,
 }
 
 impl Transport {
+    /// Nothing was tried yet.
     pub(crate) fn new() -> Self {
         let reason = TransportDown::Starting;
         let state = TransportState::Down { since: Instant::now(), reason, attempts: 0, next_try: None };
@@ -95,14 +98,17 @@ impl Transport {
         self.lock().clone()
     }
 
+    /// The state, as it changes.
     pub(crate) fn subscribe(&self) -> watch::Receiver<TransportState> {
         self.state.subscribe()
     }
 
+    /// True while there is an endpoint.
     pub(crate) fn is_up(&self) -> bool {
         self.state.borrow().is_up()
     }
 
+    /// The address, with the port that was taken; `None` without an endpoint.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match *self.state.borrow() {
             TransportState::Up { local_addr, .. } => Some(local_addr),

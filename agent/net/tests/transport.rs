@@ -13,9 +13,12 @@ use tokio::time::timeout;
 
 use crate::support::{LONG, Node, node, start};
 
-/// The reason of a transport that could not be opened `attempts` times, and the state itself.
+/// The reason of a transport that could not be opened so many times, and the state itself.
 async fn until_failed(node: &Node, times: u32) -> (BindError, TransportState) {
-    let failed = |state: &TransportState| matches!(state, TransportState::Down { reason: TransportDown::Bind(_), attempts, .. } if *attempts >= times);
+    let failed = |state: &TransportState| match state {
+        TransportState::Down { reason: TransportDown::Bind(_), attempts, .. } => *attempts >= times,
+        _ => false,
+    };
     let state = node.until_transport("failed", failed).await;
     match &state {
         TransportState::Down { reason: TransportDown::Bind(error), .. } => (error.clone(), state),
