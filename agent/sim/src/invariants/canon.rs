@@ -87,10 +87,6 @@ impl Canon {
         member.is_some_and(|member| member.store_id == store_id && self.voters.contains(&member.raft_id))
     }
 
-    pub(crate) fn voters(&self) -> usize {
-        self.voters.len()
-    }
-
     /// Applies the next entry as this node has it. Returns the command, if it is one.
     pub(crate) fn apply(&mut self, seen: &Seen<'_>) -> Result<Option<AppliedCommand>, String> {
         let index = self.last() + 1;

@@ -231,9 +231,4 @@ impl Checker {
     pub(crate) fn votes(&self, endpoint_id: EndpointId, store_id: StoreId) -> bool {
         self.canon.as_ref().is_some_and(|canon| canon.votes(endpoint_id, store_id))
     }
-
-    /// How many vote.
-    pub(crate) fn voters(&self) -> usize {
-        self.canon.as_ref().map_or(0, Canon::voters)
-    }
 }

@@ -56,6 +56,11 @@ impl World {
         let (run, store_id) = (self.new_id(), self.new_store_id());
         self.trace.line(self.queue.now_us(), || format!("n{} starts, run {run}", id + 1));
         let machine = &self.machines[id];
+        // The making of a store is short: without this its boundaries would hardly ever be hit.
+        if self.options.faults.power && machine.store_id.is_none() && self.rng.chance(1, 4) {
+            machine.disk.crash_after(self.rng.below(240));
+        }
+        let machine = &self.machines[id];
         let opened = Store::open(&machine.disk, machine.endpoint_id, &self.cluster_name, store_id);
         match opened {
             Ok(store) => self.begin_run(id, run, store),

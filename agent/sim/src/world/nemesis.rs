@@ -130,8 +130,11 @@ impl World {
 
     fn choose_wipe(&mut self) -> Vec<(u64, Fault)> {
         let id = self.any();
-        // Before anybody has begun, nothing is lost with a disk but a promise.
-        if self.is_unborn() || self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
+        if self.may_wipe_unborn(id) {
+            self.wiped_unborn = Some(id);
+            return vec![(0, Fault::Wipe(id))];
+        }
+        if self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
     }
 
     fn choose_roll_back(&mut self) -> Vec<(u64, Fault)> {
@@ -148,21 +151,27 @@ impl World {
         Vec::new()
     }
 
-    /// All are seen to be without a cluster: no disk is bound to one.
-    fn is_unborn(&self) -> bool {
+    /// Nobody is seen to be in a cluster: what is lost with a disk is a promise. One of the others may hold a
+    /// birth already that counts on it; so it is always the same machine, and never one of two.
+    fn may_wipe_unborn(&self, id: MachineId) -> bool {
         let forming = |machine: &super::Machine| machine.process.is_some() && machine.node().is_none();
-        self.checker.state().is_none() && self.machines.iter().all(forming)
+        self.machines.len() >= 3
+            && self.wiped_unborn.is_none_or(|wiped| wiped == id)
+            && self.checker.state().is_none()
+            && self.machines.iter().all(forming)
     }
 
-    /// Every machine votes with the disk it has, and no fault of a disk is armed: one may go.
+    /// Every machine votes with the disk it has, everybody knows it, and no fault of a disk is armed: one may
+    /// go.
     fn may_lose_a_disk(&self) -> bool {
         self.machines.len() >= 3
             && self.machines.iter().all(|machine| {
                 let Some(process) = &machine.process else { return false };
                 // One that has promised and not begun yet is needed as it is.
-                let begun = process.node().is_some();
-                let votes = begun && self.checker.votes(machine.endpoint_id, process.store_id);
-                votes && machine.disk_health == DiskHealth::Good && !machine.disk.is_armed()
+                let Some(node) = process.node() else { return false };
+                let votes = self.checker.votes(machine.endpoint_id, process.store_id);
+                let knows = node.raft_status().voters.len() == self.machines.len();
+                votes && knows && machine.disk_health == DiskHealth::Good && !machine.disk.is_armed()
             })
     }
 
