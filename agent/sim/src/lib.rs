@@ -8,6 +8,7 @@
 pub mod disk;
 mod invariants;
 mod options;
+pub mod regressions;
 mod report;
 mod rng;
 mod trace;

@@ -56,7 +56,6 @@ pub(crate) struct Checker {
     states: state_equal::StateEqual,
     acknowledged: acknowledged::Acknowledged,
     order: linearizable::Linearizable,
-    units: single_unit::SingleUnit,
     deleted: deleted::Deleted,
 }
 
@@ -74,7 +73,6 @@ impl Checker {
             states: state_equal::StateEqual::default(),
             acknowledged: acknowledged::Acknowledged::default(),
             order: linearizable::Linearizable::default(),
-            units: single_unit::SingleUnit::default(),
             deleted: deleted::Deleted::default(),
         }
     }
@@ -196,7 +194,7 @@ impl Checker {
 
     /// A unit starts for this placement.
     pub(crate) fn unit_starts(&mut self, machines: &[Machine], unit: (usize, VmName, u64), now_us: u64) {
-        let held = self.units.check(machines, &unit);
+        let held = single_unit::check(machines, &unit);
         self.note("single_unit", now_us, held);
         let held = self.deleted.unit_starts(&unit);
         self.note("deleted_stays", now_us, held);
