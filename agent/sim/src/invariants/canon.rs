@@ -1,4 +1,4 @@
-//! What the cluster has agreed on: every committed entry, and the state that it gives, replayed from the birth.
+//! What the cluster has agreed on: every committed entry, and the state it gives, replayed from the birth.
 
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;

@@ -407,7 +407,8 @@ impl World {
         self.queue.after(wait, Event::Start { machine: id });
     }
 
-    /// As leader, or without one, it asks the others who they are; as member it sees to it that the log knows what it offers.
+    /// As leader, or without one, it asks the others who they are; as member it sees to it that the log
+    /// knows what it offers.
     pub(crate) fn handle_announce(&mut self, id: MachineId) {
         let Some(process) = &self.machines[id].process else { return };
         let (run, Some(node)) = (process.run, process.node()) else { return };

@@ -1,5 +1,5 @@
-//! Which fault comes next. What no cluster could survive is not asked of it: disks are lost one at a time, and
-//! only while all others are whole.
+//! Which fault comes next. What no cluster could survive is not asked of it: disks are lost one at a time,
+//! and only while all others are whole.
 
 use super::World;
 use super::event::{Event, MachineId};
