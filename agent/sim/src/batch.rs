@@ -5,8 +5,12 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use blixard_sim::disk::{CrashPoints, Moment, Op};
 use blixard_sim::{Options, Report, run as run_seed};
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// From so many seeds on, every boundary of the disk has to be hit.
+const LONG_RUN: usize = 5_000;
 
 /// What came of them.
 #[derive(Debug)]
@@ -28,6 +32,20 @@ impl Done {
     /// Those that failed.
     pub(crate) fn failures(&self) -> impl Iterator<Item = &Run> {
         self.runs.iter().filter(|run| run.report.violation.is_some())
+    }
+}
+
+impl Done {
+    /// Where power was lost, over all seeds.
+    pub(crate) fn points(&self) -> CrashPoints {
+        let mut points = CrashPoints::default();
+        self.runs.iter().for_each(|run| points.merge(&run.report.counts.crash_points));
+        points
+    }
+
+    /// The boundaries of the disk at which no seed of a long run lost its power.
+    pub(crate) fn missed_points(&self) -> Vec<(Op, Moment)> {
+        if self.runs.len() < LONG_RUN { Vec::new() } else { self.points().below(1) }
     }
 }
 

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::batch::Done;
 
 /// Faults whose medians are told.
-const FAULTS: [&str; 12] = [
+const FAULTS: [&str; 13] = [
     "crashes",
+    "crashes_in_writes",
     "kills",
     "restarts",
     "partitions",
@@ -34,7 +35,7 @@ pub(crate) fn json(done: &Done) -> Value {
         "seeds_per_min": per_minute(done),
         "trace_hash": format!("{:016x}", trace_hash(done)),
         "faults": medians(done),
-        "crash_points": crash_points(&points(done)),
+        "crash_points": crash_points(&done.points()),
         "totals": totals(done),
     })
 }
@@ -61,7 +62,7 @@ pub(crate) fn text(done: &Done) -> String {
     for run in done.failures() {
         let _ = writeln!(text, "{}", text_of(run.seed, run.nodes, &run.report));
     }
-    let _ = writeln!(text, "{}", points(done));
+    let _ = writeln!(text, "{}", done.points());
     let medians: Vec<String> =
         medians(done).iter().map(|(name, median)| format!("{name} {median}")).collect();
     let _ = writeln!(text, "medians of a seed: {}", medians.join(", "));
@@ -106,15 +107,11 @@ fn trace_hash(done: &Done) -> u64 {
     })
 }
 
-fn points(done: &Done) -> CrashPoints {
-    let mut points = CrashPoints::default();
-    done.runs.iter().for_each(|run| points.merge(&run.report.counts.crash_points));
-    points
-}
-
 fn crash_points(points: &CrashPoints) -> Value {
     let cells = Op::ALL.into_iter().flat_map(|op| Moment::ALL.map(|moment| (op, moment)));
-    let named = cells.map(|(op, moment)| (format!("{op:?}.{moment:?}"), points.count(op, moment).into()));
+    let named = cells
+        .filter(|(op, moment)| CrashPoints::exists(*op, *moment))
+        .map(|(op, moment)| (format!("{op:?}.{moment:?}"), points.count(op, moment).into()));
     Value::Object(named.collect())
 }
 

@@ -391,6 +391,7 @@ impl World {
     pub(crate) fn lose_power(&mut self, id: MachineId) {
         let tear = if self.rng.chance(1, 2) { Tear::Sectors } else { Tear::Bytes };
         self.counts.crashes += 1;
+        self.counts.crashes_in_writes += u64::from(self.machines[id].disk.is_crashed());
         let machine = &mut self.machines[id];
         machine.disk.crash_power(tear);
         machine.boot += 1;

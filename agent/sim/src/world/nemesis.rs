@@ -56,14 +56,19 @@ impl World {
 
     fn choose_power(&mut self) -> Vec<(u64, Fault)> {
         // Sometimes all of them, as when a fuse blows.
-        if self.rng.chance(1, 8) {
-            return (0..self.machines.len()).map(|id| (0, Fault::Power(id))).collect();
+        if self.rng.chance(1, 10) {
+            return (0..self.machines.len()).map(|id| self.power_loss(id)).collect();
         }
         let id = self.any();
-        if self.rng.chance(1, 2) {
-            return vec![(0, Fault::Power(id))];
+        vec![self.power_loss(id)]
+    }
+
+    /// Mostly in the middle of a write to come: at rest there is little to lose.
+    fn power_loss(&mut self, id: MachineId) -> (u64, Fault) {
+        if self.rng.chance(1, 4) {
+            return (0, Fault::Power(id));
         }
-        vec![(0, Fault::PowerInWrite(id, self.rng.below(24)))]
+        (0, Fault::PowerInWrite(id, self.rng.below(24)))
     }
 
     fn choose_partition(&mut self) -> Vec<(u64, Fault)> {
