@@ -91,6 +91,11 @@ impl Node {
         self.agent = Some(child);
     }
 
+    /// Whether its agent was started and not stopped since.
+    pub(crate) fn runs(&self) -> bool {
+        self.agent.is_some()
+    }
+
     /// Its agent's process.
     pub(crate) fn pid(&self) -> u32 {
         self.agent.as_ref().expect("runs").id()

@@ -8,5 +8,6 @@ mod hostile;
 mod loss;
 mod refusals;
 mod secrets;
+mod three_nodes;
 mod transport;
 mod writes;

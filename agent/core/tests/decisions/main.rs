@@ -4,5 +4,6 @@ mod common;
 mod hostile;
 mod members;
 mod membership;
+mod ongoing;
 mod reconciler;
 mod state;

@@ -1,0 +1,106 @@
+//! What a node is doing to its units: one action for each VM, a few at once.
+
+use blixard_core::VmRecord;
+use blixard_core::ports::ObservedUnit;
+use blixard_core::reconciler::{ACTIONS_MAX, Action, NodeView, Ongoing};
+use blixard_model::report::ObservedState;
+use blixard_model::{Desired, Placement};
+
+use crate::common::{name, node, spec};
+
+fn vms(count: usize, desired: Desired) -> Vec<VmRecord> {
+    let record = |n: usize| VmRecord {
+        spec: spec(&format!("vm{n:02}")),
+        desired,
+        placement: Placement { node: node("n1"), generation: 7 },
+    };
+    (0..count).map(record).collect()
+}
+
+fn begin(ongoing: &mut Ongoing, vms: &[VmRecord], units: &[ObservedUnit], now_ms: u64) -> Vec<Action> {
+    let placed: Vec<&VmRecord> = vms.iter().collect();
+    ongoing.begin(&NodeView { placed: &placed, units, up_to_date: true, now_ms })
+}
+
+fn running(vm: &str) -> ObservedUnit {
+    ObservedUnit { name: name(vm), state: ObservedState::Running, main_pid: Some(1), ended: None }
+}
+
+#[test]
+fn a_vm_that_something_is_done_to_is_left_alone() {
+    let mut ongoing = Ongoing::default();
+    let vms = vms(1, Desired::Running);
+    let start = [Action::Start(name("vm00"))];
+    assert_eq!(begin(&mut ongoing, &vms, &[], 0), start);
+    assert_eq!(begin(&mut ongoing, &vms, &[], 1), [], "it is under way");
+    // Nor is another action begun on it, when its end is wanted meanwhile.
+    let gone = self::vms(1, Desired::Absent);
+    assert_eq!(begin(&mut ongoing, &gone, &[], 2), []);
+    ongoing.note_done(&start[0], None, 3);
+    assert_eq!(begin(&mut ongoing, &gone, &[], 3), [Action::ConfirmGone(name("vm00"))]);
+}
+
+#[test]
+fn no_more_than_the_most_are_under_way() {
+    let mut ongoing = Ongoing::default();
+    let vms = vms(ACTIONS_MAX + 3, Desired::Running);
+    let first = begin(&mut ongoing, &vms, &[], 0);
+    assert_eq!(first.len(), ACTIONS_MAX);
+    assert_eq!(begin(&mut ongoing, &vms, &[], 1), []);
+    ongoing.note_done(&first[0], Some("exited 1"), 1);
+    ongoing.note_done(&first[1], Some("exited 1"), 1);
+    // As many as ended, and those that have not been begun yet: the others pause.
+    let next = begin(&mut ongoing, &vms, &[], 2);
+    let names: Vec<String> = next.iter().map(|action| action.vm().to_string()).collect();
+    assert_eq!(names, [format!("vm{ACTIONS_MAX:02}"), format!("vm{:02}", ACTIONS_MAX + 1)]);
+}
+
+#[test]
+fn a_failure_is_noted_with_its_reason_and_paused_for() {
+    let mut ongoing = Ongoing::default();
+    let vms = vms(1, Desired::Running);
+    let actions = begin(&mut ongoing, &vms, &[], 10_000);
+    ongoing.note_done(&actions[0], Some("exited 1"), 10_000);
+    assert_eq!(begin(&mut ongoing, &vms, &[], 10_999), []);
+    let placed: Vec<&VmRecord> = vms.iter().collect();
+    let view = NodeView { placed: &placed, units: &[], up_to_date: true, now_ms: 10_999 };
+    assert_eq!(ongoing.report(&view)[0].reason.as_deref(), Some("exited 1 (next try in 1 s)"));
+    assert_eq!(begin(&mut ongoing, &vms, &[], 11_000), actions);
+}
+
+#[test]
+fn a_start_that_succeeded_is_not_paused_for() {
+    let mut ongoing = Ongoing::default();
+    let vms = vms(1, Desired::Running);
+    let actions = begin(&mut ongoing, &vms, &[], 0);
+    ongoing.note_done(&actions[0], None, 1);
+    assert_eq!(begin(&mut ongoing, &vms, &[], 1), actions, "its unit does not show: it is started again");
+}
+
+#[test]
+fn an_end_is_unexpected_only_when_nothing_is_done_to_the_vm() {
+    let mut ongoing = Ongoing::default();
+    let (on, off) = (vms(1, Desired::Running), vms(1, Desired::Stopped));
+    let placed: Vec<&VmRecord> = on.iter().collect();
+    let ended = NodeView { placed: &placed, units: &[], up_to_date: true, now_ms: 5 };
+    assert_eq!(begin(&mut ongoing, &on, &[running("vm00")], 0), []);
+    assert_eq!(ongoing.unexpected_ends(&ended), [(name("vm00"), None)]);
+
+    // It is being stopped, and wanted again before that ended.
+    let stop = begin(&mut ongoing, &off, &[running("vm00")], 1);
+    assert_eq!(stop, [Action::Stop(name("vm00"))]);
+    begin(&mut ongoing, &on, &[running("vm00")], 2);
+    assert_eq!(ongoing.unexpected_ends(&ended), []);
+    ongoing.note_done(&stop[0], None, 3);
+    assert_eq!(ongoing.unexpected_ends(&ended), [], "a stop that was asked for is no failure");
+}
+
+#[test]
+fn forgotten_actions_are_begun_again() {
+    let mut ongoing = Ongoing::default();
+    let vms = vms(ACTIONS_MAX, Desired::Running);
+    let first = begin(&mut ongoing, &vms, &[], 0);
+    assert_eq!(begin(&mut ongoing, &vms, &[], 1), []);
+    ongoing.forget_actions();
+    assert_eq!(begin(&mut ongoing, &vms, &[], 2), first);
+}
