@@ -1,0 +1,8 @@
+//! One node's part in its cluster: real consensus and state machine, frames carried by hand.
+
+mod birth;
+mod group;
+mod membership;
+mod messages;
+mod submission;
+mod waiting;

@@ -1,0 +1,89 @@
+//! As leader: whose store is taken for lost, who is admitted.
+
+use blixard_model::formation::Phase;
+use blixard_model::{MembershipChange, RaftId, Role, StoreId};
+use blixard_node::Notice;
+
+use crate::group::{Group, endpoint, identity, store};
+
+/// The store that node 3 says it has now.
+const NEW: u8 = 33;
+/// As in the crate: an answer is under way no longer than this many ticks.
+const ANSWER_TICKS: usize = 25;
+
+fn empty(n: u8, store_id: StoreId) -> blixard_model::formation::Identity {
+    identity(n, store_id, Phase::Empty { promise: None })
+}
+
+/// A group whose node 3 is silent as a member for long enough to be taken for gone, and its leader.
+fn without_the_third() -> (Group, u8) {
+    let mut group = Group::of(3);
+    group.cut.insert(3);
+    let leader = group.leader();
+    group.tick(30);
+    group.notices.clear();
+    (group, leader)
+}
+
+fn proposed(group: &Group) -> Vec<MembershipChange> {
+    let proposed = |(_, notice): &(u8, Notice)| match notice {
+        Notice::MembershipProposed(change) => Some(change.clone()),
+        _ => None,
+    };
+    group.notices.iter().filter_map(proposed).collect()
+}
+
+#[test]
+fn a_single_late_word_of_another_store_removes_nobody() {
+    let (mut group, leader) = without_the_third();
+    group.node(leader).note_identity(empty(3, store(NEW))).expect("goes on");
+    group.tick(3 * ANSWER_TICKS);
+    assert_eq!(proposed(&group), []);
+}
+
+#[test]
+fn words_of_different_stores_remove_nobody() {
+    let (mut group, leader) = without_the_third();
+    for n in 0..10 {
+        group.node(leader).note_identity(empty(3, store(NEW + n % 2))).expect("goes on");
+        group.tick(ANSWER_TICKS / 5);
+    }
+    assert_eq!(proposed(&group), []);
+}
+
+#[test]
+fn a_member_that_answers_as_such_is_not_removed_whatever_is_said() {
+    let mut group = Group::of(3);
+    let leader = group.leader();
+    let follower = group.follower();
+    for _ in 0..20 {
+        group.node(leader).note_identity(empty(follower, store(NEW))).expect("goes on");
+        group.tick(5);
+    }
+    assert_eq!(proposed(&group), []);
+}
+
+#[test]
+fn a_store_that_is_lost_leaves_and_the_node_is_admitted_anew() {
+    let (mut group, leader) = without_the_third();
+    for tick in 0..ANSWER_TICKS {
+        assert_eq!(proposed(&group), [], "after {tick} ticks it may be a late word");
+        group.node(leader).note_identity(empty(3, store(NEW))).expect("goes on");
+        group.tick(1);
+    }
+    group.node(leader).note_identity(empty(3, store(NEW))).expect("goes on");
+    group.tick(20);
+    let changes = proposed(&group);
+    let [MembershipChange::Remove { raft_id: RaftId(3) }, MembershipChange::AddLearner { member }] =
+        &changes[..]
+    else {
+        panic!("{changes:?}");
+    };
+    assert_eq!((member.raft_id, member.endpoint_id, member.store_id), (RaftId(4), endpoint(3), store(NEW)));
+    assert_eq!(member.role, Role::Learner);
+    let members: Vec<RaftId> = group.node(leader).state().members.keys().copied().collect();
+    assert_eq!(members, [1, 2, 4].map(RaftId));
+    assert!(group.node(leader).state().has_left(RaftId(3)));
+    let applied = group.notices.iter().filter(|(_, notice)| matches!(notice, Notice::MembershipChanged(_)));
+    assert_eq!(applied.count(), 4, "two changes, on both that are there");
+}
