@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use blixard_consensus::LogStore;
 use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Identity, Phase};
-use blixard_model::{Member, NodeName};
+use blixard_model::{Member, NodeName, RaftId};
 
 use crate::node::Node;
 use crate::notice::Notice;
@@ -74,7 +74,11 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         let progress: BTreeMap<_, _> = status
             .progress
             .iter()
-            .map(|(id, (matched, active))| (*id, Progress { matched: *matched, recent_active: *active }))
+            // Not Raft's own word for it: that one is taken back from everybody at each check of the quorum,
+            // until the next answer.
+            .map(|(id, (matched, _))| {
+                (*id, Progress { matched: *matched, recent_active: self.is_heard(*id) })
+            })
             .collect();
         let change = plan_membership(&MembershipView {
             state: &self.raft.machine().0,
@@ -97,7 +101,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     pub(crate) fn reachable(&self) -> Vec<NodeName> {
         let members = self.raft.machine().0.members.values();
         let reachable =
-            members.filter(|m| m.name == self.config.name || self.is_linked(m) && self.is_heard(m));
+            members.filter(|m| m.name == self.config.name || self.is_linked(m) && self.is_heard(m.raft_id));
         reachable.map(|member| member.name.clone()).collect()
     }
 
@@ -105,7 +109,8 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     /// although their link still stands.
     pub(crate) fn is_unsettled(&self) -> bool {
         let leads_for = self.tick.saturating_sub(self.leads_since);
-        let unheard = |m: &Member| m.name != self.config.name && self.is_linked(m) && !self.is_heard(m);
+        let unheard =
+            |m: &Member| m.name != self.config.name && self.is_linked(m) && !self.is_heard(m.raft_id);
         let mut members = self.raft.machine().0.members.values();
         self.raft.leads() && leads_for < FIRST_WORD_TICKS && members.any(unheard)
     }
@@ -115,8 +120,8 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     }
 
     /// Heard of lately, and since this node leads: what was heard before may have been the last word.
-    fn is_heard(&self, member: &Member) -> bool {
-        let heard = self.heard.get(&member.raft_id);
+    fn is_heard(&self, member: RaftId) -> bool {
+        let heard = self.heard.get(&member);
         heard.is_some_and(|at| *at >= self.leads_since && self.tick.saturating_sub(*at) < HEARD_TICKS)
     }
 }
