@@ -122,3 +122,27 @@ fn leadership_is_handed_over_by_who_has_it_to_somebody_there() {
     assert!(!alone.node(only).transfer_leadership(), "there is nobody");
     assert_eq!(alone.cut, BTreeSet::new());
 }
+
+#[test]
+fn messages_that_could_not_be_sent_are_no_error_and_raft_goes_on_by_itself() {
+    let mut group = Group::of(3);
+    let leader = group.leader();
+    group.node(leader).propose(create("a", None), waiter("before"));
+    group.settle();
+    // Nothing reaches anybody, and every one is told so.
+    group.cut.extend([1, 2, 3]);
+    for _ in 0..40 {
+        for (n, node) in &mut group.nodes {
+            (1..=3).filter(|m| m != n).for_each(|m| node.report_unreachable(RaftId(m.into())));
+        }
+        group.tick(1);
+    }
+    assert!(group.nodes.values().all(|node| !node.summary().leads), "it leads without a quorum");
+    group.cut.clear();
+    let leader = group.leader();
+    group.node(leader).propose(create("b", None), waiter("after"));
+    group.tick(5);
+    let vms =
+        |node: &crate::group::TestNode| node.state().vms.keys().map(ToString::to_string).collect::<Vec<_>>();
+    assert!(group.nodes.values().all(|node| vms(node) == ["a", "b"]), "{:?}", group.answers);
+}
