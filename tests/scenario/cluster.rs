@@ -112,11 +112,6 @@ impl Node {
         agent.wait().expect("gone")
     }
 
-    /// The process of its agent.
-    pub(crate) fn pid(&self) -> u32 {
-        self.agent.as_ref().expect("runs").id()
-    }
-
     pub(crate) fn wipe(&self) {
         fs::remove_file(self.dir.join("store.redb")).expect("removed");
     }
