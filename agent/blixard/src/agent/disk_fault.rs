@@ -94,7 +94,8 @@ mod tests {
     fn a_store_that_counts_as_lost_has_a_code_of_its_own_and_says_what_to_do() {
         let left = NodeError::<WriteError>::Left { raft_id: blixard_model::RaftId(3) };
         for error in [NodeError::RolledBack { stored: 9, holds: 4 }, left] {
-            let ended = explain(anyhow::Error::new(error).context("the consensus task failed"), Path::new("/d"));
+            let ended =
+                explain(anyhow::Error::new(error).context("the consensus task failed"), Path::new("/d"));
             assert_eq!(exit_code(&ended), EXIT_STORE_LOST);
             assert!(format!("{ended:#}").contains("move store.redb out of the data directory"), "{ended:#}");
         }

@@ -5,6 +5,7 @@ use super::World;
 use super::event::{Event, MachineId};
 use super::faults::Fault;
 use super::machine::DiskHealth;
+use super::machine::Phase;
 use crate::options::below;
 
 type Choose = fn(&mut World) -> Vec<(u64, Fault)>;
@@ -150,7 +151,14 @@ impl World {
 
     /// All are seen to be without a cluster: no disk is bound to one.
     fn is_unborn(&self) -> bool {
-        let forming = |machine: &super::Machine| machine.process.is_some() && machine.node().is_none();
+        // Of two, one may already have heard the other's promise and form with it: then both disks are needed.
+        let two = self.machines.len() < 3;
+        let forming = |machine: &super::Machine| {
+            machine.process.as_ref().is_some_and(|process| match &process.phase {
+                Phase::Forming { promise, .. } => promise.is_none() || !two,
+                Phase::Running(_) => false,
+            })
+        };
         self.checker.state().is_none() && self.machines.iter().all(forming)
     }
 
