@@ -4,7 +4,6 @@
 use super::World;
 use super::event::{Event, MachineId};
 use super::faults::Fault;
-use super::machine::Phase;
 use super::machine::{DiskHealth, Phase};
 use crate::options::below;
 
