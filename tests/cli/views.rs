@@ -73,6 +73,7 @@ pub(crate) fn status() -> StatusView {
         members: vec![node("n1")],
         vms: 0,
         warnings: vec!["n9 is listed but no member".into()],
+        retrying: Vec::new(),
     }
 }
 

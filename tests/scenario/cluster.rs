@@ -96,6 +96,13 @@ impl Node {
         self.agent.is_some()
     }
 
+    /// Its exit code, if its agent ended by itself.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let status = self.agent.as_mut().expect("runs").try_wait().expect("asked")?;
+        self.agent = None;
+        Some(status.code().expect("no signal"))
+    }
+
     /// Its agent's process.
     pub(crate) fn pid(&self) -> u32 {
         self.agent.as_ref().expect("runs").id()
@@ -192,6 +199,19 @@ impl Cluster {
                 })
             })
         });
+    }
+
+    /// Waits until the agent of a node ends by itself, and gives its exit code.
+    pub(crate) fn await_end(&mut self, node: usize) -> i32 {
+        let begun = Instant::now();
+        loop {
+            if let Some(code) = self.nodes[node].ended() {
+                return code;
+            }
+            let log = self.nodes[node].log();
+            assert!(begun.elapsed() <= DEADLINE, "{} has not ended\n{log}", self.nodes[node].name);
+            std::thread::park_timeout(LOOK_PERIOD);
+        }
     }
 
     /// The leader that every running node agrees on, as an index.

@@ -23,4 +23,4 @@ pub use durable::{
 pub use machine::Machine;
 pub use node::{Consensus, ConsensusConfig, Inbound, Limits, NewError, ProposeError, StepError, TICK_MS};
 pub use ready::{Applied, Effects, Outgoing, PumpError};
-pub use status::{RaftRole, RaftStatus};
+pub use status::{LogStats, RaftRole, RaftStatus};

@@ -8,6 +8,8 @@ use std::cell::Cell;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
+use crate::status::LogStats;
+
 /// Raft's view of the log.
 pub(crate) struct Log {
     base_index: u64,
@@ -85,6 +87,17 @@ impl Log {
     /// Entries and bytes kept in memory.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.entries.len(), self.bytes)
+    }
+
+    /// Sizes, for whoever watches.
+    pub(crate) fn stats(&self) -> LogStats {
+        let snapshot = self.outgoing.as_ref();
+        LogStats {
+            entries: self.entries.len(),
+            bytes: self.bytes,
+            snapshot_index: snapshot.map_or(0, |snapshot| snapshot.get_metadata().index),
+            snapshot_bytes: snapshot.map_or(0, |snapshot| snapshot.get_data().len()),
+        }
     }
 
     /// Forgets the entries at or below `index`.

@@ -14,7 +14,7 @@ use crate::durable::{self, Durable, LogStore};
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::shape;
-use crate::status::{RaftRole, RaftStatus};
+use crate::status::{LogStats, RaftRole, RaftStatus};
 
 /// The period of [`Consensus::tick`], in milliseconds.
 pub const TICK_MS: u64 = 100;
@@ -369,6 +369,16 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
     /// The state machine.
     pub fn machine(&self) -> &M {
         &self.machine
+    }
+
+    /// How large the log is.
+    pub fn log_stats(&self) -> LogStats {
+        self.raw.store().stats()
+    }
+
+    /// The store, to look at.
+    pub fn store(&self) -> &S {
+        &self.store
     }
 
     /// Whether this node is in Raft's configuration, as far as it has applied.

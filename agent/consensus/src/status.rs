@@ -37,3 +37,16 @@ pub struct RaftStatus {
     /// As leader: highest index stored by each member, and whether it answered within an election timeout.
     pub progress: BTreeMap<RaftId, (u64, bool)>,
 }
+
+/// How large the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogStats {
+    /// Entries kept in memory.
+    pub entries: usize,
+    /// Their size in bytes.
+    pub bytes: usize,
+    /// The last index that the last snapshot holds; 0 when there is none.
+    pub snapshot_index: u64,
+    /// That snapshot's state in bytes.
+    pub snapshot_bytes: usize,
+}

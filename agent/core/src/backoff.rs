@@ -34,6 +34,54 @@ impl Backoff {
     }
 }
 
+/// One operation that is tried again and again on a schedule. Time is the caller's, in milliseconds.
+#[derive(Debug, Clone)]
+pub struct Retry {
+    backoff: Backoff,
+    seed: u64,
+    failures: u32,
+    at_ms: u64,
+}
+
+impl Retry {
+    /// Due at once. The seed differs from one who tries to another.
+    pub fn new(backoff: Backoff, seed: u64) -> Self {
+        Self { backoff, seed, failures: 0, at_ms: 0 }
+    }
+
+    /// It failed: the next try is due after the schedule's pause.
+    pub fn failed(&mut self, now_ms: u64) {
+        self.failures = self.failures.saturating_add(1);
+        self.at_ms = now_ms.saturating_add(self.backoff.jittered_ms(self.failures, self.seed));
+    }
+
+    /// It went well, and if it has to be done once more, not before the schedule's first pause.
+    pub fn succeeded(&mut self, now_ms: u64) {
+        self.failures = 0;
+        self.at_ms = now_ms.saturating_add(self.backoff.jittered_ms(1, self.seed));
+    }
+
+    /// Due at once, with nothing failed.
+    pub fn reset(&mut self) {
+        (self.failures, self.at_ms) = (0, 0);
+    }
+
+    /// Whether it may be tried.
+    pub fn is_due(&self, now_ms: u64) -> bool {
+        now_ms >= self.at_ms
+    }
+
+    /// When it may be tried.
+    pub fn at_ms(&self) -> u64 {
+        self.at_ms
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
 /// splitmix64's finaliser: every input bit moves every output bit.
 fn mix(seed: u64) -> u64 {
     let mut x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -51,6 +99,20 @@ mod tests {
         let pauses: Vec<u64> = (0..9).map(|failures| VM_START.pause_ms(failures)).collect();
         assert_eq!(pauses, [0, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]);
         assert_eq!(VM_START.pause_ms(u32::MAX), 60_000);
+    }
+
+    #[test]
+    fn a_retry_waits_after_a_failure_and_a_reset_makes_it_due() {
+        let mut retry = Retry::new(ANNOUNCE, 3);
+        assert!(retry.is_due(0));
+        retry.failed(1_000);
+        retry.failed(1_200);
+        assert_eq!(retry.failures(), 2);
+        assert!(!retry.is_due(1_399) && retry.is_due(1_600), "{retry:?}");
+        retry.succeeded(2_000);
+        assert!(retry.failures() == 0 && !retry.is_due(2_000) && retry.is_due(2_200), "{retry:?}");
+        retry.reset();
+        assert!(retry.is_due(2_000));
     }
 
     #[test]

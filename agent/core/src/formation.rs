@@ -31,6 +31,68 @@ use crate::state::member_check::{MemberError, MemberFacts, MemberField, check_ge
 /// Most voters. A larger list forms with its first five by name; the others are admitted as learners.
 pub const VOTERS_MAX: usize = 5;
 
+/// What is said of whom, wherever a line of [`FormationStep::Wait`] says it: [`WaitClass::of`] reads it back.
+const NOT_ANSWERED: &str = "has not answered";
+const NOT_AGREED: &str = "has not agreed yet";
+const CALLS_ITSELF: &str = "calls itself";
+const OTHER_LIST: &str = "declares other members, addresses or another cluster_name";
+const UNKNOWN_STORE: &str = "does not know this node's store yet";
+const ADMITS_LATER: &str = "admits this node";
+
+/// Why there is no cluster yet, as a class: for counting, where names and addresses would be too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WaitClass {
+    /// A declared voter did not answer in this round.
+    NotAnswered,
+    /// One answered and has not promised the same yet.
+    NotAgreed,
+    /// One has another list.
+    ListDiffers,
+    /// One calls itself otherwise than the list does.
+    WrongName,
+    /// There is a cluster, which has to admit this node.
+    WaitsForAdmission,
+    /// Anything else: what was declared or answered can not be a cluster.
+    Invalid,
+}
+
+impl WaitClass {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::NotAnswered,
+        Self::NotAgreed,
+        Self::ListDiffers,
+        Self::WrongName,
+        Self::WaitsForAdmission,
+        Self::Invalid,
+    ];
+
+    /// The class of a line of [`FormationStep::Wait`].
+    pub fn of(line: &str) -> Self {
+        let says = |what: &str| line.contains(what);
+        match () {
+            () if says(NOT_ANSWERED) => Self::NotAnswered,
+            () if says(NOT_AGREED) || line.ends_with(": formed") => Self::NotAgreed,
+            () if says(OTHER_LIST) => Self::ListDiffers,
+            () if says(CALLS_ITSELF) => Self::WrongName,
+            () if says(UNKNOWN_STORE) || says(ADMITS_LATER) => Self::WaitsForAdmission,
+            () => Self::Invalid,
+        }
+    }
+
+    /// Its name in the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotAnswered => "not_answered",
+            Self::NotAgreed => "not_agreed",
+            Self::ListDiffers => "list_differs",
+            Self::WrongName => "wrong_name",
+            Self::WaitsForAdmission => "waits_for_admission",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
 /// A member as the configuration lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeclaredMember {
@@ -121,7 +183,7 @@ pub fn plan_formation(view: &FormationView<'_>) -> FormationStep {
     if !voters.iter().any(|voter| voter.endpoint_id == view.me.endpoint_id) {
         let first = voters.first().map_or_else(String::new, |voter| voter.name.to_string());
         return FormationStep::Wait(vec![format!(
-            "the first {VOTERS_MAX} members by name (from {first}) form the cluster; it admits this node \
+            "the first {VOTERS_MAX} members by name (from {first}) form the cluster; it {ADMITS_LATER} \
              after that"
         )]);
     }
@@ -189,7 +251,7 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
             return Some(FormationStep::Join { cluster_id: *theirs, genesis, raft_id: *raft_id });
         }
         waits.push(format!(
-            "{}: formed (cluster {}), and does not know this node's store yet; its leader admits it",
+            "{}: formed (cluster {}), and {UNKNOWN_STORE}; its leader admits it",
             declared.name,
             theirs.short()
         ));
@@ -206,9 +268,10 @@ fn gather(view: &FormationView<'_>, voters: &[&DeclaredMember]) -> Result<Genesi
         let mine = voter.endpoint_id == view.me.endpoint_id;
         let answer = if mine { Some(view.me) } else { view.answers.get(&voter.endpoint_id) };
         match answer {
-            None => missing.push(format!("{}: has not answered", voter.name)),
+            None => missing.push(format!("{}: {NOT_ANSWERED}", voter.name)),
             Some(answer) if answer.name != voter.name => {
-                missing.push(format!("{}: calls itself {}; correct one of the two", voter.name, answer.name));
+                missing
+                    .push(format!("{}: {CALLS_ITSELF} {}; correct one of the two", voter.name, answer.name));
             }
             Some(answer) => found.push(GenesisVoter {
                 name: voter.name.clone(),
@@ -245,12 +308,10 @@ fn agree(view: &FormationView<'_>, voters: &[&DeclaredMember], genesis: Genesis)
         let Some(answer) = view.answers.get(&voter.endpoint_id) else { continue };
         match &answer.phase {
             Phase::Empty { promise: Some(theirs) } if *theirs == genesis => {}
-            Phase::Empty { promise: Some(theirs) } if differs_by_list(theirs, &genesis) => waits.push(format!(
-                "{}: declares other members, addresses or another cluster_name; the list must be the same \
-                 everywhere",
-                voter.name
-            )),
-            Phase::Empty { .. } => waits.push(format!("{}: has not agreed yet", voter.name)),
+            Phase::Empty { promise: Some(theirs) } if differs_by_list(theirs, &genesis) => {
+                waits.push(format!("{}: {OTHER_LIST}; the list must be the same everywhere", voter.name))
+            }
+            Phase::Empty { .. } => waits.push(format!("{}: {NOT_AGREED}", voter.name)),
             Phase::Formed { .. } => waits.push(format!("{}: formed", voter.name)),
         }
     }
@@ -264,4 +325,33 @@ fn differs_by_list(a: &Genesis, b: &Genesis) -> bool {
         g.voters.iter().map(|v| (v.name.clone(), v.endpoint_id, v.addresses.clone())).collect()
     };
     a.cluster_name != b.cluster_name || list(a) != list(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_that_people_read_have_their_class() {
+        let lines = [
+            ("n2: has not answered", WaitClass::NotAnswered),
+            ("n2: has not agreed yet", WaitClass::NotAgreed),
+            ("n2: formed", WaitClass::NotAgreed),
+            (
+                "n2: declares other members, addresses or another cluster_name; the list must be the same",
+                WaitClass::ListDiffers,
+            ),
+            ("n2: calls itself n3; correct one of the two", WaitClass::WrongName),
+            (
+                "n2: formed (cluster ab), and does not know this node's store yet",
+                WaitClass::WaitsForAdmission,
+            ),
+            ("n2: no cluster can be formed with its addresses: none", WaitClass::Invalid),
+        ];
+        for (line, class) in lines {
+            assert_eq!(WaitClass::of(line), class, "{line}");
+        }
+        let names: std::collections::BTreeSet<_> = WaitClass::ALL.iter().map(|class| class.name()).collect();
+        assert_eq!(names.len(), WaitClass::ALL.len());
+    }
 }

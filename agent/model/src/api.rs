@@ -12,6 +12,7 @@
 //! | `POST /v1/vms` ([`CreateVm`]) | [`Accepted`] |
 //! | `POST /v1/vms/NAME/start`, `POST /v1/vms/NAME/stop`, `DELETE /v1/vms/NAME` | [`Accepted`] |
 //! | `GET /v1/vms/NAME/logs[?follow=true&lines=N]` | plain text, streamed |
+//! | `GET /metrics` | Prometheus' text format; the names are in `agent/docs/metrics.md` |
 //!
 //! A write takes its request id from the header `blixard-request-id` and its patience from
 //! `blixard-timeout-ms`. Errors are an [`ErrorBody`]; status 409 and 404 are refusals, 400 is usage, 503
@@ -68,6 +69,56 @@ pub struct StatusView {
     pub vms: usize,
     /// Differences between the configuration and the log, and other things an operator should look at.
     pub warnings: Vec<String>,
+    /// What failed and is tried again.
+    #[serde(default)]
+    pub retrying: Vec<RetryView>,
+}
+
+/// An operation that failed and is tried again, with exponential backoff and jitter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryView {
+    /// What is tried.
+    pub what: RetryKind,
+    /// With whom; null when it is nobody in particular.
+    pub peer: Option<NodeName>,
+    /// Failures in a row; of several at once, the most.
+    pub failures: u32,
+    /// Milliseconds until the next try; null while one is under way, or when it waits for something else.
+    pub next_try_in_ms: Option<u64>,
+    /// Why the last try failed.
+    pub last_error: String,
+}
+
+/// What is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryKind {
+    /// The link to a peer.
+    Connect,
+    /// This node's own UDP address.
+    Transport,
+    /// What this node offers, brought to the log.
+    Register,
+    /// What runs here, told to the leader.
+    Report,
+    /// Writes brought to whoever leads.
+    Forward,
+    /// Who a peer is.
+    Identify,
+}
+
+impl RetryKind {
+    /// Its name, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Transport => "transport",
+            Self::Register => "register",
+            Self::Report => "report",
+            Self::Forward => "forward",
+            Self::Identify => "identify",
+        }
+    }
 }
 
 /// How far a node has come.

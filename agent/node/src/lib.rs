@@ -1,8 +1,9 @@
 //! One node's part in its cluster, without a clock, a network or a task: inputs in, a [`Turn`] out.
 //!
 //! Joins what the pure crates decide to what the store keeps: how a node is born ([`forming`], [`birth`]),
-//! the consensus it takes part in with the requests and reads that wait for it ([`Node`]), and how a write is
-//! brought to whoever leads ([`Submission`]). The agent drives it with tokio, iroh and a real clock; the
+//! the consensus it takes part in with the requests and reads that wait for it ([`Node`]), how a write is
+//! brought to whoever leads ([`Submission`]), and how the log comes to know what a node offers
+//! ([`Registration`]). The agent drives it with tokio, iroh and a real clock; the
 //! simulator drives the very same code with virtual ones. The store blocks, as disks do.
 //!
 //! Absent on purpose: time other than ticks and milliseconds that are handed in, random numbers, logging
@@ -15,6 +16,8 @@ mod membership;
 mod messages;
 mod node;
 mod notice;
+mod registration;
+mod stats;
 mod submission;
 mod summary;
 mod turn;
@@ -23,6 +26,8 @@ mod waiting;
 pub use machine::{StateMachine, decode_request, encode_request, encode_state};
 pub use node::{Node, NodeConfig};
 pub use notice::Notice;
+pub use registration::{Registration, RegistrationStep, Standing};
+pub use stats::NodeStats;
 pub use submission::{NO_LEADER_PATIENCE_MS, Step, Submission, SubmitError};
 pub use summary::Summary;
 pub use turn::{NodeError, Send, Turn};

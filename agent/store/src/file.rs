@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use blixard_consensus::{Durable, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
 use blixard_model::formation::Genesis;
@@ -32,6 +33,20 @@ pub struct Store {
     cluster: Option<ClusterMarker>,
     promise: Option<Genesis>,
     failed: bool,
+    stats: StoreStats,
+}
+
+/// Writes since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreStats {
+    /// Commits that had reached the disk when they returned. Each is two fsyncs: redb commits in two phases.
+    pub synced_writes: u64,
+    /// How long those took, begin to end.
+    pub synced_time: Duration,
+    /// Commits that a later one makes durable.
+    pub unsynced_writes: u64,
+    /// Bytes of entries and snapshots in both.
+    pub bytes: u64,
 }
 
 impl Store {
@@ -73,7 +88,7 @@ impl Store {
         }
         let promise = reader.record(KEY_PROMISE)?;
         drop(reader);
-        Ok(Self { db, path, identity, cluster, promise, failed: false })
+        Ok(Self { db, path, identity, cluster, promise, failed: false, stats: StoreStats::default() })
     }
 
     /// This store's id.
@@ -89,6 +104,11 @@ impl Store {
     /// The genesis it promised to form.
     pub fn promise(&self) -> Option<&Genesis> {
         self.promise.as_ref()
+    }
+
+    /// Writes since it was opened.
+    pub fn stats(&self) -> StoreStats {
+        self.stats
     }
 
     /// Keeps a promise durably.
@@ -141,6 +161,7 @@ impl Store {
             return Err(WriteError::Closed);
         }
         self.failed = true;
+        let begun = Instant::now();
         let mut txn = self.db.begin_write()?;
         if sync {
             // Quick repair keeps the allocator's state in the file, and brings two-phase commit: the checksum
@@ -152,6 +173,12 @@ impl Store {
         work(&txn)?;
         txn.commit()?;
         self.failed = false;
+        if sync {
+            self.stats.synced_writes += 1;
+            self.stats.synced_time += begun.elapsed();
+        } else {
+            self.stats.unsynced_writes += 1;
+        }
         Ok(())
     }
 }
@@ -169,7 +196,11 @@ impl LogStore for Store {
                 Some(hard_state) => put(txn, KEY_HARD_STATE, hard_state),
                 None => Ok(()),
             }
-        })
+        })?;
+        let snapshot = batch.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes.len());
+        let bytes = batch.entries.iter().map(|entry| entry.bytes.len()).sum::<usize>() + snapshot;
+        self.stats.bytes += bytes as u64;
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ mod tables;
 
 pub use disk::{DirDisk, Disk};
 pub use error::{DiskFault, OpenError, WriteError};
-pub use file::Store;
+pub use file::{Store, StoreStats};
 pub use tables::ClusterMarker;
 
 /// Name of the file in the data directory.

@@ -1,25 +1,26 @@
-//! What a node keeps telling the others: who it is, what it offers, what runs on it.
+//! What a node keeps telling the others: who it is, what runs on it. What it offers: `register`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use blixard_core::state::NodeOffer;
-use blixard_model::wire::PeerRequest;
-use blixard_model::{Command, Refusal, Request};
+use blixard_core::backoff::{ANNOUNCE, Retry};
+use blixard_model::EndpointId;
+use blixard_model::api::RetryKind;
+use blixard_model::wire::{PeerRequest, PeerResponse};
+use blixard_node::Summary;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::context::{Agent, Running};
+use super::context::Agent;
 use super::peer_call::{ask, ask_identities};
 use super::random;
-use super::submit::submit;
+use super::retries::Failed;
 use super::supervise;
 
 /// How often the leader is told what runs here, and asks the others who they are.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long a peer may take to answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long declaring what is offered may take.
-const DECLARE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keeps the network's list of peers in step with the members.
 pub(crate) async fn keep_peers(agent: Arc<Agent>) {
@@ -43,38 +44,79 @@ pub(crate) async fn keep_peers(agent: Arc<Agent>) {
     }
 }
 
-/// Sends reports to the leader: at every change, and each second so that it knows them to be fresh.
+/// Sends reports to the leader: at every change, and each second so that it knows them to be fresh. One that
+/// does not take them is asked less and less often; another leader at once.
 pub(crate) async fn report(agent: Arc<Agent>) {
     let running = agent.wait_running().await;
+    let mut summary = running.consensus.summary();
     let mut own = agent.own_report.subscribe();
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let begun = Instant::now();
+    let mut retry = Retry::new(ANNOUNCE, random::u64());
+    let mut asked = None;
     loop {
-        tokio::select! {
-            _ = period.tick() => {}
-            changed = own.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
+        let woken = tokio::select! {
+            _ = period.tick() => true,
+            changed = own.changed() => changed.is_ok(),
+            other = summary.wait_for(|now| leader_of(now) != asked) => other.is_ok(),
+        };
+        if !woken {
+            return;
         }
         own.mark_unchanged();
         let aged = agent.own_aged_report();
         agent.note_report(aged.clone());
-        let leader = running.consensus.summary().borrow().leader.clone();
-        let Some((leader, endpoint_id)) = leader.filter(|(_, id)| *id != agent.endpoint_id) else { continue };
-        if let Err(error) = ask(&agent.net, endpoint_id, &PeerRequest::Report { aged }, ASK_TIMEOUT).await {
-            tracing::debug!(%leader, %error, "report not delivered");
+        let leader = leader_of(&summary.borrow());
+        if leader != asked {
+            agent.retries.done(RetryKind::Report, asked);
+            retry.reset();
+            asked = leader;
         }
+        let Some(to) = leader.filter(|id| *id != agent.endpoint_id) else { continue };
+        if !retry.is_due(ms_since(begun)) {
+            continue;
+        }
+        let answer = ask(&agent.net, to, &PeerRequest::Report { aged }, ASK_TIMEOUT).await;
+        let why = match answer {
+            Ok(PeerResponse::Noted) => {
+                retry.reset();
+                agent.retries.done(RetryKind::Report, leader);
+                continue;
+            }
+            Ok(PeerResponse::Declined { why }) => why,
+            Ok(other) => format!("answered {other:?}"),
+            Err(error) => error.to_string(),
+        };
+        retry.failed(ms_since(begun));
+        agent.retries.failed(RetryKind::Report, leader, failed(&retry, begun, why));
     }
+}
+
+fn leader_of(summary: &Summary) -> Option<EndpointId> {
+    summary.leader.as_ref().map(|(_, id)| *id)
+}
+
+/// A failure as it is shown; `begun` is where the retry's clock begins.
+pub(crate) fn failed(retry: &Retry, begun: Instant, why: String) -> Failed {
+    let next_try = Some(begun + Duration::from_millis(retry.at_ms()));
+    Failed { failures: retry.failures(), next_try, why }
+}
+
+/// Milliseconds since a task began.
+pub(crate) fn ms_since(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// As leader, asks every declared node and member who it is: that is how a lost store and a new node are
 /// noticed. A node without a leader asks as well: the others may know that its store has left the cluster.
+/// Only linked ones are asked, and one that does not answer less and less often.
 pub(crate) async fn identify(agent: Arc<Agent>) {
     let running = agent.wait_running().await;
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let begun = Instant::now();
+    let mut retries: BTreeMap<EndpointId, Retry> = BTreeMap::new();
     loop {
         period.tick().await;
         let asks = {
@@ -82,74 +124,70 @@ pub(crate) async fn identify(agent: Arc<Agent>) {
             let summary = summary.borrow();
             summary.leads || summary.leader.is_none()
         };
-        if !asks {
+        let up = if asks { linked(&agent) } else { BTreeSet::new() };
+        // The others are not tried any more: a new link is a new beginning.
+        retries.retain(|peer, _| {
+            let stays = up.contains(peer);
+            if !stays {
+                agent.retries.done(RetryKind::Identify, Some(*peer));
+            }
+            stays
+        });
+        let now = ms_since(begun);
+        let due = |peer: &EndpointId| retries.get(peer).is_none_or(|retry| retry.is_due(now));
+        let whom: Vec<_> = up.into_iter().filter(due).collect();
+        if whom.is_empty() {
             continue;
         }
-        let up: Vec<_> = {
-            let links = agent.net.links();
-            let links = links.borrow();
-            links.iter().filter(|(_, link)| link.is_up()).map(|(id, _)| *id).collect()
-        };
         let me = agent.identity(None).await;
-        for them in ask_identities(&agent.net, up, &me, ASK_TIMEOUT).await {
-            running.consensus.offer_identity(them);
+        for (peer, answer) in ask_identities(&agent.net, whom, &me, ASK_TIMEOUT).await {
+            match answer {
+                Ok(them) => {
+                    retries.remove(&peer);
+                    agent.retries.done(RetryKind::Identify, Some(peer));
+                    running.consensus.offer_identity(them);
+                }
+                Err(why) => {
+                    let retry = retries.entry(peer).or_insert_with(|| Retry::new(ANNOUNCE, random::u64()));
+                    retry.failed(ms_since(begun));
+                    agent.retries.failed(RetryKind::Identify, Some(peer), failed(retry, begun, why));
+                }
+            }
         }
     }
 }
 
-/// Declares what this node offers and where it is reached, whenever the log says otherwise.
-pub(crate) async fn declare(agent: Arc<Agent>) {
-    let running = agent.wait_running().await;
-    let mut period = interval(PERIOD);
-    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut refused = None;
-    loop {
-        period.tick().await;
-        tell_status(&agent, &running);
-        let Some(offer) = new_offer(&agent, &running, &mut refused).await else { continue };
-        let command = Command::SetNode {
-            endpoint_id: agent.endpoint_id,
-            capacity: offer.capacity,
-            addresses: offer.addresses,
-            relay_url: offer.relay_url,
-        };
-        let request = Request { id: random::request_id(), command };
-        match submit(&agent, &request, Instant::now() + DECLARE_TIMEOUT).await {
-            Ok(outcome) => tracing::debug!(?outcome, "declared what this node offers"),
-            Err(error) => tracing::debug!(%error, "not declared yet"),
-        }
-    }
-}
-
-/// What this node offers, if the log says otherwise and takes it: what it would refuse is not proposed again
-/// and again. `refused` is what was said last, so that it is said once.
-async fn new_offer(agent: &Agent, running: &Running, refused: &mut Option<Refusal>) -> Option<NodeOffer> {
-    let (id, offer) = (agent.endpoint_id, agent.offer());
-    let wanted = offer.clone();
-    let look = running.consensus.view(move |view| {
-        let member = view.state.member_by_endpoint(id)?;
-        let same = member.addresses == wanted.addresses
-            && member.relay_url == wanted.relay_url
-            && member.capacity == Some(wanted.capacity);
-        (!same).then(|| view.state.check_offer(id, &wanted))
-    });
-    let checked = look.await.ok().flatten()?;
-    let now = checked.err();
-    if let Some(why) = &now
-        && now != *refused
-    {
-        tracing::warn!("the cluster can not take what this node says of itself: {why}");
-    }
-    refused.clone_from(&now);
-    now.is_none().then_some(offer)
+fn linked(agent: &Agent) -> BTreeSet<EndpointId> {
+    let links = agent.net.links();
+    let links = links.borrow();
+    links.iter().filter(|(_, link)| link.is_up()).map(|(id, _)| *id).collect()
 }
 
 /// Keeps systemd's one line true.
-fn tell_status(agent: &Agent, running: &Running) {
-    let summary = running.consensus.summary().borrow().clone();
-    let vms = agent.own_report.borrow().1.vms.len();
-    let cluster = &agent.config.cluster_name;
-    let text = match (summary.is_member, &summary.leader) {
+pub(crate) async fn tell_status(agent: Arc<Agent>) {
+    let running = agent.wait_running().await;
+    let mut summary = running.consensus.summary();
+    let mut own = agent.own_report.subscribe();
+    let mut said = String::new();
+    loop {
+        let vms = own.borrow_and_update().1.vms.len();
+        let text = status_line(agent.config.cluster_name.as_str(), &summary.borrow_and_update().clone(), vms);
+        if text != said {
+            supervise::status(&text);
+            said = text;
+        }
+        let changed = tokio::select! {
+            changed = summary.changed() => changed,
+            changed = own.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+fn status_line(cluster: &str, summary: &Summary, vms: usize) -> String {
+    match (summary.is_member, &summary.leader) {
         (false, _) => format!("Known to cluster {cluster}, waiting for its state"),
         (true, None) => format!(
             "Member of {cluster}: NO QUORUM (no leader, term {}), {vms} VMs placed here",
@@ -158,6 +196,5 @@ fn tell_status(agent: &Agent, running: &Running) {
         (true, Some((leader, _))) => {
             format!("Member of {cluster}: leader {leader}, term {}, {vms} VMs placed here", summary.term)
         }
-    };
-    supervise::status(&text);
+    }
 }

@@ -49,10 +49,10 @@ pub(crate) fn resume(agent: &Agent, store: Store) -> anyhow::Result<OwnerTask> {
     let node = birth::resume(store, who, |store| store)?;
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let summary = watch::Sender::new(blixard_node::Summary::clone(node.summary()));
-    let consensus = ConsensusHandle::new(sender, summary.subscribe());
+    let consensus = ConsensusHandle::new(sender, summary.subscribe(), agent.metrics.inbox_dropped.clone());
     let running = Running { cluster_id: marker.cluster_id, genesis: marker.genesis, consensus };
     agent.phase.send_replace(Phase::Running(running));
     let mut links = agent.net.links();
     links.mark_changed();
-    Ok(OwnerTask { node, net: agent.net.clone(), links, inbox, summary })
+    Ok(OwnerTask { node, net: agent.net.clone(), links, inbox, summary, metrics: agent.metrics.clone() })
 }

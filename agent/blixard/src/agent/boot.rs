@@ -20,7 +20,7 @@ use super::config::Config;
 use super::context::{Agent, AgentParts};
 use super::owner::OwnerTask;
 use super::runtime::SystemdVms;
-use super::{announce, api, birth, formation, random, reconcile, router, space, supervise};
+use super::{announce, api, birth, formation, random, reconcile, register, router, space, supervise};
 use crate::keygen;
 
 /// How long handing the leadership over may take when the agent stops.
@@ -132,8 +132,8 @@ fn last_words(ended: Result<OwnerEnd, tokio::task::JoinError>) -> anyhow::Error 
 
 fn spawn_tasks(agent: &Arc<Agent>, tasks: &mut JoinSet<Ended>) {
     let task = |agent: &Arc<Agent>| Arc::clone(agent);
-    let (peers, reports, identities, declares, vms) =
-        (task(agent), task(agent), task(agent), task(agent), task(agent));
+    let (peers, reports, identities, registers, lines, vms) =
+        (task(agent), task(agent), task(agent), task(agent), task(agent), task(agent));
     tasks.spawn(async move {
         announce::keep_peers(peers).await;
         "peers"
@@ -147,8 +147,12 @@ fn spawn_tasks(agent: &Arc<Agent>, tasks: &mut JoinSet<Ended>) {
         "identities"
     });
     tasks.spawn(async move {
-        announce::declare(declares).await;
-        "declarations"
+        register::register(registers).await;
+        "registration"
+    });
+    tasks.spawn(async move {
+        announce::tell_status(lines).await;
+        "status line"
     });
     tasks.spawn(async move {
         reconcile::run(vms, Arc::new(SystemdVms::default())).await;

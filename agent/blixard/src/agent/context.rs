@@ -16,6 +16,8 @@ use tokio::time::Instant;
 
 use super::config::Config;
 use super::handle::ConsensusHandle;
+use super::metrics::Metrics;
+use super::retries::Retries;
 
 /// How far this node has come.
 #[derive(Clone)]
@@ -50,6 +52,8 @@ pub(crate) struct Agent {
     pub(crate) store_id: StoreId,
     pub(crate) capacity: Capacity,
     pub(crate) net: Net,
+    pub(crate) retries: Retries,
+    pub(crate) metrics: Metrics,
     pub(crate) phase: watch::Sender<Phase>,
     /// What this node reports of its own VMs, and when it looked.
     pub(crate) own_report: watch::Sender<(Instant, NodeReport)>,
@@ -76,6 +80,8 @@ impl Agent {
             store_id: parts.store_id,
             capacity: parts.capacity,
             net: parts.net,
+            retries: Retries::default(),
+            metrics: Metrics::default(),
             phase: watch::Sender::new(Phase::Forming {
                 promise: parts.promise,
                 waiting_for: vec!["the first answers".to_owned()],
@@ -96,6 +102,21 @@ impl Agent {
             Phase::Forming { .. } => None,
             Phase::Running(running) => Some(running.clone()),
         }
+    }
+
+    /// The names of the peers: the members', and of the others as they are listed.
+    pub(crate) async fn peer_names(&self) -> BTreeMap<EndpointId, NodeName> {
+        let listed = self.declared.iter().map(|member| (member.endpoint_id, member.name.clone()));
+        let mut names: BTreeMap<_, _> = listed.collect();
+        if let Some(running) = self.running() {
+            let look = running.consensus.view(|view| {
+                let members = view.state.members.values();
+                members.map(|member| (member.endpoint_id, member.name.clone())).collect::<Vec<_>>()
+            });
+            // Without an answer the agent is on its way out; the list still names them.
+            names.extend(look.await.unwrap_or_default());
+        }
+        names
     }
 
     /// Waits until this node is in a cluster.

@@ -1,10 +1,14 @@
-//! A full or failed disk ends the agent with an exit code of its own and a line that says what to do.
+//! A full or failed disk, and a store that counts as lost, end the agent with an exit code of their own and a
+//! line that says what to do.
 
 use std::path::Path;
 
+use blixard_node::NodeError;
 use blixard_store::{DiskFault, OpenError, WriteError};
 
-/// The disk failed (EX_IOERR of sysexits.h).
+/// The store counts as lost and a restart can not help (EX_DATAERR of sysexits.h).
+pub(crate) const EXIT_STORE_LOST: u8 = 65;
+/// The disk failed (EX_IOERR).
 pub(crate) const EXIT_DISK_FAILED: u8 = 74;
 /// The disk is full (EX_TEMPFAIL).
 pub(crate) const EXIT_DISK_FULL: u8 = 75;
@@ -13,6 +17,9 @@ const EXIT_FAILURE: u8 = 1;
 
 /// The exit code of a process that ends with `error`.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    if is_lost(error) {
+        return EXIT_STORE_LOST;
+    }
     match find(error) {
         Some(DiskFault::Full) => EXIT_DISK_FULL,
         Some(DiskFault::Failed) => EXIT_DISK_FAILED,
@@ -44,6 +51,14 @@ fn find(error: &anyhow::Error) -> Option<DiskFault> {
     })
 }
 
+/// The store went back in time, or takes part under a raft id that has left: its own words say what to do.
+fn is_lost(error: &anyhow::Error) -> bool {
+    let lost = |error: &NodeError<WriteError>| {
+        matches!(error, NodeError::RolledBack { .. } | NodeError::Left { .. })
+    };
+    error.chain().any(|cause| cause.downcast_ref::<NodeError<WriteError>>().is_some_and(lost))
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;
@@ -73,6 +88,17 @@ mod tests {
             [written(ENOSPC), opened(ENOSPC), written(EIO), opened(EIO), opened(EROFS), opened(EACCES)];
         assert_eq!(codes.map(|error| exit_code(&error)), [75, 75, 74, 74, 74, 1]);
         assert_eq!(exit_code(&anyhow::anyhow!("no store in it")), 1);
+    }
+
+    #[test]
+    fn a_store_that_counts_as_lost_has_a_code_of_its_own_and_says_what_to_do() {
+        let left = NodeError::<WriteError>::Left { raft_id: blixard_model::RaftId(3) };
+        for error in [NodeError::RolledBack { stored: 9, holds: 4 }, left] {
+            let ended =
+                explain(anyhow::Error::new(error).context("the consensus task failed"), Path::new("/d"));
+            assert_eq!(exit_code(&ended), EXIT_STORE_LOST);
+            assert!(format!("{ended:#}").contains("move store.redb out of the data directory"), "{ended:#}");
+        }
     }
 
     #[test]

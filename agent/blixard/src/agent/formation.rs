@@ -7,7 +7,7 @@ use blixard_model::EndpointId;
 use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
 use blixard_node::forming::{Birth, Formed, advance};
 use blixard_store::{Store, WriteError};
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 
 use super::context::{Agent, Phase};
 use super::peer_call::ask_identities;
@@ -25,8 +25,10 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) async fn form(agent: &Agent, store: &mut Store) -> Result<Birth, WriteError> {
     let mut answers: BTreeMap<EndpointId, Identity> = BTreeMap::new();
     let mut period = interval(ASK_PERIOD);
+    let begun = Instant::now();
     loop {
         period.tick().await;
+        agent.metrics.formation_attempts.inc();
         supervise::feed_watchdog();
         ask_all(agent, &mut answers).await;
         let me = agent.identity(None).await;
@@ -36,13 +38,18 @@ pub(crate) async fn form(agent: &Agent, store: &mut Store) -> Result<Birth, Writ
                 set_forming(agent, Some(genesis), vec!["the others' agreement".to_owned()]);
             }
             Formed::Waiting(waiting_for) => {
+                agent.metrics.formation_failed(&waiting_for);
                 let promise = match me.phase {
                     IdentityPhase::Empty { promise } => promise,
                     IdentityPhase::Formed { .. } => None,
                 };
                 set_forming(agent, promise, waiting_for);
             }
-            Formed::Born(birth) => return Ok(birth),
+            Formed::Born(birth) => {
+                agent.metrics.formations.inc();
+                agent.metrics.formation_seconds.set(begun.elapsed().as_secs_f64());
+                return Ok(birth);
+            }
         }
     }
 }
@@ -67,5 +74,5 @@ async fn ask_all(agent: &Agent, answers: &mut BTreeMap<EndpointId, Identity>) {
     let others = agent.declared.iter().map(|declared| declared.endpoint_id);
     let others = others.filter(|id| *id != agent.endpoint_id).collect();
     let answered = ask_identities(&agent.net, others, &me, ASK_TIMEOUT).await;
-    *answers = answered.into_iter().map(|them| (them.endpoint_id, them)).collect();
+    *answers = answered.into_iter().filter_map(|(id, them)| Some((id, them.ok()?))).collect();
 }

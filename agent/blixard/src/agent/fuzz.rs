@@ -4,20 +4,20 @@ use blixard_consensus::Machine;
 use blixard_core::ClusterState;
 use blixard_hostile::Target;
 use blixard_model::formation::{Genesis, GenesisVoter};
-use blixard_model::{EndpointId, StoreId};
-
-use super::machine::{StateMachine, encode_request, encode_state};
+use blixard_model::{Capacity, EndpointId, StoreId};
+use blixard_node::{StateMachine, encode_request, encode_state};
 
 fn state() -> ClusterState {
     let voter = |n: u8| GenesisVoter {
         name: format!("n{n}").parse().expect("name"),
         endpoint_id: EndpointId::from_bytes([n; 32]),
         store_id: StoreId::from_bytes([n; 16]),
-        addresses: vec!["192.0.2.1:7431".parse().expect("address")],
+        addresses: vec![format!("192.0.2.{n}:7431").parse().expect("address")],
+        relay_url: None,
+        capacity: Some(Capacity { cpus: 4, memory_mib: 4096 }),
     };
     let genesis = Genesis { cluster_name: "lab".parse().expect("name"), voters: vec![voter(1), voter(2)] };
     let mut state = ClusterState::new(genesis);
-    state.capacity.insert("n1".parse().expect("name"), blixard_model::Capacity { cpus: 4, memory_mib: 4096 });
     state.apply(2, &request());
     state
 }

@@ -7,8 +7,10 @@ use blixard_core::ClusterState;
 use blixard_model::formation::Identity;
 use blixard_model::wire::ProposeResult;
 use blixard_model::{EndpointId, Request};
-use blixard_node::Summary;
+use blixard_node::{NodeStats, Summary};
+use blixard_store::StoreStats;
 use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -39,6 +41,10 @@ pub(crate) struct View<'a> {
     pub(crate) state: &'a ClusterState,
     /// Raft's.
     pub(crate) raft: &'a RaftStatus,
+    /// Sizes and lengths.
+    pub(crate) stats: NodeStats,
+    /// The store's writes.
+    pub(crate) store: StoreStats,
 }
 
 /// The consensus task has ended; the process is on its way out.
@@ -51,11 +57,22 @@ pub(crate) struct Stopped;
 pub(crate) struct ConsensusHandle {
     inbox: mpsc::Sender<Input>,
     summary: watch::Receiver<Summary>,
+    dropped: Counter,
 }
 
 impl ConsensusHandle {
-    pub(crate) fn new(inbox: mpsc::Sender<Input>, summary: watch::Receiver<Summary>) -> Self {
-        Self { inbox, summary }
+    /// `dropped` counts the Raft messages that found no room.
+    pub(crate) fn new(
+        inbox: mpsc::Sender<Input>,
+        summary: watch::Receiver<Summary>,
+        dropped: Counter,
+    ) -> Self {
+        Self { inbox, summary, dropped }
+    }
+
+    /// Inputs that wait.
+    pub(crate) fn inbox_len(&self) -> usize {
+        self.inbox.max_capacity().saturating_sub(self.inbox.capacity())
     }
 
     /// What waits for changes watches this.
@@ -66,6 +83,7 @@ impl ConsensusHandle {
     /// A Raft message; dropped when the task is behind, as any network may do.
     pub(crate) fn offer_raft(&self, from: EndpointId, bytes: Bytes, is_snapshot: bool) {
         if self.inbox.try_send(Input::Raft { from, bytes, is_snapshot }).is_err() {
+            self.dropped.inc();
             tracing::debug!(peer = %from.short(), "raft message dropped: the consensus task is behind");
         }
     }

@@ -4,11 +4,11 @@
 //! all of them), carry out what it says. Ticks and inputs are awaited fairly, so that a full inbox starves
 //! no tick. Any error of the store ends the task, and with it the process.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blixard_consensus::TICK_MS;
-use blixard_model::RaftId;
 use blixard_model::wire::ProposeResult;
+use blixard_model::{NodeName, RaftId};
 use blixard_net::{LinkState, Links, Net, SendOutcome};
 use blixard_node::{NodeError, Notice, Send, Summary, Turn, Waits};
 use blixard_store::{Store, WriteError};
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::handle::{Input, View};
+use super::metrics::Metrics;
 use super::supervise::feed_watchdog;
 
 /// Most inputs taken in one turn.
@@ -30,18 +31,25 @@ const WATCHDOG_TICKS: u64 = 20;
 pub(crate) type Node = blixard_node::Node<Store, Asker<ProposeResult>, Asker<()>>;
 
 /// Somebody in another task who waits for an answer.
-pub(crate) struct Asker<T>(pub(crate) oneshot::Sender<T>);
+pub(crate) struct Asker<T> {
+    reply: oneshot::Sender<T>,
+    since: Instant,
+}
 
 impl<T> Asker<T> {
+    fn new(reply: oneshot::Sender<T>) -> Self {
+        Self { reply, since: Instant::now() }
+    }
+
     fn answer(self, answer: T) {
         // An error means that the asker gave up.
-        let _gone = self.0.send(answer).is_err();
+        let _gone = self.reply.send(answer).is_err();
     }
 }
 
 impl<T> Waits for Asker<T> {
     fn gave_up(&self) -> bool {
-        self.0.is_closed()
+        self.reply.is_closed()
     }
 }
 
@@ -52,6 +60,7 @@ pub(crate) struct OwnerTask {
     pub(crate) links: watch::Receiver<Links>,
     pub(crate) inbox: mpsc::Receiver<Input>,
     pub(crate) summary: watch::Sender<Summary>,
+    pub(crate) metrics: Metrics,
 }
 
 struct Owner {
@@ -59,6 +68,8 @@ struct Owner {
     tick: u64,
     deliveries: FuturesUnordered<BoxFuture<'static, (RaftId, bool)>>,
     stopping: bool,
+    /// Who was last seen to lead.
+    led_by: Option<NodeName>,
 }
 
 impl OwnerTask {
@@ -67,7 +78,8 @@ impl OwnerTask {
     /// # Errors
     /// The store failed or went back in time, or the log holds what this version can not apply.
     pub(crate) async fn run(self) -> Result<(), NodeError<WriteError>> {
-        let mut owner = Owner { task: self, tick: 0, deliveries: FuturesUnordered::new(), stopping: false };
+        let deliveries = FuturesUnordered::new();
+        let mut owner = Owner { task: self, tick: 0, deliveries, stopping: false, led_by: None };
         let mut ticks = interval(Duration::from_millis(TICK_MS));
         // After a pause the missed ticks would come at once and end every election timeout.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -90,7 +102,11 @@ impl OwnerTask {
                 }
             }
             // Writes wait for the disk: the runtime's other tasks go on meanwhile.
+            let (begun, before) = (Instant::now(), owner.task.node.summary().applied);
             let turn = tokio::task::block_in_place(|| owner.task.node.turn())?;
+            if owner.task.node.summary().applied != before {
+                owner.task.metrics.turn(begun.elapsed());
+            }
             owner.carry_out(turn);
         }
     }
@@ -123,16 +139,18 @@ impl Owner {
             Input::Identity(identity) => self.task.node.note_identity(*identity)?,
             Input::Propose { request, reply } => {
                 self.note_links();
-                self.task.node.propose(request, Asker(reply));
+                self.task.node.propose(request, Asker::new(reply));
             }
-            Input::Read { reply } => self.task.node.read(Asker(reply)),
+            Input::Read { reply } => self.task.node.read(Asker::new(reply)),
             Input::View(look) => {
                 let raft = self.task.node.raft_status();
-                look(&View { state: self.task.node.state(), raft: &raft });
+                let node = &self.task.node;
+                let (stats, store) = (node.stats(), node.store().stats());
+                look(&View { state: node.state(), raft: &raft, stats, store });
             }
             Input::Stop => self.stopping = true,
             Input::TransferLeadership { reply } => {
-                Asker(reply).answer(self.task.node.transfer_leadership());
+                Asker::new(reply).answer(self.task.node.transfer_leadership());
             }
         }
         Ok(())
@@ -140,9 +158,17 @@ impl Owner {
 
     fn carry_out(&mut self, turn: Turn<Asker<ProposeResult>, Asker<()>>) {
         turn.sends.into_iter().for_each(|message| self.send(message));
-        turn.answers.into_iter().for_each(|(asker, result)| asker.answer(result));
+        for (asker, result) in turn.answers {
+            if matches!(result, ProposeResult::Applied { .. }) {
+                self.task.metrics.proposal(asker.since.elapsed());
+            }
+            asker.answer(result);
+        }
         turn.reads.into_iter().for_each(|asker| asker.answer(()));
-        turn.notices.iter().for_each(tell);
+        for notice in &turn.notices {
+            self.count(notice);
+            tell(notice);
+        }
         self.task.summary.send_if_modified(|known| {
             let changed = known != self.task.node.summary();
             if changed {
@@ -150,6 +176,17 @@ impl Owner {
             }
             changed
         });
+    }
+
+    fn count(&mut self, notice: &Notice) {
+        let Notice::Leader { leader: Some(leader), here, .. } = notice else { return };
+        if *here {
+            self.task.metrics.elections_won.inc();
+        }
+        let before = self.led_by.replace(leader.clone());
+        if before.is_some_and(|before| before != *leader) {
+            self.task.metrics.leader_changes.inc();
+        }
     }
 
     fn send(&mut self, message: Send) {

@@ -40,13 +40,13 @@ pub(crate) async fn ask(
 }
 
 /// Asks everybody who they are, all at once: one that does not answer delays the others by no more than the
-/// deadline.
+/// deadline. Why there is no answer is in words.
 pub(crate) async fn ask_identities(
     net: &Net,
     whom: Vec<EndpointId>,
     me: &Identity,
     deadline: Duration,
-) -> Vec<Identity> {
+) -> Vec<(EndpointId, Result<Identity, String>)> {
     let mut asked = JoinSet::new();
     for to in whom {
         let (net, request) = (net.clone(), PeerRequest::Identify { me: me.clone() });
@@ -54,11 +54,14 @@ pub(crate) async fn ask_identities(
     }
     let mut answers = Vec::new();
     while let Some(answered) = asked.join_next().await {
-        if let Ok((to, Ok(PeerResponse::Identity { me }))) = answered
-            && me.endpoint_id == to
-        {
-            answers.push(me);
-        }
+        let Ok((to, answer)) = answered else { continue };
+        let identity = match answer {
+            Ok(PeerResponse::Identity { me }) if me.endpoint_id == to => Ok(me),
+            Ok(PeerResponse::Declined { why }) => Err(why),
+            Ok(_) => Err("the answer is of something else".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        answers.push((to, identity));
     }
     answers
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::context::{Agent, Running};
 use super::peer_call::{AskError, ask};
 use super::random;
+use super::retries::Failed;
 
 pub(crate) use blixard_node::SubmitError;
 
@@ -33,12 +34,16 @@ pub(crate) async fn submit(
     let now_ms = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let deadline_ms = u64::try_from((deadline - begun).as_millis()).unwrap_or(u64::MAX);
     let mut submission = Submission::new(request.clone(), deadline_ms, random::u64());
+    let shown = agent.retries.write();
     loop {
         let now = summary.borrow_and_update().clone();
         match submission.next(now_ms(), agent.endpoint_id, &now) {
             Step::Done(end) => return end,
             Step::Wait { until_ms } => {
                 let until = begun + Duration::from_millis(until_ms);
+                if let (failures @ 1.., why) = submission.failures() {
+                    shown.failed(Failed { failures, next_try: Some(until), why: why.to_owned() });
+                }
                 if let Ok(Err(_)) = timeout_at(until, summary.changed()).await {
                     return Err(SubmitError::Unavailable("the agent is stopping".to_owned()));
                 }

@@ -73,5 +73,6 @@ pub(crate) fn status() -> StatusView {
         members: vec![node("n1"), node("n2")],
         vms: 1,
         warnings: Vec::new(),
+        retrying: Vec::new(),
     }
 }

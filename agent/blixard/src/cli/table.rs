@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blixard_model::api::{Listing, NodePhase, NodeView, StatusView, VmView};
+use blixard_model::api::{Listing, NodePhase, NodeView, RetryView, StatusView, VmView};
 use blixard_model::member::Capacity;
 use comfy_table::{Table, presets};
 
@@ -37,6 +37,10 @@ pub(crate) fn status(view: &StatusView) -> String {
         rows.push(("WARNINGS", view.warnings.join("\n")));
     }
     let mut text = pairs(rows);
+    if !view.retrying.is_empty() {
+        text.push('\n');
+        text.push_str(&retries(&view.retrying));
+    }
     if !view.members.is_empty() {
         text.push('\n');
         text.push_str(&nodes(&view.members));
@@ -141,6 +145,22 @@ fn nodes(nodes: &[NodeView]) -> String {
     columns(&header, rows)
 }
 
+/// What failed and is tried again.
+fn retries(all: &[RetryView]) -> String {
+    let header = ["RETRYING", "PEER", "FAILURES", "NEXT TRY", "LAST ERROR"];
+    let next = |ms| format!("in {}", duration(Duration::from_millis(ms)));
+    let rows = all.iter().map(|retry| {
+        vec![
+            retry.what.name().to_owned(),
+            retry.peer.as_ref().map_or_else(|| NOTHING.to_owned(), ToString::to_string),
+            retry.failures.to_string(),
+            retry.next_try_in_ms.map_or_else(|| "under way".to_owned(), next),
+            short(&retry.last_error),
+        ]
+    });
+    columns(&header, rows)
+}
+
 fn seen(vm: &VmView) -> String {
     let age = |ms| format!("{} ago", duration(Duration::from_millis(ms)));
     vm.observed_age_ms.map_or_else(|| NOTHING.to_owned(), age)
@@ -188,6 +208,7 @@ fn finish(mut table: Table) -> String {
 
 #[cfg(test)]
 mod tests {
+    use blixard_model::api::RetryKind;
     use blixard_model::report::ObservedState;
     use blixard_model::vm::Desired;
 
@@ -259,6 +280,29 @@ mod tests {
         for needle in
             ["none known", "not formed yet", "n3: not reached", "n4 is listed", "no: reads may be old"]
         {
+            assert!(text.contains(needle), "{needle}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn status_shows_what_is_tried_again_and_nothing_when_all_is_well() {
+        let mut view = sample::status();
+        assert!(!status(&view).contains("RETRYING"));
+        let retry = |what, peer: Option<&str>, next_try_in_ms| RetryView {
+            what,
+            peer: peer.map(|name| name.parse().expect("name")),
+            failures: 7,
+            next_try_in_ms,
+            last_error: "no answer\u{1b}[31m".into(),
+        };
+        view.retrying =
+            vec![retry(RetryKind::Connect, Some("n3"), Some(2_500)), retry(RetryKind::Forward, None, None)];
+        let text = status(&view);
+        for needle in [
+            "\n\nRETRYING  PEER  FAILURES  NEXT TRY   LAST ERROR\n",
+            "\nconnect   n3    7         in 2.5 s   no answer^[[31m\n",
+            "\nforward   -     7         under way  no answer",
+        ] {
             assert!(text.contains(needle), "{needle}:\n{text}");
         }
     }

@@ -7,18 +7,18 @@ use std::rc::Rc;
 use blixard_consensus::{PumpError, TICK_MS};
 use blixard_core::formation::phase_of;
 use blixard_core::reconciler::Ongoing;
+use blixard_model::StoreId;
 use blixard_model::formation::{Identity, Phase as IdentityPhase};
 use blixard_model::wire::PeerRequest;
-use blixard_model::{Command, Request, StoreId};
 use blixard_node::birth::{self, Resume, ResumeError};
 use blixard_node::forming::{self, Formed};
 use blixard_node::{NodeError, Turn};
 use blixard_store::{DiskFault, OpenError, Store, WriteError};
 
 use super::event::{Event, MachineId, Message};
-use super::machine::{Call, Phase, Process, Purpose, ReadTicket, Ticket};
+use super::machine::{Call, Phase, Process, ReadTicket, Ticket};
 use super::mirror::{Mirror, Watched};
-use super::{DiskHealth, World, address, text_id};
+use super::{DiskHealth, World, address};
 use crate::disk::Tear;
 
 /// How often an agent without a cluster asks around, in µs.
@@ -27,8 +27,6 @@ const ASK_US: u64 = 300_000;
 const ANSWER_US: u64 = 2_000_000;
 /// How often the agent announces itself, in µs.
 const ANNOUNCE_US: u64 = 1_000_000;
-/// How long declaring what it offers may take, in ms.
-const DECLARE_MS: u64 = 10_000;
 
 /// Why an agent ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,12 +95,14 @@ impl World {
             promise,
             waiting_for: Vec::new(),
         };
+        let registration = self.new_registration(id);
         self.machines[id].process = Some(Process {
             run,
             store_id,
             phase,
             mirror,
             genesis: None,
+            registration,
             ongoing: Ongoing::default(),
             up_to_date: false,
             submissions: BTreeMap::new(),
@@ -156,6 +156,7 @@ impl World {
         self.queue.after(first, Event::Tick { machine: id, run });
         let first = self.rng.below(ANNOUNCE_US);
         self.queue.after(first, Event::Announce { machine: id, run });
+        self.queue.after(1_000, Event::Register { machine: id, run });
         self.queue.after(1_000, Event::Reconcile { machine: id, run });
         self.input(id);
     }
@@ -328,6 +329,7 @@ impl World {
 
     fn summary_changed(&mut self, id: MachineId) {
         self.wake_submissions(id);
+        self.register(id);
         self.wake_reconciler(id, 50_000);
     }
 
@@ -408,17 +410,11 @@ impl World {
         self.queue.after(wait, Event::Start { machine: id });
     }
 
-    /// As leader, or without one, it asks the others who they are; as member it sees to it that the log
-    /// knows what it offers.
+    /// As leader, or without one, it asks the others who they are.
     pub(crate) fn handle_announce(&mut self, id: MachineId) {
         let Some(process) = &self.machines[id].process else { return };
         let (run, Some(node)) = (process.run, process.node()) else { return };
         let asks = node.summary().leads || node.summary().leader.is_none();
-        let declares = process.declares();
-        let me = (self.machines[id].endpoint_id, self.machines[id].capacity);
-        let member = node.state().member_by_endpoint(me.0);
-        let differs =
-            member.is_some_and(|member| member.addresses != [address(id)] || member.capacity != Some(me.1));
         self.queue.after(ANNOUNCE_US, Event::Announce { machine: id, run });
         if asks {
             let me = self.identity_of(id, None);
@@ -427,17 +423,6 @@ impl World {
                 let what = (call, Call::Identify { of: peer });
                 self.ask((id, peer), what, PeerRequest::Identify { me: me.clone() }, ANSWER_US);
             }
-        }
-        if differs && !declares {
-            let request_id = self.new_id();
-            let command = Command::SetNode {
-                endpoint_id: me.0,
-                capacity: me.1,
-                addresses: vec![address(id)],
-                relay_url: None,
-            };
-            let request = Request { id: text_id(&format!("agent-{request_id}")), command };
-            self.submit(id, request, DECLARE_MS, Purpose::Declare);
         }
     }
 

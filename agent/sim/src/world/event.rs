@@ -38,6 +38,8 @@ pub(crate) enum Event {
     FormingLook { machine: MachineId, run: u64 },
     /// An agent tells who it is, and looks whether what it offers is known.
     Announce { machine: MachineId, run: u64 },
+    /// The registration may be tried again.
+    Register { machine: MachineId, run: u64 },
     /// The reconciler looks at the units.
     Reconcile { machine: MachineId, run: u64 },
     /// A submission goes on.
@@ -79,6 +81,7 @@ impl Event {
             | Self::FormingRound { machine, .. }
             | Self::FormingLook { machine, .. }
             | Self::Announce { machine, .. }
+            | Self::Register { machine, .. }
             | Self::Reconcile { machine, .. }
             | Self::Submission { machine, .. }
             | Self::CallTimeout { machine, .. }
@@ -96,6 +99,7 @@ impl Event {
             | Self::FormingRound { run, .. }
             | Self::FormingLook { run, .. }
             | Self::Announce { run, .. }
+            | Self::Register { run, .. }
             | Self::Reconcile { run, .. }
             | Self::Submission { run, .. }
             | Self::CallTimeout { run, .. }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use blixard_core::reconciler::{Action, Ongoing};
 use blixard_model::formation::{Genesis, Identity};
 use blixard_model::{Capacity, EndpointId, NodeName, StoreId};
-use blixard_node::{Submission, Waits};
+use blixard_node::{Registration, Submission, Waits};
 use blixard_store::Store;
 
 use super::event::MachineId;
@@ -112,6 +112,7 @@ pub(crate) struct Process {
     pub(crate) genesis: Option<Genesis>,
     pub(crate) ongoing: Ongoing,
     pub(crate) up_to_date: bool,
+    pub(crate) registration: Registration,
     pub(crate) submissions: BTreeMap<u64, Sub>,
     pub(crate) calls: BTreeMap<u64, Call>,
     pub(crate) turn_due: bool,

@@ -13,6 +13,7 @@ mod machine;
 pub(crate) mod mirror;
 mod nemesis;
 mod network;
+mod registering;
 mod requests;
 mod units;
 
@@ -175,6 +176,7 @@ impl World {
             Event::FormingRound { machine, .. } => self.handle_forming_round(machine),
             Event::FormingLook { machine, .. } => self.handle_forming_look(machine),
             Event::Announce { machine, .. } => self.handle_announce(machine),
+            Event::Register { machine, .. } => self.register(machine),
             Event::Reconcile { machine, .. } => self.handle_reconcile(machine),
             Event::Submission { machine, id, .. } => self.go_on(machine, id),
             Event::CallTimeout { machine, call, .. } => self.handle_call_timeout(machine, call),

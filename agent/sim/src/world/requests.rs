@@ -120,7 +120,7 @@ impl World {
         let Some(sub) = process.submissions.remove(&sub_id) else { return };
         match sub.purpose {
             Purpose::Client { client, op } => self.client_answered(client, op, end),
-            Purpose::Declare => {}
+            Purpose::Declare => self.registration_ended(id, end),
             Purpose::Confirm(action) => self.action_done(id, &action, None),
         }
     }

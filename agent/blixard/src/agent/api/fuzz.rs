@@ -27,7 +27,7 @@ async fn router(dir: &std::path::Path) -> Router {
     let endpoint_id = key.endpoint_id();
     let bind = "127.0.0.1:0".parse().expect("address");
     let net = NetConfig { key, bind, cluster_name: config.cluster_name.clone() };
-    let (net, _incoming) = Net::bind(net).await.expect("bound");
+    let (net, _incoming) = Net::start(net).expect("started");
     let (store_id, capacity) = (StoreId::from_bytes([1; 16]), Capacity { cpus: 1, memory_mib: 1 });
     let parts = AgentParts { config, endpoint_id, store_id, capacity, net, promise: None };
     routes::router(Arc::new(Agent::new(parts)), CancellationToken::new())

@@ -12,7 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use blixard_model::api::{
-    Accepted, CreateVm, Listing, NodePhase, NodeView, REQUEST_ID_HEADER, StatusView, TIMEOUT_HEADER, VmView,
+    Accepted, CreateVm, Listing, NodePhase, NodeView, REQUEST_ID_HEADER, RetryView, StatusView,
+    TIMEOUT_HEADER, VmView,
 };
 use blixard_model::wire::{AgedReport, PeerRequest, PeerResponse};
 use blixard_model::{Command, Desired, EndpointId, NodeName, Outcome, Refusal, Request, RequestId, VmName};
@@ -24,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::context::{Agent, Phase, Running};
 use super::super::peer_call::ask;
+use super::super::retries::Retrying;
 use super::super::submit::{SubmitError, read_barrier, submit};
-use super::super::{logs, random, views};
+use super::super::{logs, random, scrape, views};
 use super::error::ApiError;
 
 /// How long a write may take unless the client says otherwise.
@@ -45,6 +47,7 @@ struct Api {
 
 pub(super) fn router(agent: Arc<Agent>, stop: CancellationToken) -> Router {
     Router::new()
+        .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .route("/v1/nodes", get(list_nodes))
         .route("/v1/vms", get(list_vms).post(create_vm))
@@ -99,6 +102,7 @@ async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Json<StatusVi
         members: Vec::new(),
         vms: 0,
         warnings: network_warnings(&agent),
+        retrying: retrying(&agent).await,
     };
     let phase = agent.phase.borrow().clone();
     match phase {
@@ -106,6 +110,25 @@ async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Json<StatusVi
         Phase::Running(running) => fill_status(&agent, &running, &mut view).await?,
     }
     Ok(Json(view))
+}
+
+async fn retrying(agent: &Agent) -> Vec<RetryView> {
+    let names = agent.peer_names().await;
+    let view = |retrying: Retrying| RetryView {
+        what: retrying.what,
+        peer: retrying.peer.and_then(|peer| names.get(&peer).cloned()),
+        failures: retrying.failures,
+        next_try_in_ms: retrying.next_try_in.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        last_error: retrying.last_error,
+    };
+    agent.retries.list(&agent.net).into_iter().map(view).collect()
+}
+
+async fn metrics(State(Api { agent, .. }): State<Api>) -> Response {
+    match scrape::text(&agent).await {
+        Ok(text) => ([(header::CONTENT_TYPE, scrape::CONTENT_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn fill_status(agent: &Agent, running: &Running, view: &mut StatusView) -> ApiResult<()> {

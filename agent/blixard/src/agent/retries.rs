@@ -1,0 +1,213 @@
+//! What failed and is tried again: the tasks note it here, `status` and the metrics show it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use blixard_model::EndpointId;
+use blixard_model::api::RetryKind;
+use blixard_net::{Net, TransportState};
+use tokio::time::Instant;
+
+/// Most notes of tasks kept, writes under way apart: peers come and go.
+const NOTES_MAX: usize = 1_024;
+/// Most writes under way that are looked at; others are tried again as well, and not shown.
+const WRITES_MAX: usize = 1_024;
+/// Longest error shown, in bytes.
+const ERROR_LEN_MAX: usize = 512;
+
+/// Something that failed and is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Retrying {
+    pub(crate) what: RetryKind,
+    pub(crate) peer: Option<EndpointId>,
+    /// In a row.
+    pub(crate) failures: u32,
+    /// `None` while a try is under way.
+    pub(crate) next_try_in: Option<Duration>,
+    pub(crate) last_error: String,
+}
+
+/// A try that failed.
+#[derive(Debug, Clone)]
+pub(crate) struct Failed {
+    /// In a row.
+    pub(crate) failures: u32,
+    /// When the next one is.
+    pub(crate) next_try: Option<Instant>,
+    /// Why.
+    pub(crate) why: String,
+}
+
+/// The table of them.
+#[derive(Debug, Default)]
+pub(crate) struct Retries(Mutex<Notes>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    tasks: BTreeMap<(RetryKind, Option<EndpointId>), Failed>,
+    writes: BTreeMap<u64, Failed>,
+    last_write: u64,
+}
+
+impl Retries {
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It failed, and is tried again.
+    pub(crate) fn failed(&self, what: RetryKind, peer: Option<EndpointId>, mut failed: Failed) {
+        cut(&mut failed.why);
+        let mut notes = self.lock();
+        if notes.tasks.len() < NOTES_MAX || notes.tasks.contains_key(&(what, peer)) {
+            notes.tasks.insert((what, peer), failed);
+        }
+    }
+
+    /// It went well, or is not tried any more.
+    pub(crate) fn done(&self, what: RetryKind, peer: Option<EndpointId>) {
+        self.lock().tasks.remove(&(what, peer));
+    }
+
+    /// A write begins; it is under way until this is dropped.
+    pub(crate) fn write(&self) -> Write<'_> {
+        let mut notes = self.lock();
+        notes.last_write += 1;
+        Write { retries: self, id: notes.last_write }
+    }
+
+    /// All of them, with what the network says of itself.
+    pub(crate) fn list(&self, net: &Net) -> Vec<Retrying> {
+        let mut all = network(net);
+        all.extend(self.noted());
+        all.sort_by_key(|retrying| (retrying.what, retrying.peer));
+        all
+    }
+
+    fn noted(&self) -> Vec<Retrying> {
+        let notes = self.lock();
+        let tasks = notes.tasks.iter().map(|((what, peer), failed)| retrying(*what, *peer, failed.clone()));
+        tasks.chain(writes(&notes.writes)).collect()
+    }
+}
+
+/// A write under way.
+#[derive(Debug)]
+pub(crate) struct Write<'a> {
+    retries: &'a Retries,
+    id: u64,
+}
+
+impl Write<'_> {
+    /// An attempt failed, and there will be another.
+    pub(crate) fn failed(&self, mut failed: Failed) {
+        cut(&mut failed.why);
+        let mut notes = self.retries.lock();
+        if notes.writes.len() < WRITES_MAX || notes.writes.contains_key(&self.id) {
+            notes.writes.insert(self.id, failed);
+        }
+    }
+}
+
+impl Drop for Write<'_> {
+    fn drop(&mut self) {
+        self.retries.lock().writes.remove(&self.id);
+    }
+}
+
+/// One line for all writes: the one that failed most often speaks for them.
+fn writes(writes: &BTreeMap<u64, Failed>) -> Option<Retrying> {
+    let worst = writes.values().max_by_key(|failed| failed.failures)?;
+    let mut all = worst.clone();
+    all.next_try = writes.values().filter_map(|failed| failed.next_try).min();
+    if writes.len() > 1 {
+        all.why = format!("{} writes wait; {}", writes.len(), worst.why);
+    }
+    Some(retrying(RetryKind::Forward, None, all))
+}
+
+fn retrying(what: RetryKind, peer: Option<EndpointId>, failed: Failed) -> Retrying {
+    let left = |at: Instant| at.saturating_duration_since(Instant::now());
+    let Failed { failures, next_try, why } = failed;
+    Retrying { what, peer, failures, next_try_in: next_try.map(left), last_error: why }
+}
+
+fn cut(text: &mut String) {
+    text.truncate(text.floor_char_boundary(ERROR_LEN_MAX));
+}
+
+fn network(net: &Net) -> Vec<Retrying> {
+    let transport = match &*net.transport().borrow() {
+        TransportState::Down { attempts, reason, next_try, .. } if *attempts > 0 => {
+            let next_try = next_try.map(Instant::from_std);
+            let failed = Failed { failures: *attempts, next_try, why: reason.to_string() };
+            Some(retrying(RetryKind::Transport, None, failed))
+        }
+        _ => None,
+    };
+    let links = net.links();
+    let links = links.borrow();
+    let peers = net.stats().peers.into_iter().filter_map(|(id, peer)| {
+        let up = links.get(&id).is_some_and(blixard_net::LinkState::is_up);
+        let backoff = peer.backoff;
+        (!up && backoff.failures > 0).then(|| Retrying {
+            what: RetryKind::Connect,
+            peer: Some(id),
+            failures: backoff.failures,
+            next_try_in: backoff.next_try_in,
+            last_error: backoff.last_error.unwrap_or_default(),
+        })
+    });
+    transport.into_iter().chain(peers).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(failures: u32, why: &str) -> Failed {
+        Failed { failures, next_try: None, why: why.to_owned() }
+    }
+
+    #[test]
+    fn what_went_well_is_shown_no_more() {
+        let retries = Retries::default();
+        let peer = Some(EndpointId::from_bytes([1; 32]));
+        retries.failed(RetryKind::Report, peer, failed(1, "a"));
+        retries.failed(RetryKind::Report, peer, failed(2, "b"));
+        let [shown] = &retries.noted()[..] else { panic!("one") };
+        assert_eq!((shown.failures, shown.last_error.as_str()), (2, "b"));
+        retries.done(RetryKind::Report, peer);
+        assert_eq!(retries.noted(), []);
+    }
+
+    #[test]
+    fn writes_are_one_line_and_end_with_their_writers() {
+        let retries = Retries::default();
+        let (a, b) = (retries.write(), retries.write());
+        assert_eq!(retries.noted(), []);
+        a.failed(failed(3, "no link"));
+        b.failed(failed(1, "other"));
+        let [shown] = &retries.noted()[..] else { panic!("one") };
+        assert_eq!((shown.what, shown.failures), (RetryKind::Forward, 3));
+        assert_eq!(shown.last_error, "2 writes wait; no link");
+        drop(a);
+        assert_eq!(retries.noted()[0].last_error, "other");
+        drop(b);
+        assert_eq!(retries.noted(), []);
+    }
+
+    #[test]
+    fn an_error_and_their_number_are_bounded() {
+        let retries = Retries::default();
+        for n in 0..NOTES_MAX + 9 {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            let peer = Some(EndpointId::from_bytes(id));
+            retries.failed(RetryKind::Identify, peer, failed(1, &"ä".repeat(ERROR_LEN_MAX)));
+        }
+        let noted = retries.noted();
+        assert_eq!(noted.len(), NOTES_MAX);
+        assert!(noted.iter().all(|retrying| retrying.last_error.len() <= ERROR_LEN_MAX));
+    }
+}

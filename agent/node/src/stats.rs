@@ -1,0 +1,30 @@
+//! Sizes and lengths of a node, for whoever watches it.
+
+use blixard_consensus::{LogStats, LogStore};
+
+use crate::node::Node;
+use crate::waiting::Waits;
+
+/// Sizes and lengths at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeStats {
+    /// The log's.
+    pub log: LogStats,
+    /// Proposals that wait for their outcome.
+    pub proposals: usize,
+    /// Reads that wait for their index.
+    pub reads: usize,
+}
+
+impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+    /// Sizes and lengths now.
+    pub fn stats(&self) -> NodeStats {
+        let (proposals, reads) = self.waiting();
+        NodeStats { log: self.raft.log_stats(), proposals, reads }
+    }
+
+    /// The store, to look at.
+    pub fn store(&self) -> &S {
+        self.raft.store()
+    }
+}
