@@ -2,7 +2,7 @@
 //! panic.
 
 use blixard_model::{
-    Command, Desired, EndpointId, NodeName, Outcome, Placement, Refusal, Request, VmName, VmSpec,
+    Command, Desired, EndpointId, NodeName, Outcome, Placement, Refusal, Request, VmName, VmSpec, mutant,
 };
 
 use super::membership::NodeOffer;
@@ -90,12 +90,16 @@ impl ClusterState {
             return Ok(Outcome::unchanged(node));
         }
         vm.desired = Desired::Absent;
+        if mutant::lives("name-free-before-unit-gone") {
+            self.vms.remove(name);
+        }
         Ok(Outcome::done(node))
     }
 
     fn confirm_gone(&mut self, name: &VmName, node: &NodeName, generation: u64) -> Result<Outcome, Refusal> {
         let vm = self.vm_mut(name)?;
-        let theirs = vm.placement.node == *node && vm.placement.generation == generation;
+        let same = vm.placement.generation == generation || mutant::lives("generation-ignored");
+        let theirs = vm.placement.node == *node && same;
         if !theirs || vm.desired != Desired::Absent {
             return Ok(Outcome::unchanged(Some(vm.placement.node.clone())));
         }
