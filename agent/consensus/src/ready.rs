@@ -155,6 +155,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         }
         if mutant::lives("hard-state-not-written")
             || mutant::lives("snapshot-without-hard-state") && write.snapshot.is_some()
+            || mutant::lives("vote-not-persisted") && write.entries.is_empty() && write.snapshot.is_none()
         {
             write.hard_state = None;
         }
@@ -175,8 +176,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
 
     fn hard_state(&self) -> HardState {
         let state = self.raw.store().hard_state();
-        let vote = if mutant::lives("vote-not-persisted") { 0 } else { state.vote };
-        HardState { term: state.term, vote, commit: state.commit }
+        HardState { term: state.term, vote: state.vote, commit: state.commit }
     }
 
     fn apply_all(&mut self, entries: Vec<Entry>, effects: &mut Effects<M::Outcome>) -> PumpResult<(), S> {

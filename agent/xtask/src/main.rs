@@ -4,6 +4,7 @@ mod demo;
 mod deny;
 mod fuzz;
 mod lab;
+mod mutants;
 mod nix;
 mod place;
 mod privilege;
@@ -40,6 +41,8 @@ enum Task {
     /// Simulates whole clusters, one for each seed (`cargo xtask sim --help`)
     #[command(disable_help_flag = true)]
     Sim(SimArgs),
+    /// Plants bugs in the simulated crates, one at a time, and counts those that are caught
+    Mutants(mutants::MutantsArgs),
     /// Evaluates the flake, the NixOS module and the NixOS tests
     Nix,
     /// Installs the Debian packages that the lab and the tests need and that are not here
@@ -108,6 +111,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Lab(args) => lab::run(&place, &args.words),
         Task::Fuzz(args) => fuzz::run(&place, args.seconds, args.target.as_deref()),
         Task::Sim(args) => sim::run(&place, &args.words),
+        Task::Mutants(args) => mutants::run(&place, args),
         Task::Nix => run_nix(&place),
         Task::Setup => {
             setup::ensure(setup::EVERYTHING)?;

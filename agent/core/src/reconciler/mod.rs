@@ -151,7 +151,6 @@ pub fn reconcile(view: &NodeView<'_>, memory: &mut Memory) -> Vec<Action> {
         .iter()
         .filter(|unit| !view.placed.iter().any(|vm| vm.spec.name == unit.name))
         .filter(|unit| matches!(unit.state, ObservedState::Starting | ObservedState::Running))
-        .filter(|_| !mutant::lives("strangers-left-running"))
         .map(|unit| Action::Stop(unit.name.clone()));
     ours.chain(strangers).collect()
 }

@@ -98,8 +98,7 @@ impl ClusterState {
 
     fn confirm_gone(&mut self, name: &VmName, node: &NodeName, generation: u64) -> Result<Outcome, Refusal> {
         let vm = self.vm_mut(name)?;
-        let same = vm.placement.generation == generation || mutant::lives("generation-ignored");
-        let theirs = vm.placement.node == *node && same;
+        let theirs = vm.placement.node == *node && vm.placement.generation == generation;
         if !theirs || vm.desired != Desired::Absent {
             return Ok(Outcome::unchanged(Some(vm.placement.node.clone())));
         }
