@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 
+use blixard_model::mutant;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
@@ -41,6 +42,10 @@ impl Log {
         self.base_index + self.entries.len() as u64
     }
 
+    fn forgets_snapshot(&self) -> bool {
+        mutant::lives("empty-log-forgets-snapshot") && self.entries.is_empty() && self.base_index > 1
+    }
+
     fn position(&self, index: u64) -> Option<usize> {
         usize::try_from(index.checked_sub(self.base_index + 1)?).ok()
     }
@@ -49,7 +54,9 @@ impl Log {
     pub(crate) fn append(&mut self, new: &[Entry]) {
         let Some(first) = new.first() else { return };
         if let Some(keep) = self.position(first.index) {
-            for dropped in self.entries.drain(keep.min(self.entries.len())..) {
+            let len = self.entries.len();
+            let end = if mutant::lives("suffix-stays-in-memory") { len.min(keep + new.len()) } else { len };
+            for dropped in self.entries.drain(keep.min(len)..end) {
                 self.bytes -= size(&dropped);
             }
         }
@@ -137,6 +144,7 @@ impl Storage for Log {
         max_size: impl Into<Option<u64>>,
         _context: GetEntriesContext,
     ) -> Result<Vec<Entry>> {
+        let low = if mutant::lives("holes-skipped") { low.max(self.base_index + 1) } else { low };
         if low <= self.base_index {
             return Err(Error::Store(StorageError::Compacted));
         }
@@ -156,6 +164,9 @@ impl Storage for Log {
             return Ok(self.base_term);
         }
         let Some(position) = self.position(index) else {
+            if mutant::lives("holes-skipped") {
+                return Ok(0);
+            }
             return Err(Error::Store(StorageError::Compacted));
         };
         let entry = self.entries.get(position).ok_or(Error::Store(StorageError::Unavailable))?;
@@ -163,11 +174,14 @@ impl Storage for Log {
     }
 
     fn first_index(&self) -> Result<u64> {
+        if mutant::lives("holes-skipped") || self.forgets_snapshot() {
+            return Ok(1);
+        }
         Ok(self.base_index + 1)
     }
 
     fn last_index(&self) -> Result<u64> {
-        Ok(self.last())
+        Ok(if self.forgets_snapshot() { 0 } else { self.last() })
     }
 
     fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blixard_model::{MembershipChange, RaftId, Refusal};
+use blixard_model::{MembershipChange, RaftId, Refusal, mutant};
 use protobuf::Message as _;
 use raft::eraftpb::{
     ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, HardState, Message, MessageType, Snapshot,
@@ -180,8 +180,12 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         mut machine: M,
         store: S,
     ) -> Result<Self, NewError> {
-        let snapshot =
+        let mut snapshot =
             durable.snapshot.as_ref().map(durable::decode_snapshot).transpose().map_err(NewError::Corrupt)?;
+        if mutant::lives("conf-state-of-self") && durable.hard_state.term > 1 {
+            let known = snapshot.get_or_insert_default().mut_metadata().mut_conf_state();
+            known.voters = vec![config.raft_id.0];
+        }
         let entries = durable.entries.iter().map(durable::decode_entry).collect::<Result<Vec<_>, _>>();
         let entries = entries.map_err(NewError::Corrupt)?;
         let base = snapshot.as_ref().map_or((0, 0), |s| (s.get_metadata().index, s.get_metadata().term));
@@ -189,12 +193,11 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         if let Some(snapshot) = &snapshot {
             machine.restore(&snapshot.data).map_err(NewError::Corrupt)?;
         }
-        let hard_state = HardState {
-            term: durable.hard_state.term,
-            vote: durable.hard_state.vote,
-            commit: durable.hard_state.commit,
-            ..HardState::default()
-        };
+        let durable::HardState { mut term, mut vote, mut commit } = durable.hard_state;
+        if mutant::lives("restart-resets-term") {
+            (term, vote, commit) = (base.1, 0, base.0);
+        }
+        let hard_state = HardState { term, vote, commit, ..HardState::default() };
         let log = Log::new(snapshot.as_ref(), entries, hard_state);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&raft_config(config.raft_id, base.0), log, &logger).map_err(NewError::Raft)?;
@@ -296,7 +299,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             return None;
         }
         let key = self.new_key();
-        self.reads.insert(key, None);
+        self.reads.insert(key, mutant::lives("read-without-read-index").then_some(self.applied));
         let context = self.key_bytes(key);
         self.raw.read_index(context);
         Some(key)
@@ -319,6 +322,9 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
 
     /// How the sending of a snapshot ended.
     pub fn report_snapshot(&mut self, member: RaftId, delivered: bool) {
+        if mutant::lives("snapshot-end-not-reported") {
+            return;
+        }
         let status = if delivered { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
         self.raw.report_snapshot(member.0, status);
     }
@@ -381,6 +387,12 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         &self.store
     }
 
+    /// The state machine, for a planted bug to write past the log.
+    #[cfg(blixard_mutants)]
+    pub fn machine_mut(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
     /// Whether this node is in Raft's configuration, as far as it has applied.
     pub fn is_member(&self) -> bool {
         let conf = self.raw.store().conf_state();
@@ -408,10 +420,8 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
 
     /// Unique in the cluster for ever: a read whose name was used before would be answered by the old one.
     fn key_bytes(&self, key: u64) -> Vec<u8> {
-        [self.config.raft_id.0, self.config.incarnation, key]
-            .iter()
-            .flat_map(|part| part.to_be_bytes())
-            .collect()
+        let run = if mutant::lives("names-used-again") { 0 } else { self.config.incarnation };
+        [self.config.raft_id.0, run, key].iter().flat_map(|part| part.to_be_bytes()).collect()
     }
 
     /// The key in a context of this run of this node; `None` for anybody else's.
@@ -430,9 +440,13 @@ fn raft_config(raft_id: RaftId, applied: u64) -> raft::Config {
         applied,
         max_size_per_msg: 1 << 20,
         max_inflight_msgs: 256,
-        check_quorum: true,
-        pre_vote: true,
-        read_only_option: ReadOnlyOption::Safe,
+        check_quorum: !mutant::lives("no-pre-vote-no-check-quorum"),
+        pre_vote: !mutant::lives("no-pre-vote-no-check-quorum"),
+        read_only_option: if mutant::lives("read-by-lease") {
+            ReadOnlyOption::LeaseBased
+        } else {
+            ReadOnlyOption::Safe
+        },
         max_uncommitted_size: 16 << 20,
         max_committed_size_per_ready: 4 << 20,
         ..raft::Config::default()

@@ -5,9 +5,9 @@
 //! advance. Nothing is acknowledged before the write returned, and everything committed is applied exactly
 //! once.
 
-use blixard_model::{MembershipChange, RaftId};
+use blixard_model::{MembershipChange, RaftId, mutant};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
-use raft::{Ready, StateRole};
+use raft::{Ready, StateRole, Storage as _};
 
 use crate::durable::{HardState, LogStore, LogWrite, decode_change, encode, store_entry, store_snapshot};
 use crate::machine::Machine;
@@ -111,7 +111,10 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             }
         }
         self.persist(&ready, effects)?;
-        send(effects, ready.take_persisted_messages());
+        let persisted = ready.take_persisted_messages();
+        if !mutant::lives("persisted-messages-not-sent") {
+            send(effects, persisted);
+        }
         self.apply_all(ready.take_committed_entries(), effects)?;
 
         let mut light = self.raw.advance(ready);
@@ -121,7 +124,9 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             self.store.write(&write).map_err(PumpError::Store)?;
         }
         send(effects, light.take_messages());
-        self.apply_all(light.take_committed_entries(), effects)?;
+        if !mutant::lives("light-ready-dropped") {
+            self.apply_all(light.take_committed_entries(), effects)?;
+        }
         self.raw.advance_apply();
         Ok(())
     }
@@ -129,6 +134,8 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
     /// The one durable write of a Ready.
     fn persist(&mut self, ready: &Ready, effects: &mut Effects<M::Outcome>) -> PumpResult<(), S> {
         let mut write = LogWrite { sync: ready.must_sync(), ..LogWrite::default() };
+        write.sync &= !mutant::lives("entries-not-synced") || ready.entries().is_empty();
+        write.sync &= !mutant::lives("vote-not-synced") || !ready.entries().is_empty();
         let snapshot = ready.snapshot();
         if snapshot.get_metadata().index > 0 {
             self.restore_machine(snapshot)?;
@@ -145,6 +152,12 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         }
         if ready.hs().is_some() || write.snapshot.is_some() {
             write.hard_state = Some(self.hard_state());
+        }
+        if mutant::lives("hard-state-not-written")
+            || mutant::lives("snapshot-without-hard-state") && write.snapshot.is_some()
+            || mutant::lives("vote-not-persisted") && write.entries.is_empty() && write.snapshot.is_none()
+        {
+            write.hard_state = None;
         }
         if write.is_empty() {
             return Ok(());
@@ -189,7 +202,12 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         if entry.data.is_empty() {
             return Ok(());
         }
-        let applied = self.machine.apply(entry.index, &entry.data);
+        let follows = |last: &Applied<_>| last.index + 1 == entry.index;
+        if mutant::lives("second-of-two-lost") && effects.applied.last().is_some_and(follows) {
+            return Ok(());
+        }
+        let run = if mutant::lives("local-value-in-apply") { self.config.incarnation } else { 0 };
+        let applied = self.machine.apply(entry.index + run, &entry.data);
         let outcome = applied.map_err(|why| PumpError::Apply { index: entry.index, why })?;
         let key = self.own_key(&entry.context).filter(|key| self.proposals.remove(key));
         effects.applied.push(Applied { index: entry.index, key, outcome });
@@ -204,7 +222,9 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         }
         let applied = self.raw.apply_conf_change(&conf_change(&change));
         let conf_state = applied.map_err(|source| PumpError::Configuration { index: entry.index, source })?;
-        self.raw.mut_store().set_conf_state(conf_state);
+        if !mutant::lives("stale-conf-state") {
+            self.raw.mut_store().set_conf_state(conf_state);
+        }
         self.machine.apply_membership(&change);
         effects.membership.push(change);
         Ok(())
@@ -217,6 +237,11 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         metadata.index = self.applied;
         metadata.term = self.applied_term;
         metadata.set_conf_state(self.raw.store().conf_state().clone());
+        if mutant::lives("applied-not-atomic")
+            && let Ok(term) = self.raw.store().term(self.applied - 1)
+        {
+            (metadata.index, metadata.term) = (self.applied - 1, term);
+        }
         snapshot
     }
 

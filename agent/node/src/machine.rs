@@ -2,7 +2,8 @@
 
 use blixard_consensus::Machine;
 use blixard_core::ClusterState;
-use blixard_model::{MembershipChange, Outcome, RaftId, Refusal, Request};
+use blixard_core::state::RequestTable;
+use blixard_model::{Command, MembershipChange, Outcome, RaftId, Refusal, Request, mutant};
 use serde::{Deserialize, Serialize};
 
 /// The newest form of entries and snapshots that this version knows.
@@ -39,7 +40,13 @@ pub fn decode_request(bytes: &[u8]) -> Result<Request, String> {
 
 /// A state as it stands in a snapshot.
 pub fn encode_state(state: &ClusterState) -> Vec<u8> {
-    let form = SnapshotForm { format: FORMAT, state: state.clone() };
+    let mut form = SnapshotForm { format: FORMAT, state: state.clone() };
+    if mutant::lives("requests-not-in-snapshot") {
+        form.state.requests = RequestTable::default();
+    }
+    if mutant::lives("vms-not-in-snapshot") {
+        form.state.vms.clear();
+    }
     serde_json::to_vec(&form).unwrap_or_default()
 }
 
@@ -56,6 +63,9 @@ impl Machine for StateMachine {
 
     fn apply(&mut self, index: u64, data: &[u8]) -> Result<Outcome, String> {
         let request = decode_request(data)?;
+        if mutant::lives("apply-ends-the-agent") && matches!(request.command, Command::CreateVm { .. }) {
+            return Err("there is no reactor running".to_owned());
+        }
         Ok(self.0.apply(index, &request))
     }
 

@@ -1,7 +1,7 @@
 //! Raft's messages between nodes: a frame is the cluster's id and a message in Raft's encoding.
 
 use blixard_consensus::{Inbound, LogStore, Outgoing, StepError};
-use blixard_model::{EndpointId, RaftId};
+use blixard_model::{EndpointId, RaftId, mutant};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::node::Node;
@@ -44,6 +44,9 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             Ok(()) => Ok(()),
             Err(StepError::RolledBack { acknowledged, last }) => {
                 Err(NodeError::RolledBack { stored: acknowledged, holds: last })
+            }
+            Err(StepError::Late(_) | StepError::Raft(_)) if mutant::lives("failed-step-ends-node") => {
+                Err(NodeError::Left { raft_id: self.summary.raft_id })
             }
             // Harmless, and Raft's own business.
             Err(StepError::Late(_) | StepError::Raft(_)) => Ok(()),

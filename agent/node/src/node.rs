@@ -7,7 +7,7 @@ use blixard_consensus::{Consensus, LogStore, ProposeError, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_core::formation::DeclaredMember;
 use blixard_model::wire::ProposeResult;
-use blixard_model::{ClusterId, Command, EndpointId, NodeName, RaftId, Request};
+use blixard_model::{ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, Request, mutant};
 
 use crate::machine::{StateMachine, encode_request};
 use crate::membership::Heard;
@@ -103,15 +103,26 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
 
     /// Proposes, if this node leads; the answer comes with a later [`crate::Turn`].
     pub fn propose(&mut self, mut request: Request, waiter: P) {
-        if let Command::CreateVm { eligible, .. } = &mut request.command {
+        if let Command::CreateVm { spec, eligible, .. } = &mut request.command {
             if self.is_unsettled() {
                 let why = "this leader is new and has not heard of every node yet".to_owned();
                 self.waiting.answers.push((waiter, ProposeResult::Rejected { why }));
                 return;
             }
             *eligible = self.reachable();
+            if mutant::lives("capacity-checked-before-propose-only") {
+                let (state, need) = (self.state(), spec.reserved_memory_mib());
+                let room = |node: &NodeName| {
+                    let reserved = state.reserved(node).0.memory_mib;
+                    state.capacity_of(node).is_some_and(|offered| reserved + need <= offered.memory_mib)
+                };
+                eligible.retain(room);
+            }
         }
         match self.raft.propose(encode_request(&request)) {
+            Ok(_) if mutant::lives("answered-at-propose") => {
+                self.waiting.answers.push((waiter, ProposeResult::Applied { outcome: Outcome::done(None) }));
+            }
             Ok(key) => self.waiting.add_proposal(key, waiter),
             Err(ProposeError::NotLeader(leader)) => {
                 let members = &self.raft.machine().0.members;

@@ -2,7 +2,7 @@
 
 use blixard_consensus::{Consensus, LogStore, PumpError, RaftRole};
 use blixard_model::wire::ProposeResult;
-use blixard_model::{EndpointId, RaftId};
+use blixard_model::{EndpointId, RaftId, mutant};
 use bytes::Bytes;
 
 use crate::machine::StateMachine;
@@ -90,7 +90,11 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     /// Final: the node must not be used any more.
     pub fn turn(&mut self) -> Result<Turn<P, R>, NodeError<S::Error>> {
         let effects = self.raft.pump()?;
-        let sends = effects.messages.into_iter().filter_map(|message| self.address(message)).collect();
+        let sends = effects.messages.into_iter().filter_map(|message| self.address(message));
+        let stalls = |send: &Send| mutant::lives("dead-peer-stalls-all") && !self.linked.contains(&send.to);
+        let sends = sends.take_while(|send| !stalls(send)).collect();
+        #[cfg(blixard_mutants)]
+        self.write_past_the_log();
         for applied in effects.applied {
             if let Some(key) = applied.key {
                 self.waiting.answer(key, ProposeResult::Applied { outcome: applied.outcome });
@@ -105,6 +109,15 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         self.note_summary();
         let answers = std::mem::take(&mut self.waiting.answers);
         Ok(Turn { sends, answers, reads, notices: std::mem::take(&mut self.notices) })
+    }
+
+    /// What a node's own deletions become in a planted bug.
+    #[cfg(blixard_mutants)]
+    fn write_past_the_log(&mut self) {
+        if mutant::lives("state-written-past-the-log") {
+            let (vms, name) = (&mut self.raft.machine_mut().0.vms, &self.config.name);
+            vms.retain(|_, vm| vm.placement.node != *name || vm.desired != blixard_model::Desired::Absent);
+        }
     }
 
     /// Members came, went or moved: whoever keeps the list of peers is woken.

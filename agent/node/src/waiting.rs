@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use blixard_model::mutant;
 use blixard_model::wire::ProposeResult;
 
 /// A read that was not answered after this many ticks is asked again: Raft drops reads silently.
@@ -59,8 +60,11 @@ impl<P: Waits, R: Waits> Waiting<P, R> {
     pub(crate) fn abandon_proposals(&mut self, why: &str) -> Vec<u64> {
         let proposals = std::mem::take(&mut self.proposals);
         let keys = proposals.keys().copied().collect();
-        let unknown = |waiter| (waiter, ProposeResult::Unknown { why: why.to_owned() });
-        self.answers.extend(proposals.into_values().map(unknown));
+        let end = |why: String| match mutant::lives("lost-leadership-is-refusal") {
+            true => ProposeResult::Rejected { why },
+            false => ProposeResult::Unknown { why },
+        };
+        self.answers.extend(proposals.into_values().map(|waiter| (waiter, end(why.to_owned()))));
         keys
     }
 
@@ -76,6 +80,9 @@ impl<P: Waits, R: Waits> Waiting<P, R> {
 
     /// The reads that are to be asked again, and the keys that they had.
     pub(crate) fn take_due_reads(&mut self, tick: u64) -> Vec<(u64, Option<R>)> {
+        if mutant::lives("reads-not-repeated") {
+            return Vec::new();
+        }
         let due = |read: &WaitingRead<R>| tick.saturating_sub(read.since_tick) >= READ_RETRY_TICKS;
         let keys: Vec<u64> = self.reads.iter().filter(|(_, read)| due(read)).map(|(key, _)| *key).collect();
         let taken = keys.into_iter().filter_map(|key| self.reads.remove(&key).map(|read| (key, read.waiter)));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use blixard_consensus::{Durable, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
 use blixard_model::formation::Genesis;
 use blixard_model::id::ClusterName;
-use blixard_model::{EndpointId, StoreId};
+use blixard_model::{EndpointId, StoreId, mutant};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -163,7 +163,7 @@ impl Store {
         self.failed = true;
         let begun = Instant::now();
         let mut txn = self.db.begin_write()?;
-        if sync {
+        if sync && !mutant::lives("ack-before-fsync") {
             // Quick repair keeps the allocator's state in the file, and brings two-phase commit: the checksum
             // of a one-phase commit is not cryptographic, and specs are user input.
             txn.set_quick_repair(true);
@@ -187,6 +187,14 @@ impl LogStore for Store {
     type Error = WriteError;
 
     fn write(&mut self, batch: &LogWrite) -> Result<(), WriteError> {
+        if mutant::lives("log-cut-before-snapshot")
+            && let Some(snapshot) = &batch.snapshot
+        {
+            self.transaction(true, |txn| cut_log(txn, snapshot.index, batch.clear_log))?;
+        }
+        if mutant::lives("hard-state-apart") && batch.hard_state.is_some() {
+            self.transaction(batch.sync, |txn| write_entries(txn, &batch.entries))?;
+        }
         self.transaction(batch.sync, |txn| {
             if let Some(snapshot) = &batch.snapshot {
                 write_snapshot(txn, snapshot, batch.clear_log)?;
@@ -212,11 +220,18 @@ fn write_snapshot(
     let mut table = txn.open_table(SNAPSHOT)?;
     table.retain(|_, _| false)?;
     table.insert(snapshot.index, snapshot.bytes.as_slice())?;
+    if mutant::lives("snapshot-leaves-log") {
+        return Ok(());
+    }
+    cut_log(txn, snapshot.index, clear_log)
+}
+
+fn cut_log(txn: &WriteTransaction, index: u64, all: bool) -> Result<(), WriteError> {
     let mut log = txn.open_table(LOG)?;
-    if clear_log {
+    if all {
         log.retain(|_, _| false)?;
     } else {
-        log.retain_in(..=snapshot.index, |_, _| false)?;
+        log.retain_in(..=index, |_, _| false)?;
     }
     Ok(())
 }
@@ -225,7 +240,7 @@ fn write_entries(txn: &WriteTransaction, entries: &[StoredEntry]) -> Result<(), 
     let Some(first) = entries.first() else { return Ok(()) };
     let mut log = txn.open_table(LOG)?;
     let conflicting = log.range(first.index..)?.next().is_some();
-    if conflicting {
+    if conflicting && !mutant::lives("suffix-stays-on-disk") {
         log.retain_in(first.index.., |_, _| false)?;
     }
     for entry in entries {
@@ -243,12 +258,13 @@ fn put<T: Serialize>(txn: &WriteTransaction, key: &str, record: &T) -> Result<()
 /// Makes the file under another name and renames it when it is whole: a crash while making it leaves none.
 /// The new name is not durable yet.
 fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
-    let fresh = disk.path(FRESH_NAME);
-    match disk.remove(FRESH_NAME) {
+    let fresh_name = if mutant::lives("store-made-in-place") { FILE_NAME } else { FRESH_NAME };
+    let fresh = disk.path(fresh_name);
+    match disk.remove(fresh_name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&fresh)(error)),
         _ => {}
     }
-    let backend = disk.create(FRESH_NAME).map_err(io_error(&fresh))?;
+    let backend = disk.create(fresh_name).map_err(io_error(&fresh))?;
     let db = Database::builder()
         .create_with_backend(Boxed(backend))
         .map_err(|error| open_error(&fresh, error.into()))?;
@@ -266,7 +282,10 @@ fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
         error => OpenError::Record { path: fresh.clone(), what: error.to_string() },
     })?;
     db.close().map_err(|error| open_error(&fresh, error.into()))?;
-    disk.sync_file(FRESH_NAME).map_err(io_error(&fresh))?;
+    disk.sync_file(fresh_name).map_err(io_error(&fresh))?;
+    if fresh_name == FILE_NAME {
+        return Ok(());
+    }
     disk.rename(FRESH_NAME, FILE_NAME).map_err(io_error(&disk.path(FILE_NAME)))
 }
 
@@ -329,7 +348,10 @@ impl Reader {
     }
 
     fn durable(&self) -> Result<Durable, OpenError> {
-        let hard_state = self.record(KEY_HARD_STATE)?.unwrap_or_default();
+        let mut hard_state: HardState = self.record(KEY_HARD_STATE)?.unwrap_or_default();
+        if mutant::lives("hard-state-by-default") {
+            hard_state = HardState::default();
+        }
         let snapshots = self.txn.open_table(SNAPSHOT).map_err(|error| self.broken(error))?;
         let snapshot = snapshots.last().map_err(|error| self.broken(error))?;
         let snapshot = snapshot

@@ -4,10 +4,12 @@ mod demo;
 mod deny;
 mod fuzz;
 mod lab;
+mod mutants;
 mod nix;
 mod place;
 mod privilege;
 mod setup;
+mod sim;
 mod tests;
 
 use std::process::ExitCode;
@@ -36,6 +38,11 @@ enum Task {
     Lab(LabArgs),
     /// Throws hostile bytes at every decoder and counts (`fuzz --seconds 60 raft-messages`)
     Fuzz(FuzzArgs),
+    /// Simulates whole clusters, one for each seed (`cargo xtask sim --help`)
+    #[command(disable_help_flag = true)]
+    Sim(SimArgs),
+    /// Plants bugs in the simulated crates, one at a time, and counts those that are caught
+    Mutants(mutants::MutantsArgs),
     /// Evaluates the flake, the NixOS module and the NixOS tests
     Nix,
     /// Installs the Debian packages that the lab and the tests need and that are not here
@@ -78,6 +85,13 @@ struct LabArgs {
     words: Vec<String>,
 }
 
+/// What the simulator takes: its own words.
+#[derive(Debug, Args)]
+struct SimArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli.task) {
@@ -96,6 +110,8 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Test(args) => tests::run(&place, args.quick),
         Task::Lab(args) => lab::run(&place, &args.words),
         Task::Fuzz(args) => fuzz::run(&place, args.seconds, args.target.as_deref()),
+        Task::Sim(args) => sim::run(&place, &args.words),
+        Task::Mutants(args) => mutants::run(&place, args),
         Task::Nix => run_nix(&place),
         Task::Setup => {
             setup::ensure(setup::EVERYTHING)?;

@@ -18,12 +18,16 @@ use crate::nix;
 use crate::place::Place;
 use crate::privilege::Privilege;
 use crate::setup;
+use crate::sim;
 
 /// The stories, in the order they run.
 const STORIES: [&str; 5] = ["form_cluster", "replication", "node_churn", "store_kills", "full_disk"];
 
 /// Time for each fuzz target, in seconds.
 const FUZZ_SECONDS: u32 = 10;
+
+/// Fresh seeds for the simulator.
+const SIM_SEEDS: u64 = 300;
 
 /// Names that a story finds without defining them, for pyflakes.
 const STORY_NAMES: &str = "driver,join_all,log,machines,n1,n2,n3,polling_condition,retry,start_all,subtest,t";
@@ -56,6 +60,7 @@ pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
     });
     run.step("cargo test", || cargo_test(place));
     run.step("fuzz", || fuzzed(place));
+    run.step("sim", || simulated(place));
     for checks in [&["licenses", "bans", "sources"][..], &["advisories"]] {
         run.step(&format!("cargo deny: {}", checks.join(", ")), || {
             Ok(match deny::check(place, checks)? {
@@ -190,6 +195,19 @@ fn fuzzed(place: &Place) -> Result<Ended> {
     }
     let passed = u32::try_from(ran.len()).unwrap_or(u32::MAX);
     Ok(Ended::Tests(Tally { passed, ..Tally::default() }))
+}
+
+/// Every seed counts as one test. They are other ones each time, and said, so that they can be run again.
+fn simulated(place: &Place) -> Result<Ended> {
+    let program = sim::build(place)?;
+    let start = sim::fresh_start();
+    let (seeds, start) = (SIM_SEEDS.to_string(), start.to_string());
+    println!("      cargo xtask sim --seeds {seeds} --start {start}");
+    let told = sim::ask(Command::new(&program).args(["--seeds", &seeds, "--start", &start]))?;
+    told.failures.iter().for_each(|failure| println!("{failure}"));
+    let failed = u32::try_from(told.failures.len()).unwrap_or(u32::MAX);
+    let passed = u32::try_from(told.seeds).unwrap_or(u32::MAX).saturating_sub(failed);
+    Ok(Ended::Tests(Tally { passed, failed, ..Tally::default() }))
 }
 
 fn python(place: &Place) -> Command {

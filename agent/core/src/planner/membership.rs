@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use blixard_model::formation::{Identity, Phase};
-use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Role};
+use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Role, mutant};
 
 use crate::formation::{DeclaredMember, VOTERS_MAX};
 use crate::state::ClusterState;
@@ -68,7 +68,8 @@ fn fitting(view: &MembershipView<'_>, change: MembershipChange) -> Option<Member
 fn lost_store(view: &MembershipView<'_>) -> Option<MembershipChange> {
     view.state.members.values().find_map(|member| {
         let claim = view.claims.get(&member.endpoint_id)?;
-        let other_store = claim.identity.store_id != member.store_id;
+        let other_store =
+            !mutant::lives("lost-store-not-recognised") && claim.identity.store_id != member.store_id;
         let lost = claim.settled && other_store && matches!(claim.identity.phase, Phase::Empty { .. });
         let answers = view.progress.get(&member.raft_id).is_some_and(|progress| progress.recent_active);
         (lost && !answers && member.raft_id != view.leader)

@@ -2,7 +2,7 @@
 //! panic.
 
 use blixard_model::{
-    Command, Desired, EndpointId, NodeName, Outcome, Placement, Refusal, Request, VmName, VmSpec,
+    Command, Desired, EndpointId, NodeName, Outcome, Placement, Refusal, Request, VmName, VmSpec, mutant,
 };
 
 use super::membership::NodeOffer;
@@ -90,6 +90,9 @@ impl ClusterState {
             return Ok(Outcome::unchanged(node));
         }
         vm.desired = Desired::Absent;
+        if mutant::lives("name-free-before-unit-gone") {
+            self.vms.remove(name);
+        }
         Ok(Outcome::done(node))
     }
 

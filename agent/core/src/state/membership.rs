@@ -1,6 +1,8 @@
 //! What a membership change does to the state.
 
-use blixard_model::{Capacity, EndpointId, Member, MembershipChange, RaftId, Refusal, RelayUrl, Role};
+use blixard_model::{
+    Capacity, EndpointId, Member, MembershipChange, RaftId, Refusal, RelayUrl, Role, mutant,
+};
 
 use super::ClusterState;
 use super::member_check::{MemberError, MemberFacts, check_member};
@@ -107,6 +109,9 @@ impl ClusterState {
             }
             MembershipChange::Remove { raft_id } => {
                 self.members.remove(raft_id);
+                if mutant::lives("raft-id-used-again") {
+                    self.next_raft_id = *raft_id;
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blixard_model::{Command, Outcome, RequestId};
+use blixard_model::{Command, Outcome, RequestId, mutant};
 use serde::{Deserialize, Serialize};
 
 /// Most requests remembered. Beyond it the one applied first is forgotten; sent again after that it is a new
@@ -37,6 +37,7 @@ impl RequestTable {
     pub(super) fn look_up(&self, id: &RequestId, command: &Command) -> Seen {
         match self.by_id.get(id) {
             None => Seen::New,
+            Some(_) if mutant::lives("request-table-not-consulted") => Seen::New,
             Some(known) if known.digest == digest(command) => Seen::Before(known.outcome.clone()),
             Some(_) => Seen::Other,
         }

@@ -1,5 +1,6 @@
 //! What the cluster has agreed on: every committed entry, and the state it gives, replayed from the birth.
 
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
@@ -39,6 +40,8 @@ pub(crate) struct Canon {
     entries: Vec<Agreed>,
     state: ClusterState,
     voters: Vec<RaftId>,
+    /// Every raft id that a member was ever given.
+    given: BTreeSet<RaftId>,
     birth_hash: u64,
 }
 
@@ -52,9 +55,10 @@ pub(crate) fn state_hash(state: &ClusterState) -> u64 {
 impl Canon {
     pub(crate) fn new(genesis: Genesis) -> Self {
         let state = ClusterState::new(genesis.clone());
-        let voters = state.members.keys().copied().collect();
+        let voters: Vec<RaftId> = state.members.keys().copied().collect();
+        let given = voters.iter().copied().collect();
         let birth_hash = state_hash(&state);
-        Self { genesis, entries: Vec::new(), state, voters, birth_hash }
+        Self { genesis, entries: Vec::new(), state, voters, given, birth_hash }
     }
 
     pub(crate) fn genesis(&self) -> &Genesis {
@@ -106,7 +110,16 @@ impl Canon {
                 applied = Some(AppliedCommand { request, outcome, changed: state != before });
             }
             EntryContent::Membership(change) => {
+                let is_new = |id: &RaftId| !self.state.members.contains_key(id);
+                let admits = match change {
+                    MembershipChange::AddLearner { member } => Some(member.raft_id).filter(is_new),
+                    _ => None,
+                };
                 apply_membership(&mut self.state, &mut self.voters, change);
+                let admitted = admits.filter(|id| self.state.members.contains_key(id));
+                if let Some(raft_id) = admitted.filter(|id| !self.given.insert(*id)) {
+                    return Err(format!("raft id {raft_id} was given before, and again at index {index}"));
+                }
                 state = state_hash(&self.state);
             }
         }

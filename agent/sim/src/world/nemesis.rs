@@ -4,7 +4,7 @@
 use super::World;
 use super::event::{Event, MachineId};
 use super::faults::Fault;
-use super::machine::{DiskHealth, Phase};
+use super::machine::DiskHealth;
 use crate::options::below;
 
 type Choose = fn(&mut World) -> Vec<(u64, Fault)>;

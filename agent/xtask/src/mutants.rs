@@ -1,0 +1,183 @@
+//! `cargo xtask mutants`: whether the simulation finds the bugs that are planted for it.
+//!
+//! One build holds them all; `BLIXARD_MUTANT` lets one live. Each runs until its first failing seed. A run
+//! without any has to pass first, or a catch would mean nothing.
+
+mod list;
+
+use std::fmt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde_json::{Value, json};
+
+use self::list::{MUTANTS, Mutant};
+use crate::place::Place;
+use crate::sim::{self, Failure};
+
+/// Seeds that must pass without a planted bug.
+const CONTROL_SEEDS: u64 = 300;
+/// Of 100 planted bugs, so many have to be caught.
+const CAUGHT_PERCENT: usize = 95;
+
+/// What the run takes.
+#[derive(Debug, Args)]
+pub(crate) struct MutantsArgs {
+    /// Print one JSON object on stdout, and nothing else
+    #[arg(long)]
+    json: bool,
+    /// This one only
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Seeds after which one counts as not caught
+    #[arg(long, default_value_t = 2_000)]
+    seeds: u64,
+    /// How many seeds run at once; as many as there are processors unless said otherwise
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// What became of one planted bug.
+struct Ran {
+    mutant: Mutant,
+    caught: Option<Failure>,
+    seconds: f64,
+}
+
+impl Ran {
+    fn json(&self) -> Value {
+        json!({
+            "name": self.mutant.name,
+            "source": self.mutant.source,
+            "caught": self.caught.is_some(),
+            "seed": self.caught.as_ref().map(|failure| failure.seed),
+            "invariant": self.caught.as_ref().map(|failure| failure.invariant.as_str()),
+            "seconds": self.seconds,
+        })
+    }
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mutant { name, source, .. } = self.mutant;
+        let seconds = self.seconds;
+        match &self.caught {
+            Some(Failure { seed, invariant, .. }) => {
+                write!(f, "| `{name}` | {source} | {seed} | `{invariant}` | {seconds:.1} |")
+            }
+            None => write!(f, "| `{name}` | {source} | not caught | | {seconds:.1} |"),
+        }
+    }
+}
+
+/// Builds, runs the control and then every planted bug; a line of a table for each.
+///
+/// # Errors
+/// The build or the control fails, or there is no such bug.
+pub(crate) fn run(place: &Place, args: &MutantsArgs) -> Result<ExitCode> {
+    let is_chosen = |mutant: &&Mutant| args.only.as_ref().is_none_or(|only| only == mutant.name);
+    let chosen: Vec<&Mutant> = MUTANTS.iter().filter(is_chosen).collect();
+    ensure!(!chosen.is_empty(), "there is no planted bug of that name");
+    let program = build(place)?;
+    let control = simulate(&program, None, CONTROL_SEEDS, args.threads)?;
+    if let Some(failure) = control.first() {
+        anyhow::bail!("without a planted bug it does not hold either: {failure}");
+    }
+    if !args.json {
+        println!("| mutant | stands for | caught at seed | by | s |\n|---|---|---|---|---|");
+    }
+    let mut all = Vec::new();
+    for mutant in chosen {
+        let began = Instant::now();
+        let caught = simulate(&program, Some(mutant.name), args.seeds, args.threads)?.into_iter().next();
+        let ran = Ran { mutant: *mutant, caught, seconds: began.elapsed().as_secs_f64() };
+        if !args.json {
+            println!("{ran}");
+        }
+        all.push(ran);
+    }
+    Ok(tell(&all, args))
+}
+
+fn tell(all: &[Ran], args: &MutantsArgs) -> ExitCode {
+    let caught = all.iter().filter(|ran| ran.caught.is_some()).count();
+    if args.json {
+        let mutants: Vec<Value> = all.iter().map(Ran::json).collect();
+        let (total, seeds_max) = (all.len(), args.seeds);
+        println!(
+            "{}",
+            json!({ "caught": caught, "total": total, "seeds_max": seeds_max, "mutants": mutants })
+        );
+    } else {
+        println!("{caught} of {} caught within {} seeds", all.len(), args.seeds);
+    }
+    let escaped = all.iter().any(|ran| ran.mutant.must && ran.caught.is_none());
+    let enough = caught * 100 >= all.len() * CAUGHT_PERCENT;
+    if enough && !escaped { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Builds into a directory of its own: other flags would make everything else be built again.
+fn build(place: &Place) -> Result<std::path::PathBuf> {
+    let target = place.target().join("mutants");
+    let built = place
+        .cargo()
+        .env("RUSTFLAGS", "--cfg blixard_mutants")
+        .env("CARGO_TARGET_DIR", &target)
+        .args(["build", "--package", "blixard-sim", "--profile", "sim"])
+        .stdout(Stdio::null())
+        .status()
+        .context("cargo could not be run")?;
+    ensure!(built.success(), "the simulator does not build; cargo says why above");
+    Ok(target.join("sim").join("blixard-sim"))
+}
+
+fn simulate(
+    program: &Path,
+    mutant: Option<&str>,
+    seeds: u64,
+    threads: Option<usize>,
+) -> Result<Vec<Failure>> {
+    let mut command = Command::new(program);
+    command.args(["--fail-fast", "--seeds", &seeds.to_string()]).env_remove("BLIXARD_MUTANT");
+    if let Some(threads) = threads {
+        command.args(["--threads", &threads.to_string()]);
+    }
+    if let Some(name) = mutant {
+        command.env("BLIXARD_MUTANT", name);
+    }
+    sim::ask(&mut command).map(|told| told.failures)
+}
+
+#[cfg(test)]
+mod unit {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+
+    fn names_in(dir: &Path, names: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(dir).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                names_in(&path, names);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a text");
+                let found = text.split(concat!("mutant::", "lives(\"")).skip(1);
+                names.extend(found.filter_map(|rest| rest.split_once('"')).map(|(name, _)| name.to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn every_planted_bug_is_listed_and_every_listed_one_planted() {
+        let mut planted = BTreeSet::new();
+        names_in(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("agent"), &mut planted);
+        planted.remove("name");
+        let listed: BTreeSet<String> = MUTANTS.iter().map(|mutant| mutant.name.to_owned()).collect();
+        assert_eq!(planted, listed);
+        assert_eq!(listed.len(), MUTANTS.len(), "a name twice");
+    }
+}

@@ -1,0 +1,235 @@
+//! The planted bugs: the one list. Each name stands in a `mutant::lives` in the sources.
+
+/// A planted bug.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mutant {
+    /// What `BLIXARD_MUTANT` calls it.
+    pub(super) name: &'static str,
+    /// Where such a bug was met or is feared, and what it is.
+    pub(super) source: &'static str,
+    /// One survivor of these fails the whole run.
+    pub(super) must: bool,
+}
+
+/// All of them.
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "ack-before-fsync",
+        source: "reliability M1, raft-rs R4: what is acknowledged was never synced",
+        must: true,
+    },
+    Mutant {
+        name: "entries-not-synced",
+        source: "M1: entries are acknowledged before they are synced, term and vote are not",
+        must: true,
+    },
+    Mutant {
+        name: "vote-not-persisted",
+        source: "M2: term and vote are written only together with entries",
+        must: true,
+    },
+    Mutant { name: "vote-not-synced", source: "M2: a vote is given before its write is synced", must: true },
+    Mutant {
+        name: "hard-state-not-written",
+        source: "previous attempt: what Raft resumes from is not all in its tables",
+        must: true,
+    },
+    Mutant {
+        name: "stale-conf-state",
+        source: "M3, R1: snapshots and restarts use the configuration of the last start",
+        must: true,
+    },
+    Mutant {
+        name: "conf-state-of-self",
+        source: "previous attempt, driver 6: after a restart the only voter is the node itself",
+        must: true,
+    },
+    Mutant {
+        name: "applied-not-atomic",
+        source: "M4, R5: the snapshot's index is behind the state in it",
+        must: true,
+    },
+    Mutant {
+        name: "log-cut-before-snapshot",
+        source: "M4: the log is cut in one transaction, the snapshot written in the next",
+        must: true,
+    },
+    Mutant {
+        name: "hard-state-apart",
+        source: "previous attempt, storage: entries and hard state in two transactions",
+        must: true,
+    },
+    Mutant {
+        name: "snapshot-without-hard-state",
+        source: "M5, R3: a leader's snapshot is stored without the hard state",
+        must: true,
+    },
+    Mutant {
+        name: "snapshot-leaves-log",
+        source: "M5: a snapshot is stored, and the log before it stays",
+        must: true,
+    },
+    Mutant {
+        name: "requests-not-in-snapshot",
+        source: "M10: a snapshot forgets which requests were applied",
+        must: true,
+    },
+    Mutant {
+        name: "vms-not-in-snapshot",
+        source: "previous attempt, storage: a snapshot lists fewer tables than there are",
+        must: true,
+    },
+    Mutant {
+        name: "read-without-read-index",
+        source: "M6: a read is served at once from what is applied here",
+        must: true,
+    },
+    Mutant { name: "read-by-lease", source: "M6: a read trusts the leader's clock", must: false },
+    Mutant {
+        name: "capacity-checked-before-propose-only",
+        source: "M11: room is looked for when a create is proposed, not when it is applied",
+        must: true,
+    },
+    Mutant {
+        name: "left-store-not-recognised",
+        source: "M12, R10: a store that the cluster let go takes part as if it were a member",
+        must: false,
+    },
+    Mutant {
+        name: "raft-id-used-again",
+        source: "M12, R10, R13: the raft id of a member that left is given again",
+        must: true,
+    },
+    Mutant {
+        name: "light-ready-dropped",
+        source: "previous attempt, driver 1: committed entries of the light Ready are dropped",
+        must: true,
+    },
+    Mutant {
+        name: "persisted-messages-not-sent",
+        source: "previous attempt, driver 2: messages that wait for the write are never sent",
+        must: true,
+    },
+    Mutant {
+        name: "apply-ends-the-agent",
+        source: "previous attempt, driver 3: applying a create ends the agent, on each start again",
+        must: true,
+    },
+    Mutant {
+        name: "restart-resets-term",
+        source: "previous attempt, driver 4: a restart forgets term, vote and commit",
+        must: true,
+    },
+    Mutant {
+        name: "local-value-in-apply",
+        source: "previous attempt, driver 5: applying uses a value that differs from node to node",
+        must: true,
+    },
+    Mutant {
+        name: "answered-at-propose",
+        source: "previous attempt, driver 6: the client hears done when it is only proposed",
+        must: true,
+    },
+    Mutant {
+        name: "failed-step-ends-node",
+        source: "previous attempt, driver 7: a message that Raft refuses ends the node",
+        must: true,
+    },
+    Mutant {
+        name: "dead-peer-stalls-all",
+        source: "previous attempt, driver 8: what follows a message to a dead peer is not sent",
+        must: true,
+    },
+    Mutant {
+        name: "second-of-two-lost",
+        source: "previous attempt, driver 9: the second of two commands in one turn is lost",
+        must: true,
+    },
+    Mutant {
+        name: "no-pre-vote-no-check-quorum",
+        source: "previous attempt, driver 10, R6: Raft's defaults",
+        must: true,
+    },
+    Mutant {
+        name: "suffix-stays-on-disk",
+        source: "previous attempt, storage: appending leaves what conflicts in the file",
+        must: true,
+    },
+    Mutant {
+        name: "suffix-stays-in-memory",
+        source: "previous attempt, storage: the same in memory",
+        must: true,
+    },
+    Mutant {
+        name: "holes-skipped",
+        source: "previous attempt, storage: term() is 0 and entries() skips what was cut (alone, raft-rs asks neither: first_index lies too)",
+        must: true,
+    },
+    Mutant {
+        name: "hard-state-by-default",
+        source: "previous attempt, storage: an unreadable hard state becomes the default one",
+        must: true,
+    },
+    Mutant {
+        name: "empty-log-forgets-snapshot",
+        source: "previous attempt, storage: an empty log after a snapshot begins at 1 (with last_index 0: first_index alone changes nothing)",
+        must: true,
+    },
+    Mutant {
+        name: "state-written-past-the-log",
+        source: "previous attempt, storage: a node writes the state itself",
+        must: true,
+    },
+    Mutant {
+        name: "snapshot-end-not-reported",
+        source: "R8: Raft does not hear how the sending of a snapshot ended",
+        must: false,
+    },
+    Mutant {
+        name: "reads-not-repeated",
+        source: "R7: a read that Raft dropped is not asked again",
+        must: false,
+    },
+    Mutant {
+        name: "names-used-again",
+        source: "R7: reads and proposals are named the same after a restart",
+        must: false,
+    },
+    Mutant {
+        name: "rolled-back-disk-not-recognised",
+        source: "R4: an older copy of a disk goes on as if nothing was lost",
+        must: false,
+    },
+    Mutant {
+        name: "lost-store-not-recognised",
+        source: "R13: a member with an empty disk is neither let go nor admitted anew",
+        must: false,
+    },
+    Mutant {
+        name: "forms-without-everybody",
+        source: "previous attempt: each forms with those who answered",
+        must: false,
+    },
+    Mutant {
+        name: "request-table-not-consulted",
+        source: "invariant 3: a request sent twice is applied twice",
+        must: false,
+    },
+    Mutant {
+        name: "lost-leadership-is-refusal",
+        source: "invariant 3: a leader that lost its term says that nothing happened",
+        must: false,
+    },
+    Mutant {
+        name: "name-free-before-unit-gone",
+        source: "M9, for names: a deleted VM's name is free while its unit runs",
+        must: true,
+    },
+    Mutant {
+        name: "acts-on-old-log",
+        source: "invariant 9: units are started from a log that was not read up to date",
+        must: false,
+    },
+    Mutant { name: "store-made-in-place", source: "redb: the file is made under its own name", must: false },
+    Mutant { name: "sync-repeated", source: "R15: a sync that failed is repeated and believed", must: false },
+];

@@ -1,0 +1,126 @@
+//! `cargo xtask sim`: builds the simulator and hands over to it.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::place::Place;
+
+/// Builds the simulator; cargo shows its own progress on stderr. Returns where it lies.
+///
+/// # Errors
+/// When it does not build.
+pub(crate) fn build(place: &Place) -> Result<PathBuf> {
+    let built = place
+        .cargo()
+        .args(["build", "--package", "blixard-sim", "--profile", "sim"])
+        .stdout(Stdio::null())
+        .status()
+        .context("cargo could not be run")?;
+    ensure!(built.success(), "the simulator does not build; cargo says why above");
+    Ok(place.target().join("sim").join("blixard-sim"))
+}
+
+/// `cargo xtask sim WORDS`.
+///
+/// # Errors
+/// When the build fails.
+pub(crate) fn run(place: &Place, words: &[String]) -> Result<ExitCode> {
+    let program = build(place)?;
+    Err(Command::new(program).args(words).exec()).context("the simulator could not be run")
+}
+
+/// A first seed that no earlier run began with: seconds since 1970, times what a run may take of them.
+pub(crate) fn fresh_start() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    now.saturating_mul(1_000)
+}
+
+/// What the simulator said with `--json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// How many seeds ran.
+    pub(crate) seeds: u64,
+    /// What failed.
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// A seed that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Which.
+    pub(crate) seed: u64,
+    /// What did not hold.
+    pub(crate) invariant: String,
+    /// What was seen.
+    what: String,
+    /// The command that repeats it.
+    replay: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "seed {}: {}: {}\n  {}", self.seed, self.invariant, self.what, self.replay)
+    }
+}
+
+impl Told {
+    /// Reads the object that stands on the last line.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn read(stdout: &str) -> Result<Self> {
+        let last = stdout.lines().last().context("the simulator said nothing")?;
+        let told: Value = serde_json::from_str(last).context("the simulator did not end well")?;
+        let failures = told["failures"].as_array().context("the simulator told no failures")?;
+        Ok(Self {
+            seeds: told["seeds"].as_u64().context("the simulator told no number of seeds")?,
+            failures: failures.iter().map(Failure::read).collect(),
+        })
+    }
+}
+
+impl Failure {
+    fn read(told: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Self {
+            seed: told["seed"].as_u64().unwrap_or_default(),
+            invariant: text(&told["violation"]["invariant"]),
+            what: text(&told["violation"]["what"]),
+            replay: text(&told["replay"]),
+        }
+    }
+}
+
+/// Runs the simulator with `--json` and these words; its bar goes to stderr.
+///
+/// # Errors
+/// It can not be run, or does not say what came of it.
+pub(crate) fn ask(command: &mut Command) -> Result<Told> {
+    let output = command
+        .arg("--json")
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("the simulator could not be run")?;
+    Told::read(&String::from_utf8_lossy(&output.stdout))
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn what_the_simulator_says_is_read() {
+        let one = r#"{"seed":7,"violation":{"invariant":"replay","what":"x"},"replay":"cargo xtask sim"}"#;
+        let told = Told::read(&format!("{{\"seeds\":9,\"failures\":[{one}]}}\n")).expect("an object");
+        assert_eq!((told.seeds, told.failures.len()), (9, 1));
+        assert_eq!((told.failures[0].seed, told.failures[0].invariant.as_str()), (7, "replay"));
+        assert_eq!(told.failures[0].to_string(), "seed 7: replay: x\n  cargo xtask sim");
+        assert!(Told::read("").is_err() && Told::read("thread panicked").is_err());
+    }
+}
