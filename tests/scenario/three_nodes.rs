@@ -97,8 +97,8 @@ fn formed_and_torn_down_thirty_times() {
     assert!(whole < ALL_WITHIN, "{whole:?}, {times:?}");
 }
 
-/// One cluster from nothing to nothing. Returns how long it took from the first start until all three saw three
-/// voters.
+/// One cluster from nothing to nothing. Returns how long it took from the first start until all three saw
+/// three voters.
 fn formed_once() -> Duration {
     let mut c = Cluster::new(3);
     let begun = Instant::now();

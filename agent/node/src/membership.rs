@@ -67,6 +67,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             return;
         }
         let status = self.raft.status();
+        let leads_for = self.tick.saturating_sub(self.leads_since);
         let claim = |heard: &Heard| Claim {
             identity: heard.identity.clone(),
             settled: heard.at_tick.saturating_sub(heard.since_tick) >= ANSWER_TICKS,
@@ -75,10 +76,11 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         let progress: BTreeMap<_, _> = status
             .progress
             .iter()
-            // Not Raft's own word for it: that one is taken back from everybody at each check of the quorum,
-            // until the next answer.
+            // Not Raft's own word for it: that one is taken back from everybody at each election and at each
+            // check of the quorum, until the next answer.
             .map(|(id, (matched, _))| {
-                (*id, Progress { matched: *matched, recent_active: self.is_heard(*id) })
+                let recent_active = leads_for < HEARD_TICKS || self.is_heard(*id);
+                (*id, Progress { matched: *matched, recent_active })
             })
             .collect();
         let change = plan_membership(&MembershipView {

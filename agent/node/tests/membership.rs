@@ -64,6 +64,29 @@ fn a_member_that_answers_as_such_is_not_removed_whatever_is_said() {
 }
 
 #[test]
+fn a_new_leader_removes_nobody_whom_it_had_no_time_to_hear_of() {
+    let mut group = Group::of(5);
+    // Not the one with the lowest raft id: that one takes over.
+    let leader = group.leader();
+    let quiet = if leader == 5 { 4 } else { 5 };
+    for _ in 0..ANSWER_TICKS + 5 {
+        for n in (1..=5).filter(|n| *n != quiet) {
+            group.node(n).note_identity(empty(quiet, store(NEW))).expect("goes on");
+        }
+        group.tick(1);
+    }
+    // Whoever is elected next hears of the other one a little late.
+    group.cut.insert(quiet);
+    assert!(group.node(leader).transfer_leadership());
+    group.settle();
+    assert_ne!(group.leader(), leader);
+    group.tick(8);
+    group.cut.clear();
+    group.tick(30);
+    assert_eq!(proposed(&group), []);
+}
+
+#[test]
 fn a_store_that_is_lost_leaves_and_the_node_is_admitted_anew() {
     let (mut group, leader) = without_the_third();
     for tick in 0..ANSWER_TICKS {

@@ -61,11 +61,10 @@ fn what_is_no_raft_message_is_dropped_and_told() {
     broken.extend([0xff; 8]);
     group.node(to).handle_raft(endpoint(from), &broken, false).expect("goes on");
     assert!(group.turn(to).is_empty());
-    assert!(
-        matches!(&group.notices[..], [(n, Notice::BadMessage { from: f, .. })] if (*n, *f) == (to, endpoint(from))),
-        "{:?}",
-        group.notices
-    );
+    let [(told, Notice::BadMessage { from: of, .. })] = &group.notices[..] else {
+        panic!("{:?}", group.notices);
+    };
+    assert_eq!((*told, *of), (to, endpoint(from)));
 }
 
 #[test]
