@@ -176,6 +176,11 @@ fn check_time(raw: &RawNode<Log>, message: &Message) -> Checked {
         MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse if !is_written => {
             refuse("a vote that is not asked for any more")
         }
+        // Raft would campaign for anybody. Who leads asks again, or gives up handing over.
+        MessageType::MsgTimeoutNow if message.term != raft.term || raft.leader_id != message.from => {
+            refuse("told to campaign by a node that it does not follow")
+        }
+        MessageType::MsgTimeoutNow if !is_written => refuse("told to campaign before its log is on disk"),
         // Raft would send it on under the asker's raft id, which the next one must not believe. The asker
         // asks again.
         MessageType::MsgReadIndex if raft.state != StateRole::Leader => refuse("a read for who led before"),
@@ -201,15 +206,6 @@ fn check_state(raw: &RawNode<Log>, message: &Message) -> Checked {
             let last = raft.raft_log.last_index();
             let claimed = message.index.max(message.commit).max(message.reject_hint);
             if claimed > last { refuse("acknowledges what this leader never had") } else { Ok(()) }
-        }
-        MessageType::MsgTimeoutNow => {
-            if !is_current || raft.leader_id != message.from {
-                return refuse("told to campaign by a node that it does not follow");
-            }
-            if raft.raft_log.persisted < raft.raft_log.last_index() {
-                return refuse("told to campaign with a log that is not on disk yet");
-            }
-            Ok(())
         }
         MessageType::MsgReadIndex if raft.pending_read_count() >= READS_MAX => refuse("too many reads"),
         _ => Ok(()),

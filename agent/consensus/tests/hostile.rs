@@ -313,7 +313,7 @@ fn a_campaign_on_a_log_that_is_not_on_disk_is_refused() {
     let new = change(append(LAST + 1, TERM, LAST, entries), |m| m.term = TERM + 1);
     assert_eq!(send(&new), Ok(()));
     let told = change(message(MessageType::MsgTimeoutNow, LEADER, FOLLOWER), |m| m.term = TERM + 1);
-    assert!(send(&told).expect_err("refused").contains("not on disk"));
+    assert!(send(&told).expect_err("refused").contains("on disk"));
     let vote = change(message(MessageType::MsgRequestVoteResponse, LEADER, FOLLOWER), |m| m.term = TERM + 2);
     assert!(send(&vote).expect_err("refused").contains("not asked for any more"));
     group.settle().expect("nobody ends");

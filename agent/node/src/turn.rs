@@ -57,9 +57,9 @@ pub enum NodeError<E: std::error::Error + 'static> {
     },
     /// The store is one that the cluster has let go: it was lost, and an old copy came back.
     #[error(
-        "this node's store takes part as raft id {raft_id}, which has left the cluster for good: the store was \
-         lost or removed before. It counts as lost: stop blixard.service, move store.redb out of the data \
-         directory and start it again; the cluster admits this node anew, under a new raft id"
+        "this node's store takes part as raft id {raft_id}, which has left the cluster for good: the store \
+         was lost or removed before. It counts as lost: stop blixard.service, move store.redb out of the \
+         data directory and start it again; the cluster admits this node anew, under a new raft id"
     )]
     Left {
         /// The raft id that it has.

@@ -2,63 +2,80 @@
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use blixard_sim::disk::{CrashPoints, Moment, Op};
 use blixard_sim::{Options, Report, run as run_seed};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Which seeds, and how.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan {
-    pub(crate) start: u64,
-    pub(crate) seeds: u64,
-    pub(crate) nodes: Option<usize>,
-    pub(crate) threads: usize,
-    pub(crate) fail_fast: bool,
-}
+/// From so many seeds on, every boundary of the disk has to be hit.
+const LONG_RUN: usize = 5_000;
 
 /// What came of them.
 #[derive(Debug)]
 pub(crate) struct Done {
-    pub(crate) plan: Plan,
     pub(crate) took: Duration,
-    /// By seed.
-    pub(crate) reports: Vec<(u64, Report)>,
-    /// The seeds that failed.
-    pub(crate) failures: Vec<u64>,
+    /// In the order of the seeds.
+    pub(crate) runs: Vec<Run>,
 }
 
-/// Runs them all.
-pub(crate) fn run(plan: &Plan) -> Done {
+/// A seed that was run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) seed: u64,
+    pub(crate) nodes: Option<usize>,
+    pub(crate) report: Report,
+}
+
+impl Done {
+    /// Those that failed.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(|run| run.report.violation.is_some())
+    }
+}
+
+impl Done {
+    /// Where power was lost, over all seeds.
+    pub(crate) fn points(&self) -> CrashPoints {
+        let mut points = CrashPoints::default();
+        self.runs.iter().for_each(|run| points.merge(&run.report.counts.crash_points));
+        points
+    }
+
+    /// The boundaries of the disk at which no seed of a long run lost its power.
+    pub(crate) fn missed_points(&self) -> Vec<(Op, Moment)> {
+        if self.runs.len() < LONG_RUN { Vec::new() } else { self.points().below(1) }
+    }
+}
+
+/// Runs them all, or up to the first failure.
+pub(crate) fn run(seeds: &[(u64, Option<usize>)], threads: usize, fail_fast: bool) -> Done {
     let began = Instant::now();
-    let (next, stop) = (AtomicU64::new(plan.start), AtomicBool::new(false));
-    let reports = Mutex::new(Vec::new());
-    let bar = bar(plan.seeds);
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let runs = Mutex::new(Vec::new());
+    let bar = bar(seeds.len() as u64);
     std::thread::scope(|scope| {
-        for _ in 0..plan.threads.max(1) {
+        for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= plan.start.saturating_add(plan.seeds) {
+                    let Some((seed, nodes)) = seeds.get(next.fetch_add(1, Ordering::Relaxed)).copied() else {
                         break;
-                    }
-                    let report = run_seed(seed, Options::of(seed, plan.nodes), false);
-                    if report.violation.is_some() && plan.fail_fast {
+                    };
+                    let report = run_seed(seed, Options::of(seed, nodes), false);
+                    if report.violation.is_some() && fail_fast {
                         stop.store(true, Ordering::Relaxed);
                     }
                     bar.inc(1);
-                    reports.lock().unwrap_or_else(PoisonError::into_inner).push((seed, report));
+                    runs.lock().unwrap_or_else(PoisonError::into_inner).push(Run { seed, nodes, report });
                 }
             });
         }
     });
     bar.finish_and_clear();
-    let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
-    reports.sort_by_key(|(seed, _)| *seed);
-    let failed = reports.iter().filter(|(_, report)| report.violation.is_some());
-    let failures = failed.map(|(seed, _)| *seed).collect();
-    Done { plan: *plan, took: began.elapsed(), reports, failures }
+    let mut runs = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
+    runs.sort_by_key(|run| run.seed);
+    Done { took: began.elapsed(), runs }
 }
 
 fn bar(seeds: u64) -> ProgressBar {

@@ -2,12 +2,13 @@
 //!
 //! What runs is what ships: `blixard-core`, `blixard-consensus`, `blixard-node` and `blixard-store` with its
 //! real redb. Only the clock, the network, the disk, the hypervisor and the wiring of tasks are this crate's.
-//! The same seed gives the same run, in every process. After each event the invariants are looked at, one file
-//! for each; in the end everything is mended and what was asked for has to come to be.
+//! The same seed gives the same run, in every process. After each event the invariants are looked at, one
+//! file for each; in the end everything is mended and what was asked for has to come to be.
 
 pub mod disk;
 mod invariants;
 mod options;
+pub mod regressions;
 mod report;
 mod rng;
 mod trace;

@@ -24,6 +24,9 @@ struct Cli {
     /// Tell what happens in it
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Run the seeds that once failed
+    #[arg(long, conflicts_with_all = ["seeds", "start", "seed", "nodes"])]
+    regressions: bool,
     /// This many machines, whatever the seed says
     #[arg(long)]
     nodes: Option<usize>,
@@ -47,29 +50,42 @@ fn main() -> ExitCode {
     if let Some(seed) = cli.seed {
         return run_one(&cli, seed);
     }
-    let plan = batch::Plan {
-        start: cli.start,
-        seeds: cli.seeds,
-        nodes: cli.nodes,
-        threads: cli.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-        fail_fast: cli.fail_fast,
+    let seeds = match seeds(&cli) {
+        Ok(seeds) => seeds,
+        Err(why) => {
+            eprintln!("error: {why}");
+            return ExitCode::FAILURE;
+        }
     };
-    let done = batch::run(&plan);
+    let threads = cli.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let done = batch::run(&seeds, threads, cli.fail_fast);
     if cli.json {
         println!("{}", summary::json(&done));
     } else {
         print!("{}", summary::text(&done));
     }
-    if done.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if done.failures().next().is_none() && done.missed_points().is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// The seeds to run, each with its number of machines where that is not its own.
+fn seeds(cli: &Cli) -> Result<Vec<(u64, Option<usize>)>, String> {
+    if cli.regressions {
+        let all = blixard_sim::regressions::all()?;
+        return Ok(all.into_iter().map(|regression| (regression.seed, regression.nodes)).collect());
+    }
+    Ok((cli.start..cli.start.saturating_add(cli.seeds)).map(|seed| (seed, cli.nodes)).collect())
 }
 
 fn run_one(cli: &Cli, seed: u64) -> ExitCode {
-    let options = Options::of(seed, cli.nodes);
-    let report = blixard_sim::run(seed, options.clone(), cli.trace);
+    let report = blixard_sim::run(seed, Options::of(seed, cli.nodes), cli.trace);
     if cli.json {
-        println!("{}", summary::json_of(seed, &report));
+        println!("{}", summary::json_of(seed, cli.nodes, &report));
     } else {
-        print!("{}", summary::text_of(seed, &options, &report));
+        print!("{}", summary::text_of(seed, cli.nodes, &report));
     }
     if report.violation.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -108,7 +108,7 @@ impl Options {
             late_member: nodes > 1 && rng.chance(1, 4),
             clients: 1 + below(&mut rng, 4),
             think_ms: [20, 100, 300, 1_000][below(&mut rng, 4)],
-            safety_s: 40,
+            safety_s: 56,
             liveness_s: 45,
             loss: if lossy { rng.below(150) } else { 0 },
             duplication: if often(&mut rng) { rng.below(100) } else { 0 },

@@ -75,6 +75,8 @@ counts! {
     duplicated,
     /// Power losses.
     crashes,
+    /// Of these, in the middle of an operation of the disk: between a write and its sync, or inside one.
+    crashes_in_writes,
     /// kill -9.
     kills,
     /// Orderly restarts.

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::batch::Done;
 
 /// Faults whose medians are told.
-const FAULTS: [&str; 12] = [
+const FAULTS: [&str; 13] = [
     "crashes",
+    "crashes_in_writes",
     "kills",
     "restarts",
     "partitions",
@@ -26,26 +27,21 @@ const FAULTS: [&str; 12] = [
 
 /// All seeds as one object.
 pub(crate) fn json(done: &Done) -> Value {
-    let failures: Vec<Value> = done
-        .reports
-        .iter()
-        .filter(|(seed, _)| done.failures.contains(seed))
-        .map(|(s, r)| json_of(*s, r))
-        .collect();
+    let failures: Vec<Value> = done.failures().map(|run| json_of(run.seed, run.nodes, &run.report)).collect();
     json!({
-        "seeds": done.reports.len(),
-        "start": done.plan.start,
+        "seeds": done.runs.len(),
+        "start": done.runs.first().map(|run| run.seed),
         "failures": failures,
         "seeds_per_min": per_minute(done),
         "trace_hash": format!("{:016x}", trace_hash(done)),
         "faults": medians(done),
-        "crash_points": crash_points(&points(done)),
+        "crash_points": crash_points(&done.points()),
         "totals": totals(done),
     })
 }
 
 /// One seed as an object.
-pub(crate) fn json_of(seed: u64, report: &Report) -> Value {
+pub(crate) fn json_of(seed: u64, nodes: Option<usize>, report: &Report) -> Value {
     let violation = report.violation.as_ref().map(|violation| {
         json!({ "invariant": violation.invariant, "what": violation.what, "at_us": violation.at_us })
     });
@@ -56,27 +52,26 @@ pub(crate) fn json_of(seed: u64, report: &Report) -> Value {
         "trace_hash": format!("{:016x}", report.trace_hash),
         "violation": violation,
         "counts": counts,
-        "replay": replay(seed, None),
+        "replay": replay(seed, nodes),
     })
 }
 
 /// All seeds for people.
 pub(crate) fn text(done: &Done) -> String {
     let mut text = String::new();
-    for (seed, report) in done.reports.iter().filter(|(seed, _)| done.failures.contains(seed)) {
-        let options = Options::of(*seed, done.plan.nodes);
-        let _ = writeln!(text, "{}", text_of(*seed, &options, report));
+    for run in done.failures() {
+        let _ = writeln!(text, "{}", text_of(run.seed, run.nodes, &run.report));
     }
-    let _ = writeln!(text, "{}", points(done));
+    let _ = writeln!(text, "{}", done.points());
     let medians: Vec<String> =
         medians(done).iter().map(|(name, median)| format!("{name} {median}")).collect();
     let _ = writeln!(text, "medians of a seed: {}", medians.join(", "));
     let _ = writeln!(
         text,
         "{} seeds from {}, {} failed, {:.0} a minute, trace {:016x}",
-        done.reports.len(),
-        done.plan.start,
-        done.failures.len(),
+        done.runs.len(),
+        done.runs.first().map_or(0, |run| run.seed),
+        done.failures().count(),
         per_minute(done),
         trace_hash(done)
     );
@@ -84,11 +79,11 @@ pub(crate) fn text(done: &Done) -> String {
 }
 
 /// One seed for people; what failed with everything that is needed to see it again.
-pub(crate) fn text_of(seed: u64, options: &Options, report: &Report) -> String {
+pub(crate) fn text_of(seed: u64, nodes: Option<usize>, report: &Report) -> String {
     let mut text = String::new();
     if let Some(violation) = &report.violation {
-        let _ = writeln!(text, "seed {seed} FAILED: {violation}\n{options}");
-        let _ = writeln!(text, "again: {}", replay(seed, Some(options)));
+        let _ = writeln!(text, "seed {seed} FAILED: {violation}\n{}", Options::of(seed, nodes));
+        let _ = writeln!(text, "again: {}", replay(seed, nodes));
         return text;
     }
     let counts: Vec<String> =
@@ -97,32 +92,26 @@ pub(crate) fn text_of(seed: u64, options: &Options, report: &Report) -> String {
     text
 }
 
-fn replay(seed: u64, options: Option<&Options>) -> String {
-    let own = Options::of(seed, None).nodes;
-    let nodes =
-        options.filter(|options| options.nodes != own).map(|options| format!(" --nodes {}", options.nodes));
-    format!("cargo xtask sim --seed {seed}{} --trace", nodes.unwrap_or_default())
+fn replay(seed: u64, nodes: Option<usize>) -> String {
+    let nodes = nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+    format!("cargo xtask sim --seed {seed}{nodes} --trace")
 }
 
 fn per_minute(done: &Done) -> f64 {
-    done.reports.len() as f64 * 60.0 / done.took.as_secs_f64().max(1e-3)
+    done.runs.len() as f64 * 60.0 / done.took.as_secs_f64().max(1e-3)
 }
 
 fn trace_hash(done: &Done) -> u64 {
-    done.reports.iter().fold(0, |hash, (seed, report)| {
-        (hash ^ seed ^ report.trace_hash).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31)
+    done.runs.iter().fold(0, |hash, run| {
+        (hash ^ run.seed ^ run.report.trace_hash).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31)
     })
-}
-
-fn points(done: &Done) -> CrashPoints {
-    let mut points = CrashPoints::default();
-    done.reports.iter().for_each(|(_, report)| points.merge(&report.counts.crash_points));
-    points
 }
 
 fn crash_points(points: &CrashPoints) -> Value {
     let cells = Op::ALL.into_iter().flat_map(|op| Moment::ALL.map(|moment| (op, moment)));
-    let named = cells.map(|(op, moment)| (format!("{op:?}.{moment:?}"), points.count(op, moment).into()));
+    let named = cells
+        .filter(|(op, moment)| CrashPoints::exists(*op, *moment))
+        .map(|(op, moment)| (format!("{op:?}.{moment:?}"), points.count(op, moment).into()));
     Value::Object(named.collect())
 }
 
@@ -130,7 +119,7 @@ fn medians(done: &Done) -> Map<String, Value> {
     let median = |name: &str| {
         let of =
             |report: &Report| report.counts.numbers().into_iter().find(|(n, _)| *n == name).map(|(_, c)| c);
-        let mut counts: Vec<u64> = done.reports.iter().filter_map(|(_, report)| of(report)).collect();
+        let mut counts: Vec<u64> = done.runs.iter().filter_map(|run| of(&run.report)).collect();
         counts.sort_unstable();
         counts.get(counts.len() / 2).copied().unwrap_or(0)
     };
@@ -139,8 +128,8 @@ fn medians(done: &Done) -> Map<String, Value> {
 
 fn totals(done: &Done) -> Map<String, Value> {
     let mut totals = Map::new();
-    for (_, report) in &done.reports {
-        for (name, count) in report.counts.numbers() {
+    for run in &done.runs {
+        for (name, count) in run.report.counts.numbers() {
             let sum = totals.get(name).and_then(Value::as_u64).unwrap_or(0) + count;
             totals.insert(name.to_owned(), sum.into());
         }

@@ -26,8 +26,8 @@ pub struct Progress {
 pub struct Claim {
     /// The last that it said.
     pub identity: Identity,
-    /// It said the same store for longer than any answer can be under way, more than once: what is said now is
-    /// no late word of a store that is gone since.
+    /// It said the same store for longer than any answer can be under way, more than once: what is said now
+    /// is no late word of a store that is gone since.
     pub settled: bool,
 }
 
@@ -63,8 +63,8 @@ fn fitting(view: &MembershipView<'_>, change: MembershipChange) -> Option<Member
 }
 
 /// A member that speaks with an empty store under another store id has lost its disk: its old raft id can
-/// never vote or acknowledge again, so it leaves before the node is admitted anew. A member that still answers
-/// under its raft id has lost nothing, whatever late words of an earlier store say.
+/// never vote or acknowledge again, so it leaves before the node is admitted anew. A member that still
+/// answers under its raft id has lost nothing, whatever late words of an earlier store say.
 fn lost_store(view: &MembershipView<'_>) -> Option<MembershipChange> {
     view.state.members.values().find_map(|member| {
         let claim = view.claims.get(&member.endpoint_id)?;

@@ -117,6 +117,13 @@ impl CrashPoints {
         self.counts[op.row()][moment.column()]
     }
 
+    /// Whether there is such a boundary: only a write can be half done. The other operations are one step of
+    /// the file system's journal, and a sync that is half done is a crash before it in which some writes were
+    /// kept.
+    pub fn exists(op: Op, moment: Moment) -> bool {
+        moment != Moment::Inside || op == Op::Write
+    }
+
     /// Adds the crashes of another run.
     pub fn merge(&mut self, other: &Self) {
         for (row, others) in self.counts.iter_mut().zip(&other.counts) {
@@ -134,14 +141,8 @@ impl CrashPoints {
     /// The cells with fewer than `least` crashes, of those that exist.
     pub fn below(&self, least: u64) -> Vec<(Op, Moment)> {
         let cells = Op::ALL.into_iter().flat_map(|op| Moment::ALL.map(|moment| (op, moment)));
-        cells.filter(|(op, moment)| exists(*op, *moment) && self.count(*op, *moment) < least).collect()
+        cells.filter(|(op, moment)| Self::exists(*op, *moment) && self.count(*op, *moment) < least).collect()
     }
-}
-
-/// Only a write can be half done: the other operations are one step of the file system's journal, and a sync
-/// that is half done is a crash before it in which some writes were kept.
-fn exists(op: Op, moment: Moment) -> bool {
-    moment != Moment::Inside || op == Op::Write
 }
 
 impl fmt::Display for CrashPoints {
@@ -153,7 +154,7 @@ impl fmt::Display for CrashPoints {
         for op in Op::ALL {
             write!(f, "\n{:<10}", op.label())?;
             for moment in Moment::ALL {
-                if exists(op, moment) {
+                if Self::exists(op, moment) {
                     write!(f, "{:>10}", self.count(op, moment))?;
                 } else {
                     write!(f, "{:>10}", "-")?;

@@ -1,4 +1,4 @@
-//! What the cluster has agreed on: every committed entry, and the state that it gives, replayed from the birth.
+//! What the cluster has agreed on: every committed entry, and the state it gives, replayed from the birth.
 
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
@@ -85,10 +85,6 @@ impl Canon {
     pub(crate) fn votes(&self, endpoint_id: EndpointId, store_id: StoreId) -> bool {
         let member = self.state.member_by_endpoint(endpoint_id);
         member.is_some_and(|member| member.store_id == store_id && self.voters.contains(&member.raft_id))
-    }
-
-    pub(crate) fn voters(&self) -> usize {
-        self.voters.len()
     }
 
     /// Applies the next entry as this node has it. Returns the command, if it is one.

@@ -56,7 +56,6 @@ pub(crate) struct Checker {
     states: state_equal::StateEqual,
     acknowledged: acknowledged::Acknowledged,
     order: linearizable::Linearizable,
-    units: single_unit::SingleUnit,
     deleted: deleted::Deleted,
 }
 
@@ -74,7 +73,6 @@ impl Checker {
             states: state_equal::StateEqual::default(),
             acknowledged: acknowledged::Acknowledged::default(),
             order: linearizable::Linearizable::default(),
-            units: single_unit::SingleUnit::default(),
             deleted: deleted::Deleted::default(),
         }
     }
@@ -196,7 +194,7 @@ impl Checker {
 
     /// A unit starts for this placement.
     pub(crate) fn unit_starts(&mut self, machines: &[Machine], unit: (usize, VmName, u64), now_us: u64) {
-        let held = self.units.check(machines, &unit);
+        let held = single_unit::check(machines, &unit);
         self.note("single_unit", now_us, held);
         let held = self.deleted.unit_starts(&unit);
         self.note("deleted_stays", now_us, held);
@@ -230,10 +228,5 @@ impl Checker {
     /// Whether this endpoint votes with this store.
     pub(crate) fn votes(&self, endpoint_id: EndpointId, store_id: StoreId) -> bool {
         self.canon.as_ref().is_some_and(|canon| canon.votes(endpoint_id, store_id))
-    }
-
-    /// How many vote.
-    pub(crate) fn voters(&self) -> usize {
-        self.canon.as_ref().map_or(0, Canon::voters)
     }
 }

@@ -4,17 +4,12 @@ use blixard_model::VmName;
 
 use crate::world::Machine;
 
-#[derive(Debug, Default)]
-pub(crate) struct SingleUnit;
-
-impl SingleUnit {
-    pub(crate) fn check(&self, machines: &[Machine], unit: &(usize, VmName, u64)) -> Result<(), String> {
-        let (starts_on, name, _) = unit;
-        for (id, machine) in machines.iter().enumerate().filter(|(id, _)| id != starts_on) {
-            if machine.hypervisor.units().get(name).is_some_and(|unit| unit.lives()) {
-                return Err(format!("VM {name} starts on n{} and lives on n{}", starts_on + 1, id + 1));
-            }
+pub(crate) fn check(machines: &[Machine], unit: &(usize, VmName, u64)) -> Result<(), String> {
+    let (starts_on, name, _) = unit;
+    for (id, machine) in machines.iter().enumerate().filter(|(id, _)| id != starts_on) {
+        if machine.hypervisor.units().get(name).is_some_and(|unit| unit.lives()) {
+            return Err(format!("VM {name} starts on n{} and lives on n{}", starts_on + 1, id + 1));
         }
-        Ok(())
     }
+    Ok(())
 }

@@ -54,6 +54,11 @@ impl World {
         let (run, store_id) = (self.new_id(), self.new_store_id());
         self.trace.line(self.queue.now_us(), || format!("n{} starts, run {run}", id + 1));
         let machine = &self.machines[id];
+        // The making of a store is short: without this its boundaries would hardly ever be hit.
+        if self.options.faults.power && machine.store_id.is_none() && self.rng.chance(1, 4) {
+            machine.disk.crash_after(self.rng.below(240));
+        }
+        let machine = &self.machines[id];
         let opened = Store::open(&machine.disk, machine.endpoint_id, &self.cluster_name, store_id);
         match opened {
             Ok(store) => self.begin_run(id, run, store),
@@ -388,6 +393,7 @@ impl World {
     pub(crate) fn lose_power(&mut self, id: MachineId) {
         let tear = if self.rng.chance(1, 2) { Tear::Sectors } else { Tear::Bytes };
         self.counts.crashes += 1;
+        self.counts.crashes_in_writes += u64::from(self.machines[id].disk.is_crashed());
         let machine = &mut self.machines[id];
         machine.disk.crash_power(tear);
         machine.boot += 1;

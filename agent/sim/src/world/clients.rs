@@ -1,4 +1,4 @@
-//! Clients: they write and read through any agent, try again under the same request id, and sometimes give up.
+//! Clients: they write and read through any agent, try again under the same request id, sometimes give up.
 
 use blixard_model::{Command, Desired, Disk, Hypervisor, Outcome, Request, VmName, VmSpec};
 use blixard_node::SubmitError;

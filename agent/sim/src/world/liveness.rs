@@ -51,21 +51,15 @@ impl World {
 
     /// One machine, without which there is a quorum of whole voters, is cut off in one direction for good.
     fn cut_one_off(&mut self) {
-        let whole: Vec<bool> = self
-            .machines
-            .iter()
-            .map(|machine| {
-                let health = machine.disk_health == DiskHealth::Good && !machine.rolled_back;
-                health && machine.store_id.is_some_and(|store| self.checker.votes(machine.endpoint_id, store))
-            })
-            .collect();
-        let voters = self.checker.voters();
-        // Before everybody has begun, everybody is needed.
-        let formed =
-            self.machines.iter().all(|machine| machine.process.is_none() || machine.node().is_some());
+        let whole: Vec<bool> = self.machines.iter().map(|machine| self.is_whole(machine)).collect();
         let suits = |id: &MachineId| {
-            let others = whole.iter().enumerate().filter(|(other, whole)| other != id && **whole).count();
-            formed && voters > 0 && others > voters / 2
+            let others = || self.machines.iter().enumerate().filter(|(other, _)| other != id);
+            let votes = others().filter(|(other, _)| whole[*other]).count();
+            // A change of the voters counts for a node once it has applied it: each of the others has to know
+            // a configuration in which they are a quorum.
+            others().all(|(_, machine)| {
+                machine.node().is_some_and(|node| votes > node.raft_status().voters.len() / 2)
+            })
         };
         let suitable: Vec<MachineId> = (0..self.machines.len()).filter(suits).collect();
         let Some(id) = suitable.get(below(&mut self.rng, suitable.len())).copied() else { return };
@@ -78,6 +72,13 @@ impl World {
         self.liveness.cut_off = Some(id);
         self.counts.lasting_cuts += 1;
         self.links_changed();
+    }
+
+    /// It votes with the disk it has.
+    fn is_whole(&self, machine: &super::Machine) -> bool {
+        let good =
+            machine.disk_health == DiskHealth::Good && !machine.rolled_back && !machine.disk.is_armed();
+        good && machine.store_id.is_some_and(|store| self.checker.votes(machine.endpoint_id, store))
     }
 
     pub(crate) fn handle_liveness_check(&mut self) {

@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) cluster_name: ClusterName,
     pub(crate) liveness: Liveness,
+    /// The machine whose disk was lost before anybody had a cluster.
+    pub(crate) wiped_unborn: Option<MachineId>,
     next_id: u64,
     ended: bool,
 }
@@ -72,6 +74,7 @@ impl World {
             options,
             cluster_name: text_id("sim"),
             liveness: Liveness::default(),
+            wiped_unborn: None,
             next_id: 0,
             ended: false,
         };

@@ -1,10 +1,10 @@
-//! Which fault comes next. What no cluster could survive is not asked of it: disks are lost one at a time, and
-//! only while all others are whole.
+//! Which fault comes next. What no cluster could survive is not asked of it: disks are lost one at a time,
+//! and only while all others are whole.
 
 use super::World;
 use super::event::{Event, MachineId};
 use super::faults::Fault;
-use super::machine::{DiskHealth, Phase};
+use super::machine::DiskHealth;
 use crate::options::below;
 
 type Choose = fn(&mut World) -> Vec<(u64, Fault)>;
@@ -56,14 +56,19 @@ impl World {
 
     fn choose_power(&mut self) -> Vec<(u64, Fault)> {
         // Sometimes all of them, as when a fuse blows.
-        if self.rng.chance(1, 8) {
-            return (0..self.machines.len()).map(|id| (0, Fault::Power(id))).collect();
+        if self.rng.chance(1, 10) {
+            return (0..self.machines.len()).map(|id| self.power_loss(id)).collect();
         }
         let id = self.any();
-        if self.rng.chance(1, 2) {
-            return vec![(0, Fault::Power(id))];
+        vec![self.power_loss(id)]
+    }
+
+    /// Mostly in the middle of a write to come: at rest there is little to lose.
+    fn power_loss(&mut self, id: MachineId) -> (u64, Fault) {
+        if self.rng.chance(1, 4) {
+            return (0, Fault::Power(id));
         }
-        vec![(0, Fault::PowerInWrite(id, self.rng.below(24)))]
+        (0, Fault::PowerInWrite(id, self.rng.below(24)))
     }
 
     fn choose_partition(&mut self) -> Vec<(u64, Fault)> {
@@ -130,8 +135,11 @@ impl World {
 
     fn choose_wipe(&mut self) -> Vec<(u64, Fault)> {
         let id = self.any();
-        // Before anybody has begun, nothing is lost with a disk but a promise.
-        if self.is_unborn() || self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
+        if self.may_wipe_unborn(id) {
+            self.wiped_unborn = Some(id);
+            return vec![(0, Fault::Wipe(id))];
+        }
+        if self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
     }
 
     fn choose_roll_back(&mut self) -> Vec<(u64, Fault)> {
@@ -148,28 +156,27 @@ impl World {
         Vec::new()
     }
 
-    /// All are seen to be without a cluster: no disk is bound to one.
-    fn is_unborn(&self) -> bool {
-        // Of two, one may already have heard the other's promise and form with it: then both disks are needed.
-        let two = self.machines.len() < 3;
-        let forming = |machine: &super::Machine| {
-            machine.process.as_ref().is_some_and(|process| match &process.phase {
-                Phase::Forming { promise, .. } => promise.is_none() || !two,
-                Phase::Running(_) => false,
-            })
-        };
-        self.checker.state().is_none() && self.machines.iter().all(forming)
+    /// Nobody is seen to be in a cluster: what is lost with a disk is a promise. One of the others may hold a
+    /// birth already that counts on it; so it is always the same machine, and never one of two.
+    fn may_wipe_unborn(&self, id: MachineId) -> bool {
+        let forming = |machine: &super::Machine| machine.process.is_some() && machine.node().is_none();
+        self.machines.len() >= 3
+            && self.wiped_unborn.is_none_or(|wiped| wiped == id)
+            && self.checker.state().is_none()
+            && self.machines.iter().all(forming)
     }
 
-    /// Every machine votes with the disk it has, and no fault of a disk is armed: one may go.
+    /// Every machine votes with the disk it has, everybody knows it, and no fault of a disk is armed: one may
+    /// go.
     fn may_lose_a_disk(&self) -> bool {
         self.machines.len() >= 3
             && self.machines.iter().all(|machine| {
                 let Some(process) = &machine.process else { return false };
                 // One that has promised and not begun yet is needed as it is.
-                let begun = process.node().is_some();
-                let votes = begun && self.checker.votes(machine.endpoint_id, process.store_id);
-                votes && machine.disk_health == DiskHealth::Good && !machine.disk.is_armed()
+                let Some(node) = process.node() else { return false };
+                let votes = self.checker.votes(machine.endpoint_id, process.store_id);
+                let knows = node.raft_status().voters.len() == self.machines.len();
+                votes && knows && machine.disk_health == DiskHealth::Good && !machine.disk.is_armed()
             })
     }
 

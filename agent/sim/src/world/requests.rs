@@ -22,8 +22,8 @@ impl World {
         self.go_on(id, sub);
     }
 
-    /// Does what a submission says next. One that waits for an attempt is left alone, unless whom it waits for
-    /// was replaced.
+    /// Does what a submission says next. One that waits for an attempt is left alone, unless whom it waits
+    /// for was replaced.
     pub(crate) fn go_on(&mut self, id: MachineId, sub_id: u64) {
         let now_us = self.queue.now_us();
         let machine = &mut self.machines[id];
