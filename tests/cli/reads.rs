@@ -1,6 +1,6 @@
 //! Status, lists and show.
 
-use blixard_model::api::{Listing, NodeView, StatusView, VmView};
+use blixard_model::api::{Listing, NodeView, RetryKind, RetryView, StatusView, VmView};
 use blixard_model::report::ObservedState::Running;
 use blixard_model::vm::Desired;
 
@@ -47,6 +47,28 @@ fn people_get_tables_without_colours() {
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{run:?}");
         assert!(run.stdout.contains(needle) && !run.stdout.contains('\u{1b}'), "{needle}: {run:?}");
     }
+}
+
+#[test]
+fn status_shows_what_is_tried_again_and_reads_an_agent_that_does_not_say() {
+    let retry = RetryView {
+        what: RetryKind::Connect,
+        peer: Some("n2".parse().expect("name")),
+        failures: 12,
+        next_try_in_ms: Some(4_000),
+        last_error: "unreachable: no answer".into(),
+    };
+    let tried = StatusView { retrying: vec![retry], ..views::status() };
+    let mut older = serde_json::to_value(views::status()).expect("JSON");
+    older.as_object_mut().expect("object").remove("retrying").expect("is a field");
+    let agent = FakeAgent::script(vec![Reply::json(&tried), Reply::json(&tried), Reply::json(&older)]);
+    let run = agent.run(&["status"]);
+    let table = "\nRETRYING  PEER  FAILURES  NEXT TRY  LAST ERROR\n\
+                 connect   n2    12        in 4.0 s  unreachable: no answer\n";
+    assert!(run.code == 0 && run.stdout.contains(table), "{run:?}");
+    assert_eq!(agent.run(&["status", "--json"]).json::<StatusView>(), tried);
+    let run = agent.run(&["status"]);
+    assert!(run.code == 0 && !run.stdout.contains("RETRYING"), "{run:?}");
 }
 
 #[test]

@@ -46,7 +46,8 @@ pub enum RegistrationStep {
     Submit(Command),
 }
 
-/// One node's registration, for as long as it runs. Driven by its caller: [`Registration::next`] says what to do.
+/// One node's registration, for as long as it runs. Driven by its caller: [`Registration::next`] says what to
+/// do.
 #[derive(Debug)]
 pub struct Registration {
     endpoint_id: EndpointId,

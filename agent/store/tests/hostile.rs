@@ -7,17 +7,17 @@ use blixard_consensus::{HardState, StoredSnapshot};
 use blixard_hostile::Target;
 use blixard_model::formation::Genesis;
 use blixard_model::{ClusterId, EndpointId, RaftId, StoreId};
-use blixard_store::{ClusterMarker, FILE_NAME, OpenError, Store};
+use blixard_store::{ClusterMarker, DirDisk, FILE_NAME, OpenError, Store};
 use redb::{ReadableDatabase, TableDefinition};
 
 fn open(dir: &Path) -> Result<Store, OpenError> {
     let cluster = "lab".parse().expect("name");
-    Store::open(dir, EndpointId::from_bytes([1; 32]), &cluster, StoreId::from_bytes([9; 16]))
+    Store::open(&DirDisk::new(dir), EndpointId::from_bytes([1; 32]), &cluster, StoreId::from_bytes([9; 16]))
 }
 
 /// Opens and reads everything; says how it ended.
 fn read(dir: &Path) -> String {
-    match open(dir).and_then(|store| store.load(dir).map(|durable| (store, durable))) {
+    match open(dir).and_then(|store| store.load().map(|durable| (store, durable))) {
         Ok((store, durable)) => format!("{:?} {:?}", store.cluster().is_some(), durable.snapshot.is_some()),
         // The directory's name differs from run to run.
         Err(error) => error.to_string().replace(&dir.display().to_string(), ""),
