@@ -1,4 +1,11 @@
 //! The planted bugs: the one list. Each name stands in a `mutant::lives` in the sources.
+//!
+//! Some historical bugs are equivalent here and stand in a form that is not. `term()` and `entries()` that
+//! lie about what was cut are not asked by Raft while `first_index` is right, and a wrong `first_index` alone
+//! changes nothing: `holes-skipped` and `empty-log-forgets-snapshot` lie about both. A pump's messages leave
+//! after all of its writes, so that sending before the write is the same as sending after it:
+//! `entries-not-synced` and `vote-not-synced` stand for it. A promise that is not durable has no effect that
+//! the promises of the others do not prevent: `forms-without-everybody` stands for it.
 
 /// A planted bug.
 #[derive(Debug, Clone, Copy)]
@@ -162,7 +169,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "holes-skipped",
-        source: "previous attempt, storage: term() is 0 and entries() skips what was cut (alone, raft-rs asks neither: first_index lies too)",
+        source: "previous attempt, storage: the log says it begins at 1, term 0, holes skipped",
         must: true,
     },
     Mutant {
@@ -172,7 +179,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "empty-log-forgets-snapshot",
-        source: "previous attempt, storage: an empty log after a snapshot begins at 1 (with last_index 0: first_index alone changes nothing)",
+        source: "previous attempt, storage: an empty log after a snapshot is one without any",
         must: true,
     },
     Mutant {
