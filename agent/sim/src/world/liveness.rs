@@ -54,11 +54,14 @@ impl World {
         let whole: Vec<bool> = self.machines.iter().map(|machine| self.is_whole(machine)).collect();
         let suits = |id: &MachineId| {
             let others = || self.machines.iter().enumerate().filter(|(other, _)| other != id);
-            let votes = others().filter(|(other, _)| whole[*other]).count();
             // A change of the voters counts for a node once it has applied it: each of the others has to know
             // a configuration in which they are a quorum.
             others().all(|(_, machine)| {
-                machine.node().is_some_and(|node| votes > node.raft_status().voters.len() / 2)
+                let Some(node) = machine.node() else { return false };
+                let voters = node.raft_status().voters;
+                let whole = others().filter(|(other, _)| whole[*other]).filter_map(|(_, other)| other.node());
+                let votes = whole.filter(|other| voters.contains(&other.summary().raft_id)).count();
+                votes > voters.len() / 2
             })
         };
         let suitable: Vec<MachineId> = (0..self.machines.len()).filter(suits).collect();
