@@ -162,7 +162,8 @@ pub(crate) fn check_snapshot(snapshot: &Snapshot, leader_term: u64) -> Checked {
 /// # Errors
 /// [`StepError::Unacceptable`] with the reason, or [`StepError::RolledBack`].
 pub(crate) fn check_against(raw: &RawNode<Log>, message: &Message) -> Result<(), StepError> {
-    check_time(raw, message).map_err(StepError::Late)?;
+    let late = if mutant::lives("lateness-is-a-lie") { StepError::Unacceptable } else { StepError::Late };
+    check_time(raw, message).map_err(late)?;
     check_state(raw, message).map_err(StepError::Unacceptable)?;
     check_acknowledged(raw, message)
 }
@@ -184,7 +185,9 @@ fn check_time(raw: &RawNode<Log>, message: &Message) -> Checked {
         MessageType::MsgTimeoutNow if !is_written => refuse("told to campaign before its log is on disk"),
         // Raft would send it on under the asker's raft id, which the next one must not believe. The asker
         // asks again.
-        MessageType::MsgReadIndex if raft.state != StateRole::Leader => refuse("a read for who led before"),
+        MessageType::MsgReadIndex if raft.state != StateRole::Leader && !mutant::lives("reads-sent-on") => {
+            refuse("a read for who led before")
+        }
         _ => Ok(()),
     }
 }

@@ -203,10 +203,12 @@ fn simulated(place: &Place) -> Result<Ended> {
     let start = sim::fresh_start();
     let (seeds, start) = (SIM_SEEDS.to_string(), start.to_string());
     println!("      cargo xtask sim --seeds {seeds} --start {start}");
-    let told = sim::ask(Command::new(&program).args(["--seeds", &seeds, "--start", &start]))?;
-    told.failures.iter().for_each(|failure| println!("{failure}"));
-    let failed = u32::try_from(told.failures.len()).unwrap_or(u32::MAX);
-    let passed = u32::try_from(told.seeds).unwrap_or(u32::MAX).saturating_sub(failed);
+    let fresh = sim::ask(Command::new(&program).args(["--seeds", &seeds, "--start", &start]))?;
+    let known = sim::ask(Command::new(&program).arg("--regressions"))?;
+    let failed = [&fresh.failures, &known.failures];
+    failed.iter().flat_map(|failures| failures.iter()).for_each(|failure| println!("{failure}"));
+    let failed = u32::try_from(fresh.failures.len() + known.failures.len()).unwrap_or(u32::MAX);
+    let passed = u32::try_from(fresh.seeds + known.seeds).unwrap_or(u32::MAX).saturating_sub(failed);
     Ok(Ended::Tests(Tally { passed, failed, ..Tally::default() }))
 }
 

@@ -70,8 +70,10 @@ fn lost_store(view: &MembershipView<'_>) -> Option<MembershipChange> {
         let claim = view.claims.get(&member.endpoint_id)?;
         let other_store =
             !mutant::lives("lost-store-not-recognised") && claim.identity.store_id != member.store_id;
-        let lost = claim.settled && other_store && matches!(claim.identity.phase, Phase::Empty { .. });
-        let answers = view.progress.get(&member.raft_id).is_some_and(|progress| progress.recent_active);
+        let settled = claim.settled || mutant::lives("late-words-believed");
+        let lost = settled && other_store && matches!(claim.identity.phase, Phase::Empty { .. });
+        let progress = view.progress.get(&member.raft_id).filter(|_| !mutant::lives("late-words-believed"));
+        let answers = progress.is_some_and(|progress| progress.recent_active);
         (lost && !answers && member.raft_id != view.leader)
             .then_some(MembershipChange::Remove { raft_id: member.raft_id })
             .and_then(|change| fitting(view, change))

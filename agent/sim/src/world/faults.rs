@@ -84,7 +84,11 @@ impl World {
                 self.machines[id].disk_health = DiskHealth::Lost;
                 self.lose_power(id);
             }
-            Fault::Copy(id) => self.machines[id].old_image = Some(self.machines[id].disk.image()),
+            Fault::Copy(id) => {
+                let machine = &mut self.machines[id];
+                machine.old_image = Some(machine.disk.image());
+                machine.old_image_of = machine.store_id;
+            }
             Fault::RollBack(id) => self.roll_back(id),
         }
     }

@@ -174,6 +174,8 @@ pub(crate) struct Machine {
     pub(crate) listed: usize,
     /// An older copy of its disk.
     pub(crate) old_image: Option<Image>,
+    /// The store that is in it.
+    pub(crate) old_image_of: Option<StoreId>,
     /// That copy was put in its place, and nobody has noticed yet.
     pub(crate) rolled_back: bool,
     /// It is not to be started before this.

@@ -235,6 +235,7 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> Machine {
         view: BTreeSet::new(),
         listed: options.nodes - late,
         old_image: None,
+        old_image_of: None,
         rolled_back: false,
         start_scheduled: false,
     }

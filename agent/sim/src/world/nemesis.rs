@@ -145,9 +145,18 @@ impl World {
     fn choose_roll_back(&mut self) -> Vec<(u64, Fault)> {
         let id = self.any();
         if let Some(id) = (0..self.machines.len()).find(|id| self.machines[*id].old_image.is_some()) {
+            // Sometimes the copy is of a store that the cluster has let go by then.
+            if self.is_copy_of_the_store(id) && self.rng.chance(1, 2) && self.may_lose_a_disk() {
+                return vec![(0, Fault::Wipe(id))];
+            }
             return if self.may_roll_back(id) { vec![(0, Fault::RollBack(id))] } else { Vec::new() };
         }
         if self.machines[id].is_in_cluster() { vec![(0, Fault::Copy(id))] } else { Vec::new() }
+    }
+
+    fn is_copy_of_the_store(&self, id: MachineId) -> bool {
+        let machine = &self.machines[id];
+        machine.old_image_of.is_some() && machine.old_image_of == machine.store_id
     }
 
     fn choose_guest_ends(&mut self) -> Vec<(u64, Fault)> {

@@ -98,6 +98,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
         must: true,
     },
     Mutant {
+        name: "late-words-believed",
+        source: "found here: a late word of an earlier store lets the leader remove who was just admitted",
+        must: true,
+    },
+    Mutant {
+        name: "reads-sent-on",
+        source: "found here: who led before sends a read on under the asker's raft id",
+        must: true,
+    },
+    Mutant {
+        name: "lateness-is-a-lie",
+        source: "found here: what an honest member said too late is told as a lie",
+        must: true,
+    },
+    Mutant {
         name: "left-store-not-recognised",
         source: "M12, R10: a store that the cluster let go takes part as if it were a member",
         must: false,
