@@ -139,7 +139,19 @@ impl World {
             self.wiped_unborn = Some(id);
             return vec![(0, Fault::Wipe(id))];
         }
-        if self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
+        let free = self.holds_nothing(id);
+        if free || self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
+    }
+
+    /// Its store waits to be admitted: the cluster does not count on it yet.
+    fn holds_nothing(&self, id: MachineId) -> bool {
+        let Some(process) = &self.machines[id].process else { return false };
+        let waits = process.node().is_none() && self.machines.iter().any(super::Machine::is_in_cluster);
+        waits
+            && self
+                .checker
+                .state()
+                .is_some_and(|state| state.members.values().all(|member| member.store_id != process.store_id))
     }
 
     fn choose_roll_back(&mut self) -> Vec<(u64, Fault)> {
