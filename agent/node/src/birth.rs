@@ -18,7 +18,7 @@ pub enum BindError {
     #[error("the genesis does not hold this node")]
     NotInGenesis,
     /// The disk's; final.
-    #[error(transparent)]
+    #[error("the store can not be bound to the cluster")]
     Store(#[from] WriteError),
 }
 
@@ -40,7 +40,7 @@ pub enum ResumeError {
         theirs: NodeName,
     },
     /// The file can not be read.
-    #[error(transparent)]
+    #[error("the store can not be resumed from")]
     Open(#[from] OpenError),
     /// Its content can not be used.
     #[error(transparent)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blixard_consensus::LogStore;
+use blixard_consensus::{LogStore, RaftRole};
 use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::{Member, NodeName, RaftId, mutant};
@@ -109,13 +109,16 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     }
 
     /// A new leader has heard of those who voted for it; the others answer its first heartbeats, or are gone
-    /// although their link still stands.
+    /// although their link still stands. Before it has committed in its term, and before the turn in which it
+    /// began to lead has ended, it has not even begun to listen.
     pub(crate) fn is_unsettled(&self) -> bool {
+        let begun = self.raft.leads() && self.summary.role == RaftRole::Leader;
         let leads_for = self.tick.saturating_sub(self.leads_since);
         let unheard =
             |m: &Member| m.name != self.config.name && self.is_linked(m) && !self.is_heard(m.raft_id);
         let mut members = self.raft.machine().0.members.values();
-        self.raft.leads() && leads_for < FIRST_WORD_TICKS && members.any(unheard)
+        let leads = self.raft.status().role == RaftRole::Leader;
+        leads && (!begun || leads_for < FIRST_WORD_TICKS && members.any(unheard))
     }
 
     fn is_linked(&self, member: &Member) -> bool {

@@ -39,8 +39,13 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         if !self.is_believed(inbound.from(), from) {
             return Ok(());
         }
-        self.heard.insert(inbound.from(), self.tick);
-        match self.raft.step(inbound) {
+        let sender = inbound.from();
+        let stepped = self.raft.step(inbound);
+        // Who says only what is refused is no member that one can count on.
+        if matches!(stepped, Ok(()) | Err(StepError::Late(_) | StepError::Raft(_))) {
+            self.heard.insert(sender, self.tick);
+        }
+        match stepped {
             Ok(()) => Ok(()),
             Err(StepError::RolledBack { acknowledged, last }) => {
                 Err(NodeError::RolledBack { stored: acknowledged, holds: last })
@@ -67,10 +72,14 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
                 false
             }
             Some(_) => true,
-            None if self.routes.len() >= ROUTES_MAX && !self.routes.contains_key(&raft_id) => false,
+            // The newest id of an endpoint counts: it was admitted anew, and the log here is behind.
             None => {
-                self.routes.insert(raft_id, from);
-                true
+                self.routes.retain(|id, endpoint| *endpoint != from && *id != raft_id);
+                let room = self.routes.len() < ROUTES_MAX;
+                if room {
+                    self.routes.insert(raft_id, from);
+                }
+                room
             }
         }
     }

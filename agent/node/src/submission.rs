@@ -164,11 +164,16 @@ impl Submission {
         self.retry_at_ms = now_ms.saturating_add(SUBMIT.jittered_ms(self.failures, self.seed));
     }
 
-    fn give_up(&self, why: String) -> Step {
-        Step::Done(Err(match &self.maybe {
-            Some(before) if *before == why => SubmitError::Unknown(why),
+    /// What is known of the write when its agent can not go on with it.
+    pub fn abandoned(&self, why: &str) -> SubmitError {
+        match &self.maybe {
+            Some(before) if before == why => SubmitError::Unknown(why.to_owned()),
             Some(before) => SubmitError::Unknown(format!("{before}; then: {why}")),
-            None => SubmitError::Unavailable(why),
-        }))
+            None => SubmitError::Unavailable(why.to_owned()),
+        }
+    }
+
+    fn give_up(&self, why: String) -> Step {
+        Step::Done(Err(self.abandoned(&why)))
     }
 }

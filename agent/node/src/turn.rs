@@ -133,11 +133,23 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
         self.peers = members.iter().map(|(id, member)| (*id, member.addresses.clone())).collect();
         self.routes.retain(|id, _| !members.contains_key(id));
+        self.heard.retain(|id, _| members.contains_key(id) || self.routes.contains_key(id));
         self.membership_version += 1;
+    }
+
+    /// They may still be committed by the next leader; sent again under the same id they are applied once. A
+    /// leadership may be won and lost between two turns.
+    fn abandon_proposals(&mut self) {
+        for key in self.waiting.abandon_proposals("the leadership was lost before it was committed") {
+            self.raft.forget_proposal(key);
+        }
     }
 
     fn note_summary(&mut self) {
         let new = summarise(&self.raft, self.membership_version);
+        if new.role != RaftRole::Leader {
+            self.abandon_proposals();
+        }
         let old = &self.summary;
         if *old == new {
             return;
@@ -151,13 +163,6 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
                 leader: new.leader.as_ref().map(|(name, _)| name.clone()),
                 here: new.role == RaftRole::Leader,
             });
-        }
-        if old.role == RaftRole::Leader && new.role != RaftRole::Leader {
-            // They may still be committed by the next leader; sent again under the same id they are applied
-            // once.
-            for key in self.waiting.abandon_proposals("the leadership was lost before it was committed") {
-                self.raft.forget_proposal(key);
-            }
         }
         self.summary = new;
     }

@@ -193,3 +193,13 @@ fn a_leader_that_was_replaced_is_not_waited_for() {
     let end = next(&mut s, DEADLINE_MS, &led_by(None, 6));
     assert!(matches!(&end, Step::Done(Err(SubmitError::Unknown(_)))), "{end:?}");
 }
+
+#[test]
+fn what_its_agent_can_not_go_on_with_is_unknown_if_it_may_have_reached_somebody() {
+    let summary = led_by(Some(2), 3);
+    let mut submission = submission();
+    assert!(matches!(submission.abandoned("stopping"), SubmitError::Unavailable(_)));
+    assert_eq!(next(&mut submission, 0, &summary), forward(2, 0));
+    submission.note(10, unknown("the link was lost"));
+    assert!(matches!(submission.abandoned("stopping"), SubmitError::Unknown(_)));
+}

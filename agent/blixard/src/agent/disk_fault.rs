@@ -91,6 +91,16 @@ mod tests {
     }
 
     #[test]
+    fn a_birth_and_a_resume_on_a_bad_disk_have_them_too() {
+        let write = WriteError::Redb(redb::Error::Io(std::io::Error::from_raw_os_error(EIO)));
+        let source = std::io::Error::from_raw_os_error(ENOSPC);
+        let open = OpenError::Io { path: "/d/store.redb".into(), source };
+        let bound = anyhow::Error::new(blixard_node::birth::BindError::from(write));
+        let resumed = anyhow::Error::new(blixard_node::birth::ResumeError::from(open));
+        assert_eq!([exit_code(&bound), exit_code(&resumed)], [EXIT_DISK_FAILED, EXIT_DISK_FULL]);
+    }
+
+    #[test]
     fn a_store_that_counts_as_lost_has_a_code_of_its_own_and_says_what_to_do() {
         let left = NodeError::<WriteError>::Left { raft_id: blixard_model::RaftId(3) };
         for error in [NodeError::RolledBack { stored: 9, holds: 4 }, left] {

@@ -12,7 +12,7 @@ use blixard_store::StoreStats;
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Most inputs waiting for the consensus task.
 pub(crate) const INBOX_MAX: usize = 1_024;
@@ -98,11 +98,13 @@ impl ConsensusHandle {
     /// Proposes on this node and waits for the end, at most `patience`.
     pub(crate) async fn propose(&self, request: Request, patience: Duration) -> ProposeResult {
         let (reply, answer) = oneshot::channel();
-        let stopping = || ProposeResult::Rejected { why: Stopped.to_string() };
-        if self.inbox.send(Input::Propose { request, reply }).await.is_err() {
-            return stopping();
+        let begun = Instant::now();
+        match timeout(patience, self.inbox.send(Input::Propose { request, reply })).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return ProposeResult::Rejected { why: Stopped.to_string() },
+            Err(_) => return ProposeResult::Rejected { why: "the consensus task is behind".to_owned() },
         }
-        match timeout(patience, answer).await {
+        match timeout(patience.saturating_sub(begun.elapsed()), answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => ProposeResult::Unknown { why: Stopped.to_string() },
             Err(_) => ProposeResult::Unknown { why: "not committed in time".to_owned() },

@@ -45,7 +45,7 @@ pub(crate) async fn submit(
                     shown.failed(Failed { failures, next_try: Some(until), why: why.to_owned() });
                 }
                 if let Ok(Err(_)) = timeout_at(until, summary.changed()).await {
-                    return Err(SubmitError::Unavailable("the agent is stopping".to_owned()));
+                    return Err(submission.abandoned("the agent is stopping"));
                 }
             }
             Step::Propose { patience_ms } => {

@@ -67,6 +67,7 @@ const AGENT_EXIT_CODES: &str = "\
 Exit codes:
   0   it was told to stop
   1   an error
+  65  the store counts as lost: it went back in time, or the cluster has let it go
   74  the disk of the data directory failed
   75  the disk of the data directory is full";
 
@@ -332,8 +333,9 @@ mod tests {
 
     #[test]
     fn the_agents_help_names_its_exit_codes() {
-        use crate::agent::disk_fault::{EXIT_DISK_FAILED, EXIT_DISK_FULL};
+        use crate::agent::disk_fault::{EXIT_DISK_FAILED, EXIT_DISK_FULL, EXIT_STORE_LOST};
         for line in [
+            format!("  {EXIT_STORE_LOST}  the store counts as lost"),
             format!("  {EXIT_DISK_FAILED}  the disk of the data directory failed\n"),
             format!("  {EXIT_DISK_FULL}  the disk of the data directory is full"),
         ] {
