@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blixard_model::{ClusterName, EndpointId};
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use crate::queue::SendOutcome;
 use crate::reply::Reply;
 use crate::request::{self, NotSent, RequestError, ResponseStream};
 use crate::snapshot::{self, SnapshotDelivery, SnapshotError};
-use crate::state::Links;
+use crate::state::{DownReason, LinkState, Links};
 use crate::stats::{Counter, NetStats};
 use crate::transport::{Transport, TransportState};
 
@@ -205,6 +205,10 @@ impl Net {
                 match peers.entry(id) {
                     Entry::Occupied(peer) => peer.get().set_addresses(addresses),
                     Entry::Vacant(place) => {
+                        // Whoever looks right after this call finds the peer.
+                        let since = Instant::now();
+                        let begins = LinkState::Down { since, reason: DownReason::Starting, attempts: 0 };
+                        context.links.send_modify(|links| drop(links.insert(id, begins)));
                         place.insert(peer_keeper::spawn(context, id, addresses, Arc::default()));
                     }
                 }
