@@ -113,7 +113,7 @@ pub struct FormationView<'a> {
     pub cluster_name: &'a ClusterName,
     /// The configured list, this node included; empty for an explicit cluster of one.
     pub declared: &'a [DeclaredMember],
-    /// What the others last answered, since this process started.
+    /// What the others answered in this round of questions; an older answer may be of a store that is gone.
     pub answers: &'a BTreeMap<EndpointId, Identity>,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Retrying {
     pub(crate) peer: Option<EndpointId>,
     /// In a row.
     pub(crate) failures: u32,
-    /// `None` while a try is under way.
+    /// `None` when none is planned; zero when one is due or under way.
     pub(crate) next_try_in: Option<Duration>,
     pub(crate) last_error: String,
 }
