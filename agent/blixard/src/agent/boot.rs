@@ -1,8 +1,8 @@
 //! Start and stop, in order.
 //!
 //! Start: key, store, network (which may have nothing to listen on yet), socket (from here on commands are
-//! answered), cluster, tasks. Stop: API, leadership handed over, network, tasks, consensus with its store. VMs
-//! are units of their own and go on.
+//! answered), cluster, tasks. Stop: API, leadership handed over, network, tasks, consensus with its store.
+//! VMs are units of their own and go on.
 
 use std::path::Path;
 use std::sync::Arc;

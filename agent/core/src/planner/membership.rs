@@ -17,8 +17,8 @@ pub const PROMOTE_LAG_MAX: u64 = 64;
 pub struct Progress {
     /// Highest log index known to be stored there.
     pub matched: u64,
-    /// The leader has heard of it lately, or has not led for long enough to miss its word. Not Raft's own mark
-    /// of that name, which is taken back from everybody at each check of the quorum.
+    /// The leader has heard of it lately, or has not led for long enough to miss its word. Not Raft's own
+    /// mark of that name, which is taken back from everybody at each check of the quorum.
     pub recent_active: bool,
 }
 
