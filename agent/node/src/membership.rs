@@ -19,8 +19,6 @@ const HEARD_TICKS: u64 = 15;
 /// A new leader waits this long for the first word of each linked member: a live one answers the first
 /// heartbeat.
 const FIRST_WORD_TICKS: u64 = 5;
-/// An answer is under way no longer than this.
-const ANSWER_TICKS: u64 = 25;
 /// Most endpoints whose words are kept.
 const CLAIMS_MAX: usize = 512;
 
@@ -29,16 +27,22 @@ const CLAIMS_MAX: usize = 512;
 pub(crate) struct Heard {
     identity: Identity,
     at_tick: u64,
-    /// Since when it has been saying the same store.
-    since_tick: u64,
+    /// The version of the membership that this node knew when it last asked and was told this store.
+    asked: Option<u64>,
 }
 
 impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
-    /// What a peer said of itself just now.
+    /// What a peer said of itself: unasked, or as the answer to a question that was asked when this node's
+    /// [`Summary::membership_version`](crate::Summary::membership_version) was `asked`. An answer is no older
+    /// than its question, a word that came unasked may be as old as any.
     ///
     /// # Errors
     /// [`NodeError::Left`]: it knows for certain that this node's raft id has left the cluster.
-    pub fn note_identity(&mut self, identity: Identity) -> Result<(), NodeError<S::Error>> {
+    pub fn note_identity(
+        &mut self,
+        identity: Identity,
+        asked: Option<u64>,
+    ) -> Result<(), NodeError<S::Error>> {
         if let Phase::Formed { cluster_id, you_left: true, .. } = identity.phase
             && cluster_id == self.config.cluster_id
             && !mutant::lives("left-store-not-recognised")
@@ -51,8 +55,8 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
         let known = self.claims.get(&identity.endpoint_id);
         let same = known.filter(|known| known.identity.store_id == identity.store_id);
-        let since_tick = same.map_or(now, |known| known.since_tick);
-        self.claims.insert(identity.endpoint_id, Heard { identity, at_tick: now, since_tick });
+        let asked = asked.max(same.and_then(|known| known.asked));
+        self.claims.insert(identity.endpoint_id, Heard { identity, at_tick: now, asked });
         Ok(())
     }
 
@@ -70,7 +74,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         let leads_for = self.tick.saturating_sub(self.leads_since);
         let claim = |heard: &Heard| Claim {
             identity: heard.identity.clone(),
-            settled: heard.at_tick.saturating_sub(heard.since_tick) >= ANSWER_TICKS,
+            settled: heard.asked == Some(self.membership_version),
         };
         let claims: BTreeMap<_, _> = self.claims.iter().map(|(id, heard)| (*id, claim(heard))).collect();
         let progress: BTreeMap<_, _> = status

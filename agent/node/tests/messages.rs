@@ -99,10 +99,10 @@ fn a_node_whose_raft_id_has_left_ends_and_only_at_the_word_of_its_own_cluster() 
             Phase::Formed { cluster_id, genesis, raft_id: Some(RaftId(2)), your_raft_id: None, you_left };
         identity(2, store(2), phase)
     };
-    group.node(1).note_identity(said(cluster_id, false)).expect("goes on");
+    group.node(1).note_identity(said(cluster_id, false), None).expect("goes on");
     let other = blixard_model::ClusterId::from_bytes([9; 16]);
-    group.node(1).note_identity(said(other, true)).expect("another cluster's word is nothing");
-    let left = group.node(1).note_identity(said(cluster_id, true)).expect_err("goes on");
+    group.node(1).note_identity(said(other, true), None).expect("another cluster's word is nothing");
+    let left = group.node(1).note_identity(said(cluster_id, true), None).expect_err("goes on");
     assert!(matches!(left, NodeError::Left { raft_id: RaftId(1) }), "{left:?}");
 }
 

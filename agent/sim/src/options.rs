@@ -34,6 +34,8 @@ pub struct Options {
     pub stragglers: u64,
     /// Faults come this often on average, in ms.
     pub fault_ms: u64,
+    /// Until there is a cluster they come eight times as often.
+    pub hard_birth: bool,
     /// Which faults come.
     pub faults: Faults,
     /// A sync of the disk takes up to this long, in µs.
@@ -77,6 +79,10 @@ pub struct Faults {
     pub guest_ends: bool,
     /// Agents restarted by the operator, as after an upgrade.
     pub restart: bool,
+    /// The agent's directory is lost, and the guests go on.
+    pub lost_store: bool,
+    /// Units that somebody starts by hand.
+    pub stranger: bool,
 }
 
 impl Options {
@@ -100,6 +106,8 @@ impl Options {
             roll_back: rng.chance(1, 5),
             guest_ends: often(&mut rng),
             restart: rng.chance(1, 3),
+            lost_store: rng.chance(1, 5),
+            stranger: rng.chance(1, 5),
         };
         let lossy = often(&mut rng);
         let slow_net = rng.chance(1, 4);
@@ -114,8 +122,9 @@ impl Options {
             duplication: if often(&mut rng) { rng.below(100) } else { 0 },
             delay_min_us: if slow_net { 20_000 } else { 100 },
             delay_spread_us: if slow_net { 200_000 } else { 2_000 },
-            stragglers: if often(&mut rng) { rng.below(20) } else { 0 },
+            stragglers: [0, 0, 20, 150][below(&mut rng, 4)],
             fault_ms: [1_000, 2_000, 4_000][below(&mut rng, 3)],
+            hard_birth: rng.chance(1, 3),
             faults,
             sync_us: [100, 1_000, 10_000][below(&mut rng, 3)],
             drift_ppm: if often(&mut rng) { rng.below(20_000) } else { 0 },

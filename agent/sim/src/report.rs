@@ -85,6 +85,8 @@ counts! {
     partitions,
     /// Partitions that cut one direction.
     one_way_partitions,
+    /// Units started by hand that nobody had placed.
+    strangers,
     /// Cuts that stayed.
     lasting_cuts,
     /// Pauses.

@@ -119,10 +119,10 @@ pub(crate) async fn identify(agent: Arc<Agent>) {
     let mut retries: BTreeMap<EndpointId, Retry> = BTreeMap::new();
     loop {
         period.tick().await;
-        let asks = {
+        let (asks, version) = {
             let summary = running.consensus.summary();
             let summary = summary.borrow();
-            summary.leads || summary.leader.is_none()
+            (summary.leads || summary.leader.is_none(), summary.membership_version)
         };
         let up = if asks { linked(&agent) } else { BTreeSet::new() };
         // The others are not tried any more: a new link is a new beginning.
@@ -145,7 +145,7 @@ pub(crate) async fn identify(agent: Arc<Agent>) {
                 Ok(them) => {
                     retries.remove(&peer);
                     agent.retries.done(RetryKind::Identify, Some(peer));
-                    running.consensus.offer_identity(them);
+                    running.consensus.offer_identity(them, Some(version));
                 }
                 Err(why) => {
                     let retry = retries.entry(peer).or_insert_with(|| Retry::new(ANNOUNCE, random::u64()));

@@ -22,7 +22,7 @@ pub(crate) enum Input {
     /// A Raft message from a peer.
     Raft { from: EndpointId, bytes: Bytes, is_snapshot: bool },
     /// What a peer said of itself just now.
-    Identity(Box<Identity>),
+    Identity { identity: Box<Identity>, asked: Option<u64> },
     /// Propose this, if this node leads.
     Propose { request: Request, reply: oneshot::Sender<ProposeResult> },
     /// Answer once everything acknowledged before is applied here.
@@ -88,9 +88,10 @@ impl ConsensusHandle {
         }
     }
 
-    /// What a peer said of itself; the next one replaces it, so one may be lost.
-    pub(crate) fn offer_identity(&self, identity: Identity) {
-        if self.inbox.try_send(Input::Identity(Box::new(identity))).is_err() {
+    /// What a peer said of itself, as the answer to a question asked at this version of the membership, or
+    /// unasked; the next one replaces it, so one may be lost.
+    pub(crate) fn offer_identity(&self, identity: Identity, asked: Option<u64>) {
+        if self.inbox.try_send(Input::Identity { identity: Box::new(identity), asked }).is_err() {
             tracing::debug!("identity dropped: the consensus task is behind");
         }
     }

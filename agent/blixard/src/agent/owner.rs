@@ -136,7 +136,7 @@ impl Owner {
             Input::Raft { from, bytes, is_snapshot } => {
                 self.task.node.handle_raft(from, &bytes, is_snapshot)?;
             }
-            Input::Identity(identity) => self.task.node.note_identity(*identity)?,
+            Input::Identity { identity, asked } => self.task.node.note_identity(*identity, asked)?,
             Input::Propose { request, reply } => {
                 self.note_links();
                 self.task.node.propose(request, Asker::new(reply));

@@ -64,7 +64,7 @@ async fn respond(agent: &Agent, from: EndpointId, request: PeerRequest) -> PeerR
                 return PeerResponse::Declined { why: "the identity is another endpoint's".to_owned() };
             }
             if let Some(running) = agent.running() {
-                running.consensus.offer_identity(me.clone());
+                running.consensus.offer_identity(me.clone(), None);
             }
             PeerResponse::Identity { me: agent.identity(Some(me)).await }
         }

@@ -27,8 +27,8 @@ pub struct Progress {
 pub struct Claim {
     /// The last that it said.
     pub identity: Identity,
-    /// It said the same store for longer than any answer can be under way, more than once: what is said now
-    /// is no late word of a store that is gone since.
+    /// It was asked after the last change of the members that the leader knows of: the store it names is at
+    /// least as new as the one it is a member with, and no late word of one that is gone since.
     pub settled: bool,
 }
 

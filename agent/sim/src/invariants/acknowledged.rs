@@ -17,7 +17,7 @@ pub(crate) struct Acknowledged {
 
 impl Acknowledged {
     /// A command was applied at an index.
-    pub(crate) fn applied(&mut self, index: u64, applied: &Option<AppliedCommand>) -> Result<(), String> {
+    pub(crate) fn applied(&mut self, index: u64, applied: Option<&AppliedCommand>) -> Result<(), String> {
         let Some(AppliedCommand { request, outcome, changed }) = applied else { return Ok(()) };
         let id = &request.id;
         if self.denied.contains(id) {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use blixard_consensus::EntryContent;
 use blixard_core::ClusterState;
 use blixard_model::formation::Genesis;
-use blixard_model::{EndpointId, MembershipChange, Outcome, RaftId, Request, StoreId};
+use blixard_model::{EndpointId, Member, MembershipChange, Outcome, RaftId, Request, StoreId};
 use blixard_node::decode_request;
 use rustc_hash::FxHasher;
 
@@ -31,6 +31,17 @@ pub(crate) struct AppliedCommand {
     pub(crate) request: Request,
     pub(crate) outcome: Outcome,
     pub(crate) changed: bool,
+}
+
+/// What an entry did.
+#[derive(Debug)]
+pub(crate) enum Applied {
+    /// A command, whatever came of it.
+    Command(AppliedCommand),
+    /// This member was let go.
+    Removed(Member),
+    /// Anything else.
+    Nothing,
 }
 
 /// The agreed log from index 2 on (1 is the birth), and the state at its end.
@@ -91,14 +102,14 @@ impl Canon {
         member.is_some_and(|member| member.store_id == store_id && self.voters.contains(&member.raft_id))
     }
 
-    /// Applies the next entry as this node has it. Returns the command, if it is one.
-    pub(crate) fn apply(&mut self, seen: &Seen<'_>) -> Result<Option<AppliedCommand>, String> {
+    /// Applies the next entry as this node has it.
+    pub(crate) fn apply(&mut self, seen: &Seen<'_>) -> Result<Applied, String> {
         let index = self.last() + 1;
         let entry = seen.mirror.entries.get(&index).ok_or_else(|| {
             format!("n{} has applied index {index}, which nobody had, without its entry", seen.machine + 1)
         })?;
         let content = Rc::clone(&entry.content);
-        let mut applied = None;
+        let mut applied = Applied::Nothing;
         let before = self.entries.last().map_or(self.birth_hash, |last| last.state);
         let mut state = before;
         match &*content {
@@ -107,7 +118,7 @@ impl Canon {
                 let request = decode_request(bytes)?;
                 let outcome = self.state.apply(index, &request);
                 state = state_hash(&self.state);
-                applied = Some(AppliedCommand { request, outcome, changed: state != before });
+                applied = Applied::Command(AppliedCommand { request, outcome, changed: state != before });
             }
             EntryContent::Membership(change) => {
                 let is_new = |id: &RaftId| !self.state.members.contains_key(id);
@@ -115,7 +126,13 @@ impl Canon {
                     MembershipChange::AddLearner { member } => Some(member.raft_id).filter(is_new),
                     _ => None,
                 };
+                let leaves = match change {
+                    MembershipChange::Remove { raft_id } => self.state.members.get(raft_id).cloned(),
+                    _ => None,
+                };
                 apply_membership(&mut self.state, &mut self.voters, change);
+                let left = leaves.filter(|member| !self.state.members.contains_key(&member.raft_id));
+                applied = left.map_or(Applied::Nothing, Applied::Removed);
                 let admitted = admits.filter(|id| self.state.members.contains_key(id));
                 if let Some(raft_id) = admitted.filter(|id| !self.given.insert(*id)) {
                     return Err(format!("raft id {raft_id} was given before, and again at index {index}"));

@@ -1,4 +1,5 @@
-//! A deleted VM never returns: no unit starts for a placement that the cluster has agreed to be gone.
+//! A deleted VM never returns: no unit starts for a placement that the cluster has agreed to be gone, and its
+//! name is free for another one only when no unit of it lives anywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,6 +7,7 @@ use blixard_core::ClusterState;
 use blixard_model::{Command, VmName};
 
 use super::canon::AppliedCommand;
+use crate::world::Machine;
 
 #[derive(Debug, Default)]
 pub(crate) struct Deleted {
@@ -17,10 +19,10 @@ impl Deleted {
     /// A command was applied: what it did to the VM it names.
     pub(crate) fn applied(
         &mut self,
-        state: &ClusterState,
-        applied: &Option<AppliedCommand>,
+        (state, machines): (&ClusterState, &[Machine]),
+        applied: Option<&AppliedCommand>,
     ) -> Result<(), String> {
-        let name = match applied.as_ref().map(|applied| &applied.request.command) {
+        let name = match applied.map(|applied| &applied.request.command) {
             Some(Command::CreateVm { spec, .. }) => &spec.name,
             Some(Command::ConfirmGone { name, .. }) => name,
             _ => return Ok(()),
@@ -31,7 +33,7 @@ impl Deleted {
             self.gone.insert((name.clone(), generation));
             self.placed.remove(name);
         }
-        let Some(generation) = now else { return Ok(()) };
+        let Some(generation) = now else { return nowhere(machines, name) };
         self.placed.insert(name.clone(), generation);
         if self.gone.contains(&(name.clone(), generation)) {
             return Err(format!("the placement of {name} at generation {generation} came back"));
@@ -48,4 +50,14 @@ impl Deleted {
         }
         Ok(())
     }
+}
+
+/// By the hypervisors' own truth.
+fn nowhere(machines: &[Machine], name: &VmName) -> Result<(), String> {
+    for (id, machine) in machines.iter().enumerate() {
+        if machine.hypervisor.units().get(name).is_some_and(|unit| unit.lives()) {
+            return Err(format!("the name {name} is free, and a unit of it lives on n{}", id + 1));
+        }
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ mod commit;
 mod deleted;
 mod election_safety;
 mod leader_completeness;
+mod let_go;
 mod linearizable;
 mod log_matching;
 mod replay;
@@ -26,7 +27,7 @@ use blixard_model::{EndpointId, Outcome, Request, RequestId, StoreId, VmName};
 use crate::Violation;
 use crate::world::mirror::Mirror;
 use crate::world::{Machine, Node};
-use canon::Canon;
+use canon::{Applied, Canon};
 
 /// A node right after its turn.
 pub(crate) struct Seen<'a> {
@@ -101,7 +102,12 @@ impl Checker {
     }
 
     /// A node has had its turn. Returns what goes into the trace.
-    pub(crate) fn turn(&mut self, seen: (usize, u64, &Node, &mut Mirror), now_us: u64) -> u64 {
+    pub(crate) fn turn(
+        &mut self,
+        machines: &[Machine],
+        seen: (usize, u64, &Node, &mut Mirror),
+        now_us: u64,
+    ) -> u64 {
         let (machine, run, node, mirror) = seen;
         let written_from = mirror.written_from.take();
         if let Some(why) = mirror.unreadable.take() {
@@ -120,7 +126,7 @@ impl Checker {
         self.note("election_safety", now_us, held);
         let held = self.logs.check(&seen);
         self.note("log_matching", now_us, held);
-        self.advance(&seen, now_us);
+        self.advance(machines, &seen, now_us);
         let Some(canon) = &self.canon else { return 0 };
         let raft = &seen.raft;
         let told = raft.applied ^ raft.term.rotate_left(20) ^ raft.commit.rotate_left(40);
@@ -138,7 +144,7 @@ impl Checker {
     }
 
     /// What this node applied first becomes what the cluster agreed on.
-    fn advance(&mut self, seen: &Seen<'_>, now_us: u64) {
+    fn advance(&mut self, machines: &[Machine], seen: &Seen<'_>, now_us: u64) {
         let Some(canon) = &mut self.canon else { return };
         while canon.last() < seen.raft.applied {
             let index = canon.last() + 1;
@@ -146,10 +152,16 @@ impl Checker {
                 Ok(applied) => applied,
                 Err(what) => return self.note("state_equal", now_us, Err(what)),
             };
+            let (command, removed) = match &applied {
+                Applied::Command(command) => (Some(command), None),
+                Applied::Removed(member) => (None, Some(member)),
+                Applied::Nothing => (None, None),
+            };
             let held = [
                 ("capacity", capacity::check(canon.state())),
-                ("applied_once", self.acknowledged.applied(index, &applied)),
-                ("deleted_stays", self.deleted.applied(canon.state(), &applied)),
+                ("applied_once", self.acknowledged.applied(index, command)),
+                ("deleted_stays", self.deleted.applied((canon.state(), machines), command)),
+                ("whole_is_kept", removed.map_or(Ok(()), |member| let_go::check(machines, member))),
             ];
             if let Some((invariant, Err(what))) = held.into_iter().find(|(_, held)| held.is_err()) {
                 return self.note(invariant, now_us, Err(what));

@@ -115,6 +115,7 @@ impl World {
             self.resume(id);
         } else {
             self.queue.after(1_000, Event::FormingRound { machine: id, run });
+            self.doubt_new_disk(id);
         }
         self.pay_for_syncs(id);
     }
@@ -170,7 +171,7 @@ impl World {
         let run = process.run;
         for peer in peers {
             let call = self.new_id();
-            let what = (call, Call::Identify { of: peer });
+            let what = (call, Call::Identify { of: peer, version: None });
             self.ask((id, peer), what, PeerRequest::Identify { me: me.clone() }, ANSWER_US);
         }
         let wait = ASK_US / 2 + self.rng.below(ASK_US);
@@ -278,7 +279,7 @@ impl World {
             && let Some(node) = process.node()
         {
             let seen = (id, process.run, node, &mut *process.mirror.borrow_mut());
-            let what = self.checker.turn(seen, now_us);
+            let what = self.checker.turn(&self.machines, seen, now_us);
             self.trace.add(now_us, 1, id, what);
         }
         self.pay_for_syncs(id);
@@ -303,7 +304,7 @@ impl World {
         }
     }
 
-    /// All members are honest here, and unless a disk went back in time, whole: nothing they say is refused.
+    /// All members are honest here, and whole unless a disk went back in time: nothing they say is refused.
     fn check_honesty(&mut self, id: MachineId, notices: &[blixard_node::Notice]) {
         let bad = notices.iter().find(|notice| {
             matches!(
@@ -311,7 +312,7 @@ impl World {
                 blixard_node::Notice::BadMessage { .. } | blixard_node::Notice::FalseSender { .. }
             )
         });
-        if let Some(notice) = bad.filter(|_| self.counts.rolled_back == 0) {
+        if let Some(notice) = bad.filter(|_| self.queue.now_us() >= self.all_honest_from_us) {
             self.fail("honest_words_pass", format!("n{} refused {notice:?}", id + 1));
         }
     }
@@ -417,10 +418,11 @@ impl World {
         let asks = node.summary().leads || node.summary().leader.is_none();
         self.queue.after(ANNOUNCE_US, Event::Announce { machine: id, run });
         if asks {
+            let version = node.summary().membership_version;
             let me = self.identity_of(id, None);
             for peer in (0..self.machines.len()).filter(|peer| *peer != id) {
                 let call = self.new_id();
-                let what = (call, Call::Identify { of: peer });
+                let what = (call, Call::Identify { of: peer, version: Some(version) });
                 self.ask((id, peer), what, PeerRequest::Identify { me: me.clone() }, ANSWER_US);
             }
         }
@@ -445,14 +447,14 @@ impl World {
         true
     }
 
-    pub(crate) fn offer_identity(&mut self, id: MachineId, identity: Identity) {
+    pub(crate) fn offer_identity(&mut self, id: MachineId, identity: Identity, asked: Option<u64>) {
         let Some(process) = &mut self.machines[id].process else { return };
         match &mut process.phase {
             Phase::Forming { answers, .. } => {
                 answers.insert(identity.endpoint_id, identity);
             }
             Phase::Running(node) => {
-                if let Err(error) = node.note_identity(identity) {
+                if let Err(error) = node.note_identity(identity, asked) {
                     self.node_failed(id, &error);
                 }
             }

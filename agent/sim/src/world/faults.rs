@@ -1,8 +1,9 @@
 //! What goes wrong, carried out.
 
-use super::World;
 use super::event::{Event, MachineId};
 use super::machine::DiskHealth;
+use super::network::STRAGGLES_LONG_US;
+use super::{World, text_id};
 
 /// One thing that goes wrong, or is mended again.
 #[derive(Debug, Clone)]
@@ -35,6 +36,12 @@ pub(crate) enum Fault {
     DiskError(MachineId),
     /// An empty disk in the place of the old one.
     Wipe(MachineId),
+    /// As above, if the cluster does not count on the store in it yet.
+    WipeUnadmitted(MachineId),
+    /// The agent's directory is removed, and the agent killed: the guests go on.
+    LoseStore(MachineId),
+    /// Somebody starts a unit by hand that nobody has placed there.
+    Stranger(MachineId),
     /// A copy of the disk is taken.
     Copy(MachineId),
     /// The copy is put in the disk's place.
@@ -79,17 +86,38 @@ impl World {
             }
             Fault::DiskFree(id) => self.machines[id].disk.set_capacity(None),
             Fault::DiskError(id) => self.machines[id].disk.fail_next_sync(),
-            Fault::Wipe(id) => {
+            Fault::Wipe(id) => self.wipe(id),
+            Fault::WipeUnadmitted(id) if self.holds_nothing(id) => self.wipe(id),
+            Fault::WipeUnadmitted(_) => {}
+            Fault::LoseStore(id) => {
                 self.counts.lost_disks += 1;
                 self.machines[id].disk_health = DiskHealth::Lost;
-                self.lose_power(id);
+                self.drop_process(id, true);
+                self.schedule_start(id, 100_000, 2_000_000);
             }
+            Fault::Stranger(id) => self.start_stranger(id),
             Fault::Copy(id) => {
                 let machine = &mut self.machines[id];
                 machine.old_image = Some(machine.disk.image());
                 machine.old_image_of = machine.store_id;
             }
             Fault::RollBack(id) => self.roll_back(id),
+        }
+    }
+
+    fn wipe(&mut self, id: MachineId) {
+        self.counts.lost_disks += 1;
+        self.machines[id].disk_health = DiskHealth::Lost;
+        self.lose_power(id);
+    }
+
+    /// Under a name that no client uses: two units of one VM started by hand are not the cluster's to prevent.
+    fn start_stranger(&mut self, id: MachineId) {
+        let name = text_id("stranger");
+        let hypervisor = &mut self.machines[id].hypervisor;
+        if hypervisor.begin_start(&name, 0) {
+            hypervisor.end_start(&name, false);
+            self.counts.strangers += 1;
         }
     }
 
@@ -119,12 +147,13 @@ impl World {
         let machine = &mut self.machines[id];
         machine.disk.restore(&image);
         machine.rolled_back = true;
+        self.all_honest_from_us = u64::MAX;
         self.schedule_start(id, 100_000, 500_000);
     }
 
     /// A machine that was rolled back has caught up without losing anything that counted, or was noticed.
     pub(crate) fn note_rolled_back(&mut self) {
-        let applied = self.checker.applied();
+        let (applied, now_us) = (self.checker.applied(), self.queue.now_us());
         for id in 0..self.machines.len() {
             let machine = &mut self.machines[id];
             let caught_up = machine.node().is_some_and(|node| node.summary().applied >= applied);
@@ -134,6 +163,8 @@ impl World {
             }
             if machine.rolled_back && (noticed || caught_up) {
                 machine.rolled_back = false;
+                // What it said until now is under way.
+                self.all_honest_from_us = now_us + 2 * STRAGGLES_LONG_US;
             }
         }
     }

@@ -82,8 +82,8 @@ pub(crate) enum Asked {
 pub(crate) enum Call {
     /// A forwarded write.
     Forward { submission: u64 },
-    /// Who is it?
-    Identify { of: MachineId },
+    /// Who is it? Asked at this version of the membership.
+    Identify { of: MachineId, version: Option<u64> },
 }
 
 /// How far an agent has come.

@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) cluster_name: ClusterName,
     pub(crate) liveness: Liveness,
+    /// Until then somebody may hear of a disk that went back in time: in µs.
+    pub(crate) all_honest_from_us: u64,
     /// The machine whose disk was lost before anybody had a cluster.
     pub(crate) wiped_unborn: Option<MachineId>,
     next_id: u64,
@@ -74,6 +76,7 @@ impl World {
             options,
             cluster_name: text_id("sim"),
             liveness: Liveness::default(),
+            all_honest_from_us: 0,
             wiped_unborn: None,
             next_id: 0,
             ended: false,

@@ -7,6 +7,9 @@ use super::faults::Fault;
 use super::machine::DiskHealth;
 use crate::options::below;
 
+/// A hard birth is over by then, in µs: from then on faults come as often as always.
+const BIRTH_US: u64 = 15_000_000;
+
 type Choose = fn(&mut World) -> Vec<(u64, Fault)>;
 
 impl World {
@@ -14,7 +17,10 @@ impl World {
         if self.liveness.is_on() {
             return;
         }
-        let wait = self.options.fault_ms * 500 + self.rng.below(self.options.fault_ms * 1_000);
+        let usual = self.options.fault_ms * 500 + self.rng.below(self.options.fault_ms * 1_000);
+        // A birth takes a moment: in some runs much goes wrong in it.
+        let born = self.checker.state().is_some() || self.queue.now_us() > BIRTH_US;
+        let wait = if self.options.hard_birth && !born { usual / 8 } else { usual };
         self.queue.after(wait, Event::Nemesis);
         self.note_rolled_back();
         // A rolled back disk is only noticed if the others go on.
@@ -30,7 +36,7 @@ impl World {
 
     fn kinds(&self) -> Vec<Choose> {
         let faults = self.options.faults;
-        let all: [(bool, Choose); 13] = [
+        let all: [(bool, Choose); 15] = [
             (faults.power, Self::choose_power),
             (faults.kill, |world| vec![(0, Fault::Kill(world.any()))]),
             (faults.restart, |world| vec![(0, Fault::Restart(world.any()))]),
@@ -46,6 +52,8 @@ impl World {
             (faults.wipe, Self::choose_wipe),
             (faults.roll_back, Self::choose_roll_back),
             (faults.guest_ends, Self::choose_guest_ends),
+            (faults.lost_store, Self::choose_lost_store),
+            (faults.stranger, |world| vec![(0, Fault::Stranger(world.any()))]),
         ];
         all.into_iter().filter(|(on, _)| *on).map(|(_, choose)| choose).collect()
     }
@@ -139,12 +147,28 @@ impl World {
             self.wiped_unborn = Some(id);
             return vec![(0, Fault::Wipe(id))];
         }
-        let free = self.holds_nothing(id);
-        if free || self.may_lose_a_disk() { vec![(0, Fault::Wipe(id))] } else { Vec::new() }
+        if !self.holds_nothing(id) && !self.may_lose_a_disk() {
+            return Vec::new();
+        }
+        vec![(0, Fault::Wipe(id))]
+    }
+
+    /// A store was made: some disks are exchanged once more, before the cluster counts on them.
+    pub(crate) fn doubt_new_disk(&mut self, id: MachineId) {
+        if self.options.faults.wipe && self.checker.state().is_some() && self.rng.chance(1, 3) {
+            let soon = self.rng.below(1_000_000);
+            self.queue.after(soon, Event::Fault(Fault::WipeUnadmitted(id)));
+        }
+    }
+
+    /// The agent's directory is gone, the machine and its guests go on.
+    fn choose_lost_store(&mut self) -> Vec<(u64, Fault)> {
+        let id = self.any();
+        if self.may_lose_a_disk() { vec![(0, Fault::LoseStore(id))] } else { Vec::new() }
     }
 
     /// Its store waits to be admitted: the cluster does not count on it yet.
-    fn holds_nothing(&self, id: MachineId) -> bool {
+    pub(crate) fn holds_nothing(&self, id: MachineId) -> bool {
         let Some(process) = &self.machines[id].process else { return false };
         let waits = process.node().is_none() && self.machines.iter().any(super::Machine::is_in_cluster);
         waits

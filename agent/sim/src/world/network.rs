@@ -13,6 +13,10 @@ use super::machine::{Call, Process};
 const LINK_LOST_US: u64 = 3_000_000;
 /// A link is found again within this time, in µs.
 const LINK_FOUND_US: u64 = 300_000;
+/// How late a straggler is at most, in µs.
+const STRAGGLES_US: u64 = 3_000_000;
+/// As above for one of four: as late as what an agent reads that stood still meanwhile.
+pub(crate) const STRAGGLES_LONG_US: u64 = 10_000_000;
 
 /// Who can not send to whom.
 #[derive(Debug)]
@@ -135,7 +139,8 @@ impl World {
         let held = self.machines[from].held_until_us.saturating_sub(self.queue.now_us());
         let mut delay = self.options.delay_min_us + self.rng.below(self.options.delay_spread_us + 1);
         if self.rng.chance(self.options.stragglers, 1_000) {
-            delay += self.rng.below(3_000_000);
+            let longest = if self.rng.chance(1, 4) { STRAGGLES_LONG_US } else { STRAGGLES_US };
+            delay += self.rng.below(longest);
         }
         held + delay
     }

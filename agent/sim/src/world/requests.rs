@@ -149,7 +149,7 @@ impl World {
             PeerRequest::Identify { me } => {
                 // As in the agent: only one that runs in a cluster makes use of it.
                 if self.machines[id].node().is_some() {
-                    self.offer_identity(id, me.clone());
+                    self.offer_identity(id, me.clone(), None);
                 }
                 if self.machines[id].process.is_some() {
                     let me = self.identity_of(id, Some(&me));
@@ -179,9 +179,9 @@ impl World {
                 };
                 self.attempt_ended(id, submission, result);
             }
-            (Some(Call::Identify { of }), PeerResponse::Identity { me }) => {
+            (Some(Call::Identify { of, version }), PeerResponse::Identity { me }) => {
                 if me.endpoint_id == self.machines[of].endpoint_id {
-                    self.offer_identity(id, me);
+                    self.offer_identity(id, me, version);
                 }
             }
             (Some(Call::Identify { .. }) | None, _) => {}

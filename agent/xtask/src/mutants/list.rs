@@ -233,6 +233,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         must: false,
     },
     Mutant {
+        name: "forms-without-promises",
+        source: "formation: a node forms before the others have promised the same",
+        must: false,
+    },
+    Mutant {
         name: "request-table-not-consulted",
         source: "invariant 3: a request sent twice is applied twice",
         must: false,
@@ -254,4 +259,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant { name: "store-made-in-place", source: "redb: the file is made under its own name", must: false },
     Mutant { name: "sync-repeated", source: "R15: a sync that failed is repeated and believed", must: false },
+    Mutant {
+        name: "late-confirmation-believed",
+        source: "M9, for names: that a unit is gone is believed of a later one of that name",
+        must: false,
+    },
+    Mutant {
+        name: "strangers-left-running",
+        source: "invariant 9: a unit that nobody placed there goes on",
+        must: false,
+    },
 ];
