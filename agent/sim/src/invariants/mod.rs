@@ -19,7 +19,7 @@ mod replay;
 mod single_unit;
 mod state_equal;
 
-use blixard_consensus::{Limits, RaftStatus};
+use blixard_consensus::RaftStatus;
 use blixard_core::ClusterState;
 use blixard_model::formation::Genesis;
 use blixard_model::{EndpointId, Outcome, Request, RequestId, StoreId, VmName};
@@ -27,6 +27,7 @@ use blixard_model::{EndpointId, Outcome, Request, RequestId, StoreId, VmName};
 use crate::Violation;
 use crate::world::mirror::Mirror;
 use crate::world::{Machine, Node};
+pub(crate) use bounded::Bounds;
 use canon::{Applied, Canon};
 
 /// A node right after its turn.
@@ -46,7 +47,7 @@ pub(crate) struct Seen<'a> {
 /// All invariants, and the first violation.
 #[derive(Debug)]
 pub(crate) struct Checker {
-    limits: Limits,
+    bounds: Bounds,
     canon: Option<Canon>,
     violation: Option<Violation>,
     birth: birth::Birth,
@@ -61,9 +62,9 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
-            limits,
+            bounds,
             canon: None,
             violation: None,
             birth: birth::Birth::default(),
@@ -134,7 +135,7 @@ impl Checker {
             ("leader_completeness", self.leaders.check(&seen, canon)),
             ("commit_never_regresses", self.commits.check(&seen)),
             ("state_equal", self.states.check(&seen, canon)),
-            ("bounded", bounded::check(&seen, self.limits)),
+            ("bounded", bounded::check(&seen, self.bounds)),
         ];
         for (invariant, held) in held {
             self.note(invariant, now_us, held);

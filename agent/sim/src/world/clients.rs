@@ -1,5 +1,7 @@
 //! Clients: they write and read through any agent, try again under the same request id, sometimes give up.
 
+use std::rc::Rc;
+
 use blixard_model::{Command, Desired, Disk, Hypervisor, Outcome, Request, VmName, VmSpec};
 use blixard_node::SubmitError;
 
@@ -16,7 +18,7 @@ const TIMEOUT_US: u64 = 8_000_000;
 /// Pause before trying another agent, in µs.
 const RETRY_US: u64 = 300_000;
 /// Names that clients use: few, so that they meet.
-const NAMES: usize = 10;
+pub(crate) const NAMES: usize = 10;
 
 /// A client and what it does now.
 #[derive(Debug)]
@@ -39,6 +41,14 @@ struct Op {
     attempt: Option<(u64, MachineId)>,
     /// Some attempt's end is not known.
     maybe: bool,
+    /// Dropped with the attempt: then nobody waits for its answer.
+    waits: Rc<()>,
+}
+
+impl Op {
+    fn new(request: Option<Request>, floor: u64) -> Self {
+        Self { request, floor, attempt: None, maybe: false, waits: Rc::new(()) }
+    }
 }
 
 impl Client {
@@ -71,11 +81,11 @@ impl World {
         self.counts.operations += 1;
         let floor = self.checker.floor();
         if self.rng.chance(1, 4) {
-            return Op { request: None, floor, attempt: None, maybe: false };
+            return Op::new(None, floor);
         }
         let id = text_id(&format!("c{}-{}", self.clients[client].id, self.clients[client].number));
         let command = self.new_command();
-        Op { request: Some(Request { id, command }), floor, attempt: None, maybe: false }
+        Op::new(Some(Request { id, command }), floor)
     }
 
     fn new_command(&mut self) -> Command {
@@ -121,6 +131,8 @@ impl World {
         let attempt = self.new_id();
         let Some(op) = &mut self.clients[client].op else { return };
         op.attempt = Some((attempt, at));
+        op.waits = Rc::new(());
+        let waits = Rc::downgrade(&op.waits);
         let request = op.request.clone();
         self.queue.after(TIMEOUT_US, Event::ClientTimeout { client, op: attempt });
         match request {
@@ -129,7 +141,7 @@ impl World {
             }
             None => {
                 if let Some(node) = self.machines[at].process.as_mut().and_then(Process::node_mut) {
-                    node.read(ReadTicket::Client { client, op: attempt });
+                    node.read(ReadTicket::Client { client, op: attempt, waits });
                 }
                 self.input(at);
             }
@@ -177,6 +189,7 @@ impl World {
         }
         if let Some(op) = &mut self.clients[client].op {
             op.attempt = None;
+            op.waits = Rc::new(());
             op.maybe = true;
         }
         self.counts.retries += 1;

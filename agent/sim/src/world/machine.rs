@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use blixard_core::reconciler::{Action, Ongoing};
 use blixard_model::formation::{Genesis, Identity};
@@ -18,33 +18,37 @@ use crate::disk::{Image, SimDisk};
 /// A node as the simulated agent holds it.
 pub(crate) type Node = blixard_node::Node<Watched, Ticket, ReadTicket>;
 
-/// Who waits for a proposal.
-#[derive(Debug, Clone, Copy)]
+/// Who waits for a proposal, as long as it does.
+#[derive(Debug)]
 pub(crate) enum Ticket {
     /// A submission of this agent.
-    Submission(u64),
+    Submission(u64, Weak<()>),
     /// Another agent.
-    Peer { to: MachineId, call: u64 },
+    Peer { to: MachineId, call: u64, waits: Weak<()> },
 }
 
 impl Waits for Ticket {
     fn gave_up(&self) -> bool {
-        false
+        let (Self::Submission(_, waits) | Self::Peer { waits, .. }) = self;
+        waits.strong_count() == 0
     }
 }
 
-/// Who waits for a read.
-#[derive(Debug, Clone, Copy)]
+/// Who waits for a read, as long as it does.
+#[derive(Debug)]
 pub(crate) enum ReadTicket {
     /// A client's list.
-    Client { client: usize, op: u64 },
+    Client { client: usize, op: u64, waits: Weak<()> },
     /// The reconciler's first look at an up to date log.
     Barrier,
 }
 
 impl Waits for ReadTicket {
     fn gave_up(&self) -> bool {
-        false
+        match self {
+            Self::Client { waits, .. } => waits.strong_count() == 0,
+            Self::Barrier => false,
+        }
     }
 }
 
@@ -69,19 +73,19 @@ pub(crate) struct Sub {
 }
 
 /// The attempt that a submission waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Asked {
-    /// This node proposes.
-    Here,
+    /// This node proposes. Dropped with the attempt: then nobody waits for it.
+    Here { _waits: Rc<()> },
     /// Another one does.
     Call(u64),
 }
 
 /// What a question to another agent was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Call {
-    /// A forwarded write.
-    Forward { submission: u64 },
+    /// A forwarded write. What is dropped with the call tells that nobody waits for it.
+    Forward { submission: u64, waits: Rc<()> },
     /// Who is it? Asked at this version of the membership.
     Identify { of: MachineId, version: Option<u64> },
 }
@@ -131,6 +135,14 @@ impl Process {
         match &mut self.phase {
             Phase::Running(node) => Some(node),
             Phase::Forming { .. } => None,
+        }
+    }
+
+    /// Whether somebody waits for the answer to this call, for as long as somebody does.
+    pub(crate) fn waits_for(&self, call: u64) -> Weak<()> {
+        match self.calls.get(&call) {
+            Some(Call::Forward { waits, .. }) => Rc::downgrade(waits),
+            Some(Call::Identify { .. }) | None => Weak::new(),
         }
     }
 

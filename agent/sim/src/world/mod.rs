@@ -23,7 +23,7 @@ use blixard_core::formation::DeclaredMember;
 use blixard_model::{Capacity, ClusterName, EndpointId, NodeName};
 
 use crate::disk::SimDisk;
-use crate::invariants::Checker;
+use crate::invariants::{Bounds, Checker};
 use crate::options::Options;
 use crate::report::{Counts, Report};
 use crate::trace::Trace;
@@ -66,7 +66,7 @@ impl World {
         let clients = (0..options.clients).map(Client::new).collect();
         let mut world = Self {
             network: Network::new(options.nodes),
-            checker: Checker::new(options.limits),
+            checker: Checker::new(bounds(&options)),
             counts: Counts::default(),
             trace: Trace::new(print),
             queue: Queue::default(),
@@ -201,6 +201,13 @@ impl World {
             Event::LivenessCheck => self.handle_liveness_check(),
         }
     }
+}
+
+/// Each client has one operation, each agent one declaration and one confirmation for each VM; as many again
+/// may have been given up since the last tick.
+fn bounds(options: &Options) -> Bounds {
+    let under_way = options.clients + options.nodes * (1 + clients::NAMES);
+    Bounds { limits: options.limits, waiting: 2 * under_way }
 }
 
 pub(crate) fn address(machine: MachineId) -> std::net::SocketAddr {

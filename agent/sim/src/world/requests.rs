@@ -1,5 +1,7 @@
 //! Writes on their way to whoever leads, and the questions between agents.
 
+use std::rc::{Rc, Weak};
+
 use blixard_model::Request;
 use blixard_model::wire::{PeerRequest, PeerResponse, ProposeResult};
 use blixard_node::{Step, Submission, SubmitError};
@@ -33,11 +35,11 @@ impl World {
         let summary = node.summary().clone();
         let run = process.run;
         let Some(sub) = process.submissions.get_mut(&sub_id) else { return };
-        match sub.asked {
+        match &sub.asked {
             Some(Asked::Call(call)) if sub.submission.is_replaced(&summary) => {
+                process.calls.remove(call);
                 sub.asked = None;
                 sub.submission.note_replaced(now_ms);
-                process.calls.remove(&call);
             }
             Some(_) => return,
             None => {}
@@ -50,11 +52,13 @@ impl World {
                 self.queue.after(wait, Event::Submission { machine: id, run, id: sub_id });
             }
             Step::Propose { patience_ms } => {
-                sub.asked = Some(Asked::Here);
+                let waits = Rc::new(());
+                let ticket = Ticket::Submission(sub_id, Rc::downgrade(&waits));
+                sub.asked = Some(Asked::Here { _waits: waits });
                 let wait = machine_wait(&self.machines[id], patience_ms);
                 self.queue.after(wait, Event::CallTimeout { machine: id, run, call: sub_id });
                 if let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) {
-                    node.propose(request, Ticket::Submission(sub_id));
+                    node.propose(request, ticket);
                 }
                 self.input(id);
             }
@@ -75,7 +79,8 @@ impl World {
         let question = PeerRequest::Propose { request, timeout_ms: patience_ms };
         let wait = machine_wait(&self.machines[id], patience_ms + FORWARD_MARGIN_MS);
         let to = self.machine_of(endpoint_id).unwrap_or(id);
-        let sent = self.ask((id, to), (call, Call::Forward { submission: sub_id }), question, wait);
+        let what = Call::Forward { submission: sub_id, waits: Rc::new(()) };
+        let sent = self.ask((id, to), (call, what), question, wait);
         if !sent {
             let why = "the link is down".to_owned();
             return self.attempt_ended(id, sub_id, ProposeResult::Rejected { why });
@@ -100,13 +105,12 @@ impl World {
     /// A proposal of this agent ended.
     pub(crate) fn answered(&mut self, id: MachineId, ticket: Ticket, result: ProposeResult) {
         match ticket {
-            Ticket::Submission(sub_id) => {
-                let waits = self.submission_mut(id, sub_id).is_some_and(|sub| sub.asked == Some(Asked::Here));
-                if waits {
+            Ticket::Submission(sub_id, waits) => {
+                if waits.strong_count() > 0 {
                     self.attempt_ended(id, sub_id, result);
                 }
             }
-            Ticket::Peer { to, call } => self.reply(id, to, call, PeerResponse::Proposed { result }),
+            Ticket::Peer { to, call, .. } => self.reply(id, to, call, PeerResponse::Proposed { result }),
         }
     }
 
@@ -136,10 +140,10 @@ impl World {
         let unknown = || ProposeResult::Unknown { why: "not committed in time".to_owned() };
         let Some(process) = &mut self.machines[id].process else { return };
         // The timer of a proposal made here has the submission's number.
-        if process.submissions.get(&call).is_some_and(|sub| sub.asked == Some(Asked::Here)) {
+        if process.submissions.get(&call).is_some_and(|sub| matches!(sub.asked, Some(Asked::Here { .. }))) {
             return self.attempt_ended(id, call, unknown());
         }
-        if let Some(Call::Forward { submission }) = process.calls.remove(&call) {
+        if let Some(Call::Forward { submission, .. }) = process.calls.remove(&call) {
             self.attempt_ended(id, submission, unknown());
         }
     }
@@ -157,11 +161,13 @@ impl World {
                 }
             }
             PeerRequest::Propose { request, .. } => {
+                let asker = self.machines[from].process.as_ref();
+                let waits = asker.map_or_else(Weak::new, |asker| asker.waits_for(call));
                 let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) else {
                     let why = "this node is in no cluster".to_owned();
                     return self.reply(id, from, call, PeerResponse::Declined { why });
                 };
-                node.propose(request, Ticket::Peer { to: from, call });
+                node.propose(request, Ticket::Peer { to: from, call, waits });
                 self.input(id);
             }
             PeerRequest::Report { .. } | PeerRequest::Reports | PeerRequest::Logs { .. } => {}
@@ -171,7 +177,7 @@ impl World {
     pub(crate) fn handle_response(&mut self, id: MachineId, call: u64, response: PeerResponse) {
         let Some(process) = &mut self.machines[id].process else { return };
         match (process.calls.remove(&call), response) {
-            (Some(Call::Forward { submission }), response) => {
+            (Some(Call::Forward { submission, .. }), response) => {
                 let result = match response {
                     PeerResponse::Proposed { result } => result,
                     PeerResponse::Declined { why } => ProposeResult::Rejected { why },

@@ -133,7 +133,7 @@ impl World {
                 }
                 self.wake_reconciler(id, 50_000);
             }
-            ReadTicket::Client { client, op } => self.client_read(id, client, op),
+            ReadTicket::Client { client, op, .. } => self.client_read(id, client, op),
         }
     }
 }

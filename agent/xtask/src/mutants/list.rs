@@ -269,4 +269,5 @@ pub(super) const MUTANTS: &[Mutant] = &[
         source: "invariant 9: a unit that nobody placed there goes on",
         must: false,
     },
+    Mutant { name: "log-never-cut", source: "queues bounded: the log grows for ever", must: false },
 ];
