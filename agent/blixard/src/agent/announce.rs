@@ -157,7 +157,8 @@ pub(crate) async fn identify(agent: Arc<Agent>) {
     }
 }
 
-fn linked(agent: &Agent) -> BTreeSet<EndpointId> {
+/// Whom there is a link with.
+pub(crate) fn linked(agent: &Agent) -> BTreeSet<EndpointId> {
     let links = agent.net.links();
     let links = links.borrow();
     links.iter().filter(|(_, link)| link.is_up()).map(|(id, _)| *id).collect()

@@ -63,8 +63,10 @@ async fn respond(agent: &Agent, from: EndpointId, request: PeerRequest) -> PeerR
             if me.endpoint_id != from {
                 return PeerResponse::Declined { why: "the identity is another endpoint's".to_owned() };
             }
-            if let Some(running) = agent.running() {
-                running.consensus.offer_identity(me.clone());
+            match agent.running() {
+                Some(running) => running.consensus.offer_identity(me.clone()),
+                // An error means that nobody is forming yet, or any more.
+                None => _ = agent.askers.send(me.clone()).is_err(),
             }
             PeerResponse::Identity { me: agent.identity(Some(me)).await }
         }
