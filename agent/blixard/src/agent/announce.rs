@@ -12,6 +12,7 @@ use blixard_node::Summary;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::context::Agent;
+use super::handle::ViewError;
 use super::peer_call::{ask, ask_identities};
 use super::random;
 use super::retries::Failed;
@@ -34,7 +35,12 @@ pub(crate) async fn keep_peers(agent: Arc<Agent>) {
                 let members = view.state.members.values();
                 members.map(|member| (member.endpoint_id, member.addresses.clone())).collect::<Vec<_>>()
             });
-            let Ok(members) = look.await else { return };
+            let members = match look.await {
+                Ok(members) => members,
+                // It may have them later.
+                Err(ViewError::Behind) => continue,
+                Err(ViewError::Stopped(_)) => return,
+            };
             agent.set_peers(&members);
             version = Some(now);
         }

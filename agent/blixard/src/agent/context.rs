@@ -119,7 +119,7 @@ impl Agent {
                 let members = view.state.members.values();
                 members.map(|member| (member.endpoint_id, member.name.clone())).collect::<Vec<_>>()
             });
-            // Without an answer the agent is on its way out; the list still names them.
+            // The list still names them when the agent is behind or on its way out.
             names.extend(look.await.unwrap_or_default());
         }
         names
@@ -153,7 +153,7 @@ impl Agent {
                 let look =
                     move |view: &super::handle::View<'_>| phase_of(view.state, view.raft.id, asker.as_ref());
                 let looked = running.consensus.view(look).await;
-                // The agent is on its way out; what it was born from is still true.
+                // The agent is behind or on its way out; what it was born from is still true.
                 looked.unwrap_or_else(|_| IdentityPhase::Formed {
                     cluster_id: running.cluster_id,
                     genesis: running.genesis.clone(),
