@@ -4,6 +4,9 @@ use blixard_model::api::{RetryKind, RetryView};
 
 use super::cluster::{Cluster, Node};
 
+/// How often a member is frozen at most until a question to it was seen to fail: its link may end first.
+const FREEZES_MAX: usize = 5;
+
 /// What a node shows of this retry, with this peer if it is with one.
 fn shown(node: &Node, what: RetryKind, with: Option<&str>) -> Option<RetryView> {
     let is_it = |retry: &RetryView| retry.what == what && retry.peer.as_ref().map(|p| p.as_str()) == with;
@@ -68,4 +71,30 @@ fn forming_shows_as_a_bounded_retry_while_a_member_is_missing() {
     c.nodes[2].start();
     c.await_formed(3);
     assert!((0..3).all(|n| form(&c, n).is_none()), "it is over");
+}
+
+#[test]
+fn a_member_that_does_not_answer_shows_as_a_question_that_is_asked_again() {
+    let c = Cluster::formed();
+    let (leader, frozen) = (c.leader(), c.followers()[0]);
+    let name = c.nodes[frozen].name.clone();
+    let identify = |c: &Cluster| shown(&c.nodes[leader], RetryKind::Identify, Some(&name));
+    let well = |c: &Cluster| c.nodes[leader].status().is_some_and(|status| status.retrying.is_empty());
+    let mut seen = None;
+    for _ in 0..FREEZES_MAX {
+        c.until("all is well", well);
+        c.nodes[frozen].freeze();
+        c.until("a question fails, or the link ends", |c| {
+            seen = identify(c);
+            seen.is_some() || connects(&c.nodes[leader], &name).is_some()
+        });
+        c.nodes[frozen].thaw();
+        if seen.is_some() {
+            break;
+        }
+    }
+    let seen = seen.expect("a question was seen to fail");
+    assert!(seen.failures >= 1 && !seen.last_error.is_empty(), "{seen:?}");
+    assert!(seen.next_try_in_ms.is_none_or(|ms| ms <= 10_000), "{seen:?}");
+    c.until("it is shown no more", well);
 }

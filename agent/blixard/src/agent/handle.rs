@@ -180,29 +180,12 @@ impl ConsensusHandle {
 
 #[cfg(test)]
 mod tests {
-    use blixard_model::RaftId;
-
+    use super::super::testing;
     use super::*;
-
-    /// A handle of a task that does not look at its inbox, with room for one input.
-    fn handle() -> (ConsensusHandle, mpsc::Receiver<Input>) {
-        let (sender, inbox) = mpsc::channel(1);
-        let (_, summary) = watch::channel(Summary {
-            raft_id: RaftId(1),
-            role: RaftRole::Follower,
-            leads: false,
-            leader: None,
-            term: 1,
-            applied: 1,
-            is_member: true,
-            membership_version: 1,
-        });
-        (ConsensusHandle::new(sender, summary, Counter::default()), inbox)
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_look_ends_at_its_deadline_whether_it_was_taken_or_not() {
-        let (handle, _inbox) = handle();
+        let (handle, _inbox, _summary) = testing::consensus(None);
         for what in ["taken and not answered", "no room"] {
             let begun = Instant::now();
             assert_eq!(handle.view(|view| view.raft.term).await, Err(ViewError::Behind), "{what}");
@@ -214,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_ended_shows_nothing_and_is_not_waited_for() {
-        let (handle, inbox) = handle();
+        let (handle, inbox, _summary) = testing::consensus(None);
         drop(inbox);
         assert_eq!(handle.view(|view| view.raft.term).await, Err(ViewError::Stopped(Stopped)));
     }
