@@ -116,11 +116,24 @@ impl Node {
         }
     }
 
+    /// It does nothing more, and keeps what it has, until it is thawed.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("pid"));
+        kill(pid, signal).expect("signalled");
+    }
+
     /// As systemd does.
     pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
         let mut agent = self.agent.take().expect("runs");
-        let pid = Pid::from_raw(i32::try_from(agent.id()).expect("pid"));
-        kill(pid, Signal::SIGTERM).expect("signalled");
         agent.wait().expect("gone")
     }
 

@@ -1,15 +1,36 @@
 //! The node's key: `blixard keygen`, and the agent's own when there is none.
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use blixard_net::NodeKey;
+use blixard_store::DiskFault;
 
 use crate::agent::config::Config;
 use crate::cli::KeygenArgs;
 
 /// Where the configuration is unless told otherwise.
 const DEFAULT_CONFIG: &str = "/etc/blixard/config.toml";
+
+/// A new key could not be kept, and its disk is to blame.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct KeyNotKept {
+    path: PathBuf,
+    /// What is wrong with the disk.
+    pub(crate) fault: DiskFault,
+    /// In its own words, which name the file and the cause.
+    error: String,
+}
+
+impl KeyNotKept {
+    /// The directory that was to hold it.
+    pub(crate) fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+}
 
 /// Makes the key if there is none and prints its endpoint id.
 ///
@@ -50,9 +71,64 @@ fn load_or_make_at(path: &Path, credentials_dir: Option<&Path>) -> anyhow::Resul
                 Ok(()) => Ok(key),
                 // Somebody else was faster: theirs it is.
                 Err(error) if error.is_already_there() => Ok(NodeKey::load(path, credentials_dir)?),
-                Err(error) => Err(error.into()),
+                Err(error) => Err(not_kept(path, error)),
             }
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Why a key was not kept: an error of its own if the disk is to blame.
+fn not_kept(path: &Path, error: impl Error + Send + Sync + 'static) -> anyhow::Error {
+    match io_cause(&error).and_then(DiskFault::of) {
+        Some(fault) => KeyNotKept { path: path.to_owned(), fault, error: error.to_string() }.into(),
+        None => error.into(),
+    }
+}
+
+/// The system's error that this one came from.
+fn io_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    anyhow::Chain::new(error).find_map(|cause| cause.downcast_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::disk_fault;
+
+    /// As saving a key fails.
+    #[derive(Debug, thiserror::Error)]
+    #[error("can not write the node key: {0}")]
+    struct NotSaved(#[source] io::Error);
+
+    fn ended(errno: i32) -> (u8, String) {
+        let error = not_kept(Path::new("/keys/node.key"), NotSaved(io::Error::from_raw_os_error(errno)));
+        let explained = disk_fault::explain(error, Path::new("/data"));
+        (disk_fault::exit_code(&explained), format!("{explained:#}"))
+    }
+
+    #[test]
+    fn a_key_on_a_full_or_failed_disk_ends_with_its_code_and_what_to_do() {
+        const ENOSPC: i32 = 28;
+        const EIO: i32 = 5;
+        const EACCES: i32 = 13;
+        let (code, line) = ended(ENOSPC);
+        assert_eq!(code, disk_fault::EXIT_DISK_FULL, "{line}");
+        assert!(line.starts_with("the file system of /keys is full: free space on it"), "{line}");
+        assert!(line.matches("No space left").count() == 1, "{line}");
+        let (code, line) = ended(EIO);
+        assert_eq!(code, disk_fault::EXIT_DISK_FAILED, "{line}");
+        assert!(line.starts_with("the disk of /keys failed"), "{line}");
+        let (code, line) = ended(EACCES);
+        assert!(code == 1 && line.starts_with("can not write the node key"), "{code} {line}");
+    }
+
+    #[test]
+    fn what_the_system_said_is_found_below_a_key_that_was_not_saved() {
+        let dir = tempfile::tempdir().expect("dir");
+        let missing = dir.path().join("missing").join("node.key");
+        let error = NodeKey::generate().save(&missing).expect_err("there is no such directory");
+        assert_eq!(io_cause(&error).map(io::Error::kind), Some(io::ErrorKind::NotFound));
+        assert!(not_kept(&missing, error).downcast_ref::<KeyNotKept>().is_none(), "no fault of a disk");
     }
 }

@@ -83,7 +83,8 @@ pub struct RetryView {
     pub peer: Option<NodeName>,
     /// Failures in a row; of several at once, the most.
     pub failures: u32,
-    /// Milliseconds until the next try; null while one is under way, or when it waits for something else.
+    /// Milliseconds until the next try; null while one is due or under way, or when it waits for something
+    /// else.
     pub next_try_in_ms: Option<u64>,
     /// Why the last try failed.
     pub last_error: String,
@@ -93,6 +94,8 @@ pub struct RetryView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RetryKind {
+    /// Asking everybody, while there is no cluster.
+    Form,
     /// The link to a peer.
     Connect,
     /// This node's own UDP address.
@@ -111,6 +114,7 @@ impl RetryKind {
     /// Its name, as in JSON.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Form => "form",
             Self::Connect => "connect",
             Self::Transport => "transport",
             Self::Register => "register",

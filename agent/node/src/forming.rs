@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use blixard_core::backoff::{Backoff, Retry};
 use blixard_core::formation::{DeclaredMember, FormationStep, FormationView, plan_formation};
 use blixard_model::formation::{Genesis, Identity};
 use blixard_model::{ClusterId, ClusterName, EndpointId, RaftId};
 use blixard_store::{Store, WriteError};
+
+/// Asking everybody who they are. The first pause is about how long the links of nodes that start together
+/// take; the longest is what a node that comes last may have to wait for the others in the worst case.
+pub const FORM: Backoff = Backoff { first_ms: 300, longest_ms: 2_000 };
 
 /// How a node begins in a cluster.
 #[derive(Debug, Clone)]
@@ -56,4 +61,87 @@ pub fn advance(
             Formed::Born(Birth::Joined { cluster_id, genesis, raft_id })
         }
     })
+}
+
+/// When the next round is due: soon while something changes, and less and less often while nothing does. Time
+/// is the caller's, in milliseconds.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    retry: Retry,
+    /// A round is under way.
+    asking: bool,
+    /// When the last one ended.
+    ended_ms: u64,
+    /// Rounds in a row that ended without a cluster or a promise, whatever changed.
+    failures: u32,
+    waiting_for: Vec<String>,
+    answers: BTreeMap<EndpointId, Identity>,
+}
+
+impl Pace {
+    /// The first round is due at once. The seed differs from node to node.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            retry: Retry::new(FORM, seed),
+            asking: false,
+            ended_ms: 0,
+            failures: 0,
+            waiting_for: Vec::new(),
+            answers: BTreeMap::new(),
+        }
+    }
+
+    /// When the next round is due; `None` while one is under way.
+    pub fn due_ms(&self) -> Option<u64> {
+        (!self.asking).then(|| self.retry.at_ms())
+    }
+
+    /// A round begins.
+    pub fn begin(&mut self) {
+        self.asking = true;
+    }
+
+    /// The round ended with these answers, and came to this.
+    pub fn end(&mut self, now_ms: u64, answers: &BTreeMap<EndpointId, Identity>, formed: &Formed) {
+        self.asking = false;
+        self.ended_ms = now_ms;
+        self.answers.clone_from(answers);
+        match formed {
+            Formed::Waiting(reasons) => {
+                self.failures = self.failures.saturating_add(1);
+                if self.waiting_for == *reasons {
+                    self.retry.failed(now_ms);
+                } else {
+                    self.waiting_for.clone_from(reasons);
+                    self.hurry();
+                }
+            }
+            Formed::Promised(_) | Formed::Born(_) => {
+                self.failures = 0;
+                self.waiting_for.clear();
+                self.hurry();
+            }
+        }
+    }
+
+    /// Something changed (a link came up): the next round comes as soon after the last as the second did after
+    /// the first. Never sooner, however often this is said.
+    pub fn hurry(&mut self) {
+        self.retry.succeeded(self.ended_ms);
+    }
+
+    /// Somebody asked this node. That is news when a declared one asks that did not answer in the last round,
+    /// or says something else now than it did: two that wait for a third do not keep each other awake.
+    pub fn heard(&mut self, declared: &[DeclaredMember], asker: &Identity) {
+        let id = asker.endpoint_id;
+        let is_news = self.answers.get(&id) != Some(asker);
+        if is_news && declared.iter().any(|member| member.endpoint_id == id) {
+            self.hurry();
+        }
+    }
+
+    /// Rounds in a row that ended without a cluster, and what the last one waits for; `None` when none did.
+    pub fn trouble(&self) -> Option<(u32, &[String])> {
+        (self.failures > 0).then_some((self.failures, self.waiting_for.as_slice()))
+    }
 }

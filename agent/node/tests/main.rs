@@ -4,5 +4,6 @@ mod birth;
 mod group;
 mod membership;
 mod messages;
+mod pace;
 mod submission;
 mod waiting;

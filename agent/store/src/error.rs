@@ -18,7 +18,7 @@ pub enum DiskFault {
 
 impl DiskFault {
     /// What an error of the file system says about the disk; `None` if it is about a name or a right.
-    fn of(error: &io::Error) -> Option<Self> {
+    pub fn of(error: &io::Error) -> Option<Self> {
         /// errno of an input/output error: the standard library has no kind for it.
         const EIO: i32 = 5;
         match error.kind() {
@@ -29,11 +29,11 @@ impl DiskFault {
     }
 }
 
-/// The store can not be used.
+/// The store can not be used. What it came from is told by the chain of causes, and not by its own words.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file or its directory can not be reached.
-    #[error("{path}: {source}")]
+    #[error("{path} can not be used")]
     Io {
         /// Which.
         path: PathBuf,
@@ -48,8 +48,8 @@ pub enum OpenError {
     },
     /// It is no store, or it is broken.
     #[error(
-        "{path} can not be opened: {source}. It counts as lost: move it away and start again; the cluster \
-         admits this node anew, under a new raft id"
+        "{path} can not be opened and counts as lost: move it away and start again; the cluster admits this \
+         node anew, under a new raft id"
     )]
     Broken {
         /// Which.
@@ -149,3 +149,34 @@ macro_rules! from_redb {
     };
 }
 from_redb!(TransactionError, TableError, StorageError, CommitError, SetDurabilityError);
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    /// An error with its causes, as the last line of an agent has it.
+    fn line(error: &dyn Error) -> String {
+        let (mut text, mut cause) = (error.to_string(), error.source());
+        while let Some(error) = cause {
+            text += &format!(": {error}");
+            cause = error.source();
+        }
+        text
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let path = || PathBuf::from("/d/store.redb");
+        let unreachable = OpenError::Io { path: path(), source: cause() };
+        assert_eq!(line(&unreachable), "/d/store.redb can not be used: permission denied");
+        let broken = OpenError::Broken { path: path(), source: redb::Error::Io(cause()) };
+        let said = line(&broken);
+        assert!(said.starts_with("/d/store.redb can not be opened and counts as lost: move it"), "{said}");
+        assert_eq!(said.matches("permission denied").count(), 1, "{said}");
+        let written = line(&WriteError::Redb(redb::Error::Io(cause())));
+        assert_eq!(written.matches("permission denied").count(), 1, "{written}");
+    }
+}

@@ -12,6 +12,7 @@ use blixard_node::Summary;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::context::Agent;
+use super::handle::ViewError;
 use super::peer_call::{ask, ask_identities};
 use super::random;
 use super::retries::Failed;
@@ -34,7 +35,12 @@ pub(crate) async fn keep_peers(agent: Arc<Agent>) {
                 let members = view.state.members.values();
                 members.map(|member| (member.endpoint_id, member.addresses.clone())).collect::<Vec<_>>()
             });
-            let Ok(members) = look.await else { return };
+            let members = match look.await {
+                Ok(members) => members,
+                // It may have them later.
+                Err(ViewError::Behind) => continue,
+                Err(ViewError::Stopped(_)) => return,
+            };
             agent.set_peers(&members);
             version = Some(now);
         }
@@ -157,7 +163,8 @@ pub(crate) async fn identify(agent: Arc<Agent>) {
     }
 }
 
-fn linked(agent: &Agent) -> BTreeSet<EndpointId> {
+/// Whom there is a link with.
+pub(crate) fn linked(agent: &Agent) -> BTreeSet<EndpointId> {
     let links = agent.net.links();
     let links = links.borrow();
     links.iter().filter(|(_, link)| link.is_up()).map(|(id, _)| *id).collect()
@@ -196,5 +203,54 @@ fn status_line(cluster: &str, summary: &Summary, vms: usize) -> String {
         (true, Some((leader, _))) => {
             format!("Member of {cluster}: leader {leader}, term {}, {vms} VMs placed here", summary.term)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::retries::Retrying;
+    use super::super::testing;
+    use super::*;
+
+    /// What is shown of reports once it is so.
+    async fn shown(agent: &Agent, is_so: impl Fn(Option<&Retrying>) -> bool) -> Option<Retrying> {
+        let mut looks = interval(Duration::from_millis(50));
+        for _ in 0..1_000 {
+            looks.tick().await;
+            let all = agent.retries.list(&agent.net);
+            let found = all.into_iter().find(|retrying| retrying.what == RetryKind::Report);
+            if is_so(found.as_ref()) {
+                return found;
+            }
+        }
+        panic!("it never is");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_that_are_not_taken_are_shown_and_another_leader_is_told_at_once() {
+        let dir = tempfile::tempdir().expect("dir");
+        let agent = Arc::new(testing::agent(dir.path()));
+        let (gone, next) = (EndpointId::from_bytes([7; 32]), EndpointId::from_bytes([8; 32]));
+        let (consensus, _inbox, summary) = testing::consensus(Some(gone));
+        testing::run(&agent, consensus);
+        let task = tokio::spawn(report(Arc::clone(&agent)));
+        let often = |retry: Option<&Retrying>| {
+            retry.is_some_and(|retry| retry.failures >= 5 && retry.next_try_in.is_some())
+        };
+        let seen = shown(&agent, often).await.expect("it fails");
+        assert_eq!(seen.peer, Some(gone));
+        let next_try = seen.next_try_in.expect("planned");
+        assert!(next_try <= Duration::from_millis(ANNOUNCE.longest_ms), "{seen:?}");
+        assert!(!seen.last_error.is_empty(), "{seen:?}");
+
+        summary.send_replace(testing::summary(Some(next)));
+        let is_next = |retry: Option<&Retrying>| retry.is_some_and(|retry| retry.peer == Some(next));
+        let seen = shown(&agent, is_next).await.expect("asked");
+        assert_eq!(seen.failures, 1, "a new beginning");
+
+        // It leads itself: its report is where it belongs.
+        summary.send_replace(testing::summary(Some(agent.endpoint_id)));
+        assert_eq!(shown(&agent, |retry| retry.is_none()).await, None);
+        task.abort();
     }
 }

@@ -11,13 +11,16 @@ use blixard_model::report::NodeReport;
 use blixard_model::wire::AgedReport;
 use blixard_model::{Capacity, ClusterId, EndpointId, NodeName, StoreId};
 use blixard_net::Net;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use super::config::Config;
 use super::handle::ConsensusHandle;
 use super::metrics::Metrics;
 use super::retries::Retries;
+
+/// Most questions kept for the forming task: more than any list has members, twice.
+const ASKERS_MAX: usize = 512;
 
 /// How far this node has come.
 #[derive(Clone)]
@@ -55,6 +58,8 @@ pub(crate) struct Agent {
     pub(crate) retries: Retries,
     pub(crate) metrics: Metrics,
     pub(crate) phase: watch::Sender<Phase>,
+    /// Who asked this node while it is in no cluster, as they describe themselves.
+    pub(crate) askers: broadcast::Sender<Identity>,
     /// What this node reports of its own VMs, and when it looked.
     pub(crate) own_report: watch::Sender<(Instant, NodeReport)>,
     reports: Mutex<BTreeMap<NodeName, (Instant, NodeReport)>>,
@@ -86,6 +91,7 @@ impl Agent {
                 promise: parts.promise,
                 waiting_for: vec!["the first answers".to_owned()],
             }),
+            askers: broadcast::Sender::new(ASKERS_MAX),
             own_report: watch::Sender::new((Instant::now(), report)),
             reports: Mutex::new(BTreeMap::new()),
             config: parts.config,
@@ -113,7 +119,7 @@ impl Agent {
                 let members = view.state.members.values();
                 members.map(|member| (member.endpoint_id, member.name.clone())).collect::<Vec<_>>()
             });
-            // Without an answer the agent is on its way out; the list still names them.
+            // The list still names them when the agent is behind or on its way out.
             names.extend(look.await.unwrap_or_default());
         }
         names
@@ -147,7 +153,7 @@ impl Agent {
                 let look =
                     move |view: &super::handle::View<'_>| phase_of(view.state, view.raft.id, asker.as_ref());
                 let looked = running.consensus.view(look).await;
-                // The agent is on its way out; what it was born from is still true.
+                // The agent is behind or on its way out; what it was born from is still true.
                 looked.unwrap_or_else(|_| IdentityPhase::Formed {
                     cluster_id: running.cluster_id,
                     genesis: running.genesis.clone(),

@@ -6,6 +6,8 @@ use std::path::Path;
 use blixard_node::NodeError;
 use blixard_store::{DiskFault, OpenError, WriteError};
 
+use crate::keygen::KeyNotKept;
+
 /// The store counts as lost and a restart can not help (EX_DATAERR of sysexits.h).
 pub(crate) const EXIT_STORE_LOST: u8 = 65;
 /// The disk failed (EX_IOERR).
@@ -27,16 +29,17 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Puts what to do before the causes, if the store's disk is to blame.
+/// Puts what to do before the causes, if the disk of the store or of the node's key is to blame.
 pub(crate) fn explain(error: anyhow::Error, data_dir: &Path) -> anyhow::Error {
-    let data_dir = data_dir.display();
+    let key = error.chain().find_map(|cause| cause.downcast_ref::<KeyNotKept>());
+    let directory = key.map_or(data_dir, KeyNotKept::directory).display().to_string();
     match find(&error) {
         Some(DiskFault::Full) => error.context(format!(
-            "the file system of {data_dir} is full: free space on it and start blixard.service again \
+            "the file system of {directory} is full: free space on it and start blixard.service again \
              (systemd does so by itself); nothing acknowledged is lost"
         )),
         Some(DiskFault::Failed) => error.context(format!(
-            "the disk of {data_dir} failed: see the kernel's log. If it does not recover, replace it, put \
+            "the disk of {directory} failed: see the kernel's log. If it does not recover, replace it, put \
              the node's key back and start with an otherwise empty data directory: the cluster admits the \
              node anew"
         )),
@@ -47,7 +50,9 @@ pub(crate) fn explain(error: anyhow::Error, data_dir: &Path) -> anyhow::Error {
 fn find(error: &anyhow::Error) -> Option<DiskFault> {
     error.chain().find_map(|cause| {
         let opening = cause.downcast_ref::<OpenError>().and_then(OpenError::disk_fault);
-        opening.or_else(|| cause.downcast_ref::<WriteError>().and_then(WriteError::disk_fault))
+        let key = || cause.downcast_ref::<KeyNotKept>().map(|error| error.fault);
+        let writing = || cause.downcast_ref::<WriteError>().and_then(WriteError::disk_fault);
+        opening.or_else(writing).or_else(key)
     })
 }
 

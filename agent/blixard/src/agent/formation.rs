@@ -1,20 +1,23 @@
 //! The forming task: asks the declared nodes who they are until `blixard-core` says that the cluster is born.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use blixard_model::EndpointId;
+use blixard_model::api::RetryKind;
 use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
-use blixard_node::forming::{Birth, Formed, advance};
+use blixard_node::forming::{Birth, Formed, Pace, advance};
 use blixard_store::{Store, WriteError};
-use tokio::time::{Instant, interval};
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::time::{Instant, sleep_until};
 
+use super::announce::{linked, ms_since};
 use super::context::{Agent, Phase};
 use super::peer_call::ask_identities;
+use super::random;
+use super::retries::Failed;
 use super::supervise;
 
-/// How often everybody is asked.
-const ASK_PERIOD: Duration = Duration::from_millis(300);
 /// How long an answer may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -23,17 +26,22 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// The store's; final.
 pub(crate) async fn form(agent: &Agent, store: &mut Store) -> Result<Birth, WriteError> {
-    let mut answers: BTreeMap<EndpointId, Identity> = BTreeMap::new();
-    let mut period = interval(ASK_PERIOD);
     let begun = Instant::now();
+    let mut pace = Pace::new(random::u64());
+    let mut news = News { askers: agent.askers.subscribe(), up: BTreeSet::new() };
     loop {
-        period.tick().await;
+        news.wait_due(agent, &mut pace, begun).await;
+        pace.begin();
+        show(agent, &pace, begun);
         agent.metrics.formation_attempts.inc();
         supervise::feed_watchdog();
-        ask_all(agent, &mut answers).await;
+        let answers = ask_all(agent).await;
         let me = agent.identity(None).await;
         let list = (&agent.config.cluster_name, agent.declared.as_slice());
-        match tokio::task::block_in_place(|| advance(store, &me, list, &answers))? {
+        let formed = tokio::task::block_in_place(|| advance(store, &me, list, &answers))?;
+        pace.end(ms_since(begun), &answers, &formed);
+        show(agent, &pace, begun);
+        match formed {
             Formed::Promised(genesis) => {
                 set_forming(agent, Some(genesis), vec!["the others' agreement".to_owned()]);
             }
@@ -54,6 +62,57 @@ pub(crate) async fn form(agent: &Agent, store: &mut Store) -> Result<Birth, Writ
     }
 }
 
+/// What may have changed since the last round, without this node having asked.
+struct News {
+    askers: broadcast::Receiver<Identity>,
+    /// The links that were up.
+    up: BTreeSet<EndpointId>,
+}
+
+impl News {
+    /// Waits until a round is due. While there is no cluster only declared nodes have links.
+    async fn wait_due(&mut self, agent: &Agent, pace: &mut Pace, begun: Instant) {
+        let mut links = agent.net.links();
+        links.mark_changed();
+        loop {
+            let due = begun + Duration::from_millis(pace.due_ms().unwrap_or(0));
+            tokio::select! {
+                // What is known already may make the next round come sooner.
+                biased;
+                asker = self.askers.recv() => match asker {
+                    Ok(asker) => pace.heard(&agent.declared, &asker),
+                    // More than are kept asked during one round: one of them is surely new.
+                    Err(RecvError::Lagged(_)) => pace.hurry(),
+                    Err(RecvError::Closed) => return sleep_until(due).await,
+                },
+                changed = links.changed() => {
+                    if changed.is_err() {
+                        return sleep_until(due).await;
+                    }
+                    let up = linked(agent);
+                    if !up.is_subset(&self.up) {
+                        pace.hurry();
+                    }
+                    self.up = up;
+                }
+                () = sleep_until(due) => return,
+            }
+            show(agent, pace, begun);
+        }
+    }
+}
+
+fn show(agent: &Agent, pace: &Pace, begun: Instant) {
+    match pace.trouble() {
+        None => agent.retries.done(RetryKind::Form, None),
+        Some((failures, waiting_for)) => {
+            let next_try = pace.due_ms().map(|due| begun + Duration::from_millis(due));
+            let failed = Failed { failures, next_try, why: waiting_for.join("; ") };
+            agent.retries.failed(RetryKind::Form, None, failed);
+        }
+    }
+}
+
 fn set_forming(agent: &Agent, promise: Option<Genesis>, waiting_for: Vec<String>) {
     let changed = match &*agent.phase.borrow() {
         Phase::Forming { waiting_for: before, .. } => *before != waiting_for,
@@ -69,10 +128,10 @@ fn set_forming(agent: &Agent, promise: Option<Genesis>, waiting_for: Vec<String>
 
 /// Asks every declared node at once. Who does not answer now has not answered: an old answer may be of a
 /// store that is gone since.
-async fn ask_all(agent: &Agent, answers: &mut BTreeMap<EndpointId, Identity>) {
+async fn ask_all(agent: &Agent) -> BTreeMap<EndpointId, Identity> {
     let me = agent.identity(None).await;
     let others = agent.declared.iter().map(|declared| declared.endpoint_id);
     let others = others.filter(|id| *id != agent.endpoint_id).collect();
     let answered = ask_identities(&agent.net, others, &me, ASK_TIMEOUT).await;
-    *answers = answered.into_iter().filter_map(|(id, them)| Some((id, them.ok()?))).collect();
+    answered.into_iter().filter_map(|(id, them)| Some((id, them.ok()?))).collect()
 }

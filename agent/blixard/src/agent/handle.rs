@@ -14,6 +14,8 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
+/// How long a look at the state may take. The task answers within a turn; a turn waits for the disk.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most inputs waiting for the consensus task.
 pub(crate) const INBOX_MAX: usize = 1_024;
 
@@ -51,6 +53,20 @@ pub(crate) struct View<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the agent is stopping")]
 pub(crate) struct Stopped;
+
+/// The state was not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ViewError {
+    /// The task has ended.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// It did not get to it in time; it may later.
+    #[error(
+        "the consensus task is behind: it has not shown its state within {} s; is the disk slow?",
+        VIEW_TIMEOUT.as_secs()
+    )]
+    Behind,
+}
 
 /// Cheap to clone. Every call is bounded by its caller's deadline or answered by the next turn of the task.
 #[derive(Clone)]
@@ -119,21 +135,27 @@ impl ConsensusHandle {
         self.inbox.send(Input::Read { reply }).await.is_ok() && answer.await.is_ok()
     }
 
-    /// Looks at the state inside the task.
+    /// Looks at the state inside the task, and waits for it no longer than [`VIEW_TIMEOUT`].
     ///
     /// # Errors
-    /// [`Stopped`].
+    /// [`ViewError`].
     pub(crate) async fn view<T: Send + 'static>(
         &self,
         look: impl FnOnce(&View<'_>) -> T + Send + 'static,
-    ) -> Result<T, Stopped> {
+    ) -> Result<T, ViewError> {
         let (reply, answer) = oneshot::channel();
         let look = Box::new(move |view: &View<'_>| {
             // An error means that the asker gave up.
             let _gone = reply.send(look(view)).is_err();
         });
-        self.inbox.send(Input::View(look)).await.map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
+        let looked = async {
+            self.inbox.send(Input::View(look)).await.map_err(|_| Stopped)?;
+            answer.await.map_err(|_| Stopped)
+        };
+        match timeout(VIEW_TIMEOUT, looked).await {
+            Ok(shown) => Ok(shown?),
+            Err(_) => Err(ViewError::Behind),
+        }
     }
 
     /// Ends the task after what waits before this.
@@ -154,5 +176,30 @@ impl ConsensusHandle {
         if timeout(patience, handed).await.is_err() {
             tracing::info!("nobody took the leadership over in time");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_ends_at_its_deadline_whether_it_was_taken_or_not() {
+        let (handle, _inbox, _summary) = testing::consensus(None);
+        for what in ["taken and not answered", "no room"] {
+            let begun = Instant::now();
+            assert_eq!(handle.view(|view| view.raft.term).await, Err(ViewError::Behind), "{what}");
+            assert_eq!(begun.elapsed().as_secs(), VIEW_TIMEOUT.as_secs(), "{what}");
+        }
+        let words = ViewError::Behind.to_string();
+        assert!(words.contains("the consensus task is behind") && words.contains("5 s"), "{words}");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ended_shows_nothing_and_is_not_waited_for() {
+        let (handle, inbox, _summary) = testing::consensus(None);
+        drop(inbox);
+        assert_eq!(handle.view(|view| view.raft.term).await, Err(ViewError::Stopped(Stopped)));
     }
 }

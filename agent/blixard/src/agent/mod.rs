@@ -35,6 +35,8 @@ mod space;
 mod submit;
 mod supervise;
 mod telemetry;
+#[cfg(test)]
+mod testing;
 mod views;
 
 use blixard_model::VmName;

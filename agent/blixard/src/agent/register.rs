@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::announce::ms_since;
 use super::context::Agent;
+use super::handle::ViewError;
 use super::random;
 use super::retries::Failed;
 use super::submit::submit;
@@ -27,7 +28,12 @@ pub(crate) async fn register(agent: Arc<Agent>) {
         let now = summary.borrow_and_update().clone();
         let (id, offer) = (agent.endpoint_id, registration.offer().clone());
         let look = running.consensus.view(move |view| Registration::standing(view.state, id, &offer));
-        let Ok(standing) = look.await else { return };
+        let standing = match look.await {
+            Ok(standing) => standing,
+            // It may say later.
+            Err(ViewError::Behind) => continue,
+            Err(ViewError::Stopped(_)) => return,
+        };
         let step = registration.next(ms_since(begun), standing, &now);
         show(&agent, &registration, begun);
         let mut until = None;

@@ -23,7 +23,7 @@ pub(crate) struct Retrying {
     pub(crate) peer: Option<EndpointId>,
     /// In a row.
     pub(crate) failures: u32,
-    /// `None` when none is planned; zero when one is due or under way.
+    /// `None` when one is due or under way, or none is planned.
     pub(crate) next_try_in: Option<Duration>,
     pub(crate) last_error: String,
 }
@@ -119,7 +119,9 @@ impl Drop for Write<'_> {
 fn writes(writes: &BTreeMap<u64, Failed>) -> Option<Retrying> {
     let worst = writes.values().max_by_key(|failed| failed.failures)?;
     let mut all = worst.clone();
-    all.next_try = writes.values().filter_map(|failed| failed.next_try).min();
+    // One that is under way is the next of them.
+    let next = writes.values().map(|failed| failed.next_try.filter(|at| left(*at).is_some()));
+    all.next_try = next.min().flatten();
     if writes.len() > 1 {
         all.why = format!("{} writes wait; {}", writes.len(), worst.why);
     }
@@ -127,9 +129,13 @@ fn writes(writes: &BTreeMap<u64, Failed>) -> Option<Retrying> {
 }
 
 fn retrying(what: RetryKind, peer: Option<EndpointId>, failed: Failed) -> Retrying {
-    let left = |at: Instant| at.saturating_duration_since(Instant::now());
     let Failed { failures, next_try, why } = failed;
-    Retrying { what, peer, failures, next_try_in: next_try.map(left), last_error: why }
+    Retrying { what, peer, failures, next_try_in: next_try.and_then(left), last_error: why }
+}
+
+/// Until a time that is not past. Once it is, the try that was planned for it is under way.
+fn left(at: Instant) -> Option<Duration> {
+    at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
 }
 
 fn cut(text: &mut String) {
@@ -154,7 +160,7 @@ fn network(net: &Net) -> Vec<Retrying> {
             what: RetryKind::Connect,
             peer: Some(id),
             failures: backoff.failures,
-            next_try_in: backoff.next_try_in,
+            next_try_in: backoff.next_try_in.filter(|left| !left.is_zero()),
             last_error: backoff.last_error.unwrap_or_default(),
         })
     });
@@ -179,6 +185,25 @@ mod tests {
         assert_eq!((shown.failures, shown.last_error.as_str()), (2, "b"));
         retries.done(RetryKind::Report, peer);
         assert_eq!(retries.noted(), []);
+    }
+
+    #[test]
+    fn a_try_whose_time_has_come_is_under_way() {
+        let retries = Retries::default();
+        let now = Instant::now();
+        let planned = |next_try| Failed { next_try: Some(next_try), ..failed(1, "a") };
+        retries.failed(RetryKind::Register, None, planned(now));
+        assert_eq!(retries.noted()[0].next_try_in, None);
+        retries.failed(RetryKind::Register, None, planned(now + Duration::from_secs(60)));
+        let left = retries.noted()[0].next_try_in.expect("planned");
+        assert!(left > Duration::from_secs(1) && left <= Duration::from_secs(60), "{left:?}");
+        retries.done(RetryKind::Register, None);
+
+        let (a, b) = (retries.write(), retries.write());
+        a.failed(planned(now + Duration::from_secs(60)));
+        assert!(retries.noted()[0].next_try_in.is_some());
+        b.failed(planned(now));
+        assert_eq!(retries.noted()[0].next_try_in, None, "one of the writes is being tried");
     }
 
     #[test]

@@ -63,8 +63,10 @@ async fn respond(agent: &Agent, from: EndpointId, request: PeerRequest) -> PeerR
             if me.endpoint_id != from {
                 return PeerResponse::Declined { why: "the identity is another endpoint's".to_owned() };
             }
-            if let Some(running) = agent.running() {
-                running.consensus.offer_identity(me.clone(), None);
+            match agent.running() {
+                Some(running) => running.consensus.offer_identity(me.clone(), None),
+                // An error means that nobody is forming yet, or any more.
+                None => _ = agent.askers.send(me.clone()).is_err(),
             }
             PeerResponse::Identity { me: agent.identity(Some(me)).await }
         }
@@ -84,11 +86,14 @@ async fn note_report(agent: &Agent, from: EndpointId, aged: AgedReport) -> PeerR
     let theirs = running
         .consensus
         .view(move |view| view.state.member_by_endpoint(from).is_some_and(|member| member.name == name));
-    if !theirs.await.unwrap_or(false) {
-        return PeerResponse::Declined { why: "the report is of another node".to_owned() };
+    match theirs.await {
+        Ok(true) => {
+            agent.note_report(aged);
+            PeerResponse::Noted
+        }
+        Ok(false) => PeerResponse::Declined { why: "the report is of another node".to_owned() },
+        Err(error) => PeerResponse::Declined { why: error.to_string() },
     }
-    agent.note_report(aged);
-    PeerResponse::Noted
 }
 
 async fn propose(agent: &Agent, request: Request, timeout_ms: u64) -> PeerResponse {

@@ -54,7 +54,8 @@ mod tests {
         let source = judge(FREE_BYTES_MIN - 1).expect_err("full");
         let error = OpenError::Io { path: "/d".into(), source };
         assert_eq!(error.disk_fault(), Some(DiskFault::Full));
-        assert_eq!(error.to_string(), "/d: 1048575 bytes are left, and the store needs 1048576 to go on");
+        let line = format!("{:#}", anyhow::Error::new(error));
+        assert_eq!(line, "/d can not be used: 1048575 bytes are left, and the store needs 1048576 to go on");
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl ClusterState {
             return Err(Refusal::TooMany { limit: VMS_MAX });
         }
         let node = placement::choose(self, spec, eligible)?;
-        let placement = Placement { node: node.clone(), generation: index };
+        let generation = if mutant::lives("generation-used-again") { 1 } else { index };
+        let placement = Placement { node: node.clone(), generation };
         self.vms.insert(spec.name.clone(), VmRecord { spec: spec.clone(), desired, placement });
         Ok(Outcome::done(Some(node)))
     }

@@ -11,7 +11,7 @@ use blixard_model::StoreId;
 use blixard_model::formation::{Identity, Phase as IdentityPhase};
 use blixard_model::wire::PeerRequest;
 use blixard_node::birth::{self, Resume, ResumeError};
-use blixard_node::forming::{self, Formed};
+use blixard_node::forming::{self, Formed, Pace};
 use blixard_node::{NodeError, Turn};
 use blixard_store::{DiskFault, OpenError, Store, WriteError};
 
@@ -21,7 +21,7 @@ use super::mirror::{Mirror, Watched};
 use super::{DiskHealth, World, address};
 use crate::disk::Tear;
 
-/// How often an agent without a cluster asks around, in µs.
+/// How long an agent without a cluster waits for answers: half of this at least, and up to all of it more.
 const ASK_US: u64 = 300_000;
 /// How long an answer may take, in µs.
 const ANSWER_US: u64 = 2_000_000;
@@ -94,6 +94,7 @@ impl World {
             answers: BTreeMap::new(),
             promise,
             waiting_for: Vec::new(),
+            pace: Pace::new(run),
         };
         let registration = self.new_registration(id);
         self.machines[id].process = Some(Process {
@@ -163,10 +164,16 @@ impl World {
     }
 
     pub(crate) fn handle_forming_round(&mut self, id: MachineId) {
+        let now_ms = self.machines[id].mono_ms(self.queue.now_us());
         let me = self.identity_of(id, None);
         let peers: Vec<MachineId> = (0..self.machines[id].listed).filter(|peer| *peer != id).collect();
         let Some(process) = &mut self.machines[id].process else { return };
-        let Phase::Forming { answers, .. } = &mut process.phase else { return };
+        let Phase::Forming { answers, pace, .. } = &mut process.phase else { return };
+        // The pace changed since this was planned, and another one is.
+        if pace.due_ms().is_none_or(|due| now_ms < due) {
+            return;
+        }
+        pace.begin();
         answers.clear();
         let run = process.run;
         for peer in peers {
@@ -179,22 +186,28 @@ impl World {
     }
 
     pub(crate) fn handle_forming_look(&mut self, id: MachineId) {
+        let now_ms = self.machines[id].mono_ms(self.queue.now_us());
         let me = self.identity_of(id, None);
         let declared = self.declared(id);
         let endpoint_id = self.machines[id].endpoint_id;
         let name = self.machines[id].name.clone();
         let Some(process) = &mut self.machines[id].process else { return };
-        let run = process.run;
-        let Phase::Forming { store, answers, promise, waiting_for } = &mut process.phase else { return };
+        let Phase::Forming { store, answers, promise, waiting_for, pace } = &mut process.phase else {
+            return;
+        };
         let list = (&self.cluster_name, declared.as_slice());
-        match forming::advance(store, &me, list, answers) {
+        let formed = match forming::advance(store, &me, list, answers) {
+            Ok(formed) => formed,
             Err(error) => {
                 let end = self.why_not_written(id, &error);
                 return self.end_run(id, end);
             }
-            Ok(Formed::Promised(genesis)) => *promise = Some(genesis),
-            Ok(Formed::Waiting(reasons)) => *waiting_for = reasons,
-            Ok(Formed::Born(birth)) => {
+        };
+        pace.end(now_ms, answers, &formed);
+        match formed {
+            Formed::Promised(genesis) => *promise = Some(genesis),
+            Formed::Waiting(reasons) => *waiting_for = reasons,
+            Formed::Born(birth) => {
                 if let Err(error) = birth::bind(store, endpoint_id, &name, birth) {
                     let end = match &error {
                         birth::BindError::Store(error) => self.why_not_written(id, error),
@@ -207,7 +220,31 @@ impl World {
             }
         }
         self.pay_for_syncs(id);
-        self.queue.after(ASK_US / 2, Event::FormingRound { machine: id, run });
+        self.plan_forming_round(id);
+    }
+
+    /// The next round of questions is when the pace says so. One that was planned before is not taken back: it
+    /// finds that it is not due.
+    fn plan_forming_round(&mut self, id: MachineId) {
+        let machine = &self.machines[id];
+        let Some(process) = &machine.process else { return };
+        let Phase::Forming { pace, .. } = &process.phase else { return };
+        let Some(due_ms) = pace.due_ms() else { return };
+        let (run, now_ms) = (process.run, machine.mono_ms(self.queue.now_us()));
+        let wait = machine.true_us(due_ms.saturating_sub(now_ms) * 1_000) + 1_000;
+        self.queue.after(wait, Event::FormingRound { machine: id, run });
+    }
+
+    /// Somebody asked who this agent is: without a cluster it may hurry.
+    pub(crate) fn heard_while_forming(&mut self, id: MachineId, asker: &Identity) {
+        let declared = self.declared(id);
+        let Some(process) = &mut self.machines[id].process else { return };
+        let Phase::Forming { pace, .. } = &mut process.phase else { return };
+        let planned = pace.due_ms();
+        pace.heard(&declared, asker);
+        if pace.due_ms() != planned {
+            self.plan_forming_round(id);
+        }
     }
 
     fn why_not_written(&self, id: MachineId, error: &WriteError) -> End {

@@ -7,6 +7,7 @@ use std::rc::{Rc, Weak};
 use blixard_core::reconciler::{Action, Ongoing};
 use blixard_model::formation::{Genesis, Identity};
 use blixard_model::{Capacity, EndpointId, NodeName, StoreId};
+use blixard_node::forming::Pace;
 use blixard_node::{Registration, Submission, Waits};
 use blixard_store::Store;
 
@@ -100,6 +101,8 @@ pub(crate) enum Phase {
         promise: Option<Genesis>,
         /// Whom it waits for.
         waiting_for: Vec<String>,
+        /// When it asks again.
+        pace: Pace,
     },
     /// In a cluster.
     Running(Box<Node>),

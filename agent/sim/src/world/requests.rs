@@ -151,9 +151,11 @@ impl World {
     pub(crate) fn handle_request(&mut self, id: MachineId, from: MachineId, call: u64, request: PeerRequest) {
         match request {
             PeerRequest::Identify { me } => {
-                // As in the agent: only one that runs in a cluster makes use of it.
+                // As in the agent: one without a cluster learns only that somebody is there.
                 if self.machines[id].node().is_some() {
                     self.offer_identity(id, me.clone(), None);
+                } else {
+                    self.heard_while_forming(id, &me);
                 }
                 if self.machines[id].process.is_some() {
                     let me = self.identity_of(id, Some(&me));

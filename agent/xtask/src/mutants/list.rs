@@ -270,4 +270,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         must: false,
     },
     Mutant { name: "log-never-cut", source: "queues bounded: the log grows for ever", must: false },
+    Mutant {
+        name: "generation-used-again",
+        source: "invariant 9: a VM created anew can not be told from the one deleted before",
+        must: false,
+    },
 ];

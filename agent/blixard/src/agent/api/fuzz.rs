@@ -8,29 +8,16 @@ use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Request, StatusCode};
 use blixard_hostile::{Target, strings};
-use blixard_model::{Capacity, StoreId};
-use blixard_net::{Net, NetConfig, NodeKey};
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::super::config::Config;
-use super::super::context::{Agent, AgentParts};
+use super::super::testing;
 use super::{routes, server};
 
 /// The router of an agent that waits for the others.
 async fn router(dir: &std::path::Path) -> Router {
-    let path = dir.join("config.toml");
-    std::fs::write(&path, "node_name = \"n1\"\ncluster_name = \"lab\"\n").expect("written");
-    let config = Config::load(&path).expect("valid");
-    let key = NodeKey::generate();
-    let endpoint_id = key.endpoint_id();
-    let bind = "127.0.0.1:0".parse().expect("address");
-    let net = NetConfig { key, bind, cluster_name: config.cluster_name.clone() };
-    let (net, _incoming) = Net::start(net).expect("started");
-    let (store_id, capacity) = (StoreId::from_bytes([1; 16]), Capacity { cpus: 1, memory_mib: 1 });
-    let parts = AgentParts { config, endpoint_id, store_id, capacity, net, promise: None };
-    routes::router(Arc::new(Agent::new(parts)), CancellationToken::new())
+    routes::router(Arc::new(testing::agent(dir)), CancellationToken::new())
         .layer(DefaultBodyLimit::max(server::BODY_LEN_MAX))
 }
 
