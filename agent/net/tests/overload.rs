@@ -56,20 +56,25 @@ async fn a_full_queue_drops_and_delays_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_queue_is_bounded_in_bytes_and_in_messages() {
-    let (a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
-    let (_connection, _send, _receive) = raw.link(&a).await;
-    a.until_up(raw.id()).await;
+    // A queue of its own for each bound, so that the other one is not reached first.
     for len in [4 << 20, 1] {
+        let (a, raw) = (node().await, Raw::new().await);
+        a.net.set_peers(vec![raw.as_peer()]);
+        let (_connection, _send, _receive) = raw.link(&a).await;
+        a.until_up(raw.id()).await;
         let message = Bytes::from(vec![0; len]);
         let mut queued = 0;
-        while a.net.send_raft(raw.id(), message.clone()) == SendOutcome::Queued {
+        let mut outcome = SendOutcome::Queued;
+        while outcome == SendOutcome::Queued {
+            outcome = a.net.send_raft(raw.id(), message.clone());
             queued += 1;
             // What is already written to the connection counts no more: twice the bound is room enough for
             // it.
             assert!(queued * len <= 4 * RAFT_QUEUE_BYTES_MAX, "bytes are not bounded");
             assert!(queued <= 100 * RAFT_QUEUE_FRAMES_MAX, "messages are not bounded");
         }
+        // A sender that waited for room would see the link end first.
+        assert_eq!(outcome, SendOutcome::QueueFull, "messages of {len} bytes");
     }
 }
 
