@@ -71,9 +71,12 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
         Err(error) => error.to_string(),
     };
     peer.counters.task_restarts.add(1);
-    if peer.counters.task_restarts.get() == 1 {
+    let times = peer.counters.task_restarts.get();
+    // Again at twice as many: another cause is seen, and one that comes each second fills no journal.
+    if times.is_power_of_two() {
         tracing::error!(
             PEER = %id.short(),
+            times,
             "the task of peer {id} ended by itself ({cause}); it is started again. This is a fault of \
              blixard: please report it with this line"
         );
@@ -103,11 +106,15 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use bytes::Bytes;
     use tokio::time::timeout;
+    use tracing::subscriber::DefaultGuard;
 
+    use crate::peers::PeerHandle;
     use crate::{DownReason, Incoming, LinkState, Net, NetConfig, NodeKey, PeerConfig, SendOutcome};
 
     const LONG: Duration = Duration::from_secs(20);
@@ -170,6 +177,40 @@ mod tests {
         (a, b)
     }
 
+    /// What this crate logs on the test's own thread.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn start() -> (Self, DefaultGuard) {
+            let log = Self::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_env_filter("blixard_net=trace")
+                .with_ansi(false)
+                .with_writer(move || writer.clone())
+                .finish();
+            (log, tracing::subscriber::set_default(subscriber))
+        }
+
+        fn lines(&self, level: &str) -> Vec<String> {
+            let text = String::from_utf8(self.0.lock().expect("whole").clone()).expect("text");
+            let of_level = |line: &&str| line.split_whitespace().nth(1) == Some(level);
+            text.lines().filter(of_level).map(str::to_owned).collect()
+        }
+    }
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("whole").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_peer_whose_task_ended_is_unreachable_for_a_moment_and_then_is_back() {
         let (a, mut b) = pair().await;
@@ -201,6 +242,53 @@ mod tests {
         assert_eq!(peer.counters.snapshot().dropped.link_down, before + 1);
     }
 
+    // The two tests of what is logged run on one thread, so that only their own lines are seen.
+
+    #[tokio::test]
+    async fn a_queue_closed_by_a_fault_is_one_error_with_its_cause() {
+        let (log, _guard) = Log::start();
+        let (a, b) = pair().await;
+        let b_id = b.net.endpoint_id();
+        let peer = a.net.peer(&b_id).expect("listed");
+        assert_eq!(log.lines("ERROR"), [""; 0]);
+        peer.task.abort();
+        timeout(LONG, peer.raft.closed()).await.expect("its receiver is gone");
+        for _ in 0..10 {
+            assert_eq!(peer.raft.push(Bytes::from_static(b"x")), SendOutcome::Unreachable);
+        }
+        assert!(peer.counters.snapshot().dropped.link_down >= 10);
+        let fault = |link: &LinkState| match link {
+            LinkState::Down { reason: DownReason::Lost(why), .. } => why.contains("fault"),
+            _ => false,
+        };
+        a.until(&b, "down for a fault", fault).await;
+        let errors = log.lines("ERROR");
+        let [error] = &errors[..] else { panic!("{errors:#?}") };
+        assert!(error.contains(&b_id.to_string()) && error.contains("was cancelled"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_queue_closed_by_a_removal_or_by_the_end_of_the_node_is_no_error() {
+        let (log, _guard) = Log::start();
+        let (a, b) = pair().await;
+        let c = node().await;
+        a.net.set_peers(vec![b.as_peer(), c.as_peer()]);
+        let [to_b, to_c] = [&b, &c].map(|node| a.net.peer(&node.net.endpoint_id()).expect("listed"));
+        let closed = async |peer: &PeerHandle| {
+            timeout(LONG, peer.raft.closed()).await.expect("its receiver is gone");
+            let before = peer.counters.snapshot().dropped.link_down;
+            assert_eq!(peer.raft.push(Bytes::from_static(b"x")), SendOutcome::Unreachable);
+            assert_eq!(peer.counters.snapshot().dropped.link_down, before + 1);
+        };
+        a.net.set_peers(vec![b.as_peer()]);
+        closed(&to_c).await;
+        // Returns when whoever watches over the tasks is done.
+        a.net.close().await;
+        closed(&to_b).await;
+        assert_eq!(log.lines("ERROR"), [""; 0]);
+        assert!(!log.lines("INFO").is_empty(), "the log was looked at");
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_stopping_node_starts_no_task_again() {
         let (a, b) = pair().await;
@@ -217,9 +305,12 @@ mod tests {
         let address = a.net.local_addr().expect("listens");
         let mut transport = a.net.transport();
         let endpoint = a.net.endpoint().expect("up");
-        let noticed = timeout(LONG, transport.wait_for(|state| !state.is_up()));
+        // The state is copied at once: whoever keeps looking at it holds up whoever changes it.
+        let noticed = async {
+            let down = timeout(LONG, transport.wait_for(|state| !state.is_up())).await;
+            down.expect("noticed").expect("not closed").clone()
+        };
         let ((), down) = tokio::join!(endpoint.close(), noticed);
-        let down = down.expect("noticed").expect("not closed").clone();
         let crate::TransportState::Down { reason, .. } = down else { panic!("{down:?}") };
         assert!(reason.to_string().contains("ended"), "{reason}");
         drop(endpoint);
