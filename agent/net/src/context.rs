@@ -29,8 +29,8 @@ pub(crate) struct Context {
     pub(crate) incoming: mpsc::Sender<Incoming>,
     /// Bytes of Raft messages that the application may hold.
     pub(crate) incoming_room: Arc<Semaphore>,
-    /// Snapshots that may arrive at a time.
-    pub(crate) snapshot_room: Semaphore,
+    /// Bytes of snapshots of all peers.
+    pub(crate) snapshot_room: Arc<Semaphore>,
     pub(crate) links: watch::Sender<Links>,
     pub(crate) tracker: TaskTracker,
     /// Ends everything.

@@ -35,6 +35,7 @@ mod queue;
 mod reply;
 mod request;
 mod snapshot;
+mod snapshot_room;
 mod state;
 mod stats;
 mod transport;

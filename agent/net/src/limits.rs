@@ -25,9 +25,14 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest first message of a dialler and its answer, in bytes.
 pub(crate) const HELLO_LEN_MAX: usize = 1024;
-/// Snapshots that may arrive at a time, from all peers together: each may take [`SNAPSHOT_LEN_MAX`] of
-/// memory.
-pub(crate) const INBOUND_SNAPSHOTS_MAX: usize = 1;
+/// Snapshots of one peer that may arrive at a time. Together with those that the application has not dropped
+/// yet they may take [`SNAPSHOT_LEN_MAX`] of memory.
+pub(crate) const INBOUND_SNAPSHOTS_PER_PEER_MAX: usize = 1;
+/// Bytes of snapshots that arrive or were not dropped by the application yet, of all peers together. They are
+/// counted when memory is set aside for what really arrives, at most twice that and a chunk, so a snapshot that
+/// trickles in takes little. A peer that takes all it may leaves room for a whole snapshot of another one; what
+/// finds no room is refused at once, and its sender tries again.
+pub const INBOUND_SNAPSHOT_BYTES_MAX: usize = 2 * SNAPSHOT_LEN_MAX;
 /// Inbound connections that have not said hello yet.
 pub(crate) const HALF_OPEN_MAX: usize = 64;
 /// Inbound connections from one validated source address that have not said hello yet.
@@ -53,7 +58,7 @@ pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which the receiver of a snapshot must have taken it, once it has all of it.
 pub(crate) const SNAPSHOT_TAKEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time in which all of a snapshot must have arrived: [`SNAPSHOT_LEN_MAX`] over a link of 8 Mbit/s. One that
-/// trickles in would otherwise keep out every other.
+/// trickles in would otherwise keep its memory and keep out the same peer's next.
 pub(crate) const SNAPSHOT_ARRIVAL_TIMEOUT: Duration = Duration::from_secs(300);
 /// First wait between two attempts to open the UDP socket; doubled each time.
 pub(crate) const BIND_BACKOFF_FIRST: Duration = Duration::from_millis(100);

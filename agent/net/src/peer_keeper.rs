@@ -16,6 +16,7 @@ use crate::link::Outgoing;
 use crate::peer::{PeerTask, Progress};
 use crate::peers::{PeerHandle, Slot};
 use crate::queue::RaftQueue;
+use crate::snapshot_room::SnapshotRoom;
 use crate::state::{DownReason, LinkState};
 use crate::stats::PeerCounters;
 
@@ -50,6 +51,7 @@ pub(crate) fn spawn(
         inbox,
         raft,
         snapshots,
+        snapshot_room: Arc::new(SnapshotRoom::new(Arc::clone(&context.snapshot_room))),
         slot,
         cancel,
         counters,
@@ -257,11 +259,12 @@ mod tests {
             assert_eq!(peer.raft.push(Bytes::from_static(b"x")), SendOutcome::Unreachable);
         }
         assert!(peer.counters.snapshot().dropped.link_down >= 10);
-        let fault = |link: &LinkState| match link {
-            LinkState::Down { reason: DownReason::Lost(why), .. } => why.contains("fault"),
-            _ => false,
+        let noticed = async {
+            while peer.counters.task_restarts.get() == 0 {
+                tokio::task::yield_now().await;
+            }
         };
-        a.until(&b, "down for a fault", fault).await;
+        timeout(LONG, noticed).await.expect("noticed");
         let errors = log.lines("ERROR");
         let [error] = &errors[..] else { panic!("{errors:#?}") };
         assert!(error.contains(&b_id.to_string()) && error.contains("was cancelled"), "{error}");
