@@ -212,6 +212,7 @@ impl Net {
                         let since = Instant::now();
                         let begins = LinkState::Down { since, reason: DownReason::Starting, attempts: 0 };
                         context.links.send_modify(|links| drop(links.insert(id, begins)));
+                        let addresses = Arc::new(watch::Sender::new(addresses));
                         place.insert(peer_keeper::spawn(context, id, addresses, Arc::default()));
                     }
                 }

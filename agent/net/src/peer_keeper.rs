@@ -20,23 +20,23 @@ use crate::snapshot_room::SnapshotRoom;
 use crate::state::{DownReason, LinkState};
 use crate::stats::PeerCounters;
 
-/// Starts the task of a peer that is, or is about to be, in the list.
+/// Starts the task of a peer that is, or is about to be, in the list. The task that takes another's place is
+/// given the same addresses, not a copy: a change that was made meanwhile is not lost.
 pub(crate) fn spawn(
     context: &Arc<Context>,
     id: EndpointId,
-    addresses: Vec<SocketAddr>,
+    addresses: Arc<watch::Sender<Vec<SocketAddr>>>,
     counters: Arc<PeerCounters>,
 ) -> PeerHandle {
     let (raft, raft_receiver) = RaftQueue::new(Arc::clone(&counters));
     let (snapshots, snapshot_receiver) = mpsc::channel(SNAPSHOT_QUEUE_MAX);
     let (inbox, inbox_receiver) = mpsc::channel(INBOX_MAX);
-    let (addresses, addresses_receiver) = watch::channel(addresses);
     let cancel = context.cancel.child_token();
     let slot = Arc::new(Slot::default());
     let task = PeerTask {
         context: Arc::clone(context),
         id,
-        addresses: addresses_receiver,
+        addresses: addresses.subscribe(),
         inbox: inbox_receiver,
         outgoing: Outgoing { raft: raft_receiver, snapshots: snapshot_receiver },
         slot: Arc::clone(&slot),
@@ -47,7 +47,7 @@ pub(crate) fn spawn(
     };
     let task = tokio::spawn(task.run());
     let peer = PeerHandle {
-        addresses: Arc::new(addresses),
+        addresses,
         inbox,
         raft,
         snapshots,
@@ -97,11 +97,11 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
     if peer.cancel.run_until_cancelled(sleep(RESTART_WAIT)).await.is_none() {
         return;
     }
-    let addresses = peer.addresses.borrow().clone();
     context.peers.change(|list| {
         // Asked under the lock: a peer that was taken off the list stays off it.
         if !peer.cancel.is_cancelled() && list.contains_key(&id) {
-            list.insert(id, spawn(&context, id, addresses, Arc::clone(&peer.counters)));
+            let (addresses, counters) = (Arc::clone(&peer.addresses), Arc::clone(&peer.counters));
+            list.insert(id, spawn(&context, id, addresses, counters));
         }
     });
 }
@@ -230,6 +230,26 @@ mod tests {
         let stats = a.net.stats().peers[&b_id].clone();
         assert_eq!(stats.task_restarts, 1);
         assert!(stats.dropped.link_down >= 1 && stats.raft_sent >= 1, "{stats:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn addresses_that_change_while_a_task_is_started_again_are_dialled() {
+        let (a, b) = (node().await, node().await);
+        let b_id = b.net.endpoint_id();
+        // Neither knows where the other is.
+        a.net.set_peers(vec![PeerConfig { addresses: Vec::new(), ..b.as_peer() }]);
+        b.net.set_peers(vec![PeerConfig { addresses: Vec::new(), ..a.as_peer() }]);
+        let ended = a.net.peer(&b_id).expect("listed");
+        ended.task.abort();
+        let started_again = async {
+            while a.net.peer(&b_id).expect("listed").task.id() == ended.task.id() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LONG, started_again).await.expect("started again");
+        // As a change does that came a moment before the task was started again.
+        ended.set_addresses(b.as_peer().addresses);
+        a.until(&b, "up", LinkState::is_up).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
