@@ -36,3 +36,11 @@ pub(crate) struct Context {
     /// Ends everything.
     pub(crate) cancel: CancellationToken,
 }
+
+impl Context {
+    /// For the jitter of one wait. Nodes that fell together do not come back together, also without a random
+    /// source at that moment.
+    pub(crate) fn jitter_seed(&self) -> u64 {
+        getrandom::u64().unwrap_or(self.incarnation)
+    }
+}

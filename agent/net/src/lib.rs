@@ -15,7 +15,6 @@
 //! - Every queue, frame, count and wait is bounded: [`limits`].
 
 mod accept;
-mod backoff;
 mod close;
 mod context;
 mod endpoint;
