@@ -4,11 +4,11 @@
 //! Nothing here waits, reads a clock, draws a random number or iterates over a hash map. Time comes in as
 //! milliseconds, the world as observations; out come commands, actions and words for people.
 
-pub mod backoff;
 pub mod formation;
 pub mod planner;
 pub mod ports;
 pub mod reconciler;
 pub mod state;
 
+pub use blixard_model::backoff;
 pub use state::{ClusterState, VmRecord};

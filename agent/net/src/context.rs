@@ -29,10 +29,18 @@ pub(crate) struct Context {
     pub(crate) incoming: mpsc::Sender<Incoming>,
     /// Bytes of Raft messages that the application may hold.
     pub(crate) incoming_room: Arc<Semaphore>,
-    /// Snapshots that may arrive at a time.
-    pub(crate) snapshot_room: Semaphore,
+    /// Bytes of snapshots of all peers.
+    pub(crate) snapshot_room: Arc<Semaphore>,
     pub(crate) links: watch::Sender<Links>,
     pub(crate) tracker: TaskTracker,
     /// Ends everything.
     pub(crate) cancel: CancellationToken,
+}
+
+impl Context {
+    /// For the jitter of one wait. Nodes that fell together do not come back together, also without a random
+    /// source at that moment.
+    pub(crate) fn jitter_seed(&self) -> u64 {
+        getrandom::u64().unwrap_or(self.incarnation)
+    }
 }

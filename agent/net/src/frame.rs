@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
@@ -29,6 +29,9 @@ pub(crate) enum FrameError {
     /// Nothing arrived for too long.
     #[error("no progress for {} ms", .0.as_millis())]
     Stalled(Duration),
+    /// Too much of the same kind is held already.
+    #[error("there is no room for it at this moment")]
+    NoRoom,
     /// The stream or its connection is gone.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -54,6 +57,23 @@ pub(crate) async fn read<R>(stream: &mut R, max: usize, stall: Duration) -> Resu
 where
     R: AsyncRead + Unpin,
 {
+    read_within(stream, max, stall, |_| true).await
+}
+
+/// Reads one frame as [`read`] does, and asks `room` before it sets memory aside: for all bytes of the frame
+/// in the end, and at no time for more than twice what arrived and [`CHUNK_LEN`].
+///
+/// # Errors
+/// As [`read`], and [`FrameError::NoRoom`] when the answer is no.
+pub(crate) async fn read_within<R>(
+    stream: &mut R,
+    max: usize,
+    stall: Duration,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Option<Bytes>, FrameError>
+where
+    R: AsyncRead + Unpin,
+{
     let mut first = [0; 1];
     if stream.read(&mut first).await? == 0 {
         return Ok(None);
@@ -65,18 +85,23 @@ where
     if len > max {
         return Err(FrameError::TooLong { len, max });
     }
-    let mut frame = BytesMut::with_capacity(len.min(CHUNK_LEN));
+    let mut frame = Vec::new();
+    let mut set_aside = 0;
     while frame.len() < len {
-        let missing = len - frame.len();
-        if frame.capacity() == frame.len() {
-            frame.reserve(missing.min(frame.len().max(CHUNK_LEN)));
+        if frame.len() == set_aside {
+            let more = (len - set_aside).min(set_aside.max(CHUNK_LEN));
+            if !room(more) {
+                return Err(FrameError::NoRoom);
+            }
+            frame.reserve_exact(more);
+            set_aside += more;
         }
-        let mut limited = (&mut *stream).take(missing as u64);
+        let mut limited = (&mut *stream).take((set_aside - frame.len()) as u64);
         if progress(stall, limited.read_buf(&mut frame)).await? == 0 {
             return Err(FrameError::Truncated);
         }
     }
-    Ok(Some(frame.freeze()))
+    Ok(Some(frame.into()))
 }
 
 async fn progress<T>(stall: Duration, step: impl Future<Output = io::Result<T>>) -> Result<T, FrameError> {
@@ -145,6 +170,28 @@ mod tests {
         let mut source = Source::new([&announced[..], b"ten bytes."].concat(), usize::MAX);
         assert!(matches!(read_now(&mut source, 256 << 20), Err(FrameError::Truncated)));
         assert!(source.offered <= CHUNK_LEN, "{} bytes were set aside", source.offered);
+    }
+
+    #[test]
+    fn room_is_asked_for_as_the_bytes_arrive_and_a_no_ends_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        let _inside = runtime.enter();
+        let bytes = framed(&vec![7; 5 * CHUNK_LEN]);
+        let mut asked = Vec::new();
+        let mut source = Source::new(bytes.clone(), usize::MAX);
+        let room = |bytes| {
+            asked.push(bytes);
+            true
+        };
+        let read = read_within(&mut source, usize::MAX, STALL, room).now_or_never().expect("ready");
+        assert_eq!(read.expect("whole").expect("there"), bytes[4..]);
+        assert_eq!(asked, [1, 1, 2, 1].map(|chunks| chunks * CHUNK_LEN));
+
+        let mut source = Source::new(bytes, usize::MAX);
+        let room = |bytes| bytes <= CHUNK_LEN;
+        let read = read_within(&mut source, usize::MAX, STALL, room).now_or_never().expect("ready");
+        assert!(matches!(read, Err(FrameError::NoRoom)), "{read:?}");
+        assert_eq!(source.at, 4 + 2 * CHUNK_LEN);
     }
 
     #[test]

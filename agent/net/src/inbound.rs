@@ -125,11 +125,14 @@ async fn handle_snapshot(
     send: &mut SendStream,
     receive: &mut RecvStream,
 ) {
-    let Ok(room) = context.snapshot_room.try_acquire() else {
-        say(send, Kind::NotTaken, "another snapshot is arriving").await;
+    // A peer that is off the list is being cut off.
+    let Some(peer) = context.peers.get(&from) else { return };
+    let Some(mut arrival) = peer.snapshot_room.begin() else {
+        say(send, Kind::NotTaken, "another snapshot of yours is arriving").await;
         return;
     };
-    let read = crate::frame::read(receive, SNAPSHOT_LEN_MAX, STALL_TIMEOUT);
+    let room = |bytes| arrival.grow(bytes);
+    let read = crate::frame::read_within(receive, SNAPSHOT_LEN_MAX, STALL_TIMEOUT, room);
     let bytes = match timeout(SNAPSHOT_ARRIVAL_TIMEOUT, read).await {
         Ok(Ok(Some(bytes))) => bytes,
         Ok(Ok(None)) => return,
@@ -144,8 +147,9 @@ async fn handle_snapshot(
             return;
         }
     };
+    let (bytes, place) = arrival.whole(bytes);
     let taken = context.incoming.send(Incoming::Snapshot { from, bytes }).await;
-    drop(room);
+    drop(place);
     match taken {
         Ok(()) => finish(send, Kind::Answer, Bytes::new()).await,
         Err(_) => say(send, Kind::NotTaken, "the node is stopping").await,

@@ -6,21 +6,17 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use iroh::Endpoint;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::accept;
-use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::endpoint::{self, BindError};
 use crate::key::NodeKey;
-use crate::limits::{BIND_BACKOFF_FIRST, BIND_BACKOFF_MAX, CLOSE_TIMEOUT, SOCKET_CHECK_PERIOD};
+use crate::limits::{BIND_BACKOFF, CLOSE_TIMEOUT, SOCKET_CHECK_PERIOD};
 use crate::transport::TransportDown;
-
-/// Waits between attempts to open the endpoint.
-const BACKOFF: Backoff = Backoff { first: BIND_BACKOFF_FIRST, max: BIND_BACKOFF_MAX };
 
 /// Attempts for which an address in use is taken to be still held by the endpoint that ended.
 const LINGER_ATTEMPTS: u32 = 6;
@@ -57,9 +53,9 @@ pub(crate) async fn keep(context: Arc<Context>, key: NodeKey, mut address: Socke
             }
         };
         attempts = attempts.saturating_add(1);
-        let wait = BACKOFF.after(attempts);
+        let wait = Duration::from_millis(BIND_BACKOFF.jittered_ms(attempts, context.jitter_seed()));
         if logged.as_ref() != Some(&down) {
-            let most = BIND_BACKOFF_MAX.as_secs();
+            let most = BIND_BACKOFF.longest_ms / 1_000;
             tracing::warn!("no network: {down}; tried again at least every {most} s");
             logged = Some(down.clone());
         }

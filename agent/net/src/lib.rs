@@ -15,7 +15,6 @@
 //! - Every queue, frame, count and wait is bounded: [`limits`].
 
 mod accept;
-mod backoff;
 mod close;
 mod context;
 mod endpoint;
@@ -35,6 +34,7 @@ mod queue;
 mod reply;
 mod request;
 mod snapshot;
+mod snapshot_room;
 mod state;
 mod stats;
 mod transport;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use blixard_model::backoff::Backoff;
+
 /// Largest Raft message, in bytes.
 pub const RAFT_FRAME_LEN_MAX: usize = 8 << 20;
 /// Largest snapshot, in bytes.
@@ -25,9 +27,14 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest first message of a dialler and its answer, in bytes.
 pub(crate) const HELLO_LEN_MAX: usize = 1024;
-/// Snapshots that may arrive at a time, from all peers together: each may take [`SNAPSHOT_LEN_MAX`] of
-/// memory.
-pub(crate) const INBOUND_SNAPSHOTS_MAX: usize = 1;
+/// Snapshots of one peer that may arrive at a time. Together with those that the application has not dropped
+/// yet they may take [`SNAPSHOT_LEN_MAX`] of memory.
+pub(crate) const INBOUND_SNAPSHOTS_PER_PEER_MAX: usize = 1;
+/// Bytes of snapshots that arrive or were not dropped by the application yet, of all peers together. They are
+/// counted when memory is set aside for what really arrives, at most twice that and a chunk, so a snapshot that
+/// trickles in takes little. A peer that takes all it may leaves room for a whole snapshot of another one; what
+/// finds no room is refused at once, and its sender tries again.
+pub const INBOUND_SNAPSHOT_BYTES_MAX: usize = 2 * SNAPSHOT_LEN_MAX;
 /// Inbound connections that have not said hello yet.
 pub(crate) const HALF_OPEN_MAX: usize = 64;
 /// Inbound connections from one validated source address that have not said hello yet.
@@ -53,21 +60,17 @@ pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which the receiver of a snapshot must have taken it, once it has all of it.
 pub(crate) const SNAPSHOT_TAKEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time in which all of a snapshot must have arrived: [`SNAPSHOT_LEN_MAX`] over a link of 8 Mbit/s. One that
-/// trickles in would otherwise keep out every other.
+/// trickles in would otherwise keep its memory and keep out the same peer's next.
 pub(crate) const SNAPSHOT_ARRIVAL_TIMEOUT: Duration = Duration::from_secs(300);
-/// First wait between two attempts to open the UDP socket; doubled each time.
-pub(crate) const BIND_BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// Longest wait between two attempts to open the UDP socket.
-pub(crate) const BIND_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Waits between two attempts to open the UDP socket.
+pub(crate) const BIND_BACKOFF: Backoff = Backoff { first_ms: 100, longest_ms: 5_000 };
 /// How often it is looked whether the endpoint still holds its socket.
 pub(crate) const SOCKET_CHECK_PERIOD: Duration = Duration::from_secs(2);
 /// Wait before a peer's task that ended by itself is started again.
 pub(crate) const RESTART_WAIT: Duration = Duration::from_secs(1);
-/// Longest wait between two attempts to connect.
-pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// First wait between two attempts to connect; doubled each time.
-pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// A link that lasted this long was a good one: the next attempt to connect starts without a wait.
+/// Waits between two attempts to connect.
+pub(crate) const CONNECT_BACKOFF: Backoff = Backoff { first_ms: 100, longest_ms: 2_000 };
+/// A link that lasted this long was a good one: the next attempt to connect comes at once.
 pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(1);
 /// Time for close frames to be acknowledged and tasks to end.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -17,13 +17,14 @@ use crate::context::Context;
 use crate::half_open::HalfOpen;
 use crate::keeper;
 use crate::key::NodeKey;
-use crate::limits::{CLOSE_TIMEOUT, INBOUND_SNAPSHOTS_MAX, INCOMING_QUEUE_MAX, INCOMING_RAFT_BYTES_MAX};
+use crate::limits::{CLOSE_TIMEOUT, INCOMING_QUEUE_MAX, INCOMING_RAFT_BYTES_MAX};
 use crate::peer_keeper;
 use crate::peers::Peers;
 use crate::queue::SendOutcome;
 use crate::reply::Reply;
 use crate::request::{self, NotSent, RequestError, ResponseStream};
 use crate::snapshot::{self, SnapshotDelivery, SnapshotError};
+use crate::snapshot_room;
 use crate::state::{DownReason, LinkState, Links};
 use crate::stats::{Counter, NetStats};
 use crate::transport::{Transport, TransportState};
@@ -59,7 +60,9 @@ pub enum Incoming {
         /// The message.
         bytes: Bytes,
     },
-    /// A snapshot; it was confirmed to the sender when it entered this queue.
+    /// A snapshot; it was confirmed to the sender when it entered this queue. Drop the bytes soon: they count
+    /// against what this sender and all of them may have here
+    /// ([`crate::limits::INBOUND_SNAPSHOT_BYTES_MAX`]).
     Snapshot {
         /// The sender.
         from: EndpointId,
@@ -143,7 +146,7 @@ impl Net {
             half_open: Arc::clone(&shared.half_open),
             incoming,
             incoming_room: Arc::new(Semaphore::new(INCOMING_RAFT_BYTES_MAX)),
-            snapshot_room: Semaphore::new(INBOUND_SNAPSHOTS_MAX),
+            snapshot_room: snapshot_room::for_all(),
             links,
             tracker: shared.tracker.clone(),
             cancel,
@@ -209,6 +212,7 @@ impl Net {
                         let since = Instant::now();
                         let begins = LinkState::Down { since, reason: DownReason::Starting, attempts: 0 };
                         context.links.send_modify(|links| drop(links.insert(id, begins)));
+                        let addresses = Arc::new(watch::Sender::new(addresses));
                         place.insert(peer_keeper::spawn(context, id, addresses, Arc::default()));
                     }
                 }

@@ -23,7 +23,7 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use blixard_model::EndpointId;
 use iroh::endpoint::Connection;
@@ -32,23 +32,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
 use crate::close::{self, Close, Ended};
 use crate::context::Context;
 use crate::hello::{self, DialId, Hello, Welcome};
 use crate::key;
-use crate::limits::{
-    BACKOFF_FIRST, BACKOFF_MAX, CONNECT_TIMEOUT, HELLO_LEN_MAX, HELLO_TIMEOUT, STABLE_AFTER,
-};
+use crate::limits::{CONNECT_BACKOFF, CONNECT_TIMEOUT, HELLO_LEN_MAX, HELLO_TIMEOUT, STABLE_AFTER};
 use crate::link::{self, Link, Origin, Outgoing};
 use crate::peers::{Inbound, Slot};
 use crate::state::{DownReason, LinkState};
 use crate::stats::PeerCounters;
 use crate::transport::TransportState;
 use crate::{frame, wire};
-
-/// Waits between attempts to connect.
-const BACKOFF: Backoff = Backoff { first: BACKOFF_FIRST, max: BACKOFF_MAX };
 
 /// Owner of one peer.
 #[derive(Debug)]
@@ -122,7 +116,8 @@ impl PeerTask {
     async fn wait(&mut self) -> Next {
         // Sent before the link was seen to be down.
         self.outgoing.clear();
-        let delay = BACKOFF.after(self.progress.failures);
+        let seed = self.context.jitter_seed();
+        let delay = Duration::from_millis(CONNECT_BACKOFF.jittered_ms(self.progress.failures, seed));
         let nowhere_to_dial = self.addresses.borrow().is_empty();
         let next_try = (!nowhere_to_dial).then(|| Instant::now() + delay);
         self.counters.note_wait(self.progress.failures, next_try);

@@ -16,26 +16,27 @@ use crate::link::Outgoing;
 use crate::peer::{PeerTask, Progress};
 use crate::peers::{PeerHandle, Slot};
 use crate::queue::RaftQueue;
+use crate::snapshot_room::SnapshotRoom;
 use crate::state::{DownReason, LinkState};
 use crate::stats::PeerCounters;
 
-/// Starts the task of a peer that is, or is about to be, in the list.
+/// Starts the task of a peer that is, or is about to be, in the list. The task that takes another's place is
+/// given the same addresses, not a copy: a change that was made meanwhile is not lost.
 pub(crate) fn spawn(
     context: &Arc<Context>,
     id: EndpointId,
-    addresses: Vec<SocketAddr>,
+    addresses: Arc<watch::Sender<Vec<SocketAddr>>>,
     counters: Arc<PeerCounters>,
 ) -> PeerHandle {
     let (raft, raft_receiver) = RaftQueue::new(Arc::clone(&counters));
     let (snapshots, snapshot_receiver) = mpsc::channel(SNAPSHOT_QUEUE_MAX);
     let (inbox, inbox_receiver) = mpsc::channel(INBOX_MAX);
-    let (addresses, addresses_receiver) = watch::channel(addresses);
     let cancel = context.cancel.child_token();
     let slot = Arc::new(Slot::default());
     let task = PeerTask {
         context: Arc::clone(context),
         id,
-        addresses: addresses_receiver,
+        addresses: addresses.subscribe(),
         inbox: inbox_receiver,
         outgoing: Outgoing { raft: raft_receiver, snapshots: snapshot_receiver },
         slot: Arc::clone(&slot),
@@ -46,10 +47,11 @@ pub(crate) fn spawn(
     };
     let task = tokio::spawn(task.run());
     let peer = PeerHandle {
-        addresses: Arc::new(addresses),
+        addresses,
         inbox,
         raft,
         snapshots,
+        snapshot_room: Arc::new(SnapshotRoom::new(Arc::clone(&context.snapshot_room))),
         slot,
         cancel,
         counters,
@@ -71,9 +73,12 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
         Err(error) => error.to_string(),
     };
     peer.counters.task_restarts.add(1);
-    if peer.counters.task_restarts.get() == 1 {
+    let times = peer.counters.task_restarts.get();
+    // Again at twice as many: another cause is seen, and one that comes each second fills no journal.
+    if times.is_power_of_two() {
         tracing::error!(
             PEER = %id.short(),
+            times,
             "the task of peer {id} ended by itself ({cause}); it is started again. This is a fault of \
              blixard: please report it with this line"
         );
@@ -92,22 +97,26 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
     if peer.cancel.run_until_cancelled(sleep(RESTART_WAIT)).await.is_none() {
         return;
     }
-    let addresses = peer.addresses.borrow().clone();
     context.peers.change(|list| {
         // Asked under the lock: a peer that was taken off the list stays off it.
         if !peer.cancel.is_cancelled() && list.contains_key(&id) {
-            list.insert(id, spawn(&context, id, addresses, Arc::clone(&peer.counters)));
+            let (addresses, counters) = (Arc::clone(&peer.addresses), Arc::clone(&peer.counters));
+            list.insert(id, spawn(&context, id, addresses, counters));
         }
     });
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use bytes::Bytes;
     use tokio::time::timeout;
+    use tracing::subscriber::DefaultGuard;
 
+    use crate::peers::PeerHandle;
     use crate::{DownReason, Incoming, LinkState, Net, NetConfig, NodeKey, PeerConfig, SendOutcome};
 
     const LONG: Duration = Duration::from_secs(20);
@@ -170,6 +179,40 @@ mod tests {
         (a, b)
     }
 
+    /// What this crate logs on the test's own thread.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn start() -> (Self, DefaultGuard) {
+            let log = Self::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_env_filter("blixard_net=trace")
+                .with_ansi(false)
+                .with_writer(move || writer.clone())
+                .finish();
+            (log, tracing::subscriber::set_default(subscriber))
+        }
+
+        fn lines(&self, level: &str) -> Vec<String> {
+            let text = String::from_utf8(self.0.lock().expect("whole").clone()).expect("text");
+            let of_level = |line: &&str| line.split_whitespace().nth(1) == Some(level);
+            text.lines().filter(of_level).map(str::to_owned).collect()
+        }
+    }
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("whole").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_peer_whose_task_ended_is_unreachable_for_a_moment_and_then_is_back() {
         let (a, mut b) = pair().await;
@@ -190,6 +233,26 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn addresses_that_change_while_a_task_is_started_again_are_dialled() {
+        let (a, b) = (node().await, node().await);
+        let b_id = b.net.endpoint_id();
+        // Neither knows where the other is.
+        a.net.set_peers(vec![PeerConfig { addresses: Vec::new(), ..b.as_peer() }]);
+        b.net.set_peers(vec![PeerConfig { addresses: Vec::new(), ..a.as_peer() }]);
+        let ended = a.net.peer(&b_id).expect("listed");
+        ended.task.abort();
+        let started_again = async {
+            while a.net.peer(&b_id).expect("listed").task.id() == ended.task.id() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LONG, started_again).await.expect("started again");
+        // As a change does that came a moment before the task was started again.
+        ended.set_addresses(b.as_peer().addresses);
+        a.until(&b, "up", LinkState::is_up).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_closed_queue_is_an_outcome_and_is_counted() {
         let (a, b) = pair().await;
         let peer = a.net.peer(&b.net.endpoint_id()).expect("listed");
@@ -199,6 +262,54 @@ mod tests {
         let before = peer.counters.snapshot().dropped.link_down;
         assert_eq!(queue.push(Bytes::from_static(b"x")), SendOutcome::Unreachable);
         assert_eq!(peer.counters.snapshot().dropped.link_down, before + 1);
+    }
+
+    // The two tests of what is logged run on one thread, so that only their own lines are seen.
+
+    #[tokio::test]
+    async fn a_queue_closed_by_a_fault_is_one_error_with_its_cause() {
+        let (log, _guard) = Log::start();
+        let (a, b) = pair().await;
+        let b_id = b.net.endpoint_id();
+        let peer = a.net.peer(&b_id).expect("listed");
+        assert_eq!(log.lines("ERROR"), [""; 0]);
+        peer.task.abort();
+        timeout(LONG, peer.raft.closed()).await.expect("its receiver is gone");
+        for _ in 0..10 {
+            assert_eq!(peer.raft.push(Bytes::from_static(b"x")), SendOutcome::Unreachable);
+        }
+        assert!(peer.counters.snapshot().dropped.link_down >= 10);
+        let noticed = async {
+            while peer.counters.task_restarts.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LONG, noticed).await.expect("noticed");
+        let errors = log.lines("ERROR");
+        let [error] = &errors[..] else { panic!("{errors:#?}") };
+        assert!(error.contains(&b_id.to_string()) && error.contains("was cancelled"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_queue_closed_by_a_removal_or_by_the_end_of_the_node_is_no_error() {
+        let (log, _guard) = Log::start();
+        let (a, b) = pair().await;
+        let c = node().await;
+        a.net.set_peers(vec![b.as_peer(), c.as_peer()]);
+        let [to_b, to_c] = [&b, &c].map(|node| a.net.peer(&node.net.endpoint_id()).expect("listed"));
+        let closed = async |peer: &PeerHandle| {
+            timeout(LONG, peer.raft.closed()).await.expect("its receiver is gone");
+            let before = peer.counters.snapshot().dropped.link_down;
+            assert_eq!(peer.raft.push(Bytes::from_static(b"x")), SendOutcome::Unreachable);
+            assert_eq!(peer.counters.snapshot().dropped.link_down, before + 1);
+        };
+        a.net.set_peers(vec![b.as_peer()]);
+        closed(&to_c).await;
+        // Returns when whoever watches over the tasks is done.
+        a.net.close().await;
+        closed(&to_b).await;
+        assert_eq!(log.lines("ERROR"), [""; 0]);
+        assert!(!log.lines("INFO").is_empty(), "the log was looked at");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,9 +328,12 @@ mod tests {
         let address = a.net.local_addr().expect("listens");
         let mut transport = a.net.transport();
         let endpoint = a.net.endpoint().expect("up");
-        let noticed = timeout(LONG, transport.wait_for(|state| !state.is_up()));
+        // The state is copied at once: whoever keeps looking at it holds up whoever changes it.
+        let noticed = async {
+            let down = timeout(LONG, transport.wait_for(|state| !state.is_up())).await;
+            down.expect("noticed").expect("not closed").clone()
+        };
         let ((), down) = tokio::join!(endpoint.close(), noticed);
-        let down = down.expect("noticed").expect("not closed").clone();
         let crate::TransportState::Down { reason, .. } = down else { panic!("{down:?}") };
         assert!(reason.to_string().contains("ended"), "{reason}");
         drop(endpoint);

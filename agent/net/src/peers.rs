@@ -16,6 +16,7 @@ use crate::key;
 use crate::limits::REFUSALS_LOGGED_MAX;
 use crate::queue::RaftQueue;
 use crate::snapshot::SnapshotJob;
+use crate::snapshot_room::SnapshotRoom;
 use crate::stats::{PeerCounters, PeerStats, RefusedCounters};
 
 /// A connection that said hello and waits for the peer's task to accept it.
@@ -56,6 +57,8 @@ pub(crate) struct PeerHandle {
     pub(crate) inbox: mpsc::Sender<Inbound>,
     pub(crate) raft: RaftQueue,
     pub(crate) snapshots: mpsc::Sender<SnapshotJob>,
+    /// For the peer's snapshots that arrive here.
+    pub(crate) snapshot_room: Arc<SnapshotRoom>,
     pub(crate) slot: Arc<Slot>,
     pub(crate) cancel: CancellationToken,
     pub(crate) counters: Arc<PeerCounters>,

@@ -111,6 +111,41 @@ async fn unknown_and_broken_streams_cost_the_stream_or_the_link_and_nothing_else
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_snapshot_trickles_in_keeps_out_nobody_elses() {
+    let (mut a, b, raw) = (node().await, node().await, Raw::new().await);
+    a.net.set_peers(vec![raw.as_peer(), b.as_peer()]);
+    b.net.set_peers(vec![a.as_peer()]);
+    b.until_up(a.id()).await;
+    let (connection, _send, _receive) = raw.link(&a).await;
+    let mut raft = connection.open_uni().await.expect("stream");
+    raft.write_all(&[1]).await.expect("kind");
+    // More than a stream's window is written only when somebody reads it: it arrives for certain.
+    let trickled = vec![5; 3 << 20];
+    let whole = [&[3][..], &frame(&trickled)].concat();
+    let (mut trickle, mut answer) = connection.open_bi().await.expect("stream");
+    trickle.write_all(&whole[..2 << 20]).await.expect("most of it");
+
+    let snapshot = Bytes::from(vec![6; 8 << 20]);
+    for part in whole[2 << 20..].chunks(256 << 10) {
+        trickle.write_all(part).await.expect("a little more");
+        let last = part.len() < 256 << 10;
+        if !last {
+            let delivery = b.net.send_snapshot(a.id(), snapshot.clone());
+            assert_eq!(timeout(LONG, delivery).await.expect("in time"), Ok(()));
+            match a.next().await {
+                Incoming::Snapshot { from, bytes } => assert!(from == b.id() && bytes == snapshot),
+                other => panic!("expected a snapshot, got {other:?}"),
+            }
+        }
+    }
+    match a.next().await {
+        Incoming::Snapshot { from, bytes } => assert!(from == raw.id() && *bytes == *trickled),
+        other => panic!("expected a snapshot, got {other:?}"),
+    }
+    assert_eq!(whole_answer(&mut answer).await, [1, 0, 0, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_connection_of_the_same_key_replaces_the_older() {
     let (mut a, raw) = (node().await, Raw::new().await);
     a.net.set_peers(vec![raw.as_peer()]);

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use blixard_net::limits::{INCOMING_QUEUE_MAX, RAFT_QUEUE_BYTES_MAX, RAFT_QUEUE_FRAMES_MAX};
+use blixard_net::limits::{
+    INCOMING_QUEUE_MAX, RAFT_QUEUE_BYTES_MAX, RAFT_QUEUE_FRAMES_MAX, SNAPSHOT_LEN_MAX,
+};
 use blixard_net::{DownReason, Incoming, NetStats, SendOutcome};
 use bytes::Bytes;
+use tokio::time::timeout;
 
-use crate::support::{LONG, Raw, node, pair};
+use crate::support::{LONG, Node, Raw, node, pair};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_drops_and_delays_nobody() {
@@ -56,20 +59,25 @@ async fn a_full_queue_drops_and_delays_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_queue_is_bounded_in_bytes_and_in_messages() {
-    let (a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
-    let (_connection, _send, _receive) = raw.link(&a).await;
-    a.until_up(raw.id()).await;
+    // A queue of its own for each bound, so that the other one is not reached first.
     for len in [4 << 20, 1] {
+        let (a, raw) = (node().await, Raw::new().await);
+        a.net.set_peers(vec![raw.as_peer()]);
+        let (_connection, _send, _receive) = raw.link(&a).await;
+        a.until_up(raw.id()).await;
         let message = Bytes::from(vec![0; len]);
         let mut queued = 0;
-        while a.net.send_raft(raw.id(), message.clone()) == SendOutcome::Queued {
+        let mut outcome = SendOutcome::Queued;
+        while outcome == SendOutcome::Queued {
+            outcome = a.net.send_raft(raw.id(), message.clone());
             queued += 1;
             // What is already written to the connection counts no more: twice the bound is room enough for
             // it.
             assert!(queued * len <= 4 * RAFT_QUEUE_BYTES_MAX, "bytes are not bounded");
             assert!(queued <= 100 * RAFT_QUEUE_FRAMES_MAX, "messages are not bounded");
         }
+        // A sender that waited for room would see the link end first.
+        assert_eq!(outcome, SendOutcome::QueueFull, "messages of {len} bytes");
     }
 }
 
@@ -111,6 +119,33 @@ async fn an_application_that_does_not_read_loses_raft_messages_and_no_requests()
     assert!(a.net.links().borrow()[&b_id].is_up(), "the link did not suffer");
     assert_eq!(a.net.send_raft(b_id, Bytes::from_static(b"last")), SendOutcome::Queued);
     while b.next_raft().await.1 != Bytes::from_static(b"last") {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_held_by_the_application_are_bounded_for_each_member() {
+    let (a, mut b) = pair().await;
+    let c = node().await;
+    b.net.set_peers(vec![a.as_peer(), c.as_peer()]);
+    c.net.set_peers(vec![b.as_peer()]);
+    c.until_up(b.id()).await;
+    let snapshot = Bytes::from(vec![1; SNAPSHOT_LEN_MAX / 2 + 1]);
+    let mut delivered = async |from: &Node| {
+        let delivery =
+            timeout(LONG, from.net.send_snapshot(b.id(), snapshot.clone())).await.expect("in time");
+        match delivery {
+            Ok(()) => match b.next().await {
+                Incoming::Snapshot { bytes, .. } => Ok(bytes),
+                other => panic!("expected a snapshot, got {other:?}"),
+            },
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let held = delivered(&a).await.expect("room");
+    let refused = delivered(&a).await.map(|bytes| bytes.len());
+    assert!(refused.as_ref().is_err_and(|why| why.contains("no room")), "{refused:?}");
+    drop(delivered(&c).await.expect("another's room"));
+    drop(held);
+    drop(delivered(&a).await.expect("room again"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

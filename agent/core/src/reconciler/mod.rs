@@ -20,10 +20,10 @@ mod ongoing;
 
 use std::collections::BTreeMap;
 
+use blixard_model::backoff::VM_START;
 use blixard_model::report::{ObservedState, REASON_LEN_MAX, VmReport};
 use blixard_model::{Desired, VmName, mutant};
 
-use crate::backoff::VM_START;
 use crate::ports::ObservedUnit;
 use crate::state::VmRecord;
 
