@@ -193,8 +193,8 @@ fn log_lost(context: &Context, from: EndpointId, lost: Lost, dropped: u64) {
         Lost::NobodyReads if context.cancel.is_cancelled() => {}
         Lost::NobodyReads => tracing::error!(
             PEER = peer,
-            "nobody on this node takes what arrives any more: {dropped} Raft messages of {peer} dropped. This \
-             is a fault of blixard: please report it with this line"
+            "nobody on this node takes what arrives any more: {dropped} Raft messages of {peer} dropped. \
+             This is a fault of blixard: please report it with this line"
         ),
     }
 }
