@@ -37,6 +37,8 @@ mod snapshot;
 mod snapshot_room;
 mod state;
 mod stats;
+#[cfg(test)]
+mod testing;
 mod transport;
 mod wire;
 

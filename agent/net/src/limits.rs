@@ -31,9 +31,9 @@ pub(crate) const HELLO_LEN_MAX: usize = 1024;
 /// yet they may take [`SNAPSHOT_LEN_MAX`] of memory.
 pub(crate) const INBOUND_SNAPSHOTS_PER_PEER_MAX: usize = 1;
 /// Bytes of snapshots that arrive or were not dropped by the application yet, of all peers together. They are
-/// counted when memory is set aside for what really arrives, at most twice that and a chunk, so a snapshot that
-/// trickles in takes little. A peer that takes all it may leaves room for a whole snapshot of another one; what
-/// finds no room is refused at once, and its sender tries again.
+/// counted when memory is set aside for what really arrives, at most twice that and a chunk, so a snapshot
+/// that trickles in takes little. A peer that takes all it may leaves room for a whole snapshot of another
+/// one; what finds no room is refused at once, and its sender tries again.
 pub const INBOUND_SNAPSHOT_BYTES_MAX: usize = 2 * SNAPSHOT_LEN_MAX;
 /// Inbound connections that have not said hello yet.
 pub(crate) const HALF_OPEN_MAX: usize = 64;

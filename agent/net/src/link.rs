@@ -152,26 +152,51 @@ async fn read_raft_frames(
         }
         counters.raft_received.add(1);
         counters.raft_received_bytes.add(bytes.len());
-        if !deliver_raft(context, from, bytes) {
+        if let Err(lost) = deliver_raft(context, from, bytes) {
             counters.inbox_full.add(1);
             dropped += 1;
             if dropped.is_power_of_two() {
-                let peer = from.short();
-                tracing::warn!(
-                    PEER = peer,
-                    "this node does not keep up: {dropped} Raft messages of {peer} dropped"
-                );
+                log_lost(context, from, lost, dropped);
             }
         }
     }
 }
 
-/// Hands a Raft message to the application, or drops it when there is no room.
-fn deliver_raft(context: &Context, from: EndpointId, bytes: Bytes) -> bool {
-    let Ok(len) = u32::try_from(bytes.len()) else { return false };
-    let Ok(share) = Arc::clone(&context.incoming_room).try_acquire_many_owned(len) else { return false };
+/// Why the application was not given a Raft message.
+#[derive(Debug, Clone, Copy)]
+enum Lost {
+    /// It holds as much as it may.
+    NoRoom,
+    /// It dropped its end of the queue.
+    NobodyReads,
+}
+
+/// Hands a Raft message to the application, or drops it.
+fn deliver_raft(context: &Context, from: EndpointId, bytes: Bytes) -> Result<(), Lost> {
+    let len = u32::try_from(bytes.len()).map_err(|_| Lost::NoRoom)?;
+    let share = Arc::clone(&context.incoming_room).try_acquire_many_owned(len).map_err(|_| Lost::NoRoom)?;
     let bytes = Bytes::from_owner(Held { bytes, _share: share });
-    context.incoming.try_send(Incoming::Raft { from, bytes }).is_ok()
+    context.incoming.try_send(Incoming::Raft { from, bytes }).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => Lost::NoRoom,
+        mpsc::error::TrySendError::Closed(_) => Lost::NobodyReads,
+    })
+}
+
+fn log_lost(context: &Context, from: EndpointId, lost: Lost, dropped: u64) {
+    let peer = from.short();
+    match lost {
+        Lost::NoRoom => tracing::warn!(
+            PEER = peer,
+            "this node does not keep up: {dropped} Raft messages of {peer} dropped"
+        ),
+        // The node stops: nobody has to read any more.
+        Lost::NobodyReads if context.cancel.is_cancelled() => {}
+        Lost::NobodyReads => tracing::error!(
+            PEER = peer,
+            "nobody on this node takes what arrives any more: {dropped} Raft messages of {peer} dropped. \
+             This is a fault of blixard: please report it with this line"
+        ),
+    }
 }
 
 /// A message and its share of the room, given back when the application drops the message.
@@ -183,5 +208,33 @@ struct Held {
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::time::timeout;
+
+    use crate::SendOutcome;
+    use crate::testing::{LONG, Log, pair};
+
+    // On one thread, so that only its own lines are seen.
+    #[tokio::test]
+    async fn an_incoming_queue_that_nobody_reads_is_one_error_and_the_link_stays() {
+        let (log, _guard) = Log::start();
+        let (a, mut b) = pair().await;
+        let (a_id, b_id) = (a.net.endpoint_id(), b.net.endpoint_id());
+        b.incoming.close();
+        assert_eq!(a.net.send_raft(b_id, Bytes::from_static(b"x")), SendOutcome::Queued);
+        let counted = async {
+            while b.net.stats().peers[&a_id].dropped.inbox_full == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LONG, counted).await.expect("counted");
+        let errors = log.lines("ERROR");
+        assert!(errors.len() == 1 && errors[0].contains("nobody on this node"), "{errors:#?}");
+        assert!(a.net.links().borrow()[&b_id].is_up() && b.net.links().borrow()[&a_id].is_up());
     }
 }

@@ -63,7 +63,7 @@ pub struct DroppedStats {
     pub no_transport: u64,
     /// To be sent, and larger than allowed.
     pub too_long: u64,
-    /// Received, and the application did not keep up.
+    /// Received, and the application did not keep up, or does not read at all.
     pub inbox_full: u64,
 }
 
