@@ -102,6 +102,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
     }
 
     fn handle_ready(&mut self, effects: &mut Effects<M::Outcome>) -> PumpResult<(), S> {
+        let changes = effects.membership.len();
         let mut ready = self.raw.ready();
         send(effects, ready.take_messages());
         for state in ready.take_read_states() {
@@ -128,7 +129,18 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             self.apply_all(light.take_committed_entries(), effects)?;
         }
         self.raw.advance_apply();
+        if effects.membership.len() > changes {
+            self.keep_configuration()?;
+        }
         Ok(())
+    }
+
+    /// Raft counts votes by the configuration that it has applied, and a commit index that was not synced is
+    /// forgotten in a crash: without this all that are left might count with a voter that is gone.
+    fn keep_configuration(&mut self) -> PumpResult<(), S> {
+        let hard_state = Some(self.hard_state());
+        let write = LogWrite { hard_state, sync: true, ..LogWrite::default() };
+        self.store.write(&write).map_err(PumpError::Store)
     }
 
     /// The one durable write of a Ready.

@@ -18,9 +18,7 @@ impl World {
             return;
         }
         let usual = self.options.fault_ms * 500 + self.rng.below(self.options.fault_ms * 1_000);
-        // A birth takes a moment: in some runs much goes wrong in it.
-        let born = self.checker.state().is_some() || self.queue.now_us() > BIRTH_US;
-        let wait = if self.options.hard_birth && !born { usual / 8 } else { usual };
+        let wait = if self.is_born_hard() { usual / 8 } else { usual };
         self.queue.after(wait, Event::Nemesis);
         self.note_rolled_back();
         // A rolled back disk is only noticed if the others go on.
@@ -32,6 +30,12 @@ impl World {
         for (wait, fault) in choose(self) {
             self.queue.after(wait, Event::Fault(fault));
         }
+    }
+
+    /// A birth takes a moment: in some runs much goes wrong in it.
+    fn is_born_hard(&self) -> bool {
+        let born = self.checker.state().is_some() || self.queue.now_us() > BIRTH_US;
+        self.options.hard_birth && !born
     }
 
     fn kinds(&self) -> Vec<Choose> {
@@ -49,7 +53,7 @@ impl World {
             (faults.slow_disk, Self::choose_slow_disk),
             (faults.disk_full, Self::choose_full_disk),
             (faults.disk_error, Self::choose_disk_error),
-            (faults.wipe, Self::choose_wipe),
+            (faults.wipe || self.is_born_hard(), Self::choose_wipe),
             (faults.roll_back, Self::choose_roll_back),
             (faults.guest_ends, Self::choose_guest_ends),
             (faults.lost_store, Self::choose_lost_store),
