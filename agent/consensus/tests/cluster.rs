@@ -447,10 +447,9 @@ fn who_votes_is_known_after_a_crash_of_everybody_and_the_loss_of_one_disk() {
     let mut c = Cluster::new(2);
     let leader = c.elect();
     c.start(3);
-    for change in [
-        MembershipChange::AddLearner { member: member(3) },
-        MembershipChange::Promote { raft_id: RaftId(3) },
-    ] {
+    for change in
+        [MembershipChange::AddLearner { member: member(3) }, MembershipChange::Promote { raft_id: RaftId(3) }]
+    {
         c.nodes.get_mut(&leader).expect("up").propose_membership(&change).expect("fits");
         c.tick(20);
     }

@@ -11,7 +11,7 @@ use blixard_model::StoreId;
 use blixard_model::formation::{Identity, Phase as IdentityPhase};
 use blixard_model::wire::PeerRequest;
 use blixard_node::birth::{self, Resume, ResumeError};
-use blixard_node::forming::{self, Formed, Pace};
+use blixard_node::forming::Pace;
 use blixard_node::{NodeError, Turn};
 use blixard_store::{DiskFault, OpenError, Store, WriteError};
 
@@ -21,10 +21,8 @@ use super::mirror::{Mirror, Watched};
 use super::{DiskHealth, World, address};
 use crate::disk::Tear;
 
-/// How long an agent without a cluster waits for answers: half of this at least, and up to all of it more.
-const ASK_US: u64 = 300_000;
 /// How long an answer may take, in µs.
-const ANSWER_US: u64 = 2_000_000;
+pub(crate) const ANSWER_US: u64 = 2_000_000;
 /// How often the agent announces itself, in µs.
 const ANNOUNCE_US: u64 = 1_000_000;
 
@@ -95,6 +93,7 @@ impl World {
             promise,
             waiting_for: Vec::new(),
             pace: Pace::new(run),
+            birth: None,
         };
         let registration = self.new_registration(id);
         self.machines[id].process = Some(Process {
@@ -122,7 +121,7 @@ impl World {
     }
 
     /// From a bound store to a node that takes part.
-    fn resume(&mut self, id: MachineId) {
+    pub(crate) fn resume(&mut self, id: MachineId) {
         let who = Resume {
             name: self.machines[id].name.clone(),
             declared: self.declared(id),
@@ -163,91 +162,7 @@ impl World {
         self.input(id);
     }
 
-    pub(crate) fn handle_forming_round(&mut self, id: MachineId) {
-        let now_ms = self.machines[id].mono_ms(self.queue.now_us());
-        let me = self.identity_of(id, None);
-        let peers: Vec<MachineId> = (0..self.machines[id].listed).filter(|peer| *peer != id).collect();
-        let Some(process) = &mut self.machines[id].process else { return };
-        let Phase::Forming { answers, pace, .. } = &mut process.phase else { return };
-        // The pace changed since this was planned, and another one is.
-        if pace.due_ms().is_none_or(|due| now_ms < due) {
-            return;
-        }
-        pace.begin();
-        answers.clear();
-        let run = process.run;
-        for peer in peers {
-            let call = self.new_id();
-            let what = (call, Call::Identify { of: peer, version: None });
-            self.ask((id, peer), what, PeerRequest::Identify { me: me.clone() }, ANSWER_US);
-        }
-        let wait = ASK_US / 2 + self.rng.below(ASK_US);
-        self.queue.after(wait, Event::FormingLook { machine: id, run });
-    }
-
-    pub(crate) fn handle_forming_look(&mut self, id: MachineId) {
-        let now_ms = self.machines[id].mono_ms(self.queue.now_us());
-        let me = self.identity_of(id, None);
-        let declared = self.declared(id);
-        let endpoint_id = self.machines[id].endpoint_id;
-        let name = self.machines[id].name.clone();
-        let Some(process) = &mut self.machines[id].process else { return };
-        let Phase::Forming { store, answers, promise, waiting_for, pace } = &mut process.phase else {
-            return;
-        };
-        let list = (&self.cluster_name, declared.as_slice());
-        let formed = match forming::advance(store, &me, list, answers) {
-            Ok(formed) => formed,
-            Err(error) => {
-                let end = self.why_not_written(id, &error);
-                return self.end_run(id, end);
-            }
-        };
-        pace.end(now_ms, answers, &formed);
-        match formed {
-            Formed::Promised(genesis) => *promise = Some(genesis),
-            Formed::Waiting(reasons) => *waiting_for = reasons,
-            Formed::Born(birth) => {
-                if let Err(error) = birth::bind(store, endpoint_id, &name, birth) {
-                    let end = match &error {
-                        birth::BindError::Store(error) => self.why_not_written(id, error),
-                        other => End::Wrong(other.to_string()),
-                    };
-                    return self.end_run(id, end);
-                }
-                self.pay_for_syncs(id);
-                return self.resume(id);
-            }
-        }
-        self.pay_for_syncs(id);
-        self.plan_forming_round(id);
-    }
-
-    /// The next round of questions is when the pace says so. One that was planned before is not taken back: it
-    /// finds that it is not due.
-    fn plan_forming_round(&mut self, id: MachineId) {
-        let machine = &self.machines[id];
-        let Some(process) = &machine.process else { return };
-        let Phase::Forming { pace, .. } = &process.phase else { return };
-        let Some(due_ms) = pace.due_ms() else { return };
-        let (run, now_ms) = (process.run, machine.mono_ms(self.queue.now_us()));
-        let wait = machine.true_us(due_ms.saturating_sub(now_ms) * 1_000) + 1_000;
-        self.queue.after(wait, Event::FormingRound { machine: id, run });
-    }
-
-    /// Somebody asked who this agent is: without a cluster it may hurry.
-    pub(crate) fn heard_while_forming(&mut self, id: MachineId, asker: &Identity) {
-        let declared = self.declared(id);
-        let Some(process) = &mut self.machines[id].process else { return };
-        let Phase::Forming { pace, .. } = &mut process.phase else { return };
-        let planned = pace.due_ms();
-        pace.heard(&declared, asker);
-        if pace.due_ms() != planned {
-            self.plan_forming_round(id);
-        }
-    }
-
-    fn why_not_written(&self, id: MachineId, error: &WriteError) -> End {
+    pub(crate) fn why_not_written(&self, id: MachineId, error: &WriteError) -> End {
         match error.disk_fault() {
             _ if self.machines[id].disk.is_crashed() => End::Power,
             Some(DiskFault::Full) => End::Full,

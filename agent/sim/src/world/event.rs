@@ -36,6 +36,8 @@ pub(crate) enum Event {
     FormingRound { machine: MachineId, run: u64 },
     /// As above: the round is over.
     FormingLook { machine: MachineId, run: u64 },
+    /// Its store is bound to the cluster that it found.
+    Bind { machine: MachineId, run: u64 },
     /// An agent tells who it is, and looks whether what it offers is known.
     Announce { machine: MachineId, run: u64 },
     /// The registration may be tried again.
@@ -80,6 +82,7 @@ impl Event {
             | Self::Turn { machine, .. }
             | Self::FormingRound { machine, .. }
             | Self::FormingLook { machine, .. }
+            | Self::Bind { machine, .. }
             | Self::Announce { machine, .. }
             | Self::Register { machine, .. }
             | Self::Reconcile { machine, .. }
@@ -98,6 +101,7 @@ impl Event {
             | Self::Turn { run, .. }
             | Self::FormingRound { run, .. }
             | Self::FormingLook { run, .. }
+            | Self::Bind { run, .. }
             | Self::Announce { run, .. }
             | Self::Register { run, .. }
             | Self::Reconcile { run, .. }

@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use blixard_core::reconciler::{Action, Ongoing};
 use blixard_model::formation::{Genesis, Identity};
 use blixard_model::{Capacity, EndpointId, NodeName, StoreId};
-use blixard_node::forming::Pace;
+use blixard_node::forming::{Birth, Pace};
 use blixard_node::{Registration, Submission, Waits};
 use blixard_store::Store;
 
@@ -103,6 +103,8 @@ pub(crate) enum Phase {
         waiting_for: Vec<String>,
         /// When it asks again.
         pace: Pace,
+        /// There is a cluster, and the store is being bound to it.
+        birth: Option<Birth>,
     },
     /// In a cluster.
     Running(Box<Node>),

@@ -7,6 +7,7 @@ mod agent;
 mod clients;
 pub(crate) mod event;
 pub(crate) mod faults;
+mod forming;
 mod hypervisor;
 mod liveness;
 mod machine;
@@ -178,6 +179,7 @@ impl World {
             Event::Turn { machine, .. } => self.handle_turn(machine),
             Event::FormingRound { machine, .. } => self.handle_forming_round(machine),
             Event::FormingLook { machine, .. } => self.handle_forming_look(machine),
+            Event::Bind { machine, .. } => self.handle_bind(machine),
             Event::Announce { machine, .. } => self.handle_announce(machine),
             Event::Register { machine, .. } => self.register(machine),
             Event::Reconcile { machine, .. } => self.handle_reconcile(machine),

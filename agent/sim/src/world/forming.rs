@@ -1,0 +1,119 @@
+//! The wiring of an agent without a cluster: rounds of questions, a look at what came back, the birth.
+
+use blixard_model::formation::Identity;
+use blixard_model::wire::PeerRequest;
+use blixard_node::birth;
+use blixard_node::forming::{self, Formed};
+
+use super::World;
+use super::agent::{ANSWER_US, End};
+use super::event::{Event, MachineId};
+use super::machine::{Call, Phase};
+
+/// How long an agent without a cluster waits for answers: half of this at least, and up to all of it more.
+const ASK_US: u64 = 300_000;
+/// How long a slow disk takes to bind a store to a cluster at most, in µs.
+const BIND_US: u64 = 6_000_000;
+
+impl World {
+    pub(crate) fn handle_forming_round(&mut self, id: MachineId) {
+        let now_ms = self.machines[id].mono_ms(self.queue.now_us());
+        let me = self.identity_of(id, None);
+        let peers: Vec<MachineId> = (0..self.machines[id].listed).filter(|peer| *peer != id).collect();
+        let Some(process) = &mut self.machines[id].process else { return };
+        let Phase::Forming { answers, pace, birth: None, .. } = &mut process.phase else { return };
+        // The pace changed since this was planned, and another one is.
+        if pace.due_ms().is_none_or(|due| now_ms < due) {
+            return;
+        }
+        pace.begin();
+        answers.clear();
+        let run = process.run;
+        for peer in peers {
+            let call = self.new_id();
+            let what = (call, Call::Identify { of: peer, version: None });
+            self.ask((id, peer), what, PeerRequest::Identify { me: me.clone() }, ANSWER_US);
+        }
+        let wait = ASK_US / 2 + self.rng.below(ASK_US);
+        self.queue.after(wait, Event::FormingLook { machine: id, run });
+    }
+
+    pub(crate) fn handle_forming_look(&mut self, id: MachineId) {
+        let now_ms = self.machines[id].mono_ms(self.queue.now_us());
+        let me = self.identity_of(id, None);
+        let declared = self.declared(id);
+        let Some(process) = &mut self.machines[id].process else { return };
+        let run = process.run;
+        let Phase::Forming { store, answers, promise, waiting_for, pace, birth } = &mut process.phase else {
+            return;
+        };
+        let list = (&self.cluster_name, declared.as_slice());
+        let formed = match forming::advance(store, &me, list, answers) {
+            Ok(formed) => formed,
+            Err(error) => {
+                let end = self.why_not_written(id, &error);
+                return self.end_run(id, end);
+            }
+        };
+        pace.end(now_ms, answers, &formed);
+        match formed {
+            Formed::Promised(genesis) => *promise = Some(genesis),
+            Formed::Waiting(reasons) => *waiting_for = reasons,
+            Formed::Born(born) => {
+                *birth = Some(born);
+                let wait = self.bind_takes_us();
+                return self.queue.after(wait, Event::Bind { machine: id, run });
+            }
+        }
+        self.pay_for_syncs(id);
+        self.plan_forming_round(id);
+    }
+
+    /// Until the store is bound the agent still answers that it has none of a cluster. On a slow disk that is
+    /// long: what the others do meanwhile is what promises are for.
+    fn bind_takes_us(&mut self) -> u64 {
+        let slow = self.options.hard_birth && self.rng.chance(1, 2);
+        if slow { self.rng.below(BIND_US) } else { 0 }
+    }
+
+    pub(crate) fn handle_bind(&mut self, id: MachineId) {
+        let endpoint_id = self.machines[id].endpoint_id;
+        let name = self.machines[id].name.clone();
+        let Some(process) = &mut self.machines[id].process else { return };
+        let Phase::Forming { store, birth, .. } = &mut process.phase else { return };
+        let Some(birth) = birth.take() else { return };
+        if let Err(error) = birth::bind(store, endpoint_id, &name, birth) {
+            let end = match &error {
+                birth::BindError::Store(error) => self.why_not_written(id, error),
+                other => End::Wrong(other.to_string()),
+            };
+            return self.end_run(id, end);
+        }
+        self.pay_for_syncs(id);
+        self.resume(id);
+    }
+
+    /// The next round of questions is when the pace says so. One that was planned before is not taken back: it
+    /// finds that it is not due.
+    fn plan_forming_round(&mut self, id: MachineId) {
+        let machine = &self.machines[id];
+        let Some(process) = &machine.process else { return };
+        let Phase::Forming { pace, .. } = &process.phase else { return };
+        let Some(due_ms) = pace.due_ms() else { return };
+        let (run, now_ms) = (process.run, machine.mono_ms(self.queue.now_us()));
+        let wait = machine.true_us(due_ms.saturating_sub(now_ms) * 1_000) + 1_000;
+        self.queue.after(wait, Event::FormingRound { machine: id, run });
+    }
+
+    /// Somebody asked who this agent is: without a cluster it may hurry.
+    pub(crate) fn heard_while_forming(&mut self, id: MachineId, asker: &Identity) {
+        let declared = self.declared(id);
+        let Some(process) = &mut self.machines[id].process else { return };
+        let Phase::Forming { pace, .. } = &mut process.phase else { return };
+        let planned = pace.due_ms();
+        pace.heard(&declared, asker);
+        if pace.due_ms() != planned {
+            self.plan_forming_round(id);
+        }
+    }
+}
