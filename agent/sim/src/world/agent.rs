@@ -222,8 +222,8 @@ impl World {
         self.plan_forming_round(id);
     }
 
-    /// The next round of questions is when the pace says so. One that was planned before is not taken back: it
-    /// finds that it is not due.
+    /// The next round of questions is when the pace says so. One that was planned before is not taken back:
+    /// it finds that it is not due.
     fn plan_forming_round(&mut self, id: MachineId) {
         let machine = &self.machines[id];
         let Some(process) = &machine.process else { return };
