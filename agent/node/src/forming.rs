@@ -124,8 +124,8 @@ impl Pace {
         }
     }
 
-    /// Something changed (a link came up): the next round comes as soon after the last as the second did after
-    /// the first. Never sooner, however often this is said.
+    /// Something changed (a link came up): the next round comes as soon after the last as the second did
+    /// after the first. Never sooner, however often this is said.
     pub fn hurry(&mut self) {
         self.retry.succeeded(self.ended_ms);
     }
