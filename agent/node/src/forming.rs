@@ -10,7 +10,7 @@ use blixard_store::{Store, WriteError};
 
 /// Asking everybody who they are. The first pause is about how long the links of nodes that start together
 /// take; the longest is what a node that comes last may have to wait for the others in the worst case.
-pub const FORM: Backoff = Backoff { first_ms: 300, longest_ms: 2_000 };
+pub const FORM: Backoff = Backoff { first_ms: 300, longest_ms: 1_000 };
 
 /// How a node begins in a cluster.
 #[derive(Debug, Clone)]
@@ -124,8 +124,8 @@ impl Pace {
         }
     }
 
-    /// Something changed (a link came up): the next round comes as soon after the last as the second did after
-    /// the first. Never sooner, however often this is said.
+    /// Something changed (a link came up): the next round comes as soon after the last as the second did
+    /// after the first. Never sooner, however often this is said.
     pub fn hurry(&mut self) {
         self.retry.succeeded(self.ended_ms);
     }

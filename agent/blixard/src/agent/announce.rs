@@ -209,22 +209,8 @@ fn status_line(cluster: &str, summary: &Summary, vms: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::retries::Retrying;
-    use super::super::testing;
+    use super::super::testing::{self, shown};
     use super::*;
-
-    /// What is shown of reports once it is so.
-    async fn shown(agent: &Agent, is_so: impl Fn(Option<&Retrying>) -> bool) -> Option<Retrying> {
-        let mut looks = interval(Duration::from_millis(50));
-        for _ in 0..1_000 {
-            looks.tick().await;
-            let all = agent.retries.list(&agent.net);
-            let found = all.into_iter().find(|retrying| retrying.what == RetryKind::Report);
-            if is_so(found.as_ref()) {
-                return found;
-            }
-        }
-        panic!("it never is");
-    }
 
     #[tokio::test(start_paused = true)]
     async fn reports_that_are_not_taken_are_shown_and_another_leader_is_told_at_once() {
@@ -237,7 +223,7 @@ mod tests {
         let often = |retry: Option<&Retrying>| {
             retry.is_some_and(|retry| retry.failures >= 5 && retry.next_try_in.is_some())
         };
-        let seen = shown(&agent, often).await.expect("it fails");
+        let seen = shown(&agent, RetryKind::Report, often).await.expect("it fails");
         assert_eq!(seen.peer, Some(gone));
         let next_try = seen.next_try_in.expect("planned");
         assert!(next_try <= Duration::from_millis(ANNOUNCE.longest_ms), "{seen:?}");
@@ -245,12 +231,12 @@ mod tests {
 
         summary.send_replace(testing::summary(Some(next)));
         let is_next = |retry: Option<&Retrying>| retry.is_some_and(|retry| retry.peer == Some(next));
-        let seen = shown(&agent, is_next).await.expect("asked");
+        let seen = shown(&agent, RetryKind::Report, is_next).await.expect("asked");
         assert_eq!(seen.failures, 1, "a new beginning");
 
         // It leads itself: its report is where it belongs.
         summary.send_replace(testing::summary(Some(agent.endpoint_id)));
-        assert_eq!(shown(&agent, |retry| retry.is_none()).await, None);
+        assert_eq!(shown(&agent, RetryKind::Report, |retry| retry.is_none()).await, None);
         task.abort();
     }
 }

@@ -77,8 +77,9 @@ impl News {
         loop {
             let due = begun + Duration::from_millis(pace.due_ms().unwrap_or(0));
             tokio::select! {
-                // What is known already may make the next round come sooner.
+                // Who asks without end does not keep a round from beginning.
                 biased;
+                () = sleep_until(due) => return,
                 asker = self.askers.recv() => match asker {
                     Ok(asker) => pace.heard(&agent.declared, &asker),
                     // More than are kept asked during one round: one of them is surely new.
@@ -95,7 +96,6 @@ impl News {
                     }
                     self.up = up;
                 }
-                () = sleep_until(due) => return,
             }
             show(agent, pace, begun);
         }

@@ -75,3 +75,79 @@ fn show(agent: &Agent, registration: &Registration, begun: Instant) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use blixard_consensus::{LogStats, RaftRole, RaftStatus};
+    use blixard_core::ClusterState;
+    use blixard_model::formation::{Genesis, GenesisVoter};
+    use blixard_model::{Capacity, EndpointId, RaftId};
+    use blixard_node::NodeStats;
+    use blixard_store::StoreStats;
+    use tokio::sync::{mpsc, watch};
+
+    use super::super::handle::{Input, View};
+    use super::super::retries::Retrying;
+    use super::super::testing::{self, shown};
+    use super::*;
+
+    /// The log of a cluster of this one node.
+    fn log(agent: &Agent, capacity: Option<Capacity>) -> ClusterState {
+        let voter = GenesisVoter {
+            name: agent.name().clone(),
+            endpoint_id: agent.endpoint_id,
+            store_id: agent.store_id,
+            addresses: Vec::new(),
+            relay_url: None,
+            capacity,
+        };
+        ClusterState::new(Genesis { cluster_name: agent.config.cluster_name.clone(), voters: vec![voter] })
+    }
+
+    /// Shows what the log says at the time, and does nothing else.
+    async fn show_log(mut inbox: mpsc::Receiver<Input>, log: watch::Receiver<ClusterState>) {
+        let raft = RaftStatus {
+            id: RaftId(1),
+            role: RaftRole::Follower,
+            leader: None,
+            term: 1,
+            commit: 1,
+            applied: 1,
+            voters: vec![RaftId(1)],
+            learners: Vec::new(),
+            progress: BTreeMap::new(),
+        };
+        let stats = NodeStats { log: LogStats::default(), proposals: 0, reads: 0 };
+        while let Some(input) = inbox.recv().await {
+            if let Input::View(look) = input {
+                look(&View { state: &log.borrow(), raft: &raft, stats, store: StoreStats::default() });
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registration_that_reaches_nobody_is_shown_with_its_write_until_the_log_has_it() {
+        let dir = tempfile::tempdir().expect("dir");
+        let agent = Arc::new(testing::agent(dir.path()));
+        let (consensus, inbox, summary) = testing::consensus(Some(EndpointId::from_bytes([7; 32])));
+        testing::run(&agent, consensus);
+        let (say, said) = watch::channel(log(&agent, None));
+        let tasks = [tokio::spawn(show_log(inbox, said)), tokio::spawn(register(Arc::clone(&agent)))];
+        let often = |retry: Option<&Retrying>| {
+            retry.is_some_and(|retry| retry.failures >= 3 && retry.next_try_in.is_some())
+        };
+        let write = shown(&agent, RetryKind::Forward, often).await.expect("it fails");
+        assert!(write.last_error.contains("n2"), "{write:?}");
+        let failed = |retry: Option<&Retrying>| retry.is_some_and(|retry| retry.failures >= 2);
+        let seen = shown(&agent, RetryKind::Register, failed).await.expect("it fails");
+        assert!(seen.peer.is_none() && !seen.last_error.is_empty(), "{seen:?}");
+
+        say.send_replace(log(&agent, Some(agent.capacity)));
+        summary.send_modify(|summary| summary.applied += 1);
+        assert_eq!(shown(&agent, RetryKind::Register, |retry| retry.is_none()).await, None);
+        assert_eq!(shown(&agent, RetryKind::Forward, |retry| retry.is_none()).await, None);
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}

@@ -1,18 +1,22 @@
 //! An agent for tests of single tasks: a network without peers, and a consensus task that is not there.
 
 use std::path::Path;
+use std::time::Duration;
 
 use blixard_consensus::RaftRole;
+use blixard_model::api::RetryKind;
 use blixard_model::formation::Genesis;
 use blixard_model::{Capacity, ClusterId, EndpointId, RaftId, StoreId};
 use blixard_net::{Net, NetConfig, NodeKey};
 use blixard_node::Summary;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, watch};
+use tokio::time::interval;
 
 use super::config::Config;
 use super::context::{Agent, AgentParts, Phase, Running};
 use super::handle::{ConsensusHandle, Input};
+use super::retries::Retrying;
 
 /// Node n1 of cluster `lab`, which waits for the others. To be called inside a runtime.
 pub(crate) fn agent(dir: &Path) -> Agent {
@@ -56,4 +60,21 @@ pub(crate) fn run(agent: &Agent, consensus: ConsensusHandle) {
     let genesis = Genesis { cluster_name: "lab".parse().expect("name"), voters: Vec::new() };
     let cluster_id = ClusterId::from_bytes([1; 16]);
     agent.phase.send_replace(Phase::Running(Running { cluster_id, genesis, consensus }));
+}
+
+/// What `status` shows of these retries once it is so. For tests with a clock of their own.
+pub(crate) async fn shown(
+    agent: &Agent,
+    what: RetryKind,
+    is_so: impl Fn(Option<&Retrying>) -> bool,
+) -> Option<Retrying> {
+    let mut looks = interval(Duration::from_millis(50));
+    for _ in 0..1_000 {
+        looks.tick().await;
+        let found = agent.retries.list(&agent.net).into_iter().find(|retrying| retrying.what == what);
+        if is_so(found.as_ref()) {
+            return found;
+        }
+    }
+    panic!("it never is");
 }

@@ -1,13 +1,15 @@
 //! A log on disk that says what no log says: it is refused when the node starts, and nobody panics.
 
 use blixard_consensus::{
-    Consensus, ConsensusConfig, Durable, HardState, Limits, LogStore, LogWrite, Machine, NewError,
-    StoredEntry, StoredSnapshot, genesis_snapshot,
+    Consensus, ConsensusConfig, Durable, HardState, Limits, Machine, NewError, StoredEntry, StoredSnapshot,
+    genesis_snapshot,
 };
 use blixard_hostile::Target;
 use blixard_model::{MembershipChange, RaftId, Refusal};
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, Snapshot};
+
+use crate::sink::Sink;
 
 /// Takes everything.
 #[derive(Debug)]
@@ -29,17 +31,6 @@ impl Machine for Anything {
         Ok(())
     }
     fn restore(&mut self, _data: &[u8]) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-/// A disk nobody reads again.
-#[derive(Debug)]
-struct Sink;
-
-impl LogStore for Sink {
-    type Error = std::convert::Infallible;
-    fn write(&mut self, _batch: &LogWrite) -> Result<(), Self::Error> {
         Ok(())
     }
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use blixard_consensus::{
-    Consensus, ConsensusConfig, Durable, HardState, Inbound, Limits, LogStore, LogWrite, Machine, Outgoing,
-    PumpError, RaftRole, StepError, StoredEntry, genesis_snapshot,
+    Consensus, ConsensusConfig, Durable, HardState, Inbound, Limits, Machine, Outgoing, PumpError, RaftRole,
+    StepError, StoredEntry, genesis_snapshot,
 };
 use blixard_hostile::Target;
 use blixard_model::{MembershipChange, RaftId, Refusal};
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
+
+use crate::sink::Sink;
 
 /// Counts what it is given. Understands everything but entries that begin with `?` and snapshots that are no
 /// number.
@@ -43,17 +45,6 @@ impl Machine for Counter {
     fn restore(&mut self, data: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
         self.0 = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
-        Ok(())
-    }
-}
-
-/// A disk nobody reads again.
-#[derive(Debug)]
-struct Sink;
-
-impl LogStore for Sink {
-    type Error = std::convert::Infallible;
-    fn write(&mut self, _batch: &LogWrite) -> Result<(), Self::Error> {
         Ok(())
     }
 }
