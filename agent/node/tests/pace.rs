@@ -125,7 +125,7 @@ fn two_wait_for_a_third(length_ms: u64) -> ([Pace; 2], [Vec<u64>; 2]) {
 fn two_that_wait_for_a_third_do_not_keep_each_other_awake_and_hear_it_when_it_comes() {
     let (mut paces, rounds) = two_wait_for_a_third(60_000);
     for rounds in &rounds {
-        assert!((30..=64).contains(&rounds.len()), "{rounds:?}");
+        assert!((60..=124).contains(&rounds.len()), "{rounds:?}");
     }
     for pace in &mut paces {
         pace.heard(&declared(3), &empty(3));
