@@ -7,9 +7,9 @@ use std::rc::Rc;
 use blixard_consensus::{PumpError, TICK_MS};
 use blixard_core::formation::phase_of;
 use blixard_core::reconciler::Ongoing;
-use blixard_model::StoreId;
 use blixard_model::formation::{Identity, Phase as IdentityPhase};
 use blixard_model::wire::PeerRequest;
+use blixard_model::{MembershipChange, StoreId};
 use blixard_node::birth::{self, Resume, ResumeError};
 use blixard_node::forming::Pace;
 use blixard_node::{NodeError, Turn};
@@ -274,7 +274,12 @@ impl World {
             match notice {
                 blixard_node::Notice::Leader { here: true, .. } => self.counts.elections += 1,
                 blixard_node::Notice::Restored(_) => self.counts.snapshots += 1,
-                blixard_node::Notice::MembershipChanged(_) => self.counts.membership_changes += 1,
+                blixard_node::Notice::MembershipChanged(change) => {
+                    self.counts.membership_changes += 1;
+                    if matches!(change, MembershipChange::Promote { .. }) {
+                        self.doubt_new_voter();
+                    }
+                }
                 _ => {}
             }
         }

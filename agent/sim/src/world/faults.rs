@@ -36,6 +36,10 @@ pub(crate) enum Fault {
     DiskError(MachineId),
     /// An empty disk in the place of the old one.
     Wipe(MachineId),
+    /// All machines lose their power, and one of them its disk.
+    FuseBlows(MachineId),
+    /// An empty disk in the place of the old one, if nobody has a cluster yet.
+    WipeUnborn(MachineId),
     /// As above, if the cluster does not count on the store in it yet.
     WipeUnadmitted(MachineId),
     /// The agent's directory is removed, and the agent killed: the guests go on.
@@ -87,6 +91,18 @@ impl World {
             Fault::DiskFree(id) => self.machines[id].disk.set_capacity(None),
             Fault::DiskError(id) => self.machines[id].disk.fail_next_sync(),
             Fault::Wipe(id) => self.wipe(id),
+            Fault::FuseBlows(id) => {
+                if self.may_lose_a_disk() {
+                    self.wipe(id);
+                    (0..self.machines.len()).filter(|other| *other != id).for_each(|id| self.lose_power(id));
+                }
+            }
+            Fault::WipeUnborn(id) => {
+                if self.may_wipe_unborn(id) {
+                    self.wiped_unborn = Some(id);
+                    self.wipe(id);
+                }
+            }
             Fault::WipeUnadmitted(id) if self.holds_nothing(id) => self.wipe(id),
             Fault::WipeUnadmitted(_) => {}
             Fault::LoseStore(id) => {

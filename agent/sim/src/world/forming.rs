@@ -3,12 +3,14 @@
 use blixard_model::formation::Identity;
 use blixard_model::wire::PeerRequest;
 use blixard_node::birth;
-use blixard_node::forming::{self, Formed};
+use blixard_node::forming::{self, Birth, Formed};
 
 use super::World;
 use super::agent::{ANSWER_US, End};
 use super::event::{Event, MachineId};
+use super::faults::Fault;
 use super::machine::{Call, Phase};
+use crate::options::below;
 
 /// How long an agent without a cluster waits for answers: half of this at least, and up to all of it more.
 const ASK_US: u64 = 300_000;
@@ -56,13 +58,14 @@ impl World {
             }
         };
         pace.end(now_ms, answers, &formed);
+        let now_us = self.queue.now_us();
+        self.trace.line(now_us, || format!("n{} {}", id + 1, told(&formed)));
         match formed {
             Formed::Promised(genesis) => *promise = Some(genesis),
             Formed::Waiting(reasons) => *waiting_for = reasons,
             Formed::Born(born) => {
                 *birth = Some(born);
-                let wait = self.bind_takes_us();
-                return self.queue.after(wait, Event::Bind { machine: id, run });
+                return self.begin_to_bind(id, run);
             }
         }
         self.pay_for_syncs(id);
@@ -70,10 +73,16 @@ impl World {
     }
 
     /// Until the store is bound the agent still answers that it has none of a cluster. On a slow disk that is
-    /// long: what the others do meanwhile is what promises are for.
-    fn bind_takes_us(&mut self) -> u64 {
+    /// long: what the others do meanwhile, one of them with a new disk, is what promises are for.
+    fn begin_to_bind(&mut self, id: MachineId, run: u64) {
         let slow = self.options.hard_birth && self.rng.chance(1, 2);
-        if slow { self.rng.below(BIND_US) } else { 0 }
+        let wait = if slow { self.rng.below(BIND_US) } else { 0 };
+        self.queue.after(wait, Event::Bind { machine: id, run });
+        if slow && self.rng.chance(1, 2) {
+            let other = below(&mut self.rng, self.machines.len());
+            let soon = self.rng.below(500_000);
+            self.queue.after(soon, Event::Fault(Fault::WipeUnborn(other)));
+        }
     }
 
     pub(crate) fn handle_bind(&mut self, id: MachineId) {
@@ -115,5 +124,16 @@ impl World {
         if pace.due_ms() != planned {
             self.plan_forming_round(id);
         }
+    }
+}
+
+/// A step of a birth, for the trace.
+fn told(formed: &Formed) -> String {
+    let id = |genesis| blixard_core::formation::cluster_id(genesis).short();
+    match formed {
+        Formed::Promised(genesis) => format!("promises cluster {}", id(genesis)),
+        Formed::Waiting(reasons) => format!("waits: {}", reasons.join("; ")),
+        Formed::Born(Birth::Formed(genesis)) => format!("forms cluster {}", id(genesis)),
+        Formed::Born(Birth::Joined { raft_id, .. }) => format!("takes its place as raft id {raft_id}"),
     }
 }

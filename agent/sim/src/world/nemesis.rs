@@ -148,13 +148,20 @@ impl World {
     fn choose_wipe(&mut self) -> Vec<(u64, Fault)> {
         let id = self.any();
         if self.may_wipe_unborn(id) {
-            self.wiped_unborn = Some(id);
-            return vec![(0, Fault::Wipe(id))];
+            return vec![(0, Fault::WipeUnborn(id))];
         }
         if !self.holds_nothing(id) && !self.may_lose_a_disk() {
             return Vec::new();
         }
         vec![(0, Fault::Wipe(id))]
+    }
+
+    /// Who votes has changed: all who are left may need to know it after the next moment.
+    pub(crate) fn doubt_new_voter(&mut self) {
+        if self.options.faults.wipe && self.rng.chance(1, 6) {
+            let (id, soon) = (self.any(), self.rng.below(100_000));
+            self.queue.after(soon, Event::Fault(Fault::FuseBlows(id)));
+        }
     }
 
     /// A store was made: some disks are exchanged once more, before the cluster counts on them.
@@ -207,7 +214,7 @@ impl World {
 
     /// Nobody is seen to be in a cluster: what is lost with a disk is a promise. One of the others may hold a
     /// birth already that counts on it; so it is always the same machine, and never one of two.
-    fn may_wipe_unborn(&self, id: MachineId) -> bool {
+    pub(crate) fn may_wipe_unborn(&self, id: MachineId) -> bool {
         let forming = |machine: &super::Machine| machine.process.is_some() && machine.node().is_none();
         self.machines.len() >= 3
             && self.wiped_unborn.is_none_or(|wiped| wiped == id)
@@ -217,7 +224,7 @@ impl World {
 
     /// Every machine votes with the disk it has, everybody knows it, and no fault of a disk is armed: one may
     /// go.
-    fn may_lose_a_disk(&self) -> bool {
+    pub(crate) fn may_lose_a_disk(&self) -> bool {
         self.machines.len() >= 3
             && self.machines.iter().all(|machine| {
                 let Some(process) = &machine.process else { return false };

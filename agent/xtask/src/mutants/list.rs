@@ -275,4 +275,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         source: "invariant 9: a VM created anew can not be told from the one deleted before",
         must: false,
     },
+    Mutant {
+        name: "configuration-not-synced",
+        source: "found here: who votes is forgotten in a crash by those who count the votes",
+        must: false,
+    },
 ];
