@@ -20,7 +20,7 @@ pub struct NodeKey(SecretKey);
 #[derive(Debug, thiserror::Error)]
 pub enum LoadKeyError {
     /// The file is not there or can not be read.
-    #[error("can not read the node key {}: {source}", .path.display())]
+    #[error("can not read the node key {}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -64,7 +64,7 @@ impl LoadKeyError {
 
 /// Why a key file was not written. A file that exists is never replaced.
 #[derive(Debug, thiserror::Error)]
-#[error("can not write the node key {}: {source}", .path.display())]
+#[error("can not write the node key {}", .path.display())]
 pub struct SaveKeyError {
     path: PathBuf,
     source: io::Error,

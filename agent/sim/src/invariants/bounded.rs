@@ -1,5 +1,5 @@
-//! Everything that a node keeps has a bound: who waits, by what can be under way at all; the log, by what it is
-//! told to keep.
+//! Everything that a node keeps has a bound: who waits, by what can be under way at all; the log, by what it
+//! is told to keep.
 
 use blixard_consensus::Limits;
 use blixard_core::state::{REQUESTS_MAX, VMS_MAX};

@@ -16,7 +16,7 @@ use blixard_node::{NodeError, Turn};
 use blixard_store::{DiskFault, OpenError, Store, WriteError};
 
 use super::event::{Event, MachineId, Message};
-use super::machine::{Call, Phase, Process, ReadTicket, Ticket};
+use super::machine::{Call, Forming, Phase, Process, ReadTicket, Ticket};
 use super::mirror::{Mirror, Watched};
 use super::{DiskHealth, World, address};
 use crate::disk::Tear;
@@ -87,14 +87,15 @@ impl World {
         let promise = store.promise().cloned();
         let (bound, store_id) = (store.cluster().is_some(), store.store_id());
         self.machines[id].store_id = Some(store_id);
-        let phase = Phase::Forming {
-            store: Box::new(store),
+        let forming = Forming {
+            store,
             answers: BTreeMap::new(),
             promise,
             waiting_for: Vec::new(),
             pace: Pace::new(run),
             birth: None,
         };
+        let phase = Phase::Forming(Box::new(forming));
         let registration = self.new_registration(id);
         self.machines[id].process = Some(Process {
             run,
@@ -129,10 +130,11 @@ impl World {
             limits: self.options.limits,
         };
         let Some(mut process) = self.machines[id].process.take() else { return };
-        let Phase::Forming { store, .. } = process.phase else { return };
+        let Phase::Forming(forming) = process.phase else { return };
+        let store = forming.store;
         let genesis = store.cluster().map(|marker| marker.genesis.clone());
         let mirror = Rc::clone(&process.mirror);
-        let resumed = birth::resume(*store, who, |store| Watched::new(store, mirror));
+        let resumed = birth::resume(store, who, |store| Watched::new(store, mirror));
         let mut node: super::Node = match resumed {
             Ok(node) => node,
             Err(error) => {
@@ -176,7 +178,7 @@ impl World {
         let machine = &self.machines[id];
         let store_id = machine.process.as_ref().map_or(StoreId::from_bytes([0; 16]), |p| p.store_id);
         let phase = match machine.process.as_ref().map(|process| &process.phase) {
-            Some(Phase::Forming { promise, .. }) => IdentityPhase::Empty { promise: promise.clone() },
+            Some(Phase::Forming(forming)) => IdentityPhase::Empty { promise: forming.promise.clone() },
             Some(Phase::Running(node)) => phase_of(node.state(), node.summary().raft_id, asker),
             None => IdentityPhase::Empty { promise: None },
         };
@@ -407,8 +409,8 @@ impl World {
     pub(crate) fn offer_identity(&mut self, id: MachineId, identity: Identity, asked: Option<u64>) {
         let Some(process) = &mut self.machines[id].process else { return };
         match &mut process.phase {
-            Phase::Forming { answers, .. } => {
-                answers.insert(identity.endpoint_id, identity);
+            Phase::Forming(forming) => {
+                forming.answers.insert(identity.endpoint_id, identity);
             }
             Phase::Running(node) => {
                 if let Err(error) = node.note_identity(identity, asked) {

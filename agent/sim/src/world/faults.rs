@@ -127,7 +127,8 @@ impl World {
         self.lose_power(id);
     }
 
-    /// Under a name that no client uses: two units of one VM started by hand are not the cluster's to prevent.
+    /// Under a name that no client uses: two units of one VM started by hand are not the cluster's to
+    /// prevent.
     fn start_stranger(&mut self, id: MachineId) {
         let name = text_id("stranger");
         let hypervisor = &mut self.machines[id].hypervisor;

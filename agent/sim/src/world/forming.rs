@@ -9,7 +9,7 @@ use super::World;
 use super::agent::{ANSWER_US, End};
 use super::event::{Event, MachineId};
 use super::faults::Fault;
-use super::machine::{Call, Phase};
+use super::machine::{Call, Forming, Phase, Process};
 use crate::options::below;
 
 /// How long an agent without a cluster waits for answers: half of this at least, and up to all of it more.
@@ -23,14 +23,14 @@ impl World {
         let me = self.identity_of(id, None);
         let peers: Vec<MachineId> = (0..self.machines[id].listed).filter(|peer| *peer != id).collect();
         let Some(process) = &mut self.machines[id].process else { return };
-        let Phase::Forming { answers, pace, birth: None, .. } = &mut process.phase else { return };
+        let run = process.run;
+        let Some(Forming { answers, pace, birth: None, .. }) = process.forming_mut() else { return };
         // The pace changed since this was planned, and another one is.
         if pace.due_ms().is_none_or(|due| now_ms < due) {
             return;
         }
         pace.begin();
         answers.clear();
-        let run = process.run;
         for peer in peers {
             let call = self.new_id();
             let what = (call, Call::Identify { of: peer, version: None });
@@ -46,9 +46,8 @@ impl World {
         let declared = self.declared(id);
         let Some(process) = &mut self.machines[id].process else { return };
         let run = process.run;
-        let Phase::Forming { store, answers, promise, waiting_for, pace, birth } = &mut process.phase else {
-            return;
-        };
+        let Some(forming) = process.forming_mut() else { return };
+        let Forming { store, answers, promise, waiting_for, pace, birth } = forming;
         let list = (&self.cluster_name, declared.as_slice());
         let formed = match forming::advance(store, &me, list, answers) {
             Ok(formed) => formed,
@@ -88,8 +87,8 @@ impl World {
     pub(crate) fn handle_bind(&mut self, id: MachineId) {
         let endpoint_id = self.machines[id].endpoint_id;
         let name = self.machines[id].name.clone();
-        let Some(process) = &mut self.machines[id].process else { return };
-        let Phase::Forming { store, birth, .. } = &mut process.phase else { return };
+        let process = self.machines[id].process.as_mut();
+        let Some(Forming { store, birth, .. }) = process.and_then(Process::forming_mut) else { return };
         let Some(birth) = birth.take() else { return };
         if let Err(error) = birth::bind(store, endpoint_id, &name, birth) {
             let end = match &error {
@@ -102,13 +101,13 @@ impl World {
         self.resume(id);
     }
 
-    /// The next round of questions is when the pace says so. One that was planned before is not taken back: it
-    /// finds that it is not due.
+    /// The next round of questions is when the pace says so. One that was planned before is not taken back:
+    /// it finds that it is not due.
     fn plan_forming_round(&mut self, id: MachineId) {
         let machine = &self.machines[id];
         let Some(process) = &machine.process else { return };
-        let Phase::Forming { pace, .. } = &process.phase else { return };
-        let Some(due_ms) = pace.due_ms() else { return };
+        let Phase::Forming(forming) = &process.phase else { return };
+        let Some(due_ms) = forming.pace.due_ms() else { return };
         let (run, now_ms) = (process.run, machine.mono_ms(self.queue.now_us()));
         let wait = machine.true_us(due_ms.saturating_sub(now_ms) * 1_000) + 1_000;
         self.queue.after(wait, Event::FormingRound { machine: id, run });
@@ -117,8 +116,8 @@ impl World {
     /// Somebody asked who this agent is: without a cluster it may hurry.
     pub(crate) fn heard_while_forming(&mut self, id: MachineId, asker: &Identity) {
         let declared = self.declared(id);
-        let Some(process) = &mut self.machines[id].process else { return };
-        let Phase::Forming { pace, .. } = &mut process.phase else { return };
+        let process = self.machines[id].process.as_mut();
+        let Some(Forming { pace, .. }) = process.and_then(Process::forming_mut) else { return };
         let planned = pace.due_ms();
         pace.heard(&declared, asker);
         if pace.due_ms() != planned {

@@ -166,7 +166,7 @@ fn describe(machine: &super::Machine) -> String {
     match machine.node() {
         Some(node) => format!("  {name}: {:?}, {units} units", node.raft_status()),
         None => match machine.process.as_ref().map(|process| &process.phase) {
-            Some(Phase::Forming { waiting_for, .. }) => format!("  {name} waits for {waiting_for:?}"),
+            Some(Phase::Forming(forming)) => format!("  {name} waits for {:?}", forming.waiting_for),
             _ => format!("  {name} does not run"),
         },
     }

@@ -91,21 +91,26 @@ pub(crate) enum Call {
     Identify { of: MachineId, version: Option<u64> },
 }
 
+/// An agent that is in no cluster.
+#[derive(Debug)]
+pub(crate) struct Forming {
+    pub(crate) store: Store,
+    /// What came back in this round.
+    pub(crate) answers: BTreeMap<EndpointId, Identity>,
+    pub(crate) promise: Option<Genesis>,
+    /// Whom it waits for.
+    pub(crate) waiting_for: Vec<String>,
+    /// When it asks again.
+    pub(crate) pace: Pace,
+    /// There is a cluster, and the store is being bound to it.
+    pub(crate) birth: Option<Birth>,
+}
+
 /// How far an agent has come.
 #[derive(Debug)]
 pub(crate) enum Phase {
     /// It asks around.
-    Forming {
-        store: Box<Store>,
-        answers: BTreeMap<EndpointId, Identity>,
-        promise: Option<Genesis>,
-        /// Whom it waits for.
-        waiting_for: Vec<String>,
-        /// When it asks again.
-        pace: Pace,
-        /// There is a cluster, and the store is being bound to it.
-        birth: Option<Birth>,
-    },
+    Forming(Box<Forming>),
     /// In a cluster.
     Running(Box<Node>),
 }
@@ -132,14 +137,14 @@ impl Process {
     pub(crate) fn node(&self) -> Option<&Node> {
         match &self.phase {
             Phase::Running(node) => Some(node),
-            Phase::Forming { .. } => None,
+            Phase::Forming(_) => None,
         }
     }
 
     pub(crate) fn node_mut(&mut self) -> Option<&mut Node> {
         match &mut self.phase {
             Phase::Running(node) => Some(node),
-            Phase::Forming { .. } => None,
+            Phase::Forming(_) => None,
         }
     }
 
@@ -148,6 +153,13 @@ impl Process {
         match self.calls.get(&call) {
             Some(Call::Forward { waits, .. }) => Rc::downgrade(waits),
             Some(Call::Identify { .. }) | None => Weak::new(),
+        }
+    }
+
+    pub(crate) fn forming_mut(&mut self) -> Option<&mut Forming> {
+        match &mut self.phase {
+            Phase::Forming(forming) => Some(forming),
+            Phase::Running(_) => None,
         }
     }
 
