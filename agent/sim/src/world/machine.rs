@@ -85,8 +85,9 @@ pub(crate) enum Asked {
 /// What a question to another agent was for.
 #[derive(Debug)]
 pub(crate) enum Call {
-    /// A forwarded write. What is dropped with the call tells that nobody waits for it.
-    Forward { submission: u64, waits: Rc<()> },
+    /// A forwarded write, of a client or to confirm that a unit is gone. What is dropped with the call tells
+    /// that nobody waits for it.
+    Forward { submission: u64, confirms: bool, waits: Rc<()> },
     /// Who is it? Asked at this version of the membership.
     Identify { of: MachineId, version: Option<u64> },
 }

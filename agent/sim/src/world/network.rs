@@ -7,6 +7,7 @@ use blixard_node::Send;
 
 use super::World;
 use super::event::{Event, MachineId, Message};
+use super::faults::Fault;
 use super::machine::{Call, Process};
 
 /// A link that carries nothing is given up after this time, in µs.
@@ -185,11 +186,25 @@ impl World {
     ) -> bool {
         let linked = self.machines[from].view.contains(&self.machines[to].endpoint_id);
         let Some(process) = self.machines[from].process.as_mut().filter(|_| linked) else { return false };
+        let dies = matches!(what, Call::Forward { confirms: true, .. });
         process.calls.insert(call, what);
         let run = process.run;
         self.queue.after(patience_us, Event::CallTimeout { machine: from, run, call });
-        self.transmit(from, to, Message::Request { call, request: Box::new(request) });
+        let message = Message::Request { call, request: Box::new(request) };
+        if dies && self.options.faults.kill && self.rng.chance(1, 8) {
+            self.send_as_last_word(from, to, message);
+        } else {
+            self.transmit(from, to, message);
+        }
         true
+    }
+
+    /// The agent is killed with this on its way, which arrives when its next run has long said it again.
+    fn send_as_last_word(&mut self, from: MachineId, to: MachineId, message: Message) {
+        let late = STRAGGLES_LONG_US / 10 + self.rng.below(STRAGGLES_LONG_US / 2);
+        self.queue.after(late, Event::Arrival { to, from, message });
+        let soon = self.rng.below(100_000);
+        self.queue.after(soon, Event::Fault(Fault::Kill(from)));
     }
 
     pub(crate) fn reply(&mut self, from: MachineId, to: MachineId, call: u64, response: PeerResponse) {

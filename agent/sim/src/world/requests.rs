@@ -2,8 +2,8 @@
 
 use std::rc::{Rc, Weak};
 
-use blixard_model::Request;
 use blixard_model::wire::{PeerRequest, PeerResponse, ProposeResult};
+use blixard_model::{Command, Request};
 use blixard_node::{Step, Submission, SubmitError};
 
 use super::World;
@@ -76,10 +76,11 @@ impl World {
         patience_ms: u64,
     ) {
         let call = self.new_id();
-        let question = PeerRequest::Propose { request, timeout_ms: patience_ms };
         let wait = machine_wait(&self.machines[id], patience_ms + FORWARD_MARGIN_MS);
         let to = self.machine_of(endpoint_id).unwrap_or(id);
-        let what = Call::Forward { submission: sub_id, waits: Rc::new(()) };
+        let confirms = matches!(request.command, Command::ConfirmGone { .. });
+        let what = Call::Forward { submission: sub_id, confirms, waits: Rc::new(()) };
+        let question = PeerRequest::Propose { request, timeout_ms: patience_ms };
         let sent = self.ask((id, to), (call, what), question, wait);
         if !sent {
             let why = "the link is down".to_owned();
