@@ -20,8 +20,8 @@ let
     parts != null && lib.toInt (lib.last parts) < 65536;
 
   # 0.0.0.0, or zeros in brackets.
-  isUnspecified = address: builtins.match "(0\\.0\\.0\\.0|\\[[0:]+\\]):.*" address != null;
-  isLoopback = address: builtins.match "(127\\.[0-9.]+|\\[[0:]*:0*1\\]):.*" address != null;
+  isUnspecified = address: builtins.match "(0\\.0\\.0\\.0|\\[[0:]+]):.*" address != null;
+  isLoopback = address: builtins.match "(127\\.[0-9.]+|\\[[0:]*:0*1]):.*" address != null;
 
   # Every address of every member, with the member's name.
   places = lib.concatMap (

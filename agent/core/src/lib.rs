@@ -10,5 +10,4 @@ pub mod ports;
 pub mod reconciler;
 pub mod state;
 
-pub use blixard_model::backoff;
 pub use state::{ClusterState, VmRecord};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use blixard_core::backoff::{Backoff, Retry};
 use blixard_core::formation::{DeclaredMember, FormationStep, FormationView, plan_formation};
+use blixard_model::backoff::{Backoff, Retry};
 use blixard_model::formation::{Genesis, Identity};
 use blixard_model::{ClusterId, ClusterName, EndpointId, RaftId};
 use blixard_store::{Store, WriteError};

@@ -11,8 +11,8 @@
 //! for what the log would refuse, there is nothing to do until something changes.
 
 use blixard_core::ClusterState;
-use blixard_core::backoff::{ANNOUNCE, Retry};
 use blixard_core::state::NodeOffer;
+use blixard_model::backoff::{ANNOUNCE, Retry};
 use blixard_model::{Command, EndpointId, Refusal};
 
 use crate::summary::Summary;

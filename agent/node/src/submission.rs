@@ -10,7 +10,7 @@
 //!   Unavailable, or Unknown if an attempt may have reached somebody   Done
 //! ```
 
-use blixard_core::backoff::SUBMIT;
+use blixard_model::backoff::SUBMIT;
 use blixard_model::wire::ProposeResult;
 use blixard_model::{EndpointId, NodeName, Outcome, Request};
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use blixard_core::backoff::{ANNOUNCE, Retry};
 use blixard_model::EndpointId;
 use blixard_model::api::RetryKind;
+use blixard_model::backoff::{ANNOUNCE, Retry};
 use blixard_model::wire::{PeerRequest, PeerResponse};
 use blixard_node::Summary;
 use tokio::time::{Instant, MissedTickBehavior, interval};
