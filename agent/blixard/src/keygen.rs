@@ -16,19 +16,19 @@ const DEFAULT_CONFIG: &str = "/etc/blixard/config.toml";
 
 /// A new key could not be kept, and its disk is to blame.
 #[derive(Debug, thiserror::Error)]
-#[error("{error}")]
+#[error("a new node key can not be kept")]
 pub(crate) struct KeyNotKept {
     path: PathBuf,
     /// What is wrong with the disk.
     pub(crate) fault: DiskFault,
-    /// In its own words, which name the file and the cause.
-    error: String,
+    source: Box<dyn Error + Send + Sync>,
 }
 
 impl KeyNotKept {
     /// The directory that was to hold it.
     pub(crate) fn directory(&self) -> &Path {
-        self.path.parent().unwrap_or(&self.path)
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        parent.unwrap_or(Path::new("."))
     }
 }
 
@@ -81,7 +81,7 @@ fn load_or_make_at(path: &Path, credentials_dir: Option<&Path>) -> anyhow::Resul
 /// Why a key was not kept: an error of its own if the disk is to blame.
 fn not_kept(path: &Path, error: impl Error + Send + Sync + 'static) -> anyhow::Error {
     match io_cause(&error).and_then(DiskFault::of) {
-        Some(fault) => KeyNotKept { path: path.to_owned(), fault, error: error.to_string() }.into(),
+        Some(fault) => KeyNotKept { path: path.to_owned(), fault, source: error.into() }.into(),
         None => error.into(),
     }
 }
@@ -98,7 +98,7 @@ mod tests {
 
     /// As saving a key fails.
     #[derive(Debug, thiserror::Error)]
-    #[error("can not write the node key: {0}")]
+    #[error("can not write the node key /keys/node.key")]
     struct NotSaved(#[source] io::Error);
 
     fn ended(errno: i32) -> (u8, String) {
@@ -119,8 +119,17 @@ mod tests {
         let (code, line) = ended(EIO);
         assert_eq!(code, disk_fault::EXIT_DISK_FAILED, "{line}");
         assert!(line.starts_with("the disk of /keys failed"), "{line}");
+        assert!(!line.contains("put the node's key back") && line.contains("nput/output error"), "{line}");
         let (code, line) = ended(EACCES);
         assert!(code == 1 && line.starts_with("can not write the node key"), "{code} {line}");
+    }
+
+    #[test]
+    fn a_key_beside_the_one_who_asks_has_a_directory_with_a_name() {
+        let error = NotSaved(io::Error::from_raw_os_error(28));
+        let error = not_kept(Path::new("node.key"), error);
+        let kept = error.downcast_ref::<KeyNotKept>().expect("of the disk");
+        assert_eq!(kept.directory(), Path::new("."));
     }
 
     #[test]

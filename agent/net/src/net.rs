@@ -18,7 +18,7 @@ use crate::half_open::HalfOpen;
 use crate::keeper;
 use crate::key::NodeKey;
 use crate::limits::{CLOSE_TIMEOUT, INCOMING_QUEUE_MAX, INCOMING_RAFT_BYTES_MAX};
-use crate::peer_keeper;
+use crate::peer_keeper::{self, Lasting};
 use crate::peers::Peers;
 use crate::queue::SendOutcome;
 use crate::reply::Reply;
@@ -212,8 +212,8 @@ impl Net {
                         let since = Instant::now();
                         let begins = LinkState::Down { since, reason: DownReason::Starting, attempts: 0 };
                         context.links.send_modify(|links| drop(links.insert(id, begins)));
-                        let addresses = Arc::new(watch::Sender::new(addresses));
-                        place.insert(peer_keeper::spawn(context, id, addresses, Arc::default()));
+                        let lasting = Lasting::new(context, addresses);
+                        place.insert(peer_keeper::spawn(context, id, lasting));
                     }
                 }
             }

@@ -20,14 +20,30 @@ use crate::snapshot_room::SnapshotRoom;
 use crate::state::{DownReason, LinkState};
 use crate::stats::PeerCounters;
 
-/// Starts the task of a peer that is, or is about to be, in the list. The task that takes another's place is
-/// given the same addresses, not a copy: a change that was made meanwhile is not lost.
-pub(crate) fn spawn(
-    context: &Arc<Context>,
-    id: EndpointId,
-    addresses: Arc<watch::Sender<Vec<SocketAddr>>>,
-    counters: Arc<PeerCounters>,
-) -> PeerHandle {
+/// What a task hands on to the one that takes its place, not a copy of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Lasting {
+    /// Where the peer is: a change that is made meanwhile is not lost.
+    pub(crate) addresses: Arc<watch::Sender<Vec<SocketAddr>>>,
+    pub(crate) counters: Arc<PeerCounters>,
+    /// What the application still holds goes on counting.
+    pub(crate) snapshot_room: Arc<SnapshotRoom>,
+}
+
+impl Lasting {
+    /// Of a peer that is new in the list.
+    pub(crate) fn new(context: &Context, addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            addresses: Arc::new(watch::Sender::new(addresses)),
+            counters: Arc::default(),
+            snapshot_room: Arc::new(SnapshotRoom::new(Arc::clone(&context.snapshot_room))),
+        }
+    }
+}
+
+/// Starts the task of a peer that is, or is about to be, in the list.
+pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) -> PeerHandle {
+    let Lasting { addresses, counters, snapshot_room } = lasting;
     let (raft, raft_receiver) = RaftQueue::new(Arc::clone(&counters));
     let (snapshots, snapshot_receiver) = mpsc::channel(SNAPSHOT_QUEUE_MAX);
     let (inbox, inbox_receiver) = mpsc::channel(INBOX_MAX);
@@ -51,7 +67,7 @@ pub(crate) fn spawn(
         inbox,
         raft,
         snapshots,
-        snapshot_room: Arc::new(SnapshotRoom::new(Arc::clone(&context.snapshot_room))),
+        snapshot_room,
         slot,
         cancel,
         counters,
@@ -100,8 +116,12 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
     context.peers.change(|list| {
         // Asked under the lock: a peer that was taken off the list stays off it.
         if !peer.cancel.is_cancelled() && list.contains_key(&id) {
-            let (addresses, counters) = (Arc::clone(&peer.addresses), Arc::clone(&peer.counters));
-            list.insert(id, spawn(&context, id, addresses, counters));
+            let lasting = Lasting {
+                addresses: Arc::clone(&peer.addresses),
+                counters: Arc::clone(&peer.counters),
+                snapshot_room: Arc::clone(&peer.snapshot_room),
+            };
+            list.insert(id, spawn(&context, id, lasting));
         }
     });
 }

@@ -27,6 +27,9 @@ struct Cli {
     /// Run the seeds that once failed
     #[arg(long, conflicts_with_all = ["seeds", "start", "seed", "nodes"])]
     regressions: bool,
+    /// Of these only the ones that this planted bug makes fail again
+    #[arg(long, value_name = "NAME", requires = "regressions")]
+    fault: Option<String>,
     /// This many machines, whatever the seed says
     #[arg(long)]
     nodes: Option<usize>,
@@ -75,7 +78,8 @@ fn main() -> ExitCode {
 fn seeds(cli: &Cli) -> Result<Vec<(u64, Option<usize>)>, String> {
     if cli.regressions {
         let all = blixard_sim::regressions::all()?;
-        return Ok(all.into_iter().map(|regression| (regression.seed, regression.nodes)).collect());
+        let chosen = all.into_iter().filter(|it| cli.fault.as_ref().is_none_or(|fault| *fault == it.fault));
+        return Ok(chosen.map(|regression| (regression.seed, regression.nodes)).collect());
     }
     Ok((cli.start..cli.start.saturating_add(cli.seeds)).map(|seed| (seed, cli.nodes)).collect())
 }

@@ -197,14 +197,18 @@ async fn shut_down(
     }
     agent.net.clone().close().await;
     tasks.shutdown().await;
-    if let Some(running) = agent.running() {
-        running.consensus.stop().await;
-    }
-    if let Some(mut owner) = owner
-        && tokio::time::timeout(OWNER_TIMEOUT, &mut owner).await.is_err()
-    {
-        tracing::warn!("the consensus task did not end in time");
-        owner.abort();
+    if let Some(mut owner) = owner {
+        let ended = async {
+            if let Some(running) = agent.running() {
+                running.consensus.stop().await;
+            }
+            // How it ended is told by who waits for it.
+            let _end = (&mut owner).await.is_err();
+        };
+        if tokio::time::timeout(OWNER_TIMEOUT, ended).await.is_err() {
+            tracing::warn!("the consensus task did not end in time");
+            owner.abort();
+        }
     }
     if let Err(error) = std::fs::remove_file(&agent.config.socket) {
         tracing::debug!(%error, "the socket was not removed");

@@ -32,11 +32,15 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
 /// Puts what to do before the causes, if the disk of the store or of the node's key is to blame.
 pub(crate) fn explain(error: anyhow::Error, data_dir: &Path) -> anyhow::Error {
     let key = error.chain().find_map(|cause| cause.downcast_ref::<KeyNotKept>());
+    let is_key = key.is_some();
     let directory = key.map_or(data_dir, KeyNotKept::directory).display().to_string();
     match find(&error) {
         Some(DiskFault::Full) => error.context(format!(
             "the file system of {directory} is full: free space on it and start blixard.service again \
              (systemd does so by itself); nothing acknowledged is lost"
+        )),
+        Some(DiskFault::Failed) if is_key => error.context(format!(
+            "the disk of {directory} failed: see the kernel's log. If it does not recover, replace it"
         )),
         Some(DiskFault::Failed) => error.context(format!(
             "the disk of {directory} failed: see the kernel's log. If it does not recover, replace it, put \

@@ -167,12 +167,14 @@ impl ConsensusHandle {
     /// Hands the leadership over and waits until this node does not lead, at most `patience`.
     pub(crate) async fn transfer_leadership(&self, patience: Duration) {
         let (reply, begun) = oneshot::channel();
-        let asked = self.inbox.send(Input::TransferLeadership { reply }).await.is_ok();
-        if !asked || !begun.await.unwrap_or(false) {
-            return;
-        }
-        let mut summary = self.summary.clone();
-        let handed = summary.wait_for(|summary| summary.role != RaftRole::Leader);
+        let handed = async {
+            let asked = self.inbox.send(Input::TransferLeadership { reply }).await.is_ok();
+            if asked && begun.await.unwrap_or(false) {
+                let mut summary = self.summary.clone();
+                // An error means that the task has ended.
+                let _ended = summary.wait_for(|summary| summary.role != RaftRole::Leader).await.is_err();
+            }
+        };
         if timeout(patience, handed).await.is_err() {
             tracing::info!("nobody took the leadership over in time");
         }
@@ -194,6 +196,14 @@ mod tests {
         }
         let words = ViewError::Behind.to_string();
         assert!(words.contains("the consensus task is behind") && words.contains("5 s"), "{words}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leadership_is_handed_over_or_not_within_the_time_that_was_given() {
+        let (handle, _inbox, _summary) = testing::consensus(None);
+        let begun = Instant::now();
+        handle.transfer_leadership(Duration::from_secs(2)).await;
+        assert_eq!(begun.elapsed().as_secs(), 2, "a task that is behind is not waited for");
     }
 
     #[tokio::test]

@@ -31,6 +31,8 @@ impl World {
         }
         pace.begin();
         answers.clear();
+        // Who does not answer in this round has not answered.
+        process.calls.retain(|_, call| !matches!(call, Call::Identify { .. }));
         for peer in peers {
             let call = self.new_id();
             let what = (call, Call::Identify { of: peer, version: None });

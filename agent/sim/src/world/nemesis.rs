@@ -216,7 +216,8 @@ impl World {
     /// birth already that counts on it; so it is always the same machine, and never one of two.
     pub(crate) fn may_wipe_unborn(&self, id: MachineId) -> bool {
         let forming = |machine: &super::Machine| machine.process.is_some() && machine.node().is_none();
-        self.machines.len() >= 3
+        // Who is listed late does not help those who form without it.
+        self.machines.iter().all(|machine| machine.listed >= 3)
             && self.wiped_unborn.is_none_or(|wiped| wiped == id)
             && self.checker.state().is_none()
             && self.machines.iter().all(forming)
@@ -232,7 +233,11 @@ impl World {
                 let Some(node) = process.node() else { return false };
                 let votes = self.checker.votes(machine.endpoint_id, process.store_id);
                 let knows = node.raft_status().voters.len() == self.machines.len();
-                votes && knows && machine.disk_health == DiskHealth::Good && !machine.disk.is_armed()
+                votes
+                    && knows
+                    && !machine.rolled_back
+                    && machine.disk_health == DiskHealth::Good
+                    && !machine.disk.is_armed()
             })
     }
 

@@ -191,7 +191,8 @@ impl World {
         let run = process.run;
         self.queue.after(patience_us, Event::CallTimeout { machine: from, run, call });
         let message = Message::Request { call, request: Box::new(request) };
-        if dies && self.options.faults.kill && self.rng.chance(1, 8) {
+        let all_whole = self.machines.iter().all(|machine| !machine.rolled_back);
+        if dies && all_whole && self.options.faults.kill && self.rng.chance(1, 8) {
             self.send_as_last_word(from, to, message);
         } else {
             self.transmit(from, to, message);
