@@ -135,3 +135,50 @@ async fn ask_all(agent: &Agent) -> BTreeMap<EndpointId, Identity> {
     let answered = ask_identities(&agent.net, others, &me, ASK_TIMEOUT).await;
     answered.into_iter().filter_map(|(id, them)| Some((id, them.ok()?))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use blixard_net::{LinkState, Net, NetConfig, NodeKey, PeerConfig, TransportState};
+    use blixard_node::forming::FORM;
+
+    use super::super::testing;
+    use super::*;
+
+    async fn listening(net: &Net) -> PeerConfig {
+        let mut transport = net.transport();
+        transport.wait_for(TransportState::is_up).await.expect("it listens");
+        let addresses = net.local_addr().into_iter().collect();
+        PeerConfig { endpoint_id: net.endpoint_id(), addresses }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_link_that_came_up_makes_the_next_round_come_soon() {
+        let dir = tempfile::tempdir().expect("dir");
+        let agent = testing::agent(dir.path());
+        let bind = "127.0.0.1:0".parse().expect("address");
+        let cluster_name = agent.config.cluster_name.clone();
+        let other = NetConfig { key: NodeKey::generate(), bind, cluster_name };
+        let (other, _incoming) = Net::start(other).expect("started");
+        let (here, there) = (listening(&agent.net).await, listening(&other).await);
+        let id = there.endpoint_id;
+
+        let begun = Instant::now();
+        let mut news = News { askers: agent.askers.subscribe(), up: BTreeSet::new() };
+        let mut pace = Pace::new(1);
+        for _ in 0..6 {
+            pace.begin();
+            let reasons = Formed::Waiting(vec!["n2: has not answered".to_owned()]);
+            pace.end(ms_since(begun), &BTreeMap::new(), &reasons);
+        }
+        let slow = pace.due_ms().expect("waits");
+        agent.net.set_peers(vec![there]);
+        other.set_peers(vec![here]);
+        let mut links = agent.net.links();
+        let up = links.wait_for(|links| links.get(&id).is_some_and(LinkState::is_up));
+        assert!(up.await.is_ok(), "they find each other");
+
+        news.wait_due(&agent, &mut pace, begun).await;
+        let due = pace.due_ms().expect("waits");
+        assert!(due < slow && due <= FORM.first_ms + FORM.first_ms / 2, "{due} of {slow}");
+    }
+}
