@@ -1,6 +1,8 @@
 //! What goes wrong, carried out.
 
-use super::event::{Event, MachineId};
+use blixard_model::wire::PeerRequest;
+
+use super::event::{Event, MachineId, Message};
 use super::machine::DiskHealth;
 use super::network::STRAGGLES_LONG_US;
 use super::{World, text_id};
@@ -103,7 +105,10 @@ impl World {
                     self.wipe(id);
                 }
             }
-            Fault::WipeUnadmitted(id) if self.holds_nothing(id) => self.wipe(id),
+            Fault::WipeUnadmitted(id) if self.holds_nothing(id) => {
+                self.leave_last_words(id);
+                self.wipe(id);
+            }
             Fault::WipeUnadmitted(_) => {}
             Fault::LoseStore(id) => {
                 self.counts.lost_disks += 1;
@@ -125,6 +130,19 @@ impl World {
         self.counts.lost_disks += 1;
         self.machines[id].disk_health = DiskHealth::Lost;
         self.lose_power(id);
+    }
+
+    /// What it just said of its store arrives when the next one has taken that one's place.
+    fn leave_last_words(&mut self, id: MachineId) {
+        let me = self.identity_of(id, None);
+        for to in (0..self.machines.len()).filter(|to| *to != id) {
+            if self.rng.chance(1, 2) {
+                let request = Box::new(PeerRequest::Identify { me: me.clone() });
+                let message = Message::Request { call: self.new_id(), request };
+                let late = self.rng.below(STRAGGLES_LONG_US);
+                self.queue.after(late, Event::Arrival { to, from: id, message });
+            }
+        }
     }
 
     /// Under a name that no client uses: two units of one VM started by hand are not the cluster's to

@@ -12,8 +12,6 @@ use super::faults::Fault;
 use super::machine::{Call, Forming, Phase, Process};
 use crate::options::below;
 
-/// How long an agent without a cluster waits for answers: half of this at least, and up to all of it more.
-const ASK_US: u64 = 300_000;
 /// How long a slow disk takes to bind a store to a cluster at most, in µs.
 const BIND_US: u64 = 6_000_000;
 
@@ -38,17 +36,24 @@ impl World {
             let what = (call, Call::Identify { of: peer, version: None });
             self.ask((id, peer), what, PeerRequest::Identify { me: me.clone() }, ANSWER_US);
         }
-        let wait = ASK_US / 2 + self.rng.below(ASK_US);
-        self.queue.after(wait, Event::FormingLook { machine: id, run });
+        self.queue.after(0, Event::FormingLook { machine: id, run });
     }
 
+    /// Looks once everybody who was asked has answered, or did not in time: as the agent does.
     pub(crate) fn handle_forming_look(&mut self, id: MachineId) {
         let now_ms = self.machines[id].mono_ms(self.queue.now_us());
         let me = self.identity_of(id, None);
         let declared = self.declared(id);
         let Some(process) = &mut self.machines[id].process else { return };
         let run = process.run;
+        if process.calls.values().any(|call| matches!(call, Call::Identify { .. })) {
+            return;
+        }
         let Some(forming) = process.forming_mut() else { return };
+        // Between two rounds there is nothing to look at.
+        if forming.pace.due_ms().is_some() {
+            return;
+        }
         let Forming { store, answers, promise, waiting_for, pace, birth } = forming;
         let list = (&self.cluster_name, declared.as_slice());
         let formed = match forming::advance(store, &me, list, answers) {
@@ -81,7 +86,7 @@ impl World {
         self.queue.after(wait, Event::Bind { machine: id, run });
         if slow && self.rng.chance(1, 2) {
             let other = below(&mut self.rng, self.machines.len());
-            let soon = self.rng.below(500_000);
+            let soon = self.rng.below(100_000);
             self.queue.after(soon, Event::Fault(Fault::WipeUnborn(other)));
         }
     }

@@ -144,8 +144,10 @@ impl World {
         if process.submissions.get(&call).is_some_and(|sub| matches!(sub.asked, Some(Asked::Here { .. }))) {
             return self.attempt_ended(id, call, unknown());
         }
-        if let Some(Call::Forward { submission, .. }) = process.calls.remove(&call) {
-            self.attempt_ended(id, submission, unknown());
+        match process.calls.remove(&call) {
+            Some(Call::Forward { submission, .. }) => self.attempt_ended(id, submission, unknown()),
+            Some(Call::Identify { .. }) => self.handle_forming_look(id),
+            None => {}
         }
     }
 
@@ -192,6 +194,7 @@ impl World {
                 if me.endpoint_id == self.machines[of].endpoint_id {
                     self.offer_identity(id, me, version);
                 }
+                self.handle_forming_look(id);
             }
             (Some(Call::Identify { .. }) | None, _) => {}
         }
