@@ -4,7 +4,7 @@
 use super::World;
 use super::event::{Event, MachineId};
 use super::faults::Fault;
-use super::machine::DiskHealth;
+use super::machine::{DiskHealth, Phase};
 use crate::options::below;
 
 /// A hard birth is over by then, in µs: from then on faults come as often as always.
@@ -215,8 +215,11 @@ impl World {
     /// Nobody is seen to be in a cluster: what is lost with a disk is a promise. One of the others may hold a
     /// birth already that counts on it; so it is always the same machine, and never one of two.
     pub(crate) fn may_wipe_unborn(&self, id: MachineId) -> bool {
-        let forming = |machine: &super::Machine| machine.process.is_some() && machine.node().is_none();
         // Who is listed late does not help those who form without it.
+        let forming = |machine: &super::Machine| match machine.process.as_ref().map(|it| &it.phase) {
+            Some(Phase::Forming(forming)) => forming.promise.as_ref().is_none_or(|it| it.voters.len() >= 3),
+            Some(Phase::Running(_)) | None => false,
+        };
         self.machines.iter().all(|machine| machine.listed >= 3)
             && self.wiped_unborn.is_none_or(|wiped| wiped == id)
             && self.checker.state().is_none()
