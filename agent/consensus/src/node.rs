@@ -273,9 +273,9 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         self.check_leads()?;
         let voters = self.voters();
         self.machine.check_membership(change, &voters).map_err(ProposeError::Refused)?;
-        // raft 0.7 panics when a leader removes itself.
-        if matches!(change, MembershipChange::Remove { raft_id } if *raft_id == self.config.raft_id) {
-            let why = "the leader can not remove itself: transfer the leadership first".to_owned();
+        // raft 0.7 panics when a leader goes on that does not vote.
+        if self.takes_own_vote(change) {
+            let why = "the leader can not remove or demote itself: transfer the leadership first".to_owned();
             return Err(ProposeError::Refused(Refusal::Membership { why }));
         }
         let context = change
@@ -284,6 +284,16 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         let mut conf_change = conf_change(change);
         conf_change.context = context.into();
         self.raw.propose_conf_change(Vec::new(), conf_change).map_err(|_| ProposeError::Busy)
+    }
+
+    /// Whether this node does not vote any more after the change.
+    pub(crate) fn takes_own_vote(&self, change: &MembershipChange) -> bool {
+        match change {
+            MembershipChange::Remove { raft_id, .. } | MembershipChange::Demote { raft_id } => {
+                *raft_id == self.config.raft_id
+            }
+            MembershipChange::AddLearner { .. } | MembershipChange::Promote { .. } => false,
+        }
     }
 
     /// Whether a membership change is proposed and not applied yet.
@@ -491,9 +501,11 @@ fn check_log(
 /// Raft's form of a change; always one step of one member, so that the simple protocol is enough.
 pub(crate) fn conf_change(change: &MembershipChange) -> ConfChangeV2 {
     let (kind, raft_id) = match change {
-        MembershipChange::AddLearner { member } => (ConfChangeType::AddLearnerNode, member.raft_id),
+        MembershipChange::AddLearner { member, .. } => (ConfChangeType::AddLearnerNode, member.raft_id),
         MembershipChange::Promote { raft_id } => (ConfChangeType::AddNode, *raft_id),
-        MembershipChange::Remove { raft_id } => (ConfChangeType::RemoveNode, *raft_id),
+        // Of a voter, Raft's word for it makes it a learner.
+        MembershipChange::Demote { raft_id } => (ConfChangeType::AddLearnerNode, *raft_id),
+        MembershipChange::Remove { raft_id, .. } => (ConfChangeType::RemoveNode, *raft_id),
     };
     let mut single = ConfChangeSingle::default();
     single.set_change_type(kind);

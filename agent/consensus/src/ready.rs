@@ -238,8 +238,21 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             self.raw.mut_store().set_conf_state(conf_state);
         }
         self.machine.apply_membership(&change);
+        self.step_down_if_out(&change);
         effects.membership.push(change);
         Ok(())
+    }
+
+    /// Who was to be removed may have been elected before that was committed, and commits it itself. raft 0.7
+    /// stays leader then, and panics at the next answer.
+    fn step_down_if_out(&mut self, change: &MembershipChange) {
+        if self.takes_own_vote(change)
+            && self.raw.raft.state == StateRole::Leader
+            && !mutant::lives("removed-leader-goes-on")
+        {
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, 0);
+        }
     }
 
     fn make_snapshot(&self) -> Snapshot {

@@ -9,7 +9,7 @@ use blixard_consensus::{
     Consensus, ConsensusConfig, Durable, Effects, Inbound, Limits, LogStore, LogWrite, Machine, Outgoing,
     ProposeError, RaftRole, genesis_snapshot,
 };
-use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Refusal, Role, StoreId};
+use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Refusal, Removal, Role, StoreId};
 
 /// Adds up what it is given: enough to see what was applied, in which order.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -26,17 +26,18 @@ impl Machine for Journal {
     }
     fn check_membership(&self, change: &MembershipChange, voters: &[RaftId]) -> Result<(), Refusal> {
         let fits = match change {
-            MembershipChange::AddLearner { member } => !self.members.contains(&member.raft_id.0),
+            MembershipChange::AddLearner { member, .. } => !self.members.contains(&member.raft_id.0),
             MembershipChange::Promote { raft_id } => !voters.contains(raft_id),
-            MembershipChange::Remove { raft_id } => self.members.contains(&raft_id.0),
+            MembershipChange::Demote { raft_id } => voters.contains(raft_id),
+            MembershipChange::Remove { raft_id, .. } => self.members.contains(&raft_id.0),
         };
         fits.then_some(()).ok_or(Refusal::Membership { why: "does not fit".into() })
     }
     fn apply_membership(&mut self, change: &MembershipChange) {
         match change {
-            MembershipChange::AddLearner { member } => self.members.push(member.raft_id.0),
-            MembershipChange::Promote { .. } => {}
-            MembershipChange::Remove { raft_id } => self.members.retain(|id| *id != raft_id.0),
+            MembershipChange::AddLearner { member, .. } => self.members.push(member.raft_id.0),
+            MembershipChange::Promote { .. } | MembershipChange::Demote { .. } => {}
+            MembershipChange::Remove { raft_id, .. } => self.members.retain(|id| *id != raft_id.0),
         }
     }
     fn snapshot(&self) -> Vec<u8> {
@@ -221,6 +222,7 @@ impl Cluster {
 
 fn member(id: u64) -> Member {
     Member {
+        witness: false,
         raft_id: RaftId(id),
         name: format!("n{id}").parse().expect("name"),
         endpoint_id: EndpointId::from_bytes([id as u8; 32]),
@@ -358,7 +360,7 @@ fn a_vote_survives_a_crash() {
 fn a_learner_does_not_believe_in_a_dead_leader_for_ever() {
     let mut c = Cluster::new(1);
     c.elect();
-    let admit = MembershipChange::AddLearner { member: member(2) };
+    let admit = MembershipChange::AddLearner { member: member(2), ticket: None };
     c.nodes.get_mut(&1).expect("up").propose_membership(&admit).expect("fits");
     c.tick(5);
     c.start(2);
@@ -418,8 +420,8 @@ fn a_lost_store_leaves_and_comes_back_under_a_new_id_as_learner_then_voter() {
         c.nodes.get_mut(&leader).expect("up").propose_membership(&change).expect("fits");
         c.tick(5);
     };
-    change(&mut c, MembershipChange::Remove { raft_id: RaftId(wiped) });
-    change(&mut c, MembershipChange::AddLearner { member: member(4) });
+    change(&mut c, MembershipChange::Remove { raft_id: RaftId(wiped), why: Removal::LostStore });
+    change(&mut c, MembershipChange::AddLearner { member: member(4), ticket: None });
     c.start(4);
     assert!(!c.nodes[&4].is_member());
     c.tick(20);
@@ -447,9 +449,10 @@ fn who_votes_is_known_after_a_crash_of_everybody_and_the_loss_of_one_disk() {
     let mut c = Cluster::new(2);
     let leader = c.elect();
     c.start(3);
-    for change in
-        [MembershipChange::AddLearner { member: member(3) }, MembershipChange::Promote { raft_id: RaftId(3) }]
-    {
+    for change in [
+        MembershipChange::AddLearner { member: member(3), ticket: None },
+        MembershipChange::Promote { raft_id: RaftId(3) },
+    ] {
         c.nodes.get_mut(&leader).expect("up").propose_membership(&change).expect("fits");
         c.tick(20);
     }
@@ -469,7 +472,7 @@ fn who_votes_is_known_after_a_crash_of_everybody_and_the_loss_of_one_disk() {
 fn a_leader_does_not_remove_itself() {
     let mut c = Cluster::new(3);
     let leader = c.elect();
-    let change = MembershipChange::Remove { raft_id: RaftId(leader) };
+    let change = MembershipChange::Remove { raft_id: RaftId(leader), why: Removal::LostStore };
     let refused = c.nodes.get_mut(&leader).expect("up").propose_membership(&change);
     assert!(matches!(refused, Err(ProposeError::Refused(_))), "{refused:?}");
 }

@@ -11,7 +11,7 @@ use blixard_consensus::{
 use blixard_core::ClusterState;
 use blixard_model::formation::{Genesis, GenesisVoter};
 use blixard_model::{
-    Capacity, EndpointId, Member, MembershipChange, Outcome, RaftId, Refusal, Role, StoreId,
+    Capacity, EndpointId, Member, MembershipChange, Outcome, RaftId, Refusal, Removal, Role, StoreId,
 };
 use proptest::prelude::*;
 
@@ -61,6 +61,7 @@ fn address(n: u8) -> SocketAddr {
 
 fn genesis(voters: u8) -> Genesis {
     let voter = |n: u8| GenesisVoter {
+        witness: false,
         name: format!("n{n}").parse().expect("a name"),
         endpoint_id: EndpointId::from_bytes([n; 32]),
         store_id: StoreId::from_bytes([n; 16]),
@@ -68,11 +69,16 @@ fn genesis(voters: u8) -> Genesis {
         relay_url: None,
         capacity: Some(Capacity { cpus: 4, memory_mib: 2048 }),
     };
-    Genesis { cluster_name: "lab".parse().expect("a name"), voters: (1..=voters).map(voter).collect() }
+    Genesis {
+        cluster_name: "lab".parse().expect("a name"),
+        voters: (1..=voters).map(voter).collect(),
+        origin: None,
+    }
 }
 
 fn member(raft_id: u64, who: u8) -> Member {
     Member {
+        witness: false,
         raft_id: RaftId(raft_id),
         name: format!("n{who}").parse().expect("a name"),
         endpoint_id: EndpointId::from_bytes([who; 32]),
@@ -160,10 +166,10 @@ impl Cluster {
         self.nodes.get_mut(&leader).expect("there").propose_membership(change)?;
         self.settle();
         match change {
-            MembershipChange::AddLearner { member } => self.start(member.raft_id.0, &Durable::default()),
+            MembershipChange::AddLearner { member, .. } => self.start(member.raft_id.0, &Durable::default()),
             // Who has left is not told so; its machine goes away.
-            MembershipChange::Remove { raft_id } => drop(self.nodes.remove(&raft_id.0)),
-            MembershipChange::Promote { .. } => {}
+            MembershipChange::Remove { raft_id, .. } => drop(self.nodes.remove(&raft_id.0)),
+            MembershipChange::Promote { .. } | MembershipChange::Demote { .. } => {}
         }
         self.tick(20);
         Ok(())
@@ -191,7 +197,7 @@ fn everything_about_a_member_is_on_every_node_from_its_first_entry_on() {
     let mut c = Cluster::new(3);
     c.check();
     let admitted = member(4, 4);
-    c.change(&MembershipChange::AddLearner { member: admitted.clone() }).expect("fits");
+    c.change(&MembershipChange::AddLearner { member: admitted.clone(), ticket: None }).expect("fits");
     c.check();
     assert_eq!(c.nodes[&4].machine().0.members[&RaftId(4)], admitted);
     c.change(&MembershipChange::Promote { raft_id: RaftId(4) }).expect("fits");
@@ -207,7 +213,7 @@ fn a_member_that_does_not_fit_is_not_proposed() {
     let before = c.nodes[&leader].status().commit;
     let mut wrong = member(4, 4);
     wrong.addresses = vec![address(1)];
-    let refused = c.change(&MembershipChange::AddLearner { member: wrong }).expect_err("taken");
+    let refused = c.change(&MembershipChange::AddLearner { member: wrong, ticket: None }).expect_err("taken");
     assert!(matches!(&refused, ProposeError::Refused(why) if why.to_string().contains("is n1's as well")));
     c.tick(5);
     assert_eq!(c.nodes[&leader].status().commit, before);
@@ -235,7 +241,7 @@ fn alone_with(context: &[u8]) -> Node {
 
 #[test]
 fn a_change_that_can_not_be_read_stops_the_node_and_names_the_way_out() {
-    let good = MembershipChange::AddLearner { member: member(2, 2) }.encode().expect("fits");
+    let good = MembershipChange::AddLearner { member: member(2, 2), ticket: None }.encode().expect("fits");
     let newer = [&[2][..], &good[1..]].concat();
     let cases: [(&[u8], &str); 4] = [
         (&newer, "format 2"),
@@ -256,7 +262,7 @@ fn a_change_that_does_not_fit_is_applied_as_nothing() {
     let mut wrong = member(2, 2);
     wrong.addresses = vec![address(1)];
     for (member, taken) in [(member(2, 2), true), (wrong, false)] {
-        let context = MembershipChange::AddLearner { member }.encode().expect("fits");
+        let context = MembershipChange::AddLearner { member, ticket: None }.encode().expect("fits");
         let mut node = alone_with(&context);
         node.pump().expect("goes on");
         assert_eq!(node.status().applied, 2);
@@ -274,9 +280,12 @@ fn any_change() -> impl Strategy<Value = MembershipChange> {
         member
     });
     prop_oneof![
-        3 => member.prop_map(|member| MembershipChange::AddLearner { member }),
+        3 => member.prop_map(|member| MembershipChange::AddLearner { member, ticket: None }),
         2 => (1..8_u64).prop_map(|id| MembershipChange::Promote { raft_id: RaftId(id) }),
-        1 => (3..8_u64).prop_map(|id| MembershipChange::Remove { raft_id: RaftId(id) }),
+        1 => (3..8_u64).prop_map(|id| MembershipChange::Remove {
+            raft_id: RaftId(id),
+            why: Removal::LostStore
+        }),
     ]
 }
 

@@ -28,8 +28,16 @@ use blixard_model::{ClusterId, EndpointId, NodeName, RaftId, mutant};
 use crate::ClusterState;
 use crate::state::member_check::{MemberError, MemberFacts, MemberField, check_genesis, check_members};
 
-/// Most voters. A larger list forms with its first five by name; the others are admitted as learners.
-pub const VOTERS_MAX: usize = 5;
+/// How many voters a small cluster has, and a large one.
+const VOTERS: [usize; 2] = [3, 5];
+/// From this many members on a cluster is a large one.
+const LARGE: usize = 7;
+
+/// How many voters a cluster of so many members has; the other members are learners. A list forms its cluster
+/// with so many of its first by name; the others are admitted later.
+pub fn voter_target(members: usize) -> usize {
+    VOTERS[usize::from(members >= LARGE)]
+}
 
 /// What is said of whom, wherever a line of [`FormationStep::Wait`] says it: [`WaitClass::of`] reads it back.
 const NOT_ANSWERED: &str = "has not answered";
@@ -182,9 +190,9 @@ pub fn plan_formation(view: &FormationView<'_>) -> FormationStep {
     let voters = declared_voters(view.declared);
     if !voters.iter().any(|voter| voter.endpoint_id == view.me.endpoint_id) {
         let first = voters.first().map_or_else(String::new, |voter| voter.name.to_string());
+        let count = voters.len();
         return FormationStep::Wait(vec![format!(
-            "the first {VOTERS_MAX} members by name (from {first}) form the cluster; it {ADMITS_LATER} \
-             after that"
+            "the first {count} members by name (from {first}) form the cluster; it {ADMITS_LATER} after that"
         )]);
     }
     match gather(view, &voters) {
@@ -197,7 +205,7 @@ pub fn plan_formation(view: &FormationView<'_>) -> FormationStep {
 pub fn declared_voters(declared: &[DeclaredMember]) -> Vec<&DeclaredMember> {
     let mut by_name: Vec<&DeclaredMember> = declared.iter().collect();
     by_name.sort_by(|a, b| a.name.cmp(&b.name));
-    by_name.truncate(VOTERS_MAX);
+    by_name.truncate(voter_target(declared.len()));
     by_name
 }
 
@@ -209,8 +217,9 @@ fn genesis_of_one(view: &FormationView<'_>) -> Genesis {
         addresses: view.me.addresses.clone(),
         relay_url: view.me.relay_url.clone(),
         capacity: view.me.capacity,
+        witness: view.me.witness,
     };
-    Genesis { cluster_name: view.cluster_name.clone(), voters: vec![me] }
+    Genesis { cluster_name: view.cluster_name.clone(), voters: vec![me], origin: None }
 }
 
 /// Why no cluster can be born so, with what to correct.
@@ -280,6 +289,7 @@ fn gather(view: &FormationView<'_>, voters: &[&DeclaredMember]) -> Result<Genesi
                 addresses: voter.addresses.clone(),
                 relay_url: answer.relay_url.clone(),
                 capacity: answer.capacity,
+                witness: answer.witness,
             }),
         }
     }
@@ -287,7 +297,7 @@ fn gather(view: &FormationView<'_>, voters: &[&DeclaredMember]) -> Result<Genesi
         return Err(missing);
     }
     found.sort_by_key(|voter| voter.endpoint_id);
-    let genesis = Genesis { cluster_name: view.cluster_name.clone(), voters: found };
+    let genesis = Genesis { cluster_name: view.cluster_name.clone(), voters: found, origin: None };
     // Those that do not vote are on the list too, and were never asked.
     let listed: Vec<_> = view.declared.iter().map(MemberFacts::from).collect();
     match objection(check_genesis(&genesis).and_then(|()| check_members(&listed))) {

@@ -9,5 +9,6 @@ pub mod planner;
 pub mod ports;
 pub mod reconciler;
 pub mod state;
+pub mod ticket;
 
 pub use state::{ClusterState, VmRecord};

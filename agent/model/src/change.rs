@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::RaftId;
 use crate::member::Member;
+use crate::removal::Removal;
+use crate::ticket::TicketUse;
 
 /// Longest encoded change, in bytes; the largest that passes the checks has about a quarter of it.
 pub const CHANGE_LEN_MAX: usize = 8 << 10;
@@ -22,9 +24,17 @@ pub enum MembershipChange {
     AddLearner {
         /// Who.
         member: Member,
+        /// The ticket that admits it, used up by this; none for a listed node.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ticket: Option<TicketUse>,
     },
     /// A learner that has caught up votes from now on.
     Promote {
+        /// Who.
+        raft_id: RaftId,
+    },
+    /// A voter is replicated to and not counted any more.
+    Demote {
         /// Who.
         raft_id: RaftId,
     },
@@ -32,6 +42,9 @@ pub enum MembershipChange {
     Remove {
         /// Who.
         raft_id: RaftId,
+        /// Why, and what else is to be done.
+        #[serde(default)]
+        why: Removal,
     },
 }
 
@@ -105,7 +118,9 @@ mod tests {
         let relay = format!("https://{}", "a".repeat(RELAY_URL_LEN_MAX - 8));
         let address = |n| format!("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:{n:04x}]:65535").parse().expect("one");
         MembershipChange::AddLearner {
+            ticket: None,
             member: Member {
+                witness: false,
                 raft_id: RaftId(u64::MAX),
                 name: "n".repeat(48).parse().expect("a name"),
                 endpoint_id: EndpointId::from_bytes([0xff; 32]),
@@ -121,7 +136,9 @@ mod tests {
     #[test]
     fn every_kind_comes_back_as_it_was() {
         let promote = MembershipChange::Promote { raft_id: RaftId(4) };
-        for change in [largest(), promote, MembershipChange::Remove { raft_id: RaftId(1) }] {
+        for change in
+            [largest(), promote, MembershipChange::Remove { why: Removal::LostStore, raft_id: RaftId(1) }]
+        {
             let bytes = change.encode().expect("fits");
             assert!(bytes.len() < CHANGE_LEN_MAX / 4, "{}", bytes.len());
             assert_eq!(MembershipChange::decode(&bytes), Ok(change));
@@ -137,14 +154,17 @@ mod tests {
     #[test]
     fn fields_of_a_later_version_are_left_out() {
         let bytes = b"\x01{\"kind\":\"remove\",\"raft_id\":4,\"reason\":\"asked\"}";
-        assert_eq!(MembershipChange::decode(bytes), Ok(MembershipChange::Remove { raft_id: RaftId(4) }));
+        assert_eq!(
+            MembershipChange::decode(bytes),
+            Ok(MembershipChange::Remove { why: Removal::LostStore, raft_id: RaftId(4) })
+        );
     }
 
     #[test]
     fn what_is_optional_may_be_missing() {
-        let MembershipChange::AddLearner { mut member } = largest() else { panic!("another kind") };
+        let MembershipChange::AddLearner { mut member, .. } = largest() else { panic!("another kind") };
         (member.relay_url, member.capacity) = (None, None);
-        let without = MembershipChange::AddLearner { member };
+        let without = MembershipChange::AddLearner { ticket: None, member };
         let mut json = serde_json::to_value(&without).expect("json");
         let fields = json["member"].as_object_mut().expect("an object");
         assert_eq!(fields.remove("relay_url"), Some(serde_json::Value::Null));
@@ -183,9 +203,9 @@ mod tests {
         long.push(b' ');
         let too_long = Err(ChangeFormError::TooLong { len: CHANGE_LEN_MAX + 1 });
         assert_eq!(MembershipChange::decode(&long), too_long);
-        let MembershipChange::AddLearner { mut member } = largest() else { panic!("another kind") };
+        let MembershipChange::AddLearner { mut member, .. } = largest() else { panic!("another kind") };
         member.addresses = member.addresses.repeat(100);
-        let change = MembershipChange::AddLearner { member };
+        let change = MembershipChange::AddLearner { ticket: None, member };
         assert!(matches!(change.encode(), Err(ChangeFormError::TooLong { .. })));
     }
 }

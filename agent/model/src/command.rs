@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EndpointId, NodeName, RequestId, VmName};
-use crate::member::Capacity;
+use crate::id::{EndpointId, NodeName, RaftId, RequestId, TicketHash, TicketId, VmName};
+use crate::member::{Capacity, is_false};
 use crate::relay::RelayUrl;
 use crate::vm::{Desired, InvalidSpec, VmSpec};
 
@@ -62,6 +62,35 @@ pub enum Command {
         /// The relay it is reached through, if it uses one.
         #[serde(default)]
         relay_url: Option<RelayUrl>,
+        /// Whether it is a witness.
+        #[serde(default, skip_serializing_if = "is_false")]
+        witness: bool,
+    },
+    /// Makes a ticket.
+    CreateTicket {
+        /// Its id.
+        id: TicketId,
+        /// The only name that its bearer may take.
+        #[serde(default)]
+        name: Option<NodeName>,
+        /// Of its secret.
+        hash: TicketHash,
+        /// How long it lives, in milliseconds.
+        ttl_ms: u64,
+        /// The leader's clock when it proposed this, in milliseconds since the Unix epoch. What a client
+        /// writes here is replaced by the leader.
+        #[serde(default)]
+        at_ms: u64,
+    },
+    /// Takes a ticket back.
+    RevokeTicket {
+        /// Which.
+        id: TicketId,
+    },
+    /// A leader's verdict: the time of these tickets is over.
+    ExpireTickets {
+        /// Which.
+        ids: Vec<TicketId>,
     },
 }
 
@@ -86,6 +115,11 @@ pub enum Outcome {
         /// The state was as wanted before: nothing changed.
         #[serde(default)]
         unchanged: bool,
+    },
+    /// A node is a member now, or was so already.
+    Admitted {
+        /// Under which raft id.
+        raft_id: RaftId,
     },
     /// It was refused; nothing changed.
     Refused {
@@ -178,6 +212,48 @@ pub enum Refusal {
     /// A membership change that does not fit the members there are.
     #[error("the membership change does not apply: {why}")]
     Membership {
+        /// The reason.
+        why: String,
+    },
+    /// The node is no member.
+    #[error("there is no node with raft id {raft_id} any more")]
+    NodeLeft {
+        /// The raft id.
+        raft_id: RaftId,
+    },
+    /// VMs are placed on a node that is to be removed, and nobody said what becomes of them.
+    #[error(
+        "{count} VMs are placed on {node} ({}): delete them first, or say what becomes of them with --vms",
+        .some.join(", ")
+    )]
+    NodeHasVms {
+        /// The node.
+        node: NodeName,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        some: Vec<VmName>,
+    },
+    /// A node that is to be removed does not answer, and nobody said that it will not come back.
+    #[error(
+        "{node} can not be reached, so it would not learn that it was removed: if it will not come back, \
+         remove it with --force"
+    )]
+    NodeUnreachable {
+        /// The node.
+        node: NodeName,
+    },
+    /// What is asked for would leave too few voters that can be reached.
+    #[error("without {node} the voters that can be reached are no quorum: {why}")]
+    QuorumAtRisk {
+        /// The node.
+        node: NodeName,
+        /// Who is missing.
+        why: String,
+    },
+    /// A ticket that admits nobody.
+    #[error("the ticket is not valid: {why}")]
+    Ticket {
         /// The reason.
         why: String,
     },

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, StoreId};
-use crate::member::Capacity;
+use crate::member::{Capacity, is_false};
 use crate::relay::RelayUrl;
 
 /// What a cluster is born from. Every declared voter computes it from what the others answered; the cluster
@@ -16,6 +16,21 @@ pub struct Genesis {
     pub cluster_name: ClusterName,
     /// The first voters, sorted by endpoint id: the first has raft id 1, and so on.
     pub voters: Vec<GenesisVoter>,
+    /// What it was made of; none when it was born of empty stores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// The cluster that another one was made of, by a recovery or from a backup. Its members can not meet those
+/// of the new one: the cluster ids differ.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// Which.
+    pub cluster_id: ClusterId,
+    /// How much of its log the new one begins with.
+    pub index: u64,
+    /// Random: two that are made of the same state are two.
+    pub nonce: u64,
 }
 
 /// A voter of the first configuration.
@@ -35,6 +50,9 @@ pub struct GenesisVoter {
     /// What it offered when the cluster was formed.
     #[serde(default)]
     pub capacity: Option<Capacity>,
+    /// Whether it was configured as a witness.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub witness: bool,
 }
 
 /// What a node says of itself to another: the question and the answer of the formation.
@@ -54,6 +72,9 @@ pub struct Identity {
     /// What it offers to VMs.
     #[serde(default)]
     pub capacity: Option<Capacity>,
+    /// Whether it is a witness.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub witness: bool,
     /// Whether it belongs to a cluster.
     pub phase: Phase,
 }

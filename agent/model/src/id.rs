@@ -202,6 +202,16 @@ hex_id! {
     ClusterId, 16, "cluster id", "32 hexadecimal digits"
 }
 
+hex_id! {
+    /// Random id of a ticket; no secret.
+    TicketId, 8, "ticket id", "16 hexadecimal digits, as `blixard cluster token list` shows them"
+}
+
+hex_id! {
+    /// Hash of a ticket's secret.
+    TicketHash, 32, "ticket hash", "64 hexadecimal digits"
+}
+
 /// Raft's name for a member: allocated by the cluster, bound to one endpoint id and one store id, never used
 /// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

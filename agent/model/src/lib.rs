@@ -16,13 +16,20 @@ pub mod launch;
 pub mod member;
 pub mod mutant;
 pub mod relay;
+pub mod removal;
 pub mod report;
+pub mod ticket;
 pub mod vm;
 pub mod wire;
 
 pub use change::MembershipChange;
 pub use command::{Command, Outcome, Refusal, Request};
-pub use id::{ClusterId, ClusterName, EndpointId, InvalidId, NodeName, RaftId, RequestId, StoreId, VmName};
+pub use id::{
+    ClusterId, ClusterName, EndpointId, InvalidId, NodeName, RaftId, RequestId, StoreId, TicketHash,
+    TicketId, VmName,
+};
 pub use member::{Capacity, Member, Role};
 pub use relay::RelayUrl;
+pub use removal::{Removal, VmsFate};
+pub use ticket::{TicketRecord, TicketSecret, TicketState, TicketUse};
 pub use vm::{Accel, Desired, Disk, Hypervisor, Placement, VmSpec};

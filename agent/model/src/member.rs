@@ -35,6 +35,14 @@ pub struct Member {
     /// What it offers to VMs; none until it said so.
     #[serde(default)]
     pub capacity: Option<Capacity>,
+    /// Votes and keeps the log, and is never given a VM.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub witness: bool,
+}
+
+/// For fields that older versions do not know and that are left out where they say nothing.
+pub(crate) fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A member's part in the quorum.

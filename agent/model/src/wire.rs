@@ -1,11 +1,16 @@
 //! What nodes say to each other beside Raft's own messages. JSON in length-limited frames.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Outcome, Request};
-use crate::formation::Identity;
-use crate::id::{NodeName, VmName};
+use crate::command::{Outcome, Refusal, Request};
+use crate::formation::{Genesis, Identity};
+use crate::id::{ClusterId, EndpointId, NodeName, RaftId, TicketId, VmName};
+use crate::relay::RelayUrl;
+use crate::removal::VmsFate;
 use crate::report::NodeReport;
+use crate::ticket::TicketSecret;
 
 /// Largest request or response between nodes, in bytes.
 pub const FRAME_LEN_MAX: usize = 1 << 20;
@@ -23,6 +28,13 @@ pub enum PeerRequest {
     Propose {
         /// What.
         request: Request,
+        /// How long the asker waits, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// "You lead: change the members so, and tell me when it is done."
+    ChangeMembers {
+        /// How.
+        change: MembersAsk,
         /// How long the asker waits, in milliseconds.
         timeout_ms: u64,
     },
@@ -44,6 +56,81 @@ pub enum PeerRequest {
     },
 }
 
+/// A change of the members that somebody asks for; the leader decides what it takes. Asked again it changes
+/// nothing more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "members", rename_all = "snake_case")]
+pub enum MembersAsk {
+    /// A node is to leave for good.
+    Remove {
+        /// Which.
+        raft_id: RaftId,
+        /// It does not answer and will not come back.
+        force: bool,
+        /// What becomes of its VMs; they need `force`.
+        vms: Option<VmsFate>,
+    },
+    /// A node with an empty store has a ticket.
+    Admit {
+        /// Who; its endpoint id is the one that its handshake proved.
+        node: Identity,
+        /// Which ticket.
+        ticket: TicketId,
+        /// What proves that it has it.
+        secret: TicketSecret,
+    },
+}
+
+/// What a node with a ticket says to a member, on the join protocol, once the member has named its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// Who.
+    pub node: Identity,
+    /// Which ticket.
+    pub ticket: TicketId,
+    /// What proves that it has it.
+    pub secret: TicketSecret,
+}
+
+/// What the member answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "join", rename_all = "snake_case")]
+pub enum JoinResponse {
+    /// The node is a member.
+    Admitted {
+        /// Of which cluster.
+        cluster_id: ClusterId,
+        /// How that one was born.
+        genesis: Genesis,
+        /// Under which raft id.
+        raft_id: RaftId,
+        /// The members there are, and where.
+        contacts: Vec<Contact>,
+    },
+    /// It is not, and will not be with this ticket.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Not now: try again.
+    Later {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A member and where it may be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// Its identity.
+    pub endpoint_id: EndpointId,
+    /// Where it may be reached.
+    pub addresses: Vec<SocketAddr>,
+    /// The relay it may be reached through.
+    #[serde(default)]
+    pub relay_url: Option<RelayUrl>,
+}
+
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
@@ -53,7 +140,7 @@ pub enum PeerResponse {
         /// The answerer.
         me: Identity,
     },
-    /// To `Propose`.
+    /// To `Propose` and `ChangeMembers`.
     Proposed {
         /// How it ended.
         result: ProposeResult,

@@ -54,6 +54,8 @@ pub struct Resume {
     pub name: NodeName,
     /// The configured list of members.
     pub declared: Vec<DeclaredMember>,
+    /// After how many ticks without a word a voter is replaced.
+    pub voter_lost_ticks: u64,
     /// Differs in every run.
     pub incarnation: u64,
     /// When the log is cut.
@@ -85,11 +87,13 @@ pub fn bind(
                 genesis,
                 raft_id: member.raft_id,
                 node_name: name.clone(),
+                contacts: Vec::new(),
             };
             store.bind(&marker, Some(begin))?;
         }
-        Birth::Joined { cluster_id, genesis, raft_id } => {
-            let marker = ClusterMarker { cluster_id, genesis, raft_id, node_name: name.clone() };
+        Birth::Joined { cluster_id, genesis, raft_id, contacts } => {
+            let node_name = name.clone();
+            let marker = ClusterMarker { cluster_id, genesis, raft_id, node_name, contacts };
             store.bind(&marker, None)?;
         }
     }
@@ -119,7 +123,12 @@ pub fn resume<S: LogStore, P: Waits, R: Waits>(
     // A node that was admitted later begins with the birth state; the leader's snapshot replaces it.
     let machine = StateMachine(ClusterState::new(marker.genesis.clone()));
     let raft = Consensus::new(consensus, &durable, machine, keep(store))?;
-    let config = NodeConfig { cluster_id: marker.cluster_id, name: who.name, declared: who.declared };
+    let config = NodeConfig {
+        cluster_id: marker.cluster_id,
+        name: who.name,
+        declared: who.declared,
+        voter_lost_ticks: who.voter_lost_ticks,
+    };
     Ok(Node::new(config, raft))
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use blixard_core::formation::{DeclaredMember, FormationStep, FormationView, plan_formation};
 use blixard_model::backoff::{Backoff, Retry};
 use blixard_model::formation::{Genesis, Identity};
+use blixard_model::wire::Contact;
 use blixard_model::{ClusterId, ClusterName, EndpointId, RaftId};
 use blixard_store::{Store, WriteError};
 
@@ -25,6 +26,8 @@ pub enum Birth {
         genesis: Genesis,
         /// Under which id.
         raft_id: RaftId,
+        /// Members that are on no list of this node.
+        contacts: Vec<Contact>,
     },
 }
 
@@ -58,7 +61,7 @@ pub fn advance(
         FormationStep::Wait(waiting_for) => Formed::Waiting(waiting_for),
         FormationStep::Form(genesis) => Formed::Born(Birth::Formed(genesis)),
         FormationStep::Join { cluster_id, genesis, raft_id } => {
-            Formed::Born(Birth::Joined { cluster_id, genesis, raft_id })
+            Formed::Born(Birth::Joined { cluster_id, genesis, raft_id, contacts: Vec::new() })
         }
     })
 }

@@ -10,6 +10,7 @@
 //! (what is worth telling comes out as [`Notice`]s), everything about VM units.
 
 pub mod birth;
+mod changing;
 pub mod forming;
 mod machine;
 mod membership;
@@ -28,7 +29,7 @@ pub use node::{Node, NodeConfig};
 pub use notice::Notice;
 pub use registration::{Registration, RegistrationStep, Standing};
 pub use stats::NodeStats;
-pub use submission::{NO_LEADER_PATIENCE_MS, Step, Submission, SubmitError};
+pub use submission::{Ask, NO_LEADER_PATIENCE_MS, Step, Submission, SubmitError};
 pub use summary::Summary;
 pub use turn::{NodeError, Send, Turn};
 pub use waiting::Waits;

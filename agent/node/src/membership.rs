@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use blixard_consensus::{LogStore, RaftRole};
+use blixard_consensus::{LogStore, RaftRole, RaftStatus};
 use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Identity, Phase};
-use blixard_model::{Member, NodeName, RaftId, mutant};
+use blixard_model::{EndpointId, Member, NodeName, RaftId, mutant};
 
 use crate::node::Node;
 use crate::notice::Notice;
@@ -29,6 +29,32 @@ pub(crate) struct Heard {
     at_tick: u64,
     /// The version of the membership that this node knew when it last asked and was told this store.
     asked: Option<u64>,
+}
+
+/// What the leader knows of the members, beside the state.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    status: RaftStatus,
+    claims: BTreeMap<EndpointId, Claim>,
+    progress: BTreeMap<RaftId, Progress>,
+}
+
+impl Facts {
+    pub(crate) fn view<'a, S: LogStore, P: Waits, R: Waits>(
+        &'a self,
+        node: &'a Node<S, P, R>,
+    ) -> MembershipView<'a> {
+        MembershipView {
+            state: &node.raft.machine().0,
+            leader: self.status.id,
+            voters: &self.status.voters,
+            learners: &self.status.learners,
+            declared: &node.config.declared,
+            claims: &self.claims,
+            progress: &self.progress,
+            commit: self.status.commit,
+        }
+    }
 }
 
 impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
@@ -60,6 +86,15 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         Ok(())
     }
 
+    /// A member says that an operator removed this node, when it had this raft id.
+    ///
+    /// # Errors
+    /// [`NodeError::Removed`], unless that was an earlier one.
+    pub fn note_removed(&mut self, raft_id: RaftId) -> Result<(), NodeError<S::Error>> {
+        let own = self.summary.raft_id;
+        if raft_id < own { Ok(()) } else { Err(NodeError::Removed { raft_id: own }) }
+    }
+
     pub(crate) fn forget_old_claims(&mut self) {
         let now = self.tick;
         self.claims.retain(|_, heard| now.saturating_sub(heard.at_tick) < IDENTITY_TICKS);
@@ -70,6 +105,16 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         if self.raft.membership_pending() {
             return;
         }
+        let facts = self.membership_facts();
+        let Some(change) = plan_membership(&facts.view(self)) else { return };
+        // Not taken: planned again when it still fits.
+        if self.raft.propose_membership(&change).is_ok() {
+            self.notices.push(Notice::MembershipProposed(change));
+        }
+    }
+
+    /// What the leader knows of the members.
+    pub(crate) fn membership_facts(&self) -> Facts {
         let status = self.raft.status();
         let leads_for = self.tick.saturating_sub(self.leads_since);
         let claim = |heard: &Heard| Claim {
@@ -84,24 +129,19 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             // check of the quorum, until the next answer.
             .map(|(id, (matched, _))| {
                 let recent_active = leads_for < HEARD_TICKS || self.is_heard(*id);
-                (*id, Progress { matched: *matched, recent_active })
+                let last = self.heard.get(id).copied().unwrap_or(0).max(self.leads_since);
+                let missed =
+                    *id != status.id && self.tick.saturating_sub(last) >= self.config.voter_lost_ticks;
+                (*id, Progress { matched: *matched, recent_active, lost: missed })
             })
             .collect();
-        let change = plan_membership(&MembershipView {
-            state: &self.raft.machine().0,
-            leader: status.id,
-            voters: &status.voters,
-            learners: &status.learners,
-            declared: &self.config.declared,
-            claims: &claims,
-            progress: &progress,
-            commit: status.commit,
-        });
-        let Some(change) = change else { return };
-        // Not taken: planned again when it still fits.
-        if self.raft.propose_membership(&change).is_ok() {
-            self.notices.push(Notice::MembershipProposed(change));
-        }
+        Facts { status, claims, progress }
+    }
+
+    /// This node itself, or one that it has heard of or had the time to.
+    pub(crate) fn knows_whether_heard(&self, member: RaftId) -> bool {
+        let leads_for = self.tick.saturating_sub(self.leads_since);
+        member == self.summary.raft_id || self.is_heard(member) || leads_for >= HEARD_TICKS
     }
 
     /// The members with a link that were heard of lately, and this node itself.
@@ -130,7 +170,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     }
 
     /// Heard of lately, and since this node leads: what was heard before may have been the last word.
-    fn is_heard(&self, member: RaftId) -> bool {
+    pub(crate) fn is_heard(&self, member: RaftId) -> bool {
         let heard = self.heard.get(&member);
         heard.is_some_and(|at| *at >= self.leads_since && self.tick.saturating_sub(*at) < HEARD_TICKS)
     }

@@ -7,11 +7,13 @@ use blixard_consensus::{Consensus, LogStore, ProposeError, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_core::formation::DeclaredMember;
 use blixard_model::wire::ProposeResult;
-use blixard_model::{ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, Request, mutant};
+use blixard_model::{ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, Request, TicketId, mutant};
 
+use crate::changing::AskedChange;
 use crate::machine::{StateMachine, encode_request};
 use crate::membership::Heard;
 use crate::notice::Notice;
+use crate::submission::Ask;
 use crate::summary::Summary;
 use crate::turn::summarise;
 use crate::waiting::{Waiting, Waits};
@@ -28,6 +30,8 @@ pub struct NodeConfig {
     pub name: NodeName,
     /// The configured list of members: as leader it admits these.
     pub declared: Vec<DeclaredMember>,
+    /// As leader, it has a voter replaced that was not heard of for so many ticks.
+    pub voter_lost_ticks: u64,
 }
 
 /// A node in a cluster. One owner feeds it and calls [`Node::turn`] after every batch of inputs. `P` waits
@@ -52,6 +56,13 @@ pub struct Node<S: LogStore, P, R> {
     pub(crate) heard: BTreeMap<RaftId, u64>,
     /// When this node began to lead its term.
     pub(crate) leads_since: u64,
+    /// Its clock, in milliseconds since the Unix epoch.
+    pub(crate) wall_ms: u64,
+    /// Since which tick each open ticket is known here.
+    pub(crate) tickets_known: BTreeMap<TicketId, u64>,
+    /// When expired tickets were proposed last.
+    pub(crate) expiry_proposed: Option<u64>,
+    pub(crate) asked_change: Option<AskedChange<P>>,
     pub(crate) summary: Summary,
     pub(crate) notices: Vec<Notice>,
 }
@@ -59,7 +70,7 @@ pub struct Node<S: LogStore, P, R> {
 impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     /// A node that resumes with this consensus.
     pub fn new(config: NodeConfig, raft: Consensus<StateMachine, S>) -> Self {
-        let summary = summarise(&raft, 0);
+        let summary = summarise(&raft, 0, false);
         Self {
             raft,
             config,
@@ -72,6 +83,10 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             peers: Vec::new(),
             heard: BTreeMap::new(),
             leads_since: 0,
+            wall_ms: 0,
+            tickets_known: BTreeMap::new(),
+            expiry_proposed: None,
+            asked_change: None,
             summary,
             notices: Vec::new(),
         }
@@ -93,12 +108,21 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
         if self.tick.is_multiple_of(MEMBERSHIP_TICKS) && self.raft.leads() {
             self.propose_membership();
+            self.propose_expiry();
         }
     }
 
     /// Which peers have a link now.
     pub fn note_links(&mut self, linked: BTreeSet<EndpointId>) {
         self.linked = linked;
+    }
+
+    /// Does what is asked of a leader, if this node leads; the answer comes with a later [`crate::Turn`].
+    pub fn ask(&mut self, ask: Ask, waiter: P) {
+        match ask {
+            Ask::Write(request) => self.propose(request, waiter),
+            Ask::Members(ask) => self.change_members(ask, waiter),
+        }
     }
 
     /// Proposes, if this node leads; the answer comes with a later [`crate::Turn`].
@@ -118,6 +142,9 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
                 };
                 eligible.retain(room);
             }
+        }
+        if let Command::CreateTicket { at_ms, .. } = &mut request.command {
+            *at_ms = self.wall_ms;
         }
         match self.raft.propose(encode_request(&request)) {
             Ok(_) if mutant::lives("answered-at-propose") => {

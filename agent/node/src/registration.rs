@@ -77,6 +77,7 @@ impl Registration {
         if member.addresses == offer.addresses
             && member.relay_url == offer.relay_url
             && member.capacity == Some(offer.capacity)
+            && member.witness == offer.witness
         {
             return Standing::Registered;
         }
@@ -108,9 +109,9 @@ impl Registration {
             return RegistrationStep::Wait { until_ms: self.retry.at_ms() };
         }
         self.asked = leads;
-        let NodeOffer { capacity, addresses, relay_url } = self.offer.clone();
+        let NodeOffer { capacity, addresses, relay_url, witness } = self.offer.clone();
         let endpoint_id = self.endpoint_id;
-        RegistrationStep::Submit(Command::SetNode { endpoint_id, capacity, addresses, relay_url })
+        RegistrationStep::Submit(Command::SetNode { endpoint_id, capacity, addresses, relay_url, witness })
     }
 
     /// How an attempt ended. One that is committed is done when the log here says so; until then it is
@@ -153,6 +154,7 @@ mod tests {
         let leader =
             leader.map(|n| (format!("n{n}").parse().expect("name"), EndpointId::from_bytes([n; 32])));
         Summary {
+            joinable: false,
             raft_id: RaftId(1),
             role: RaftRole::Follower,
             leads: false,
@@ -166,7 +168,7 @@ mod tests {
 
     fn registration() -> Registration {
         let capacity = Capacity { cpus: 1, memory_mib: 1 };
-        let offer = NodeOffer { capacity, addresses: Vec::new(), relay_url: None };
+        let offer = NodeOffer { capacity, addresses: Vec::new(), relay_url: None, witness: false };
         Registration::new(EndpointId::from_bytes([9; 32]), offer, 7)
     }
 

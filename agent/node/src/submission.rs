@@ -11,13 +11,44 @@
 //! ```
 
 use blixard_model::backoff::SUBMIT;
-use blixard_model::wire::ProposeResult;
+use blixard_model::wire::{MembersAsk, PeerRequest, ProposeResult};
 use blixard_model::{EndpointId, NodeName, Outcome, Request};
 
 use crate::summary::Summary;
 
 /// Without a leader for this long a request is given up: longer than any election.
 pub const NO_LEADER_PATIENCE_MS: u64 = 5_000;
+
+/// What is brought to the leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// A write: an entry of the log, applied at most once.
+    Write(Request),
+    /// A change of the members; asked for twice it is done once.
+    Members(MembersAsk),
+}
+
+impl From<Request> for Ask {
+    fn from(request: Request) -> Self {
+        Self::Write(request)
+    }
+}
+
+impl From<MembersAsk> for Ask {
+    fn from(ask: MembersAsk) -> Self {
+        Self::Members(ask)
+    }
+}
+
+impl Ask {
+    /// The question to the leader.
+    pub fn to_leader(&self, timeout_ms: u64) -> PeerRequest {
+        match self.clone() {
+            Self::Write(request) => PeerRequest::Propose { request, timeout_ms },
+            Self::Members(change) => PeerRequest::ChangeMembers { change, timeout_ms },
+        }
+    }
+}
 
 /// Why a request has no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,10 +87,10 @@ pub enum Step {
     Done(Result<Outcome, SubmitError>),
 }
 
-/// One write. Driven by its caller: [`Submission::next`] says what to do.
+/// One write, or one change of the members. Driven by its caller: [`Submission::next`] says what to do.
 #[derive(Debug)]
 pub struct Submission {
-    request: Request,
+    ask: Ask,
     deadline_ms: u64,
     seed: u64,
     outcome: Option<Outcome>,
@@ -74,11 +105,11 @@ pub struct Submission {
 }
 
 impl Submission {
-    /// A write with a deadline on the caller's clock, in milliseconds. The seed spreads the retries of those
+    /// One with a deadline on the caller's clock, in milliseconds. The seed spreads the retries of those
     /// who fail together.
-    pub fn new(request: Request, deadline_ms: u64, seed: u64) -> Self {
+    pub fn new(ask: impl Into<Ask>, deadline_ms: u64, seed: u64) -> Self {
         Self {
-            request,
+            ask: ask.into(),
             deadline_ms,
             seed,
             outcome: None,
@@ -92,8 +123,8 @@ impl Submission {
     }
 
     /// What is to be submitted.
-    pub fn request(&self) -> &Request {
-        &self.request
+    pub fn ask(&self) -> &Ask {
+        &self.ask
     }
 
     /// Attempts that failed so far, and why the last one did.

@@ -22,4 +22,6 @@ pub struct Summary {
     pub is_member: bool,
     /// Grows when members come, go or move.
     pub membership_version: u64,
+    /// There is a ticket by which somebody may be admitted.
+    pub joinable: bool,
 }

@@ -55,6 +55,12 @@ pub enum NodeError<E: std::error::Error + 'static> {
         /// Its last index.
         holds: u64,
     },
+    /// An operator removed this node.
+    #[error("this node (raft id {raft_id}) was removed from the cluster")]
+    Removed {
+        /// The raft id that it had.
+        raft_id: RaftId,
+    },
     /// The store is one that the cluster has let go: it was lost, and an old copy came back.
     #[error(
         "this node's store takes part as raft id {raft_id}, which has left the cluster for good: the store \
@@ -67,7 +73,11 @@ pub enum NodeError<E: std::error::Error + 'static> {
     },
 }
 
-pub(crate) fn summarise<S: LogStore>(raft: &Consensus<StateMachine, S>, membership_version: u64) -> Summary {
+pub(crate) fn summarise<S: LogStore>(
+    raft: &Consensus<StateMachine, S>,
+    membership_version: u64,
+    joinable: bool,
+) -> Summary {
     let status = raft.status();
     let state = &raft.machine().0;
     let leader = status.leader.and_then(|id| state.members.get(&id));
@@ -80,6 +90,7 @@ pub(crate) fn summarise<S: LogStore>(raft: &Consensus<StateMachine, S>, membersh
         applied: status.applied,
         is_member: raft.is_member(),
         membership_version,
+        joinable,
     }
 }
 
@@ -101,11 +112,13 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             }
         }
         let reads = effects.reads.into_iter().filter_map(|key| self.waiting.take_read(key)).collect();
+        self.note_asked_change(&effects.membership);
         self.notices.extend(effects.membership.into_iter().map(Notice::MembershipChanged));
         if effects.restored {
             self.notices.push(Notice::Restored(self.raft.status().applied));
         }
         self.note_members();
+        self.note_tickets();
         self.note_summary();
         let answers = std::mem::take(&mut self.waiting.answers);
         Ok(Turn { sends, answers, reads, notices: std::mem::take(&mut self.notices) })
@@ -146,9 +159,10 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     }
 
     fn note_summary(&mut self) {
-        let new = summarise(&self.raft, self.membership_version);
+        let new = summarise(&self.raft, self.membership_version, self.is_joinable());
         if new.role != RaftRole::Leader {
             self.abandon_proposals();
+            self.abandon_asked_change();
         }
         let old = &self.summary;
         if *old == new {

@@ -33,7 +33,13 @@ fn step(kept: &mut Store, answers: &BTreeMap<EndpointId, Identity>) -> Formed {
 }
 
 fn who(n: u8) -> Resume {
-    Resume { name: name(n), declared: declared(3), incarnation: 1, limits: Limits::default() }
+    Resume {
+        voter_lost_ticks: 600,
+        name: name(n),
+        declared: declared(3),
+        incarnation: 1,
+        limits: Limits::default(),
+    }
 }
 
 type Resumed = Result<Node<Store, Waiter, Waiter>, ResumeError>;
@@ -81,8 +87,12 @@ fn a_birth_binds_marker_and_log_together_and_resumes() {
 fn what_joins_later_begins_with_an_empty_log_and_no_vote() {
     let dir = tempfile::tempdir().expect("dir");
     let mut kept = open(dir.path());
-    let birth =
-        Birth::Joined { cluster_id: cluster_id(&genesis(3)), genesis: genesis(3), raft_id: RaftId(4) };
+    let birth = Birth::Joined {
+        contacts: Vec::new(),
+        cluster_id: cluster_id(&genesis(3)),
+        genesis: genesis(3),
+        raft_id: RaftId(4),
+    };
     bind(&mut kept, endpoint(1), &name(1), birth).expect("bound");
     drop(kept);
     let kept = open(dir.path());

@@ -68,6 +68,7 @@ pub(crate) fn declared(count: u8) -> Vec<DeclaredMember> {
 
 pub(crate) fn genesis(count: u8) -> Genesis {
     let voter = |n| GenesisVoter {
+        witness: false,
         name: name(n),
         endpoint_id: endpoint(n),
         store_id: store(n),
@@ -75,12 +76,17 @@ pub(crate) fn genesis(count: u8) -> Genesis {
         relay_url: None,
         capacity: Some(CAPACITY),
     };
-    Genesis { cluster_name: "lab".parse().expect("a cluster name"), voters: (1..=count).map(voter).collect() }
+    Genesis {
+        cluster_name: "lab".parse().expect("a cluster name"),
+        voters: (1..=count).map(voter).collect(),
+        origin: None,
+    }
 }
 
 /// Node `n` with this store, in this phase.
 pub(crate) fn identity(n: u8, store_id: StoreId, phase: Phase) -> Identity {
     Identity {
+        witness: false,
         name: name(n),
         endpoint_id: endpoint(n),
         store_id,
@@ -142,8 +148,12 @@ impl Group {
         let config =
             ConsensusConfig { raft_id: RaftId(n.into()), incarnation: 1, seed: 7, limits: Limits::default() };
         let raft = Consensus::new(config, &durable, StateMachine(state), Memory).expect("whole");
-        let config =
-            NodeConfig { cluster_id: cluster_id(&genesis), name: name(n), declared: declared(self.voters) };
+        let config = NodeConfig {
+            voter_lost_ticks: 600,
+            cluster_id: cluster_id(&genesis),
+            name: name(n),
+            declared: declared(self.voters),
+        };
         self.nodes.insert(n, Node::new(config, raft));
     }
 

@@ -101,7 +101,8 @@ fn a_new_leader_removes_nobody_whom_it_had_no_time_to_hear_of() {
     group.tick(8);
     group.cut.clear();
     group.tick(30);
-    assert_eq!(proposed(&group), []);
+    let removes = |change: &MembershipChange| matches!(change, MembershipChange::Remove { .. });
+    assert!(!proposed(&group).iter().any(removes), "{:?}", proposed(&group));
 }
 
 #[test]
@@ -111,7 +112,7 @@ fn a_store_that_is_lost_leaves_and_the_node_is_admitted_anew() {
     group.node(leader).note_identity(empty(3, store(NEW)), now).expect("goes on");
     group.tick(20);
     let changes = proposed(&group);
-    let [MembershipChange::Remove { raft_id: RaftId(3) }, MembershipChange::AddLearner { member }] =
+    let [MembershipChange::Remove { raft_id: RaftId(3), .. }, MembershipChange::AddLearner { member, .. }] =
         &changes[..]
     else {
         panic!("{changes:?}");

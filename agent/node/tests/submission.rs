@@ -18,6 +18,7 @@ fn submission() -> Submission {
 /// What node 1 knows: who leads, in which term.
 fn led_by(leader: Option<u8>, term: u64) -> Summary {
     Summary {
+        joinable: false,
         raft_id: RaftId(1),
         role: RaftRole::Follower,
         leads: leader == Some(1),

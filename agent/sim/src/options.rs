@@ -44,6 +44,8 @@ pub struct Options {
     pub drift_ppm: u64,
     /// When the log is cut.
     pub limits: Limits,
+    /// After how many ticks without a word a voter is replaced.
+    pub voter_lost_ticks: u64,
     /// One machine stays cut off in one direction when everything else is mended.
     pub lasting_cut: bool,
     /// Starts of a VM that fail, of 1,000.
@@ -129,6 +131,7 @@ impl Options {
             sync_us: [100, 1_000, 10_000][below(&mut rng, 3)],
             drift_ppm: if often(&mut rng) { rng.below(20_000) } else { 0 },
             limits: limits(&mut rng),
+            voter_lost_ticks: [30, 60, 200][below(&mut rng, 3)],
             lasting_cut: nodes >= 3 && rng.chance(1, 3),
             start_failures: if often(&mut rng) { 200 } else { 0 },
         }

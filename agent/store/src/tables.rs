@@ -1,6 +1,7 @@
 //! The tables and the records in them. Records are JSON: fields are added, none is given another meaning.
 
 use blixard_model::formation::Genesis;
+use blixard_model::wire::Contact;
 use blixard_model::{ClusterId, EndpointId, NodeName, RaftId, StoreId};
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
@@ -39,4 +40,8 @@ pub struct ClusterMarker {
     pub raft_id: RaftId,
     /// The node's name in it: placements are by name, so a node can not take another one.
     pub node_name: NodeName,
+    /// The members that are asked for the state, by a node that was admitted with a ticket: until it has the
+    /// state it knows no others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contacts: Vec<Contact>,
 }

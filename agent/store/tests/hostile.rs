@@ -25,7 +25,7 @@ fn read(dir: &Path) -> String {
 }
 
 fn genesis() -> Genesis {
-    Genesis { cluster_name: "lab".parse().expect("name"), voters: Vec::new() }
+    Genesis { cluster_name: "lab".parse().expect("name"), voters: Vec::new(), origin: None }
 }
 
 /// A store that belongs to a cluster.
@@ -33,6 +33,7 @@ fn bound(dir: &Path) {
     let mut store = open(dir).expect("made");
     store.set_promise(&genesis()).expect("kept");
     let marker = ClusterMarker {
+        contacts: Vec::new(),
         cluster_id: ClusterId::from_bytes([3; 16]),
         genesis: genesis(),
         raft_id: RaftId(1),

@@ -17,11 +17,12 @@ fn open(dir: &Path) -> Result<Store, OpenError> {
 }
 
 fn genesis(name: &str) -> Genesis {
-    Genesis { cluster_name: name.parse().expect("name"), voters: Vec::new() }
+    Genesis { cluster_name: name.parse().expect("name"), voters: Vec::new(), origin: None }
 }
 
 fn marker(name: &str) -> ClusterMarker {
     ClusterMarker {
+        contacts: Vec::new(),
         cluster_id: blixard_model::ClusterId::from_bytes([3; 16]),
         genesis: genesis(name),
         raft_id: RaftId(1),

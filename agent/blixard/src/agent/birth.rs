@@ -1,7 +1,7 @@
 //! From a store to a running consensus task.
 
 use anyhow::Context as _;
-use blixard_consensus::Limits;
+use blixard_consensus::{Limits, TICK_MS};
 use blixard_node::birth::{self, Resume};
 use blixard_node::forming::Birth;
 use blixard_store::Store;
@@ -45,6 +45,7 @@ pub(crate) fn resume(agent: &Agent, store: Store) -> anyhow::Result<OwnerTask> {
         declared: agent.declared.clone(),
         incarnation: random::u64(),
         limits: Limits::default(),
+        voter_lost_ticks: u64::from(agent.config.voter_lost_after_s) * 1_000 / TICK_MS,
     };
     let node = birth::resume(store, who, |store| store)?;
     let (sender, inbox) = mpsc::channel(INBOX_MAX);

@@ -1,4 +1,5 @@
-//! The clock that decisions count on: it never goes back and goes on while the machine sleeps.
+//! Clocks: the one that decisions count on, which never goes back and goes on while the machine sleeps, and
+//! the one that people read.
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -8,4 +9,10 @@ pub(crate) fn boottime_ms() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map_or(0, |now| now.tv_sec() * 1_000 + now.tv_nsec() / 1_000_000);
     u64::try_from(now).unwrap_or(0)
+}
+
+/// Milliseconds since the Unix epoch, for what people and other machines have to understand. It may jump.
+pub(crate) fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -15,6 +15,11 @@ use serde::Deserialize;
 const DEFAULT_PORT: u16 = 7431;
 /// Memory that is not offered to VMs, in MiB, unless configured.
 const DEFAULT_RESERVE_MIB: u64 = 512;
+/// A voter that was not heard of for so many seconds is replaced, unless configured: longer than a machine
+/// takes to boot again.
+const DEFAULT_VOTER_LOST_AFTER_S: u32 = 180;
+/// Least of it, in seconds: several elections.
+const VOTER_LOST_AFTER_S_MIN: u32 = 5;
 /// Largest configuration file, in bytes.
 const FILE_LEN_MAX: u64 = 1 << 20;
 
@@ -44,6 +49,12 @@ pub(crate) struct Config {
     /// Where others reach this node, when that is not what `members` says.
     #[serde(default)]
     pub(crate) advertise_addresses: Vec<SocketAddr>,
+    /// Whether VMs may run here.
+    #[serde(default)]
+    pub(crate) role: NodeRole,
+    /// As leader, replaces a voter that was not heard of for so many seconds.
+    #[serde(default = "default_voter_lost_after_s")]
+    pub(crate) voter_lost_after_s: u32,
     /// How VMs run here.
     #[serde(default)]
     pub(crate) vms: VmSettings,
@@ -53,6 +64,17 @@ pub(crate) struct Config {
     /// The nodes of the cluster, this one included.
     #[serde(default)]
     pub(crate) members: BTreeMap<NodeName, MemberSettings>,
+}
+
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NodeRole {
+    /// Runs VMs, votes or is replicated to.
+    #[default]
+    Node,
+    /// Votes and keeps the log, and is never given a VM.
+    Witness,
 }
 
 /// How VMs run on this node.
@@ -114,6 +136,9 @@ fn default_port() -> u16 {
 fn default_socket() -> PathBuf {
     "/run/blixard/blixard.sock".into()
 }
+fn default_voter_lost_after_s() -> u32 {
+    DEFAULT_VOTER_LOST_AFTER_S
+}
 fn default_accel() -> Accel {
     Accel::Kvm
 }
@@ -154,6 +179,8 @@ const KEYS: &[(&str, &[&str])] = &[
             "port",
             "socket",
             "advertise_addresses",
+            "role",
+            "voter_lost_after_s",
             "vms",
             "resources",
             "members",
@@ -203,6 +230,10 @@ impl Config {
     fn problem(&self) -> Option<String> {
         if self.port == 0 {
             return Some("port: 0 is not a port".to_owned());
+        }
+        if self.voter_lost_after_s < VOTER_LOST_AFTER_S_MIN {
+            let given = self.voter_lost_after_s;
+            return Some(format!("voter_lost_after_s: {given} is less than {VOTER_LOST_AFTER_S_MIN}"));
         }
         for (key, path) in [("data_dir", &self.data_dir), ("socket", &self.socket)] {
             if !path.is_absolute() {

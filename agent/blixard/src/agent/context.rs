@@ -14,7 +14,7 @@ use blixard_net::Net;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
-use super::config::Config;
+use super::config::{Config, NodeRole};
 use super::handle::ConsensusHandle;
 use super::metrics::Metrics;
 use super::retries::Retries;
@@ -141,7 +141,12 @@ impl Agent {
 
     /// What this node has to say of itself as a member. The network uses no relay.
     pub(crate) fn offer(&self) -> NodeOffer {
-        NodeOffer { capacity: self.capacity, addresses: self.config.own_addresses(), relay_url: None }
+        NodeOffer {
+            witness: self.config.role == NodeRole::Witness,
+            capacity: self.capacity,
+            addresses: self.config.own_addresses(),
+            relay_url: None,
+        }
     }
 
     /// What this node says of itself to the node that asks, if one does.
@@ -165,6 +170,7 @@ impl Agent {
         };
         let offer = self.offer();
         Identity {
+            witness: offer.witness,
             name: self.name().clone(),
             endpoint_id: self.endpoint_id,
             store_id: self.store_id,

@@ -9,6 +9,7 @@ use blixard_node::{StateMachine, encode_request, encode_state};
 
 fn state() -> ClusterState {
     let voter = |n: u8| GenesisVoter {
+        witness: false,
         name: format!("n{n}").parse().expect("name"),
         endpoint_id: EndpointId::from_bytes([n; 32]),
         store_id: StoreId::from_bytes([n; 16]),
@@ -16,7 +17,11 @@ fn state() -> ClusterState {
         relay_url: None,
         capacity: Some(Capacity { cpus: 4, memory_mib: 4096 }),
     };
-    let genesis = Genesis { cluster_name: "lab".parse().expect("name"), voters: vec![voter(1), voter(2)] };
+    let genesis = Genesis {
+        cluster_name: "lab".parse().expect("name"),
+        voters: vec![voter(1), voter(2)],
+        origin: None,
+    };
     let mut state = ClusterState::new(genesis);
     state.apply(2, &request());
     state

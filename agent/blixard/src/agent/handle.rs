@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use blixard_consensus::{RaftRole, RaftStatus};
 use blixard_core::ClusterState;
+use blixard_model::EndpointId;
 use blixard_model::formation::Identity;
 use blixard_model::wire::ProposeResult;
-use blixard_model::{EndpointId, Request};
-use blixard_node::{NodeStats, Summary};
+use blixard_node::{Ask, NodeStats, Summary};
 use blixard_store::StoreStats;
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
@@ -25,8 +25,8 @@ pub(crate) enum Input {
     Raft { from: EndpointId, bytes: Bytes, is_snapshot: bool },
     /// What a peer said of itself just now.
     Identity { identity: Box<Identity>, asked: Option<u64> },
-    /// Propose this, if this node leads.
-    Propose { request: Request, reply: oneshot::Sender<ProposeResult> },
+    /// Do this, if this node leads.
+    Ask { ask: Ask, reply: oneshot::Sender<ProposeResult> },
     /// Answer once everything acknowledged before is applied here.
     Read { reply: oneshot::Sender<()> },
     /// Look at the state.
@@ -112,11 +112,11 @@ impl ConsensusHandle {
         }
     }
 
-    /// Proposes on this node and waits for the end, at most `patience`.
-    pub(crate) async fn propose(&self, request: Request, patience: Duration) -> ProposeResult {
+    /// Asks it of this node and waits for the end, at most `patience`.
+    pub(crate) async fn ask(&self, ask: Ask, patience: Duration) -> ProposeResult {
         let (reply, answer) = oneshot::channel();
         let begun = Instant::now();
-        match timeout(patience, self.inbox.send(Input::Propose { request, reply })).await {
+        match timeout(patience, self.inbox.send(Input::Ask { ask, reply })).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return ProposeResult::Rejected { why: Stopped.to_string() },
             Err(_) => return ProposeResult::Rejected { why: "the consensus task is behind".to_owned() },

@@ -18,6 +18,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::clock;
 use super::handle::{Input, View};
 use super::metrics::Metrics;
 use super::supervise::feed_watchdog;
@@ -119,6 +120,7 @@ impl Owner {
             feed_watchdog();
         }
         self.note_links();
+        self.task.node.note_time(clock::wall_ms());
         self.task.node.tick();
     }
 
@@ -137,9 +139,10 @@ impl Owner {
                 self.task.node.handle_raft(from, &bytes, is_snapshot)?;
             }
             Input::Identity { identity, asked } => self.task.node.note_identity(*identity, asked)?,
-            Input::Propose { request, reply } => {
+            Input::Ask { ask, reply } => {
                 self.note_links();
-                self.task.node.propose(request, Asker::new(reply));
+                self.task.node.note_time(clock::wall_ms());
+                self.task.node.ask(ask, Asker::new(reply));
             }
             Input::Read { reply } => self.task.node.read(Asker::new(reply)),
             Input::View(look) => {

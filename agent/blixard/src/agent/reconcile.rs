@@ -208,7 +208,7 @@ async fn perform<R: VmRuntime>(
                 generation: vm.placement.generation,
             };
             let request = Request { id: random::request_id(), command };
-            match submit(agent, &request, Instant::now() + CONFIRM_TIMEOUT).await {
+            match submit(agent, request, Instant::now() + CONFIRM_TIMEOUT).await {
                 Ok(_) => {
                     tracing::info!(VM = %name, "VM {name} deleted: its unit is gone");
                     if let Err(error) = runtime.forget(name).await {

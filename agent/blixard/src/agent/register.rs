@@ -45,8 +45,8 @@ pub(crate) async fn register(agent: Arc<Agent>) {
             RegistrationStep::Wait { until_ms } => until = Some(begun + Duration::from_millis(until_ms)),
             RegistrationStep::Submit(command) => {
                 let request = Request { id: random::request_id(), command };
-                let ended = match submit(&agent, &request, Instant::now() + ATTEMPT_TIMEOUT).await {
-                    Ok(Outcome::Done { .. }) => Ok(()),
+                let ended = match submit(&agent, request, Instant::now() + ATTEMPT_TIMEOUT).await {
+                    Ok(Outcome::Done { .. } | Outcome::Admitted { .. }) => Ok(()),
                     Ok(Outcome::Refused { refusal }) => Err(refusal.to_string()),
                     Err(error) => Err(error.to_string()),
                 };
@@ -96,6 +96,7 @@ mod tests {
     /// The log of a cluster of this one node.
     fn log(agent: &Agent, capacity: Option<Capacity>) -> ClusterState {
         let voter = GenesisVoter {
+            witness: false,
             name: agent.name().clone(),
             endpoint_id: agent.endpoint_id,
             store_id: agent.store_id,
@@ -103,7 +104,11 @@ mod tests {
             relay_url: None,
             capacity,
         };
-        ClusterState::new(Genesis { cluster_name: agent.config.cluster_name.clone(), voters: vec![voter] })
+        ClusterState::new(Genesis {
+            origin: None,
+            cluster_name: agent.config.cluster_name.clone(),
+            voters: vec![voter],
+        })
     }
 
     /// Shows what the log says at the time, and does nothing else.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use blixard_model::EndpointId;
 use blixard_model::wire::{AgedReport, PeerRequest, PeerResponse, ProposeResult};
-use blixard_model::{EndpointId, Request};
 use blixard_net::{Incoming, Reply};
+use blixard_node::Ask;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
@@ -70,7 +71,8 @@ async fn respond(agent: &Agent, from: EndpointId, request: PeerRequest) -> PeerR
             }
             PeerResponse::Identity { me: agent.identity(Some(me)).await }
         }
-        PeerRequest::Propose { request, timeout_ms } => propose(agent, request, timeout_ms).await,
+        PeerRequest::Propose { request, timeout_ms } => lead(agent, request.into(), timeout_ms).await,
+        PeerRequest::ChangeMembers { change, timeout_ms } => lead(agent, change.into(), timeout_ms).await,
         PeerRequest::Report { aged } => note_report(agent, from, aged).await,
         PeerRequest::Reports => PeerResponse::Reports { reports: agent.noted_reports() },
         PeerRequest::Logs { .. } => PeerResponse::Declined { why: "answered as a stream".to_owned() },
@@ -96,12 +98,12 @@ async fn note_report(agent: &Agent, from: EndpointId, aged: AgedReport) -> PeerR
     }
 }
 
-async fn propose(agent: &Agent, request: Request, timeout_ms: u64) -> PeerResponse {
+async fn lead(agent: &Agent, ask: Ask, timeout_ms: u64) -> PeerResponse {
     let Some(running) = agent.running() else {
         return PeerResponse::Declined { why: "this node is in no cluster".to_owned() };
     };
     // Dropping the proposal when the asker is gone does no harm: it is known by its id.
     let patience = Duration::from_millis(timeout_ms).min(PROPOSE_TIMEOUT_MAX);
-    let result: ProposeResult = running.consensus.propose(request, patience).await;
+    let result: ProposeResult = running.consensus.ask(ask, patience).await;
     PeerResponse::Proposed { result }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use blixard_model::wire::{PeerRequest, PeerResponse, ProposeResult};
-use blixard_model::{EndpointId, NodeName, Outcome, Request};
-use blixard_node::{Step, Submission};
+use blixard_model::wire::{PeerResponse, ProposeResult};
+use blixard_model::{EndpointId, NodeName, Outcome};
+use blixard_node::{Ask, Step, Submission};
 use tokio::time::{Instant, timeout_at};
 
 use super::context::{Agent, Running};
@@ -19,21 +19,23 @@ const NO_LEADER_PATIENCE: Duration = Duration::from_millis(blixard_node::NO_LEAD
 /// Added to the forwarded deadline, so that the leader's own answer arrives before ours ends.
 const FORWARD_MARGIN: Duration = Duration::from_millis(300);
 
-/// Submits a write and waits until it is committed, at most until the deadline.
+/// Brings a write or a change of the members to the leader and waits until it is committed, at most until the
+/// deadline.
 ///
 /// # Errors
 /// See [`SubmitError`].
 pub(crate) async fn submit(
     agent: &Agent,
-    request: &Request,
+    ask: impl Into<Ask>,
     deadline: Instant,
 ) -> Result<Outcome, SubmitError> {
+    let ask = ask.into();
     let running = running(agent)?;
     let mut summary = running.consensus.summary();
     let begun = Instant::now();
     let now_ms = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let deadline_ms = u64::try_from((deadline - begun).as_millis()).unwrap_or(u64::MAX);
-    let mut submission = Submission::new(request.clone(), deadline_ms, random::u64());
+    let mut submission = Submission::new(ask.clone(), deadline_ms, random::u64());
     let shown = agent.retries.write();
     loop {
         let now = summary.borrow_and_update().clone();
@@ -50,7 +52,7 @@ pub(crate) async fn submit(
             }
             Step::Propose { patience_ms } => {
                 let patience = Duration::from_millis(patience_ms);
-                let result = running.consensus.propose(request.clone(), patience).await;
+                let result = running.consensus.ask(ask.clone(), patience).await;
                 submission.note(now_ms(), result);
             }
             Step::Forward { leader, endpoint_id, patience_ms } => {
@@ -58,7 +60,7 @@ pub(crate) async fn submit(
                 let mut changes = running.consensus.summary();
                 let replaced = changes.wait_for(|now| submission.is_replaced(now));
                 let forwarded = tokio::select! {
-                    result = forward(agent, (&leader, endpoint_id), request, patience) => Some(result),
+                    result = forward(agent, (&leader, endpoint_id), &ask, patience) => Some(result),
                     // A dead leader's link ends later than its term: ask the next one, under the same id.
                     _ = replaced => None,
                 };
@@ -111,12 +113,11 @@ async fn wait_for_leader(running: &Running, deadline: Instant) -> Result<(), Str
 async fn forward(
     agent: &Agent,
     (leader, endpoint_id): (&NodeName, EndpointId),
-    request: &Request,
+    what: &Ask,
     patience: Duration,
 ) -> ProposeResult {
     let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-    let question = PeerRequest::Propose { request: request.clone(), timeout_ms };
-    match ask(&agent.net, endpoint_id, &question, patience + FORWARD_MARGIN).await {
+    match ask(&agent.net, endpoint_id, &what.to_leader(timeout_ms), patience + FORWARD_MARGIN).await {
         Ok(PeerResponse::Proposed { result }) => result,
         Ok(PeerResponse::Declined { why }) => ProposeResult::Rejected { why },
         Ok(other) => ProposeResult::Unknown { why: format!("{leader} answered {other:?}") },

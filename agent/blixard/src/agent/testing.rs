@@ -35,6 +35,7 @@ pub(crate) fn agent(dir: &Path) -> Agent {
 /// What a member knows whose leader this is.
 pub(crate) fn summary(leader: Option<EndpointId>) -> Summary {
     Summary {
+        joinable: false,
         raft_id: RaftId(1),
         role: RaftRole::Follower,
         leads: false,
@@ -57,7 +58,7 @@ pub(crate) fn consensus(
 
 /// Makes the agent one that runs in a cluster.
 pub(crate) fn run(agent: &Agent, consensus: ConsensusHandle) {
-    let genesis = Genesis { cluster_name: "lab".parse().expect("name"), voters: Vec::new() };
+    let genesis = Genesis { cluster_name: "lab".parse().expect("name"), voters: Vec::new(), origin: None };
     let cluster_id = ClusterId::from_bytes([1; 16]);
     agent.phase.send_replace(Phase::Running(Running { cluster_id, genesis, consensus }));
 }

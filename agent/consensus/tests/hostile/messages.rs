@@ -29,9 +29,10 @@ impl Machine for Counter {
     }
     fn check_membership(&self, change: &MembershipChange, voters: &[RaftId]) -> Result<(), Refusal> {
         let fits = match change {
-            MembershipChange::AddLearner { member } => member.raft_id > RaftId(4),
+            MembershipChange::AddLearner { member, .. } => member.raft_id > RaftId(4),
             MembershipChange::Promote { raft_id } => !voters.contains(raft_id),
-            MembershipChange::Remove { raft_id } => voters.contains(raft_id) && voters.len() > 1,
+            MembershipChange::Demote { raft_id } => voters.contains(raft_id) && voters.len() > 1,
+            MembershipChange::Remove { raft_id, .. } => voters.contains(raft_id) && voters.len() > 1,
         };
         fits.then_some(()).ok_or(Refusal::Membership { why: "does not fit".into() })
     }

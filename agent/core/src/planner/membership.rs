@@ -1,12 +1,13 @@
 //! Who becomes a member, who votes, whose lost store is let go: one change at a time, the leader's to
 //! propose.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use blixard_model::formation::{Identity, Phase};
-use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Role, mutant};
+use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Refusal, Removal, Role, VmsFate, mutant};
 
-use crate::formation::{DeclaredMember, VOTERS_MAX};
+use crate::formation::{DeclaredMember, voter_target};
 use crate::state::ClusterState;
 
 /// A learner votes once it lacks no more than this many entries of what is committed.
@@ -20,6 +21,8 @@ pub struct Progress {
     /// The leader has heard of it lately, or has not led for long enough to miss its word. Not Raft's own
     /// mark of that name, which is taken back from everybody at each check of the quorum.
     pub recent_active: bool,
+    /// It was not heard of for longer than a voter may be missed.
+    pub lost: bool,
 }
 
 /// What a node lately said of itself.
@@ -53,9 +56,10 @@ pub struct MembershipView<'a> {
     pub commit: u64,
 }
 
-/// The next change to propose, if any: first let go of a store that is lost, then admit, then promote.
+/// The next change to propose, if any: first let go of a store that is lost, then admit, then see to it that
+/// the right number of members vote.
 pub fn plan_membership(view: &MembershipView<'_>) -> Option<MembershipChange> {
-    lost_store(view).or_else(|| admission(view)).or_else(|| promotion(view))
+    lost_store(view).or_else(|| admission(view)).or_else(|| promotion(view)).or_else(|| demotion(view))
 }
 
 /// A change that would be refused must not stand in the way of the others.
@@ -76,7 +80,7 @@ fn lost_store(view: &MembershipView<'_>) -> Option<MembershipChange> {
         let progress = view.progress.get(&member.raft_id).filter(|_| !mutant::lives("late-words-believed"));
         let answers = progress.is_some_and(|progress| progress.recent_active);
         (lost && !answers && member.raft_id != view.leader)
-            .then_some(MembershipChange::Remove { raft_id: member.raft_id })
+            .then_some(MembershipChange::Remove { raft_id: member.raft_id, why: Removal::LostStore })
             .and_then(|change| fitting(view, change))
     })
 }
@@ -100,21 +104,123 @@ fn admission(view: &MembershipView<'_>) -> Option<MembershipChange> {
             relay_url: identity.relay_url.clone(),
             role: Role::Learner,
             capacity: identity.capacity,
+            witness: identity.witness,
         };
-        fitting(view, MembershipChange::AddLearner { member })
+        fitting(view, MembershipChange::AddLearner { member, ticket: None })
     })
 }
 
-/// A learner that has caught up votes, as long as there are not enough voters.
+/// A learner that has caught up votes when there are not enough voters, or when one of them is lost: that one
+/// is replaced before it is demoted. Witnesses go first: it is what they are there for.
 fn promotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
-    if view.voters.len() >= VOTERS_MAX {
+    let target = voter_target(view.state.members.len());
+    let is_lost = |id: &RaftId| view.progress.get(id).is_some_and(|progress| progress.lost);
+    let replaces = view.voters.len() == target && view.voters.iter().any(is_lost);
+    if view.voters.len() >= target && !(replaces && !mutant::lives("lost-voter-not-replaced")) {
         return None;
     }
-    view.learners.iter().find_map(|raft_id| {
+    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.witness);
+    let mut learners: Vec<&RaftId> = view.learners.iter().collect();
+    learners.sort_by_key(|id| (!is_witness(id), **id));
+    learners.into_iter().find_map(|raft_id| {
         let progress = view.progress.get(raft_id)?;
-        let caught_up = progress.matched.saturating_add(PROMOTE_LAG_MAX) >= view.commit;
+        let caught_up = progress.matched.saturating_add(PROMOTE_LAG_MAX) >= view.commit
+            || mutant::lives("promoted-before-caught-up");
         (caught_up && progress.recent_active && progress.matched > 0)
             .then_some(MembershipChange::Promote { raft_id: *raft_id })
             .and_then(|change| fitting(view, change))
     })
+}
+
+/// One voter too many does not vote any more: one that is lost, else the one that came last and is no
+/// witness. Never the leader, and never one without whom the rest would be no quorum.
+fn demotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
+    if view.voters.len() <= voter_target(view.state.members.len()) {
+        return None;
+    }
+    let is_lost = |id: &RaftId| view.progress.get(id).is_some_and(|progress| progress.lost);
+    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.witness);
+    let mut voters: Vec<&RaftId> = view.voters.iter().filter(|id| **id != view.leader).collect();
+    voters.sort_by_key(|id| (!is_lost(id), is_witness(id), Reverse(**id)));
+    voters.into_iter().find_map(|raft_id| {
+        quorum_without(view, *raft_id)
+            .is_ok()
+            .then_some(MembershipChange::Demote { raft_id: *raft_id })
+            .and_then(|change| fitting(view, change))
+    })
+}
+
+/// Whether the other voters that are heard of are a quorum of all others; who is missing where they are not.
+fn quorum_without(view: &MembershipView<'_>, raft_id: RaftId) -> Result<(), String> {
+    let others: Vec<&RaftId> = view.voters.iter().filter(|id| **id != raft_id).collect();
+    let is_heard = |id: &RaftId| *id == view.leader || view.progress.get(id).is_some_and(|p| p.recent_active);
+    let (heard, missing): (Vec<&RaftId>, Vec<&RaftId>) = others.iter().partition(|id| is_heard(id));
+    if heard.len() * 2 > others.len() || mutant::lives("quorum-not-looked-at") {
+        return Ok(());
+    }
+    let name = |id: &RaftId| match view.state.members.get(id) {
+        Some(member) => member.name.to_string(),
+        None => format!("raft id {id}"),
+    };
+    let missing: Vec<String> = missing.into_iter().map(name).collect();
+    Err(format!("{} can not be reached", missing.join(", ")))
+}
+
+/// What a leader does about a node that is to leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemovalStep {
+    /// It has left.
+    Gone,
+    /// It is the leader itself: another one has to lead first.
+    HandOver,
+    /// This change removes it.
+    Propose(MembershipChange),
+}
+
+/// What an operator asks for when a node is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemovalAsk {
+    /// Which.
+    pub raft_id: RaftId,
+    /// It does not answer and will not come back.
+    pub force: bool,
+    /// What becomes of its VMs.
+    pub vms: Option<VmsFate>,
+}
+
+/// What to do about a node that is to leave.
+///
+/// # Errors
+/// The cause and the way out.
+pub fn plan_removal(view: &MembershipView<'_>, ask: RemovalAsk) -> Result<RemovalStep, Refusal> {
+    let RemovalAsk { raft_id, force, vms } = ask;
+    let Some(member) = view.state.members.get(&raft_id) else {
+        let gone = view.state.has_left(raft_id);
+        return if gone { Ok(RemovalStep::Gone) } else { Err(Refusal::NodeLeft { raft_id }) };
+    };
+    let node = || member.name.clone();
+    let is_heard = raft_id == view.leader || view.progress.get(&raft_id).is_some_and(|p| p.recent_active);
+    if !is_heard && !force {
+        return Err(Refusal::NodeUnreachable { node: node() });
+    }
+    if vms.is_some() && is_heard {
+        let why = format!("{} answers: its VMs run on, so delete them while it can stop them", node());
+        return Err(Refusal::Invalid { why });
+    }
+    if vms.is_none() {
+        view.state.check_no_vms(&member.name)?;
+    }
+    if view.state.members.len() == 1 {
+        let why = format!("{} is the only member: to give the cluster up, switch its agent off", node());
+        return Err(Refusal::Membership { why });
+    }
+    if view.voters.contains(&raft_id) {
+        quorum_without(view, raft_id).map_err(|why| Refusal::QuorumAtRisk { node: node(), why })?;
+    }
+    let change = MembershipChange::Remove { raft_id, why: Removal::Operator { vms } };
+    view.state.check_membership(&change, view.voters)?;
+    if raft_id == view.leader {
+        return Ok(RemovalStep::HandOver);
+    }
+    Ok(RemovalStep::Propose(change))
 }

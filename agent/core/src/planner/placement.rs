@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use blixard_model::{Capacity, NodeName, Refusal, VmSpec, mutant};
+use blixard_model::{Capacity, Member, NodeName, Refusal, VmSpec, mutant};
 
 use crate::state::ClusterState;
 
@@ -22,7 +22,7 @@ pub fn choose(state: &ClusterState, spec: &VmSpec, eligible: &[NodeName]) -> Res
     let mut nodes = BTreeMap::new();
     let mut best: Option<Candidate> = None;
     for member in state.members.values() {
-        match fits(state, spec, &member.name, eligible) {
+        match fits(state, spec, member, eligible) {
             Ok(candidate) => {
                 if best.as_ref().is_none_or(|best| candidate.cmp_load(best) == Ordering::Less) {
                     best = Some(candidate);
@@ -61,9 +61,13 @@ impl Candidate {
 fn fits(
     state: &ClusterState,
     spec: &VmSpec,
-    node: &NodeName,
+    member: &Member,
     eligible: &[NodeName],
 ) -> Result<Candidate, String> {
+    let node = &member.name;
+    if member.witness && !mutant::lives("witness-given-a-vm") {
+        return Err("a witness runs no VMs".to_owned());
+    }
     if let Some(pin) = &spec.node
         && pin != node
     {
@@ -72,7 +76,7 @@ fn fits(
     if !eligible.contains(node) {
         return Err("not reachable".to_owned());
     }
-    let offered = state.capacity_of(node).ok_or("has not said yet what it offers")?;
+    let offered = member.capacity.ok_or("has not said yet what it offers")?;
     let (reserved, _) = state.reserved(node);
     let need = Capacity { cpus: spec.cpus, memory_mib: spec.reserved_memory_mib() };
     let free = Capacity {

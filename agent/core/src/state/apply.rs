@@ -2,7 +2,8 @@
 //! panic.
 
 use blixard_model::{
-    Command, Desired, EndpointId, NodeName, Outcome, Placement, Refusal, Request, VmName, VmSpec, mutant,
+    Command, Desired, EndpointId, NodeName, Outcome, Placement, Refusal, Request, TicketRecord, TicketState,
+    VmName, VmSpec, mutant,
 };
 
 use super::membership::NodeOffer;
@@ -14,7 +15,11 @@ impl ClusterState {
     /// Applies the entry at `index`. A request seen before gives its first outcome again and changes nothing.
     pub fn apply(&mut self, index: u64, request: &Request) -> Outcome {
         // What nodes say of themselves is idempotent and frequent: it would only push clients' requests out.
-        if matches!(request.command, Command::ConfirmGone { .. } | Command::SetNode { .. }) {
+        let of_nodes = matches!(
+            request.command,
+            Command::ConfirmGone { .. } | Command::SetNode { .. } | Command::ExpireTickets { .. }
+        );
+        if of_nodes {
             return self.apply_command(index, &request.command);
         }
         match self.requests.look_up(&request.id, &request.command) {
@@ -35,10 +40,21 @@ impl ClusterState {
             Command::StopVm { name } => self.set_desired(name, Desired::Stopped),
             Command::DeleteVm { name } => self.delete_vm(name),
             Command::ConfirmGone { name, node, generation } => self.confirm_gone(name, node, *generation),
-            Command::SetNode { endpoint_id, capacity, addresses, relay_url } => {
+            Command::SetNode { endpoint_id, capacity, addresses, relay_url, witness } => {
+                let (capacity, witness) = (*capacity, *witness);
                 let (addresses, relay_url) = (addresses.clone(), relay_url.clone());
-                self.set_node(*endpoint_id, NodeOffer { capacity: *capacity, addresses, relay_url })
+                self.set_node(*endpoint_id, NodeOffer { capacity, addresses, relay_url, witness })
             }
+            Command::CreateTicket { id, name, hash, ttl_ms, at_ms } => self.create_ticket(TicketRecord {
+                id: *id,
+                name: name.clone(),
+                hash: *hash,
+                ttl_ms: *ttl_ms,
+                expires_ms: at_ms.saturating_add(*ttl_ms),
+                state: TicketState::Open,
+            }),
+            Command::RevokeTicket { id } => self.revoke_ticket(*id),
+            Command::ExpireTickets { ids } => Ok(self.expire_tickets(ids)),
         };
         result.unwrap_or_else(Outcome::from)
     }
@@ -91,7 +107,10 @@ impl ClusterState {
             return Ok(Outcome::unchanged(node));
         }
         vm.desired = Desired::Absent;
-        if mutant::lives("name-free-before-unit-gone") {
+        // Nobody is left who could say that it is gone; whoever removed its node knew.
+        if node.as_ref().is_some_and(|node| self.is_removed(node))
+            || mutant::lives("name-free-before-unit-gone")
+        {
             self.vms.remove(name);
         }
         Ok(Outcome::done(node))
@@ -111,9 +130,10 @@ impl ClusterState {
     fn set_node(&mut self, endpoint_id: EndpointId, offer: NodeOffer) -> Result<Outcome, Refusal> {
         let raft_id = self.check_offer(endpoint_id, &offer)?;
         let member = self.members.get_mut(&raft_id).ok_or(Refusal::NotAMember { endpoint_id })?;
-        let NodeOffer { capacity, addresses, relay_url } = offer;
+        let NodeOffer { capacity, addresses, relay_url, witness } = offer;
         let mut new = member.clone();
         (new.capacity, new.addresses, new.relay_url) = (Some(capacity), addresses, relay_url);
+        new.witness = witness;
         let name = Some(member.name.clone());
         if *member == new {
             return Ok(Outcome::unchanged(name));

@@ -1,12 +1,17 @@
 //! What a membership change does to the state.
 
+use blixard_model::removal::{REMOVED_MAX, RemovedNode};
 use blixard_model::{
-    Capacity, EndpointId, Member, MembershipChange, RaftId, Refusal, RelayUrl, Role, mutant,
+    Capacity, EndpointId, Member, MembershipChange, NodeName, RaftId, Refusal, RelayUrl, Removal, Role,
+    VmName, VmsFate, mutant,
 };
 
 use super::ClusterState;
 use super::member_check::{MemberError, MemberFacts, check_member};
 use crate::formation::DeclaredMember;
+
+/// Most VMs that a refusal names.
+const VMS_NAMED_MAX: usize = 5;
 
 /// What a node says of itself once it is a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub struct NodeOffer {
     pub addresses: Vec<std::net::SocketAddr>,
     /// The relay it is reached through, if it uses one.
     pub relay_url: Option<RelayUrl>,
+    /// It votes, and is never given a VM.
+    pub witness: bool,
 }
 
 impl ClusterState {
@@ -26,28 +33,61 @@ impl ClusterState {
     /// # Errors
     /// [`Refusal::Membership`] says what does not fit.
     pub fn check_membership(&self, change: &MembershipChange, voters: &[RaftId]) -> Result<(), Refusal> {
+        let member = |raft_id: &RaftId| {
+            let none = || Refusal::Membership { why: format!("raft id {raft_id} is no member") };
+            self.members.get(raft_id).ok_or_else(none)
+        };
         let wrong = |why: String| Err(Refusal::Membership { why });
         match change {
-            MembershipChange::AddLearner { member } => self.check_new_member(member),
-            MembershipChange::Promote { raft_id } => {
-                if !self.members.contains_key(raft_id) {
-                    return wrong(format!("raft id {raft_id} is no member"));
-                }
-                if voters.contains(raft_id) {
-                    return wrong(format!("raft id {raft_id} votes already"));
-                }
-                Ok(())
+            MembershipChange::AddLearner { member, ticket } => {
+                self.check_new_member(member)?;
+                let Some(used) = ticket else { return self.check_listed(member) };
+                self.check_ticket(used, member).map_err(|why| Refusal::Ticket { why })
             }
-            MembershipChange::Remove { raft_id } => {
-                if !self.members.contains_key(raft_id) {
-                    return wrong(format!("raft id {raft_id} is no member"));
-                }
+            MembershipChange::Promote { raft_id } => match member(raft_id)? {
+                _ if voters.contains(raft_id) => wrong(format!("raft id {raft_id} votes already")),
+                _ => Ok(()),
+            },
+            MembershipChange::Demote { raft_id } => match member(raft_id)? {
+                _ if !voters.contains(raft_id) => wrong(format!("raft id {raft_id} does not vote")),
+                _ if voters == [*raft_id] => wrong(format!("raft id {raft_id} is the last voter")),
+                _ => Ok(()),
+            },
+            MembershipChange::Remove { raft_id, why } => {
+                let member = member(raft_id)?;
                 if voters == [*raft_id] {
                     return wrong(format!("raft id {raft_id} is the last voter"));
                 }
-                Ok(())
+                match why {
+                    Removal::Operator { vms: None } => self.check_no_vms(&member.name),
+                    Removal::Operator { vms: Some(_) } | Removal::LostStore => Ok(()),
+                }
             }
         }
+    }
+
+    /// An operator removed it: the list alone does not let it in again.
+    fn check_listed(&self, member: &Member) -> Result<(), Refusal> {
+        match self.removed.get(&member.endpoint_id) {
+            Some(_) if !mutant::lives("removed-node-admitted-again") => {
+                let why = format!("{} was removed: it needs a ticket to come back", member.name);
+                Err(Refusal::Membership { why })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that nothing is placed on a node.
+    ///
+    /// # Errors
+    /// [`Refusal::NodeHasVms`].
+    pub fn check_no_vms(&self, node: &NodeName) -> Result<(), Refusal> {
+        let placed: Vec<VmName> = self.placed_on(node).map(|vm| vm.spec.name.clone()).collect();
+        if placed.is_empty() {
+            return Ok(());
+        }
+        let (count, some) = (placed.len(), placed.into_iter().take(VMS_NAMED_MAX).collect());
+        Err(Refusal::NodeHasVms { node: node.clone(), count, some })
     }
 
     fn check_new_member(&self, member: &Member) -> Result<(), Refusal> {
@@ -98,21 +138,44 @@ impl ClusterState {
     /// Applies a change that [`ClusterState::check_membership`] accepted. Roles follow Raft's configuration.
     pub fn apply_membership(&mut self, change: &MembershipChange) {
         match change {
-            MembershipChange::AddLearner { member } => {
+            MembershipChange::AddLearner { member, ticket } => {
                 self.next_raft_id = RaftId(member.raft_id.0.saturating_add(1));
                 self.members.insert(member.raft_id, member.clone());
-            }
-            MembershipChange::Promote { raft_id } => {
-                if let Some(member) = self.members.get_mut(raft_id) {
-                    member.role = Role::Voter;
+                if let Some(used) = ticket {
+                    self.removed.remove(&member.endpoint_id);
+                    self.use_ticket(used, member);
                 }
             }
-            MembershipChange::Remove { raft_id } => {
-                self.members.remove(raft_id);
+            MembershipChange::Promote { raft_id } => self.set_role(*raft_id, Role::Voter),
+            MembershipChange::Demote { raft_id } => self.set_role(*raft_id, Role::Learner),
+            MembershipChange::Remove { raft_id, why } => {
+                if let Some(member) = self.members.remove(raft_id) {
+                    self.note_removed(&member, *why);
+                }
                 if mutant::lives("raft-id-used-again") {
                     self.next_raft_id = *raft_id;
                 }
             }
+        }
+    }
+
+    fn set_role(&mut self, raft_id: RaftId, role: Role) {
+        if let Some(member) = self.members.get_mut(&raft_id) {
+            member.role = role;
+        }
+    }
+
+    fn note_removed(&mut self, member: &Member, why: Removal) {
+        let Removal::Operator { vms } = why else { return };
+        if vms == Some(VmsFate::Delete) {
+            self.vms.retain(|_, vm| vm.placement.node != member.name);
+        }
+        let removed = RemovedNode { name: member.name.clone(), raft_id: member.raft_id };
+        self.removed.insert(member.endpoint_id, removed);
+        while self.removed.len() > REMOVED_MAX {
+            let first = self.removed.iter().min_by_key(|(_, removed)| removed.raft_id).map(|(id, _)| *id);
+            let Some(first) = first else { break };
+            self.removed.remove(&first);
         }
     }
 }

@@ -7,12 +7,15 @@ mod apply;
 pub mod member_check;
 mod membership;
 mod requests;
+mod tickets;
 
 use std::collections::BTreeMap;
 
 use blixard_model::formation::Genesis;
+use blixard_model::removal::RemovedNode;
 use blixard_model::{
-    Capacity, ClusterId, Desired, EndpointId, Member, NodeName, Placement, RaftId, Role, VmName, VmSpec,
+    Capacity, ClusterId, Desired, EndpointId, Member, NodeName, Placement, RaftId, Role, TicketId,
+    TicketRecord, VmName, VmSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +36,12 @@ pub struct ClusterState {
     pub next_raft_id: RaftId,
     /// The VMs by name.
     pub vms: BTreeMap<VmName, VmRecord>,
+    /// The tickets by id: those that are open, and the last that have ended.
+    #[serde(default)]
+    pub tickets: BTreeMap<TicketId, TicketRecord>,
+    /// The nodes that an operator removed, and that have not come back by a ticket.
+    #[serde(default)]
+    pub removed: BTreeMap<EndpointId, RemovedNode>,
     /// What became of recent requests.
     pub requests: RequestTable,
 }
@@ -64,12 +73,21 @@ impl ClusterState {
                     relay_url: voter.relay_url.clone(),
                     role: Role::Voter,
                     capacity: voter.capacity,
+                    witness: voter.witness,
                 };
                 (raft_id, member)
             })
             .collect();
         let next_raft_id = RaftId(members.len() as u64 + 1);
-        Self { genesis, members, next_raft_id, vms: BTreeMap::new(), requests: RequestTable::default() }
+        Self {
+            genesis,
+            members,
+            next_raft_id,
+            vms: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            requests: RequestTable::default(),
+        }
     }
 
     /// The cluster's id.
@@ -82,9 +100,19 @@ impl ClusterState {
         raft_id < self.next_raft_id && !self.members.contains_key(&raft_id)
     }
 
+    /// Whether there is a ticket that nobody has used, taken back or found expired.
+    pub fn has_open_ticket(&self) -> bool {
+        self.tickets.values().any(TicketRecord::is_open)
+    }
+
     /// The member with this identity.
     pub fn member_by_endpoint(&self, endpoint_id: EndpointId) -> Option<&Member> {
         self.members.values().find(|member| member.endpoint_id == endpoint_id)
+    }
+
+    /// Whether an operator removed the node of this name, and none has taken its place.
+    pub fn is_removed(&self, name: &NodeName) -> bool {
+        self.member_by_name(name).is_none() && self.removed.values().any(|removed| removed.name == *name)
     }
 
     /// The member of this name.

@@ -66,8 +66,10 @@ impl RequestTable {
 /// What makes two commands the same request: all that the client chose, and nothing the leader filled in.
 fn digest(command: &Command) -> String {
     let mut asked = command.clone();
-    if let Command::CreateVm { eligible, .. } = &mut asked {
-        eligible.clear();
+    match &mut asked {
+        Command::CreateVm { eligible, .. } => eligible.clear(),
+        Command::CreateTicket { at_ms, .. } => *at_ms = 0,
+        _ => {}
     }
     let text = serde_json::to_vec(&asked).unwrap_or_default();
     blake3::hash(&text).to_hex()[..32].to_owned()

@@ -58,6 +58,7 @@ pub(crate) fn declared(count: u8) -> Vec<DeclaredMember> {
 
 pub(crate) fn genesis(count: u8) -> Genesis {
     let voter = |member: DeclaredMember| GenesisVoter {
+        witness: false,
         store_id: store(member.endpoint_id.as_bytes()[0]),
         name: member.name,
         endpoint_id: member.endpoint_id,
@@ -66,6 +67,7 @@ pub(crate) fn genesis(count: u8) -> Genesis {
         capacity: Some(CAPACITY),
     };
     Genesis {
+        origin: None,
         cluster_name: "lab".parse().expect("a cluster name"),
         voters: declared(count).into_iter().map(voter).collect(),
     }
@@ -74,6 +76,7 @@ pub(crate) fn genesis(count: u8) -> Genesis {
 /// Node `n` with an empty store.
 pub(crate) fn empty(n: u8, store_id: u8, promise: Option<Genesis>) -> Identity {
     Identity {
+        witness: false,
         name: node(&format!("n{n}")),
         endpoint_id: endpoint(n),
         store_id: store(store_id),

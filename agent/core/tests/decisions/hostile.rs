@@ -2,7 +2,9 @@
 
 use blixard_core::ClusterState;
 use blixard_hostile::{Target, strings};
-use blixard_model::{Command, Desired, Disk, MembershipChange, Outcome, RaftId, Refusal, Request, VmSpec};
+use blixard_model::{
+    Command, Desired, Disk, MembershipChange, Outcome, RaftId, Refusal, Removal, Request, VmSpec,
+};
 use serde_json::{Value, json};
 
 use crate::common::{Cluster, endpoint, name, node, spec, store};
@@ -70,6 +72,7 @@ fn hostile_paths_and_command_lines_are_refused_on_apply() {
 fn no_raft_id_is_given_twice_not_even_the_last() {
     let mut state = Cluster::of(1).state;
     let member = |n: u8| blixard_model::Member {
+        witness: false,
         raft_id: RaftId(u64::MAX),
         name: node(&format!("m{n}")),
         endpoint_id: endpoint(n + 100),
@@ -79,7 +82,7 @@ fn no_raft_id_is_given_twice_not_even_the_last() {
         role: blixard_model::Role::Learner,
         capacity: None,
     };
-    let change = MembershipChange::AddLearner { member: member(1) };
+    let change = MembershipChange::AddLearner { member: member(1), ticket: None };
     assert!(state.check_membership(&change, &[RaftId(1)]).is_err(), "no id would be left for the next");
     state.next_raft_id = RaftId(u64::MAX);
     assert!(state.check_membership(&change, &[RaftId(1)]).is_err());
@@ -101,6 +104,7 @@ fn apply_lines(state: &mut ClusterState, bytes: &[u8]) -> String {
             match serde_json::from_slice::<Request>(line) {
                 Ok(request) => match state.apply(index, &request) {
                     Outcome::Done { unchanged, .. } => format!("done {unchanged}"),
+                    Outcome::Admitted { raft_id } => format!("admitted {raft_id}"),
                     Outcome::Refused { refusal } => refusal.to_string(),
                 },
                 Err(error) => error.to_string(),
@@ -121,6 +125,7 @@ fn requests() -> Vec<Vec<u8>> {
         Command::DeleteVm { name: vm() },
         Command::ConfirmGone { name: vm(), node: node("n1"), generation: 2 },
         Command::SetNode {
+            witness: false,
             endpoint_id: endpoint(1),
             capacity: blixard_model::Capacity { cpus: 4, memory_mib: 1 << 40 },
             addresses: vec!["192.0.2.1:7431".parse().expect("address")],
@@ -134,8 +139,10 @@ fn requests() -> Vec<Vec<u8>> {
 #[test]
 fn fuzz_log_entries() {
     let requests = requests();
-    let changes =
-        [MembershipChange::Promote { raft_id: RaftId(3) }, MembershipChange::Remove { raft_id: RaftId(2) }];
+    let changes = [
+        MembershipChange::Promote { raft_id: RaftId(3) },
+        MembershipChange::Remove { raft_id: RaftId(2), why: Removal::LostStore },
+    ];
     let mut target = Target::new("log-entries").valid(requests.join(&b'\n')).heap_max(8 << 20);
     for request in requests {
         target = target.valid(request);

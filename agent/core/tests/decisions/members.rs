@@ -9,7 +9,7 @@ use blixard_core::state::NodeOffer;
 use blixard_core::state::member_check::{MemberError, MemberFacts, MemberField, check_members};
 use blixard_model::member::{ADDRESSES_MAX, MEMBERS_MAX};
 use blixard_model::{
-    Capacity, Command, Member, MembershipChange, Outcome, RaftId, Refusal, RelayUrl, Role, StoreId,
+    Capacity, Command, Member, MembershipChange, Outcome, RaftId, Refusal, RelayUrl, Removal, Role, StoreId,
 };
 use proptest::prelude::*;
 
@@ -24,6 +24,7 @@ fn relay() -> Option<RelayUrl> {
 /// n4 as it may join a cluster of three.
 fn fourth() -> Member {
     Member {
+        witness: false,
         raft_id: RaftId(4),
         name: node("n4"),
         endpoint_id: endpoint(4),
@@ -45,7 +46,7 @@ fn on_loopback() -> ClusterState {
 }
 
 fn admit(state: &ClusterState, member: Member) -> Result<(), String> {
-    let change = MembershipChange::AddLearner { member };
+    let change = MembershipChange::AddLearner { member, ticket: None };
     let voters: Vec<RaftId> = state.members.keys().copied().collect();
     state.check_membership(&change, &voters).map_err(|refusal| refusal.to_string())
 }
@@ -131,6 +132,7 @@ fn a_node_does_not_move_to_where_it_could_not_have_come() {
         let mut c = Cluster::of(4);
         let before = c.state.clone();
         let outcome = c.apply(Command::SetNode {
+            witness: false,
             endpoint_id: endpoint(4),
             capacity: member.capacity.expect("said"),
             addresses: member.addresses,
@@ -146,11 +148,13 @@ fn a_node_does_not_move_to_where_it_could_not_have_come() {
 fn a_node_says_what_is_new_of_it_once() {
     let mut c = Cluster::of(3);
     let offer = NodeOffer {
+        witness: false,
         capacity: Capacity { cpus: 8, memory_mib: 1 },
         addresses: at(&["10.77.0.2:7431", "[2001:db8::2]:7431"]),
         relay_url: relay(),
     };
     let say = |offer: &NodeOffer| Command::SetNode {
+        witness: false,
         endpoint_id: endpoint(2),
         capacity: offer.capacity,
         addresses: offer.addresses.clone(),
@@ -182,10 +186,11 @@ fn a_whole_cluster_may_be_on_loopback_and_nobody_else_joins_it() {
 fn a_node_that_is_alone_may_say_loopback_or_nothing() {
     let c = Cluster::of(1);
     for addresses in [vec![], at(&["127.0.0.1:7431"]), at(&["127.0.0.1:7431", "10.77.0.1:7431"])] {
-        let offer = NodeOffer { capacity: CAPACITY, addresses, relay_url: None };
+        let offer = NodeOffer { capacity: CAPACITY, addresses, relay_url: None, witness: false };
         assert_eq!(c.state.check_offer(endpoint(1), &offer), Ok(RaftId(1)));
     }
-    let offer = NodeOffer { capacity: CAPACITY, addresses: at(&["0.0.0.0:1"]), relay_url: None };
+    let offer =
+        NodeOffer { capacity: CAPACITY, addresses: at(&["0.0.0.0:1"]), relay_url: None, witness: false };
     assert!(c.state.check_offer(endpoint(1), &offer).is_err(), "not even alone: it says nothing");
 }
 
@@ -202,7 +207,7 @@ fn there_are_no_more_members_than_the_most() {
         member.store_id = digits[32..].parse().expect("an id");
         member.addresses = vec![SocketAddr::from(([10, 78, high, low], 1))];
         assert_eq!(admit(&state, member.clone()), Ok(()), "{n}");
-        state.apply_membership(&MembershipChange::AddLearner { member });
+        state.apply_membership(&MembershipChange::AddLearner { member, ticket: None });
     }
     let mut one_more = fourth();
     one_more.raft_id = state.next_raft_id;
@@ -231,6 +236,7 @@ fn a_list_is_checked_whole_and_the_member_and_its_field_are_named() {
 fn any_change() -> impl Strategy<Value = MembershipChange> {
     let member = (1..9_u64, 1..8_u8, 1..8_u8, 1..8_u8, 1..9_u8, prop::bool::weighted(0.9)).prop_map(
         |(raft_id, name, key, disk, place, learns)| Member {
+            witness: false,
             raft_id: RaftId(raft_id),
             name: node(&format!("n{name}")),
             endpoint_id: endpoint(key),
@@ -243,10 +249,16 @@ fn any_change() -> impl Strategy<Value = MembershipChange> {
         },
     );
     prop_oneof![
-        3 => member.prop_map(|member| MembershipChange::AddLearner { member }),
+        3 => member.prop_map(|member| MembershipChange::AddLearner { member, ticket: None }),
         2 => (1..9_u64).prop_map(|id| MembershipChange::Promote { raft_id: RaftId(id) }),
-        2 => (1..9_u64).prop_map(|id| MembershipChange::Remove { raft_id: RaftId(id) }),
+        1 => (1..9_u64).prop_map(|id| MembershipChange::Demote { raft_id: RaftId(id) }),
+        2 => ((1..9_u64), removal()).prop_map(|(id, why)| MembershipChange::Remove { raft_id: RaftId(id), why }),
     ]
+}
+
+fn removal() -> impl Strategy<Value = Removal> {
+    let vms = |fate| Just(Removal::Operator { vms: fate });
+    prop_oneof![Just(Removal::LostStore), vms(None), vms(Some(VmsFate::Delete)), vms(Some(VmsFate::Keep))]
 }
 
 proptest! {
@@ -263,7 +275,7 @@ proptest! {
             if state.check_membership(&change, &voters).is_err() {
                 continue;
             }
-            if let MembershipChange::AddLearner { member } = &change {
+            if let MembershipChange::AddLearner { member, .. } = &change {
                 prop_assert!(!given.contains(&member.raft_id), "given twice");
                 given.push(member.raft_id);
             }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::common::{CAPACITY, Cluster, address, declared, empty, endpoint, genesis, node, store};
 use blixard_core::ClusterState;
 use blixard_core::formation::{
-    DeclaredMember, FormationStep, FormationView, VOTERS_MAX, cluster_id, phase_of, plan_formation,
+    DeclaredMember, FormationStep, FormationView, cluster_id, phase_of, plan_formation,
 };
 use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Genesis, Identity, Phase};
-use blixard_model::{Capacity, EndpointId, MembershipChange, RaftId, RelayUrl, Role};
+use blixard_model::{Capacity, EndpointId, MembershipChange, RaftId, RelayUrl, Removal, Role};
 use proptest::prelude::*;
 
 fn step(me: &Identity, listed: u8, answers: &[Identity]) -> FormationStep {
@@ -180,14 +180,16 @@ fn a_node_under_another_name_is_named() {
 
 #[test]
 fn a_long_list_forms_with_its_first_voters() {
-    let listed = u8::try_from(VOTERS_MAX + 2).expect("small");
-    let others: Vec<Identity> =
-        (2..=u8::try_from(VOTERS_MAX).expect("small")).map(|n| empty(n, n, None)).collect();
-    let FormationStep::Promise(genesis) = step(&empty(1, 1, None), listed, &others) else { panic!("waits") };
-    assert_eq!(genesis.voters.len(), VOTERS_MAX);
-    assert!(
-        waits(step(&empty(listed, listed, None), listed, &others)).contains("it admits this node after that")
-    );
+    for (listed, voters) in [(3, 3), (4, 3), (6, 3), (7, 5), (9, 5)] {
+        let others: Vec<Identity> = (2..=voters).map(|n| empty(n, n, None)).collect();
+        let first = step(&empty(1, 1, None), listed, &others);
+        let FormationStep::Promise(genesis) = first else { panic!("{first:?}") };
+        assert_eq!(genesis.voters.len(), usize::from(voters), "of {listed}");
+        if listed > voters {
+            let last = waits(step(&empty(listed, listed, None), listed, &others));
+            assert!(last.contains("it admits this node after that"), "{last}");
+        }
+    }
 }
 
 /// Three nodes that ask each other one by one, so that an answer may be old when it is looked at.
@@ -344,7 +346,7 @@ impl Leader {
     /// n1 leads three voters that all are as they were.
     fn new() -> Self {
         let ids: Vec<RaftId> = (1..=3).map(RaftId).collect();
-        let active = Progress { matched: 100, recent_active: true };
+        let active = Progress { lost: false, matched: 100, recent_active: true };
         Self {
             cluster: Cluster::of(3),
             claims: (2..=3).map(|n| (endpoint(n), settled(formed(n, &genesis(3), None)))).collect(),
@@ -356,7 +358,7 @@ impl Leader {
 
     /// Nothing comes any more under this raft id.
     fn silence(&mut self, raft_id: u64) {
-        self.progress.insert(RaftId(raft_id), Progress { matched: 100, recent_active: false });
+        self.progress.insert(RaftId(raft_id), Progress { lost: false, matched: 100, recent_active: false });
     }
 
     fn plan(&self, listed: u8) -> Option<MembershipChange> {
@@ -388,21 +390,21 @@ fn a_lost_store_leaves_comes_back_and_votes_again() {
     leader.claims.insert(endpoint(3), settled(empty(3, 33, None)));
     leader.silence(3);
     let change = leader.plan(3).expect("something to do");
-    assert_eq!(change, MembershipChange::Remove { raft_id: RaftId(3) });
+    assert_eq!(change, MembershipChange::Remove { why: Removal::LostStore, raft_id: RaftId(3) });
     leader.cluster.state.apply_membership(&change);
     leader.voters.pop();
 
     let change = leader.plan(3).expect("something to do");
-    let MembershipChange::AddLearner { member } = &change else { panic!("{change:?}") };
+    let MembershipChange::AddLearner { member, .. } = &change else { panic!("{change:?}") };
     assert_eq!((member.raft_id, member.store_id), (RaftId(4), store(33)), "a new raft id for the new store");
     assert_eq!((member.role, member.capacity), (Role::Learner, Some(CAPACITY)), "known from the first entry");
     leader.cluster.state.apply_membership(&change);
     leader.learners.push(RaftId(4));
 
     assert_eq!(leader.plan(3), None, "not caught up yet");
-    leader.progress.insert(RaftId(4), Progress { matched: 20, recent_active: true });
+    leader.progress.insert(RaftId(4), Progress { lost: false, matched: 20, recent_active: true });
     assert_eq!(leader.plan(3), None, "still too far behind");
-    leader.progress.insert(RaftId(4), Progress { matched: 90, recent_active: true });
+    leader.progress.insert(RaftId(4), Progress { lost: false, matched: 90, recent_active: true });
     assert_eq!(leader.plan(3), Some(MembershipChange::Promote { raft_id: RaftId(4) }));
 }
 
@@ -415,7 +417,10 @@ fn late_words_of_an_earlier_store_remove_nobody() {
     leader.claims.insert(endpoint(3), Claim { identity: empty(3, 33, None), settled: false });
     assert_eq!(leader.plan(3), None, "heard once, and may be of a store that is gone since");
     leader.claims.insert(endpoint(3), settled(empty(3, 33, None)));
-    assert_eq!(leader.plan(3), Some(MembershipChange::Remove { raft_id: RaftId(3) }));
+    assert_eq!(
+        leader.plan(3),
+        Some(MembershipChange::Remove { why: Removal::LostStore, raft_id: RaftId(3) })
+    );
 }
 
 #[test]
@@ -428,7 +433,7 @@ fn a_node_hears_that_its_raft_id_has_left() {
     let me = mine(3, &cluster.state);
     let left = |phase: Phase| matches!(phase, Phase::Formed { you_left: true, .. });
     assert!(!left(phase_of(&cluster.state, RaftId(1), Some(&me))));
-    cluster.state.apply_membership(&MembershipChange::Remove { raft_id: RaftId(3) });
+    cluster.state.apply_membership(&MembershipChange::Remove { why: Removal::LostStore, raft_id: RaftId(3) });
     assert!(left(phase_of(&cluster.state, RaftId(1), Some(&me))));
     assert!(!left(phase_of(&cluster.state, RaftId(1), Some(&mine(4, &cluster.state)))), "not given yet");
 }
@@ -461,7 +466,7 @@ fn a_node_that_can_not_be_admitted_does_not_stand_in_the_way_of_others() {
     leader.claims.insert(endpoint(33), settled(identity));
     leader.claims.insert(endpoint(4), settled(empty(4, 4, None)));
     let change = leader.plan_with(&rekeyed);
-    let Some(MembershipChange::AddLearner { member }) = change else { panic!("{change:?}") };
+    let Some(MembershipChange::AddLearner { member, .. }) = change else { panic!("{change:?}") };
     assert_eq!(member.name, node("n4"));
 }
 
@@ -473,7 +478,7 @@ fn a_node_whose_address_is_anothers_is_not_admitted_and_stands_in_nobodys_way() 
     leader.claims.insert(endpoint(4), settled(empty(4, 4, None)));
     leader.claims.insert(endpoint(5), settled(empty(5, 5, None)));
     let change = leader.plan_with(&list);
-    let Some(MembershipChange::AddLearner { member }) = change else { panic!("{change:?}") };
+    let Some(MembershipChange::AddLearner { member, .. }) = change else { panic!("{change:?}") };
     assert_eq!(member.name, node("n5"));
     assert!(leader.cluster.state.check_declared(&list[3]).is_some_and(|e| e.to_string().contains("n1's")));
 }
@@ -482,6 +487,6 @@ fn a_node_whose_address_is_anothers_is_not_admitted_and_stands_in_nobodys_way() 
 fn an_unreachable_member_stays() {
     let mut leader = Leader::new();
     leader.claims.remove(&endpoint(3));
-    leader.progress.insert(RaftId(3), Progress { matched: 0, recent_active: false });
+    leader.progress.insert(RaftId(3), Progress { lost: false, matched: 0, recent_active: false });
     assert_eq!(leader.plan(3), None);
 }

@@ -97,9 +97,14 @@ impl Canon {
         if index == 1 { Some(self.birth_hash) } else { self.get(index).map(|agreed| agreed.state) }
     }
 
-    pub(crate) fn votes(&self, endpoint_id: EndpointId, store_id: StoreId) -> bool {
+    /// Whether this endpoint is a member with this store.
+    pub(crate) fn belongs(&self, endpoint_id: EndpointId, store_id: StoreId) -> bool {
         let member = self.state.member_by_endpoint(endpoint_id);
-        member.is_some_and(|member| member.store_id == store_id && self.voters.contains(&member.raft_id))
+        member.is_some_and(|member| member.store_id == store_id)
+    }
+
+    pub(crate) fn voters(&self) -> &[RaftId] {
+        &self.voters
     }
 
     /// Applies the next entry as this node has it.
@@ -123,11 +128,11 @@ impl Canon {
             EntryContent::Membership(change) => {
                 let is_new = |id: &RaftId| !self.state.members.contains_key(id);
                 let admits = match change {
-                    MembershipChange::AddLearner { member } => Some(member.raft_id).filter(is_new),
+                    MembershipChange::AddLearner { member, .. } => Some(member.raft_id).filter(is_new),
                     _ => None,
                 };
                 let leaves = match change {
-                    MembershipChange::Remove { raft_id } => self.state.members.get(raft_id).cloned(),
+                    MembershipChange::Remove { raft_id, .. } => self.state.members.get(raft_id).cloned(),
                     _ => None,
                 };
                 apply_membership(&mut self.state, &mut self.voters, change);
@@ -158,7 +163,9 @@ pub(crate) fn apply_membership(
     match change {
         MembershipChange::AddLearner { .. } => {}
         MembershipChange::Promote { raft_id } => voters.push(*raft_id),
-        MembershipChange::Remove { raft_id } => voters.retain(|voter| voter != raft_id),
+        MembershipChange::Demote { raft_id } | MembershipChange::Remove { raft_id, .. } => {
+            voters.retain(|voter| voter != raft_id)
+        }
     }
     state.apply_membership(change);
 }

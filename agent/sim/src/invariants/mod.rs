@@ -22,7 +22,7 @@ mod state_equal;
 use blixard_consensus::RaftStatus;
 use blixard_core::ClusterState;
 use blixard_model::formation::Genesis;
-use blixard_model::{EndpointId, Outcome, Request, RequestId, StoreId, VmName};
+use blixard_model::{EndpointId, Outcome, RaftId, Request, RequestId, StoreId, VmName};
 
 use crate::Violation;
 use crate::world::mirror::Mirror;
@@ -238,8 +238,13 @@ impl Checker {
         self.canon.as_ref().map(Canon::state)
     }
 
-    /// Whether this endpoint votes with this store.
-    pub(crate) fn votes(&self, endpoint_id: EndpointId, store_id: StoreId) -> bool {
-        self.canon.as_ref().is_some_and(|canon| canon.votes(endpoint_id, store_id))
+    /// Whether this endpoint is a member with this store.
+    pub(crate) fn belongs(&self, endpoint_id: EndpointId, store_id: StoreId) -> bool {
+        self.canon.as_ref().is_some_and(|canon| canon.belongs(endpoint_id, store_id))
+    }
+
+    /// Who votes.
+    pub(crate) fn voters(&self) -> &[RaftId] {
+        self.canon.as_ref().map_or(&[], |canon| canon.voters())
     }
 }

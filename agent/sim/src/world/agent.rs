@@ -128,6 +128,7 @@ impl World {
             declared: self.declared(id),
             incarnation: self.new_id(),
             limits: self.options.limits,
+            voter_lost_ticks: self.options.voter_lost_ticks,
         };
         let Some(mut process) = self.machines[id].process.take() else { return };
         let Phase::Forming(forming) = process.phase else { return };
@@ -189,6 +190,7 @@ impl World {
             addresses: vec![address(id)],
             relay_url: None,
             capacity: Some(machine.capacity),
+            witness: false,
             phase,
         }
     }

@@ -2,6 +2,7 @@
 //! has to come to be.
 
 use blixard_core::VmRecord;
+use blixard_core::formation::voter_target;
 use blixard_model::Desired;
 use blixard_model::report::ObservedState;
 
@@ -77,11 +78,11 @@ impl World {
         self.links_changed();
     }
 
-    /// It votes with the disk it has.
+    /// It is a member with the disk it has.
     fn is_whole(&self, machine: &super::Machine) -> bool {
         let good =
             machine.disk_health == DiskHealth::Good && !machine.rolled_back && !machine.disk.is_armed();
-        good && machine.store_id.is_some_and(|store| self.checker.votes(machine.endpoint_id, store))
+        good && machine.store_id.is_some_and(|store| self.checker.belongs(machine.endpoint_id, store))
     }
 
     pub(crate) fn handle_liveness_check(&mut self) {
@@ -119,12 +120,13 @@ impl World {
                 Some(node) if node.summary().applied < applied => {
                     missing.push(format!("{name} has applied {} of {applied}", node.summary().applied));
                 }
-                Some(_) if !self.checker.votes(machine.endpoint_id, process.store_id) => {
-                    missing.push(format!("{name} does not vote"));
+                Some(_) if !self.checker.belongs(machine.endpoint_id, process.store_id) => {
+                    missing.push(format!("{name} is no member"));
                 }
                 Some(_) => self.units_missing(id, &mut missing),
             }
         }
+        missing.extend(self.voters_missing());
         let waiting = self.clients.iter().enumerate().filter(|(_, client)| !client.is_idle());
         missing.extend(waiting.map(|(id, _)| format!("an operation of client {id} is not decided")));
         let unprobed = self.clients.iter().any(|client| client.probes < 2);
@@ -132,6 +134,17 @@ impl World {
             missing.push("clients have yet to write again".to_owned());
         }
         missing
+    }
+
+    /// As many vote as shall. One that is cut off can not be promoted.
+    fn voters_missing(&self) -> Option<String> {
+        let state = self.checker.state()?;
+        let (members, voters) = (state.members.len(), self.checker.voters());
+        let cut_off =
+            self.liveness.cut_off.and_then(|id| state.member_by_endpoint(self.machines[id].endpoint_id));
+        let waits = usize::from(cut_off.is_some_and(|member| !voters.contains(&member.raft_id)));
+        let (voters, target) = (voters.len(), voter_target(members).min(members - waits));
+        (voters != target).then(|| format!("{voters} of {members} members vote, {target} shall"))
     }
 
     fn units_missing(&self, id: MachineId, missing: &mut Vec<String>) {

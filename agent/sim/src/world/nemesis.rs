@@ -226,17 +226,22 @@ impl World {
             && self.machines.iter().all(forming)
     }
 
-    /// Every machine votes with the disk it has, everybody knows it, and no fault of a disk is armed: one may
-    /// go.
+    /// Every machine is a member with the disk it has, everybody knows who votes, and no fault of a disk is
+    /// armed: one may go.
     pub(crate) fn may_lose_a_disk(&self) -> bool {
-        self.machines.len() >= 3
+        let voters = self.checker.voters();
+        voters.len() >= 3
             && self.machines.iter().all(|machine| {
                 let Some(process) = &machine.process else { return false };
                 // One that has promised and not begun yet is needed as it is.
                 let Some(node) = process.node() else { return false };
-                let votes = self.checker.votes(machine.endpoint_id, process.store_id);
-                let knows = node.raft_status().voters.len() == self.machines.len();
-                votes
+                let belongs = self.checker.belongs(machine.endpoint_id, process.store_id);
+                let mut known = node.raft_status().voters;
+                known.sort();
+                let mut agreed = voters.to_vec();
+                agreed.sort();
+                let knows = known == agreed;
+                belongs
                     && knows
                     && !machine.rolled_back
                     && machine.disk_health == DiskHealth::Good

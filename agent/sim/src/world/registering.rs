@@ -15,7 +15,7 @@ impl World {
     pub(crate) fn new_registration(&mut self, id: MachineId) -> Registration {
         let machine = &self.machines[id];
         let (endpoint_id, capacity) = (machine.endpoint_id, machine.capacity);
-        let offer = NodeOffer { capacity, addresses: vec![address(id)], relay_url: None };
+        let offer = NodeOffer { capacity, addresses: vec![address(id)], relay_url: None, witness: false };
         Registration::new(endpoint_id, offer, self.rng.next_u64())
     }
 
@@ -49,7 +49,7 @@ impl World {
         let now_ms = self.machines[id].mono_ms(self.queue.now_us());
         let Some(process) = &mut self.machines[id].process else { return };
         let ended = match end {
-            Ok(Outcome::Done { .. }) => Ok(()),
+            Ok(Outcome::Done { .. } | Outcome::Admitted { .. }) => Ok(()),
             Ok(Outcome::Refused { refusal }) => Err(refusal.to_string()),
             Err(error) => Err(error.to_string()),
         };

@@ -4,7 +4,7 @@ use std::rc::{Rc, Weak};
 
 use blixard_model::wire::{PeerRequest, PeerResponse, ProposeResult};
 use blixard_model::{Command, Request};
-use blixard_node::{Step, Submission, SubmitError};
+use blixard_node::{Ask, Step, Submission, SubmitError};
 
 use super::World;
 use super::event::{Event, MachineId};
@@ -44,7 +44,7 @@ impl World {
             Some(_) => return,
             None => {}
         }
-        let request = sub.submission.request().clone();
+        let ask = sub.submission.ask().clone();
         match sub.submission.next(now_ms, me, &summary) {
             Step::Done(end) => self.submission_ends(id, sub_id, end),
             Step::Wait { until_ms } => {
@@ -58,12 +58,12 @@ impl World {
                 let wait = machine_wait(&self.machines[id], patience_ms);
                 self.queue.after(wait, Event::CallTimeout { machine: id, run, call: sub_id });
                 if let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) {
-                    node.propose(request, ticket);
+                    node.ask(ask, ticket);
                 }
                 self.input(id);
             }
             Step::Forward { endpoint_id, patience_ms, .. } => {
-                self.forward((id, sub_id), endpoint_id, request, patience_ms);
+                self.forward((id, sub_id), endpoint_id, &ask, patience_ms);
             }
         }
     }
@@ -72,16 +72,15 @@ impl World {
         &mut self,
         (id, sub_id): (MachineId, u64),
         endpoint_id: blixard_model::EndpointId,
-        request: Request,
+        ask: &Ask,
         patience_ms: u64,
     ) {
         let call = self.new_id();
         let wait = machine_wait(&self.machines[id], patience_ms + FORWARD_MARGIN_MS);
         let to = self.machine_of(endpoint_id).unwrap_or(id);
-        let confirms = matches!(request.command, Command::ConfirmGone { .. });
+        let confirms = matches!(ask, Ask::Write(Request { command: Command::ConfirmGone { .. }, .. }));
         let what = Call::Forward { submission: sub_id, confirms, waits: Rc::new(()) };
-        let question = PeerRequest::Propose { request, timeout_ms: patience_ms };
-        let sent = self.ask((id, to), (call, what), question, wait);
+        let sent = self.ask((id, to), (call, what), ask.to_leader(patience_ms), wait);
         if !sent {
             let why = "the link is down".to_owned();
             return self.attempt_ended(id, sub_id, ProposeResult::Rejected { why });
@@ -165,18 +164,22 @@ impl World {
                     self.reply(id, from, call, PeerResponse::Identity { me });
                 }
             }
-            PeerRequest::Propose { request, .. } => {
-                let asker = self.machines[from].process.as_ref();
-                let waits = asker.map_or_else(Weak::new, |asker| asker.waits_for(call));
-                let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) else {
-                    let why = "this node is in no cluster".to_owned();
-                    return self.reply(id, from, call, PeerResponse::Declined { why });
-                };
-                node.propose(request, Ticket::Peer { to: from, call, waits });
-                self.input(id);
-            }
+            PeerRequest::Propose { request, .. } => self.asked(id, (from, call), request.into()),
+            PeerRequest::ChangeMembers { change, .. } => self.asked(id, (from, call), change.into()),
             PeerRequest::Report { .. } | PeerRequest::Reports | PeerRequest::Logs { .. } => {}
         }
+    }
+
+    /// Another agent brings this to the one that leads.
+    fn asked(&mut self, id: MachineId, (from, call): (MachineId, u64), ask: Ask) {
+        let asker = self.machines[from].process.as_ref();
+        let waits = asker.map_or_else(Weak::new, |asker| asker.waits_for(call));
+        let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) else {
+            let why = "this node is in no cluster".to_owned();
+            return self.reply(id, from, call, PeerResponse::Declined { why });
+        };
+        node.ask(ask, Ticket::Peer { to: from, call, waits });
+        self.input(id);
     }
 
     pub(crate) fn handle_response(&mut self, id: MachineId, call: u64, response: PeerResponse) {

@@ -42,15 +42,16 @@ pub(crate) struct Workload {
 }
 
 fn genesis(n: u64) -> Genesis {
-    Genesis { cluster_name: format!("lab-{n}").parse().expect("name"), voters: Vec::new() }
+    Genesis { cluster_name: format!("lab-{n}").parse().expect("name"), voters: Vec::new(), origin: None }
 }
 
 fn marker() -> ClusterMarker {
     ClusterMarker {
         cluster_id: ClusterId::from_bytes([3; 16]),
-        genesis: Genesis { cluster_name: "lab".parse().expect("name"), voters: Vec::new() },
+        genesis: Genesis { cluster_name: "lab".parse().expect("name"), voters: Vec::new(), origin: None },
         raft_id: RaftId(1),
         node_name: "n1".parse().expect("name"),
+        contacts: Vec::new(),
     }
 }
 

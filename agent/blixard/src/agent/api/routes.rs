@@ -293,9 +293,11 @@ async fn write(api: &Api, headers: &HeaderMap, command: Command) -> ApiResult<Js
     let id = request_id(headers)?;
     let deadline = Instant::now() + patience(headers)?;
     let request = Request { id: id.clone(), command };
-    let outcome = submit(&api.agent, &request, deadline).await;
+    let outcome = submit(&api.agent, request, deadline).await;
     match outcome.map_err(|error| ApiError::from(error).of_request(&id))? {
         Outcome::Done { node, unchanged } => Ok(Json(Accepted { request_id: id, node, unchanged })),
+        // No write admits anybody.
+        Outcome::Admitted { .. } => Ok(Json(Accepted { request_id: id, node: None, unchanged: false })),
         Outcome::Refused { refusal } => Err(ApiError::refused(refusal).of_request(&id)),
     }
 }

@@ -1,0 +1,236 @@
+//! As leader: what others ask of the members, and the tickets.
+//!
+//! A change that is asked for is one configuration change, like those that the leader plans itself, and there
+//! is one at a time. Asked for again it changes nothing more: a raft id leaves once, a ticket admits one
+//! store.
+
+use blixard_consensus::{LogStore, ProposeError, TICK_MS};
+use blixard_core::planner::membership::{RemovalAsk, RemovalStep, plan_removal};
+use blixard_core::ticket::{self, TicketClock};
+use blixard_model::formation::{Identity, Phase};
+use blixard_model::wire::{MembersAsk, ProposeResult};
+use blixard_model::{
+    Command, Member, MembershipChange, Outcome, RaftId, Refusal, Removal, Request, Role, TicketId,
+    TicketRecord, TicketSecret, TicketState, TicketUse,
+};
+
+use crate::machine::encode_request;
+use crate::node::Node;
+use crate::notice::Notice;
+use crate::waiting::Waits;
+
+/// Expired tickets are proposed again after so many ticks, if they still stand.
+const EXPIRY_TICKS: u64 = 20;
+
+/// A change that somebody waits for.
+#[derive(Debug)]
+pub(crate) struct AskedChange<P> {
+    change: MembershipChange,
+    waiter: P,
+}
+
+fn later(why: &str) -> ProposeResult {
+    ProposeResult::Rejected { why: why.to_owned() }
+}
+
+fn refused(refusal: Refusal) -> ProposeResult {
+    ProposeResult::Applied { outcome: refusal.into() }
+}
+
+impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+    /// This node's clock, in milliseconds since the Unix epoch. Nothing but the life of tickets rests on it.
+    pub fn note_time(&mut self, wall_ms: u64) {
+        self.wall_ms = wall_ms;
+    }
+
+    /// Changes the members as asked, if this node leads; the answer comes with a later [`crate::Turn`].
+    pub fn change_members(&mut self, ask: MembersAsk, waiter: P) {
+        let step = if !self.raft.leads() {
+            Err(self.leads_not())
+        } else {
+            match ask {
+                MembersAsk::Remove { raft_id, force, vms } => {
+                    self.plan_asked_removal(RemovalAsk { raft_id, force, vms })
+                }
+                MembersAsk::Admit { node, ticket, secret } => self.plan_admission(node, ticket, &secret),
+            }
+        };
+        let proposed = step.and_then(|change| self.propose_change(&change).map(|()| change));
+        match proposed {
+            Ok(change) => self.asked_change = Some(AskedChange { change, waiter }),
+            Err(end) => self.waiting.answers.push((waiter, end)),
+        }
+    }
+
+    fn leads_not(&self) -> ProposeResult {
+        let status = self.raft.status();
+        let members = &self.raft.machine().0.members;
+        let leader = status.leader.filter(|id| *id != status.id).and_then(|id| members.get(&id));
+        ProposeResult::NotLeader { leader: leader.map(|member| member.name.clone()) }
+    }
+
+    fn propose_change(&mut self, change: &MembershipChange) -> Result<(), ProposeResult> {
+        if self.raft.membership_pending() || self.asked_change.is_some() {
+            return Err(later("another change of the members is under way"));
+        }
+        match self.raft.propose_membership(change) {
+            Ok(()) => {
+                self.notices.push(Notice::MembershipProposed(change.clone()));
+                Ok(())
+            }
+            Err(ProposeError::Refused(refusal)) => Err(refused(refusal)),
+            Err(ProposeError::NotLeader(_)) => Err(self.leads_not()),
+            Err(other) => Err(later(&other.to_string())),
+        }
+    }
+
+    fn plan_asked_removal(&mut self, ask: RemovalAsk) -> Result<MembershipChange, ProposeResult> {
+        if !self.knows_whether_heard(ask.raft_id) {
+            return Err(later("this leader is new and has not heard of every node yet"));
+        }
+        let facts = self.membership_facts();
+        match plan_removal(&facts.view(self), ask) {
+            Ok(RemovalStep::Propose(change)) => Ok(change),
+            Ok(RemovalStep::Gone) => Err(ProposeResult::Applied { outcome: Outcome::unchanged(None) }),
+            Ok(RemovalStep::HandOver) if self.raft.transfer_leadership() => {
+                Err(later("the node leads: the leadership is being handed over first"))
+            }
+            Ok(RemovalStep::HandOver) => {
+                Err(later("the node leads, and no other can take the leadership over"))
+            }
+            Err(refusal) => Err(refused(refusal)),
+        }
+    }
+
+    fn plan_admission(
+        &mut self,
+        node: Identity,
+        id: TicketId,
+        secret: &TicketSecret,
+    ) -> Result<MembershipChange, ProposeResult> {
+        let state = &self.raft.machine().0;
+        let invalid = |why: &str| refused(Refusal::Ticket { why: why.to_owned() });
+        // One word for both: who has no secret learns nothing of the tickets there are.
+        let record = state.tickets.get(&id).filter(|ticket| ticket::matches(ticket, secret));
+        let record =
+            record.ok_or_else(|| invalid("the cluster does not know it, or its secret is another one"))?;
+        let member = state.member_by_endpoint(node.endpoint_id);
+        if let Some(member) = member.filter(|member| member.store_id == node.store_id) {
+            return Err(ProposeResult::Applied { outcome: Outcome::Admitted { raft_id: member.raft_id } });
+        }
+        if record.is_open() && ticket::is_over(record, self.ticket_clock(record)) {
+            return Err(invalid("it has expired"));
+        }
+        if !matches!(node.phase, Phase::Empty { .. }) {
+            return Err(invalid(
+                "the node's store belongs to a cluster already: a node joins with an empty store",
+            ));
+        }
+        match member {
+            Some(member) => self.let_go_first(member.raft_id, record),
+            None => Ok(self.admission(node, id)),
+        }
+    }
+
+    fn admission(&self, node: Identity, id: TicketId) -> MembershipChange {
+        let member = Member {
+            raft_id: self.raft.machine().0.next_raft_id,
+            name: node.name,
+            endpoint_id: node.endpoint_id,
+            store_id: node.store_id,
+            addresses: node.addresses,
+            relay_url: node.relay_url,
+            role: Role::Learner,
+            capacity: node.capacity,
+            witness: node.witness,
+        };
+        MembershipChange::AddLearner { member, ticket: Some(TicketUse { id, at_ms: self.wall_ms }) }
+    }
+
+    /// The node has lost the store that it was a member with: that place is let go before it gets another.
+    fn let_go_first(
+        &self,
+        raft_id: RaftId,
+        ticket: &TicketRecord,
+    ) -> Result<MembershipChange, ProposeResult> {
+        if let TicketState::Used { .. } | TicketState::Revoked | TicketState::Expired = ticket.state {
+            let why = "it has ended, and the node is a member with another store".to_owned();
+            return Err(refused(Refusal::Ticket { why }));
+        }
+        if !self.knows_whether_heard(raft_id) || self.is_heard(raft_id) {
+            return Err(later("the node still answers as a member with another store"));
+        }
+        Ok(MembershipChange::Remove { raft_id, why: Removal::LostStore })
+    }
+
+    /// What became of the change that somebody waits for; called after every pump.
+    pub(crate) fn note_asked_change(&mut self, applied: &[MembershipChange]) {
+        let Some(AskedChange { change, .. }) = &self.asked_change else { return };
+        let is_applied = applied.contains(change);
+        if !is_applied && self.raft.membership_pending() {
+            return;
+        }
+        let Some(AskedChange { change, waiter }) = self.asked_change.take() else { return };
+        let end = match change {
+            _ if !is_applied => later("the members changed meanwhile"),
+            MembershipChange::AddLearner { member, .. } => {
+                ProposeResult::Applied { outcome: Outcome::Admitted { raft_id: member.raft_id } }
+            }
+            MembershipChange::Remove { why: Removal::LostStore, .. } => {
+                later("the place of the node's lost store was let go first")
+            }
+            MembershipChange::Remove { .. }
+            | MembershipChange::Promote { .. }
+            | MembershipChange::Demote { .. } => ProposeResult::Applied { outcome: Outcome::done(None) },
+        };
+        self.waiting.answers.push((waiter, end));
+    }
+
+    /// It may still be committed by the next leader; asked for again it changes nothing more.
+    pub(crate) fn abandon_asked_change(&mut self) {
+        if let Some(AskedChange { waiter, .. }) = self.asked_change.take() {
+            let why = "the leadership was lost before it was committed".to_owned();
+            self.waiting.answers.push((waiter, ProposeResult::Unknown { why }));
+        }
+    }
+
+    /// Since when each open ticket is known here.
+    pub(crate) fn note_tickets(&mut self) {
+        let tickets = &self.raft.machine().0.tickets;
+        let tick = self.tick;
+        self.tickets_known.retain(|id, _| tickets.get(id).is_some_and(TicketRecord::is_open));
+        for ticket in tickets.values().filter(|ticket| ticket.is_open()) {
+            self.tickets_known.entry(ticket.id).or_insert(tick);
+        }
+    }
+
+    fn ticket_clock(&self, ticket: &TicketRecord) -> TicketClock {
+        let since = self.tickets_known.get(&ticket.id).copied().unwrap_or(self.tick);
+        TicketClock { wall_ms: self.wall_ms, known_for_ms: self.tick.saturating_sub(since) * TICK_MS }
+    }
+
+    /// Whether somebody may still be admitted by a ticket, by this node's own judgement.
+    pub(crate) fn is_joinable(&self) -> bool {
+        let mut open = self.raft.machine().0.tickets.values().filter(|ticket| ticket.is_open());
+        open.any(|ticket| !ticket::is_over(ticket, self.ticket_clock(ticket)))
+    }
+
+    /// As leader, writes down which tickets have expired: what a clock says later does not open them again.
+    pub(crate) fn propose_expiry(&mut self) {
+        let open = self.raft.machine().0.tickets.values().filter(|ticket| ticket.is_open());
+        let over = open.filter(|ticket| ticket::is_over(ticket, self.ticket_clock(ticket)));
+        let ids: Vec<TicketId> = over.map(|ticket| ticket.id).collect();
+        let waits = self.expiry_proposed.is_some_and(|at| self.tick.saturating_sub(at) < EXPIRY_TICKS);
+        if ids.is_empty() || waits {
+            return;
+        }
+        self.expiry_proposed = Some(self.tick);
+        let text = format!("expire-{}-{}", self.summary.term, self.tick);
+        let Ok(id) = text.parse() else { return };
+        let request = Request { id, command: Command::ExpireTickets { ids } };
+        // Not taken: proposed again later.
+        if let Ok(key) = self.raft.propose(encode_request(&request)) {
+            self.raft.forget_proposal(key);
+        }
+    }
+}
