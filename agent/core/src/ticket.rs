@@ -2,8 +2,8 @@
 //!
 //! The verdict is the leader's, and stands in the entry: replicas compare numbers that are in the log and
 //! never ask their own clocks. A clock may be wrong, or jump. Forward it ends tickets early, which costs a
-//! new one. Backward it must not make one live longer than it was made to: a leader also counts for how long it
-//! has known the ticket, on a clock that does not jump, and what was found expired stays so.
+//! new one. Backward it must not make one live longer than it was made to: a leader also counts for how long
+//! it has known the ticket, on a clock that does not jump, and what was found expired stays so.
 
 use blixard_model::{TicketHash, TicketRecord, TicketSecret};
 

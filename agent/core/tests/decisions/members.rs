@@ -10,6 +10,7 @@ use blixard_core::state::member_check::{MemberError, MemberFacts, MemberField, c
 use blixard_model::member::{ADDRESSES_MAX, MEMBERS_MAX};
 use blixard_model::{
     Capacity, Command, Member, MembershipChange, Outcome, RaftId, Refusal, RelayUrl, Removal, Role, StoreId,
+    VmsFate,
 };
 use proptest::prelude::*;
 
@@ -252,7 +253,8 @@ fn any_change() -> impl Strategy<Value = MembershipChange> {
         3 => member.prop_map(|member| MembershipChange::AddLearner { member, ticket: None }),
         2 => (1..9_u64).prop_map(|id| MembershipChange::Promote { raft_id: RaftId(id) }),
         1 => (1..9_u64).prop_map(|id| MembershipChange::Demote { raft_id: RaftId(id) }),
-        2 => ((1..9_u64), removal()).prop_map(|(id, why)| MembershipChange::Remove { raft_id: RaftId(id), why }),
+        2 => ((1..9_u64).prop_map(RaftId), removal())
+            .prop_map(|(raft_id, why)| MembershipChange::Remove { raft_id, why }),
     ]
 }
 
