@@ -23,7 +23,8 @@ use std::net::SocketAddr;
 
 use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
 use blixard_model::id::ClusterName;
-use blixard_model::{ClusterId, EndpointId, NodeName, RaftId, mutant};
+use blixard_model::wire::Contact;
+use blixard_model::{ClusterId, EndpointId, Member, NodeName, RaftId, mutant};
 
 use crate::ClusterState;
 use crate::state::member_check::{MemberError, MemberFacts, MemberField, check_genesis, check_members};
@@ -46,6 +47,7 @@ const CALLS_ITSELF: &str = "calls itself";
 const OTHER_LIST: &str = "declares other members, addresses or another cluster_name";
 const UNKNOWN_STORE: &str = "does not know this node's store yet";
 const ADMITS_LATER: &str = "admits this node";
+const NEEDS_TICKET: &str = "a member of the cluster to admit this node, which needs a ticket for it";
 
 /// Why there is no cluster yet, as a class: for counting, where names and addresses would be too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +85,7 @@ impl WaitClass {
             () if says(NOT_AGREED) || line.ends_with(": formed") => Self::NotAgreed,
             () if says(OTHER_LIST) => Self::ListDiffers,
             () if says(CALLS_ITSELF) => Self::WrongName,
-            () if says(UNKNOWN_STORE) || says(ADMITS_LATER) => Self::WaitsForAdmission,
+            () if says(UNKNOWN_STORE) || says(ADMITS_LATER) || says(NEEDS_TICKET) => Self::WaitsForAdmission,
             () => Self::Invalid,
         }
     }
@@ -121,6 +123,8 @@ pub struct FormationView<'a> {
     pub cluster_name: &'a ClusterName,
     /// The configured list, this node included; empty for an explicit cluster of one.
     pub declared: &'a [DeclaredMember],
+    /// It is configured to join a cluster: without a list it forms none of its own.
+    pub joins: bool,
     /// What the others answered in this round of questions; an older answer may be of a store that is gone.
     pub answers: &'a BTreeMap<EndpointId, Identity>,
 }
@@ -140,6 +144,8 @@ pub enum FormationStep {
         genesis: Genesis,
         /// Under which id.
         raft_id: RaftId,
+        /// The members there are, and where.
+        contacts: Vec<Contact>,
     },
     /// Nothing to do but wait for these, or correct what they say.
     Wait(Vec<String>),
@@ -154,11 +160,16 @@ pub fn cluster_id(genesis: &Genesis) -> ClusterId {
 }
 
 /// What a member of a formed cluster says of its phase to `asker`, if somebody asks.
-pub fn phase_of(state: &ClusterState, raft_id: RaftId, asker: Option<&Identity>) -> Phase {
+pub fn phase_of(state: &ClusterState, (raft_id, applied): (RaftId, u64), asker: Option<&Identity>) -> Phase {
     let cluster_id = cluster_id(&state.genesis);
     let known = asker.and_then(|asker| {
         let member = state.member_by_endpoint(asker.endpoint_id)?;
         (member.store_id == asker.store_id).then_some(member.raft_id)
+    });
+    let is_member = |asker: &&Identity| state.member_by_endpoint(asker.endpoint_id).is_some();
+    let lags = asker.filter(is_member).is_some_and(|asker| match asker.phase {
+        Phase::Empty { .. } => true,
+        Phase::Formed { applied: theirs, .. } => theirs < applied,
     });
     let left = asker.is_some_and(|asker| match &asker.phase {
         Phase::Formed { cluster_id: theirs, raft_id: Some(theirs_in_it), .. } => {
@@ -172,20 +183,36 @@ pub fn phase_of(state: &ClusterState, raft_id: RaftId, asker: Option<&Identity>)
         raft_id: Some(raft_id),
         your_raft_id: known,
         you_left: left,
+        you_were_removed: asker.is_some_and(|asker| state.removed.contains_key(&asker.endpoint_id)),
+        applied,
+        members: if lags { contacts(state) } else { Vec::new() },
     }
+}
+
+/// The members and where they are.
+pub fn contacts(state: &ClusterState) -> Vec<Contact> {
+    let contact = |member: &Member| Contact {
+        endpoint_id: member.endpoint_id,
+        addresses: member.addresses.clone(),
+        relay_url: member.relay_url.clone(),
+    };
+    state.members.values().map(contact).collect()
 }
 
 /// Decides the next step. Pure: the same view gives the same step.
 pub fn plan_formation(view: &FormationView<'_>) -> FormationStep {
+    if let Some(step) = join_formed(view) {
+        return step;
+    }
+    if view.declared.is_empty() && view.joins {
+        return FormationStep::Wait(vec![NEEDS_TICKET.to_owned()]);
+    }
     if view.declared.is_empty() {
         let genesis = genesis_of_one(view);
         return match objection(check_genesis(&genesis)) {
             None => FormationStep::Form(genesis),
             Some(why) => FormationStep::Wait(vec![why]),
         };
-    }
-    if let Some(step) = join_formed(view) {
-        return step;
     }
     let voters = declared_voters(view.declared);
     if !voters.iter().any(|voter| voter.endpoint_id == view.me.endpoint_id) {
@@ -237,11 +264,12 @@ fn objection(checked: Result<(), (NodeName, MemberError)>) -> Option<String> {
 /// Somebody is in a cluster already: this node forms none of its own.
 fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
     let mut waits = Vec::new();
-    for declared in view.declared {
-        let Some(answer) = view.answers.get(&declared.endpoint_id) else { continue };
-        let Phase::Formed { cluster_id: theirs, genesis, your_raft_id, .. } = &answer.phase else { continue };
+    for answer in view.answers.values() {
+        let Phase::Formed { cluster_id: theirs, genesis, your_raft_id, members, .. } = &answer.phase else {
+            continue;
+        };
         if cluster_id(genesis) != *theirs {
-            waits.push(format!("{}: its cluster id does not match its genesis", declared.name));
+            waits.push(format!("{}: its cluster id does not match its genesis", answer.name));
             continue;
         }
         let born_with_us = genesis
@@ -249,19 +277,20 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
             .iter()
             .any(|v| v.endpoint_id == view.me.endpoint_id && v.store_id == view.me.store_id);
         if let Some(why) = objection(check_genesis(genesis)) {
-            waits.push(format!("{}: its cluster can not have been formed so; {why}", declared.name));
+            waits.push(format!("{}: its cluster can not have been formed so; {why}", answer.name));
             continue;
         }
         if born_with_us {
             return Some(FormationStep::Form(genesis.clone()));
         }
         if let Some(raft_id) = your_raft_id {
-            let genesis = genesis.clone();
-            return Some(FormationStep::Join { cluster_id: *theirs, genesis, raft_id: *raft_id });
+            let (cluster_id, raft_id) = (*theirs, *raft_id);
+            let (genesis, contacts) = (genesis.clone(), members.clone());
+            return Some(FormationStep::Join { cluster_id, genesis, raft_id, contacts });
         }
         waits.push(format!(
             "{}: formed (cluster {}), and {UNKNOWN_STORE}; its leader admits it",
-            declared.name,
+            answer.name,
             theirs.short()
         ));
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, StoreId};
 use crate::member::{Capacity, is_false};
 use crate::relay::RelayUrl;
+use crate::wire::Contact;
 
 /// What a cluster is born from. Every declared voter computes it from what the others answered; the cluster
 /// id is its digest.
@@ -104,5 +105,15 @@ pub enum Phase {
         /// The asker's place is known to be gone for ever: its raft id was given and is no member's.
         #[serde(default)]
         you_left: bool,
+        /// An operator removed the asker's node.
+        #[serde(default)]
+        you_were_removed: bool,
+        /// How much of the log the speaker has applied.
+        #[serde(default)]
+        applied: u64,
+        /// The members and where they are, for an asker that is one and behind: whoever leads may be on no
+        /// list of its own.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        members: Vec<Contact>,
     },
 }

@@ -70,6 +70,11 @@ pub enum MembersAsk {
         /// What becomes of its VMs; they need `force`.
         vms: Option<VmsFate>,
     },
+    /// A node with an empty store is on the list of the asker, who is a member.
+    Vouch {
+        /// Who, where the list says that it is.
+        node: Identity,
+    },
     /// A node with an empty store has a ticket.
     Admit {
         /// Who; its endpoint id is the one that its handshake proved.

@@ -8,7 +8,7 @@ use blixard_store::{ClusterMarker, OpenError, Store, WriteError};
 
 use crate::forming::Birth;
 use crate::machine::{StateMachine, encode_state};
-use crate::node::{Node, NodeConfig};
+use crate::node::{Node, NodeConfig, Told};
 use crate::waiting::Waits;
 
 /// Why a store can not be bound to a cluster.
@@ -128,6 +128,8 @@ pub fn resume<S: LogStore, P: Waits, R: Waits>(
         name: who.name,
         declared: who.declared,
         voter_lost_ticks: who.voter_lost_ticks,
+        // Worth nothing once anything is applied.
+        told: Told { applied: 1, members: marker.contacts },
     };
     Ok(Node::new(config, raft))
 }

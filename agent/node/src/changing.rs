@@ -52,6 +52,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
                 MembersAsk::Remove { raft_id, force, vms } => {
                     self.plan_asked_removal(RemovalAsk { raft_id, force, vms })
                 }
+                MembersAsk::Vouch { node } => self.plan_listed(node),
                 MembersAsk::Admit { node, ticket, secret } => self.plan_admission(node, ticket, &secret),
             }
         };
@@ -128,11 +129,25 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
         match member {
             Some(member) => self.let_go_first(member.raft_id, record),
-            None => Ok(self.admission(node, id)),
+            None => Ok(self.admission(node, Some(TicketUse { id, at_ms: self.wall_ms }))),
         }
     }
 
-    fn admission(&self, node: Identity, id: TicketId) -> MembershipChange {
+    /// A member's word is as good as this node's own list. A node that is a member already needs none, also
+    /// if its store is lost: that is for the leader to find.
+    fn plan_listed(&self, node: Identity) -> Result<MembershipChange, ProposeResult> {
+        let state = &self.raft.machine().0;
+        if let Some(member) = state.member_by_endpoint(node.endpoint_id) {
+            return Err(ProposeResult::Applied { outcome: Outcome::Admitted { raft_id: member.raft_id } });
+        }
+        if !matches!(node.phase, Phase::Empty { .. }) {
+            let why = format!("{}'s store belongs to a cluster already", node.name);
+            return Err(refused(Refusal::Membership { why }));
+        }
+        Ok(self.admission(node, None))
+    }
+
+    fn admission(&self, node: Identity, ticket: Option<TicketUse>) -> MembershipChange {
         let member = Member {
             raft_id: self.raft.machine().0.next_raft_id,
             name: node.name,
@@ -144,7 +159,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             capacity: node.capacity,
             witness: node.witness,
         };
-        MembershipChange::AddLearner { member, ticket: Some(TicketUse { id, at_ms: self.wall_ms }) }
+        MembershipChange::AddLearner { member, ticket }
     }
 
     /// The node has lost the store that it was a member with: that place is let go before it gets another.

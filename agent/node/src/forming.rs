@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use blixard_core::formation::{DeclaredMember, FormationStep, FormationView, plan_formation};
 use blixard_model::backoff::{Backoff, Retry};
-use blixard_model::formation::{Genesis, Identity};
+use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::wire::Contact;
 use blixard_model::{ClusterId, ClusterName, EndpointId, RaftId};
 use blixard_store::{Store, WriteError};
@@ -26,9 +26,20 @@ pub enum Birth {
         genesis: Genesis,
         /// Under which id.
         raft_id: RaftId,
-        /// Members that are on no list of this node.
+        /// The members there are, and where: some may be on no list of this node.
         contacts: Vec<Contact>,
     },
+}
+
+/// What the configuration says of the cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct Configured<'a> {
+    /// Its name.
+    pub cluster_name: &'a ClusterName,
+    /// The list of members, this node included; empty for none.
+    pub declared: &'a [DeclaredMember],
+    /// It exists already, and this node has or gets a ticket for it.
+    pub joins: bool,
 }
 
 /// What came of a round of answers.
@@ -50,20 +61,31 @@ pub enum Formed {
 pub fn advance(
     store: &mut Store,
     me: &Identity,
-    (cluster_name, declared): (&ClusterName, &[DeclaredMember]),
+    configured: Configured<'_>,
     answers: &BTreeMap<EndpointId, Identity>,
 ) -> Result<Formed, WriteError> {
-    Ok(match plan_formation(&FormationView { me, cluster_name, declared, answers }) {
+    let Configured { cluster_name, declared, joins } = configured;
+    Ok(match plan_formation(&FormationView { me, cluster_name, declared, joins, answers }) {
         FormationStep::Promise(genesis) => {
             store.set_promise(&genesis)?;
             Formed::Promised(genesis)
         }
         FormationStep::Wait(waiting_for) => Formed::Waiting(waiting_for),
         FormationStep::Form(genesis) => Formed::Born(Birth::Formed(genesis)),
-        FormationStep::Join { cluster_id, genesis, raft_id } => {
-            Formed::Born(Birth::Joined { cluster_id, genesis, raft_id, contacts: Vec::new() })
+        FormationStep::Join { cluster_id, genesis, raft_id, contacts } => {
+            Formed::Born(Birth::Joined { cluster_id, genesis, raft_id, contacts })
         }
     })
+}
+
+/// The members that others told of: a node with an empty store whose endpoint is a member's lets these in as
+/// well, for whoever leads may be on no list of its own.
+pub fn told_members(answers: &BTreeMap<EndpointId, Identity>) -> Vec<Contact> {
+    let told = answers.values().filter_map(|answer| match &answer.phase {
+        Phase::Formed { applied, members, .. } => Some((*applied, members)),
+        Phase::Empty { .. } => None,
+    });
+    told.max_by_key(|(applied, _)| *applied).map_or_else(Vec::new, |(_, members)| members.clone())
 }
 
 /// When the next round is due: soon while something changes, and less and less often while nothing does. Time

@@ -1,10 +1,10 @@
 //! One node's part in its cluster, without a clock, a network or a task: inputs in, a [`Turn`] out.
 //!
-//! Joins what the pure crates decide to what the store keeps: how a node is born ([`forming`], [`birth`]),
-//! the consensus it takes part in with the requests and reads that wait for it ([`Node`]), how a write is
-//! brought to whoever leads ([`Submission`]), and how the log comes to know what a node offers
-//! ([`Registration`]). The agent drives it with tokio, iroh and a real clock; the
-//! simulator drives the very same code with virtual ones. The store blocks, as disks do.
+//! Joins what the pure crates decide to what the store keeps: how a node is born ([`forming`], [`joining`],
+//! [`birth`]), the consensus it takes part in with the requests and reads that wait for it ([`Node`]), how a
+//! write is brought to whoever leads ([`Submission`]), and how the log comes to know what a node offers
+//! ([`Registration`]). The agent drives it with tokio, iroh and a real clock; the simulator drives the very
+//! same code with virtual ones. The store blocks, as disks do.
 //!
 //! Absent on purpose: time other than ticks and milliseconds that are handed in, random numbers, logging
 //! (what is worth telling comes out as [`Notice`]s), everything about VM units.
@@ -12,6 +12,7 @@
 pub mod birth;
 mod changing;
 pub mod forming;
+pub mod joining;
 mod machine;
 mod membership;
 mod messages;
@@ -25,7 +26,7 @@ mod turn;
 mod waiting;
 
 pub use machine::{StateMachine, decode_request, encode_request, encode_state};
-pub use node::{Node, NodeConfig};
+pub use node::{Node, NodeConfig, Told};
 pub use notice::Notice;
 pub use registration::{Registration, RegistrationStep, Standing};
 pub use stats::NodeStats;

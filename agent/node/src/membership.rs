@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use blixard_consensus::{LogStore, RaftRole, RaftStatus};
+use blixard_core::formation::DeclaredMember;
 use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Identity, Phase};
+use blixard_model::member::MEMBERS_MAX;
+use blixard_model::wire::MembersAsk;
 use blixard_model::{EndpointId, Member, NodeName, RaftId, mutant};
 
-use crate::node::Node;
+use crate::node::{Node, Told};
 use crate::notice::Notice;
 use crate::turn::NodeError;
 use crate::waiting::Waits;
@@ -69,12 +72,15 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         identity: Identity,
         asked: Option<u64>,
     ) -> Result<(), NodeError<S::Error>> {
-        if let Phase::Formed { cluster_id, you_left: true, .. } = identity.phase
+        if let Phase::Formed { cluster_id, you_left: true, you_were_removed, .. } = identity.phase
             && cluster_id == self.config.cluster_id
             && !mutant::lives("left-store-not-recognised")
         {
-            return Err(NodeError::Left { raft_id: self.summary.raft_id });
+            let raft_id = self.summary.raft_id;
+            let removed = you_were_removed;
+            return Err(if removed { NodeError::Removed { raft_id } } else { NodeError::Left { raft_id } });
         }
+        self.note_told(&identity);
         let now = self.tick;
         if self.claims.len() >= CLAIMS_MAX && !self.claims.contains_key(&identity.endpoint_id) {
             return Ok(());
@@ -84,6 +90,17 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         let asked = asked.max(same.and_then(|known| known.asked));
         self.claims.insert(identity.endpoint_id, Heard { identity, at_tick: now, asked });
         Ok(())
+    }
+
+    /// While the log here is behind, whoever leads may be somebody of whom only the others know.
+    fn note_told(&mut self, identity: &Identity) {
+        let Phase::Formed { cluster_id, applied, members, .. } = &identity.phase else { return };
+        let newer = *applied > self.config.told.applied.max(self.summary.applied);
+        let ours = *cluster_id == self.config.cluster_id;
+        if ours && newer && !members.is_empty() && members.len() <= MEMBERS_MAX {
+            self.config.told = Told { applied: *applied, members: members.clone() };
+            self.membership_version += 1;
+        }
     }
 
     /// A member says that an operator removed this node, when it had this raft id.
@@ -142,6 +159,25 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     pub(crate) fn knows_whether_heard(&self, member: RaftId) -> bool {
         let leads_for = self.tick.saturating_sub(self.leads_since);
         member == self.summary.raft_id || self.is_heard(member) || leads_for >= HEARD_TICKS
+    }
+
+    /// The nodes on this node's list that are there with an empty store and no members yet: whoever leads may
+    /// have another list, or none, and has to be told.
+    pub fn vouches(&self) -> Vec<MembersAsk> {
+        let state = self.state();
+        let waits = |declared: &&DeclaredMember| {
+            let id = declared.endpoint_id;
+            state.member_by_endpoint(id).is_none() && !state.removed.contains_key(&id)
+        };
+        let vouch = |declared: &DeclaredMember| {
+            let heard = &self.claims.get(&declared.endpoint_id)?.identity;
+            let fits = heard.name == declared.name && matches!(heard.phase, Phase::Empty { .. });
+            let node = Identity { addresses: declared.addresses.clone(), ..heard.clone() };
+            fits.then_some(MembersAsk::Vouch { node })
+        };
+        let led = self.summary.leader.is_some() && !self.raft.leads();
+        let listed = self.config.declared.iter().filter(waits);
+        if led { listed.filter_map(vouch).collect() } else { Vec::new() }
     }
 
     /// The members with a link that were heard of lately, and this node itself.

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use blixard_consensus::{Consensus, LogStore, ProposeError, RaftStatus};
 use blixard_core::ClusterState;
-use blixard_core::formation::DeclaredMember;
-use blixard_model::wire::ProposeResult;
+use blixard_core::formation::{DeclaredMember, contacts};
+use blixard_model::wire::{Contact, ProposeResult};
 use blixard_model::{ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, Request, TicketId, mutant};
 
 use crate::changing::AskedChange;
@@ -30,8 +30,19 @@ pub struct NodeConfig {
     pub name: NodeName,
     /// The configured list of members: as leader it admits these.
     pub declared: Vec<DeclaredMember>,
+    /// Members that it was told of when it was admitted: all that it knows until it has the log.
+    pub told: Told,
     /// As leader, it has a voter replaced that was not heard of for so many ticks.
     pub voter_lost_ticks: u64,
+}
+
+/// The members as another node told of them.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// How much of the log that one had applied.
+    pub applied: u64,
+    /// Who and where they are.
+    pub members: Vec<Contact>,
 }
 
 /// A node in a cluster. One owner feeds it and calls [`Node::turn`] after every batch of inputs. `P` waits
@@ -188,6 +199,26 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     /// The replicated state, as far as it is applied here.
     pub fn state(&self) -> &ClusterState {
         &self.raft.machine().0
+    }
+
+    /// Whom to keep a link with, beside those that are listed, and where: the members; while the log here is
+    /// behind, those that others told of as well.
+    pub fn peers(&self) -> Vec<Contact> {
+        let mut peers = contacts(self.state());
+        peers.extend(self.told_members().iter().cloned());
+        peers
+    }
+
+    /// What others told, until the log here is as new as theirs was.
+    fn told_members(&self) -> &[Contact] {
+        let Told { applied, members } = &self.config.told;
+        if self.summary.applied < *applied { members } else { &[] }
+    }
+
+    /// Whether it is one of [`Node::peers`].
+    pub fn is_peer(&self, endpoint_id: EndpointId) -> bool {
+        let told = || self.told_members().iter().any(|contact| contact.endpoint_id == endpoint_id);
+        self.state().member_by_endpoint(endpoint_id).is_some() || told()
     }
 
     /// Raft's view.

@@ -9,7 +9,7 @@ use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{EndpointId, RaftId, StoreId};
 use blixard_node::Node;
 use blixard_node::birth::{BindError, Resume, ResumeError, bind, resume};
-use blixard_node::forming::{Birth, Formed, advance};
+use blixard_node::forming::{Birth, Configured, Formed, advance};
 use blixard_store::{DirDisk, Store};
 
 use crate::group::{Waiter, declared, endpoint, genesis, identity, name, store};
@@ -29,7 +29,8 @@ fn others(promise: Option<&Genesis>) -> BTreeMap<EndpointId, Identity> {
 fn step(kept: &mut Store, answers: &BTreeMap<EndpointId, Identity>) -> Formed {
     let me = identity(1, kept.store_id(), Phase::Empty { promise: kept.promise().cloned() });
     let cluster = "lab".parse().expect("a name");
-    advance(kept, &me, (&cluster, &declared(3)), answers).expect("written")
+    advance(kept, &me, Configured { cluster_name: &cluster, declared: &declared(3), joins: false }, answers)
+        .expect("written")
 }
 
 fn who(n: u8) -> Resume {

@@ -11,7 +11,7 @@ use blixard_model::wire::ProposeResult;
 use blixard_model::{
     Capacity, Command, Desired, EndpointId, Hypervisor, NodeName, RaftId, Request, StoreId, VmSpec,
 };
-use blixard_node::{Node, NodeConfig, NodeError, Notice, Send, StateMachine, Waits, encode_state};
+use blixard_node::{Node, NodeConfig, NodeError, Notice, Send, StateMachine, Told, Waits, encode_state};
 
 /// A disk that nobody reads.
 #[derive(Debug)]
@@ -149,6 +149,7 @@ impl Group {
             ConsensusConfig { raft_id: RaftId(n.into()), incarnation: 1, seed: 7, limits: Limits::default() };
         let raft = Consensus::new(config, &durable, StateMachine(state), Memory).expect("whole");
         let config = NodeConfig {
+            told: Told::default(),
             voter_lost_ticks: 600,
             cluster_id: cluster_id(&genesis),
             name: name(n),

@@ -95,8 +95,16 @@ fn a_node_whose_raft_id_has_left_ends_and_only_at_the_word_of_its_own_cluster() 
     let cluster_id = group.node(1).state().cluster_id();
     let said = |cluster_id, you_left| {
         let genesis = genesis(3);
-        let phase =
-            Phase::Formed { cluster_id, genesis, raft_id: Some(RaftId(2)), your_raft_id: None, you_left };
+        let phase = Phase::Formed {
+            applied: 1,
+            members: Vec::new(),
+            you_were_removed: false,
+            cluster_id,
+            genesis,
+            raft_id: Some(RaftId(2)),
+            your_raft_id: None,
+            you_left,
+        };
         identity(2, store(2), phase)
     };
     group.node(1).note_identity(said(cluster_id, false), None).expect("goes on");

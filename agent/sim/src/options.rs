@@ -14,6 +14,12 @@ pub struct Options {
     pub nodes: usize,
     /// The last machine is listed and started late.
     pub late_member: bool,
+    /// An operator adds machines with tickets, removes some, and replaces those that are dead for good.
+    pub churn: bool,
+    /// Machines that are on no list, for the operator to add.
+    pub spares: usize,
+    /// The last listed machine is a witness.
+    pub witness: bool,
     /// Clients that write and read.
     pub clients: usize,
     /// A client's pause between two operations, in ms.
@@ -112,10 +118,14 @@ impl Options {
             stranger: rng.chance(1, 5),
         };
         let lossy = often(&mut rng);
+        let churn = often(&mut rng);
         let slow_net = rng.chance(1, 4);
         Self {
             nodes,
-            late_member: nodes > 1 && rng.chance(1, 4),
+            late_member: nodes > 1 && !churn && rng.chance(1, 2),
+            churn,
+            spares: if churn { 1 + below(&mut rng, 2) } else { 0 },
+            witness: nodes >= 3 && rng.chance(1, 5),
             clients: 1 + below(&mut rng, 4),
             think_ms: [20, 100, 300, 1_000][below(&mut rng, 4)],
             safety_s: 56,

@@ -113,6 +113,14 @@ counts! {
     snapshots,
     /// Membership changes applied, on all nodes.
     membership_changes,
+    /// Nodes that were admitted with a ticket.
+    joins,
+    /// Nodes that an operator removed.
+    removals,
+    /// Of these, that learned it and ended.
+    learned_removed,
+    /// Tickets that admitted nobody.
+    tickets_refused,
     /// Operations that clients invoked.
     operations,
     /// Writes acknowledged.

@@ -155,11 +155,15 @@ impl Agent {
         let phase = match phase {
             Phase::Forming { promise, .. } => IdentityPhase::Empty { promise },
             Phase::Running(running) => {
-                let look =
-                    move |view: &super::handle::View<'_>| phase_of(view.state, view.raft.id, asker.as_ref());
+                let look = move |view: &super::handle::View<'_>| {
+                    phase_of(view.state, (view.raft.id, view.raft.applied), asker.as_ref())
+                };
                 let looked = running.consensus.view(look).await;
                 // The agent is behind or on its way out; what it was born from is still true.
                 looked.unwrap_or_else(|_| IdentityPhase::Formed {
+                    applied: 1,
+                    members: Vec::new(),
+                    you_were_removed: false,
                     cluster_id: running.cluster_id,
                     genesis: running.genesis.clone(),
                     raft_id: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use blixard_model::EndpointId;
 use blixard_model::api::RetryKind;
 use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
-use blixard_node::forming::{Birth, Formed, Pace, advance};
+use blixard_node::forming::{Birth, Configured, Formed, Pace, advance};
 use blixard_store::{Store, WriteError};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{Instant, sleep_until};
@@ -37,7 +37,8 @@ pub(crate) async fn form(agent: &Agent, store: &mut Store) -> Result<Birth, Writ
         supervise::feed_watchdog();
         let answers = ask_all(agent).await;
         let me = agent.identity(None).await;
-        let list = (&agent.config.cluster_name, agent.declared.as_slice());
+        let cluster_name = &agent.config.cluster_name;
+        let list = Configured { cluster_name, declared: &agent.declared, joins: false };
         let formed = tokio::task::block_in_place(|| advance(store, &me, list, &answers))?;
         pace.end(ms_since(begun), &answers, &formed);
         show(agent, &pace, begun);

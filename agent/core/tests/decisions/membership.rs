@@ -19,12 +19,16 @@ fn step(me: &Identity, listed: u8, answers: &[Identity]) -> FormationStep {
         me,
         cluster_name: &"lab".parse().expect("a cluster name"),
         declared: &declared(listed),
+        joins: false,
         answers: &answers,
     })
 }
 
 fn formed(n: u8, genesis: &Genesis, your_raft_id: Option<u64>) -> Identity {
     let phase = Phase::Formed {
+        applied: 1,
+        members: Vec::new(),
+        you_were_removed: false,
         cluster_id: cluster_id(genesis),
         genesis: genesis.clone(),
         raft_id: Some(RaftId(u64::from(n))),
@@ -130,6 +134,7 @@ fn objection(change: impl FnOnce(&mut Vec<DeclaredMember>, &mut [Identity])) -> 
         me: &empty(1, 1, None),
         cluster_name: &"lab".parse().expect("a cluster name"),
         declared: &list,
+        joins: false,
         answers: &answers.iter().map(|a| (a.endpoint_id, a.clone())).collect(),
     }))
 }
@@ -427,15 +432,15 @@ fn late_words_of_an_earlier_store_remove_nobody() {
 fn a_node_hears_that_its_raft_id_has_left() {
     let mut cluster = Cluster::of(3);
     let mine = |raft_id: u64, state: &blixard_core::ClusterState| {
-        let phase = phase_of(state, RaftId(raft_id), None);
+        let phase = phase_of(state, (RaftId(raft_id), 1), None);
         Identity { phase, ..empty(3, 3, None) }
     };
     let me = mine(3, &cluster.state);
     let left = |phase: Phase| matches!(phase, Phase::Formed { you_left: true, .. });
-    assert!(!left(phase_of(&cluster.state, RaftId(1), Some(&me))));
+    assert!(!left(phase_of(&cluster.state, (RaftId(1), 1), Some(&me))));
     cluster.state.apply_membership(&MembershipChange::Remove { why: Removal::LostStore, raft_id: RaftId(3) });
-    assert!(left(phase_of(&cluster.state, RaftId(1), Some(&me))));
-    assert!(!left(phase_of(&cluster.state, RaftId(1), Some(&mine(4, &cluster.state)))), "not given yet");
+    assert!(left(phase_of(&cluster.state, (RaftId(1), 1), Some(&me))));
+    assert!(!left(phase_of(&cluster.state, (RaftId(1), 1), Some(&mine(4, &cluster.state)))), "not given yet");
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use blixard_consensus::EntryContent;
 use blixard_core::ClusterState;
 use blixard_model::formation::Genesis;
-use blixard_model::{EndpointId, Member, MembershipChange, Outcome, RaftId, Request, StoreId};
+use blixard_model::{
+    EndpointId, Member, MembershipChange, Outcome, RaftId, Removal, Request, StoreId, TicketUse,
+};
 use blixard_node::decode_request;
 use rustc_hash::FxHasher;
 
@@ -38,8 +40,10 @@ pub(crate) struct AppliedCommand {
 pub(crate) enum Applied {
     /// A command, whatever came of it.
     Command(AppliedCommand),
-    /// This member was let go.
-    Removed(Member),
+    /// This member has left.
+    Removed(Member, Removal),
+    /// This one has come, with this ticket if it had one.
+    Admitted(Member, Option<TicketUse>),
     /// Anything else.
     Nothing,
 }
@@ -128,19 +132,30 @@ impl Canon {
             EntryContent::Membership(change) => {
                 let is_new = |id: &RaftId| !self.state.members.contains_key(id);
                 let admits = match change {
-                    MembershipChange::AddLearner { member, .. } => Some(member.raft_id).filter(is_new),
+                    MembershipChange::AddLearner { member, ticket } if is_new(&member.raft_id) => {
+                        Some((member.clone(), ticket.clone()))
+                    }
                     _ => None,
                 };
                 let leaves = match change {
-                    MembershipChange::Remove { raft_id, .. } => self.state.members.get(raft_id).cloned(),
+                    MembershipChange::Remove { raft_id, why } => {
+                        self.state.members.get(raft_id).map(|member| (member.clone(), *why))
+                    }
                     _ => None,
                 };
                 apply_membership(&mut self.state, &mut self.voters, change);
-                let left = leaves.filter(|member| !self.state.members.contains_key(&member.raft_id));
-                applied = left.map_or(Applied::Nothing, Applied::Removed);
-                let admitted = admits.filter(|id| self.state.members.contains_key(id));
-                if let Some(raft_id) = admitted.filter(|id| !self.given.insert(*id)) {
-                    return Err(format!("raft id {raft_id} was given before, and again at index {index}"));
+                let is_member = |member: &Member| self.state.members.contains_key(&member.raft_id);
+                if let Some((member, why)) = leaves.filter(|(member, _)| !is_member(member)) {
+                    applied = Applied::Removed(member, why);
+                }
+                if let Some((member, ticket)) = admits.filter(|(member, _)| is_member(member)) {
+                    let raft_id = member.raft_id;
+                    if !self.given.insert(raft_id) {
+                        return Err(format!(
+                            "raft id {raft_id} was given before, and again at index {index}"
+                        ));
+                    }
+                    applied = Applied::Admitted(member, ticket);
                 }
                 state = state_hash(&self.state);
             }

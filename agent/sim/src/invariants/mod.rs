@@ -18,11 +18,13 @@ mod log_matching;
 mod replay;
 mod single_unit;
 mod state_equal;
+mod tickets;
+mod witness;
 
 use blixard_consensus::RaftStatus;
 use blixard_core::ClusterState;
 use blixard_model::formation::Genesis;
-use blixard_model::{EndpointId, Outcome, RaftId, Request, RequestId, StoreId, VmName};
+use blixard_model::{EndpointId, Outcome, RaftId, Removal, Request, RequestId, StoreId, VmName};
 
 use crate::Violation;
 use crate::world::mirror::Mirror;
@@ -59,6 +61,7 @@ pub(crate) struct Checker {
     acknowledged: acknowledged::Acknowledged,
     order: linearizable::Linearizable,
     deleted: deleted::Deleted,
+    tickets: tickets::Tickets,
 }
 
 impl Checker {
@@ -76,6 +79,7 @@ impl Checker {
             acknowledged: acknowledged::Acknowledged::default(),
             order: linearizable::Linearizable::default(),
             deleted: deleted::Deleted::default(),
+            tickets: tickets::Tickets::default(),
         }
     }
 
@@ -153,16 +157,18 @@ impl Checker {
                 Ok(applied) => applied,
                 Err(what) => return self.note("state_equal", now_us, Err(what)),
             };
-            let (command, removed) = match &applied {
+            let (command, let_go) = match &applied {
                 Applied::Command(command) => (Some(command), None),
-                Applied::Removed(member) => (None, Some(member)),
-                Applied::Nothing => (None, None),
+                Applied::Removed(member, Removal::LostStore) => (None, Some(member)),
+                Applied::Removed(..) | Applied::Admitted(..) | Applied::Nothing => (None, None),
             };
             let held = [
                 ("capacity", capacity::check(canon.state())),
                 ("applied_once", self.acknowledged.applied(index, command)),
                 ("deleted_stays", self.deleted.applied((canon.state(), machines), command)),
-                ("whole_is_kept", removed.map_or(Ok(()), |member| let_go::check(machines, member))),
+                ("whole_is_kept", let_go.map_or(Ok(()), |member| let_go::check(machines, member))),
+                ("ticket_admits_once", self.tickets.applied(&applied)),
+                ("witness_runs_nothing", witness::check(canon.state(), command)),
             ];
             if let Some((invariant, Err(what))) = held.into_iter().find(|(_, held)| held.is_err()) {
                 return self.note(invariant, now_us, Err(what));

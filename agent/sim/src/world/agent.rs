@@ -12,17 +12,19 @@ use blixard_model::wire::PeerRequest;
 use blixard_model::{MembershipChange, StoreId};
 use blixard_node::birth::{self, Resume, ResumeError};
 use blixard_node::forming::Pace;
-use blixard_node::{NodeError, Turn};
+use blixard_node::{NodeError, Notice, Turn};
 use blixard_store::{DiskFault, OpenError, Store, WriteError};
 
 use super::event::{Event, MachineId, Message};
-use super::machine::{Call, Forming, Phase, Process, ReadTicket, Ticket};
+use super::machine::{Call, Forming, Phase, Process, Purpose, ReadTicket, Ticket};
 use super::mirror::{Mirror, Watched};
 use super::{DiskHealth, World, address};
 use crate::disk::Tear;
 
 /// How long an answer may take, in µs.
 pub(crate) const ANSWER_US: u64 = 2_000_000;
+/// How long the leader may take to admit a listed node, in ms.
+const VOUCH_MS: u64 = 4_000;
 /// How often the agent announces itself, in µs.
 const ANNOUNCE_US: u64 = 1_000_000;
 
@@ -35,6 +37,8 @@ pub(crate) enum End {
     Failed,
     /// The disk went back in time, and says so.
     RolledBack,
+    /// An operator removed the node from the cluster.
+    Removed,
     /// The machine lost its power in the middle of a write.
     Power,
     /// Anything else is a fault of ours.
@@ -44,7 +48,8 @@ pub(crate) enum End {
 impl World {
     pub(crate) fn handle_start(&mut self, id: MachineId) {
         self.machines[id].start_scheduled = false;
-        if self.machines[id].process.is_some() {
+        let machine = &self.machines[id];
+        if machine.process.is_some() || machine.retired || machine.removed {
             return;
         }
         self.exchange_lost_disk(id);
@@ -94,6 +99,8 @@ impl World {
             waiting_for: Vec::new(),
             pace: Pace::new(run),
             birth: None,
+            joining: self.new_joining(id, run),
+            told: Vec::new(),
         };
         let phase = Phase::Forming(Box::new(forming));
         let registration = self.new_registration(id);
@@ -116,6 +123,7 @@ impl World {
             self.resume(id);
         } else {
             self.queue.after(1_000, Event::FormingRound { machine: id, run });
+            self.queue.after(2_000, Event::Join { machine: id, run });
             self.doubt_new_disk(id);
         }
         self.pay_for_syncs(id);
@@ -156,6 +164,8 @@ impl World {
             self.checker.birth(genesis, self.queue.now_us());
         }
         self.machines[id].process = Some(process);
+        // It lets in others than before.
+        self.links_changed();
         let first = self.rng.below(TICK_MS * 1_000);
         self.queue.after(first, Event::Tick { machine: id, run });
         let first = self.rng.below(ANNOUNCE_US);
@@ -180,7 +190,9 @@ impl World {
         let store_id = machine.process.as_ref().map_or(StoreId::from_bytes([0; 16]), |p| p.store_id);
         let phase = match machine.process.as_ref().map(|process| &process.phase) {
             Some(Phase::Forming(forming)) => IdentityPhase::Empty { promise: forming.promise.clone() },
-            Some(Phase::Running(node)) => phase_of(node.state(), node.summary().raft_id, asker),
+            Some(Phase::Running(node)) => {
+                phase_of(node.state(), (node.summary().raft_id, node.summary().applied), asker)
+            }
             None => IdentityPhase::Empty { promise: None },
         };
         Identity {
@@ -190,16 +202,18 @@ impl World {
             addresses: vec![address(id)],
             relay_url: None,
             capacity: Some(machine.capacity),
-            witness: false,
+            witness: machine.witness,
             phase,
         }
     }
 
     pub(crate) fn handle_tick(&mut self, id: MachineId) {
         let period = self.machines[id].true_us(TICK_MS * 1_000);
+        let wall_ms = self.machines[id].wall_ms(self.queue.now_us());
         let Some(process) = &mut self.machines[id].process else { return };
         let run = process.run;
         if let Some(node) = process.node_mut() {
+            node.note_time(wall_ms);
             node.tick();
         }
         self.queue.after(period, Event::Tick { machine: id, run });
@@ -250,6 +264,11 @@ impl World {
             self.trace.line(self.queue.now_us(), || format!("n{} {notice:?}", id + 1));
         }
         self.count_notices(&turn.notices);
+        if std::mem::take(&mut self.links_due)
+            || turn.notices.iter().any(|it| matches!(it, Notice::Restored(_)))
+        {
+            self.links_changed();
+        }
         self.check_honesty(id, &turn.notices);
         turn.sends.into_iter().for_each(|send| self.send_raft(id, send));
         for (ticket, result) in turn.answers {
@@ -261,25 +280,23 @@ impl World {
     }
 
     /// All members are honest here, and whole unless a disk went back in time: nothing they say is refused.
-    fn check_honesty(&mut self, id: MachineId, notices: &[blixard_node::Notice]) {
-        let bad = notices.iter().find(|notice| {
-            matches!(
-                notice,
-                blixard_node::Notice::BadMessage { .. } | blixard_node::Notice::FalseSender { .. }
-            )
-        });
+    fn check_honesty(&mut self, id: MachineId, notices: &[Notice]) {
+        let bad = notices
+            .iter()
+            .find(|notice| matches!(notice, Notice::BadMessage { .. } | Notice::FalseSender { .. }));
         if let Some(notice) = bad.filter(|_| self.queue.now_us() >= self.all_honest_from_us) {
             self.fail("honest_words_pass", format!("n{} refused {notice:?}", id + 1));
         }
     }
 
-    fn count_notices(&mut self, notices: &[blixard_node::Notice]) {
+    fn count_notices(&mut self, notices: &[Notice]) {
         for notice in notices {
             match notice {
-                blixard_node::Notice::Leader { here: true, .. } => self.counts.elections += 1,
-                blixard_node::Notice::Restored(_) => self.counts.snapshots += 1,
-                blixard_node::Notice::MembershipChanged(change) => {
+                Notice::Leader { here: true, .. } => self.counts.elections += 1,
+                Notice::Restored(_) => self.counts.snapshots += 1,
+                Notice::MembershipChanged(change) => {
                     self.counts.membership_changes += 1;
+                    self.links_due = true;
                     if matches!(change, MembershipChange::Promote { .. }) {
                         self.doubt_new_voter();
                     }
@@ -301,6 +318,7 @@ impl World {
             NodeError::RolledBack { .. } | NodeError::Left { .. } if self.machines[id].rolled_back => {
                 End::RolledBack
             }
+            NodeError::Removed { .. } if self.has_removed(id) => End::Removed,
             other => End::Wrong(other.to_string()),
         };
         self.end_run(id, end);
@@ -323,6 +341,11 @@ impl World {
         match end {
             End::Power => return self.lose_power(id),
             End::Wrong(what) => return self.fail("unexpected_end", format!("n{}: {what}", id + 1)),
+            End::Removed => {
+                self.counts.learned_removed += 1;
+                self.machines[id].removed = true;
+                return self.drop_process(id, false);
+            }
             End::Full => {
                 self.counts.full_disk_ends += 1;
                 self.drop_process(id, true);
@@ -378,6 +401,12 @@ impl World {
         let (run, Some(node)) = (process.run, process.node()) else { return };
         let asks = node.summary().leads || node.summary().leader.is_none();
         self.queue.after(ANNOUNCE_US, Event::Announce { machine: id, run });
+        if !process.vouches() {
+            for ask in node.vouches() {
+                self.submit(id, ask, VOUCH_MS, Purpose::Vouch);
+            }
+        }
+        let Some(node) = self.machines[id].node() else { return };
         if asks {
             let version = node.summary().membership_version;
             let me = self.identity_of(id, None);
@@ -415,8 +444,14 @@ impl World {
                 forming.answers.insert(identity.endpoint_id, identity);
             }
             Phase::Running(node) => {
+                let lost = node.summary().leader.is_none();
+                let before = if lost { node.peers() } else { Vec::new() };
                 if let Err(error) = node.note_identity(identity, asked) {
-                    self.node_failed(id, &error);
+                    return self.node_failed(id, &error);
+                }
+                // Without a leader it may have learned whom to let in.
+                if lost && node.peers() != before {
+                    self.links_changed();
                 }
             }
         }
@@ -433,6 +468,8 @@ impl World {
             }
             Message::Request { call, request } => self.handle_request(to, from, call, *request),
             Message::Response { call, response } => self.handle_response(to, call, *response),
+            Message::Join { call, request } => self.handle_join_request(to, from, call, *request),
+            Message::Joined { call, response } => self.handle_joined(to, call, *response),
         }
     }
 }

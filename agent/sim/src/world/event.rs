@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use blixard_core::reconciler::Action;
-use blixard_model::wire::{PeerRequest, PeerResponse};
+use blixard_model::wire::{JoinRequest, JoinResponse, PeerRequest, PeerResponse};
 use bytes::Bytes;
 
 use super::faults::Fault;
@@ -23,6 +23,10 @@ pub(crate) enum Message {
     Request { call: u64, request: Box<PeerRequest> },
     /// Its answer.
     Response { call: u64, response: Box<PeerResponse> },
+    /// A stranger with a ticket.
+    Join { call: u64, request: Box<JoinRequest> },
+    /// What it is answered.
+    Joined { call: u64, response: Box<JoinResponse> },
 }
 
 /// Something that happens at one moment.
@@ -36,6 +40,8 @@ pub(crate) enum Event {
     FormingRound { machine: MachineId, run: u64 },
     /// As above: the round is over.
     FormingLook { machine: MachineId, run: u64 },
+    /// One that has a ticket asks to be let in.
+    Join { machine: MachineId, run: u64 },
     /// Its store is bound to the cluster that it found.
     Bind { machine: MachineId, run: u64 },
     /// An agent tells who it is, and looks whether what it offers is known.
@@ -60,6 +66,8 @@ pub(crate) enum Event {
     GuestEnds { machine: MachineId },
     /// A client acts.
     Client { client: usize },
+    /// The operator acts.
+    Operator,
     /// A client gives an operation up on its side: the connection ended.
     ClientTimeout { client: usize, op: u64 },
     /// The agent of a machine is started.
@@ -82,6 +90,7 @@ impl Event {
             | Self::Turn { machine, .. }
             | Self::FormingRound { machine, .. }
             | Self::FormingLook { machine, .. }
+            | Self::Join { machine, .. }
             | Self::Bind { machine, .. }
             | Self::Announce { machine, .. }
             | Self::Register { machine, .. }
@@ -101,6 +110,7 @@ impl Event {
             | Self::Turn { run, .. }
             | Self::FormingRound { run, .. }
             | Self::FormingLook { run, .. }
+            | Self::Join { run, .. }
             | Self::Bind { run, .. }
             | Self::Announce { run, .. }
             | Self::Register { run, .. }

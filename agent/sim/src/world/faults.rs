@@ -208,7 +208,7 @@ impl World {
     /// with the new list, one after another.
     pub(crate) fn list_late_member(&mut self, id: MachineId) {
         let all = self.machines.len();
-        if self.machines[id].listed == all || id + 1 != all {
+        if !self.options.late_member || self.machines[id].listed == all || id + 1 != all {
             return;
         }
         self.machines[id].listed = all;
@@ -223,6 +223,8 @@ impl World {
     pub(crate) fn exchange_lost_disk(&mut self, id: MachineId) {
         let machine = &mut self.machines[id];
         if machine.disk_health == DiskHealth::Lost {
+            // A ticket lies in the same directory.
+            machine.ticket = None;
             machine.disk.wipe();
             machine.disk.heal();
             machine.disk_health = DiskHealth::Good;
@@ -237,7 +239,8 @@ impl World {
             let machine = &mut self.machines[id];
             machine.disk.heal();
             machine.held_until_us = machine.held_until_us.min(now_us);
-            if machine.process.is_none() {
+            machine.retired = false;
+            if machine.process.is_none() && !machine.removed {
                 self.schedule_start(id, 100_000, 500_000);
             }
         }

@@ -3,7 +3,7 @@
 use blixard_model::formation::Identity;
 use blixard_model::wire::PeerRequest;
 use blixard_node::birth;
-use blixard_node::forming::{self, Birth, Formed};
+use blixard_node::forming::{self, Birth, Configured, Formed};
 
 use super::World;
 use super::agent::{ANSWER_US, End};
@@ -19,7 +19,14 @@ impl World {
     pub(crate) fn handle_forming_round(&mut self, id: MachineId) {
         let now_ms = self.machines[id].mono_ms(self.queue.now_us());
         let me = self.identity_of(id, None);
-        let peers: Vec<MachineId> = (0..self.machines[id].listed).filter(|peer| *peer != id).collect();
+        let asked = |peer: &MachineId| {
+            let machine = &self.machines[id];
+            let named = machine.ticket.as_ref().is_some_and(|it| it.names(self.machines[*peer].endpoint_id));
+            let process = machine.process.as_ref();
+            let told = process.is_some_and(|it| it.is_told_of(self.machines[*peer].endpoint_id));
+            *peer != id && (*peer < machine.listed || named || told)
+        };
+        let peers: Vec<MachineId> = (0..self.machines.len()).filter(asked).collect();
         let Some(process) = &mut self.machines[id].process else { return };
         let run = process.run;
         let Some(Forming { answers, pace, birth: None, .. }) = process.forming_mut() else { return };
@@ -43,7 +50,7 @@ impl World {
     pub(crate) fn handle_forming_look(&mut self, id: MachineId) {
         let now_ms = self.machines[id].mono_ms(self.queue.now_us());
         let me = self.identity_of(id, None);
-        let declared = self.declared(id);
+        let (declared, joins) = (self.declared(id), self.machines[id].joins);
         let Some(process) = &mut self.machines[id].process else { return };
         let run = process.run;
         if process.calls.values().any(|call| matches!(call, Call::Identify { .. })) {
@@ -54,8 +61,17 @@ impl World {
         if forming.pace.due_ms().is_some() {
             return;
         }
-        let Forming { store, answers, promise, waiting_for, pace, birth } = forming;
-        let list = (&self.cluster_name, declared.as_slice());
+        let Forming { store, answers, promise, waiting_for, pace, birth, told: known, .. } = forming;
+        let members: Vec<_> = forming::told_members(answers).iter().map(|it| it.endpoint_id).collect();
+        if !members.is_empty() && *known != members {
+            *known = members;
+            self.links_due = true;
+        }
+        // Its place came by the other way meanwhile.
+        if birth.is_some() {
+            return;
+        }
+        let list = Configured { cluster_name: &self.cluster_name, declared: &declared, joins };
         let formed = match forming::advance(store, &me, list, answers) {
             Ok(formed) => formed,
             Err(error) => {
@@ -80,7 +96,7 @@ impl World {
 
     /// Until the store is bound the agent still answers that it has none of a cluster. On a slow disk that is
     /// long: what the others do meanwhile, one of them with a new disk, is what promises are for.
-    fn begin_to_bind(&mut self, id: MachineId, run: u64) {
+    pub(crate) fn begin_to_bind(&mut self, id: MachineId, run: u64) {
         let slow = self.options.hard_birth && self.rng.chance(1, 2);
         let wait = if slow { self.rng.below(BIND_US) } else { 0 };
         self.queue.after(wait, Event::Bind { machine: id, run });

@@ -111,6 +111,9 @@ impl World {
         for (id, machine) in self.machines.iter().enumerate().filter(|(id, _)| !self.liveness.is_cut_off(*id))
         {
             let name = &machine.name;
+            if machine.removed {
+                continue;
+            }
             let Some(process) = &machine.process else {
                 missing.push(format!("{name} does not run"));
                 continue;
@@ -127,6 +130,7 @@ impl World {
             }
         }
         missing.extend(self.voters_missing());
+        missing.extend(self.operator_misses());
         let waiting = self.clients.iter().enumerate().filter(|(_, client)| !client.is_idle());
         missing.extend(waiting.map(|(id, _)| format!("an operation of client {id} is not decided")));
         let unprobed = self.clients.iter().any(|client| client.probes < 2);

@@ -6,8 +6,10 @@ use std::rc::{Rc, Weak};
 
 use blixard_core::reconciler::{Action, Ongoing};
 use blixard_model::formation::{Genesis, Identity};
-use blixard_model::{Capacity, EndpointId, NodeName, StoreId};
+use blixard_model::wire::Contact;
+use blixard_model::{Capacity, ClusterId, EndpointId, NodeName, StoreId, TicketId, TicketSecret};
 use blixard_node::forming::{Birth, Pace};
+use blixard_node::joining::Joining;
 use blixard_node::{Registration, Submission, Waits};
 use blixard_store::Store;
 
@@ -15,6 +17,9 @@ use super::event::MachineId;
 use super::hypervisor::Hypervisor;
 use super::mirror::{Mirror, Watched};
 use crate::disk::{Image, SimDisk};
+
+/// When a run begins, by every wall clock, in ms since the epoch.
+const WALL_BEGIN_MS: u64 = 1_700_000_000_000;
 
 /// A node as the simulated agent holds it.
 pub(crate) type Node = blixard_node::Node<Watched, Ticket, ReadTicket>;
@@ -62,6 +67,12 @@ pub(crate) enum Purpose {
     Declare,
     /// The reconciler's: a unit is gone.
     Confirm(Action),
+    /// The operator's.
+    Operator(u64),
+    /// A word for a node on its list.
+    Vouch,
+    /// A node's with a ticket, which waits for the answer.
+    Join { to: MachineId, call: u64 },
 }
 
 /// A submission under way.
@@ -90,6 +101,8 @@ pub(crate) enum Call {
     Forward { submission: u64, confirms: bool, waits: Rc<()> },
     /// Who is it? Asked at this version of the membership.
     Identify { of: MachineId, version: Option<u64> },
+    /// To be let in with a ticket.
+    Join,
 }
 
 /// An agent that is in no cluster.
@@ -105,6 +118,10 @@ pub(crate) struct Forming {
     pub(crate) pace: Pace,
     /// There is a cluster, and the store is being bound to it.
     pub(crate) birth: Option<Birth>,
+    /// It has a ticket.
+    pub(crate) joining: Option<Joining>,
+    /// The members that others told of.
+    pub(crate) told: Vec<EndpointId>,
 }
 
 /// How far an agent has come.
@@ -153,7 +170,15 @@ impl Process {
     pub(crate) fn waits_for(&self, call: u64) -> Weak<()> {
         match self.calls.get(&call) {
             Some(Call::Forward { waits, .. }) => Rc::downgrade(waits),
-            Some(Call::Identify { .. }) | None => Weak::new(),
+            Some(Call::Identify { .. } | Call::Join) | None => Weak::new(),
+        }
+    }
+
+    /// Without a cluster: whether others said that this one is a member of theirs.
+    pub(crate) fn is_told_of(&self, endpoint_id: EndpointId) -> bool {
+        match &self.phase {
+            Phase::Forming(forming) => forming.told.contains(&endpoint_id),
+            Phase::Running(_) => false,
         }
     }
 
@@ -164,8 +189,27 @@ impl Process {
         }
     }
 
+    pub(crate) fn vouches(&self) -> bool {
+        self.submissions.values().any(|sub| matches!(sub.purpose, Purpose::Vouch))
+    }
+
     pub(crate) fn declares(&self) -> bool {
         self.submissions.values().any(|sub| matches!(sub.purpose, Purpose::Declare))
+    }
+}
+
+/// A ticket, as a machine that is to join holds it.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldTicket {
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) id: TicketId,
+    pub(crate) secret: TicketSecret,
+    pub(crate) contacts: Vec<Contact>,
+}
+
+impl HeldTicket {
+    pub(crate) fn names(&self, endpoint_id: EndpointId) -> bool {
+        self.contacts.iter().any(|contact| contact.endpoint_id == endpoint_id)
     }
 }
 
@@ -210,6 +254,16 @@ pub(crate) struct Machine {
     pub(crate) rolled_back: bool,
     /// It is not to be started before this.
     pub(crate) start_scheduled: bool,
+    /// It votes and runs no VMs.
+    pub(crate) witness: bool,
+    /// Configured to join a cluster, with no list of members.
+    pub(crate) joins: bool,
+    /// The ticket in its directory.
+    pub(crate) ticket: Option<HeldTicket>,
+    /// It is off, for all that its operator knows for good.
+    pub(crate) retired: bool,
+    /// Its agent has ended because an operator removed it from the cluster.
+    pub(crate) removed: bool,
 }
 
 impl Machine {
@@ -221,6 +275,11 @@ impl Machine {
     /// Its CLOCK_BOOTTIME, in ms.
     pub(crate) fn boot_ms(&self, now_us: u64) -> u64 {
         (scale(now_us, self.clock_ppm) + self.jumped_us) / 1_000
+    }
+
+    /// Its wall clock, in ms since the epoch; it jumps with the other one.
+    pub(crate) fn wall_ms(&self, now_us: u64) -> u64 {
+        WALL_BEGIN_MS + self.boot_ms(now_us)
     }
 
     /// How much true time a span of its own clock takes.

@@ -9,11 +9,13 @@ pub(crate) mod event;
 pub(crate) mod faults;
 mod forming;
 mod hypervisor;
+mod joining;
 mod liveness;
 mod machine;
 pub(crate) mod mirror;
 mod nemesis;
 mod network;
+mod operator;
 mod registering;
 mod requests;
 mod units;
@@ -33,6 +35,7 @@ use clients::Client;
 use event::{Event, MachineId, Queue};
 use liveness::Liveness;
 use network::Network;
+use operator::Operator;
 
 pub(crate) use machine::{DiskHealth, Machine, Node};
 
@@ -56,6 +59,9 @@ pub(crate) struct World {
     pub(crate) all_honest_from_us: u64,
     /// The machine whose disk was lost before anybody had a cluster.
     pub(crate) wiped_unborn: Option<MachineId>,
+    operator: Operator,
+    /// Members came or went: who lets whom in is looked at again.
+    links_due: bool,
     next_id: u64,
     ended: bool,
 }
@@ -63,10 +69,11 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, options: Options, print: bool) -> Self {
         let mut rng = SimRng::new(seed);
-        let machines = (0..options.nodes).map(|id| new_machine(id, &options, &mut rng)).collect();
+        let count = options.nodes + options.spares;
+        let machines = (0..count).map(|id| new_machine(id, &options, &mut rng)).collect();
         let clients = (0..options.clients).map(Client::new).collect();
         let mut world = Self {
-            network: Network::new(options.nodes),
+            network: Network::new(count),
             checker: Checker::new(bounds(&options)),
             counts: Counts::default(),
             trace: Trace::new(print),
@@ -79,6 +86,8 @@ impl World {
             liveness: Liveness::default(),
             all_honest_from_us: 0,
             wiped_unborn: None,
+            operator: Operator::default(),
+            links_due: false,
             next_id: 0,
             ended: false,
         };
@@ -88,8 +97,8 @@ impl World {
 
     fn schedule_begin(&mut self) {
         let late = usize::from(self.options.late_member);
-        for machine in 0..self.options.nodes {
-            let wait = match machine + late < self.options.nodes {
+        for machine in 0..self.machines.len() {
+            let wait = match machine + late < self.machines.len() {
                 true => self.rng.below(2_000_000),
                 false => 8_000_000 + self.rng.below(8_000_000),
             };
@@ -101,6 +110,9 @@ impl World {
             self.queue.at(wait, Event::Client { client });
         }
         self.queue.at(1_000_000, Event::Nemesis);
+        if self.options.churn {
+            self.queue.at(3_000_000, Event::Operator);
+        }
         self.queue.at(self.options.safety_s * 1_000_000, Event::Heal);
     }
 
@@ -179,7 +191,9 @@ impl World {
             Event::Turn { machine, .. } => self.handle_turn(machine),
             Event::FormingRound { machine, .. } => self.handle_forming_round(machine),
             Event::FormingLook { machine, .. } => self.handle_forming_look(machine),
+            Event::Join { machine, .. } => self.handle_join(machine),
             Event::Bind { machine, .. } => self.handle_bind(machine),
+            Event::Operator => self.handle_operator(),
             Event::Announce { machine, .. } => self.handle_announce(machine),
             Event::Register { machine, .. } => self.register(machine),
             Event::Reconcile { machine, .. } => self.handle_reconcile(machine),
@@ -208,7 +222,9 @@ impl World {
 /// Each client has one operation, each agent one declaration and one confirmation for each VM; as many again
 /// may have been given up since the last tick.
 fn bounds(options: &Options) -> Bounds {
-    let under_way = options.clients + options.nodes * (1 + clients::NAMES);
+    let machines = options.nodes + options.spares;
+    // The operator and those who join have one each beside that.
+    let under_way = options.clients + machines * (2 + clients::NAMES) + 1;
     Bounds { limits: options.limits, waiting: 2 * under_way }
 }
 
@@ -229,6 +245,7 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> Machine {
     let name: NodeName = text_id(&format!("n{}", id + 1));
     let drift = rng.below(2 * options.drift_ppm + 1);
     let late = usize::from(options.late_member);
+    let is_spare = id >= options.nodes;
     let disk = SimDisk::new(format!("/{name}"), rng.fork());
     disk.set_sync_latency_us(1 + rng.below(options.sync_us));
     Machine {
@@ -245,10 +262,15 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> Machine {
         clock_ppm: 1_000_000 + drift - options.drift_ppm,
         jumped_us: 0,
         view: BTreeSet::new(),
-        listed: options.nodes - late,
+        listed: if is_spare { 0 } else { options.nodes - late },
         old_image: None,
         old_image_of: None,
         rolled_back: false,
         start_scheduled: false,
+        witness: options.witness && id + 1 == options.nodes,
+        joins: is_spare,
+        ticket: None,
+        retired: false,
+        removed: false,
     }
 }

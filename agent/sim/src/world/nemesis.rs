@@ -226,27 +226,40 @@ impl World {
             && self.machines.iter().all(forming)
     }
 
-    /// Every machine is a member with the disk it has, everybody knows who votes, and no fault of a disk is
-    /// armed: one may go.
+    /// All are whole, and a quorum is without one of them: it may go.
     pub(crate) fn may_lose_a_disk(&self) -> bool {
+        self.checker.voters().len() >= 3 && !self.is_removing() && self.list_survives() && self.all_whole()
+    }
+
+    /// A list of which every node has an empty store is a cluster to come, whoever else has what it was
+    /// before.
+    fn list_survives(&self) -> bool {
+        let mut listed = self.machines.iter().filter(|machine| machine.listed > 1).peekable();
+        listed.peek().is_none() || listed.filter(|machine| machine.node().is_some()).count() >= 2
+    }
+
+    /// Every member is there with the disk it has, everybody knows who votes, and no fault of a disk is
+    /// armed.
+    pub(crate) fn all_whole(&self) -> bool {
         let voters = self.checker.voters();
-        voters.len() >= 3
-            && self.machines.iter().all(|machine| {
-                let Some(process) = &machine.process else { return false };
-                // One that has promised and not begun yet is needed as it is.
-                let Some(node) = process.node() else { return false };
-                let belongs = self.checker.belongs(machine.endpoint_id, process.store_id);
-                let mut known = node.raft_status().voters;
-                known.sort();
-                let mut agreed = voters.to_vec();
-                agreed.sort();
-                let knows = known == agreed;
-                belongs
-                    && knows
-                    && !machine.rolled_back
-                    && machine.disk_health == DiskHealth::Good
-                    && !machine.disk.is_armed()
-            })
+        let Some(state) = self.checker.state() else { return false };
+        let members = self.machines.iter().filter(|it| state.member_by_endpoint(it.endpoint_id).is_some());
+        members.into_iter().all(|machine| {
+            let Some(process) = &machine.process else { return false };
+            // One that has promised and not begun yet is needed as it is.
+            let Some(node) = process.node() else { return false };
+            let belongs = self.checker.belongs(machine.endpoint_id, process.store_id);
+            let mut known = node.raft_status().voters;
+            known.sort();
+            let mut agreed = voters.to_vec();
+            agreed.sort();
+            let knows = known == agreed;
+            belongs
+                && knows
+                && !machine.rolled_back
+                && machine.disk_health == DiskHealth::Good
+                && !machine.disk.is_armed()
+        })
     }
 
     /// All is calm: a leader that is another one, nobody cut off, everybody up to date.

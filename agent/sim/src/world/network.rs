@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use blixard_model::mutant;
 use blixard_model::wire::{PeerRequest, PeerResponse};
 use blixard_node::Send;
 
 use super::World;
 use super::event::{Event, MachineId, Message};
 use super::faults::Fault;
-use super::machine::{Call, Process};
+use super::machine::{Call, Phase, Process};
 
 /// A link that carries nothing is given up after this time, in µs.
 const LINK_LOST_US: u64 = 3_000_000;
@@ -65,7 +66,12 @@ impl World {
         for from in 0..self.machines.len() {
             for to in 0..self.machines.len() {
                 let runs = |machine: MachineId| self.machines[machine].process.is_some();
-                let carries = from != to && runs(from) && runs(to) && !self.network.is_cut(from, to);
+                let carries = from != to
+                    && runs(from)
+                    && runs(to)
+                    && !self.network.is_cut(from, to)
+                    && self.lets_in(from, to)
+                    && self.lets_in(to, from);
                 if self.network.carries[from][to] != carries {
                     self.network.carries[from][to] = carries;
                     self.network.changed_us[from][to] = now_us;
@@ -95,6 +101,46 @@ impl World {
             node.note_links(view.clone());
         }
         self.machines[from].view = view;
+        self.learn_removal(from);
+    }
+
+    /// Whether this agent takes anything of that one: it is listed, a member, or was named with a ticket, and
+    /// it was not removed.
+    pub(crate) fn lets_in(&self, at: MachineId, other: MachineId) -> bool {
+        let (machine, other_id) = (&self.machines[at], self.machines[other].endpoint_id);
+        let Some(process) = &machine.process else { return false };
+        let listed = other < machine.listed;
+        match &process.phase {
+            Phase::Forming(forming) => {
+                listed
+                    || forming.told.contains(&other_id)
+                    || machine.ticket.as_ref().is_some_and(|it| it.names(other_id))
+            }
+            Phase::Running(node) => {
+                let state = node.state();
+                let known = listed || node.is_peer(other_id);
+                known && (!state.removed.contains_key(&other_id) || mutant::lives("removed-node-let-in"))
+            }
+        }
+    }
+
+    /// Whoever dials a member that knows of its removal is told so.
+    fn learn_removal(&mut self, id: MachineId) {
+        let me = self.machines[id].endpoint_id;
+        for other in (0..self.machines.len()).filter(|other| *other != id) {
+            if self.network.is_cut(id, other) || self.network.is_cut(other, id) || !self.lets_in(id, other) {
+                continue;
+            }
+            let Some(removed) = self.machines[other].node().and_then(|node| node.state().removed.get(&me))
+            else {
+                continue;
+            };
+            let raft_id = removed.raft_id;
+            let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) else { return };
+            if let Err(error) = node.note_removed(raft_id) {
+                return self.node_failed(id, &error);
+            }
+        }
     }
 
     pub(crate) fn send_raft(&mut self, from: MachineId, send: Send) {
@@ -125,7 +171,8 @@ impl World {
             }
             return;
         }
-        let doubled = matches!(message, Message::Raft(_)) && self.rng.chance(self.options.duplication, 1_000);
+        let doubled = matches!(message, Message::Raft(_) | Message::Join { .. })
+            && self.rng.chance(self.options.duplication, 1_000);
         if doubled {
             self.counts.duplicated += 1;
             let wait = self.delay_us(from);
@@ -156,8 +203,18 @@ impl World {
         }
         let what = match &message {
             Message::Raft(frame) | Message::Snapshot { frame, .. } => crate::trace::hash_bytes(frame),
-            Message::Request { call, .. } | Message::Response { call, .. } => *call,
+            Message::Request { call, .. }
+            | Message::Response { call, .. }
+            | Message::Join { call, .. }
+            | Message::Joined { call, .. } => *call,
         };
+        // The connection was closed when the other side was removed; what was on its way is not read.
+        let stranger =
+            !matches!(message, Message::Join { .. } | Message::Joined { .. }) && !self.lets_in(to, from);
+        if stranger {
+            self.counts.lost += 1;
+            return self.arrives_nowhere(Event::Arrival { to, from, message });
+        }
         self.trace.add(self.queue.now_us(), 2, to, what);
         self.deliver(to, from, message);
     }

@@ -15,7 +15,8 @@ impl World {
     pub(crate) fn new_registration(&mut self, id: MachineId) -> Registration {
         let machine = &self.machines[id];
         let (endpoint_id, capacity) = (machine.endpoint_id, machine.capacity);
-        let offer = NodeOffer { capacity, addresses: vec![address(id)], relay_url: None, witness: false };
+        let offer =
+            NodeOffer { capacity, addresses: vec![address(id)], relay_url: None, witness: machine.witness };
         Registration::new(endpoint_id, offer, self.rng.next_u64())
     }
 

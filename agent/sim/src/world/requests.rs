@@ -15,11 +15,11 @@ const FORWARD_MARGIN_MS: u64 = 300;
 
 impl World {
     /// Begins a write at an agent.
-    pub(crate) fn submit(&mut self, id: MachineId, request: Request, patience_ms: u64, purpose: Purpose) {
+    pub(crate) fn submit(&mut self, id: MachineId, ask: impl Into<Ask>, patience_ms: u64, purpose: Purpose) {
         let deadline_ms = self.machines[id].mono_ms(self.queue.now_us()) + patience_ms;
         let (sub, seed) = (self.new_id(), self.rng.next_u64());
         let Some(process) = &mut self.machines[id].process else { return };
-        let submission = Submission::new(request, deadline_ms, seed);
+        let submission = Submission::new(ask, deadline_ms, seed);
         process.submissions.insert(sub, Sub { submission, purpose, asked: None });
         self.go_on(id, sub);
     }
@@ -57,7 +57,9 @@ impl World {
                 sub.asked = Some(Asked::Here { _waits: waits });
                 let wait = machine_wait(&self.machines[id], patience_ms);
                 self.queue.after(wait, Event::CallTimeout { machine: id, run, call: sub_id });
+                let wall_ms = self.machines[id].wall_ms(self.queue.now_us());
                 if let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) {
+                    node.note_time(wall_ms);
                     node.ask(ask, ticket);
                 }
                 self.input(id);
@@ -126,6 +128,9 @@ impl World {
             Purpose::Client { client, op } => self.client_answered(client, op, end),
             Purpose::Declare => self.registration_ended(id, end),
             Purpose::Confirm(action) => self.action_done(id, &action, None),
+            Purpose::Vouch => {}
+            Purpose::Operator(op) => self.operator_answered(op, end),
+            Purpose::Join { to, call } => self.join_decided((id, to), call, end),
         }
     }
 
@@ -146,6 +151,7 @@ impl World {
         match process.calls.remove(&call) {
             Some(Call::Forward { submission, .. }) => self.attempt_ended(id, submission, unknown()),
             Some(Call::Identify { .. }) => self.handle_forming_look(id),
+            Some(Call::Join) => self.join_ended(id, Err("no answer".to_owned())),
             None => {}
         }
     }
@@ -174,10 +180,12 @@ impl World {
     fn asked(&mut self, id: MachineId, (from, call): (MachineId, u64), ask: Ask) {
         let asker = self.machines[from].process.as_ref();
         let waits = asker.map_or_else(Weak::new, |asker| asker.waits_for(call));
+        let wall_ms = self.machines[id].wall_ms(self.queue.now_us());
         let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) else {
             let why = "this node is in no cluster".to_owned();
             return self.reply(id, from, call, PeerResponse::Declined { why });
         };
+        node.note_time(wall_ms);
         node.ask(ask, Ticket::Peer { to: from, call, waits });
         self.input(id);
     }
@@ -199,7 +207,7 @@ impl World {
                 }
                 self.handle_forming_look(id);
             }
-            (Some(Call::Identify { .. }) | None, _) => {}
+            (Some(Call::Identify { .. } | Call::Join) | None, _) => {}
         }
     }
 }

@@ -1,0 +1,121 @@
+//! How a node with a ticket becomes a member: whom it asks and when, and what it makes of the answer. And
+//! what the member that is asked answers.
+//!
+//! ```text
+//!            one contact after another, with backoff
+//!   Asking ────────────────────────────────────────▶ Admitted (bind the store, go on as a member)
+//!     ▲ │                                          └▶ Refused  (for good: another ticket is needed)
+//!     └─┘ nobody answers, or not now
+//! ```
+//!
+//! A crash anywhere resumes: the ticket is kept until the store is bound, and a store that was admitted is
+//! told so again, by the same ticket or by anybody who asks it who it is.
+
+use blixard_core::ClusterState;
+use blixard_core::formation::{cluster_id, contacts};
+use blixard_core::state::member_check::check_genesis;
+use blixard_model::backoff::{Backoff, Retry};
+use blixard_model::wire::{Contact, JoinResponse};
+use blixard_model::{ClusterId, Outcome, Refusal};
+
+use crate::forming::Birth;
+use crate::submission::SubmitError;
+
+/// Asking to be let in. An operator waits: the longest pause is short.
+pub const JOIN: Backoff = Backoff { first_ms: 300, longest_ms: 5_000 };
+
+/// What a member answers to a node with a ticket, once it knows what the leader decided.
+pub fn answer(state: &ClusterState, end: Result<Outcome, SubmitError>) -> JoinResponse {
+    match end {
+        Ok(Outcome::Admitted { raft_id }) => JoinResponse::Admitted {
+            cluster_id: state.cluster_id(),
+            genesis: state.genesis.clone(),
+            raft_id,
+            contacts: contacts(state),
+        },
+        Ok(Outcome::Refused { refusal }) => JoinResponse::Refused { refusal },
+        Ok(Outcome::Done { .. }) => JoinResponse::Later { why: "nothing was decided".to_owned() },
+        Err(error) => JoinResponse::Later { why: error.to_string() },
+    }
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JoinStep {
+    /// Ask this one, and tell [`Joining::note`] how it ended.
+    Ask(Contact),
+    /// Nothing before this.
+    Wait {
+        /// Milliseconds of the caller's clock.
+        until_ms: u64,
+    },
+    /// This ticket admits nobody.
+    Refused(Refusal),
+}
+
+/// One ticket's use. Driven by its caller: [`Joining::next`] says what to do.
+#[derive(Debug)]
+pub struct Joining {
+    cluster_id: ClusterId,
+    contacts: Vec<Contact>,
+    turn: usize,
+    retry: Retry,
+    refused: Option<Refusal>,
+    last_error: Option<String>,
+}
+
+impl Joining {
+    /// With a ticket of this cluster, which names these. The seed spreads the retries of those who fail
+    /// together.
+    pub fn new(cluster_id: ClusterId, contacts: Vec<Contact>, seed: u64) -> Self {
+        let retry = Retry::new(JOIN, seed);
+        Self { cluster_id, contacts, turn: 0, retry, refused: None, last_error: None }
+    }
+
+    /// What to do now. Not to be asked while a [`JoinStep::Ask`] is under way.
+    pub fn next(&mut self, now_ms: u64) -> JoinStep {
+        if let Some(refusal) = &self.refused {
+            return JoinStep::Refused(refusal.clone());
+        }
+        if !self.retry.is_due(now_ms) {
+            return JoinStep::Wait { until_ms: self.retry.at_ms() };
+        }
+        let Some(contact) = self.contacts.get(self.turn % self.contacts.len().max(1)) else {
+            let why = "it names no member that could be asked".to_owned();
+            return JoinStep::Refused(Refusal::Ticket { why });
+        };
+        JoinStep::Ask(contact.clone())
+    }
+
+    /// How an attempt ended; the node's place once it has one. An answer of another cluster than the ticket's
+    /// is none.
+    pub fn note(&mut self, now_ms: u64, ended: Result<JoinResponse, String>) -> Option<Birth> {
+        let why = match ended {
+            Ok(JoinResponse::Admitted { cluster_id: theirs, genesis, raft_id, contacts }) => {
+                if theirs == self.cluster_id
+                    && cluster_id(&genesis) == theirs
+                    && check_genesis(&genesis).is_ok()
+                {
+                    return Some(Birth::Joined { cluster_id: theirs, genesis, raft_id, contacts });
+                }
+                "the answer is of another cluster than the ticket's".to_owned()
+            }
+            Ok(JoinResponse::Refused { refusal }) => {
+                self.refused = Some(refusal);
+                return None;
+            }
+            Ok(JoinResponse::Later { why }) | Err(why) => why,
+        };
+        self.last_error = Some(why);
+        self.turn = self.turn.wrapping_add(1);
+        self.retry.failed(now_ms);
+        None
+    }
+
+    /// Attempts that failed in a row, when the next one is due in milliseconds of the caller's clock, and why
+    /// the last one failed; `None` when none did.
+    pub fn trouble(&self) -> Option<(u32, u64, &str)> {
+        let why = self.last_error.as_deref()?;
+        Some((self.retry.failures(), self.retry.at_ms(), why))
+    }
+}
