@@ -256,7 +256,8 @@ impl Net {
     }
 
     /// Asks a member to let this node into the cluster of that id. The request is sent only when the
-    /// contact's key was proved and it named that cluster; `patience` is for all of it. The relay is not used.
+    /// contact's key was proved and it named that cluster; `patience` is for all of it. The relay is not
+    /// used.
     ///
     /// # Errors
     /// [`JoinError`]; only with [`JoinError::Unknown`] can the request have been acted upon.
