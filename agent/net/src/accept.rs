@@ -3,6 +3,7 @@
 //! A stranger costs little: their number is bounded, in all and by source, every step has a deadline, and
 //! beyond a few of them an address has to prove itself before anything is computed for it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use blixard_model::EndpointId;
@@ -14,11 +15,11 @@ use tokio::time::timeout;
 
 use crate::close::Close;
 use crate::context::Context;
-use crate::half_open::Admission;
+use crate::half_open::{Admission, Place};
 use crate::hello::{self, Hello, Welcome};
 use crate::limits::{CONNECT_TIMEOUT, HELLO_LEN_MAX, HELLO_TIMEOUT};
 use crate::peers::Inbound;
-use crate::{frame, key, wire};
+use crate::{frame, join_accept, key, wire};
 
 /// Accepts connections until the endpoint ends. Its caller ends it when the node stops.
 pub(crate) async fn accept_all(context: &Arc<Context>, endpoint: &Endpoint) {
@@ -26,10 +27,10 @@ pub(crate) async fn accept_all(context: &Arc<Context>, endpoint: &Endpoint) {
         let refused = &context.peers.refused;
         let validated = incoming.remote_addr_validated();
         let source = match incoming.remote_addr() {
-            IncomingAddr::Ip(address) => Some(address.ip()),
+            IncomingAddr::Ip(address) => Some(address),
             _ => None,
         };
-        let place = match context.half_open.admit(source, validated) {
+        let place = match context.half_open.admit(source.map(|source| source.ip()), validated) {
             Admission::Admitted(place) => place,
             Admission::Validate => {
                 // Fails only for an address that is validated.
@@ -50,13 +51,12 @@ pub(crate) async fn accept_all(context: &Arc<Context>, endpoint: &Endpoint) {
         let context = Arc::clone(context);
         let tracker = context.tracker.clone();
         tracker.spawn(async move {
-            context.cancel.run_until_cancelled(greet(&context, incoming)).await;
-            drop(place);
+            context.cancel.run_until_cancelled(greet(&context, incoming, source, place)).await;
         });
     }
 }
 
-async fn greet(context: &Context, incoming: Incoming) {
+async fn greet(context: &Context, incoming: Incoming, source: Option<SocketAddr>, place: Place) {
     let refused = &context.peers.refused;
     let connection = match timeout(CONNECT_TIMEOUT, incoming).await {
         Ok(Ok(connection)) => connection,
@@ -73,6 +73,9 @@ async fn greet(context: &Context, incoming: Incoming) {
         }
     };
     let id = key::endpoint_id(connection.remote_id());
+    if connection.alpn() == wire::JOIN_ALPN {
+        return join_accept::serve(context, id, source, &connection, place).await;
+    }
     let result = match timeout(HELLO_TIMEOUT, introduce(context, id, &connection)).await {
         Ok(result) => result,
         Err(_) => {
@@ -87,11 +90,13 @@ async fn greet(context: &Context, incoming: Incoming) {
                 context.peers.log_refusal(id, why);
             }
             Close::NotListed => refused.not_listed.add(1),
+            Close::Left(_) => refused.removed.add(1),
             _ => {}
         }
-        tracing::debug!(peer = %id.short(), reason = close.text(), "inbound connection closed");
+        tracing::debug!(peer = %id.short(), reason = %close.text(), "inbound connection closed");
         close.apply(&connection);
     }
+    drop(place);
 }
 
 /// Hears the hello and lets the peer's task decide.
@@ -106,11 +111,16 @@ async fn introduce(context: &Context, id: EndpointId, connection: &Connection) -
     })?;
     let hello = Hello::parse(&bytes, &context.cluster_name).map_err(Close::Refused)?;
     // The list may have changed since the handshake.
+    context.peers.check(&id)?;
     let peer = context.peers.get(&id).ok_or(Close::NotListed)?;
     let (verdict, answer) = oneshot::channel();
     let inbound = Inbound { connection: connection.clone(), hello, verdict };
     peer.inbox.try_send(inbound).map_err(|_| Close::Broken("too many connections at a time".to_owned()))?;
-    let task_ended = || if context.cancel.is_cancelled() { Close::Shutdown } else { Close::Removed };
+    let task_ended = || match peer.parting.get() {
+        _ if context.cancel.is_cancelled() => Close::Shutdown,
+        Some(parting) => parting.clone(),
+        None => Close::Unlisted,
+    };
     answer.await.unwrap_or_else(|_| Err(task_ended()))?;
 
     // From here on the connection is the task's. Where the welcome can not be written the dialler is gone or

@@ -1,12 +1,14 @@
 //! Why a connection is closed: codes that both sides understand, and their translation into reasons for
 //! people.
 
+use std::borrow::Cow;
+
 use iroh::endpoint::{
     ConnectError, ConnectWithOptsError, ConnectingError, Connection, ConnectionError, TransportErrorCode,
     VarInt,
 };
 
-use crate::limits::IDLE_TIMEOUT;
+use crate::limits::{IDLE_TIMEOUT, REMOVED_WORD_LEN_MAX};
 use crate::state::DownReason;
 
 /// Longest part of a peer's own words that is shown, in characters.
@@ -26,9 +28,17 @@ pub(crate) enum Close {
     /// The peer made a newer connection.
     Replaced,
     /// The peer was taken off this node's list.
-    Removed,
+    Unlisted,
     /// The peer sent what it must not send, or stopped taking what it must take.
     Broken(String),
+    /// The cluster removed the peer; the word says which removal.
+    Left(String),
+    /// Nobody is let in by a ticket here.
+    NoJoins,
+    /// No join can be taken at this moment; the application did not see it.
+    Busy(&'static str),
+    /// A join was answered.
+    Answered,
 }
 
 const SHUTDOWN: u32 = 1;
@@ -36,8 +46,15 @@ const NOT_LISTED: u32 = 2;
 const REFUSED: u32 = 3;
 const DUPLICATE: u32 = 4;
 const REPLACED: u32 = 5;
-const REMOVED: u32 = 6;
+const UNLISTED: u32 = 6;
 const BROKEN: u32 = 7;
+const LEFT: u32 = 8;
+const NO_JOINS: u32 = 9;
+const BUSY: u32 = 10;
+const ANSWERED: u32 = 11;
+
+/// What goes before the word of a removal.
+const LEFT_TEXT: &str = "removed from the cluster: ";
 
 impl Close {
     pub(crate) fn code(&self) -> VarInt {
@@ -47,20 +64,28 @@ impl Close {
             Self::Refused(_) => REFUSED,
             Self::Duplicate => DUPLICATE,
             Self::Replaced => REPLACED,
-            Self::Removed => REMOVED,
+            Self::Unlisted => UNLISTED,
             Self::Broken(_) => BROKEN,
+            Self::Left(_) => LEFT,
+            Self::NoJoins => NO_JOINS,
+            Self::Busy(_) => BUSY,
+            Self::Answered => ANSWERED,
         })
     }
 
-    pub(crate) fn text(&self) -> &str {
-        match self {
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
             Self::Shutdown => "the node stops",
             Self::NotListed => "your endpoint id is not in this node's list of members",
             Self::Refused(why) | Self::Broken(why) => why,
             Self::Duplicate => "another connection between us is kept",
             Self::Replaced => "a newer connection between us is kept",
-            Self::Removed => "your endpoint id was taken off this node's list of members",
-        }
+            Self::Unlisted => "your endpoint id was taken off this node's list of members",
+            Self::Left(word) => return Cow::Owned(format!("{LEFT_TEXT}{word}")),
+            Self::NoJoins => "this node lets nobody in by a ticket at this moment",
+            Self::Busy(why) => why,
+            Self::Answered => "answered",
+        })
     }
 
     pub(crate) fn apply(&self, connection: &Connection) {
@@ -90,7 +115,11 @@ pub(crate) fn ended(error: &ConnectionError) -> Ended {
     let text = peer_text(&close.reason);
     let reason = match u32::try_from(close.error_code.into_inner()) {
         Ok(DUPLICATE) => return Ended::Duplicate,
-        Ok(NOT_LISTED | REFUSED | REMOVED) => DownReason::Refused(text),
+        Ok(NOT_LISTED | REFUSED | UNLISTED) => DownReason::Refused(text),
+        Ok(LEFT) => match removal_word(&close.reason) {
+            Some(word) => DownReason::Removed(word),
+            None => DownReason::Refused(text),
+        },
         Ok(SHUTDOWN) => DownReason::Lost("the peer was stopped".to_owned()),
         _ if text.is_empty() => DownReason::Lost("closed by the peer".to_owned()),
         _ => DownReason::Lost(format!("closed by the peer: {text}")),
@@ -98,34 +127,108 @@ pub(crate) fn ended(error: &ConnectionError) -> Ended {
     Ended::For(reason)
 }
 
-/// Translates a failed attempt to connect.
-pub(crate) fn not_connected(error: &ConnectError) -> Ended {
+/// The word of a removal in a peer's text; `None` for a text that no node of ours writes.
+fn removal_word(text: &[u8]) -> Option<String> {
+    let word = std::str::from_utf8(text).ok()?.strip_prefix(LEFT_TEXT)?;
+    let fits = !word.is_empty() && word.len() <= REMOVED_WORD_LEN_MAX && !word.contains(char::is_control);
+    fits.then(|| word.to_owned())
+}
+
+/// Why the other side of a join closed the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum JoinClosed {
+    /// It lets nobody in by a ticket. Its application did not see the request.
+    NoJoins,
+    /// It can not take another one, for this reason. Its application did not see the request.
+    Busy(String),
+    /// For another reason.
+    Other(String),
+}
+
+/// Translates the end of a connection of the join protocol.
+pub(crate) fn join_closed(error: &ConnectionError) -> JoinClosed {
+    let ConnectionError::ApplicationClosed(close) = error else {
+        return JoinClosed::Other(error.to_string());
+    };
+    let text = peer_text(&close.reason);
+    match u32::try_from(close.error_code.into_inner()) {
+        Ok(NO_JOINS) => JoinClosed::NoJoins,
+        Ok(BUSY) => JoinClosed::Busy(text),
+        _ if text.is_empty() => JoinClosed::Other("closed by the node there".to_owned()),
+        _ => JoinClosed::Other(text),
+    }
+}
+
+/// Why an attempt to connect failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotConnected {
+    /// There is nothing to dial.
+    NoAddress,
+    /// Nobody answers.
+    NoAnswer,
+    /// It answers with the key that was dialled, and does not speak the protocol.
+    NoProtocol,
+    /// It takes no connection at this moment.
+    TakesNone,
+    /// It does not have the key that was dialled.
+    AnotherKey,
+    /// It closed the connection.
+    Closed(ConnectionError),
+    /// Anything else.
+    Other(String),
+}
+
+/// Says which it was.
+pub(crate) fn not_connected(error: &ConnectError) -> NotConnected {
     let connection = match error {
         ConnectError::Connection { source, .. } => source,
         ConnectError::Connecting { source: ConnectingError::ConnectionError { source, .. }, .. } => source,
         ConnectError::Connect { source: ConnectWithOptsError::NoAddress { .. }, .. } => {
-            return Ended::For(DownReason::Unreachable("no address is known".to_owned()));
+            return NotConnected::NoAddress;
         }
-        other => return Ended::For(DownReason::Unreachable(other.to_string())),
+        other => return NotConnected::Other(other.to_string()),
     };
     match connection {
-        ConnectionError::TimedOut => Ended::For(DownReason::Unreachable("no answer".to_owned())),
-        ConnectionError::ApplicationClosed(_) => ended(connection),
+        ConnectionError::TimedOut => NotConnected::NoAnswer,
+        ConnectionError::ApplicationClosed(_) => NotConnected::Closed(connection.clone()),
         ConnectionError::ConnectionClosed(close) if close.error_code == no_common_protocol() => {
-            let why = "it speaks another version of the protocol: upgrade the older node";
-            Ended::For(DownReason::Refused(why.to_owned()))
+            NotConnected::NoProtocol
         }
         ConnectionError::ConnectionClosed(close)
             if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
         {
-            let why = "the node there takes no connections at this moment";
-            Ended::For(DownReason::Unreachable(why.to_owned()))
+            NotConnected::TakesNone
         }
-        ConnectionError::TransportError(error) if error.code == unknown_issuer() => {
-            let why = "a node with another key answers at that address";
-            Ended::For(DownReason::Unreachable(why.to_owned()))
-        }
-        other => Ended::For(DownReason::Unreachable(other.to_string())),
+        ConnectionError::TransportError(error) if error.code == unknown_issuer() => NotConnected::AnotherKey,
+        other => NotConnected::Other(other.to_string()),
+    }
+}
+
+impl NotConnected {
+    /// As the reason for which a link is down.
+    pub(crate) fn ended(self) -> Ended {
+        Ended::For(match self {
+            Self::Closed(error) => return ended(&error),
+            Self::NoProtocol => {
+                let why = "it speaks another version of the protocol: upgrade the older node";
+                DownReason::Refused(why.to_owned())
+            }
+            other => DownReason::Unreachable(other.text()),
+        })
+    }
+
+    /// For people.
+    pub(crate) fn text(self) -> String {
+        let text = match self {
+            Self::NoAddress => "no address is known",
+            Self::NoAnswer => "no answer",
+            Self::NoProtocol => "it does not speak this protocol",
+            Self::TakesNone => "the node there takes no connections at this moment",
+            Self::AnotherKey => "a node with another key answers at that address",
+            Self::Closed(error) => return error.to_string(),
+            Self::Other(why) => return why,
+        };
+        text.to_owned()
     }
 }
 
@@ -143,4 +246,29 @@ fn unknown_issuer() -> TransportErrorCode {
 pub(crate) fn peer_text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * PEER_TEXT_MAX)]);
     text.chars().filter(|c| !c.is_control()).take(PEER_TEXT_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_of_a_removal_is_read_and_what_is_none_is_not() {
+        for word in ["7", "18446744073709551615", &"w".repeat(REMOVED_WORD_LEN_MAX)] {
+            let text = Close::Left(word.to_owned()).text().into_owned();
+            assert_eq!(removal_word(text.as_bytes()).as_deref(), Some(word));
+        }
+        let long = format!("{LEFT_TEXT}{}", "w".repeat(REMOVED_WORD_LEN_MAX + 1));
+        let malformed: [&[u8]; 6] = [
+            b"",
+            b"removed",
+            LEFT_TEXT.as_bytes(),
+            b"removed from the cluster: a\nb",
+            b"removed from the cluster: \xff",
+            long.as_bytes(),
+        ];
+        for text in malformed {
+            assert_eq!(removal_word(text), None, "{}", String::from_utf8_lossy(text));
+        }
+    }
 }

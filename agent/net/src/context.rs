@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::half_open::HalfOpen;
+use crate::joins::Joins;
 use crate::net::Incoming;
 use crate::peers::Peers;
 use crate::state::Links;
@@ -25,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) peers: Arc<Peers>,
     /// Inbound connections that have not said hello yet.
     pub(crate) half_open: Arc<HalfOpen>,
+    /// Nodes that ask to be let in.
+    pub(crate) joins: Arc<Joins>,
     /// To the application.
     pub(crate) incoming: mpsc::Sender<Incoming>,
     /// Bytes of Raft messages that the application may hold.

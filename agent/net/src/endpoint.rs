@@ -3,16 +3,15 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use iroh::endpoint::{IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets};
 use iroh::{Endpoint, NetReportConfig, RelayMode};
 
+use crate::gate::Gate;
 use crate::key::NodeKey;
 use crate::limits::{
     CONNECTION_WINDOW, IDLE_TIMEOUT, INITIAL_RTT, KEEP_ALIVE_INTERVAL, REQUESTS_PER_PEER_MAX, STREAM_WINDOW,
 };
-use crate::peers::{Gate, Peers};
 use crate::wire::ALPN;
 
 /// Why the endpoint could not be opened.
@@ -58,7 +57,7 @@ pub enum BindError {
 pub(crate) async fn open(
     key: &NodeKey,
     address: SocketAddr,
-    peers: &Arc<Peers>,
+    gate: Gate,
 ) -> Result<(Endpoint, SocketAddr), BindError> {
     let other = |cause: String| BindError::Endpoint { address, cause };
     let builder = Endpoint::builder(presets::Minimal)
@@ -69,7 +68,7 @@ pub(crate) async fn open(
         .portmapper_config(PortmapperConfig::Disabled)
         .net_report_config(NetReportConfig::minimal())
         .transport_config(transport().map_err(|error| other(error.to_string()))?)
-        .hooks(Gate(Arc::clone(peers)))
+        .hooks(gate)
         .clear_ip_transports()
         .bind_addr(address)
         .map_err(|error| other(error.to_string()))?;

@@ -79,7 +79,9 @@ async fn handle_request(
     }
 }
 
-enum HandOverError {
+/// Why there is no answer of the application.
+#[derive(Debug)]
+pub(crate) enum HandOverError {
     /// The application does not take requests any more.
     Stopping,
     /// The application took the request and dropped it.

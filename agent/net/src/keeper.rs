@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::accept;
 use crate::context::Context;
 use crate::endpoint::{self, BindError};
+use crate::gate::Gate;
 use crate::key::NodeKey;
 use crate::limits::{BIND_BACKOFF, CLOSE_TIMEOUT, SOCKET_CHECK_PERIOD};
 use crate::transport::TransportDown;
@@ -30,7 +31,7 @@ pub(crate) async fn keep(context: Arc<Context>, key: NodeKey, mut address: Socke
     loop {
         let opened = tokio::select! {
             () = context.cancel.cancelled() => return,
-            opened = endpoint::open(&key, address, &context.peers) => opened,
+            opened = endpoint::open(&key, address, Gate::of(&context)) => opened,
         };
         let down = match opened {
             Ok((endpoint, local_addr)) => {
@@ -42,6 +43,7 @@ pub(crate) async fn keep(context: Arc<Context>, key: NodeKey, mut address: Socke
                 (opened_before, attempts, logged) = (true, 0, None);
                 tracing::info!("listens on {local_addr} (UDP)");
                 context.transport.set_up(endpoint.clone(), local_addr);
+                context.joins.equip(&endpoint);
                 match use_until_end(&context, &endpoint, local_addr).await {
                     None => return,
                     Some(down) => down,

@@ -25,6 +25,21 @@ pub const REQUESTS_PER_PEER_MAX: u32 = 64;
 /// Time without a sign of life after which a link counts as lost.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Joins under way here at a time, one at most from each source.
+pub const JOINS_MAX: usize = 4;
+/// Longest request to join, in bytes.
+pub const JOIN_REQUEST_LEN_MAX: usize = 8 << 10;
+/// Endpoints that are known to have been removed. Those beyond are kept out as well, without their word.
+pub const REMOVED_MAX: usize = 2_048;
+/// Longest word about a removed endpoint, in bytes; of a longer one the beginning counts.
+pub const REMOVED_WORD_LEN_MAX: usize = 64;
+
+/// Joins that may follow each other at once ...
+pub(crate) const JOIN_BURST: u32 = 8;
+/// ... and the time after which one more may.
+pub(crate) const JOIN_PERIOD: Duration = Duration::from_secs(1);
+/// Time for a whole join, the application's answer included.
+pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest first message of a dialler and its answer, in bytes.
 pub(crate) const HELLO_LEN_MAX: usize = 1024;
 /// Snapshots of one peer that may arrive at a time. Together with those that the application has not dropped
@@ -53,7 +68,7 @@ pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(750);
 pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Time for the QUIC handshake.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time for the hello after it.
+/// Time for the hello after it, and for each step of a join.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which a transfer must make some progress.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(5);

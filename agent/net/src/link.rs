@@ -16,6 +16,7 @@ use crate::frame;
 use crate::hello::DialId;
 use crate::limits::{HELLO_TIMEOUT, RAFT_BATCH_MAX, RAFT_FRAME_LEN_MAX, STALL_TIMEOUT};
 use crate::net::Incoming;
+use crate::peers::Slot;
 use crate::queue::Queued;
 use crate::snapshot::{self, SnapshotJob};
 use crate::state::DownReason;
@@ -62,12 +63,12 @@ pub(crate) async fn run(
     from: EndpointId,
     connection: &Connection,
     (outgoing, counters): (&mut Outgoing, &PeerCounters),
-    token: &CancellationToken,
+    (slot, token): (&Slot, &CancellationToken),
 ) -> Ended {
     let fault = tokio::select! {
         error = connection.closed() => return close::ended(&error),
         fault = write_raft(connection, &mut outgoing.raft) => fault,
-        fault = read_raft(context, from, connection, counters, token) => fault,
+        fault = read_raft(context, from, connection, counters, (slot, token)) => fault,
         () = snapshot::deliver_all(connection, &mut outgoing.snapshots) => {
             "the outgoing path is closed".to_owned()
         }
@@ -119,7 +120,7 @@ async fn read_raft(
     from: EndpointId,
     connection: &Connection,
     counters: &PeerCounters,
-    token: &CancellationToken,
+    cut: (&Slot, &CancellationToken),
 ) -> String {
     let mut stream = match timeout(HELLO_TIMEOUT, connection.accept_uni()).await {
         Ok(Ok(stream)) => stream,
@@ -129,7 +130,7 @@ async fn read_raft(
     if wire::read_first(&mut stream, HELLO_TIMEOUT).await != Some(wire::RAFT) {
         return "the peer opened a stream of unknown kind".to_owned();
     }
-    read_raft_frames(context, from, &mut stream, counters, token).await
+    read_raft_frames(context, from, &mut stream, counters, cut).await
 }
 
 async fn read_raft_frames(
@@ -137,7 +138,7 @@ async fn read_raft_frames(
     from: EndpointId,
     stream: &mut RecvStream,
     counters: &PeerCounters,
-    token: &CancellationToken,
+    (slot, token): (&Slot, &CancellationToken),
 ) -> String {
     let mut dropped: u64 = 0;
     loop {
@@ -146,13 +147,14 @@ async fn read_raft_frames(
             Ok(None) => return "the peer ended its stream of Raft messages".to_owned(),
             Err(error) => return format!("a Raft message can not be read: {error}"),
         };
+        let len = bytes.len();
         // The peer may have been taken off the list while this ran.
-        if token.is_cancelled() {
+        let Some(delivered) = slot.unless_cancelled(token, || deliver_raft(context, from, bytes)) else {
             return "the link is cut off".to_owned();
-        }
+        };
         counters.raft_received.add(1);
-        counters.raft_received_bytes.add(bytes.len());
-        if let Err(lost) = deliver_raft(context, from, bytes) {
+        counters.raft_received_bytes.add(len);
+        if let Err(lost) = delivered {
             counters.inbox_full.add(1);
             dropped += 1;
             if dropped.is_power_of_two() {

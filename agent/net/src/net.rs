@@ -6,18 +6,24 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use blixard_model::{ClusterName, EndpointId};
+use blixard_model::wire::Contact;
+use blixard_model::{ClusterId, ClusterName, EndpointId};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::close::Close;
 use crate::context::Context;
 use crate::half_open::HalfOpen;
+use crate::join::{self, JoinError};
+use crate::joins::Joins;
 use crate::keeper;
 use crate::key::NodeKey;
-use crate::limits::{CLOSE_TIMEOUT, INCOMING_QUEUE_MAX, INCOMING_RAFT_BYTES_MAX};
+use crate::limits::{
+    CLOSE_TIMEOUT, INCOMING_QUEUE_MAX, INCOMING_RAFT_BYTES_MAX, REMOVED_MAX, REMOVED_WORD_LEN_MAX,
+};
 use crate::peer_keeper::{self, Lasting};
 use crate::peers::Peers;
 use crate::queue::SendOutcome;
@@ -78,6 +84,18 @@ pub enum Incoming {
         /// The duty to answer.
         reply: Reply,
     },
+    /// Somebody asks to be let in; only while joins are served ([`Net::serve_joins`]), and not necessarily a
+    /// peer. At most [`crate::limits::JOINS_MAX`] are waiting for an answer, each for half a minute at most.
+    Join {
+        /// Who asks.
+        from: EndpointId,
+        /// Where its connection came from; `None` when that is no address.
+        source: Option<SocketAddr>,
+        /// Its request, at most [`crate::limits::JOIN_REQUEST_LEN_MAX`] bytes.
+        bytes: Bytes,
+        /// The duty to answer, with one frame.
+        reply: Reply,
+    },
 }
 
 /// Why there is no [`Net`]: nothing that could mend itself.
@@ -101,6 +119,7 @@ struct Shared {
     peers: Arc<Peers>,
     transport: Arc<Transport>,
     half_open: Arc<HalfOpen>,
+    joins: Arc<Joins>,
     dropped_not_a_peer: Counter,
     links: watch::Receiver<Links>,
     tracker: TaskTracker,
@@ -130,6 +149,7 @@ impl Net {
             peers: Arc::default(),
             transport: Arc::new(Transport::new()),
             half_open: Arc::default(),
+            joins: Arc::default(),
             dropped_not_a_peer: Counter::default(),
             links: links.subscribe(),
             tracker: TaskTracker::new(),
@@ -144,6 +164,7 @@ impl Net {
             transport: Arc::clone(&shared.transport),
             peers: Arc::clone(&shared.peers),
             half_open: Arc::clone(&shared.half_open),
+            joins: Arc::clone(&shared.joins),
             incoming,
             incoming_room: Arc::new(Semaphore::new(INCOMING_RAFT_BYTES_MAX)),
             snapshot_room: snapshot_room::for_all(),
@@ -177,6 +198,7 @@ impl Net {
             peers: self.shared.peers.stats(),
             refused: self.shared.peers.refused.snapshot(),
             handshakes: self.shared.half_open.count(),
+            joins: self.shared.joins.stats(),
             dropped_not_a_peer: self.shared.dropped_not_a_peer.get(),
             transport_failures: self.shared.transport.failures.get(),
             transport_rebuilds: self.shared.transport.rebuilds.get(),
@@ -187,18 +209,24 @@ impl Net {
     /// not in it any more is cut off before this returns (what it sent before may still lie in the incoming
     /// queue). Entries of this node itself are ignored, several of one node are taken together, new addresses
     /// are used by the next attempt to connect. After [`Net::close`] nothing happens.
-    pub fn set_peers(&self, list: Vec<PeerConfig>) {
+    ///
+    /// An endpoint in `removed` is no peer, listed or not. It is told so with its word and sees it as
+    /// [`DownReason::Removed`]. Words are kept for [`REMOVED_MAX`] of them, the first
+    /// [`REMOVED_WORD_LEN_MAX`] bytes of each; the others are refused as those are that nobody lists.
+    pub fn set_peers(&self, list: Vec<PeerConfig>, mut removed: BTreeMap<EndpointId, String>) {
         let held = self.shared.context.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(context) = held.as_ref() else { return };
         let mut wanted: BTreeMap<EndpointId, BTreeSet<SocketAddr>> = BTreeMap::new();
-        for peer in list.into_iter().filter(|peer| peer.endpoint_id != self.shared.local) {
+        let kept_out = |id: &EndpointId| *id == self.shared.local || removed.contains_key(id);
+        for peer in list.into_iter().filter(|peer| !kept_out(&peer.endpoint_id)) {
             wanted.entry(peer.endpoint_id).or_default().extend(peer.addresses);
         }
-        self.shared.peers.change(|peers| {
+        bound_removed(&mut removed);
+        self.shared.peers.replace(removed.clone(), |peers| {
             peers.retain(|id, peer| {
                 let stays = wanted.contains_key(id);
                 if !stays {
-                    peer.cut_off();
+                    peer.cut_off(removed.remove(id).map_or(Close::Unlisted, Close::Left));
                     context.links.send_modify(|links| drop(links.remove(id)));
                 }
                 stays
@@ -218,6 +246,32 @@ impl Net {
                 }
             }
         });
+    }
+
+    /// Takes requests to join the cluster of that id from anybody, or takes none any more, as at the start.
+    /// When this returns, no request to join another cluster comes into the incoming queue any more; those
+    /// that are in it, or being answered, go on. It lasts while the endpoint is opened again.
+    pub fn serve_joins(&self, cluster: Option<ClusterId>) {
+        self.shared.joins.serve(cluster, &self.shared.transport);
+    }
+
+    /// Asks a member to let this node into the cluster of that id. The request is sent only when the
+    /// contact's key was proved and it named that cluster; `patience` is for all of it. The relay is not
+    /// used.
+    ///
+    /// # Errors
+    /// [`JoinError`]; only with [`JoinError::Unknown`] can the request have been acted upon.
+    pub async fn join(
+        &self,
+        contact: &Contact,
+        cluster_id: ClusterId,
+        request: Bytes,
+        patience: Duration,
+    ) -> Result<Bytes, JoinError> {
+        let missing = || self.shared.transport.missing().unwrap_or_else(|| "it is being opened".to_owned());
+        let endpoint = self.shared.transport.endpoint();
+        let endpoint = endpoint.ok_or_else(|| JoinError::NoTransport(missing()))?;
+        join::ask(endpoint, contact, cluster_id, request, patience).await
     }
 
     /// Sends a Raft message, or drops it; never waits.
@@ -315,5 +369,38 @@ impl Net {
             return Err(NotSent::NoTransport(why));
         }
         peer.slot.get().ok_or(NotSent::LinkDown)
+    }
+}
+
+/// Cuts the words, and drops those there is no room for.
+fn bound_removed(removed: &mut BTreeMap<EndpointId, String>) {
+    while removed.len() > REMOVED_MAX {
+        removed.pop_last();
+    }
+    for word in removed.values_mut() {
+        word.truncate(word.floor_char_boundary(REMOVED_WORD_LEN_MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_about_removed_endpoints_are_bounded() {
+        let id = |n: usize| EndpointId::from_bytes([u8::try_from(n % 251).expect("small"); 32]);
+        let mut removed: BTreeMap<EndpointId, String> =
+            (0..251).map(|n| (id(n), "\u{e4}".repeat(33))).collect();
+        bound_removed(&mut removed);
+        assert!(removed.len() == 251 && removed.values().all(|word| *word == "\u{e4}".repeat(32)));
+        let odd = format!("x{}", "\u{e4}".repeat(32));
+        let ids = (0..REMOVED_MAX + 9).map(|n| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            EndpointId::from_bytes(bytes)
+        });
+        let mut removed: BTreeMap<EndpointId, String> = ids.map(|id| (id, odd.clone())).collect();
+        bound_removed(&mut removed);
+        assert!(removed.len() == REMOVED_MAX && removed.values().all(|word| word.len() == 63));
     }
 }

@@ -22,7 +22,7 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use blixard_model::EndpointId;
@@ -54,6 +54,8 @@ pub(crate) struct PeerTask {
     pub(crate) outgoing: Outgoing,
     pub(crate) slot: Arc<Slot>,
     pub(crate) cancel: CancellationToken,
+    /// What to tell the peer when it was cut off.
+    pub(crate) parting: Arc<OnceLock<Close>>,
     pub(crate) counters: Arc<PeerCounters>,
     pub(crate) transport: watch::Receiver<TransportState>,
     pub(crate) progress: Progress,
@@ -272,7 +274,8 @@ impl PeerTask {
                 let reason = if self.context.transport.is_up() { reason } else { DownReason::NoTransport };
                 self.counters.note_error(reason.to_string());
                 tracing::info!(PEER = peer, "link to {peer} down: {reason}");
-                self.publish_down(reason.clone());
+                let since = self.progress.down_since;
+                self.publish(LinkState::Down { since, reason: reason.clone(), attempts: 0 });
                 self.progress.logged = Some(reason);
                 Next::Wait
             }
@@ -284,7 +287,8 @@ impl PeerTask {
         // Whatever ends this function ends the tasks of the link's streams.
         let _ends_streams = token.clone().drop_guard();
         let outgoing = (&mut self.outgoing, &*self.counters);
-        let running = link::run(&self.context, self.id, &link.connection, outgoing, &token);
+        let cut = (&*self.slot, &token);
+        let running = link::run(&self.context, self.id, &link.connection, outgoing, cut);
         let mut running = Box::pin(running);
         loop {
             tokio::select! {
@@ -314,7 +318,7 @@ impl PeerTask {
         let (peer, attempts) = (self.id.short(), self.progress.failures);
         if self.progress.logged.as_ref() == Some(&reason) {
             tracing::debug!(PEER = peer, attempts, "no link to {peer}: {reason}");
-        } else if matches!(reason, DownReason::Refused(_)) {
+        } else if matches!(reason, DownReason::Refused(_) | DownReason::Removed(_)) {
             tracing::warn!(PEER = peer, attempts, "no link to {peer}: {reason}");
         } else {
             tracing::info!(PEER = peer, attempts, "no link to {peer}: {reason}");
@@ -327,7 +331,11 @@ impl PeerTask {
 
     /// What to tell the peer when this task ends.
     fn stopping(&self) -> Close {
-        if self.context.cancel.is_cancelled() { Close::Shutdown } else { Close::Removed }
+        match self.parting.get() {
+            _ if self.context.cancel.is_cancelled() => Close::Shutdown,
+            Some(parting) => parting.clone(),
+            None => Close::Unlisted,
+        }
     }
 
     fn publish_down(&self, reason: DownReason) {
@@ -382,7 +390,7 @@ async fn connect(
     let address = EndpointAddr::from_parts(key, addresses.into_iter().map(TransportAddr::Ip));
     match timeout(CONNECT_TIMEOUT, endpoint.connect(address, wire::ALPN)).await {
         Err(_) => Err(Ended::For(DownReason::Unreachable("no answer".to_owned()))),
-        Ok(Err(error)) => Err(close::not_connected(&error)),
+        Ok(Err(error)) => Err(close::not_connected(&error).ended()),
         Ok(Ok(connection)) => Ok(connection),
     }
 }

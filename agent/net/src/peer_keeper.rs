@@ -48,7 +48,7 @@ pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) ->
     let (snapshots, snapshot_receiver) = mpsc::channel(SNAPSHOT_QUEUE_MAX);
     let (inbox, inbox_receiver) = mpsc::channel(INBOX_MAX);
     let cancel = context.cancel.child_token();
-    let slot = Arc::new(Slot::default());
+    let (slot, parting) = (Arc::new(Slot::default()), Arc::default());
     let task = PeerTask {
         context: Arc::clone(context),
         id,
@@ -57,6 +57,7 @@ pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) ->
         outgoing: Outgoing { raft: raft_receiver, snapshots: snapshot_receiver },
         slot: Arc::clone(&slot),
         cancel: cancel.clone(),
+        parting: Arc::clone(&parting),
         counters: Arc::clone(&counters),
         transport: context.transport.subscribe(),
         progress: Progress::default(),
@@ -70,6 +71,7 @@ pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) ->
         snapshot_room,
         slot,
         cancel,
+        parting,
         counters,
         #[cfg(test)]
         task: task.abort_handle(),
@@ -159,8 +161,8 @@ mod tests {
         let (a, b) = (node().await, node().await);
         let b_id = b.net.endpoint_id();
         // Neither knows where the other is.
-        a.net.set_peers(vec![PeerConfig { addresses: Vec::new(), ..b.as_peer() }]);
-        b.net.set_peers(vec![PeerConfig { addresses: Vec::new(), ..a.as_peer() }]);
+        a.set_peers(vec![PeerConfig { addresses: Vec::new(), ..b.as_peer() }]);
+        b.set_peers(vec![PeerConfig { addresses: Vec::new(), ..a.as_peer() }]);
         let ended = a.net.peer(&b_id).expect("listed");
         ended.task.abort();
         let started_again = async {
@@ -217,7 +219,7 @@ mod tests {
         let (log, _guard) = Log::start();
         let (a, b) = pair().await;
         let c = node().await;
-        a.net.set_peers(vec![b.as_peer(), c.as_peer()]);
+        a.set_peers(vec![b.as_peer(), c.as_peer()]);
         let [to_b, to_c] = [&b, &c].map(|node| a.net.peer(&node.net.endpoint_id()).expect("listed"));
         let closed = async |peer: &PeerHandle| {
             timeout(LONG, peer.raft.closed()).await.expect("its receiver is gone");
@@ -225,7 +227,7 @@ mod tests {
             assert_eq!(peer.raft.push(Bytes::from_static(b"x")), SendOutcome::Unreachable);
             assert_eq!(peer.counters.snapshot().dropped.link_down, before + 1);
         };
-        a.net.set_peers(vec![b.as_peer()]);
+        a.set_peers(vec![b.as_peer()]);
         closed(&to_c).await;
         // Returns when whoever watches over the tasks is done.
         a.net.close().await;

@@ -1,18 +1,17 @@
 //! Who may talk to this node: the list of peers, which is at once the allow-list and the way to each peer's
-//! task.
+//! task; and who was removed from the cluster, and is never let in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use blixard_model::EndpointId;
-use iroh::endpoint::{AfterHandshakeOutcome, Connection, EndpointHooks};
+use iroh::endpoint::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::close::Close;
 use crate::hello::Hello;
-use crate::key;
 use crate::limits::REFUSALS_LOGGED_MAX;
 use crate::queue::RaftQueue;
 use crate::snapshot::SnapshotJob;
@@ -48,6 +47,16 @@ impl Slot {
     pub(crate) fn is_up(&self) -> bool {
         self.lock().is_some()
     }
+
+    /// Does what must not be done any more once the peer was cut off, unless it was.
+    pub(crate) fn unless_cancelled<T>(
+        &self,
+        cancel: &CancellationToken,
+        act: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let _held = self.lock();
+        (!cancel.is_cancelled()).then(act)
+    }
 }
 
 /// The way to a peer's task.
@@ -61,6 +70,8 @@ pub(crate) struct PeerHandle {
     pub(crate) snapshot_room: Arc<SnapshotRoom>,
     pub(crate) slot: Arc<Slot>,
     pub(crate) cancel: CancellationToken,
+    /// What the peer is told when it is cut off; set before `cancel`.
+    pub(crate) parting: Arc<OnceLock<Close>>,
     pub(crate) counters: Arc<PeerCounters>,
     /// The task itself, for tests that let it die.
     #[cfg(test)]
@@ -83,11 +94,14 @@ impl PeerHandle {
         PeerStats { queue_messages, queue_bytes, ..self.counters.snapshot() }
     }
 
-    /// Ends the peer's task and its connection, at once.
-    pub(crate) fn cut_off(&self) {
+    /// Ends the peer's task and its connection, at once: nothing of it reaches the application after this.
+    pub(crate) fn cut_off(&self, close: Close) {
+        // Whoever is first, the task or this: the peer gets the same word. Nobody else sets it.
+        let close = self.parting.get_or_init(|| close);
         self.cancel.cancel();
+        // Waits for a delivery under way.
         if let Some(connection) = self.slot.get() {
-            Close::Removed.apply(&connection);
+            close.apply(&connection);
         }
     }
 }
@@ -95,33 +109,68 @@ impl PeerHandle {
 /// The list of peers.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
-    list: RwLock<BTreeMap<EndpointId, PeerHandle>>,
+    list: RwLock<List>,
     refusals: Mutex<BTreeSet<(EndpointId, String)>>,
     /// Inbound connections refused.
     pub(crate) refused: RefusedCounters,
 }
 
+#[derive(Debug, Default)]
+struct List {
+    peers: BTreeMap<EndpointId, PeerHandle>,
+    /// Endpoints that the cluster removed, with a word about each: none of them is a peer.
+    removed: BTreeMap<EndpointId, String>,
+}
+
 impl Peers {
-    pub(crate) fn get(&self, id: &EndpointId) -> Option<PeerHandle> {
-        self.list.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    fn read(&self) -> RwLockReadGuard<'_, List> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn contains(&self, id: &EndpointId) -> bool {
-        self.list.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    pub(crate) fn get(&self, id: &EndpointId) -> Option<PeerHandle> {
+        self.read().peers.get(id).cloned()
+    }
+
+    /// Whether an endpoint may talk to this node.
+    ///
+    /// # Errors
+    /// What to tell it when it may not.
+    pub(crate) fn check(&self, id: &EndpointId) -> Result<(), Close> {
+        let list = self.read();
+        match list.removed.get(id) {
+            Some(word) => Err(Close::Left(word.clone())),
+            None if list.peers.contains_key(id) => Ok(()),
+            None => Err(Close::NotListed),
+        }
     }
 
     /// The counts of every peer.
     pub(crate) fn stats(&self) -> BTreeMap<EndpointId, PeerStats> {
-        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        list.iter().map(|(id, peer)| (*id, peer.stats())).collect()
+        self.read().peers.iter().map(|(id, peer)| (*id, peer.stats())).collect()
     }
 
     /// Changes the list under its lock. When members come or go, refusals are logged anew.
     pub(crate) fn change(&self, change: impl FnOnce(&mut BTreeMap<EndpointId, PeerHandle>)) {
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
-        let before: Vec<EndpointId> = list.keys().copied().collect();
-        change(&mut list);
-        if !list.keys().eq(&before) {
+        self.change_locked(&mut list, change);
+    }
+
+    /// As [`Peers::change`], and sets who was removed at the same moment. The change must leave none of them
+    /// in the list.
+    pub(crate) fn replace(
+        &self,
+        removed: BTreeMap<EndpointId, String>,
+        change: impl FnOnce(&mut BTreeMap<EndpointId, PeerHandle>),
+    ) {
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        list.removed = removed;
+        self.change_locked(&mut list, change);
+    }
+
+    fn change_locked(&self, list: &mut List, change: impl FnOnce(&mut BTreeMap<EndpointId, PeerHandle>)) {
+        let before: Vec<EndpointId> = list.peers.keys().copied().collect();
+        change(&mut list.peers);
+        if !list.peers.keys().eq(&before) {
             self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
@@ -133,22 +182,5 @@ impl Peers {
         if logged.len() < REFUSALS_LOGGED_MAX && logged.insert((id, why.to_owned())) {
             tracing::warn!(PEER = %id.short(), "connection of {id} refused: {why}");
         }
-    }
-}
-
-/// The first gate: right after the handshake proved the other side's key, before any of its bytes are read.
-#[derive(Debug)]
-pub(crate) struct Gate(pub(crate) Arc<Peers>);
-
-impl EndpointHooks for Gate {
-    async fn after_handshake<'a>(&'a self, connection: &'a Connection) -> AfterHandshakeOutcome {
-        let id = key::endpoint_id(connection.remote_id());
-        if self.0.contains(&id) {
-            return AfterHandshakeOutcome::Accept;
-        }
-        let close = Close::NotListed;
-        self.0.refused.not_listed.add(1);
-        self.0.log_refusal(id, "not in the list of members");
-        AfterHandshakeOutcome::Reject { error_code: close.code(), reason: close.text().as_bytes().to_vec() }
     }
 }

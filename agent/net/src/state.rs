@@ -53,6 +53,11 @@ pub enum DownReason {
     Refused(String),
     /// The link was up and ended.
     Lost(String),
+    /// The peer says that the cluster removed this node, with a word about the removal, of 1 to
+    /// [`crate::limits::REMOVED_WORD_LEN_MAX`] bytes and without control characters; what it means is the
+    /// application's. While no attempt failed since, the link was up and was closed for it; otherwise an
+    /// attempt to connect was refused for it.
+    Removed(String),
 }
 
 impl fmt::Display for DownReason {
@@ -63,6 +68,7 @@ impl fmt::Display for DownReason {
             Self::Unreachable(why) => write!(f, "unreachable: {why}"),
             Self::Refused(why) => write!(f, "refused by the peer: {why}"),
             Self::Lost(why) => write!(f, "lost: {why}"),
+            Self::Removed(word) => write!(f, "the peer says that this node was removed ({word})"),
         }
     }
 }

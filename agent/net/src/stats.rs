@@ -17,6 +17,8 @@ pub struct NetStats {
     pub refused: RefusedStats,
     /// Inbound connections that have not said hello yet, at this moment.
     pub handshakes: usize,
+    /// Joins.
+    pub joins: JoinStats,
     /// Raft messages dropped because their receiver is not in the list.
     pub dropped_not_a_peer: u64,
     /// Attempts to open the endpoint that failed.
@@ -67,6 +69,15 @@ pub struct DroppedStats {
     pub inbox_full: u64,
 }
 
+/// Joins at this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JoinStats {
+    /// Under way, at this moment.
+    pub under_way: usize,
+    /// Requests that the application was given.
+    pub requests: u64,
+}
+
 /// Inbound connections refused, by cause.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RefusedStats {
@@ -82,6 +93,16 @@ pub struct RefusedStats {
     pub crowded: u64,
     /// Too many of them came from the same address.
     pub crowded_source: u64,
+    /// The cluster removed the endpoint.
+    pub removed: u64,
+    /// A join while too many were under way, or one from the same source.
+    pub join_crowded: u64,
+    /// A join too soon after many others.
+    pub join_rate: u64,
+    /// A join without a proper request in time.
+    pub bad_join: u64,
+    /// A join of which the application was told nothing because joins were served no more.
+    pub join_not_served: u64,
 }
 
 /// Where the attempts to connect to a peer stand.
@@ -191,6 +212,11 @@ pub(crate) struct RefusedCounters {
     pub(crate) handshake: Counter,
     pub(crate) crowded: Counter,
     pub(crate) crowded_source: Counter,
+    pub(crate) removed: Counter,
+    pub(crate) join_crowded: Counter,
+    pub(crate) join_rate: Counter,
+    pub(crate) bad_join: Counter,
+    pub(crate) join_not_served: Counter,
 }
 
 impl RefusedCounters {
@@ -203,6 +229,11 @@ impl RefusedCounters {
             handshake: self.handshake.get(),
             crowded: self.crowded.get(),
             crowded_source: self.crowded_source.get(),
+            removed: self.removed.get(),
+            join_crowded: self.join_crowded.get(),
+            join_rate: self.join_rate.get(),
+            bad_join: self.bad_join.get(),
+            join_not_served: self.join_not_served.get(),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Nodes for the tests that look inside, and what they log.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use blixard_model::wire::Contact;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -37,6 +39,16 @@ impl Node {
         }
     }
 
+    pub(crate) fn as_contact(&self) -> Contact {
+        let PeerConfig { endpoint_id, addresses } = self.as_peer();
+        Contact { endpoint_id, addresses, relay_url: None }
+    }
+
+    /// Sets the list of peers; nobody was removed.
+    pub(crate) fn set_peers(&self, list: Vec<PeerConfig>) {
+        self.net.set_peers(list, BTreeMap::new());
+    }
+
     pub(crate) async fn until(&self, peer: &Self, what: &str, wanted: impl Fn(&LinkState) -> bool) {
         let id = peer.net.endpoint_id();
         let mut links = self.net.links();
@@ -61,8 +73,8 @@ impl Node {
 
 pub(crate) async fn pair() -> (Node, Node) {
     let (a, b) = (node().await, node().await);
-    a.net.set_peers(vec![b.as_peer()]);
-    b.net.set_peers(vec![a.as_peer()]);
+    a.set_peers(vec![b.as_peer()]);
+    b.set_peers(vec![a.as_peer()]);
     a.until(&b, "up", LinkState::is_up).await;
     b.until(&a, "up", LinkState::is_up).await;
     (a, b)

@@ -1,4 +1,4 @@
-//! What travels on the streams of a link.
+//! What travels on the streams of a link ([`ALPN`]) and of a join ([`JOIN_ALPN`]).
 //!
 //! | stream | opened by | first byte | then |
 //! |---|---|---|---|
@@ -6,6 +6,14 @@
 //! | unidirectional, one each way | each side, once | [`RAFT`] | Raft frames until the link ends |
 //! | bidirectional | the asker | [`REQUEST`] | one frame; answer: messages |
 //! | bidirectional | the sender | [`SNAPSHOT`] | one frame; answer: one message when the receiver took it |
+//!
+//! A join is a connection of its own, with one stream:
+//!
+//! | stream | opened by | first byte | then |
+//! |---|---|---|---|
+//! | bidirectional | the acceptor | (none) | its cluster ([`crate::join`]); request back; answer |
+//!
+//! The first two are one frame each, the answer is one message.
 //!
 //! A message is a kind byte and a frame.
 
@@ -21,6 +29,8 @@ use crate::limits::{REQUEST_LEN_MAX, STALL_TIMEOUT};
 
 /// Protocol name of the QUIC handshake.
 pub(crate) const ALPN: &[u8] = b"blixard/1";
+/// Protocol name of a join. It is spoken with strangers, and only while joins are served.
+pub(crate) const JOIN_ALPN: &[u8] = b"blixard-join/1";
 
 /// First byte of a stream of Raft frames.
 pub(crate) const RAFT: u8 = 1;

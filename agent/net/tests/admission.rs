@@ -14,7 +14,7 @@ use crate::support::{LONG, Raw, any_port, closed_with, hello, node, node_with, p
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_endpoint_is_refused_and_delivers_nothing() {
     let (mut a, stranger) = (node().await, node().await);
-    stranger.net.set_peers(vec![a.as_peer()]);
+    stranger.set_peers(vec![a.as_peer()]);
     let why = stranger.until_refused(a.id()).await;
     assert!(why.contains("list of members"), "{why}");
     assert_eq!(stranger.net.send_raft(a.id(), Bytes::from_static(b"x")), SendOutcome::Unreachable);
@@ -36,11 +36,11 @@ async fn an_unknown_endpoint_is_refused_and_delivers_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_strangers_do_not_keep_a_member_out() {
     let (a, b) = (node().await, node().await);
-    a.net.set_peers(vec![PeerConfig { endpoint_id: b.id(), addresses: Vec::new() }]);
+    a.set_peers(vec![PeerConfig { endpoint_id: b.id(), addresses: Vec::new() }]);
     let raw = Raw::new().await;
     let strangers = futures_util::future::join_all((0..100).map(|_| raw.dial_as(&a, b"blixard/1")));
     let member = async {
-        b.net.set_peers(vec![a.as_peer()]);
+        b.set_peers(vec![a.as_peer()]);
         b.until_up(a.id()).await
     };
     let (_, state) = tokio::join!(strangers, member);
@@ -51,8 +51,8 @@ async fn many_strangers_do_not_keep_a_member_out() {
 async fn another_cluster_name_is_refused_with_both_names() {
     let a = node_with(NodeKey::generate(), any_port(), "lab").await;
     let b = node_with(NodeKey::generate(), any_port(), "other").await;
-    a.net.set_peers(vec![PeerConfig { endpoint_id: b.id(), addresses: Vec::new() }]);
-    b.net.set_peers(vec![a.as_peer()]);
+    a.set_peers(vec![PeerConfig { endpoint_id: b.id(), addresses: Vec::new() }]);
+    b.set_peers(vec![a.as_peer()]);
     let why = b.until_refused(a.id()).await;
     assert!(why.contains("\"other\"") && why.contains("\"lab\""), "{why}");
     assert!(!a.net.links().borrow()[&b.id()].is_up());
@@ -61,7 +61,7 @@ async fn another_cluster_name_is_refused_with_both_names() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_version_is_refused_with_both_versions() {
     let (a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
+    a.set_peers(vec![raw.as_peer()]);
     let connection = raw.dial(&a).await;
     let (mut send, _receive) = connection.open_bi().await.expect("stream");
     send.write_all(&hello(9, "lab")).await.expect("hello");
@@ -74,7 +74,7 @@ async fn another_version_is_refused_with_both_versions() {
 async fn a_removed_peer_is_cut_off_at_once() {
     let (mut a, b) = pair().await;
     let removed = Instant::now();
-    a.net.set_peers(Vec::new());
+    a.set_peers(Vec::new());
     assert!(a.net.links().borrow().is_empty());
     assert_eq!(a.net.send_raft(b.id(), Bytes::from_static(b"x")), SendOutcome::NotAPeer);
     let why = b.until_refused(a.id()).await;
@@ -86,7 +86,7 @@ async fn a_removed_peer_is_cut_off_at_once() {
     assert_eq!(b.net.send_raft(a.id(), Bytes::from_static(b"x")), SendOutcome::Unreachable);
     assert!(matches!(a.incoming.try_recv(), Err(TryRecvError::Empty)));
     // Listed again, it is back.
-    a.net.set_peers(vec![b.as_peer()]);
+    a.set_peers(vec![b.as_peer()]);
     a.until_up(b.id()).await;
     b.until_up(a.id()).await;
 }
@@ -95,7 +95,7 @@ async fn a_removed_peer_is_cut_off_at_once() {
 async fn the_same_list_again_changes_nothing() {
     let (a, b) = pair().await;
     let before = a.net.links().borrow().clone();
-    a.net.set_peers(vec![a.as_peer(), b.as_peer(), b.as_peer()]);
+    a.set_peers(vec![a.as_peer(), b.as_peer(), b.as_peer()]);
     let (b_id, (_b, _echo)) = (b.id(), b.spawn_echo());
     assert_eq!(a.net.request(b_id, Bytes::new(), LONG).await, Ok(Bytes::new()));
     assert_eq!(*a.net.links().borrow(), before);
@@ -109,11 +109,11 @@ async fn a_new_address_is_dialled_at_once() {
     // Nobody listens where the first address points.
     let silent = UdpSocket::bind("127.0.0.1:0").expect("socket");
     let wrong = PeerConfig { endpoint_id: b.id(), addresses: vec![silent.local_addr().expect("address")] };
-    a.net.set_peers(vec![wrong]);
-    b.net.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
+    a.set_peers(vec![wrong]);
+    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
     let state = a.until(b.id(), "tried", |s| matches!(s, LinkState::Down { attempts: 1.., .. })).await;
     assert!(matches!(state, LinkState::Down { reason: DownReason::Unreachable(_), .. }), "{state:?}");
-    a.net.set_peers(vec![b.as_peer()]);
+    a.set_peers(vec![b.as_peer()]);
     let started = Instant::now();
     a.until_up(b.id()).await;
     // An attempt at the old address may just have begun.
@@ -129,7 +129,7 @@ async fn an_impossible_id_and_another_key_at_the_address_are_reasons_not_crashes
         .expect("one of them");
     let other = NodeKey::generate().endpoint_id();
     let addresses = vec![b.addr()];
-    a.net.set_peers(vec![
+    a.set_peers(vec![
         PeerConfig { endpoint_id: impossible, addresses: addresses.clone() },
         PeerConfig { endpoint_id: other, addresses },
     ]);

@@ -12,8 +12,8 @@ async fn close_tells_the_peers_and_frees_the_port() {
     let (a, mut b) = (node().await, node().await);
     let (b_id, b_addr) = (b.id(), b.addr());
     // It does not dial, so that the reason of the loss stays to be seen.
-    a.net.set_peers(vec![PeerConfig { endpoint_id: b_id, addresses: Vec::new() }]);
-    b.net.set_peers(vec![a.as_peer()]);
+    a.set_peers(vec![PeerConfig { endpoint_id: b_id, addresses: Vec::new() }]);
+    b.set_peers(vec![a.as_peer()]);
     a.until_up(b_id).await;
     let started = Instant::now();
     b.net.clone().close().await;
@@ -23,7 +23,7 @@ async fn close_tells_the_peers_and_frees_the_port() {
     assert!(started.elapsed() < Duration::from_secs(2), "closed {closed:?}, seen {:?}", started.elapsed());
     // Handles that are still held do nothing any more.
     assert_ne!(b.net.send_raft(a.id(), Bytes::from_static(b"x")), SendOutcome::Queued);
-    b.net.set_peers(Vec::new());
+    b.set_peers(Vec::new());
     assert!(b.incoming.recv().await.is_none(), "nothing can arrive any more");
     let again = node_on_freed(NodeKey::generate(), b_addr).await;
     assert_eq!(again.addr(), b_addr);
@@ -39,7 +39,7 @@ async fn close_does_not_wait_for_the_unreachable() {
     let peer = nowhere.as_peer();
     nowhere.net.close().await;
     let id = peer.endpoint_id;
-    a.net.set_peers(vec![peer]);
+    a.set_peers(vec![peer]);
     // The second attempt is under way or about to be.
     a.until(id, "tried", |state| matches!(state, LinkState::Down { attempts: 1.., .. })).await;
     let started = Instant::now();

@@ -254,7 +254,7 @@ async fn both_dialling_at_the_same_time_end_with_one_connection() {
     for _ in 0..25 {
         let (a, b) = (node().await, node().await);
         let (for_a, for_b) = (vec![b.as_peer()], vec![a.as_peer()]);
-        tokio::join!(async { a.net.set_peers(for_a) }, async { b.net.set_peers(for_b) });
+        tokio::join!(async { a.set_peers(for_a) }, async { b.set_peers(for_b) });
         let (mut a_sees, mut b_sees) = (a.until_up(b.id()).await, b.until_up(a.id()).await);
         let (a_net, a_id, b_id) = (a.net.clone(), a.id(), b.id());
         let (b_net, _echo) = b.spawn_echo();

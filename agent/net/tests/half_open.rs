@@ -20,7 +20,7 @@ async fn silent(raw: &Raw, node: &Node, count: usize) -> Vec<Connection> {
 async fn silent_connections_of_one_source_are_capped_and_keep_no_other_out() {
     let (a, raw) = (node().await, Raw::new().await);
     let b = node_with(NodeKey::generate(), "127.0.0.2:0".parse().expect("address"), "lab").await;
-    a.net.set_peers(vec![raw.as_peer(), PeerConfig { endpoint_id: b.id(), addresses: Vec::new() }]);
+    a.set_peers(vec![raw.as_peer(), PeerConfig { endpoint_id: b.id(), addresses: Vec::new() }]);
     let held = silent(&raw, &a, 200).await;
     let stats = a.net.stats();
     assert!(stats.handshakes <= 32, "{stats:?}");
@@ -28,7 +28,7 @@ async fn silent_connections_of_one_source_are_capped_and_keep_no_other_out() {
     assert!(held.len() <= 40, "{} got through", held.len());
 
     let started = Instant::now();
-    b.net.set_peers(vec![a.as_peer()]);
+    b.set_peers(vec![a.as_peer()]);
     b.until_up(a.id()).await;
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     assert!(a.net.stats().handshakes > 0, "they are still held");
@@ -42,7 +42,7 @@ async fn silent_connections_of_one_source_are_capped_and_keep_no_other_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_are_counted_by_their_cause() {
     let (a, member, stranger) = (node().await, Raw::new().await, Raw::new().await);
-    a.net.set_peers(vec![member.as_peer()]);
+    a.set_peers(vec![member.as_peer()]);
     let connection = stranger.dial(&a).await;
     assert!(closed_with(&connection).await.contains("list of members"));
     for greeting in [hello(1, "other"), hello(9, "lab"), b"GET / HTTP/1.1\r\n\r\n".to_vec()] {
@@ -58,7 +58,7 @@ async fn refusals_are_counted_by_their_cause() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hello_that_trickles_in_is_given_up_as_one_that_never_comes() {
     let (a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
+    a.set_peers(vec![raw.as_peer()]);
     let connection = raw.dial(&a).await;
     let (mut send, _receive) = connection.open_bi().await.expect("stream");
     let started = Instant::now();
@@ -81,7 +81,7 @@ async fn a_hello_that_trickles_in_is_given_up_as_one_that_never_comes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn request_streams_that_trickle_end_and_the_link_goes_on() {
     let (mut a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
+    a.set_peers(vec![raw.as_peer()]);
     let (connection, _send, _receive) = raw.link(&a).await;
     let mut raft = connection.open_uni().await.expect("stream");
     raft.write_all(&[1]).await.expect("kind");
@@ -108,7 +108,7 @@ async fn request_streams_that_trickle_end_and_the_link_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_raft_message_ends_the_link() {
     let (a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
+    a.set_peers(vec![raw.as_peer()]);
     let (connection, _send, _receive) = raw.link(&a).await;
     let mut raft = connection.open_uni().await.expect("stream");
     raft.write_all(&[1, 0, 0, 1]).await.expect("a beginning");

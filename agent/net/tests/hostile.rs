@@ -10,7 +10,7 @@ use crate::support::{LONG, Raw, closed_with, frame, hello, node};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_instead_of_a_hello_closes_the_connection() {
     let (a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
+    a.set_peers(vec![raw.as_peer()]);
     let garbage: [&[u8]; 7] = [
         b"GET / HTTP/1.1\r\n\r\n",
         &[0xff; 64],
@@ -34,7 +34,7 @@ async fn garbage_instead_of_a_hello_closes_the_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_instead_of_a_hello_is_given_up() {
     let (a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
+    a.set_peers(vec![raw.as_peer()]);
     let connection = raw.dial(&a).await;
     assert!(closed_with(&connection).await.contains("no hello in time"));
 }
@@ -42,7 +42,7 @@ async fn silence_instead_of_a_hello_is_given_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_oversized_raft_frame_ends_the_link() {
     let (mut a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
+    a.set_peers(vec![raw.as_peer()]);
     for len in [u32::MAX, u32::try_from(RAFT_FRAME_LEN_MAX).expect("fits") + 1] {
         let (connection, _send, _receive) = raw.link(&a).await;
         let mut raft = connection.open_uni().await.expect("stream");
@@ -60,7 +60,7 @@ async fn an_oversized_raft_frame_ends_the_link() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_and_broken_streams_cost_the_stream_or_the_link_and_nothing_else() {
     let (mut a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
+    a.set_peers(vec![raw.as_peer()]);
     let (connection, _send, _receive) = raw.link(&a).await;
     let mut raft = connection.open_uni().await.expect("stream");
     raft.write_all(&[1]).await.expect("kind");
@@ -113,8 +113,8 @@ async fn unknown_and_broken_streams_cost_the_stream_or_the_link_and_nothing_else
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_snapshot_trickles_in_keeps_out_nobody_elses() {
     let (mut a, b, raw) = (node().await, node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer(), b.as_peer()]);
-    b.net.set_peers(vec![a.as_peer()]);
+    a.set_peers(vec![raw.as_peer(), b.as_peer()]);
+    b.set_peers(vec![a.as_peer()]);
     b.until_up(a.id()).await;
     let (connection, _send, _receive) = raw.link(&a).await;
     let mut raft = connection.open_uni().await.expect("stream");
@@ -148,7 +148,7 @@ async fn a_member_whose_snapshot_trickles_in_keeps_out_nobody_elses() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_connection_of_the_same_key_replaces_the_older() {
     let (mut a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
+    a.set_peers(vec![raw.as_peer()]);
     let (older, _send, _receive) = raw.link(&a).await;
     a.until_up(raw.id()).await;
     let (newer, _send, _receive) = raw.link(&a).await;
@@ -163,9 +163,9 @@ async fn a_newer_connection_of_the_same_key_replaces_the_older() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hello_of_a_removed_member_is_refused_although_its_handshake_passed() {
     let (a, raw) = (node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer()]);
+    a.set_peers(vec![raw.as_peer()]);
     let connection = raw.dial(&a).await;
-    a.net.set_peers(Vec::new());
+    a.set_peers(Vec::new());
     let (mut send, _receive) = connection.open_bi().await.expect("stream");
     send.write_all(&hello(1, "lab")).await.expect("hello");
     assert!(closed_with(&connection).await.contains("list of members"));

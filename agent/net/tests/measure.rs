@@ -30,8 +30,8 @@ async fn link_up() {
     for _ in 0..50 {
         let (a, b) = (node().await, node().await);
         let started = Instant::now();
-        a.net.set_peers(vec![b.as_peer()]);
-        b.net.set_peers(vec![a.as_peer()]);
+        a.set_peers(vec![b.as_peer()]);
+        b.set_peers(vec![a.as_peer()]);
         a.until_up(b.id()).await;
         b.until_up(a.id()).await;
         times.push(started.elapsed());
@@ -67,7 +67,7 @@ async fn raft_round_trip() {
             match message {
                 Incoming::Raft { bytes, .. } => drop(b_net.send_raft(a_id, bytes)),
                 Incoming::Snapshot { .. } => snapshots += 1,
-                Incoming::Request { .. } => {}
+                Incoming::Request { .. } | Incoming::Join { .. } => {}
             }
         }
         snapshots

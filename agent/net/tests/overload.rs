@@ -14,8 +14,8 @@ use crate::support::{LONG, Node, Raw, node, pair};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_drops_and_delays_nobody() {
     let (mut a, mut b, raw) = (node().await, node().await, Raw::new().await);
-    a.net.set_peers(vec![raw.as_peer(), b.as_peer()]);
-    b.net.set_peers(vec![a.as_peer()]);
+    a.set_peers(vec![raw.as_peer(), b.as_peer()]);
+    b.set_peers(vec![a.as_peer()]);
     a.until_up(b.id()).await;
     // It accepts the stream of Raft messages and never reads it.
     let (connection, _send, _receive) = raw.link(&a).await;
@@ -62,7 +62,7 @@ async fn the_queue_is_bounded_in_bytes_and_in_messages() {
     // A queue of its own for each bound, so that the other one is not reached first.
     for len in [4 << 20, 1] {
         let (a, raw) = (node().await, Raw::new().await);
-        a.net.set_peers(vec![raw.as_peer()]);
+        a.set_peers(vec![raw.as_peer()]);
         let (_connection, _send, _receive) = raw.link(&a).await;
         a.until_up(raw.id()).await;
         let message = Bytes::from(vec![0; len]);
@@ -110,7 +110,7 @@ async fn an_application_that_does_not_read_loses_raft_messages_and_no_requests()
                 reply.send(bytes);
                 break;
             }
-            Incoming::Snapshot { .. } => panic!("no snapshot was sent"),
+            other => panic!("expected a message or a request, got {other:?}"),
         }
     }
     assert_eq!(asked.await.expect("task"), Ok(Bytes::from_static(b"?")));
@@ -125,8 +125,8 @@ async fn an_application_that_does_not_read_loses_raft_messages_and_no_requests()
 async fn snapshots_held_by_the_application_are_bounded_for_each_member() {
     let (a, mut b) = pair().await;
     let c = node().await;
-    b.net.set_peers(vec![a.as_peer(), c.as_peer()]);
-    c.net.set_peers(vec![b.as_peer()]);
+    b.set_peers(vec![a.as_peer(), c.as_peer()]);
+    c.set_peers(vec![b.as_peer()]);
     c.until_up(b.id()).await;
     let snapshot = Bytes::from(vec![1; SNAPSHOT_LEN_MAX / 2 + 1]);
     let mut delivered = async |from: &Node| {
@@ -165,7 +165,7 @@ async fn bytes_held_by_the_application_are_bounded() {
                 match b.next().await {
                     Incoming::Raft { bytes, .. } => held.push(bytes),
                     Incoming::Request { reply, .. } => break reply.send(Bytes::new()),
-                    Incoming::Snapshot { .. } => panic!("no snapshot was sent"),
+                    other => panic!("expected a message or a request, got {other:?}"),
                 }
             }
         };
@@ -184,7 +184,7 @@ async fn bytes_held_by_the_application_are_bounded() {
                 match b.next().await {
                     Incoming::Raft { bytes, .. } => arrived |= bytes == Bytes::from_static(b"again"),
                     Incoming::Request { reply, .. } => break reply.send(Bytes::new()),
-                    Incoming::Snapshot { .. } => panic!("no snapshot was sent"),
+                    other => panic!("expected a message or a request, got {other:?}"),
                 }
             }
         });

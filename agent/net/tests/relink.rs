@@ -72,7 +72,7 @@ fn child() {
     runtime.block_on(async {
         let key = NodeKey::load(words[0].as_ref(), None).expect("key");
         let node = node_with(key, words[1].parse().expect("address"), "lab").await;
-        node.net.set_peers(vec![PeerConfig {
+        node.set_peers(vec![PeerConfig {
             endpoint_id: words[2].parse().expect("id"),
             addresses: vec![words[3].parse().expect("address")],
         }]);
@@ -94,7 +94,7 @@ async fn a_killed_peer_is_noticed_and_is_back_soon_after_its_restart() {
     key.save(&path).expect("save");
     let a = node().await;
     let mut process = Process::start(&path, any_port(), &a.as_peer());
-    a.net.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
+    a.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
     a.until_up(key.endpoint_id()).await;
     echoes(&a, &key).await;
 
@@ -121,7 +121,7 @@ async fn a_peer_restarted_before_its_death_is_noticed_is_back_at_once() {
     key.save(&path).expect("save");
     let a = node().await;
     let mut process = Process::start(&path, any_port(), &a.as_peer());
-    a.net.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
+    a.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
     let LinkState::Up { since: before, .. } = a.until_up(key.endpoint_id()).await else {
         unreachable!("waited for up")
     };
@@ -145,7 +145,7 @@ async fn a_frozen_peer_is_given_up_and_is_back_when_it_thaws() {
     key.save(&path).expect("save");
     let a = node().await;
     let process = Process::start(&path, any_port(), &a.as_peer());
-    a.net.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
+    a.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
     a.until_up(key.endpoint_id()).await;
     process.signal("STOP");
     let frozen = Instant::now();
@@ -171,7 +171,7 @@ async fn a_stopped_peer_that_starts_again_on_its_port_is_sent_to_again() {
     a.until_down(key.endpoint_id()).await;
     let restarted = Instant::now();
     let mut b = node_on_freed(key, bind).await;
-    b.net.set_peers(vec![a.as_peer()]);
+    b.set_peers(vec![a.as_peer()]);
     a.until_up(b.id()).await;
     println!("MEASURED stopped and started again: link after {} ms", ms(restarted));
     assert!(restarted.elapsed() < Duration::from_secs(5), "{:?}", restarted.elapsed());
@@ -183,8 +183,8 @@ async fn a_stopped_peer_that_starts_again_on_its_port_is_sent_to_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_side_that_knows_the_address_is_enough() {
     let (a, mut b) = (node().await, node().await);
-    b.net.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
-    a.net.set_peers(vec![b.as_peer()]);
+    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
+    a.set_peers(vec![b.as_peer()]);
     a.until_up(b.id()).await;
     let LinkState::Up { dialled, remote_addr, .. } = b.until_up(a.id()).await else {
         unreachable!("waited for up")
@@ -200,13 +200,13 @@ async fn attempts_go_on_until_the_peer_appears() {
     let (a, key) = (node().await, NodeKey::generate());
     let first = node_with(key.clone(), any_port(), "lab").await;
     let bind = first.addr();
-    a.net.set_peers(vec![first.as_peer()]);
+    a.set_peers(vec![first.as_peer()]);
     first.net.close().await;
     drop(first.incoming);
     let tried = |state: &LinkState| matches!(state, LinkState::Down { attempts: 2.., .. });
     a.until(key.endpoint_id(), "tried twice", tried).await;
     // It knows of `a`, but not where it is: `a` has to come by itself.
     let b = node_on_freed(key, bind).await;
-    b.net.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
+    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
     a.until_up(b.id()).await;
 }

@@ -1,9 +1,11 @@
 //! Nodes to test with: real endpoints, and raw ones that behave as no node of ours would.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use blixard_model::EndpointId;
+use blixard_model::wire::Contact;
+use blixard_model::{ClusterId, EndpointId};
 use blixard_net::{
     DownReason, Incoming, LinkState, Net, NetConfig, NetStats, NodeKey, PeerConfig, TransportState,
 };
@@ -57,8 +59,8 @@ pub(crate) async fn node_on_freed(key: NodeKey, bind: SocketAddr) -> Node {
 /// Two nodes that know each other and have a link.
 pub(crate) async fn pair() -> (Node, Node) {
     let (a, b) = (node().await, node().await);
-    a.net.set_peers(vec![b.as_peer()]);
-    b.net.set_peers(vec![a.as_peer()]);
+    a.set_peers(vec![b.as_peer()]);
+    b.set_peers(vec![a.as_peer()]);
     a.until_up(b.id()).await;
     b.until_up(a.id()).await;
     (a, b)
@@ -76,6 +78,15 @@ impl Node {
 
     pub(crate) fn as_peer(&self) -> PeerConfig {
         PeerConfig { endpoint_id: self.id(), addresses: vec![self.addr()] }
+    }
+
+    pub(crate) fn as_contact(&self) -> Contact {
+        Contact { endpoint_id: self.id(), addresses: vec![self.addr()], relay_url: None }
+    }
+
+    /// Sets the list of peers; nobody was removed.
+    pub(crate) fn set_peers(&self, list: Vec<PeerConfig>) {
+        self.net.set_peers(list, BTreeMap::new());
     }
 
     pub(crate) async fn until_listening(&self) {
@@ -175,6 +186,9 @@ impl Node {
     }
 }
 
+/// The protocol name of a join.
+pub(crate) const JOIN_ALPN: &[u8] = b"blixard-join/1";
+
 /// A raw endpoint: speaks the handshake with any key, and after it whatever a test likes.
 pub(crate) struct Raw {
     pub(crate) endpoint: Endpoint,
@@ -188,7 +202,7 @@ impl Raw {
     pub(crate) async fn on(bind: SocketAddr) -> Self {
         let endpoint = Endpoint::builder(presets::Minimal)
             .secret_key(SecretKey::generate())
-            .alpns(vec![b"blixard/1".to_vec()])
+            .alpns(vec![b"blixard/1".to_vec(), JOIN_ALPN.to_vec()])
             .clear_ip_transports()
             .bind_addr(bind)
             .expect("address")
@@ -259,4 +273,9 @@ pub(crate) async fn closed_with(connection: &Connection) -> String {
 
 pub(crate) fn ms(since: Instant) -> u128 {
     since.elapsed().as_millis()
+}
+
+/// What a node says first on a join, as it goes over the wire.
+pub(crate) fn named(version: u32, cluster: ClusterId) -> Vec<u8> {
+    frame(format!(r#"{{"version":{version},"cluster_id":"{cluster}","cluster_name":"lab"}}"#).as_bytes())
 }

@@ -210,7 +210,7 @@ impl Agent {
         let declared = self.declared.iter().map(|member| (member.endpoint_id, member.addresses.clone()));
         let peers = declared.chain(members.iter().cloned());
         let config = |(endpoint_id, addresses)| blixard_net::PeerConfig { endpoint_id, addresses };
-        self.net.set_peers(peers.map(config).collect());
+        self.net.set_peers(peers.map(config).collect(), BTreeMap::new());
     }
 }
 

@@ -172,8 +172,8 @@ mod tests {
             pace.end(ms_since(begun), &BTreeMap::new(), &reasons);
         }
         let slow = pace.due_ms().expect("waits");
-        agent.net.set_peers(vec![there]);
-        other.set_peers(vec![here]);
+        agent.net.set_peers(vec![there], BTreeMap::new());
+        other.set_peers(vec![here], BTreeMap::new());
         let mut links = agent.net.links();
         let up = links.wait_for(|links| links.get(&id).is_some_and(LinkState::is_up));
         assert!(up.await.is_ok(), "they find each other");

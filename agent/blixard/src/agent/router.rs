@@ -36,6 +36,8 @@ pub(crate) async fn route(agent: Arc<Agent>, mut incoming: mpsc::Receiver<Incomi
                 // The network bounds how many requests of a peer are under way.
                 answers.spawn(answer(Arc::clone(&agent), from, bytes, reply));
             }
+            // None comes while the agent does not serve them.
+            Incoming::Join { reply, .. } => reply.not_taken("this node lets nobody in by a ticket"),
         }
     }
     answers.close();

@@ -180,6 +180,11 @@ impl Look {
             ("handshake", refused.handshake),
             ("crowded", refused.crowded),
             ("crowded_source", refused.crowded_source),
+            ("removed", refused.removed),
+            ("join_crowded", refused.join_crowded),
+            ("join_rate", refused.join_rate),
+            ("bad_join", refused.bad_join),
+            ("join_not_served", refused.join_not_served),
         ];
         let causes = causes.map(|(cause, n)| (vec![("cause", cause.to_owned())], float(n)));
         out.counter("net_refused_connections", "Inbound connections refused", causes.into())?;
@@ -188,6 +193,10 @@ impl Look {
         out.gauge("net_transport_up", "1 while this node listens on its UDP address", up)?;
         let handshakes = one(float(self.net.handshakes));
         out.gauge("net_handshakes", "Connections that have not said hello yet", handshakes)?;
+        let joins = &self.net.joins;
+        out.gauge("net_joins", "Nodes that ask to join, at this moment", one(float(joins.under_way)))?;
+        let requests = one(float(joins.requests));
+        out.counter("net_join_requests", "Requests to join that were looked at", requests)?;
         let failures = one(float(self.net.transport_failures));
         out.counter("net_transport_failures", "Attempts to listen that failed", failures)?;
         let rebuilds = one(float(self.net.transport_rebuilds));

@@ -1,0 +1,246 @@
+//! The asking side of a join: how a node that is no member asks one to let it in.
+//!
+//! The request holds the ticket's secret, and is opaque here. What callers must be able to rely on: nothing
+//! of it is sent before the other side proved the key that was dialled, in the handshake, and named the
+//! expected cluster.
+
+use std::time::Duration;
+
+use blixard_model::wire::Contact;
+use blixard_model::{ClusterId, ClusterName};
+use bytes::Bytes;
+use iroh::endpoint::{Connection, RecvStream, SendStream};
+use iroh::{Endpoint, EndpointAddr, TransportAddr};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+
+use crate::close::{self, Close, JoinClosed, NotConnected, peer_text};
+use crate::limits::{
+    CLOSE_TIMEOUT, CONNECT_TIMEOUT, HELLO_LEN_MAX, HELLO_TIMEOUT, JOIN_REQUEST_LEN_MAX, STALL_TIMEOUT,
+};
+use crate::wire::{self, Kind};
+use crate::{frame, key};
+
+/// Version of what is said on the join protocol.
+const VERSION: u32 = 1;
+
+/// The first words on a join: whom the joiner talks to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Named {
+    version: u32,
+    cluster_id: ClusterId,
+    /// Any text until compared.
+    cluster_name: String,
+}
+
+/// Why a join was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// This node has no endpoint. Nothing was sent.
+    #[error("this node has no network: {0}")]
+    NoTransport(String),
+    /// The request is larger than [`JOIN_REQUEST_LEN_MAX`]. Nothing was sent.
+    #[error("the request to join is larger than {JOIN_REQUEST_LEN_MAX} bytes")]
+    TooLong,
+    /// Nobody answers there, or too slowly. The request was not sent.
+    #[error("nobody answers there: {0}")]
+    Unreachable(String),
+    /// Whoever answers there is not the node that the contact names. The request was not sent.
+    #[error(
+        "another node answers there, it was refused before the secret was sent: make a ticket with the \
+         addresses of today"
+    )]
+    AnotherKey,
+    /// The node is in another cluster than the ticket. The request was not sent.
+    #[error(
+        "that node is in the cluster {cluster_name:?} ({cluster_id}) and not in the ticket's, it was refused \
+         before the secret was sent: make a ticket with the cluster that this node is to join"
+    )]
+    AnotherCluster {
+        /// The one it named.
+        cluster_id: ClusterId,
+        /// The name of that one, in its own words.
+        cluster_name: String,
+    },
+    /// What answers there is not understood. The request was not sent.
+    #[error("what that node says is not understood ({0}): upgrade the older node")]
+    NotUnderstood(String),
+    /// The node takes no joins: its cluster has no open ticket. Its application saw nothing.
+    #[error("that node lets nobody in: its cluster has no open ticket, make one")]
+    NotServed,
+    /// The node can not take the request at this moment: its application did not look at it. Try again.
+    #[error("that node can not take the request at this moment: {0}")]
+    Busy(String),
+    /// The request was sent and its end is not known: the node may have been admitted.
+    #[error("sent, but not answered: {0}")]
+    Unknown(String),
+}
+
+impl Named {
+    pub(crate) fn new(cluster_id: ClusterId, cluster_name: &ClusterName) -> Self {
+        Self { version: VERSION, cluster_id, cluster_name: cluster_name.as_str().to_owned() }
+    }
+
+    /// Reads the first words and checks that they name the expected cluster.
+    fn check(bytes: &[u8], expected: ClusterId) -> Result<(), JoinError> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let malformed = |_| JoinError::NotUnderstood("its first words are malformed".to_owned());
+        let Version { version } = serde_json::from_slice(bytes).map_err(malformed)?;
+        if version != VERSION {
+            let why = format!("it speaks version {version} of the join protocol, this node {VERSION}");
+            return Err(JoinError::NotUnderstood(why));
+        }
+        let named: Self = serde_json::from_slice(bytes).map_err(malformed)?;
+        if named.cluster_id != expected {
+            let cluster_name = peer_text(named.cluster_name.as_bytes());
+            return Err(JoinError::AnotherCluster { cluster_id: named.cluster_id, cluster_name });
+        }
+        Ok(())
+    }
+}
+
+/// Dials the contact, checks who and where it is, and asks.
+pub(crate) async fn ask(
+    endpoint: Endpoint,
+    contact: &Contact,
+    expected: ClusterId,
+    request: Bytes,
+    patience: Duration,
+) -> Result<Bytes, JoinError> {
+    if request.len() > JOIN_REQUEST_LEN_MAX {
+        return Err(JoinError::TooLong);
+    }
+    let deadline = Instant::now() + patience;
+    let connection = connect(endpoint, contact, deadline).await?;
+    let asked = exchange(&connection, expected, request, deadline).await;
+    let asked = asked.map_err(|error| match (error, connection.close_reason()) {
+        // Whatever it looked like: when the other side ended it, that is why.
+        (JoinError::Unreachable(_), Some(closed)) => match close::join_closed(&closed) {
+            JoinClosed::NoJoins => JoinError::NotServed,
+            JoinClosed::Busy(why) => JoinError::Busy(why),
+            JoinClosed::Other(why) => JoinError::Unreachable(why),
+        },
+        (JoinError::Unknown(_), Some(closed)) => match close::join_closed(&closed) {
+            JoinClosed::NoJoins => JoinError::NotServed,
+            JoinClosed::Busy(why) => JoinError::Busy(why),
+            JoinClosed::Other(why) => JoinError::Unknown(why),
+        },
+        (error, _) => error,
+    });
+    if asked.is_err() {
+        Close::Broken("the joiner left".to_owned()).apply(&connection);
+        return asked;
+    }
+    // It closes when it has given the place back: the next attempt is not refused for this one.
+    let most = deadline.min(Instant::now() + CLOSE_TIMEOUT);
+    let _ = timeout_at(most, connection.closed()).await;
+    Close::Answered.apply(&connection);
+    asked
+}
+
+async fn connect(endpoint: Endpoint, contact: &Contact, deadline: Instant) -> Result<Connection, JoinError> {
+    let unreachable = |why: String| JoinError::Unreachable(why);
+    let key = key::public_key(&contact.endpoint_id).map_err(|error| unreachable(error.to_string()))?;
+    let address = EndpointAddr::from_parts(key, contact.addresses.iter().copied().map(TransportAddr::Ip));
+    let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
+    let error = match timeout_at(deadline, endpoint.connect(address, wire::JOIN_ALPN)).await {
+        Err(_) => return Err(unreachable(NotConnected::NoAnswer.text())),
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(error)) => close::not_connected(&error),
+    };
+    Err(match error {
+        NotConnected::NoProtocol => JoinError::NotServed,
+        NotConnected::AnotherKey => JoinError::AnotherKey,
+        NotConnected::TakesNone => JoinError::Busy(error.text()),
+        NotConnected::Closed(closed) => match close::join_closed(&closed) {
+            JoinClosed::NoJoins => JoinError::NotServed,
+            JoinClosed::Busy(why) => JoinError::Busy(why),
+            JoinClosed::Other(why) => unreachable(why),
+        },
+        other => unreachable(other.text()),
+    })
+}
+
+async fn exchange(
+    connection: &Connection,
+    expected: ClusterId,
+    request: Bytes,
+    deadline: Instant,
+) -> Result<Bytes, JoinError> {
+    let hello_by = deadline.min(Instant::now() + HELLO_TIMEOUT);
+    let (mut send, mut receive) = match timeout_at(hello_by, hear(connection, expected)).await {
+        Err(_) => return Err(JoinError::Unreachable("it says nothing".to_owned())),
+        Ok(streams) => streams?,
+    };
+    // Here the secret leaves. From now on nobody can say that it did not arrive.
+    let unknown = |why: String| JoinError::Unknown(why);
+    let head = frame::header(request.len(), JOIN_REQUEST_LEN_MAX).map_err(|_| JoinError::TooLong)?;
+    let mut chunks = [Bytes::copy_from_slice(&head), request];
+    let chunks = if chunks[1].is_empty() { &mut chunks[..1] } else { &mut chunks[..] };
+    match timeout_at(deadline, wire::write(&mut send, chunks)).await {
+        Err(_) => return Err(unknown("the deadline passed while it was written".to_owned())),
+        Ok(written) => written.map_err(|error| unknown(error.to_string()))?,
+    }
+    // Fails only when the other side stopped reading: its answer, or the lack of one, says the rest.
+    let _ = send.finish();
+    let (kind, bytes) = match timeout_at(deadline, wire::read_message(&mut receive)).await {
+        Err(_) => return Err(unknown("the deadline passed".to_owned())),
+        Ok(answer) => answer.map_err(|error| unknown(error.to_string()))?,
+    };
+    match kind {
+        Kind::Answer => Ok(bytes),
+        Kind::NotTaken => Err(JoinError::Busy(peer_text(&bytes))),
+        Kind::Failed => Err(unknown(peer_text(&bytes))),
+        Kind::Item | Kind::End => Err(unknown("it streams its answer".to_owned())),
+    }
+}
+
+/// Hears who is there; the streams come back only when it is the right one.
+async fn hear(connection: &Connection, expected: ClusterId) -> Result<(SendStream, RecvStream), JoinError> {
+    let unreachable = |why: String| JoinError::Unreachable(why);
+    let streams = connection.accept_bi().await.map_err(|error| unreachable(error.to_string()))?;
+    let (send, mut receive) = streams;
+    let words = wire::read_frame(&mut receive, HELLO_LEN_MAX, STALL_TIMEOUT).await;
+    Named::check(&words.map_err(|error| unreachable(error.to_string()))?, expected)?;
+    Ok((send, receive))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+
+    fn valid(cluster: ClusterId) -> Vec<u8> {
+        crate::hello::encode(&Named::new(cluster, &"lab".parse().expect("name"))).expect("short")
+    }
+
+    #[test]
+    fn only_the_expected_cluster_in_a_known_version_goes() {
+        assert_eq!(Named::check(&valid(CLUSTER), CLUSTER), Ok(()));
+        let other = ClusterId::from_bytes([2; 16]);
+        let error = Named::check(&valid(other), CLUSTER).expect_err("another");
+        assert!(matches!(&error, JoinError::AnotherCluster { cluster_id, .. } if *cluster_id == other));
+        assert!(error.to_string().contains("\"lab\"") && error.to_string().contains("before"), "{error}");
+        let newer = String::from_utf8(valid(CLUSTER)).expect("text").replace(":1,", ":2,");
+        let error = Named::check(newer.as_bytes(), CLUSTER).expect_err("newer").to_string();
+        assert!(error.contains("version 2") && error.contains("upgrade"), "{error}");
+        for malformed in ["", "{}", "null", "{\"version\":1}", "{\"version\":1,\"cluster_id\":\"x\"}"] {
+            let error = Named::check(malformed.as_bytes(), CLUSTER).expect_err("malformed");
+            assert!(matches!(error, JoinError::NotUnderstood(_)), "{malformed}: {error}");
+        }
+    }
+
+    #[test]
+    fn fuzz_net_join_named() {
+        let target = blixard_hostile::Target::new("net-join-named").valid(valid(CLUSTER));
+        let target = target.valid(valid(ClusterId::from_bytes([2; 16]))).len_max(HELLO_LEN_MAX);
+        target.run(|bytes| match Named::check(bytes, CLUSTER) {
+            Ok(()) => "the expected one".to_owned(),
+            Err(error) => error.to_string(),
+        });
+    }
+}

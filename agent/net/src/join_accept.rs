@@ -1,0 +1,166 @@
+//! The answering side of a join: a stranger is told which cluster this is, may say one thing, and gets an
+//! answer.
+//!
+//! Nothing that it says is looked at here. It may open no streams of its own: what is read is bounded by the
+//! one stream of this side.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use blixard_model::EndpointId;
+use bytes::Bytes;
+use iroh::endpoint::{Connection, SendStream};
+use tokio::time::timeout;
+
+use crate::close::Close;
+use crate::context::Context;
+use crate::half_open::Place;
+use crate::inbound::HandOverError;
+use crate::join::Named;
+use crate::joins::{NoPlace, UnderWay};
+use crate::limits::{
+    HELLO_LEN_MAX, HELLO_TIMEOUT, JOIN_REQUEST_LEN_MAX, JOIN_TIMEOUT, REQUEST_LEN_MAX, STALL_TIMEOUT,
+};
+use crate::net::Incoming;
+use crate::reply::{Answer, Reply};
+use crate::wire::{self, Kind};
+use crate::{frame, hello};
+
+/// Serves one join and closes its connection. `half_open` is held until the join has a place of its own.
+pub(crate) async fn serve(
+    context: &Context,
+    from: EndpointId,
+    source: Option<SocketAddr>,
+    connection: &Connection,
+    half_open: Place,
+) {
+    let close = match context.joins.begin(source.map(|source| source.ip()), Instant::now()) {
+        Err(why) => refuse(context, why),
+        Ok(under_way) => {
+            drop(half_open);
+            let close = tokio::select! {
+                close = exchange(context, from, source, connection, &under_way) => close,
+                () = opened_by(connection) => bad(context, "a joiner opens no streams"),
+            };
+            // Before the close, which tells the joiner that the place is free again.
+            drop(under_way);
+            close
+        }
+    };
+    tracing::debug!(peer = %from.short(), reason = %close.text(), "a join ended");
+    close.apply(connection);
+}
+
+fn refuse(context: &Context, why: NoPlace) -> Close {
+    let refused = &context.peers.refused;
+    match why {
+        NoPlace::NotServed => {
+            refused.join_not_served.add(1);
+            Close::NoJoins
+        }
+        NoPlace::Crowded => {
+            refused.join_crowded.add(1);
+            Close::Busy("too many nodes join at this moment, or another one from the same address")
+        }
+        NoPlace::TooSoon => {
+            refused.join_rate.add(1);
+            Close::Busy("too many nodes have asked to join lately")
+        }
+    }
+}
+
+fn bad(context: &Context, why: &str) -> Close {
+    context.peers.refused.bad_join.add(1);
+    Close::Broken(why.to_owned())
+}
+
+/// Resolves when the other side opens a stream.
+async fn opened_by(connection: &Connection) {
+    tokio::select! {
+        Ok(_) = connection.accept_bi() => {}
+        Ok(_) = connection.accept_uni() => {}
+        // The connection ended: that is seen elsewhere.
+        else => std::future::pending().await,
+    }
+}
+
+async fn exchange(
+    context: &Context,
+    from: EndpointId,
+    source: Option<SocketAddr>,
+    connection: &Connection,
+    under_way: &UnderWay,
+) -> Close {
+    let whole = async {
+        let (mut send, bytes) = match timeout(HELLO_TIMEOUT, hear(context, connection, under_way)).await {
+            Ok(Ok(heard)) => heard,
+            // It ended by itself: it may have expected another cluster.
+            Ok(Err(_)) if connection.close_reason().is_some() => {
+                return Close::Broken("the joiner left".to_owned());
+            }
+            Ok(Err(why)) => return bad(context, &format!("the request to join can not be read: {why}")),
+            Err(_) => return bad(context, "no request to join in time"),
+        };
+        let (reply, answer) = Reply::new();
+        let request = Incoming::Join { from, source, bytes, reply };
+        let answered = async {
+            let Ok(room) = context.incoming.reserve().await else {
+                return Some(Err(HandOverError::Stopping));
+            };
+            // Joins may have ended since it was told.
+            let served = under_way.while_served(|| {
+                context.joins.requests.add(1);
+                room.send(request);
+            });
+            if served { Some(answer.await.map_err(|_| HandOverError::Dropped)) } else { None }
+        };
+        let answer = tokio::select! {
+            // The joiner gave up: dropping `answer` tells the application.
+            _ = connection.closed() => return Close::Broken("the joiner left".to_owned()),
+            answer = answered => answer,
+        };
+        let Some(answer) = answer else { return refuse(context, NoPlace::NotServed) };
+        let (kind, bytes) = message(answer);
+        if wire::write_message(&mut send, kind, bytes).await.is_ok() && send.finish().is_ok() {
+            // The close may overtake what was not received yet.
+            let _ = timeout(STALL_TIMEOUT, send.stopped()).await;
+        }
+        Close::Answered
+    };
+    match timeout(JOIN_TIMEOUT, whole).await {
+        Ok(close) => close,
+        Err(_) => Close::Broken(format!("not answered within {} s", JOIN_TIMEOUT.as_secs())),
+    }
+}
+
+/// Tells the joiner where it is, and hears what it wants.
+async fn hear(
+    context: &Context,
+    connection: &Connection,
+    under_way: &UnderWay,
+) -> Result<(SendStream, Bytes), String> {
+    let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+    let named = hello::encode(&Named::new(under_way.cluster, &context.cluster_name))?;
+    let head = frame::header(named.len(), HELLO_LEN_MAX).map_err(|error| error.to_string())?;
+    let mut chunks = [Bytes::copy_from_slice(&head), named.into()];
+    wire::write(&mut send, &mut chunks).await.map_err(|error| error.to_string())?;
+    // The caller's deadline, for all of it, is shorter.
+    let bytes = wire::read_frame(&mut receive, JOIN_REQUEST_LEN_MAX, JOIN_TIMEOUT).await;
+    Ok((send, bytes.map_err(|error| error.to_string())?))
+}
+
+/// What the joiner is told.
+fn message(answer: Result<Answer, HandOverError>) -> (Kind, Bytes) {
+    let say = |kind, why: &str| (kind, Bytes::copy_from_slice(why.as_bytes()));
+    match answer {
+        Ok(Answer::One(bytes)) if bytes.len() <= REQUEST_LEN_MAX => (Kind::Answer, bytes),
+        Ok(Answer::One(bytes)) => {
+            tracing::error!(len = bytes.len(), "the answer to a join is too long to be sent");
+            say(Kind::Failed, "the answer is too long to be sent")
+        }
+        Ok(Answer::NotTaken(why)) => say(Kind::NotTaken, &why),
+        Ok(Answer::Stream { .. }) => say(Kind::Failed, "a join is not answered by a stream"),
+        Err(HandOverError::Stopping) => say(Kind::NotTaken, "the node is stopping"),
+        Err(HandOverError::Dropped) => say(Kind::Failed, "the node dropped the request"),
+    }
+}

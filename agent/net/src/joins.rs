@@ -1,0 +1,262 @@
+//! Whether this node takes joins, for which cluster, and how many there may be.
+//!
+//! Whoever has an address can ask to join, so what a stranger may take is little: a few at a time, one from
+//! each source, at a bounded pace. What has no place is refused, it never waits.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use blixard_model::ClusterId;
+use iroh::Endpoint;
+
+use crate::half_open::network;
+use crate::limits::{JOIN_BURST, JOIN_PERIOD, JOINS_MAX};
+use crate::stats::{Counter, JoinStats};
+use crate::transport::Transport;
+use crate::wire::{ALPN, JOIN_ALPN};
+
+/// The joins of this node.
+#[derive(Debug, Default)]
+pub(crate) struct Joins {
+    desk: Mutex<Desk>,
+    /// Requests that the application was given.
+    pub(crate) requests: Counter,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    /// Only while there is one may a stranger speak.
+    served: Option<ClusterId>,
+    under_way: usize,
+    /// Those of which there is one under way; `None` is all of unknown address together.
+    sources: BTreeSet<Option<IpAddr>>,
+    pace: Pace,
+}
+
+/// Why there is no place for a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// None is served.
+    NotServed,
+    /// Too many at a time, or one of the same source.
+    Crowded,
+    /// Too soon after many others.
+    TooSoon,
+}
+
+/// A join under way; its place is given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    joins: Arc<Joins>,
+    source: Option<IpAddr>,
+    /// Of which cluster the joiner is told.
+    pub(crate) cluster: ClusterId,
+}
+
+impl Joins {
+    fn lock(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes joins from here on, or none any more.
+    pub(crate) fn serve(&self, cluster: Option<ClusterId>, transport: &Transport) {
+        let mut desk = self.lock();
+        let changed = desk.served.is_some() != cluster.is_some();
+        desk.served = cluster;
+        // Under the lock, so that an endpoint that is opened meanwhile learns of this or of a later state.
+        if let Some(endpoint) = transport.endpoint().filter(|_| changed) {
+            endpoint.set_alpns(desk.alpns());
+        }
+    }
+
+    /// Tells an endpoint that [`Joins::serve`] can already find what it is to accept.
+    pub(crate) fn equip(&self, endpoint: &Endpoint) {
+        let desk = self.lock();
+        if desk.served.is_some() {
+            endpoint.set_alpns(desk.alpns());
+        }
+    }
+
+    /// For which cluster joins are taken at this moment.
+    pub(crate) fn served(&self) -> Option<ClusterId> {
+        self.lock().served
+    }
+
+    /// The counts.
+    pub(crate) fn stats(&self) -> JoinStats {
+        JoinStats { under_way: self.lock().under_way, requests: self.requests.get() }
+    }
+
+    /// Gives a join from `source`, an address that the handshake proved, its place.
+    pub(crate) fn begin(self: &Arc<Self>, source: Option<IpAddr>, now: Instant) -> Result<UnderWay, NoPlace> {
+        let source = source.map(network);
+        let mut desk = self.lock();
+        let cluster = desk.served.ok_or(NoPlace::NotServed)?;
+        if desk.under_way >= JOINS_MAX || desk.sources.contains(&source) {
+            return Err(NoPlace::Crowded);
+        }
+        // Last: what is refused for another reason does not count for the pace.
+        if !desk.pace.allows(now) {
+            return Err(NoPlace::TooSoon);
+        }
+        desk.under_way += 1;
+        desk.sources.insert(source);
+        Ok(UnderWay { joins: Arc::clone(self), source, cluster })
+    }
+}
+
+impl Desk {
+    fn alpns(&self) -> Vec<Vec<u8>> {
+        let join = self.served.map(|_| JOIN_ALPN.to_vec());
+        [ALPN.to_vec()].into_iter().chain(join).collect()
+    }
+}
+
+impl UnderWay {
+    /// Does what may only be done while the cluster that the joiner was told of is served; `false` when it is
+    /// not any more. Whoever ends the service waits for it.
+    pub(crate) fn while_served(&self, act: impl FnOnce()) -> bool {
+        let desk = self.joins.lock();
+        let served = desk.served == Some(self.cluster);
+        if served {
+            act();
+        }
+        served
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut desk = self.joins.lock();
+        desk.under_way = desk.under_way.saturating_sub(1);
+        desk.sources.remove(&self.source);
+    }
+}
+
+/// Lets [`JOIN_BURST`] through at once and one more each [`JOIN_PERIOD`].
+#[derive(Debug, Default)]
+struct Pace {
+    /// When nothing of the burst will be used any more.
+    rested_at: Option<Instant>,
+}
+
+impl Pace {
+    fn allows(&mut self, now: Instant) -> bool {
+        let begin = self.rested_at.map_or(now, |at| at.max(now));
+        let used = begin.saturating_duration_since(now);
+        let allowed = used <= JOIN_PERIOD * JOIN_BURST.saturating_sub(1);
+        if allowed {
+            self.rested_at = Some(begin + JOIN_PERIOD);
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::testing::{LONG, node};
+    use crate::{Incoming, JoinError, TransportState};
+
+    const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("address"))
+    }
+
+    fn serving() -> Arc<Joins> {
+        let joins = Arc::new(Joins::default());
+        joins.serve(Some(CLUSTER), &Transport::new());
+        joins
+    }
+
+    #[test]
+    fn nothing_has_a_place_unless_joins_are_served() {
+        let joins = Arc::new(Joins::default());
+        assert_eq!(joins.begin(ip("192.0.2.1"), Instant::now()).err(), Some(NoPlace::NotServed));
+        assert_eq!(joins.lock().alpns(), [ALPN.to_vec()]);
+        let (transport, other) = (Transport::new(), ClusterId::from_bytes([2; 16]));
+        joins.serve(Some(CLUSTER), &transport);
+        assert_eq!(joins.lock().alpns(), [ALPN.to_vec(), JOIN_ALPN.to_vec()]);
+        let under_way = joins.begin(ip("192.0.2.1"), Instant::now()).expect("a place");
+        assert!(under_way.while_served(|| ()));
+        joins.serve(Some(other), &transport);
+        assert!(!under_way.while_served(|| panic!("another cluster")));
+        joins.serve(None, &transport);
+        assert!(!under_way.while_served(|| panic!("none")));
+        assert_eq!(joins.lock().alpns(), [ALPN.to_vec()]);
+    }
+
+    #[test]
+    fn few_have_a_place_at_a_time_and_each_source_has_one() {
+        let (joins, now) = (serving(), Instant::now());
+        let mut held = vec![joins.begin(ip("2001:db8::1"), now).expect("a place")];
+        assert_eq!(joins.begin(ip("2001:db8::2"), now).err(), Some(NoPlace::Crowded), "the same network");
+        held.push(joins.begin(None, now).expect("a place"));
+        assert_eq!(joins.begin(None, now).err(), Some(NoPlace::Crowded), "unknown as the other");
+        let others = (0..200).map_while(|n| joins.begin(ip(&format!("192.0.2.{n}")), now).ok());
+        held.extend(others.collect::<Vec<_>>());
+        assert_eq!((held.len(), joins.stats().under_way), (JOINS_MAX, JOINS_MAX));
+        drop(held);
+        assert!(joins.stats().under_way == 0 && joins.lock().sources.is_empty());
+        assert!(joins.begin(ip("2001:db8::2"), now).is_ok());
+    }
+
+    #[test]
+    fn a_burst_is_let_through_and_then_one_each_period() {
+        let (joins, begin) = (serving(), Instant::now());
+        let allowed = |now, most: u32| (0..most).take_while(|_| joins.begin(None, now).is_ok()).count();
+        let burst = usize::try_from(JOIN_BURST).expect("few");
+        assert_eq!(allowed(begin, 100), burst);
+        assert_eq!(joins.begin(None, begin).err(), Some(NoPlace::TooSoon));
+        let later = begin + JOIN_PERIOD - Duration::from_millis(1);
+        assert_eq!(allowed(later, 100), 0);
+        assert_eq!(allowed(begin + JOIN_PERIOD, 100), 1);
+        assert_eq!(allowed(begin + JOIN_PERIOD * 3, 100), 2);
+        assert_eq!(allowed(begin + JOIN_PERIOD * 1000, 100), burst, "it does not grow");
+        // A clock that seems to go back lets nobody through for longer.
+        assert_eq!(allowed(begin, 100), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_endpoint_that_is_opened_again_takes_joins_as_before() {
+        let (mut a, joiner) = (node().await, node().await);
+        a.net.serve_joins(Some(CLUSTER));
+        for served in [true, false] {
+            let mut transport = a.net.transport();
+            let endpoint = a.net.endpoint().expect("up");
+            let noticed = async {
+                let down = timeout(LONG, transport.wait_for(|state| !state.is_up())).await;
+                assert!(down.is_ok_and(|down| down.is_ok()), "noticed");
+            };
+            tokio::join!(endpoint.close(), noticed);
+            drop(endpoint);
+            if !served {
+                // While there is none.
+                a.net.serve_joins(None);
+            }
+            timeout(LONG, transport.wait_for(TransportState::is_up)).await.expect("up").expect("open");
+            let contact = a.as_contact();
+            let asked = joiner.net.join(&contact, CLUSTER, Bytes::from_static(b"in"), LONG);
+            let answered = async {
+                match a.incoming.recv().await {
+                    Some(Incoming::Join { reply, .. }) => reply.send(Bytes::from_static(b"yes")),
+                    other => panic!("expected a join, got {other:?}"),
+                }
+            };
+            if served {
+                let (answer, ()) = tokio::join!(asked, answered);
+                assert_eq!(answer, Ok(Bytes::from_static(b"yes")));
+            } else {
+                assert_eq!(asked.await, Err(JoinError::NotServed));
+            }
+        }
+    }
+}
