@@ -392,6 +392,11 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         self.raw.store().stats()
     }
 
+    /// The store, of a node that has ended.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
     /// The store, to look at.
     pub fn store(&self) -> &S {
         &self.store

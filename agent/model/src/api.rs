@@ -47,7 +47,7 @@ pub struct StatusView {
     pub version: String,
     /// The configured cluster name.
     pub cluster_name: ClusterName,
-    /// `forming` (no cluster yet), `joining` (known to a cluster, waiting for its state), `member`.
+    /// `forming` (no cluster yet), `joining` (known to a cluster, waiting for its state), `member`, `removed`.
     pub phase: NodePhase,
     /// Why it is not a member yet, one line for each node waited for.
     pub waiting_for: Vec<String>,
@@ -108,6 +108,8 @@ pub enum RetryKind {
     Forward,
     /// Who a peer is.
     Identify,
+    /// A ticket brought to a member.
+    Join,
 }
 
 impl RetryKind {
@@ -121,6 +123,7 @@ impl RetryKind {
             Self::Report => "report",
             Self::Forward => "forward",
             Self::Identify => "identify",
+            Self::Join => "join",
         }
     }
 }
@@ -135,6 +138,8 @@ pub enum NodePhase {
     Joining,
     /// Part of a cluster.
     Member,
+    /// Removed from its cluster by an operator.
+    Removed,
 }
 
 /// A list and how fresh it is.

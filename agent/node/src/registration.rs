@@ -66,6 +66,14 @@ impl Registration {
         Self { endpoint_id, offer, retry, asked: None, last_error: None, refused: None }
     }
 
+    /// Something else is offered from now on, for instance after the machine moved.
+    pub fn set_offer(&mut self, offer: NodeOffer) {
+        if self.offer != offer {
+            self.offer = offer;
+            self.retry.reset();
+        }
+    }
+
     /// What is offered.
     pub fn offer(&self) -> &NodeOffer {
         &self.offer

@@ -23,6 +23,11 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         NodeStats { log: self.raft.log_stats(), proposals, reads }
     }
 
+    /// The store, of a node that has ended.
+    pub fn into_store(self) -> S {
+        self.raft.into_store()
+    }
+
     /// The store, to look at.
     pub fn store(&self) -> &S {
         self.raft.store()

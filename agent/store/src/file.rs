@@ -17,8 +17,8 @@ use crate::backend::Boxed;
 use crate::disk::Disk;
 use crate::error::{OpenError, WriteError};
 use crate::tables::{
-    ClusterMarker, FORMAT, IdentityRecord, KEY_CLUSTER, KEY_HARD_STATE, KEY_IDENTITY, KEY_PROMISE, LOG, META,
-    SNAPSHOT,
+    ClusterMarker, FORMAT, IdentityRecord, KEY_CLUSTER, KEY_HARD_STATE, KEY_IDENTITY, KEY_PROMISE,
+    KEY_REMOVED, LOG, META, SNAPSHOT,
 };
 
 /// The file while it is made.
@@ -32,6 +32,7 @@ pub struct Store {
     identity: IdentityRecord,
     cluster: Option<ClusterMarker>,
     promise: Option<Genesis>,
+    removed: bool,
     failed: bool,
     stats: StoreStats,
 }
@@ -87,8 +88,10 @@ impl Store {
             return Err(OpenError::OtherCluster { path, theirs, ours: cluster_name.clone() });
         }
         let promise = reader.record(KEY_PROMISE)?;
+        let removed = reader.record(KEY_REMOVED)?.unwrap_or(false);
         drop(reader);
-        Ok(Self { db, path, identity, cluster, promise, failed: false, stats: StoreStats::default() })
+        let stats = StoreStats::default();
+        Ok(Self { db, path, identity, cluster, promise, removed, failed: false, stats })
     }
 
     /// This store's id.
@@ -104,6 +107,21 @@ impl Store {
     /// The genesis it promised to form.
     pub fn promise(&self) -> Option<&Genesis> {
         self.promise.as_ref()
+    }
+
+    /// Whether its node was removed from the cluster: it is of no use any more.
+    pub fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// Writes down that its node was removed from the cluster.
+    ///
+    /// # Errors
+    /// The disk's; final.
+    pub fn set_removed(&mut self) -> Result<(), WriteError> {
+        self.transaction(true, |txn| put(txn, KEY_REMOVED, &true))?;
+        self.removed = true;
+        Ok(())
     }
 
     /// Writes since it was opened.

@@ -19,6 +19,7 @@ pub(crate) const SNAPSHOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::ne
 pub(crate) const KEY_IDENTITY: &str = "identity";
 pub(crate) const KEY_CLUSTER: &str = "cluster";
 pub(crate) const KEY_PROMISE: &str = "promise";
+pub(crate) const KEY_REMOVED: &str = "removed";
 pub(crate) const KEY_HARD_STATE: &str = "hard_state";
 
 /// Whose disk this is; written when the file is made, never changed.

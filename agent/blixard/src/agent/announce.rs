@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use blixard_model::EndpointId;
 use blixard_model::api::RetryKind;
 use blixard_model::backoff::{ANNOUNCE, Retry};
 use blixard_model::wire::{PeerRequest, PeerResponse};
+use blixard_model::{EndpointId, Outcome};
 use blixard_node::Summary;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -16,10 +16,15 @@ use super::handle::ViewError;
 use super::peer_call::{ask, ask_identities};
 use super::random;
 use super::retries::Failed;
+use super::submit::submit;
 use super::supervise;
 
 /// How often the leader is told what runs here, and asks the others who they are.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How often the leader is told of listed nodes that wait.
+const VOUCH_PERIOD: Duration = Duration::from_secs(2);
+/// How long it may take to admit one.
+const VOUCH_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a peer may take to answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -32,16 +37,17 @@ pub(crate) async fn keep_peers(agent: Arc<Agent>) {
         let now = summary.borrow_and_update().membership_version;
         if version != Some(now) {
             let look = running.consensus.view(|view| {
-                let members = view.state.members.values();
-                members.map(|member| (member.endpoint_id, member.addresses.clone())).collect::<Vec<_>>()
+                let removed = view.state.removed.iter();
+                let removed = removed.map(|(id, node)| (*id, node.raft_id.to_string())).collect();
+                (view.peers.clone(), removed)
             });
-            let members = match look.await {
-                Ok(members) => members,
+            let (members, removed) = match look.await {
+                Ok(looked) => looked,
                 // It may have them later.
                 Err(ViewError::Behind) => continue,
                 Err(ViewError::Stopped(_)) => return,
             };
-            agent.set_peers(&members);
+            agent.set_peers(members, removed);
             version = Some(now);
         }
         if summary.changed().await.is_err() {
@@ -112,6 +118,47 @@ pub(crate) fn failed(retry: &Retry, begun: Instant, why: String) -> Failed {
 /// Milliseconds since a task began.
 pub(crate) fn ms_since(begun: Instant) -> u64 {
     u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Serves the join protocol while there is a ticket by which somebody may be admitted.
+pub(crate) async fn serve_joins(agent: Arc<Agent>) {
+    let running = agent.wait_running().await;
+    let mut summary = running.consensus.summary();
+    loop {
+        let joinable = summary.borrow_and_update().joinable;
+        agent.net.serve_joins(joinable.then_some(running.cluster_id));
+        if summary.wait_for(|now| now.joinable != joinable).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// As follower, tells the leader of nodes on this node's list that wait to be admitted: it may have another
+/// list, or none.
+pub(crate) async fn vouch(agent: Arc<Agent>) {
+    let running = agent.wait_running().await;
+    if agent.declared.is_empty() {
+        return std::future::pending().await;
+    }
+    let mut period = interval(VOUCH_PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        period.tick().await;
+        let asks = match running.consensus.view(|view| view.vouches.clone()).await {
+            Ok(asks) => asks,
+            Err(ViewError::Behind) => continue,
+            Err(ViewError::Stopped(_)) => return,
+        };
+        for ask in asks {
+            match submit(&agent, ask, Instant::now() + VOUCH_TIMEOUT).await {
+                Ok(Outcome::Refused { refusal }) => {
+                    tracing::warn!("a listed node is not admitted: {refusal}")
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "the leader was not told of a listed node"),
+            }
+        }
+    }
 }
 
 /// As leader, asks every declared node and member who it is: that is how a lost store and a new node are

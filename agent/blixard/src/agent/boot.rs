@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use blixard_model::ClusterId;
 use blixard_net::{Net, NetConfig, NodeKey};
+use blixard_node::NodeError;
 use blixard_store::{DirDisk, Store};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,10 +19,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
-use super::context::{Agent, AgentParts};
+use super::context::{Agent, AgentParts, Phase};
 use super::owner::OwnerTask;
 use super::runtime::SystemdVms;
-use super::{announce, api, birth, formation, random, reconcile, register, router, space, supervise};
+use super::{
+    announce, api, birth, formation, joining, random, reconcile, register, router, space, supervise,
+};
 use crate::keygen;
 
 /// How long handing the leadership over may take when the agent stops.
@@ -47,7 +51,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let listener = api::listen(&agent.config.socket).await?;
     // A node of a cluster is that before anybody can ask it who it is.
     let mut store = Some(store);
-    let resumed = store.take_if(|store| store.cluster().is_some());
+    let removed = store.as_ref().filter(|store| store.is_removed()).and_then(Store::cluster);
+    let removed = removed.map(|marker| marker.cluster_id);
+    let resumed = store.take_if(|store| store.cluster().is_some() && !store.is_removed());
     let resumed = resumed.map(|store| birth::resume(&agent, store)).transpose()?;
     let mut tasks = JoinSet::new();
     tasks.spawn(router_task(Arc::clone(&agent), incoming));
@@ -63,24 +69,58 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         agent.name(),
         agent.config.socket.display()
     );
+    if let Some(cluster_id) = removed {
+        return rest(&agent, cluster_id, tasks, (signals, stop)).await;
+    }
     let owner = tokio::select! {
         owner = become_member(&agent, resumed, store) => owner?,
         ended = tasks.join_next() => anyhow::bail!("a task ended unexpectedly: {}", words(ended)),
-        () = signals.asked() => return shut_down(&agent, None, tasks, stop).await,
+        () = signals.asked() => return shut_down(&agent, None, [tasks], stop).await,
     };
-    spawn_tasks(&agent, &mut tasks);
+    let mut member_tasks = JoinSet::new();
+    spawn_tasks(&agent, &mut member_tasks);
     let mut owner = tokio::spawn(owner.run());
+    let ended = tokio::select! {
+        ended = &mut owner => ended,
+        ended = member_tasks.join_next() => last_word_of(&mut owner, ended).await?,
+        ended = tasks.join_next() => last_word_of(&mut owner, ended).await?,
+        () = signals.asked() => return shut_down(&agent, Some(owner), [tasks, member_tasks], stop).await,
+    };
+    let removed = matches!(&ended, Ok(Err(NodeError::Removed { .. })));
+    let Some(running) = agent.running().filter(|_| removed) else { return Err(last_words(ended)) };
+    member_tasks.shutdown().await;
+    rest(&agent, running.cluster_id, tasks, (signals, stop)).await
+}
+
+/// Who watches the consensus task ends with it, and may be noticed first: its own words say why.
+async fn last_word_of(
+    owner: &mut tokio::task::JoinHandle<OwnerEnd>,
+    ended: Option<Result<Ended, tokio::task::JoinError>>,
+) -> anyhow::Result<Result<OwnerEnd, tokio::task::JoinError>> {
+    let end = tokio::time::timeout(LAST_WORDS_TIMEOUT, owner).await;
+    end.map_err(|_| anyhow::anyhow!("a task ended unexpectedly: {}", words(ended)))
+}
+
+/// A node that was removed from its cluster says so to whoever asks, and does nothing else.
+async fn rest(
+    agent: &Arc<Agent>,
+    cluster_id: ClusterId,
+    mut tasks: JoinSet<Ended>,
+    (mut signals, stop): (Signals, CancellationToken),
+) -> anyhow::Result<()> {
+    tracing::error!(
+        CLUSTER = %cluster_id,
+        "this node was removed from cluster {cluster_id}; `blixard status` says what to do to use it again"
+    );
+    supervise::status("Removed from its cluster");
+    agent.phase.send_replace(Phase::Removed { cluster_id });
+    agent.net.set_peers(Vec::new(), std::collections::BTreeMap::new());
     tokio::select! {
-        ended = &mut owner => Err(last_words(ended)),
-        ended = tasks.join_next() => {
-            // Who watches the consensus task ends with it, and may be noticed first: its own words say why.
-            match tokio::time::timeout(LAST_WORDS_TIMEOUT, &mut owner).await {
-                Ok(ended) => Err(last_words(ended)),
-                Err(_) => Err(anyhow::anyhow!("a task ended unexpectedly: {}", words(ended))),
-            }
-        }
-        () = signals.asked() => shut_down(&agent, Some(owner), tasks, stop).await,
+        ended = tasks.join_next() => anyhow::bail!("a task ended unexpectedly: {}", words(ended)),
+        () = supervise::feed_for_ever() => {}
+        () = signals.asked() => {}
     }
+    shut_down(agent, None, [tasks], stop).await
 }
 
 async fn assemble(
@@ -95,7 +135,7 @@ async fn assemble(
     let promise = store.promise().cloned();
     let parts = AgentParts { config, endpoint_id, store_id: store.store_id(), capacity, net, promise };
     let agent = Arc::new(Agent::new(parts));
-    agent.set_peers(&[]);
+    agent.let_in(&[]);
     Ok((agent, incoming))
 }
 
@@ -110,8 +150,12 @@ async fn become_member(
         (None, Some(store)) => store,
         (None, None) => anyhow::bail!("there is no store"),
     };
-    let birth = formation::form(agent, &mut store).await?;
+    let birth = tokio::select! {
+        birth = formation::form(agent, &mut store) => birth?,
+        birth = joining::join(agent) => birth,
+    };
     tokio::task::block_in_place(|| birth::bind(agent, &mut store, birth))?;
+    joining::forget(&agent.config.data_dir);
     tokio::task::block_in_place(|| birth::resume(agent, store))
 }
 
@@ -134,6 +178,15 @@ fn spawn_tasks(agent: &Arc<Agent>, tasks: &mut JoinSet<Ended>) {
     let task = |agent: &Arc<Agent>| Arc::clone(agent);
     let (peers, reports, identities, registers, lines, vms) =
         (task(agent), task(agent), task(agent), task(agent), task(agent), task(agent));
+    let (joins, vouches) = (task(agent), task(agent));
+    tasks.spawn(async move {
+        announce::serve_joins(joins).await;
+        "joins"
+    });
+    tasks.spawn(async move {
+        announce::vouch(vouches).await;
+        "vouching"
+    });
     tasks.spawn(async move {
         announce::keep_peers(peers).await;
         "peers"
@@ -186,7 +239,7 @@ fn words(ended: Option<Result<Ended, tokio::task::JoinError>>) -> String {
 async fn shut_down(
     agent: &Arc<Agent>,
     owner: Option<tokio::task::JoinHandle<OwnerEnd>>,
-    mut tasks: JoinSet<Ended>,
+    tasks: impl IntoIterator<Item = JoinSet<Ended>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     supervise::stopping();
@@ -196,7 +249,9 @@ async fn shut_down(
         running.consensus.transfer_leadership(TRANSFER_TIMEOUT).await;
     }
     agent.net.clone().close().await;
-    tasks.shutdown().await;
+    for mut tasks in tasks {
+        tasks.shutdown().await;
+    }
     if let Some(mut owner) = owner {
         let ended = async {
             if let Some(running) = agent.running() {

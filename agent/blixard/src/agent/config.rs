@@ -49,6 +49,12 @@ pub(crate) struct Config {
     /// Where others reach this node, when that is not what `members` says.
     #[serde(default)]
     pub(crate) advertise_addresses: Vec<SocketAddr>,
+    /// Without a list of members: this node joins a cluster with a ticket, and forms none of its own.
+    #[serde(default)]
+    pub(crate) join: bool,
+    /// Where the ticket is; as `join`.
+    #[serde(default)]
+    pub(crate) join_ticket_file: Option<PathBuf>,
     /// Whether VMs may run here.
     #[serde(default)]
     pub(crate) role: NodeRole,
@@ -179,6 +185,8 @@ const KEYS: &[(&str, &[&str])] = &[
             "port",
             "socket",
             "advertise_addresses",
+            "join",
+            "join_ticket_file",
             "role",
             "voter_lost_after_s",
             "vms",
@@ -230,6 +238,13 @@ impl Config {
     fn problem(&self) -> Option<String> {
         if self.port == 0 {
             return Some("port: 0 is not a port".to_owned());
+        }
+        if self.joins() && !self.members.is_empty() {
+            let key = if self.join { "join" } else { "join_ticket_file" };
+            return Some(format!(
+                "{key}: this node is in a list of `members`, and is admitted because it is listed: leave one of \
+                 the two out"
+            ));
         }
         if self.voter_lost_after_s < VOTER_LOST_AFTER_S_MIN {
             let given = self.voter_lost_after_s;
@@ -337,7 +352,12 @@ impl Config {
         }
     }
 
-    /// Where the others reach this node.
+    /// This node is to join a cluster with a ticket.
+    pub(crate) fn joins(&self) -> bool {
+        self.join || self.join_ticket_file.is_some()
+    }
+
+    /// Where the others reach this node, as far as it is written down.
     pub(crate) fn own_addresses(&self) -> Vec<SocketAddr> {
         if !self.advertise_addresses.is_empty() {
             return self.advertise_addresses.clone();

@@ -8,14 +8,16 @@ use blixard_core::formation::{DeclaredMember, phase_of};
 use blixard_core::state::NodeOffer;
 use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
 use blixard_model::report::NodeReport;
-use blixard_model::wire::AgedReport;
+use blixard_model::wire::{AgedReport, Contact};
 use blixard_model::{Capacity, ClusterId, EndpointId, NodeName, StoreId};
 use blixard_net::Net;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
+use super::addresses;
 use super::config::{Config, NodeRole};
 use super::handle::ConsensusHandle;
+use super::joining::Tickets;
 use super::metrics::Metrics;
 use super::retries::Retries;
 
@@ -34,6 +36,11 @@ pub(crate) enum Phase {
     },
     /// In a cluster.
     Running(Running),
+    /// Removed from it by an operator. The store is of no use any more.
+    Removed {
+        /// Which cluster it was.
+        cluster_id: ClusterId,
+    },
 }
 
 /// A node in a cluster.
@@ -57,6 +64,10 @@ pub(crate) struct Agent {
     pub(crate) net: Net,
     pub(crate) retries: Retries,
     pub(crate) metrics: Metrics,
+    /// The ticket to join with.
+    pub(crate) tickets: Tickets,
+    /// Members of which others told, while this node is in no cluster.
+    told: Mutex<Vec<Contact>>,
     pub(crate) phase: watch::Sender<Phase>,
     /// Who asked this node while it is in no cluster, as they describe themselves.
     pub(crate) askers: broadcast::Sender<Identity>,
@@ -87,6 +98,8 @@ impl Agent {
             net: parts.net,
             retries: Retries::default(),
             metrics: Metrics::default(),
+            tickets: Tickets::load(&parts.config.data_dir, parts.config.join_ticket_file.as_deref()),
+            told: Mutex::default(),
             phase: watch::Sender::new(Phase::Forming {
                 promise: parts.promise,
                 waiting_for: vec!["the first answers".to_owned()],
@@ -105,7 +118,7 @@ impl Agent {
     /// The cluster this node is in, once it is.
     pub(crate) fn running(&self) -> Option<Running> {
         match &*self.phase.borrow() {
-            Phase::Forming { .. } => None,
+            Phase::Forming { .. } | Phase::Removed { .. } => None,
             Phase::Running(running) => Some(running.clone()),
         }
     }
@@ -144,7 +157,7 @@ impl Agent {
         NodeOffer {
             witness: self.config.role == NodeRole::Witness,
             capacity: self.capacity,
-            addresses: self.config.own_addresses(),
+            addresses: addresses::offered(&self.config.own_addresses(), self.config.listen()),
             relay_url: None,
         }
     }
@@ -154,6 +167,8 @@ impl Agent {
         let phase = self.phase.borrow().clone();
         let phase = match phase {
             Phase::Forming { promise, .. } => IdentityPhase::Empty { promise },
+            // Nobody asks: it has no peers any more.
+            Phase::Removed { .. } => IdentityPhase::Empty { promise: None },
             Phase::Running(running) => {
                 let look = move |view: &super::handle::View<'_>| {
                     phase_of(view.state, (view.raft.id, view.raft.applied), asker.as_ref())
@@ -205,12 +220,35 @@ impl Agent {
         reports.values().map(|(at, report)| aged(*at, report)).collect()
     }
 
-    /// Sets whom the network lets in and keeps links with: the declared nodes and the members of the log.
-    pub(crate) fn set_peers(&self, members: &[(EndpointId, Vec<std::net::SocketAddr>)]) {
+    /// Sets whom the network lets in and keeps links with as a member: the declared nodes and these, and whom
+    /// it tells that they were removed, with the raft id they had.
+    pub(crate) fn set_peers(&self, members: Vec<Contact>, removed: BTreeMap<EndpointId, String>) {
         let declared = self.declared.iter().map(|member| (member.endpoint_id, member.addresses.clone()));
-        let peers = declared.chain(members.iter().cloned());
+        let members = members.into_iter().map(|member| (member.endpoint_id, member.addresses));
         let config = |(endpoint_id, addresses)| blixard_net::PeerConfig { endpoint_id, addresses };
-        self.net.set_peers(peers.map(config).collect(), BTreeMap::new());
+        self.net.set_peers(declared.chain(members).map(config).collect(), removed);
+    }
+
+    /// The same without a cluster: beside the declared nodes those that the ticket names, and those of whom
+    /// others told.
+    pub(crate) fn let_in(&self, told: &[Contact]) {
+        let peers = {
+            let mut known = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if !told.is_empty() {
+                *known = told.to_vec();
+            }
+            known.iter().cloned().chain(self.tickets.contacts()).collect()
+        };
+        self.set_peers(peers, BTreeMap::new());
+    }
+
+    /// Whom a node without a cluster asks who they are.
+    pub(crate) fn asked_while_forming(&self) -> Vec<EndpointId> {
+        let declared = self.declared.iter().map(|member| member.endpoint_id);
+        let known = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let others = known.into_iter().chain(self.tickets.contacts()).map(|contact| contact.endpoint_id);
+        let all: std::collections::BTreeSet<EndpointId> = declared.chain(others).collect();
+        all.into_iter().filter(|id| *id != self.endpoint_id).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use blixard_model::EndpointId;
 use blixard_model::api::RetryKind;
 use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
-use blixard_node::forming::{Birth, Configured, Formed, Pace, advance};
+use blixard_node::forming::{Birth, Configured, Formed, Pace, advance, told_members};
 use blixard_store::{Store, WriteError};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{Instant, sleep_until};
@@ -38,7 +38,8 @@ pub(crate) async fn form(agent: &Agent, store: &mut Store) -> Result<Birth, Writ
         let answers = ask_all(agent).await;
         let me = agent.identity(None).await;
         let cluster_name = &agent.config.cluster_name;
-        let list = Configured { cluster_name, declared: &agent.declared, joins: false };
+        let list = Configured { cluster_name, declared: &agent.declared, joins: agent.config.joins() };
+        agent.let_in(&told_members(&answers));
         let formed = tokio::task::block_in_place(|| advance(store, &me, list, &answers))?;
         pace.end(ms_since(begun), &answers, &formed);
         show(agent, &pace, begun);
@@ -46,7 +47,10 @@ pub(crate) async fn form(agent: &Agent, store: &mut Store) -> Result<Birth, Writ
             Formed::Promised(genesis) => {
                 set_forming(agent, Some(genesis), vec!["the others' agreement".to_owned()]);
             }
-            Formed::Waiting(waiting_for) => {
+            Formed::Waiting(mut waiting_for) => {
+                if agent.config.joins() {
+                    waiting_for = vec![agent.tickets.words()];
+                }
                 agent.metrics.formation_failed(&waiting_for);
                 let promise = match me.phase {
                     IdentityPhase::Empty { promise } => promise,
@@ -117,7 +121,7 @@ fn show(agent: &Agent, pace: &Pace, begun: Instant) {
 fn set_forming(agent: &Agent, promise: Option<Genesis>, waiting_for: Vec<String>) {
     let changed = match &*agent.phase.borrow() {
         Phase::Forming { waiting_for: before, .. } => *before != waiting_for,
-        Phase::Running(_) => true,
+        Phase::Running(_) | Phase::Removed { .. } => true,
     };
     if changed {
         let text = waiting_for.join("; ");
@@ -131,9 +135,7 @@ fn set_forming(agent: &Agent, promise: Option<Genesis>, waiting_for: Vec<String>
 /// store that is gone since.
 async fn ask_all(agent: &Agent) -> BTreeMap<EndpointId, Identity> {
     let me = agent.identity(None).await;
-    let others = agent.declared.iter().map(|declared| declared.endpoint_id);
-    let others = others.filter(|id| *id != agent.endpoint_id).collect();
-    let answered = ask_identities(&agent.net, others, &me, ASK_TIMEOUT).await;
+    let answered = ask_identities(&agent.net, agent.asked_while_forming(), &me, ASK_TIMEOUT).await;
     answered.into_iter().filter_map(|(id, them)| Some((id, them.ok()?))).collect()
 }
 

@@ -6,7 +6,7 @@ use blixard_consensus::{RaftRole, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_model::EndpointId;
 use blixard_model::formation::Identity;
-use blixard_model::wire::ProposeResult;
+use blixard_model::wire::{Contact, MembersAsk, ProposeResult};
 use blixard_node::{Ask, NodeStats, Summary};
 use blixard_store::StoreStats;
 use bytes::Bytes;
@@ -43,6 +43,10 @@ pub(crate) struct View<'a> {
     pub(crate) state: &'a ClusterState,
     /// Raft's.
     pub(crate) raft: &'a RaftStatus,
+    /// Whom to keep a link with, beside those that are listed.
+    pub(crate) peers: Vec<Contact>,
+    /// What the leader is to be told of listed nodes.
+    pub(crate) vouches: Vec<MembersAsk>,
     /// Sizes and lengths.
     pub(crate) stats: NodeStats,
     /// The store's writes.

@@ -8,6 +8,7 @@
 //!                                          systemd over D-Bus
 //! ```
 
+mod addresses;
 mod announce;
 mod api;
 mod birth;
@@ -20,6 +21,7 @@ mod formation;
 #[cfg(test)]
 mod fuzz;
 mod handle;
+mod joining;
 mod logs;
 mod metrics;
 mod owner;

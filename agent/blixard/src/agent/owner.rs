@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use blixard_consensus::TICK_MS;
 use blixard_model::wire::ProposeResult;
 use blixard_model::{NodeName, RaftId};
-use blixard_net::{LinkState, Links, Net, SendOutcome};
+use blixard_net::{DownReason, LinkState, Links, Net, SendOutcome};
 use blixard_node::{NodeError, Notice, Send, Summary, Turn, Waits};
 use blixard_store::{Store, WriteError};
 use futures_util::StreamExt;
@@ -81,12 +81,27 @@ impl OwnerTask {
     pub(crate) async fn run(self) -> Result<(), NodeError<WriteError>> {
         let deliveries = FuturesUnordered::new();
         let mut owner = Owner { task: self, tick: 0, deliveries, stopping: false, led_by: None };
+        let ended = owner.run().await;
+        if let Err(NodeError::Removed { .. }) = &ended {
+            // It says so also after a restart, when nobody talks to it any more.
+            let mut store = owner.task.node.into_store();
+            if let Err(error) = tokio::task::block_in_place(|| store.set_removed()) {
+                tracing::warn!("that this node was removed could not be written down: {error}");
+            }
+        }
+        ended
+    }
+}
+
+impl Owner {
+    async fn run(&mut self) -> Result<(), NodeError<WriteError>> {
+        let owner = self;
         let mut ticks = interval(Duration::from_millis(TICK_MS));
         // After a pause the missed ticks would come at once and end every election timeout.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
-                _ = ticks.tick() => owner.handle_tick(),
+                _ = ticks.tick() => owner.handle_tick()?,
                 input = owner.task.inbox.recv() => {
                     let Some(input) = input else { return Ok(()) };
                     owner.handle_input(input)?;
@@ -111,26 +126,28 @@ impl OwnerTask {
             owner.carry_out(turn);
         }
     }
-}
 
-impl Owner {
-    fn handle_tick(&mut self) {
+    fn handle_tick(&mut self) -> Result<(), NodeError<WriteError>> {
         self.tick += 1;
         if self.tick.is_multiple_of(WATCHDOG_TICKS) {
             feed_watchdog();
         }
-        self.note_links();
+        self.note_links()?;
         self.task.node.note_time(clock::wall_ms());
         self.task.node.tick();
+        Ok(())
     }
 
-    fn note_links(&mut self) {
-        if self.task.links.has_changed().unwrap_or(false) {
-            let links = self.task.links.borrow_and_update();
-            let up = links.iter().filter(|(_, link)| LinkState::is_up(link)).map(|(id, _)| *id).collect();
-            drop(links);
-            self.task.node.note_links(up);
+    fn note_links(&mut self) -> Result<(), NodeError<WriteError>> {
+        if !self.task.links.has_changed().unwrap_or(false) {
+            return Ok(());
         }
+        let links = self.task.links.borrow_and_update();
+        let up = links.iter().filter(|(_, link)| LinkState::is_up(link)).map(|(id, _)| *id).collect();
+        let removed: Vec<RaftId> = links.values().filter_map(removed_as).collect();
+        drop(links);
+        self.task.node.note_links(up);
+        removed.into_iter().try_for_each(|raft_id| self.task.node.note_removed(raft_id))
     }
 
     fn handle_input(&mut self, input: Input) -> Result<(), NodeError<WriteError>> {
@@ -140,7 +157,7 @@ impl Owner {
             }
             Input::Identity { identity, asked } => self.task.node.note_identity(*identity, asked)?,
             Input::Ask { ask, reply } => {
-                self.note_links();
+                self.note_links()?;
                 self.task.node.note_time(clock::wall_ms());
                 self.task.node.ask(ask, Asker::new(reply));
             }
@@ -149,7 +166,8 @@ impl Owner {
                 let raft = self.task.node.raft_status();
                 let node = &self.task.node;
                 let (stats, store) = (node.stats(), node.store().stats());
-                look(&View { state: node.state(), raft: &raft, stats, store });
+                let (peers, vouches) = (node.peers(), node.vouches());
+                look(&View { state: node.state(), raft: &raft, peers, vouches, stats, store });
             }
             Input::Stop => self.stopping = true,
             Input::TransferLeadership { reply } => {
@@ -202,6 +220,14 @@ impl Owner {
         if self.task.net.send_raft(message.to, message.frame) != SendOutcome::Queued {
             self.task.node.report_unreachable(member);
         }
+    }
+}
+
+/// The raft id under which this node was removed, when the peer says so.
+fn removed_as(link: &LinkState) -> Option<RaftId> {
+    match link {
+        LinkState::Down { reason: DownReason::Removed(word), .. } => word.parse().ok().map(RaftId),
+        _ => None,
     }
 }
 

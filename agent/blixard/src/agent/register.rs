@@ -8,6 +8,7 @@ use blixard_model::{Outcome, Request};
 use blixard_node::{Registration, RegistrationStep};
 use tokio::time::{Instant, timeout_at};
 
+use super::addresses;
 use super::announce::ms_since;
 use super::context::Agent;
 use super::handle::ViewError;
@@ -15,6 +16,8 @@ use super::random;
 use super::retries::Failed;
 use super::submit::submit;
 
+/// How often this machine's addresses are looked at.
+const ADDRESSES_PERIOD: Duration = Duration::from_secs(5);
 /// How long one attempt may take: it finds the leader and asks it until then.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -26,10 +29,16 @@ pub(crate) async fn register(agent: Arc<Agent>) {
     let mut registration = Registration::new(agent.endpoint_id, agent.offer(), random::u64());
     loop {
         let now = summary.borrow_and_update().clone();
-        let (id, offer) = (agent.endpoint_id, registration.offer().clone());
-        let look = running.consensus.view(move |view| Registration::standing(view.state, id, &offer));
+        let (id, mut offer, written) = (agent.endpoint_id, agent.offer(), agent.config.own_addresses());
+        let look = running.consensus.view(move |view| {
+            offer.addresses = addresses::free(offer.addresses, &written, view.state, id);
+            (Registration::standing(view.state, id, &offer), offer)
+        });
         let standing = match look.await {
-            Ok(standing) => standing,
+            Ok((standing, offer)) => {
+                registration.set_offer(offer);
+                standing
+            }
             // It may say later.
             Err(ViewError::Behind) => continue,
             Err(ViewError::Stopped(_)) => return,
@@ -55,10 +64,10 @@ pub(crate) async fn register(agent: Arc<Agent>) {
                 continue;
             }
         }
-        let changed = match until {
-            None => summary.changed().await,
-            Some(until) => timeout_at(until, summary.changed()).await.unwrap_or(Ok(())),
-        };
+        // The machine may move without a word to its agent.
+        let look = Instant::now() + ADDRESSES_PERIOD;
+        let until = until.map_or(look, |until| until.min(look));
+        let changed = timeout_at(until, summary.changed()).await.unwrap_or(Ok(()));
         if changed.is_err() {
             return;
         }

@@ -1,19 +1,26 @@
 //! Answers other nodes and hands Raft's messages on.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blixard_model::EndpointId;
-use blixard_model::wire::{AgedReport, PeerRequest, PeerResponse, ProposeResult};
+use blixard_model::wire::{
+    AgedReport, JoinRequest, JoinResponse, MembersAsk, PeerRequest, PeerResponse, ProposeResult,
+};
+use blixard_model::{EndpointId, Outcome};
 use blixard_net::{Incoming, Reply};
-use blixard_node::Ask;
+use blixard_node::{Ask, joining};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::context::Agent;
 use super::logs;
 use super::peer_call::{decode, encode};
+use super::submit::submit;
 
+/// How long the leader may take to decide on a node with a ticket: less than the network waits for the answer.
+const ADMIT_TIMEOUT: Duration = Duration::from_secs(24);
 /// Longest time a forwarded write is waited for here.
 const PROPOSE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
@@ -36,12 +43,58 @@ pub(crate) async fn route(agent: Arc<Agent>, mut incoming: mpsc::Receiver<Incomi
                 // The network bounds how many requests of a peer are under way.
                 answers.spawn(answer(Arc::clone(&agent), from, bytes, reply));
             }
-            // None comes while the agent does not serve them.
-            Incoming::Join { reply, .. } => reply.not_taken("this node lets nobody in by a ticket"),
+            Incoming::Join { from, source, bytes, reply } => {
+                // The network bounds these as well, and how long they may take.
+                answers.spawn(admit(Arc::clone(&agent), (from, source), bytes, reply));
+            }
         }
     }
     answers.close();
     answers.wait().await;
+}
+
+/// A stranger asks to be let in: the leader decides.
+async fn admit(
+    agent: Arc<Agent>,
+    (from, source): (EndpointId, Option<SocketAddr>),
+    bytes: bytes::Bytes,
+    mut reply: Reply,
+) {
+    let response = tokio::select! {
+        response = decide(&agent, from, source, &bytes) => response,
+        () = reply.abandoned() => return,
+    };
+    reply.send(encode(&response));
+}
+
+async fn decide(agent: &Agent, from: EndpointId, source: Option<SocketAddr>, bytes: &[u8]) -> JoinResponse {
+    let later = |why: String| JoinResponse::Later { why };
+    let JoinRequest { node, ticket, secret } = match serde_json::from_slice(bytes) {
+        Ok(request) => request,
+        Err(error) => return later(format!("the request is not understood: {error}")),
+    };
+    if node.endpoint_id != from {
+        return later("the identity is another endpoint's".to_owned());
+    }
+    let Some(running) = agent.running() else { return later("this node is in no cluster".to_owned()) };
+    let name = node.name.clone();
+    let place = source.map_or_else(|| "an unknown address".to_owned(), |source| source.to_string());
+    tracing::info!(PEER = %from.short(), "{name} ({place}) asks to be let in with ticket {ticket}");
+    let ask = MembersAsk::Admit { node, ticket, secret };
+    let end = submit(agent, ask, Instant::now() + ADMIT_TIMEOUT).await;
+    match &end {
+        Ok(Outcome::Admitted { raft_id }) => {
+            tracing::info!(PEER = %from.short(), "{name} was let in with ticket {ticket}: raft id {raft_id}");
+        }
+        Ok(Outcome::Refused { refusal }) => {
+            tracing::warn!(PEER = %from.short(), "{name} ({place}) was not let in: {refusal}");
+        }
+        Ok(Outcome::Done { .. }) | Err(_) => {}
+    }
+    match running.consensus.view(move |view| joining::answer(view.state, end)).await {
+        Ok(response) => response,
+        Err(error) => later(error.to_string()),
+    }
 }
 
 async fn answer(agent: Arc<Agent>, from: EndpointId, bytes: bytes::Bytes, mut reply: Reply) {

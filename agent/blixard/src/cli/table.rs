@@ -119,6 +119,7 @@ fn phase(phase: NodePhase) -> &'static str {
         NodePhase::Forming => "forming",
         NodePhase::Joining => "joining",
         NodePhase::Member => "member",
+        NodePhase::Removed => "removed from its cluster",
     }
 }
 

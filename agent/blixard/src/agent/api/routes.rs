@@ -37,6 +37,11 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// How long the leader may take to tell what everybody reports.
 const REPORTS_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What a removed node has to say.
+const REMOVED: &str = "an operator removed this node from the cluster; its VMs are not looked after any more. To use \
+                       it again, stop blixard.service, move store.redb out of the data directory, and let it join \
+                       with a ticket";
+
 type ApiResult<T> = Result<T, ApiError>;
 
 #[derive(Clone)]
@@ -108,6 +113,11 @@ async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Json<StatusVi
     match phase {
         Phase::Forming { waiting_for, .. } => view.waiting_for = waiting_for,
         Phase::Running(running) => fill_status(&agent, &running, &mut view).await?,
+        Phase::Removed { cluster_id } => {
+            view.phase = NodePhase::Removed;
+            view.cluster_id = Some(cluster_id);
+            view.waiting_for = vec![REMOVED.to_owned()];
+        }
     }
     Ok(Json(view))
 }

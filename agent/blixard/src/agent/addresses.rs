@@ -1,0 +1,93 @@
+//! Where the others reach this node, when nobody has written it down.
+
+use std::net::{IpAddr, SocketAddr};
+
+use blixard_model::EndpointId;
+use blixard_model::member::ADDRESSES_MAX;
+use nix::ifaddrs::getifaddrs;
+
+use blixard_core::ClusterState;
+
+/// The addresses to offer: what is configured; and this machine's own, when nothing is configured, or nothing of
+/// it is this machine's any more because it has moved.
+pub(crate) fn offered(configured: &[SocketAddr], listen: SocketAddr) -> Vec<SocketAddr> {
+    choose(configured, listen, &local())
+}
+
+/// The same without those that are somebody else's by the log: what is not written down is a guess, and a
+/// machine's inner networks may look like another's.
+pub(crate) fn free(
+    offered: Vec<SocketAddr>,
+    configured: &[SocketAddr],
+    state: &ClusterState,
+    me: EndpointId,
+) -> Vec<SocketAddr> {
+    let others = || state.members.values().filter(|member| member.endpoint_id != me);
+    let is_taken = |address: &SocketAddr| others().any(|member| member.addresses.contains(address));
+    offered.into_iter().filter(|address| configured.contains(address) || !is_taken(address)).collect()
+}
+
+fn choose(configured: &[SocketAddr], listen: SocketAddr, local: &[IpAddr]) -> Vec<SocketAddr> {
+    let mine: Vec<SocketAddr> = if listen.ip().is_unspecified() {
+        let same_kind = |ip: &&IpAddr| listen.is_ipv6() || ip.is_ipv4();
+        local.iter().filter(same_kind).map(|ip| SocketAddr::new(*ip, listen.port())).collect()
+    } else {
+        vec![listen]
+    };
+    // Behind a translated address none of them is ever this machine's: the others only try one more.
+    let moved = !configured.iter().any(|address| mine.contains(address));
+    let mut all = configured.to_vec();
+    if moved {
+        all.extend(mine);
+    }
+    all.truncate(ADDRESSES_MAX);
+    all
+}
+
+/// This machine's addresses that others may send to.
+fn local() -> Vec<IpAddr> {
+    let Ok(interfaces) = getifaddrs() else { return Vec::new() };
+    let mut all: Vec<IpAddr> = interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        })
+        .filter(reachable)
+        .collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn reachable(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local() && !ip.is_unspecified(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().expect("an address")).collect()
+    }
+
+    #[test]
+    fn what_is_written_down_counts_while_it_is_true() {
+        let local: Vec<IpAddr> = vec!["10.0.0.1".parse().expect("ip"), "fd00::1".parse().expect("ip")];
+        let any: SocketAddr = "0.0.0.0:7431".parse().expect("address");
+        let cases = [
+            (at(&["10.0.0.1:7431"]), any, at(&["10.0.0.1:7431"])),
+            (at(&[]), any, at(&["10.0.0.1:7431"])),
+            (at(&["10.0.0.9:7431"]), any, at(&["10.0.0.9:7431", "10.0.0.1:7431"])),
+            (at(&[]), "[::]:7431".parse().expect("address"), at(&["10.0.0.1:7431", "[fd00::1]:7431"])),
+            (at(&[]), "10.0.0.1:9".parse().expect("address"), at(&["10.0.0.1:9"])),
+        ];
+        for (configured, listen, expected) in cases {
+            assert_eq!(choose(&configured, listen, &local), expected, "{configured:?} {listen}");
+        }
+    }
+}

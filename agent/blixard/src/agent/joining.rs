@@ -1,0 +1,170 @@
+//! Joining with a ticket: where it comes from and is kept, and the task that asks to be let in.
+//!
+//! A ticket comes from the configured file or over the local socket. It is kept in the data directory until the
+//! store is bound, so that a crash anywhere resumes, and is gone after that.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use blixard_model::api::RetryKind;
+use blixard_model::wire::{Contact, JoinRequest, JoinResponse};
+use blixard_net::ticket::JoinTicket;
+use blixard_node::forming::Birth;
+use blixard_node::joining::{JoinStep, Joining};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::announce::ms_since;
+use super::context::Agent;
+use super::peer_call::encode;
+use super::random;
+use super::retries::Failed;
+
+/// The kept ticket in the data directory.
+const FILE_NAME: &str = "join.ticket";
+/// How long one member may take: it brings the request to the leader meanwhile.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(28);
+
+/// The ticket that this node has, and what became of it.
+#[derive(Debug)]
+pub(crate) struct Tickets {
+    held: watch::Sender<Option<JoinTicket>>,
+    /// Why there is none to use, for people.
+    problem: Mutex<Option<String>>,
+}
+
+impl Tickets {
+    /// The kept one, else the configured one. One that can not be read is a reason to wait and not to end: an
+    /// operator may bring another.
+    pub(crate) fn load(data_dir: &Path, configured: Option<&Path>) -> Self {
+        let kept = data_dir.join(FILE_NAME);
+        let path = if kept.exists() { Some(kept.as_path()) } else { configured };
+        let read = path.map(|path| read(path).map_err(|why| format!("{}: {why}", path.display())));
+        let (ticket, problem) = match read {
+            None => (None, None),
+            Some(Ok(ticket)) => (Some(ticket), None),
+            Some(Err(why)) => (None, Some(why)),
+        };
+        Self { held: watch::Sender::new(ticket), problem: Mutex::new(problem) }
+    }
+
+    /// Another ticket takes the place of the one there is.
+    pub(crate) fn replace(&self, ticket: JoinTicket) {
+        self.set_problem(None);
+        self.held.send_replace(Some(ticket));
+    }
+
+    /// The members that the ticket names.
+    pub(crate) fn contacts(&self) -> Vec<Contact> {
+        self.held.borrow().as_ref().map_or_else(Vec::new, |ticket| ticket.contacts.clone())
+    }
+
+    /// Why this node is in no cluster yet, when it is to join one.
+    pub(crate) fn words(&self) -> String {
+        if let Some(problem) = &*self.problem.lock().unwrap_or_else(PoisonError::into_inner) {
+            return problem.clone();
+        }
+        match &*self.held.borrow() {
+            None => "a ticket: `blixard cluster token create` on a member makes one, `blixard cluster join` \
+                     here takes it"
+                .to_owned(),
+            Some(ticket) => format!("a member of cluster {} to let this node in", ticket.cluster_id.short()),
+        }
+    }
+
+    fn set_problem(&self, problem: Option<String>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+}
+
+fn read(path: &Path) -> Result<JoinTicket, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    JoinTicket::decode(&text).map_err(|error| error.to_string())
+}
+
+/// Keeps a ticket: only this node's user may read it.
+///
+/// # Errors
+/// The disk's.
+pub(crate) fn keep(data_dir: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let fresh = data_dir.join(format!("{FILE_NAME}.new"));
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    file.write_all(text.trim().as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, data_dir.join(FILE_NAME))?;
+    std::fs::File::open(data_dir)?.sync_all()
+}
+
+/// Forgets the kept ticket: it has been used, or is of no use.
+pub(crate) fn forget(data_dir: &Path) {
+    let path: PathBuf = data_dir.join(FILE_NAME);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!("{} can not be removed: {error}", path.display());
+        }
+        _ => {}
+    }
+}
+
+/// Asks the members that the ticket names until one lets this node in.
+pub(crate) async fn join(agent: &Agent) -> Birth {
+    let mut held = agent.tickets.held.subscribe();
+    loop {
+        let ticket = held.borrow_and_update().clone();
+        tokio::select! {
+            birth = use_ticket(agent, ticket) => return birth,
+            // The sender lives in the agent. Another ticket is another beginning.
+            _changed = held.changed() => agent.retries.done(RetryKind::Join, None),
+        }
+    }
+}
+
+async fn use_ticket(agent: &Agent, ticket: Option<JoinTicket>) -> Birth {
+    let Some(ticket) = ticket else { return std::future::pending().await };
+    agent.let_in(&[]);
+    let begun = Instant::now();
+    let mut joining = Joining::new(ticket.cluster_id, ticket.contacts.clone(), random::u64());
+    loop {
+        match joining.next(ms_since(begun)) {
+            JoinStep::Ask(contact) => {
+                let ended = ask(agent, &ticket, &contact).await;
+                if let Some(birth) = joining.note(ms_since(begun), ended) {
+                    agent.retries.done(RetryKind::Join, None);
+                    return birth;
+                }
+                show(agent, &joining, begun);
+            }
+            JoinStep::Wait { until_ms } => sleep_until(begun + Duration::from_millis(until_ms)).await,
+            JoinStep::Refused(refusal) => {
+                agent.retries.done(RetryKind::Join, None);
+                tracing::error!("this node is not let in: {refusal}");
+                agent.tickets.set_problem(Some(format!("another ticket: {refusal}")));
+                forget(&agent.config.data_dir);
+                agent.tickets.held.send_replace(None);
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+async fn ask(agent: &Agent, ticket: &JoinTicket, contact: &Contact) -> Result<JoinResponse, String> {
+    let node = agent.identity(None).await;
+    let request = JoinRequest { node, ticket: ticket.id, secret: ticket.secret.clone() };
+    let answer = agent.net.join(contact, ticket.cluster_id, encode(&request), ATTEMPT_TIMEOUT).await;
+    let bytes = answer.map_err(|error| format!("{}: {error}", contact.endpoint_id.short()))?;
+    serde_json::from_slice(&bytes).map_err(|error| format!("an answer that is none: {error}"))
+}
+
+fn show(agent: &Agent, joining: &Joining, begun: Instant) {
+    let Some((failures, at_ms, why)) = joining.trouble() else { return };
+    let next_try = Some(begun + Duration::from_millis(at_ms));
+    agent.retries.failed(RetryKind::Join, None, Failed { failures, next_try, why: why.to_owned() });
+}
