@@ -200,7 +200,8 @@ CHANGED_CONFIG = "/etc/blixard/changed.toml"
 def toml(value):
     """A value as TOML has it, on one line. JSON's strings, numbers and truths are TOML's."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {toml(each)}" for key, each in value.items()) + " }"
+        pairs = (f"{json.dumps(key)} = {toml(each)}" for key, each in value.items())
+        return "{ " + ", ".join(pairs) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(toml(each) for each in value) + "]"
     return json.dumps(value)
@@ -214,11 +215,12 @@ def settings_of(machine):
 def change_settings(machine, **changes):
     """Has the agent find these keys in its configuration when it starts next; None takes a key away.
 
-    On NixOS the file in /etc is the store's: the agent is told another one, by a drop-in where also NixOS lets
-    one be written that is there when the machine boots again.
+    On NixOS the file in /etc is the store's, and /etc/systemd/system as well: so the agent is told another file,
+    by a drop-in in a directory that systemd reads too and that stays when the machine boots again.
     """
-    settings = {key: value for key, value in (settings_of(machine) | changes).items() if value is not None}
-    put_file(machine, CHANGED_CONFIG, "\n".join(f"{key} = {toml(value)}" for key, value in settings.items()))
+    settings = (settings_of(machine) | changes).items()
+    lines = [f"{key} = {toml(value)}" for key, value in settings if value is not None]
+    put_file(machine, CHANGED_CONFIG, "\n".join(lines))
     program = machine.succeed("readlink -f $(command -v blixard)").strip()
     start = f"ExecStart=\nExecStart={program} agent --config {CHANGED_CONFIG}"
     put_file(machine, f"/etc/systemd/system.control/{AGENT}.d/changed.conf", f"[Service]\n{start}")

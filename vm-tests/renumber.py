@@ -22,7 +22,8 @@ def wait_for_records(addresses):
 
 def identities():
     """Who the nodes are: that stays."""
-    return [[view[key] for key in ("cluster_id", "store_id", "endpoint_id")] for view in map(status, machines)]
+    views = [status(machine) for machine in machines]
+    return [[view[key] for key in ("cluster_id", "store_id", "endpoint_id")] for view in views]
 
 
 start_all()
