@@ -215,8 +215,8 @@ def settings_of(machine):
 def change_settings(machine, **changes):
     """Has the agent find these keys in its configuration when it starts next; None takes a key away.
 
-    On NixOS the file in /etc is the store's, and /etc/systemd/system as well: so the agent is told another file,
-    by a drop-in in a directory that systemd reads too and that stays when the machine boots again.
+    On NixOS the file in /etc is the store's, and /etc/systemd/system as well: so the agent is told another
+    file, by a drop-in in a directory that systemd reads too and that stays when the machine boots again.
     """
     settings = (settings_of(machine) | changes).items()
     lines = [f"{key} = {toml(value)}" for key, value in settings if value is not None]
