@@ -1,5 +1,17 @@
-# The machines of every story: n1, n2 and n3, one cluster, and the guest their VMs run. A module of a NixOS
-# test.
+# The machines of a story and the guest their VMs run: gives a module of a NixOS test. The arguments are what
+# machines.json says of the story; the lab reads the same file.
+{
+  # One cluster, by itself: each has all of them in its list of members.
+  listed ? [
+    "n1"
+    "n2"
+    "n3"
+  ],
+  # Without a list: they wait for a ticket.
+  unlisted ? [ ],
+  # What a machine's config.toml has otherwise, by the machine's name.
+  settings ? { },
+}:
 { lib, ... }:
 let
   # The public halves of the test-only keys in keys/.
@@ -7,6 +19,8 @@ let
     n1 = "5e0313227f1ccb33ddf976bc5977484f8224ce5d3f09ccaf7d8aa764784f7c95";
     n2 = "34d508013196c132687b39c41daa0b4f404a6fee7846d5d1e38a0038ff407d98";
     n3 = "3bc42faac2c0bb3848f81430987736820c18a121673abc38394c10f760bbfcc6";
+    n4 = "db894d94e3c72dd690aef8a8aaddef93e7d19fced2d6c7ddd85a7cec90d632a2";
+    n5 = "2aa8546523918ba106baae8e48495f41cd0b65d8c5581f63acd42f341a02085a";
   };
 
   machine =
@@ -20,6 +34,17 @@ let
     let
       inherit (config.services.blixard.settings) port;
       guest = pkgs.callPackage ./guest.nix { };
+      isListed = lib.elem name listed;
+      everywhere = {
+        cluster_name = "lab";
+        # The machine is a VM itself; whoever runs the test may not have nested virtualization.
+        vms.accel = "tcg";
+        # What the stories count on, as on the lab's machines. Few of their VMs are ever started.
+        resources = {
+          cpus = 8;
+          memory_mib = 4096;
+        };
+      };
     in
     {
       imports = [ ../modules ];
@@ -28,20 +53,17 @@ let
         enable = true;
         openFirewall = true;
         keyFile = "/etc/blixard-test/node.key";
-        cluster.members = lib.mapAttrs (member: endpointId: {
-          inherit endpointId;
-          addresses = [ "${nodes.${member}.networking.primaryIPAddress}:${toString port}" ];
-        }) endpointIds;
-        settings = {
-          cluster_name = "lab";
-          # The machine is a VM itself; whoever runs the test may not have nested virtualization.
-          vms.accel = "tcg";
-          # What the stories count on, as on the lab's machines. Few of their VMs are ever started.
-          resources = {
-            cpus = 8;
-            memory_mib = 4096;
-          };
-        };
+        cluster.members = lib.optionalAttrs isListed (
+          lib.genAttrs listed (member: {
+            endpointId = endpointIds.${member};
+            addresses = [ "${nodes.${member}.networking.primaryIPAddress}:${toString port}" ];
+          })
+        );
+        settings = lib.mkMerge [
+          (lib.mapAttrsRecursive (_: lib.mkDefault) everywhere)
+          (lib.optionalAttrs (!isListed) { join = true; })
+          (settings.${name} or { })
+        ];
       };
 
       environment.etc = {
@@ -57,6 +79,7 @@ let
 
       # What the stories call beside blixard itself.
       environment.systemPackages = [
+        pkgs.iproute2
         pkgs.jq
         pkgs.netcat
       ];
@@ -68,5 +91,5 @@ let
     };
 in
 {
-  nodes = lib.genAttrs (lib.attrNames endpointIds) machine;
+  nodes = lib.genAttrs (listed ++ unlisted) machine;
 }

@@ -1,4 +1,4 @@
-# The NixOS tests by name: each a story of this directory on three NixOS machines. They are the package's
+# The NixOS tests by name: each a story of this directory on NixOS machines. They are the package's
 # passthru.tests.
 { testers, blixard }:
 let
@@ -10,4 +10,5 @@ in
   node-churn = story ./node-churn.nix;
   store-kills = story ./store-kills.nix;
   full-disk = story ./full-disk.nix;
+  renumber = story ./renumber.nix;
 }

@@ -4,21 +4,7 @@ Formed, looked at and torn down three times. A node forms only when every listed
 of them missing the others say whom they wait for. The script runs under the NixOS test driver and in the lab.
 """
 
-import json
-
 ROUNDS = 3
-DEADLINE_SECONDS = 60
-STATUS = "blixard status --json --timeout 5"
-FORMED = (
-    f"{STATUS} | jq -e '"
-    '.phase == "member" and .quorum and .leader != null and (.members | length) == 3'
-    ' and all(.members[]; .role == "voter" and .reachable)'
-    "'"
-)
-
-
-def status(machine):
-    return json.loads(machine.succeed(STATUS))
 
 
 def one_leader(_last):
@@ -34,8 +20,7 @@ def one_leader(_last):
 
 def verify():
     """Every node sees all three, each with its endpoint id and address, and one leader; the cluster's id."""
-    for machine in machines:
-        machine.wait_until_succeeds(FORMED, timeout=DEADLINE_SECONDS)
+    wait_until_formed()
     retry(one_leader, timeout_seconds=DEADLINE_SECONDS)
     views = {machine.name: status(machine) for machine in machines}
     own_ids = {name: view["endpoint_id"] for name, view in views.items()}
@@ -54,7 +39,7 @@ def verify():
 def tear_down():
     """The state is gone; the keys, and with them the nodes' identities, stay."""
     for machine in machines:
-        machine.succeed("systemctl stop blixard.service")
+        machine.succeed(f"systemctl stop {AGENT}")
     for machine in machines:
         machine.succeed("rm /var/lib/blixard/store.redb")
 
@@ -69,16 +54,16 @@ for round_number in range(1, ROUNDS + 1):
         if round_number > 1:
             # Another node comes late each time; the others must not begin without it.
             late = machines[round_number % len(machines)]
-            others = [machine for machine in machines if machine.name != late.name]
+            others = others_than(late)
             for machine in others:
-                machine.succeed("systemctl start --no-block blixard.service")
+                machine.succeed(f"systemctl start --no-block {AGENT}")
             for machine in others:
                 waits = f'.phase == "forming" and any(.waiting_for[]; contains("{late.name}"))'
-                machine.wait_until_succeeds(f"{STATUS} | jq -e '{waits}'", timeout=DEADLINE_SECONDS)
-            late.succeed("systemctl start --no-block blixard.service")
+                wait_for_status(machine, waits)
+            late.succeed(f"systemctl start --no-block {AGENT}")
         seen.append(verify())
         for machine in machines:
-            machine.wait_for_unit("blixard.service")
+            machine.wait_for_unit(AGENT)
     if round_number < ROUNDS:
         with subtest(f"tear down: round {round_number}"):
             tear_down()
@@ -87,8 +72,8 @@ t.assertEqual(ROUNDS, len(set(seen)), "each cluster has an id of its own")
 
 with subtest("an agent that restarts finds its cluster again"):
     before = status(n1)
-    n1.succeed("systemctl restart --no-block blixard.service")
-    n1.wait_until_succeeds(f"{FORMED} && systemctl is-active blixard.service", timeout=DEADLINE_SECONDS)
+    n1.succeed(f"systemctl restart --no-block {AGENT}")
+    n1.wait_until_succeeds(f"{formed()} && systemctl is-active {AGENT}", timeout=DEADLINE_SECONDS)
     after = status(n1)
     for key in ("cluster_id", "store_id", "endpoint_id"):
         t.assertEqual(before[key], after[key])

@@ -4,51 +4,24 @@ The others go on meanwhile. The node starts again and again and says the same ea
 it is back by itself, with the store it had. The script runs under the NixOS test driver and in the lab.
 """
 
-import json
-
-DEADLINE_SECONDS = 60
 #: How long the agent of a full disk is watched while systemd starts it again and again.
 WATCHED_SECONDS = 10
 #: Most writes until a full disk is noticed; the store's file has some room of its own.
 WRITES_MAX = 500
 #: Most tries to make a node lead.
 MOVES_MAX = 10
-UNIT = "blixard.service"
 DATA_DIR = "/var/lib/blixard"
 DATA_MIB = 16
 FILLER = f"{DATA_DIR}/filler"
-STATUS = "blixard status --json --timeout 5"
-FORMED = (
-    f"{STATUS} | jq -e '"
-    '.phase == "member" and .quorum and .leader != null and (.members | length) == 3'
-    ' and all(.members[]; .role == "voter" and .reachable and .capacity != null)'
-    "'"
-)
 #: Large specs fill a store sooner.
 SPEC = f"--cpus 1 --memory-mib 64 --kernel /etc/blixard-guest/vmlinux --cmdline {1500 * 'x'}"
 #: VMs that exist at a time; further back they are deleted again, so that the next ones fit.
 KEPT = 4
 
-acknowledged: list[str] = []
 created = 0
 
 
-def status(machine):
-    return json.loads(machine.succeed(STATUS))
-
-
-def wait_until_formed():
-    for machine in machines:
-        machine.wait_until_succeeds(FORMED, timeout=DEADLINE_SECONDS)
-
-
-def leads(machine):
-    """Whether it leads, by its own word."""
-    code, view = machine.execute(STATUS)
-    return code == 0 and json.loads(view)["quorum"] and json.loads(view)["leader"] == machine.name
-
-
-def write(machine):
+def write_large(machine):
     """Creates a VM that never starts, and deletes an old one; each tried again under one request id.
 
     All are placed on a node whose disk has space: only a VM's own node can say that it is gone.
@@ -65,24 +38,14 @@ def write(machine):
         machine.wait_until_succeeds(f"blixard vm {command} --timeout 5", timeout=DEADLINE_SECONDS)
 
 
-def expect_exactly_acknowledged():
-    """Every node has caught up and holds what was acknowledged, by its own store and by the quorum's word."""
-    commit = max(status(machine)["commit"] for machine in machines)
-    for machine in machines:
-        machine.wait_until_succeeds(f"{STATUS} | jq -e '.applied >= {commit}'", timeout=DEADLINE_SECONDS)
-        for flag in ("--stale", ""):
-            listing = json.loads(machine.succeed(f"blixard vm list --json {flag}"))
-            t.assertEqual(sorted(acknowledged), [vm["name"] for vm in listing["items"]])
-
-
 def move_to_small_disk(machine):
     """Puts the node's data on a small file system of its own."""
     kept = "/var/lib/blixard-moved"
     machine.succeed(
-        f"systemctl stop {UNIT}",
+        f"systemctl stop {AGENT}",
         f"cp -a {DATA_DIR} {kept} && mount -t tmpfs -o size={DATA_MIB}m,mode=0700 tmpfs {DATA_DIR}",
         f"cp -a {kept}/. {DATA_DIR}/ && rm -r {kept}",
-        f"systemctl start --no-block {UNIT}",
+        f"systemctl start --no-block {AGENT}",
     )
 
 
@@ -94,7 +57,7 @@ def mark(machine):
 
 def said(machine, since):
     """What systemd and the agent said of the unit since the mark."""
-    journal = f"journalctl --unit={UNIT} --output=cat --after-cursor='{since}'"
+    journal = f"journalctl --unit={AGENT} --output=cat --after-cursor='{since}'"
     return machine.succeed(journal).splitlines()
 
 
@@ -120,13 +83,13 @@ def lead_by(wanted):
         leaders = [machine for machine in machines if leads(machine)]
         if [machine.name for machine in leaders] == [wanted.name]:
             return
-        third = [machine for machine in machines if machine not in (wanted, *leaders)]
+        third = others_than(wanted, *leaders)
         for machine in third:
-            machine.succeed(f"systemctl stop {UNIT}")
+            machine.succeed(f"systemctl stop {AGENT}")
         for machine in leaders:
-            machine.succeed(f"systemctl restart {UNIT}")
+            machine.succeed(f"systemctl restart {AGENT}")
         for machine in third:
-            machine.succeed(f"systemctl start --no-block {UNIT}")
+            machine.succeed(f"systemctl start --no-block {AGENT}")
     t.fail(f"{wanted.name} never leads")
 
 
@@ -136,27 +99,27 @@ def fill_and_free():
     since = mark(full)
     fill(full)
     for _ in range(WRITES_MAX):
-        write(others[0])
+        write_large(others[0])
         if ends(said(full, since)):
             break
     t.assertTrue(ends(said(full, since)), "the full disk is noticed")
 
     # The others are a quorum.
     for machine in others * KEPT:
-        write(machine)
+        write_large(machine)
     name = full.name
     unreachable = f'any(.members[]; .name == "{name}" and (.reachable | not))'
     gone = f'.quorum and .leader != "{name}" and {unreachable}'
     for machine in others:
-        machine.wait_until_succeeds(f"{STATUS} | jq -e '{gone}'", timeout=DEADLINE_SECONDS)
+        wait_for_status(machine, gone)
 
     # It starts again and again, not too often, and each time it says the same.
-    restarts = int(full.get_unit_property(UNIT, "NRestarts"))
+    restarts = int(full.get_unit_property(AGENT, "NRestarts"))
     for _ in range(WATCHED_SECONDS):
         code, _ = full.execute(f"blixard vm create refused --node {name} {SPEC} --timeout 1")
         t.assertEqual(3, code)
         full.sleep(1)
-    t.assertLessEqual(int(full.get_unit_property(UNIT, "NRestarts")) - restarts, 2 * WATCHED_SECONDS)
+    t.assertLessEqual(int(full.get_unit_property(AGENT, "NRestarts")) - restarts, 2 * WATCHED_SECONDS)
     for machine in others:
         machine.succeed(f"{STATUS} | jq -e '{gone}'")
 
@@ -171,15 +134,15 @@ def fill_and_free():
     after = status(full)
     for key in ("cluster_id", "store_id", "endpoint_id"):
         t.assertEqual(before[key], after[key])
-    expect_exactly_acknowledged()
-    write(full)
-    expect_exactly_acknowledged()
+    expect_exactly(acknowledged)
+    write_large(full)
+    expect_exactly(acknowledged)
 
 
 start_all()
 wait_until_formed()
 full = next(machine for machine in machines if not leads(machine))
-others = [machine for machine in machines if machine.name != full.name]
+others = others_than(full)
 move_to_small_disk(full)
 wait_until_formed()
 

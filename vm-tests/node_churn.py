@@ -4,78 +4,11 @@ Every write that was acknowledged is remembered here and looked for after each b
 NixOS test driver and in the lab.
 """
 
-import json
-
-DEADLINE_SECONDS = 60
 #: A guest boots without hardware virtualization, on machines that boot themselves.
 BOOT_DEADLINE_SECONDS = 240
-ELECTION_DEADLINE_SECONDS = 20
-STATUS = "blixard status --json --timeout 5"
-FORMED = (
-    f"{STATUS} | jq -e '"
-    '.phase == "member" and .quorum and .leader != null and (.members | length) == 3'
-    ' and all(.members[]; .role == "voter" and .reachable and .capacity != null)'
-    "'"
-)
 VM = "web"
 UNIT = f"blixard-vm@{VM}.service"
 DISK = f"/var/lib/blixard-disks/{VM}.img"
-GUEST = "--kernel /etc/blixard-guest/vmlinux --initrd /etc/blixard-guest/initrd"
-
-acknowledged = [VM]
-
-
-def status(machine):
-    return json.loads(machine.succeed(STATUS))
-
-
-def others_than(*names):
-    return [machine for machine in machines if machine.name not in names]
-
-
-def wait_until_formed():
-    for machine in machines:
-        machine.wait_until_succeeds(FORMED, timeout=DEADLINE_SECONDS)
-
-
-def leader_among(candidates):
-    """Waits until these nodes agree on a leader who is one of them; returns its machine."""
-    names = " or ".join(f'.leader == "{machine.name}"' for machine in candidates)
-    for machine in candidates:
-        machine.wait_until_succeeds(
-            f"{STATUS} | jq -e '.quorum and ({names})'", timeout=ELECTION_DEADLINE_SECONDS
-        )
-    return by_name[status(candidates[0])["leader"]]
-
-
-def write(machine, name):
-    """Creates a small VM that never starts, as a mark in the log. Tried again under one request id."""
-    machine.wait_until_succeeds(
-        f"blixard vm create {name} --cpus 1 --memory-mib 64 {GUEST} --request-id write-{name} --timeout 5",
-        timeout=DEADLINE_SECONDS,
-    )
-    acknowledged.append(name)
-
-
-def forget(machine, name):
-    """Deletes a mark."""
-    machine.succeed(f"blixard vm delete {name}")
-    acknowledged.remove(name)
-
-
-def expect_all_acknowledged():
-    """Every node, asked for what a quorum knows, has exactly what was acknowledged."""
-    for machine in machines:
-        machine.wait_until_succeeds("blixard vm list --json --timeout 5", timeout=DEADLINE_SECONDS)
-        listing = json.loads(machine.succeed("blixard vm list --json"))
-        t.assertTrue(listing["linearizable"])
-        t.assertEqual(sorted(acknowledged), [vm["name"] for vm in listing["items"]])
-
-
-def expect_caught_up(machine):
-    """The node has applied what is committed, as the cluster knows it."""
-    commit = status(others_than(machine.name)[0])["commit"]
-    machine.wait_until_succeeds(f"{STATUS} | jq -e '.applied >= {commit}'", timeout=DEADLINE_SECONDS)
 
 
 def boots():
@@ -105,7 +38,6 @@ def runs():
 
 
 start_all()
-by_name = {machine.name: machine for machine in machines}
 wait_until_formed()
 # Not the leader, so that its crash leaves the VM alone.
 home = next(machine for machine in machines if status(machine)["leader"] != machine.name)
@@ -117,15 +49,16 @@ with subtest("a VM runs"):
         f" --cmdline 'quiet blixard.name={VM}' --timeout {BOOT_DEADLINE_SECONDS}"
     )
     wait_for_boot_after(0)
+    acknowledged.append(VM)
 
 with subtest("the agent restarts under it: same process, same boot"):
     before = runs()
-    home.succeed("systemctl restart --no-block blixard.service")
+    home.succeed(f"systemctl restart --no-block {AGENT}")
     wait_until_formed()
     wait_until_vm_is("running", home)
     t.assertEqual(before, runs())
-    home.succeed("systemctl kill --signal=KILL --kill-whom=main blixard.service")
-    home.wait_until_succeeds(f"systemctl is-active blixard.service && {FORMED}", timeout=DEADLINE_SECONDS)
+    home.succeed(f"systemctl kill --signal=KILL --kill-whom=main {AGENT}")
+    home.wait_until_succeeds(f"systemctl is-active {AGENT} && {formed()}", timeout=DEADLINE_SECONDS)
     wait_until_vm_is("running", n2)
     t.assertEqual(before, runs())
 
@@ -133,14 +66,14 @@ with subtest("the leader crashes: another within seconds, writes go on, the VM d
     leader = leader_among(machines)
     if leader.name == home.name:
         # The restarts above may have made it so; a stop in order hands the lead over.
-        home.succeed("systemctl restart --no-block blixard.service")
+        home.succeed(f"systemctl restart --no-block {AGENT}")
         wait_until_formed()
         leader = leader_among(machines)
     t.assertNotEqual(home.name, leader.name)
     before = runs()
     term = status(leader)["term"]
     leader.crash()
-    survivors = others_than(leader.name)
+    survivors = others_than(leader)
     successor = leader_among(survivors)
     t.assertGreater(status(successor)["term"], term)
     for machine in survivors:
@@ -149,7 +82,7 @@ with subtest("the leader crashes: another within seconds, writes go on, the VM d
     leader.start()
     wait_until_formed()
     expect_caught_up(leader)
-    expect_all_acknowledged()
+    expect_exactly(acknowledged)
     for name in acknowledged[1:]:
         forget(leader, name)
 
@@ -158,7 +91,7 @@ with subtest("each node crashes in turn"):
         boot = boots()[-1]
         write(victim, f"before-{victim.name}")
         victim.crash()
-        survivors = others_than(victim.name)
+        survivors = others_than(victim)
         leader_among(survivors)
         write(survivors[0], f"without-{victim.name}")
         if victim.name == home.name:
@@ -167,7 +100,7 @@ with subtest("each node crashes in turn"):
         victim.start()
         wait_until_formed()
         expect_caught_up(victim)
-        expect_all_acknowledged()
+        expect_exactly(acknowledged)
         if victim.name == home.name:
             wait_for_boot_after(boot)
         wait_until_vm_is("running", victim)
@@ -182,7 +115,7 @@ with subtest("all crash at once"):
         machine.crash()
     start_all()
     wait_until_formed()
-    expect_all_acknowledged()
+    expect_exactly(acknowledged)
     wait_for_boot_after(boot)
     wait_until_vm_is("running", n2)
     forget(n2, "before-all")
@@ -193,9 +126,9 @@ with subtest("a node loses its store: known by its key, admitted anew"):
     write(n1, "before-wipe")
     old = status(home)
     old_raft_id = next(member["raft_id"] for member in old["members"] if member["name"] == home.name)
-    home.succeed("systemctl stop blixard.service", "rm /var/lib/blixard/store.redb")
-    home.succeed("systemctl start --no-block blixard.service")
-    home.wait_until_succeeds(f"{FORMED} && systemctl is-active blixard.service", timeout=DEADLINE_SECONDS)
+    home.succeed(f"systemctl stop {AGENT}", "rm /var/lib/blixard/store.redb")
+    home.succeed(f"systemctl start --no-block {AGENT}")
+    home.wait_until_succeeds(f"{formed()} && systemctl is-active {AGENT}", timeout=DEADLINE_SECONDS)
     wait_until_formed()
     new = status(home)
     t.assertEqual(old["endpoint_id"], new["endpoint_id"])
@@ -203,26 +136,26 @@ with subtest("a node loses its store: known by its key, admitted anew"):
     t.assertNotEqual(old["store_id"], new["store_id"])
     new_raft_id = next(member["raft_id"] for member in new["members"] if member["name"] == home.name)
     t.assertGreater(new_raft_id, old_raft_id)
-    expect_all_acknowledged()
+    expect_exactly(acknowledged)
     wait_until_vm_is("running", home)
     t.assertEqual(before, runs())
     forget(n1, "before-wipe")
 
 with subtest("a voter loses its store while another is down: no quorum, no lie, nothing lost"):
     leader = leader_among(machines)
-    down, wiped = others_than(leader.name)
+    down, wiped = others_than(leader)
     write(leader, "seen-by-all")
     down.crash()
     # Acknowledged by the leader and the one that is about to forget it.
     write(wiped, "seen-by-two")
-    wiped.succeed("systemctl stop blixard.service", "rm /var/lib/blixard/store.redb")
-    wiped.succeed("systemctl start --no-block blixard.service")
+    wiped.succeed(f"systemctl stop {AGENT}", "rm /var/lib/blixard/store.redb")
+    wiped.succeed(f"systemctl start --no-block {AGENT}")
     # One voter is left of three: the wiped one must not stand in for what it was.
-    leader.wait_until_succeeds(f"{STATUS} | jq -e '.quorum | not'", timeout=DEADLINE_SECONDS)
+    wait_for_status(leader, ".quorum | not")
     code, _ = leader.execute(f"blixard vm create refused --memory-mib 64 {GUEST} --timeout 5", timeout=30)
     t.assertEqual(3, code)
-    wiped.wait_until_succeeds(f"{STATUS} | jq -e '.phase != \"member\"'", timeout=DEADLINE_SECONDS)
+    wait_for_status(wiped, '.phase != "member"')
     down.start()
     wait_until_formed()
-    expect_all_acknowledged()
+    expect_exactly(acknowledged)
     wait_until_vm_is("running", leader)

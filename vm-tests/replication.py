@@ -4,18 +4,8 @@ Stopping is graceful and starting keeps the disk: the guest counts its boots the
 so. The script runs under the NixOS test driver and in the lab.
 """
 
-import json
-
-DEADLINE_SECONDS = 60
 #: A guest boots without hardware virtualization, three of them at a time.
 BOOT_DEADLINE_SECONDS = 180
-STATUS = "blixard status --json --timeout 5"
-FORMED = (
-    f"{STATUS} | jq -e '"
-    '.phase == "member" and .quorum and .leader != null and (.members | length) == 3'
-    ' and all(.members[]; .role == "voter" and .reachable and .capacity != null)'
-    "'"
-)
 
 
 def make_disk(name):
@@ -30,8 +20,7 @@ def spec(name, memory_mib=256):
     """The flags that describe the VM."""
     return (
         f"{name} --cpus 1 --memory-mib {memory_mib} --disk /var/lib/blixard-disks/{name}.img"
-        " --kernel /etc/blixard-guest/vmlinux --initrd /etc/blixard-guest/initrd"
-        f" --cmdline 'quiet blixard.name={name}'"
+        f" {GUEST} --cmdline 'quiet blixard.name={name}'"
     )
 
 
@@ -54,9 +43,7 @@ def running_on(name):
 
 
 start_all()
-for machine in machines:
-    machine.wait_until_succeeds(FORMED, timeout=DEADLINE_SECONDS)
-by_name = {machine.name: machine for machine in machines}
+wait_until_formed()
 names = [f"vm-{machine.name}" for machine in machines]
 
 with subtest("created through any node"):
@@ -112,15 +99,15 @@ with subtest("stopped gracefully, started with its disk"):
     t.assertEqual([home.name], running_on(name))
 
 with subtest("without a quorum nothing lies"):
-    leader = json.loads(n1.succeed(STATUS))["leader"]
+    leader = status(n1)["leader"]
     alone = next(machine for machine in machines if machine.name != leader)
     local = next(name for name in names if places[name] == alone.name)
     pid = alone.get_unit_property(f"blixard-vm@{local}.service", "MainPID")
-    others = [machine for machine in machines if machine.name != alone.name]
+    others = others_than(alone)
     make_disk("held")
     alone.succeed(f"blixard vm create {spec('held')} --node {alone.name}")
     alone.block()
-    alone.wait_until_succeeds(f"{STATUS} | jq -e '.quorum | not'", timeout=DEADLINE_SECONDS)
+    wait_for_status(alone, ".quorum | not")
     code, _ = alone.execute(f"blixard vm stop {local} --timeout 5", timeout=30)
     t.assertEqual(3, code)
     code, _ = alone.execute("blixard vm list --timeout 5", timeout=30)

@@ -5,7 +5,6 @@ every few times once more while it is opening its store. systemd alone brings it
 turn, whoever leads. The script runs under the NixOS test driver and in the lab.
 """
 
-import json
 import os
 
 #: How often the one agent is killed. The long run: `cargo xtask lab run store_kills --set KILLS=1000`.
@@ -16,47 +15,9 @@ LEADER_KILLS = int(os.environ.get("STORY_LEADER_KILLS", "10"))
 PATIENT_KILLS = 3
 #: Kills between two looks from outside.
 ROUND_KILLS = 50
-WRITERS_PER_NODE = 2
-DEADLINE_SECONDS = 60
-UNIT = "blixard.service"
-DROP_IN = f"/run/systemd/system/{UNIT}.d/at-once.conf"
+DROP_IN = f"/run/systemd/system/{AGENT}.d/at-once.conf"
 #: What the agent says of a store that it does not open.
 BROKEN = "can not be (opened|read)|counts as lost"
-STATUS = "blixard status --json --timeout 5"
-FORMED = (
-    f"{STATUS} | jq -e '"
-    '.phase == "member" and .quorum and .leader != null and (.members | length) == 3'
-    ' and all(.members[]; .role == "voter" and .reachable and .capacity != null)'
-    "'"
-)
-
-# One writer: creates VMs that never start and deletes the one before the last, until /run/load/stop is there.
-# Tries again, under the same request id, what is not known to have happened; notes what was acknowledged.
-# Arguments: the writer's name, the node.
-WRITER = r"""
-set -euo pipefail
-notes=/run/load/$1
-write() {
-    for _ in {1..100}; do
-        code=0
-        blixard vm "$@" --request-id "$1-$2" --timeout 10 > /dev/null 2> "$notes.error" || code=$?
-        case $code in
-            0) echo "$1 $2" >> "$notes.acknowledged"; return ;;
-            3 | 4) echo "$code $1 $2" >> "$notes.again"; sleep 0.1 ;;
-            *) break ;;
-        esac
-    done
-    cat "$notes.error" >&2
-    exit 1
-}
-kernel=/etc/blixard-guest/vmlinux
-for ((i = 1; ; i++)); do
-    [[ -e /run/load/stop ]] && break
-    write create "$1-$i" --node "$2" --cpus 1 --memory-mib 64 --kernel "$kernel"
-    if ((i > 2)); then write delete "$1-$((i - 2))"; fi
-done
-touch "$notes.done"
-"""
 
 # Kills this machine's agent and waits until it serves again: active, the same store, a member, and further in
 # the log than when it was killed. Prints what it saw as JSON.
@@ -107,40 +68,8 @@ echo "{\"opens\": $opens, \"early\": $early, \"slowest_ms\": $slowest}"
 """
 
 
-def status(machine):
-    return json.loads(machine.succeed(STATUS))
-
-
-def put_script(machine, path, text):
-    machine.succeed(f"mkdir -p /run/load && cat > {path} <<'END-OF-SCRIPT'\n{text}\nEND-OF-SCRIPT")
-
-
-def start_writers(machine):
-    put_script(machine, "/run/load/writer.sh", WRITER)
-    for number in range(1, WRITERS_PER_NODE + 1):
-        writer = f"{machine.name}-{number}"
-        machine.succeed(
-            f'systemd-run --unit=load-{number} --setenv=PATH="$PATH" "$(command -v bash)"'
-            f" /run/load/writer.sh {writer} {machine.name}"
-        )
-
-
-def stop_writers(machine):
-    """Lets each writer end its last write, so that nothing is left whose outcome is not known."""
-    machine.succeed("touch /run/load/stop")
-    for number in range(1, WRITERS_PER_NODE + 1):
-        machine.wait_until_succeeds(
-            f"test -e /run/load/{machine.name}-{number}.done", timeout=DEADLINE_SECONDS
-        )
-
-
-def lines(machine, suffix):
-    """What the machine's writers noted."""
-    return machine.succeed(f"cat /run/load/*.{suffix} 2>/dev/null || true").splitlines()
-
-
 def restarts(machine):
-    return int(machine.get_unit_property(UNIT, "NRestarts"))
+    return int(machine.get_unit_property(AGENT, "NRestarts"))
 
 
 def kill_agent(machine, kills, seed):
@@ -152,12 +81,6 @@ def kill_agent(machine, kills, seed):
     # Nobody but systemd started it, once for each kill.
     t.assertEqual(before + kills + saw["early"], restarts(machine))
     return saw
-
-
-def leads(machine):
-    """Whether it leads by its own word: others may still call so who was killed a moment ago."""
-    code, view = machine.execute(STATUS)
-    return code == 0 and json.loads(view)["quorum"] and json.loads(view)["leader"] == machine.name
 
 
 def leader():
@@ -172,24 +95,14 @@ def leader():
     return found[0]
 
 
-def expect_exactly(names):
-    """Every node has caught up and holds exactly these VMs, by its own store and by the quorum's word."""
-    commit = max(status(machine)["commit"] for machine in machines)
-    for machine in machines:
-        machine.wait_until_succeeds(f"{STATUS} | jq -e '.applied >= {commit}'", timeout=DEADLINE_SECONDS)
-        for flag in ("--stale", ""):
-            listing = json.loads(machine.succeed(f"blixard vm list --json {flag}"))
-            t.assertEqual(sorted(names), [vm["name"] for vm in listing["items"]])
-
-
 start_all()
+wait_until_formed()
 for each in machines:
-    each.wait_until_succeeds(FORMED, timeout=DEADLINE_SECONDS)
-    put_script(each, "/run/load/killer.sh", KILLER)
+    put_file(each, "/run/load/killer.sh", KILLER)
 stores = {each.name: status(each)["store_id"] for each in machines}
 lead = leader()
-victim = next(each for each in machines if each.name != lead.name)
-others = [each for each in machines if each.name != victim.name]
+victim = others_than(lead)[0]
+others = others_than(victim)
 for each in others:
     start_writers(each)
 
@@ -220,16 +133,9 @@ with subtest(f"whoever leads is killed, {LEADER_KILLS} times"):
 with subtest("nothing acknowledged is lost, on no node"):
     for each in others:
         stop_writers(each)
-    for each in machines:
-        each.wait_until_succeeds(FORMED, timeout=DEADLINE_SECONDS)
-    writes = [line for each in others for line in lines(each, "acknowledged")]
-    created = {line.split()[1] for line in writes if line.startswith("create ")}
-    deleted = {line.split()[1] for line in writes if line.startswith("delete ")}
-    again = sum(len(lines(each, "again")) for each in others)
-    log.info(f"{len(created)} created, {len(deleted)} deleted, {again} writes sent again")
-    t.assertGreater(len(writes), KILLS)
-    t.assertEqual(len(writes), len(created) + len(deleted))
-    expect_exactly(created - deleted)
+    wait_until_formed()
+    t.assertGreater(sum(len(noted(each, "acknowledged")) for each in others), KILLS)
+    expect_exactly(left_by_writers(others))
     for each in machines:
         t.assertEqual(stores[each.name], status(each)["store_id"])
-        each.fail(f"journalctl --unit={UNIT} --output=cat | grep -E '{BROKEN}'")
+        each.fail(f"journalctl --unit={AGENT} --output=cat | grep -E '{BROKEN}'")

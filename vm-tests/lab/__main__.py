@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cast
 import demo
 import progress
 import story
@@ -23,13 +24,19 @@ INTERRUPTED = 130
 _PR_SET_PDEATHSIG = 1
 
 
+def _cast(arguments: argparse.Namespace) -> cast.Cast:
+    if arguments.story:
+        return cast.of_story(story.find(arguments.story).stem)
+    return cast.numbered(arguments.nodes)
+
+
 def _up(layout: Layout, arguments: argparse.Namespace) -> int:
     lab = Lab(layout)
     with lab.locked():
         lab.refuse_kept()
         done = False
         try:
-            driver = Driver(lab, lab.create(arguments.nodes), layout.root / "out")
+            driver = Driver(lab, lab.create(_cast(arguments)), layout.root / "out")
             driver.start_all()
             for machine in driver.machines:
                 machine.connect()
@@ -117,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
 
     up = add("up", _up, "start machines and leave them running")
     up.add_argument("--nodes", type=int, default=3)
+    up.add_argument("--story", help="the machines of this story instead")
     add("down", _down, "end all machines and remove what they made")
     add("status", _status, "which machines there are")
     enter = add("exec", _exec, "run a command in a machine; a shell without one")
@@ -132,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         add(name, _power, text).add_argument("node")
     run = add("run", _run, "run a story of vm-tests/ on fresh machines")
     run.add_argument("story")
-    run.add_argument("--nodes", type=int, default=3)
+    run.add_argument("--nodes", type=int, help="so many, all listed, instead of the story's own machines")
     run.add_argument("--timeout", type=int, default=story.DEFAULT_TIMEOUT_SECONDS, help="seconds")
     run.add_argument(
         "--set",

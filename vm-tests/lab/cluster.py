@@ -22,13 +22,13 @@ import mounts
 import package
 import progress
 import rootfs
+from cast import Cast
 from cgroups import Groups
 from container import Container
 from errors import LabError
 from layout import Layout
 from network import Network
 
-MAX_NODES = 50
 _PROGRAMS = ("dpkg-deb", "ip", "mmdebstrap", "mount", "nsenter", "systemd-nspawn", "zstd")
 
 
@@ -65,6 +65,10 @@ class Lab:
         """The cables."""
         return self._network
 
+    def restore_address(self, node: str) -> None:
+        """Gives a machine that is off the address it boots with, whatever was done to it: as NixOS does."""
+        self._network.set_address(node, self.nodes().index(node) + 1)
+
     def nodes(self) -> list[str]:
         """The machines there are; empty when the lab is down."""
         return list(self._read_state().get("nodes", []))
@@ -98,12 +102,12 @@ class Lab:
             yield
 
     @contextlib.contextmanager
-    def fresh(self, count: int) -> Iterator[list[str]]:
+    def fresh(self, cast: Cast) -> Iterator[list[str]]:
         """Machines for one run, made anew, powered off, and gone with everything they made when it ends."""
         with self.locked():
             self.refuse_kept()
             try:
-                yield self.create(count)
+                yield self.create(cast)
             finally:
                 self.remove()
 
@@ -112,24 +116,22 @@ class Lab:
         if self.is_kept():
             raise LabError("a lab is up; take it down first: cargo xtask lab down")
 
-    def create(self, count: int, binary: Path | None = None) -> list[str]:
-        """Makes `count` machines with everything but power. Removes what an earlier run left."""
-        if not 1 <= count <= MAX_NODES:
-            raise LabError(f"a lab has 1 to {MAX_NODES} machines, not {count}")
+    def create(self, cast: Cast, binary: Path | None = None) -> list[str]:
+        """Makes the machines with everything but power. Removes what an earlier run left."""
         check_host()
         self.remove()
-        names = config.node_names(count)
+        names = cast.names
         self._layout.cache.mkdir(parents=True, exist_ok=True)
         root = rootfs.ensure(self._layout.cache)
         made = guest.ensure(self._layout.cache, root)
         self._write_state(names, kept=False)
-        with progress.step(f"making {count} machines"):
+        with progress.step(f"making {len(names)} machines"):
             program = binary or Path(os.environ.get("BLIXARD_LAB_BINARY", self._layout.binary))
             layer, owner = package.install(self._layout.package, root.tree, program, made)
             numbered = enumerate(names, start=1)
             members = [self._make_key(program, name, index, owner) for index, name in numbered]
             for member in members:
-                self._furnish(member.name, members)
+                self._furnish(member.name, members, cast)
                 mounts.mount_overlay([layer, root.tree], self._layout.machines / member.name)
             self._network.create(names)
         return names
@@ -155,14 +157,14 @@ class Lab:
             os.chown(path, owner.uid, owner.gid)
         return member
 
-    def _furnish(self, name: str, members: list[config.Member]) -> None:
+    def _furnish(self, name: str, members: list[config.Member], cast: Cast) -> None:
         """Writes what makes a machine this node."""
         etc = self._layout.machines / name / "upper" / "etc"
         (etc / "blixard").mkdir(parents=True)
         (etc / "hostname").write_text(f"{name}\n")
         (etc / "hosts").write_text(config.hosts_file([member.name for member in members]))
         (etc / "machine-id").write_text(f"{secrets.token_hex(16)}\n")
-        (etc / "blixard/config.toml").write_text(config.agent_config(name, members))
+        (etc / "blixard/config.toml").write_text(config.agent_config(name, members, cast))
 
     def remove(self) -> None:
         """Ends every machine and removes every mount, link and group, however far whoever made them got."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
+from cast import Cast
 from layout import node_address
 
 PORT = 7431
@@ -37,29 +40,46 @@ def endpoint_id(keygen_output: str) -> str:
     return text
 
 
-def agent_config(name: str, members: list[Member]) -> str:
-    """The agent's configuration on the node `name`."""
-    lines = [
-        f'node_name = "{name}"',
-        'cluster_name = "lab"',
-        f"port = {PORT}",
-        "",
-        "[vms]",
-        "# Hardware virtualization that can be opened need not work: the lab never counts on it.",
-        'accel = "tcg"',
-        "",
-        "[resources]",
-        f"cpus = {CPUS}",
-        f"memory_mib = {MEMORY_MIB}",
-    ]
-    for member in members:
-        lines += [
-            "",
-            f"[members.{member.name}]",
-            f'endpoint_id = "{member.endpoint_id}"',
-            f'addresses = ["{member.address}"]',
-        ]
-    return "\n".join(lines) + "\n"
+def agent_config(name: str, members: list[Member], cast: Cast) -> str:
+    """The agent's configuration on the node `name`, one of `members`, which are all the machines."""
+    settings: dict[str, Any] = {
+        "node_name": name,
+        "cluster_name": "lab",
+        "port": PORT,
+        # Hardware virtualization that can be opened need not work: the lab never counts on it.
+        "vms": {"accel": "tcg"},
+        "resources": {"cpus": CPUS, "memory_mib": MEMORY_MIB},
+    }
+    if name in cast.listed:
+        settings["members"] = {
+            member.name: {"endpoint_id": member.endpoint_id, "addresses": [member.address]}
+            for member in members
+            if member.name in cast.listed
+        }
+    else:
+        settings["join"] = True
+    return toml(merged(settings, cast.settings.get(name, {})))
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the changes, which may reach into tables."""
+    result = dict(settings)
+    for key, value in changes.items():
+        table = result.get(key)
+        both = isinstance(table, dict) and isinstance(value, dict)
+        result[key] = merged(table, value) if both else value
+    return result
+
+
+def toml(settings: dict[str, Any], table: str = "") -> str:
+    """Settings as a TOML file. JSON's strings, numbers, truths and lists of them are TOML's."""
+    plain = {key: value for key, value in settings.items() if not isinstance(value, dict)}
+    text = f"\n[{table}]\n" if table and plain else ""
+    text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in plain.items())
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            text += toml(value, f"{table}.{key}" if table else key)
+    return text
 
 
 def hosts_file(names: list[str]) -> str:
@@ -67,8 +87,3 @@ def hosts_file(names: list[str]) -> str:
     lines = ["127.0.0.1 localhost", "::1 localhost"]
     lines += [f"{node_address(index)} {name}" for index, name in enumerate(names, start=1)]
     return "\n".join(lines) + "\n"
-
-
-def node_names(count: int) -> list[str]:
-    """The names of `count` nodes."""
-    return [f"n{index}" for index in range(1, count + 1)]

@@ -9,6 +9,7 @@ import time
 import traceback
 from typing import Any
 
+import cast
 import progress
 from cluster import Lab
 from driver import Driver, Machine
@@ -209,7 +210,7 @@ def _play(lab: Lab, layout: Layout, keep: bool, report: dict[str, Any], out) -> 
         lab.refuse_kept()
         try:
             began = time.monotonic()
-            names = lab.create(NODES)
+            names = lab.create(cast.numbered(NODES))
             report["machines_ms"] = _ms_since(began)
             driver = Driver(lab, names, layout.root / "out", Silent())
             demo = Demo(driver, report, out)

@@ -60,6 +60,7 @@ class Machine:
         if self.booted:
             return
         self.log("starting")
+        self._lab.restore_address(self.name)
         self._container.start()
         self.booted = True
         self._ready = False
@@ -406,7 +407,9 @@ class Driver:
             **named,
         }
 
-    def run(self, source: str, name: str) -> None:
-        """Runs a story."""
-        code = compile(source, name, "exec")
-        exec(code, self.symbols(), None)  # noqa: S102
+    def run(self, scripts: list[Path]) -> None:
+        """Runs a story: its scripts one after the other, as if they were one text."""
+        symbols = self.symbols()
+        for script in scripts:
+            code = compile(script.read_text(), str(script), "exec")
+            exec(code, symbols, None)  # noqa: S102

@@ -46,8 +46,14 @@ class Network:
             cable = ("link", "add", port, "type", "veth", "peer", "name", INTERFACE, "netns", inside)
             _ip("-n", self._switch, *cable)
             _ip("-n", self._switch, "link", "set", port, "master", _BRIDGE, "up")
-            _ip("-n", inside, "addr", "add", f"{node_address(index)}/24", "dev", INTERFACE)
+            self.set_address(node, index)
             _ip("-n", inside, "link", "set", INTERFACE, "up")
+
+    def set_address(self, node: str, index: int) -> None:
+        """Gives the machine the address of its number, and takes away any other."""
+        inside = self.namespace(node).name
+        _ip("-n", inside, "-4", "addr", "flush", "dev", INTERFACE)
+        _ip("-n", inside, "addr", "add", f"{node_address(index)}/24", "dev", INTERFACE)
 
     def set_link(self, node: str, up: bool) -> None:
         """Plugs the machine's cable in, or pulls it out."""

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import cast
 import progress
 from cluster import Lab
 from driver import Driver
@@ -19,17 +20,24 @@ from layout import REPOSITORY, Layout
 from telling import RequestedAssertionFailed
 
 DEFAULT_TIMEOUT_SECONDS = 1800
+_STORIES = REPOSITORY / "vm-tests"
+#: What stands before every story.
+COMMON = _STORIES / "common.py"
 #: What a story lets one choose: it reads it from the environment, which the NixOS driver leaves as it is.
 _SETTING = re.compile(r'os\.environ\.get\("STORY_([A-Z_]+)", ')
 
 
+def names() -> list[str]:
+    """The stories there are."""
+    return sorted(path.stem for path in _STORIES.glob("*.py") if path != COMMON)
+
+
 def find(name: str) -> Path:
     """The script of a story: its name (with - or _), or a path."""
-    stories = REPOSITORY / "vm-tests"
-    for path in (Path(name), stories / f"{name.replace('-', '_')}.py"):
-        if path.is_file():
+    for path in (Path(name), _STORIES / f"{name.replace('-', '_')}.py"):
+        if path.is_file() and path != COMMON:
             return path
-    known = ", ".join(sorted(path.stem for path in stories.glob("*.py")))
+    known = ", ".join(names())
     raise LabError(f"there is no story {name!r}; there are: {known}")
 
 
@@ -59,32 +67,40 @@ def _deadline(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def script_frames(error: BaseException, script: Path) -> str:
-    """Where in the script it failed, without the harness' own frames."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(script)]
-    lines = script.read_text().splitlines()
-    shown = (f"  {script.name}:{frame.lineno}: {lines[(frame.lineno or 1) - 1].strip()}" for frame in frames)
+def script_frames(error: BaseException, scripts: list[Path]) -> str:
+    """Where in the scripts it failed, without the harness' own frames."""
+    lines = {str(script): script.read_text().splitlines() for script in scripts}
+    shown = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename in lines:
+            line = lines[frame.filename][(frame.lineno or 1) - 1].strip()
+            shown.append(f"  {Path(frame.filename).name}:{frame.lineno}: {line}")
     return "\n".join(shown)
 
 
-def run(layout: Layout, name: str, nodes: int, timeout: int, words: list[str]) -> bool:
-    """Runs one story, told `words` (`NAME=VALUE`); returns whether it passed."""
+def run(layout: Layout, name: str, nodes: int | None, timeout: int, words: list[str]) -> bool:
+    """Runs one story, told `words` (`NAME=VALUE`); returns whether it passed.
+
+    On its own machines, or on so many that are all listed.
+    """
     script = find(name)
+    scripts = [COMMON, script]
+    wanted = cast.numbered(nodes) if nodes else cast.of_story(script.stem)
     os.environ.update(settings(script.read_text(), words))
     lab = Lab(layout)
     began = time.monotonic()
-    with lab.fresh(nodes) as names:
-        driver = Driver(lab, names, layout.root / "out" / script.stem)
+    with lab.fresh(wanted) as machines:
+        driver = Driver(lab, machines, layout.root / "out" / script.stem)
         try:
             with _deadline(timeout):
-                driver.run(script.read_text(), str(script))
+                driver.run(scripts)
         except Exception as error:
             if not isinstance(error, (RequestedAssertionFailed, AssertionError)):
                 traceback.print_exc()
             progress.say(f"\nstory {script.stem} failed after {time.monotonic() - began:.1f} s:")
-            progress.say(script_frames(error, script))
+            progress.say(script_frames(error, scripts))
             progress.say(str(error))
-            progress.say(f"journals and consoles: {lab.save_logs(names, script.stem)}")
+            progress.say(f"journals and consoles: {lab.save_logs(machines, script.stem)}")
             return False
     progress.say(f"story {script.stem} passed in {time.monotonic() - began:.1f} s")
     return True

@@ -10,6 +10,7 @@ mod place;
 mod privilege;
 mod setup;
 mod sim;
+mod stories;
 mod tests;
 
 use std::process::ExitCode;

@@ -16,9 +16,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use self::checks::Checks;
 use self::command::{Nix, Setup};
+use crate::stories::{self, Cast, STORIES};
 
 /// Names the directory of a nixpkgs to evaluate against.
 pub(crate) const NIXPKGS_VARIABLE: &str = "BLIXARD_NIXPKGS";
@@ -60,10 +62,7 @@ pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<Outcome> {
         nix.apply("nixosConfigurations.example", expressions::OTHERWISE)
     })?;
     checks.otherwise(&other);
-    let machines = step("read back the machines of the VM tests", || {
-        nix.apply("checks.x86_64-linux.form-cluster", expressions::MACHINES)
-    })?;
-    checks.machines(&machines);
+    let casts = casts(&nix, root, &mut checks)?;
     let refused = step("wrong configurations, as assertions", || {
         nix.apply("nixosConfigurations.example", expressions::REFUSED)
     })?;
@@ -78,12 +77,15 @@ pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<Outcome> {
 
     let agent_part = match agent {
         Some(binary) => {
-            let configs = [&node["config"], &other["config"], &machines["n1"]["config"]];
-            for config in configs {
-                checks.agent_accepts(binary, config)?;
+            let mut configs = vec![&node["config"], &other["config"]];
+            for (cast, machines) in &casts {
+                configs.extend(cast.machines.keys().map(|name| &machines[name]["config"]));
+                for (name, _) in cast.machines.iter().filter(|(_, part)| part.listed) {
+                    checks.agent_knows_key(binary, name, &machines[name])?;
+                }
             }
-            for name in checks::MACHINES {
-                checks.agent_knows_key(binary, name, &machines[name])?;
+            for config in &configs {
+                checks.agent_accepts(binary, config)?;
             }
             format!("{} config files and the test keys put to the agent", configs.len())
         }
@@ -91,6 +93,25 @@ pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<Outcome> {
     };
     let count = checks.finish()?;
     Ok(Outcome::Passed(format!("flake check, {count} facts read back, {agent_part}")))
+}
+
+/// Reads back the machines of the VM tests: of each story that has others than the ones before.
+fn casts(nix: &Nix, root: &Path, checks: &mut Checks) -> Result<Vec<(Cast, Value)>> {
+    let tests = "checks.x86_64-linux";
+    checks.stories(&step("read back the names of the VM tests", || nix.apply(tests, "builtins.attrNames"))?);
+    let mut casts: Vec<(Cast, Value)> = Vec::new();
+    for story in STORIES {
+        let cast = Cast::of_story(root, story)?;
+        if casts.iter().any(|(known, _)| *known == cast) {
+            continue;
+        }
+        let machines = step(&format!("read back the machines of {story}"), || {
+            nix.apply(&format!("{tests}.{}", stories::attribute(story)), expressions::MACHINES)
+        })?;
+        checks.machines(story, &cast, &machines);
+        casts.push((cast, machines));
+    }
+    Ok(casts)
 }
 
 /// Runs one step and says how long it took.

@@ -1,12 +1,18 @@
+import json
+import tempfile
+import tomllib
 import unittest
 from pathlib import Path
+from unittest import mock
 
+import cast
+import driver
 import mounts
 import package
 import rootfs
 import story
 from errors import LabError
-from layout import Layout
+from layout import REPOSITORY, Layout
 
 
 class Tags(unittest.TestCase):
@@ -38,18 +44,73 @@ class Overlays(unittest.TestCase):
             mounts.mount_overlay([Path("/a,b")], Path("/nowhere"))
 
 
-STORIES = ("form_cluster", "replication", "node_churn", "store_kills", "full_disk")
+class Casts(unittest.TestCase):
+    def test_a_story_of_which_nothing_is_said_has_three_that_are_listed(self):
+        self.assertEqual(cast.numbered(3), cast.read("{}", "form_cluster"))
+
+    def test_a_story_may_have_more_and_others(self):
+        table = '{"a": {"listed": ["n1"], "unlisted": ["n3", "n2"], "settings": {"n2": {"role": "witness"}}}}'
+        found = cast.read(table, "a")
+        self.assertEqual(["n1", "n2", "n3"], found.names)
+        self.assertEqual({"n2": {"role": "witness"}}, found.settings)
+        self.assertEqual(("n3", "n2"), found.unlisted)
+
+    def test_what_can_not_be_is_refused(self):
+        for table, word in (
+            ('{"a": {"unlised": ["n4"]}}', "unlised: it has listed, settings, unlisted"),
+            ('{"a": {"unlisted": ["n3"]}}', "n3 is there twice"),
+            ('{"a": {"settings": {"n4": {}}}}', "n4, which is no machine"),
+        ):
+            with self.assertRaisesRegex(LabError, word):
+                cast.read(table, "a")
+        for count in (0, 51):
+            with self.assertRaisesRegex(LabError, "1 to 50"):
+                cast.numbered(count)
+
+    def test_the_table_can_be_read_and_every_machine_has_a_key(self):
+        keys = {path.stem for path in (REPOSITORY / "vm-tests" / "keys").glob("*.key")}
+        for name in json.loads(cast.TABLE.read_text()):
+            self.assertLessEqual(set(cast.of_story(name).names), keys)
+
+
+class Common(unittest.TestCase):
+    def test_stories_and_what_stands_before_them_share_their_names(self):
+        with tempfile.TemporaryDirectory() as home:
+            scripts = [Path(home) / name for name in ("first.py", "second.py")]
+            scripts[0].write_text("def twice():\n    return 2 * number\n")
+            scripts[1].write_text("number = 4\nseen.append(twice())\nfail()\n")
+            seen = []
+            machines = mock.Mock(symbols=lambda: {"seen": seen})
+            frames = ""
+            try:
+                driver.Driver.run(machines, scripts)
+            except NameError as error:
+                frames = story.script_frames(error, scripts)
+            self.assertEqual([8], seen)
+            self.assertEqual("  second.py:3: fail()", frames)
+
+    def test_values_become_toml(self):
+        symbols = {"machines": []}
+        exec(story.COMMON.read_text(), symbols)
+        table = {"a": [1, "x \"y\""], "b": {"c": True, "d e": {}}}
+        self.assertEqual({"v": table}, tomllib.loads(f"v = {symbols['toml'](table)}"))
 
 
 class Stories(unittest.TestCase):
     def test_every_story_is_found_by_both_spellings(self):
-        for name in STORIES:
+        for name in story.names():
             self.assertEqual(story.find(name), story.find(name.replace("_", "-")))
 
     def test_every_story_compiles(self):
-        for name in STORIES:
+        for name in story.names():
             path = story.find(name)
             compile(path.read_text(), str(path), "exec")
+            compile(story.COMMON.read_text() + path.read_text(), "as under NixOS", "exec")
+
+    def test_what_stands_before_every_story_is_none(self):
+        self.assertNotIn("common", story.names())
+        with self.assertRaisesRegex(LabError, "no story"):
+            story.find("common")
 
     def test_an_unknown_story_names_those_there_are(self):
         with self.assertRaisesRegex(LabError, "replication"):

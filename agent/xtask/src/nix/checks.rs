@@ -10,9 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::expressions::REFUSALS;
-
-/// The VM tests' machines, by name.
-pub(super) const MACHINES: [&str; 3] = ["n1", "n2", "n3"];
+use crate::stories::{self, Cast, Part, STORIES};
 
 /// Facts looked at, and those that did not hold.
 #[derive(Default)]
@@ -153,31 +151,62 @@ impl Checks {
         self.is("accel", &config["vms"]["accel"], &json!("tcg"));
     }
 
+    /// Every story is a VM test, and every VM test a story.
+    pub(super) fn stories(&mut self, tests: &Value) {
+        let mut wanted: Vec<String> = STORIES.map(stories::attribute).into();
+        wanted.push("blixard".to_owned());
+        wanted.sort();
+        self.is("the package and the VM tests", tests, &json!(wanted));
+    }
+
     /// The machines of a VM test: one list of members, each machine's own key.
-    pub(super) fn machines(&mut self, machines: &Value) {
+    pub(super) fn machines(&mut self, story: &str, cast: &Cast, machines: &Value) {
         let names: Vec<&str> =
             machines.as_object().map(|of| of.keys().map(String::as_str).collect()).unwrap_or_default();
-        self.is("machines of a VM test", &json!(names), &json!(MACHINES));
-        let members = &machines["n1"]["config"]["members"];
+        let wanted: Vec<&String> = cast.machines.keys().collect();
+        self.is(&format!("machines of {story}"), &json!(names), &json!(wanted));
+        let listed: Vec<(usize, &String)> = (1..)
+            .zip(&cast.machines)
+            .filter(|(_, (_, part))| part.listed)
+            .map(|(number, (name, _))| (number, name))
+            .collect();
+        let members = listed.first().map_or(&Value::Null, |(_, name)| &machines[name]["config"]["members"]);
+        let addresses: BTreeMap<&String, Value> = listed
+            .iter()
+            .map(|(number, name)| (*name, json!([format!("192.168.1.{number}:7431")])))
+            .collect();
+        let found: BTreeMap<&String, &Value> = members
+            .as_object()
+            .map(|of| of.iter().map(|(name, member)| (name, &member["addresses"])).collect())
+            .unwrap_or_default();
+        self.is(&format!("members of {story}, and where they are"), &json!(found), &json!(addresses));
         let mut keys = Vec::new();
-        for (name, number) in MACHINES.into_iter().zip(1..) {
+        for (name, part) in &cast.machines {
             let machine = &machines[name];
-            self.is(&format!("{name}: failed assertions"), &machine["complaints"], &json!([]));
-            self.is(&format!("{name}: node_name"), &machine["config"]["node_name"], &json!(name));
-            self.is(&format!("{name}: members"), &machine["config"]["members"], members);
-            let addresses = json!([format!("192.168.1.{number}:7431")]);
-            self.is(&format!("{name}: addresses"), &members[name]["addresses"], &addresses);
-            self.line(name, &machine["agent"], "LoadCredential=node.key:/etc/blixard-test/node.key");
-            for file in ["blixard-guest/vmlinux", "blixard-guest/initrd"] {
-                self.that(&format!("{name}: /etc/{file}"), list(&machine["etc"]).contains(&json!(file)));
-            }
-            let key = machine["key"].as_str().unwrap_or_default();
-            let digits = key.strip_suffix('\n').unwrap_or_default();
-            let is_key = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-            self.that(&format!("{name}: a key of 64 hex digits and a newline"), is_key);
-            self.that(&format!("{name}: a key of its own"), !keys.contains(&key));
+            self.machine(&format!("{story}, {name}"), name, part, machine, members);
+            let key = &machine["key"];
+            self.that(&format!("{story}, {name}: a key of its own"), !keys.contains(&key));
             keys.push(key);
         }
+    }
+
+    fn machine(&mut self, what: &str, name: &str, part: &Part, machine: &Value, members: &Value) {
+        let config = &machine["config"];
+        self.is(&format!("{what}: failed assertions"), &machine["complaints"], &json!([]));
+        self.is(&format!("{what}: node_name"), &config["node_name"], &json!(name));
+        let (known, join) = if part.listed { (members, Value::Null) } else { (&json!({}), json!(true)) };
+        self.is(&format!("{what}: members"), &config["members"], known);
+        self.is(&format!("{what}: join"), &config["join"], &join);
+        for (key, value) in part.settings.as_object().into_iter().flatten() {
+            self.that(&format!("{what}: {key} is {value}"), includes(&config[key], value));
+        }
+        self.line(what, &machine["agent"], "LoadCredential=node.key:/etc/blixard-test/node.key");
+        for file in ["blixard-guest/vmlinux", "blixard-guest/initrd"] {
+            self.that(&format!("{what}: /etc/{file}"), list(&machine["etc"]).contains(&json!(file)));
+        }
+        let digits = machine["key"].as_str().unwrap_or_default().strip_suffix('\n').unwrap_or_default();
+        let is_key = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        self.that(&format!("{what}: a key of 64 hex digits and a newline"), is_key);
     }
 
     /// Every mistake has its message, and no message is about something else.
@@ -274,6 +303,14 @@ impl Checks {
 /// Whether a line of a unit's text begins with `start`.
 fn has(text: &Value, start: &str) -> bool {
     text.as_str().is_some_and(|text| text.lines().any(|line| line.starts_with(start)))
+}
+
+/// Whether a setting is there, with whatever else its table has.
+fn includes(found: &Value, wanted: &Value) -> bool {
+    match wanted {
+        Value::Object(table) => table.iter().all(|(key, value)| includes(&found[key], value)),
+        other => found == other,
+    }
 }
 
 fn list(value: &Value) -> &[Value] {

@@ -67,7 +67,7 @@ in
 }
 "#;
 
-/// The three machines of a VM test.
+/// The machines of a VM test.
 pub(super) const MACHINES: &str = r#"
 test: builtins.mapAttrs (name: machine: {
   config = machine.environment.etc."blixard/config.toml".source.values;

@@ -1,0 +1,248 @@
+"""What every story has at hand: this text stands before the story's own, under NixOS' driver and in the lab.
+
+Plain functions over the machines' own commands, so that they mean the same in both. What a story is about
+stays in the story.
+"""
+
+import json
+import tomllib
+
+DEADLINE_SECONDS = 60
+ELECTION_DEADLINE_SECONDS = 20
+AGENT = "blixard.service"
+STATUS = "blixard status --json --timeout 5"
+GUEST = "--kernel /etc/blixard-guest/vmlinux --initrd /etc/blixard-guest/initrd"
+
+by_name = {machine.name: machine for machine in machines}
+
+
+def others_than(*without):
+    return [machine for machine in machines if machine not in without]
+
+
+def status(machine):
+    return json.loads(machine.succeed(STATUS))
+
+
+def wait_for_status(machine, condition, timeout=DEADLINE_SECONDS):
+    """Waits until the node's own view of the cluster is so, in jq's words."""
+    machine.wait_until_succeeds(f"{STATUS} | jq -e '{condition}'", timeout=timeout)
+
+
+def formed(nodes=None, voters=None):
+    """A command that succeeds on a node whose cluster has exactly these members, all machines unless told.
+
+    So many of them vote, all unless told; there is a leader, and each is reached and has said what it offers.
+    """
+    names = sorted(machine.name for machine in nodes or machines)
+    condition = (
+        '.phase == "member" and .quorum and .leader != null'
+        f" and ([.members[].name] | sort) == {json.dumps(names)}"
+        f' and ([.members[] | select(.role == "voter")] | length) == {voters or len(names)}'
+        " and all(.members[]; .reachable and .capacity != null)"
+    )
+    return f"{STATUS} | jq -e '{condition}'"
+
+
+def wait_until_formed(nodes=None, voters=None):
+    """Waits until each of these nodes sees them all, as `formed` says."""
+    for machine in nodes or machines:
+        machine.wait_until_succeeds(formed(nodes, voters), timeout=DEADLINE_SECONDS)
+
+
+def leads(machine):
+    """Whether it leads by its own word: others may still call so who is gone since a moment."""
+    code, view = machine.execute(STATUS)
+    return code == 0 and json.loads(view)["quorum"] and json.loads(view)["leader"] == machine.name
+
+
+def leader_among(candidates):
+    """Waits until these nodes agree on a leader who is one of them; returns its machine."""
+    names = " or ".join(f'.leader == "{machine.name}"' for machine in candidates)
+    for machine in candidates:
+        wait_for_status(machine, f".quorum and ({names})", ELECTION_DEADLINE_SECONDS)
+    return by_name[status(candidates[0])["leader"]]
+
+
+# What was acknowledged.
+
+#: Names of the VMs that have to be there.
+acknowledged: list[str] = []
+
+
+def write(machine, name):
+    """Creates a small VM that never starts, as a mark in the log. Tried again under one request id."""
+    machine.wait_until_succeeds(
+        f"blixard vm create {name} --cpus 1 --memory-mib 64 {GUEST} --request-id write-{name} --timeout 5",
+        timeout=DEADLINE_SECONDS,
+    )
+    acknowledged.append(name)
+
+
+def forget(machine, name):
+    """Deletes a mark."""
+    machine.succeed(f"blixard vm delete {name}")
+    acknowledged.remove(name)
+
+
+def expect_caught_up(machine):
+    """The node has applied what is committed, as the cluster knows it."""
+    commit = status(others_than(machine)[0])["commit"]
+    wait_for_status(machine, f".applied >= {commit}")
+
+
+def expect_exactly(names, nodes=None):
+    """Each of these nodes, all unless told, has caught up and holds exactly these VMs.
+
+    Asked for what a quorum knows, and for what its own store has.
+    """
+    nodes = nodes or machines
+    commit = max(status(machine)["commit"] for machine in nodes)
+    for machine in nodes:
+        wait_for_status(machine, f".applied >= {commit}")
+        for flag in ("", "--stale"):
+            listed = machine.wait_until_succeeds(
+                f"blixard vm list --json --timeout 5 {flag}", timeout=DEADLINE_SECONDS
+            )
+            listing = json.loads(listed)
+            t.assertEqual(flag == "", listing["linearizable"])
+            t.assertEqual(sorted(names), [vm["name"] for vm in listing["items"]])
+
+
+# Load.
+
+WRITERS_PER_NODE = 2
+
+# One writer: creates VMs that never start and deletes the one before the last, until /run/load/stop is there.
+# Tries again, under the same request id, what is not known to have happened; notes what was acknowledged.
+# Arguments: the writer's name, the node.
+WRITER = r"""
+set -euo pipefail
+notes=/run/load/$1
+write() {
+    for _ in {1..100}; do
+        code=0
+        blixard vm "$@" --request-id "$1-$2" --timeout 10 > /dev/null 2> "$notes.error" || code=$?
+        case $code in
+            0) echo "$1 $2" >> "$notes.acknowledged"; return ;;
+            3 | 4) echo "$code $1 $2" >> "$notes.again"; sleep 0.1 ;;
+            *) break ;;
+        esac
+    done
+    cat "$notes.error" >&2
+    exit 1
+}
+kernel=/etc/blixard-guest/vmlinux
+for ((i = 1; ; i++)); do
+    [[ -e /run/load/stop ]] && break
+    write create "$1-$i" --node "$2" --cpus 1 --memory-mib 64 --kernel "$kernel"
+    if ((i > 2)); then write delete "$1-$((i - 2))"; fi
+done
+touch "$notes.done"
+"""
+
+
+def put_file(machine, path, text):
+    machine.succeed(f"mkdir -p $(dirname {path}) && cat > {path} <<'END-OF-FILE'\n{text}\nEND-OF-FILE")
+
+
+def start_writers(machine):
+    """Lets commands on the machine write without a pause; once in a story, on a machine that stays on."""
+    put_file(machine, "/run/load/writer.sh", WRITER)
+    for number in range(1, WRITERS_PER_NODE + 1):
+        writer = f"{machine.name}-{number}"
+        machine.succeed(
+            f'systemd-run --unit=load-{number} --setenv=PATH="$PATH" "$(command -v bash)"'
+            f" /run/load/writer.sh {writer} {machine.name}"
+        )
+
+
+def stop_writers(machine):
+    """Lets each writer end its last write, so that nothing is left whose outcome is not known."""
+    machine.succeed("touch /run/load/stop")
+    for number in range(1, WRITERS_PER_NODE + 1):
+        machine.wait_until_succeeds(
+            f"test -e /run/load/{machine.name}-{number}.done", timeout=DEADLINE_SECONDS
+        )
+
+
+def noted(machine, suffix):
+    """What the machine's writers noted."""
+    return machine.succeed(f"cat /run/load/*.{suffix} 2>/dev/null || true").splitlines()
+
+
+def expect_writes_go_on(nodes):
+    """Something more is acknowledged to the writers of each of these machines."""
+    for machine in nodes:
+        before = len(noted(machine, "acknowledged"))
+        machine.wait_until_succeeds(
+            f"test $(cat /run/load/*.acknowledged | wc -l) -gt {before}", timeout=DEADLINE_SECONDS
+        )
+
+
+def left_by_writers(nodes):
+    """The VMs that these machines' writers, which have ended, created and did not delete."""
+    writes = [line for machine in nodes for line in noted(machine, "acknowledged")]
+    created = {line.split()[1] for line in writes if line.startswith("create ")}
+    deleted = {line.split()[1] for line in writes if line.startswith("delete ")}
+    again = sum(len(noted(machine, "again")) for machine in nodes)
+    log.info(f"{len(created)} created, {len(deleted)} deleted, {again} writes sent again")
+    t.assertEqual(len(writes), len(created) + len(deleted))
+    return sorted(created - deleted)
+
+
+# Another configuration, another address.
+
+CONFIG = "/etc/blixard/config.toml"
+CHANGED_CONFIG = "/etc/blixard/changed.toml"
+
+
+def toml(value):
+    """A value as TOML has it, on one line. JSON's strings, numbers and truths are TOML's."""
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(key)} = {toml(each)}" for key, each in value.items())
+        return "{ " + ", ".join(pairs) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(each) for each in value) + "]"
+    return json.dumps(value)
+
+
+def settings_of(machine):
+    """The agent's configuration on this machine."""
+    return tomllib.loads(machine.succeed(f"cat {CHANGED_CONFIG} 2>/dev/null || cat {CONFIG}"))
+
+
+def change_settings(machine, **changes):
+    """Has the agent find these keys in its configuration when it starts next; None takes a key away.
+
+    On NixOS the file in /etc is the store's, and /etc/systemd/system as well: so the agent is told another
+    file, by a drop-in in a directory that systemd reads too and that stays when the machine boots again.
+    """
+    settings = (settings_of(machine) | changes).items()
+    lines = [f"{key} = {toml(value)}" for key, value in settings if value is not None]
+    put_file(machine, CHANGED_CONFIG, "\n".join(lines))
+    program = machine.succeed("readlink -f $(command -v blixard)").strip()
+    start = f"ExecStart=\nExecStart={program} agent --config {CHANGED_CONFIG}"
+    put_file(machine, f"/etc/systemd/system.control/{AGENT}.d/changed.conf", f"[Service]\n{start}")
+    machine.succeed("systemctl daemon-reload")
+
+
+def show_address(machine):
+    """The machine's address in the machines' network, as `ip` tells it."""
+    return json.loads(machine.succeed("ip -json -4 address show dev eth1"))[0]["addr_info"][0]
+
+
+def move(machine):
+    """Takes the machine's address away and gives it a free one, until it boots again; returns that."""
+    old = show_address(machine)
+    network, last = old["local"].rsplit(".", 1)
+    new = f"{network}.{int(last) + 100}"
+    machine.succeed(
+        f"ip address del {old['local']}/{old['prefixlen']} dev eth1",
+        f"ip address add {new}/{old['prefixlen']} dev eth1",
+    )
+    return new
+
+
+# The story.
+
