@@ -12,6 +12,7 @@
 //! | `POST /v1/vms` ([`CreateVm`]) | [`Accepted`] |
 //! | `POST /v1/vms/NAME/start`, `POST /v1/vms/NAME/stop`, `DELETE /v1/vms/NAME` | [`Accepted`] |
 //! | `GET /v1/vms/NAME/logs[?follow=true&lines=N]` | plain text, streamed |
+//! | `GET /v1/backup[?stale=true]` | a backup file, as [`crate::backup`] describes it |
 //! | `GET /metrics` | Prometheus' text format; the names are in `agent/docs/metrics.md` |
 //!
 //! A write takes its request id from the header `blixard-request-id` and its patience from

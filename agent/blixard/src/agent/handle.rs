@@ -7,7 +7,7 @@ use blixard_core::ClusterState;
 use blixard_model::EndpointId;
 use blixard_model::formation::Identity;
 use blixard_model::wire::ProposeResult;
-use blixard_node::{Ask, NodeStats, Summary};
+use blixard_node::{Ask, NodeStats, Stranger, Summary};
 use blixard_store::StoreStats;
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
@@ -47,6 +47,8 @@ pub(crate) struct View<'a> {
     pub(crate) stats: NodeStats,
     /// The store's writes.
     pub(crate) store: StoreStats,
+    /// Who lately said that it belongs to another cluster.
+    pub(crate) strangers: Vec<Stranger>,
 }
 
 /// The consensus task has ended; the process is on its way out.

@@ -149,7 +149,8 @@ impl Owner {
                 let raft = self.task.node.raft_status();
                 let node = &self.task.node;
                 let (stats, store) = (node.stats(), node.store().stats());
-                look(&View { state: node.state(), raft: &raft, stats, store });
+                let strangers = node.strangers();
+                look(&View { state: node.state(), raft: &raft, stats, store, strangers });
             }
             Input::Stop => self.stopping = true,
             Input::TransferLeadership { reply } => {

@@ -127,7 +127,8 @@ mod tests {
         let stats = NodeStats { log: LogStats::default(), proposals: 0, reads: 0 };
         while let Some(input) = inbox.recv().await {
             if let Input::View(look) = input {
-                look(&View { state: &log.borrow(), raft: &raft, stats, store: StoreStats::default() });
+                let (store, strangers) = (StoreStats::default(), Vec::new());
+                look(&View { state: &log.borrow(), raft: &raft, stats, store, strangers });
             }
         }
     }

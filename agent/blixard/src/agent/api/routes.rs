@@ -28,6 +28,7 @@ use super::super::peer_call::ask;
 use super::super::retries::Retrying;
 use super::super::submit::{SubmitError, read_barrier, submit};
 use super::super::{logs, random, scrape, views};
+use super::backup::backup;
 use super::error::ApiError;
 
 /// How long a write may take unless the client says otherwise.
@@ -37,11 +38,11 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// How long the leader may take to tell what everybody reports.
 const REPORTS_TIMEOUT: Duration = Duration::from_secs(1);
 
-type ApiResult<T> = Result<T, ApiError>;
+pub(super) type ApiResult<T> = Result<T, ApiError>;
 
 #[derive(Clone)]
-struct Api {
-    agent: Arc<Agent>,
+pub(super) struct Api {
+    pub(super) agent: Arc<Agent>,
     stop: CancellationToken,
 }
 
@@ -55,6 +56,7 @@ pub(super) fn router(agent: Arc<Agent>, stop: CancellationToken) -> Router {
         .route("/v1/vms/{name}/start", post(start_vm))
         .route("/v1/vms/{name}/stop", post(stop_vm))
         .route("/v1/vms/{name}/logs", get(vm_logs))
+        .route("/v1/backup", get(backup))
         .fallback(|| async { ApiError::usage("no such path: see the table of the local API") })
         .method_not_allowed_fallback(|| async { ApiError::usage("no such method on this path") })
         .with_state(Api { agent, stop })
@@ -62,9 +64,9 @@ pub(super) fn router(agent: Arc<Agent>, stop: CancellationToken) -> Router {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FreshQuery {
+pub(super) struct FreshQuery {
     #[serde(default)]
-    stale: bool,
+    pub(super) stale: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,7 +78,7 @@ struct LogsQuery {
     lines: Option<u32>,
 }
 
-fn query<T>(parsed: Result<Query<T>, QueryRejection>) -> ApiResult<T> {
+pub(super) fn query<T>(parsed: Result<Query<T>, QueryRejection>) -> ApiResult<T> {
     parsed.map(|Query(query)| query).map_err(|error| ApiError::usage(error.body_text()))
 }
 
@@ -137,7 +139,8 @@ async fn fill_status(agent: &Agent, running: &Running, view: &mut StatusView) ->
     let declared = agent.declared.clone();
     let looked = running.consensus.view(move |look| {
         let nodes = views::nodes(look.state, look.raft, &reachable);
-        (nodes, look.state.vms.len(), views::warnings(look.state, &declared), look.raft.clone())
+        let warnings = views::warnings(look.state, &declared, &look.strangers);
+        (nodes, look.state.vms.len(), warnings, look.raft.clone())
     });
     let (members, vms, warnings, raft) =
         looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
@@ -183,7 +186,7 @@ fn reachable(agent: &Agent) -> BTreeSet<EndpointId> {
 }
 
 /// The cluster to read from: confirmed by a quorum, unless the caller takes a stale view.
-async fn readable(agent: &Agent, stale: bool) -> ApiResult<Running> {
+pub(super) async fn readable(agent: &Agent, stale: bool) -> ApiResult<Running> {
     if !stale {
         return Ok(read_barrier(agent, Instant::now() + TIMEOUT_DEFAULT).await?);
     }
