@@ -143,3 +143,39 @@ fn differences(state: &ClusterState, declared: &[DeclaredMember], strangers: &[S
         .map(|member| format!("{} is in the cluster and not in this node's `members` list", member.name));
     missing.chain(extra).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use blixard_model::ClusterId;
+    use blixard_model::formation::Genesis;
+
+    use super::*;
+
+    #[test]
+    fn a_node_of_another_cluster_is_warned_of_once_with_what_to_do() {
+        let state = ClusterState::new(Genesis {
+            cluster_name: "lab".parse().expect("a name"),
+            voters: Vec::new(),
+            origin: None,
+        });
+        let endpoint_id = EndpointId::from_bytes([2; 32]);
+        let name: NodeName = "n2".parse().expect("a name");
+        let addresses = vec!["10.77.0.2:7431".parse().expect("an address")];
+        let declared = [DeclaredMember { name: name.clone(), endpoint_id, addresses }];
+        let cluster_id = ClusterId::from_bytes([0xab; 16]);
+        let stranger = |kinship| Stranger { endpoint_id, name: name.clone(), cluster_id, kinship };
+        let cases = [
+            (Kinship::None, "n2 belongs to another cluster (id ababababab): its store has to be moved away"),
+            (Kinship::MadeOfIt, "n2 still belongs to the cluster that this one was made of (id ababababab)"),
+            (Kinship::MadeOfUs, "move store.redb out of the data directory and start it again"),
+        ];
+        for (kinship, words) in cases {
+            for list in [&declared[..], &[]] {
+                let said = warnings(&state, list, &[stranger(kinship)]);
+                assert!(said.len() == 1 && said[0].contains(words), "{said:?}");
+            }
+        }
+        let said = warnings(&state, &declared, &[]);
+        assert!(said.len() == 1 && said[0].contains("it joins once it can be reached"), "{said:?}");
+    }
+}

@@ -125,7 +125,7 @@ pub(super) fn recover(args: &RecoverArgs) -> Result<(), Failure> {
     );
     told += &match count {
         0 => "all of its log was known to be committed\n".to_owned(),
-        n => format!("{n} entries at its end were not known to be committed; they are kept\n"),
+        n => format!("entries at its end that were not known to be committed: {n}; they are kept\n"),
     };
     let founder = node.founder(endpoint_id, store.store_id(), remains.index)?;
     let rebirth = plan_rebirth(remains.state, remains.term, founder).map_err(refused)?;
@@ -264,7 +264,8 @@ fn outcome(node: &Node, rebirth: &Rebirth) -> String {
     let name = &node.config.node_name;
     let marker = &rebirth.begin.marker;
     let (here, all) = rebirth.vms;
-    let names: Vec<String> = rebirth.given_up.iter().map(|member| member.name.to_string()).collect();
+    let mut names: Vec<String> = rebirth.given_up.iter().map(|member| member.name.to_string()).collect();
+    names.sort();
     let mut text = format!(
         "new cluster {} (id {}): {name} is its only member, raft id {}\n\
          it has {all} VMs, {here} of them placed on {name}\n",
@@ -273,12 +274,10 @@ fn outcome(node: &Node, rebirth: &Rebirth) -> String {
         marker.raft_id
     );
     if !names.is_empty() {
-        text += &format!(
-            "given up: {} members: {}; VMs placed there are unknown until their node is back or they are \
-             deleted\n",
-            names.len(),
-            names.join(", ")
-        );
+        text += &format!("given up: {} members: {}\n", names.len(), names.join(", "));
+    }
+    if here < all {
+        text += "VMs placed on others are unknown until their node is back, or they are deleted\n";
     }
     text += "next:\n  1. start this node's agent: systemctl start blixard\n";
     if !names.is_empty() {
