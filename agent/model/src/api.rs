@@ -64,6 +64,13 @@ pub struct StatusView {
     pub commit: u64,
     /// Highest log index applied here.
     pub applied: u64,
+    /// Term of the last log entry here, known to be committed or not.
+    #[serde(default)]
+    pub last_term: u64,
+    /// Its index. Of two nodes, the one with the later term has more of the log, and of two with the same
+    /// term the one with the higher index.
+    #[serde(default)]
+    pub last_index: u64,
     /// The members, as this node's log knows them.
     pub members: Vec<NodeView>,
     /// VMs the log knows.

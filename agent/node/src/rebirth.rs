@@ -95,8 +95,8 @@ pub enum RemainsError {
     Replay(#[from] ReplayError),
     /// The node has no state, or left.
     #[error(
-        "by its own log this node (raft id {raft_id}) is no member of the cluster: it was removed, or has not \
-         yet got the state; recover on a node that is one"
+        "by its own log this node (raft id {raft_id}) is no member of the cluster: it was removed, or has \
+         not got the state yet; recover on a node that is one"
     )]
     NoMember {
         /// Its raft id.
@@ -144,9 +144,9 @@ pub enum MisplacedBackup {
     },
     /// The store is of another cluster.
     #[error(
-        "this node's store belongs to cluster {ours}, the backup is of cluster {theirs}: is it the right node \
-         and the right backup? --as-new makes a new cluster of the backup all the same, and keeps the store \
-         under another name"
+        "this node's store belongs to cluster {ours}, the backup is of cluster {theirs}: is it the right \
+         node and the right backup? --as-new makes a new cluster of the backup all the same, and keeps the \
+         store under another name"
     )]
     ClusterId {
         /// The backup's.

@@ -120,6 +120,7 @@ mod tests {
             term: 1,
             commit: 1,
             applied: 1,
+            last: (1, 1),
             voters: vec![RaftId(1)],
             learners: Vec::new(),
             progress: BTreeMap::new(),

@@ -112,8 +112,8 @@ fn estranged(stranger: &Stranger) -> String {
              moved away before it can join"
         ),
         Kinship::MadeOfUs => format!(
-            "{name} belongs to a cluster that was made of this one (id {id}), and this node does not: to join \
-             it, stop blixard.service here, move store.redb out of the data directory and start it again"
+            "{name} belongs to a cluster that was made of this one (id {id}), and this node does not: to \
+             join it, stop blixard.service here, move store.redb out of the data directory and start it again"
         ),
     }
 }

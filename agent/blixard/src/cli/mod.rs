@@ -2,8 +2,8 @@
 //!
 //! A client command asks the agent over its Unix socket and shows the answer. Pure parts (`args`, `spec`,
 //! `wait`, `table`, `text`, `failure`) are apart from those that talk (`client`, `vm`, `cluster`), print
-//! (`output`, `progress`) and mend the store of a stopped agent (`offline`). What is never here: decisions about the cluster, and anything that the local API does not
-//! offer to others too.
+//! (`output`, `progress`) and mend the store of a stopped agent (`offline`). What is never here: decisions
+//! about the cluster, and anything of a running agent that the local API does not offer to others too.
 
 mod args;
 mod client;

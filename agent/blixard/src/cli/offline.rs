@@ -87,10 +87,10 @@ fn backup_text(args: &RestoreArgs, header: &blixard_model::backup::BackupHeader)
 }
 
 const RECOVER_EXPLAINED: &str = "\
-this begins a NEW cluster with what this node has: it alone is in it, all other members are given up. What was \
-acknowledged and had not reached this node is lost, so do it on the node with the highest index (`blixard \
-status` on each). If a quorum of the others can come back, wait for it instead: their cluster would go on \
-beside the new one";
+this begins a NEW cluster with what this node has: it alone is in it, all other members are given up. What \
+was acknowledged and had not reached this node is lost, so do it on the node whose log ends last (`blixard \
+status` on each: the latest term, then the highest index). If a quorum of the others can come back, wait for \
+it instead: their cluster would go on beside the new one";
 
 /// Begins a new cluster with what this node has.
 ///

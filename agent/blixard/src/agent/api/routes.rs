@@ -101,6 +101,8 @@ async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Json<StatusVi
         term: 0,
         commit: 0,
         applied: 0,
+        last_term: 0,
+        last_index: 0,
         members: Vec::new(),
         vms: 0,
         warnings: network_warnings(&agent),
@@ -151,6 +153,7 @@ async fn fill_status(agent: &Agent, running: &Running, view: &mut StatusView) ->
     view.term = raft.term;
     view.commit = raft.commit;
     view.applied = raft.applied;
+    (view.last_term, view.last_index) = raft.last;
     view.members = members;
     view.vms = vms;
     view.warnings.extend(warnings);
