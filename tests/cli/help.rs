@@ -24,6 +24,7 @@ fn help_names_the_commands_and_the_exit_codes() {
             "status",
             "node",
             "vm",
+            "cluster",
             "completions",
             "Exit codes",
             "4  the outcome is not known",
@@ -33,6 +34,10 @@ fn help_names_the_commands_and_the_exit_codes() {
         assert!(!text.contains(hidden), "{text}");
     }
     says(&["vm", "--help"], &["create", "run", "list", "show", "start", "stop", "delete", "logs"]);
+    says(&["cluster", "--help"], &["backup", "restore", "recover"]);
+    says(&["cluster", "backup", "--help"], &["--stale", "--force", "--json", "'-' is stdout"]);
+    says(&["cluster", "restore", "--help"], &["--as-new", "--config", "/etc/blixard/config.toml"]);
+    says(&["cluster", "recover", "--help"], &["--i-know-the-others-are-gone", "--config"]);
     says(&["agent", "--help"], &["--config", "--check-config"]);
     says(&["keygen", "--help"], &["--key-file", "--config"]);
 }

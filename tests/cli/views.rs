@@ -70,6 +70,8 @@ pub(crate) fn status() -> StatusView {
         term: 4,
         commit: 17,
         applied: 17,
+        last_term: 4,
+        last_index: 17,
         members: vec![node("n1")],
         vms: 0,
         warnings: vec!["n9 is listed but no member".into()],

@@ -7,6 +7,7 @@ mod formation;
 mod hostile;
 mod loss;
 mod metrics;
+mod recovery;
 mod refusals;
 mod registration;
 mod retries;

@@ -120,14 +120,24 @@ pub trait LogStore {
 /// The log a cluster is born with: a snapshot at index 1, term 1, that holds the first configuration and
 /// state.
 pub fn genesis_snapshot(voters: &[RaftId], state: Vec<u8>) -> (StoredSnapshot, HardState) {
+    first_snapshot((1, 1), voters, state)
+}
+
+/// The log of a cluster that goes on where another one's ended, at this index and term: a snapshot there, and
+/// nothing after it.
+pub fn first_snapshot(
+    (index, term): (u64, u64),
+    voters: &[RaftId],
+    state: Vec<u8>,
+) -> (StoredSnapshot, HardState) {
     let mut snapshot = eraftpb::Snapshot::default();
     snapshot.set_data(state.into());
     let metadata = snapshot.mut_metadata();
-    metadata.index = 1;
-    metadata.term = 1;
+    metadata.index = index;
+    metadata.term = term;
     metadata.mut_conf_state().voters = voters.iter().map(|id| id.0).collect();
     let bytes = encode(&snapshot);
-    (StoredSnapshot { index: 1, bytes }, HardState { term: 1, vote: 0, commit: 1 })
+    (StoredSnapshot { index, bytes }, HardState { term, vote: 0, commit: index })
 }
 
 /// Encoding to memory fails only for a message over 2 GiB, which every limit of ours forbids.

@@ -14,13 +14,16 @@ mod log;
 mod machine;
 mod node;
 mod ready;
+mod replay;
 mod shape;
 mod status;
 
 pub use durable::{
-    Durable, EntryContent, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot, genesis_snapshot,
+    Durable, EntryContent, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot, first_snapshot,
+    genesis_snapshot,
 };
 pub use machine::Machine;
 pub use node::{Consensus, ConsensusConfig, Inbound, Limits, NewError, ProposeError, StepError, TICK_MS};
 pub use ready::{Applied, Effects, Outgoing, PumpError};
+pub use replay::{ReplayError, Replayed, check_resumes, replay_all};
 pub use status::{LogStats, RaftRole, RaftStatus};

@@ -363,6 +363,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         } else {
             BTreeMap::new()
         };
+        let last = raft.raft_log.last_index();
         // A learner never campaigns, so Raft lets it believe in its last leader for ever.
         let heard = leads || raft.election_elapsed < 2 * ELECTION_TICKS;
         RaftStatus {
@@ -376,6 +377,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             term: raft.term,
             commit: raft.raft_log.committed,
             applied: self.applied,
+            last: (raft.raft_log.term(last).unwrap_or(0), last),
             voters: conf.voters.iter().map(|id| RaftId(*id)).collect(),
             learners: conf.learners.iter().map(|id| RaftId(*id)).collect(),
             progress,

@@ -30,6 +30,9 @@ pub struct RaftStatus {
     pub commit: u64,
     /// Highest index applied.
     pub applied: u64,
+    /// The last entry here, committed or not: its term and its index. Raft compares logs by them, in this
+    /// order.
+    pub last: (u64, u64),
     /// Counted in the quorum (the incoming ones while a joint change is under way).
     pub voters: Vec<RaftId>,
     /// Replicated to, not counted.

@@ -272,10 +272,12 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
             waits.push(format!("{}: its cluster id does not match its genesis", answer.name));
             continue;
         }
-        let born_with_us = genesis
-            .voters
-            .iter()
-            .any(|v| v.endpoint_id == view.me.endpoint_id && v.store_id == view.me.store_id);
+        // Not one that was made of another cluster: it began with that one's state, which this store lacks.
+        let born_with_us = genesis.origin.is_none()
+            && genesis
+                .voters
+                .iter()
+                .any(|v| v.endpoint_id == view.me.endpoint_id && v.store_id == view.me.store_id);
         if let Some(why) = objection(check_genesis(genesis)) {
             waits.push(format!("{}: its cluster can not have been formed so; {why}", answer.name));
             continue;

@@ -5,6 +5,7 @@
 //! milliseconds, the world as observations; out come commands, actions and words for people.
 
 pub mod formation;
+pub mod lineage;
 pub mod planner;
 pub mod ports;
 pub mod reconciler;

@@ -12,6 +12,7 @@
 //! | `POST /v1/vms` ([`CreateVm`]) | [`Accepted`] |
 //! | `POST /v1/vms/NAME/start`, `POST /v1/vms/NAME/stop`, `DELETE /v1/vms/NAME` | [`Accepted`] |
 //! | `GET /v1/vms/NAME/logs[?follow=true&lines=N]` | plain text, streamed |
+//! | `GET /v1/backup[?stale=true]` | a backup file, as [`crate::backup`] describes it |
 //! | `GET /metrics` | Prometheus' text format; the names are in `agent/docs/metrics.md` |
 //!
 //! A write takes its request id from the header `blixard-request-id` and its patience from
@@ -63,6 +64,13 @@ pub struct StatusView {
     pub commit: u64,
     /// Highest log index applied here.
     pub applied: u64,
+    /// Term of the last log entry here, known to be committed or not.
+    #[serde(default)]
+    pub last_term: u64,
+    /// Its index. Of two nodes, the one with the later term has more of the log, and of two with the same
+    /// term the one with the higher index.
+    #[serde(default)]
+    pub last_index: u64,
     /// The members, as this node's log knows them.
     pub members: Vec<NodeView>,
     /// VMs the log knows.

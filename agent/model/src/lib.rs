@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod backoff;
+pub mod backup;
 pub mod change;
 pub mod command;
 pub mod formation;

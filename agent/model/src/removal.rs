@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeName, RaftId};
+use crate::member::is_false;
 
 /// Most removed nodes that the state remembers; beyond it the one removed first is forgotten.
 pub const REMOVED_MAX: usize = 1_024;
@@ -32,11 +33,15 @@ pub enum VmsFate {
     Keep,
 }
 
-/// A node that an operator removed.
+/// A node that an operator removed, or gave up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RemovedNode {
     /// The name it had.
     pub name: NodeName,
     /// The raft id it had last.
     pub raft_id: RaftId,
+    /// It was given up with its whole cluster, by a recovery or a restore, and not sent away: when it is
+    /// listed it is admitted again, with an empty store.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub given_up: bool,
 }

@@ -76,9 +76,10 @@ pub fn bind(
     match birth {
         Birth::Formed(genesis) => {
             let state = ClusterState::new(genesis.clone());
+            // One that was made of another cluster began with that one's state, and not with this.
             let member = state
                 .member_by_endpoint(endpoint_id)
-                .filter(|member| member.store_id == store.store_id())
+                .filter(|member| member.store_id == store.store_id() && genesis.origin.is_none())
                 .ok_or(BindError::NotInGenesis)?;
             let voters: Vec<RaftId> = state.members.keys().copied().collect();
             let begin = genesis_snapshot(&voters, encode_state(&state));

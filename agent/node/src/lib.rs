@@ -9,6 +9,7 @@
 //! Absent on purpose: time other than ticks and milliseconds that are handed in, random numbers, logging
 //! (what is worth telling comes out as [`Notice`]s), everything about VM units.
 
+mod backup;
 pub mod birth;
 mod changing;
 pub mod forming;
@@ -18,18 +19,22 @@ mod membership;
 mod messages;
 mod node;
 mod notice;
+pub mod rebirth;
 mod registration;
 mod stats;
+mod strangers;
 mod submission;
 mod summary;
 mod turn;
 mod waiting;
 
+pub use backup::{Backup, BackupError, BackupFacts, decode_backup, encode_backup};
 pub use machine::{StateMachine, decode_request, encode_request, encode_state};
 pub use node::{Node, NodeConfig, Told};
 pub use notice::Notice;
 pub use registration::{Registration, RegistrationStep, Standing};
 pub use stats::NodeStats;
+pub use strangers::{Kinship, Stranger};
 pub use submission::{Ask, NO_LEADER_PATIENCE_MS, Step, Submission, SubmitError};
 pub use summary::Summary;
 pub use turn::{NodeError, Send, Turn};

@@ -50,7 +50,11 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
     serde_json::to_vec(&form).unwrap_or_default()
 }
 
-fn decode_state(bytes: &[u8]) -> Result<ClusterState, String> {
+/// Reads a state as it stands in a snapshot.
+///
+/// # Errors
+/// It is of a newer form, or none.
+pub(crate) fn decode_state(bytes: &[u8]) -> Result<ClusterState, String> {
     let form: SnapshotForm = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if form.format > FORMAT {
         return Err(format!("form {} is newer than this version", form.format));

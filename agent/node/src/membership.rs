@@ -28,7 +28,7 @@ const CLAIMS_MAX: usize = 512;
 /// What an endpoint said of itself, and when.
 #[derive(Debug)]
 pub(crate) struct Heard {
-    identity: Identity,
+    pub(crate) identity: Identity,
     at_tick: u64,
     /// The version of the membership that this node knew when it last asked and was told this store.
     asked: Option<u64>,

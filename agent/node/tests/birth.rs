@@ -5,7 +5,7 @@ use std::path::Path;
 
 use blixard_consensus::{Durable, Limits};
 use blixard_core::formation::cluster_id;
-use blixard_model::formation::{Genesis, Identity, Phase};
+use blixard_model::formation::{Genesis, Identity, Origin, Phase};
 use blixard_model::{EndpointId, RaftId, StoreId};
 use blixard_node::Node;
 use blixard_node::birth::{BindError, Resume, ResumeError, bind, resume};
@@ -108,7 +108,10 @@ fn a_genesis_of_another_store_or_of_others_binds_nothing() {
     lost_since.voters[0].store_id = StoreId::from_bytes([99; 16]);
     let mut of_others = genesis(3);
     of_others.voters.remove(0);
-    for genesis in [lost_since, of_others] {
+    let mut made_of_another = genesis(3);
+    let cluster_id = cluster_id(&genesis(2));
+    made_of_another.origin = Some(Origin { cluster_id, index: 4, nonce: 5 });
+    for genesis in [lost_since, of_others, made_of_another] {
         let dir = tempfile::tempdir().expect("dir");
         let mut kept = open(dir.path());
         let refused = bind(&mut kept, endpoint(1), &name(1), Birth::Formed(genesis));

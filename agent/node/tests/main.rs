@@ -1,9 +1,12 @@
 //! One node's part in its cluster: real consensus and state machine, frames carried by hand.
 
+mod backup;
 mod birth;
 mod group;
 mod membership;
 mod messages;
 mod pace;
+mod rebirth;
+mod strangers;
 mod submission;
 mod waiting;

@@ -5,7 +5,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use redb::StorageBackend;
@@ -56,6 +56,12 @@ pub trait Disk: Debug + Send + Sync {
     /// There is no `from`, or the disk's.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
+    /// Gives the file `from` the name `to` as well.
+    ///
+    /// # Errors
+    /// There is no `from`, there is a `to`, or the disk's.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
+
     /// Makes the directory durable: which names there are.
     ///
     /// # Errors
@@ -74,6 +80,16 @@ impl DirDisk {
     pub fn new(data_dir: &Path) -> Self {
         Self { data_dir: data_dir.to_owned() }
     }
+
+    /// Gives a new file to the directory's owner: an operator who mends a store is root, and the agent that
+    /// has to open it afterwards is not.
+    fn hand_over(&self, file: &File) -> io::Result<()> {
+        let (dir, own) = (fs::metadata(&self.data_dir)?, file.metadata()?);
+        if own.uid() == 0 && dir.uid() != 0 {
+            fchown(file, Some(dir.uid()), Some(dir.gid()))?;
+        }
+        Ok(())
+    }
 }
 
 impl Disk for DirDisk {
@@ -87,11 +103,15 @@ impl Disk for DirDisk {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
         fs::create_dir_all(&self.data_dir)?;
-        backend(OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE), &self.path(name))
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(FILE_MODE);
+        let file = options.open(self.path(name))?;
+        self.hand_over(&file)?;
+        backend(file)
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
-        backend(OpenOptions::new().read(true).write(true), &self.path(name))
+        backend(OpenOptions::new().read(true).write(true).open(self.path(name))?)
     }
 
     fn sync_file(&self, name: &str) -> io::Result<()> {
@@ -106,13 +126,17 @@ impl Disk for DirDisk {
         fs::rename(self.path(from), self.path(to))
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::hard_link(self.path(from), self.path(to))
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         File::open(&self.data_dir)?.sync_all()
     }
 }
 
 /// redb's own backend: it locks the file, so a second process is refused.
-fn backend(options: &OpenOptions, path: &Path) -> io::Result<Box<dyn StorageBackend>> {
-    let backend = FileBackend::new(options.open(path)?).map_err(io::Error::other)?;
+fn backend(file: File) -> io::Result<Box<dyn StorageBackend>> {
+    let backend = FileBackend::new(file).map_err(io::Error::other)?;
     Ok(Box::new(backend))
 }

@@ -113,6 +113,17 @@ impl OpenError {
     }
 }
 
+/// Another store was not put in the place of one, or nobody knows.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    /// The old one is in its place.
+    #[error("the new store can not be made; the old one is as it was")]
+    Undone(#[source] OpenError),
+    /// The old one is in its place or the new one, whole.
+    #[error("it is not known whether the new store is in its place, or the old one still is")]
+    Unknown(#[source] OpenError),
+}
+
 /// The disk refused a write. Final: nothing may be written after it.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {

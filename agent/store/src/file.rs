@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::FILE_NAME;
 use crate::backend::Boxed;
 use crate::disk::Disk;
-use crate::error::{OpenError, WriteError};
+use crate::error::{OpenError, ReplaceError, WriteError};
 use crate::tables::{
     ClusterMarker, FORMAT, IdentityRecord, KEY_CLUSTER, KEY_HARD_STATE, KEY_IDENTITY, KEY_PROMISE,
     KEY_REMOVED, LOG, META, SNAPSHOT,
@@ -35,6 +35,17 @@ pub struct Store {
     removed: bool,
     failed: bool,
     stats: StoreStats,
+}
+
+/// What a store begins with that is made in another one's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begin {
+    /// Its id.
+    pub store_id: StoreId,
+    /// The cluster it belongs to.
+    pub marker: ClusterMarker,
+    /// The log.
+    pub log: (StoredSnapshot, HardState),
 }
 
 /// Writes since the store was opened.
@@ -63,8 +74,30 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let path = disk.path(FILE_NAME);
         if !disk.exists(FILE_NAME).map_err(io_error(&path))? {
-            create(disk, &IdentityRecord { format: FORMAT, endpoint_id, store_id: fresh_store_id })?;
+            let identity = IdentityRecord { format: FORMAT, endpoint_id, store_id: fresh_store_id };
+            create(disk, &identity, None)?;
+            name_fresh(disk)?;
         }
+        let store = Self::open_found(disk)?;
+        let theirs = store.identity.endpoint_id;
+        if theirs != endpoint_id {
+            return Err(OpenError::OtherNode { path, theirs, ours: endpoint_id });
+        }
+        match &store.cluster {
+            Some(marker) if marker.genesis.cluster_name != *cluster_name => {
+                let theirs = marker.genesis.cluster_name.clone();
+                Err(OpenError::OtherCluster { path, theirs, ours: cluster_name.clone() })
+            }
+            _ => Ok(store),
+        }
+    }
+
+    /// Opens the store that is on `disk`, whosever it is and of whatever cluster.
+    ///
+    /// # Errors
+    /// There is none, or as [`Store::open`].
+    pub fn open_found(disk: &dyn Disk) -> Result<Self, OpenError> {
+        let path = disk.path(FILE_NAME);
         // Also for a file that was there: whoever made it may have ended between the rename and this, and a
         // power loss would take the name back after something was acknowledged under it.
         disk.sync_dir().map_err(io_error(&path))?;
@@ -77,21 +110,17 @@ impl Store {
         if identity.format > FORMAT {
             return Err(OpenError::Format { path, found: identity.format, known: FORMAT });
         }
-        if identity.endpoint_id != endpoint_id {
-            return Err(OpenError::OtherNode { path, theirs: identity.endpoint_id, ours: endpoint_id });
-        }
-        let cluster: Option<ClusterMarker> = reader.record(KEY_CLUSTER)?;
-        if let Some(marker) = &cluster
-            && marker.genesis.cluster_name != *cluster_name
-        {
-            let theirs = marker.genesis.cluster_name.clone();
-            return Err(OpenError::OtherCluster { path, theirs, ours: cluster_name.clone() });
-        }
+        let cluster = reader.record(KEY_CLUSTER)?;
         let promise = reader.record(KEY_PROMISE)?;
         let removed = reader.record(KEY_REMOVED)?.unwrap_or(false);
         drop(reader);
         let stats = StoreStats::default();
         Ok(Self { db, path, identity, cluster, promise, removed, failed: false, stats })
+    }
+
+    /// Whose it is.
+    pub fn endpoint_id(&self) -> EndpointId {
+        self.identity.endpoint_id
     }
 
     /// This store's id.
@@ -149,15 +178,34 @@ impl Store {
         marker: &ClusterMarker,
         begin: Option<(StoredSnapshot, HardState)>,
     ) -> Result<(), WriteError> {
-        self.transaction(true, |txn| {
-            put(txn, KEY_CLUSTER, marker)?;
-            let Some((snapshot, hard_state)) = begin else { return Ok(()) };
-            put(txn, KEY_HARD_STATE, &hard_state)?;
-            txn.open_table(SNAPSHOT)?.insert(snapshot.index, snapshot.bytes.as_slice())?;
-            Ok(())
-        })?;
+        self.transaction(true, |txn| put_begin(txn, marker, begin.as_ref()))?;
         self.cluster = Some(marker.clone());
         Ok(())
+    }
+
+    /// Puts another store in this one's place, of the same node, which begins so. The old file stays as
+    /// `kept_as`, unless there is nothing in it. Whoever opens the store finds the old one or the new one,
+    /// whole, whatever happens meanwhile; this one is held until the end, so that no agent starts on it.
+    ///
+    /// # Errors
+    /// [`ReplaceError::Undone`]: the old store is in its place. [`ReplaceError::Unknown`]: one of the two is.
+    pub fn replace(self, disk: &dyn Disk, begin: &Begin, kept_as: &str) -> Result<(), ReplaceError> {
+        let identity = IdentityRecord { store_id: begin.store_id, ..self.identity.clone() };
+        create(disk, &identity, Some(begin)).map_err(ReplaceError::Undone)?;
+        let undone = |error| ReplaceError::Undone(io_error(&self.path)(error));
+        let is_empty = self.cluster.is_none() && self.promise.is_none();
+        // A second name, and not a new one: at no moment may there be no store, or an agent that starts then
+        // makes an empty one and takes itself for a node that lost its disk.
+        if mutant::lives("replaced-store-moved-away-first") {
+            disk.rename(FILE_NAME, kept_as).map_err(undone)?;
+        } else if !is_empty {
+            disk.link(FILE_NAME, kept_as).map_err(undone)?;
+        }
+        // The name that the old file keeps is durable before it loses the other one.
+        disk.sync_dir().map_err(undone)?;
+        // The one step between the old store and the new one.
+        let placed = name_fresh(disk).and_then(|()| disk.sync_dir().map_err(io_error(&self.path)));
+        placed.map_err(ReplaceError::Unknown)
     }
 
     /// Reads back what Raft resumes from.
@@ -273,10 +321,13 @@ fn put<T: Serialize>(txn: &WriteTransaction, key: &str, record: &T) -> Result<()
     Ok(())
 }
 
-/// Makes the file under another name and renames it when it is whole: a crash while making it leaves none.
-/// The new name is not durable yet.
-fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
-    let fresh_name = if mutant::lives("store-made-in-place") { FILE_NAME } else { FRESH_NAME };
+fn fresh_name() -> &'static str {
+    if mutant::lives("store-made-in-place") { FILE_NAME } else { FRESH_NAME }
+}
+
+/// Makes a whole file under another name: a crash while making it leaves none. Its content is durable then.
+fn create(disk: &dyn Disk, identity: &IdentityRecord, begin: Option<&Begin>) -> Result<(), OpenError> {
+    let fresh_name = fresh_name();
     let fresh = disk.path(fresh_name);
     match disk.remove(fresh_name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&fresh)(error)),
@@ -292,6 +343,9 @@ fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
         put(&txn, KEY_IDENTITY, identity)?;
         txn.open_table(LOG)?;
         txn.open_table(SNAPSHOT)?;
+        if let Some(begin) = begin {
+            put_begin(&txn, &begin.marker, Some(&begin.log))?;
+        }
         txn.commit()?;
         Ok(())
     };
@@ -300,11 +354,27 @@ fn create(disk: &dyn Disk, identity: &IdentityRecord) -> Result<(), OpenError> {
         error => OpenError::Record { path: fresh.clone(), what: error.to_string() },
     })?;
     db.close().map_err(|error| open_error(&fresh, error.into()))?;
-    disk.sync_file(fresh_name).map_err(io_error(&fresh))?;
-    if fresh_name == FILE_NAME {
+    disk.sync_file(fresh_name).map_err(io_error(&fresh))
+}
+
+/// Gives the file that [`create`] made its name. It is not durable yet.
+fn name_fresh(disk: &dyn Disk) -> Result<(), OpenError> {
+    if fresh_name() == FILE_NAME {
         return Ok(());
     }
     disk.rename(FRESH_NAME, FILE_NAME).map_err(io_error(&disk.path(FILE_NAME)))
+}
+
+fn put_begin(
+    txn: &WriteTransaction,
+    marker: &ClusterMarker,
+    log: Option<&(StoredSnapshot, HardState)>,
+) -> Result<(), WriteError> {
+    put(txn, KEY_CLUSTER, marker)?;
+    let Some((snapshot, hard_state)) = log else { return Ok(()) };
+    put(txn, KEY_HARD_STATE, hard_state)?;
+    txn.open_table(SNAPSHOT)?.insert(snapshot.index, snapshot.bytes.as_slice())?;
+    Ok(())
 }
 
 /// Opens the file that is there, and checks all of it: redb trusts a file that was closed well, and would

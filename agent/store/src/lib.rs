@@ -12,8 +12,8 @@ mod file;
 mod tables;
 
 pub use disk::{DirDisk, Disk};
-pub use error::{DiskFault, OpenError, WriteError};
-pub use file::{Store, StoreStats};
+pub use error::{DiskFault, OpenError, ReplaceError, WriteError};
+pub use file::{Begin, Store, StoreStats};
 pub use tables::ClusterMarker;
 
 /// Name of the file in the data directory.

@@ -39,7 +39,7 @@ pub(crate) async fn keep_peers(agent: Arc<Agent>) {
             let look = running.consensus.view(|view| {
                 let removed = view.state.removed.iter();
                 let removed = removed.map(|(id, node)| (*id, node.raft_id.to_string())).collect();
-                (view.peers.clone(), removed)
+                (view.node.peers(), removed)
             });
             let (members, removed) = match look.await {
                 Ok(looked) => looked,
@@ -144,7 +144,7 @@ pub(crate) async fn vouch(agent: Arc<Agent>) {
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         period.tick().await;
-        let asks = match running.consensus.view(|view| view.vouches.clone()).await {
+        let asks = match running.consensus.view(|view| view.node.vouches()).await {
             Ok(asks) => asks,
             Err(ViewError::Behind) => continue,
             Err(ViewError::Stopped(_)) => return,

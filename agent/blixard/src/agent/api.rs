@@ -1,6 +1,7 @@
 //! The local API: HTTP and JSON over the agent's Unix socket, for the command line and for `curl
 //! --unix-socket`.
 
+mod backup;
 mod error;
 #[cfg(test)]
 mod fuzz;

@@ -7,7 +7,7 @@ use blixard_core::ClusterState;
 use blixard_model::EndpointId;
 use blixard_model::formation::Identity;
 use blixard_model::wire::{Contact, MembersAsk, ProposeResult};
-use blixard_node::{Ask, NodeStats, Summary};
+use blixard_node::{Ask, NodeStats, Stranger, Summary};
 use blixard_store::StoreStats;
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
@@ -37,16 +37,24 @@ pub(crate) enum Input {
     Stop,
 }
 
+/// What is made anew at each look.
+pub(crate) trait Seldom {
+    /// Whom to keep a link with, beside those that are listed.
+    fn peers(&self) -> Vec<Contact>;
+    /// What the leader is to be told of listed nodes.
+    fn vouches(&self) -> Vec<MembersAsk>;
+    /// Listed nodes that belong to another cluster.
+    fn strangers(&self) -> Vec<Stranger>;
+}
+
 /// The state as the consensus task shows it for a moment.
 pub(crate) struct View<'a> {
     /// The replicated state, as far as it is applied here.
     pub(crate) state: &'a ClusterState,
     /// Raft's.
     pub(crate) raft: &'a RaftStatus,
-    /// Whom to keep a link with, beside those that are listed.
-    pub(crate) peers: Vec<Contact>,
-    /// What the leader is to be told of listed nodes.
-    pub(crate) vouches: Vec<MembersAsk>,
+    /// What is seldom looked at and costs more.
+    pub(crate) node: &'a dyn Seldom,
     /// Sizes and lengths.
     pub(crate) stats: NodeStats,
     /// The store's writes.

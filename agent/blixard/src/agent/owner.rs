@@ -7,10 +7,10 @@
 use std::time::{Duration, Instant};
 
 use blixard_consensus::TICK_MS;
-use blixard_model::wire::ProposeResult;
+use blixard_model::wire::{Contact, MembersAsk, ProposeResult};
 use blixard_model::{NodeName, RaftId};
 use blixard_net::{DownReason, LinkState, Links, Net, SendOutcome};
-use blixard_node::{NodeError, Notice, Send, Summary, Turn, Waits};
+use blixard_node::{NodeError, Notice, Send, Stranger, Summary, Turn, Waits};
 use blixard_store::{Store, WriteError};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::clock;
-use super::handle::{Input, View};
+use super::handle::{Input, Seldom, View};
 use super::metrics::Metrics;
 use super::supervise::feed_watchdog;
 
@@ -30,6 +30,20 @@ const WATCHDOG_TICKS: u64 = 20;
 
 /// The node of an agent.
 pub(crate) type Node = blixard_node::Node<Store, Asker<ProposeResult>, Asker<()>>;
+
+impl Seldom for Node {
+    fn peers(&self) -> Vec<Contact> {
+        Self::peers(self)
+    }
+
+    fn vouches(&self) -> Vec<MembersAsk> {
+        Self::vouches(self)
+    }
+
+    fn strangers(&self) -> Vec<Stranger> {
+        Self::strangers(self)
+    }
+}
 
 /// Somebody in another task who waits for an answer.
 pub(crate) struct Asker<T> {
@@ -166,8 +180,7 @@ impl Owner {
                 let raft = self.task.node.raft_status();
                 let node = &self.task.node;
                 let (stats, store) = (node.stats(), node.store().stats());
-                let (peers, vouches) = (node.peers(), node.vouches());
-                look(&View { state: node.state(), raft: &raft, peers, vouches, stats, store });
+                look(&View { state: node.state(), raft: &raft, node, stats, store });
             }
             Input::Stop => self.stopping = true,
             Input::TransferLeadership { reply } => {

@@ -129,6 +129,7 @@ mod tests {
             term: 1,
             commit: 1,
             applied: 1,
+            last: (1, 1),
             voters: vec![RaftId(1)],
             learners: Vec::new(),
             progress: BTreeMap::new(),
@@ -136,7 +137,8 @@ mod tests {
         let stats = NodeStats { log: LogStats::default(), proposals: 0, reads: 0 };
         while let Some(input) = inbox.recv().await {
             if let Input::View(look) = input {
-                look(&View { state: &log.borrow(), raft: &raft, stats, store: StoreStats::default() });
+                let store = StoreStats::default();
+                look(&View { state: &log.borrow(), raft: &raft, node: &testing::Nothing, stats, store });
             }
         }
     }

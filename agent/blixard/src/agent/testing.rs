@@ -6,16 +6,17 @@ use std::time::Duration;
 use blixard_consensus::RaftRole;
 use blixard_model::api::RetryKind;
 use blixard_model::formation::Genesis;
+use blixard_model::wire::{Contact, MembersAsk};
 use blixard_model::{Capacity, ClusterId, EndpointId, RaftId, StoreId};
 use blixard_net::{Net, NetConfig, NodeKey};
-use blixard_node::Summary;
+use blixard_node::{Stranger, Summary};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, watch};
 use tokio::time::interval;
 
 use super::config::Config;
 use super::context::{Agent, AgentParts, Phase, Running};
-use super::handle::{ConsensusHandle, Input};
+use super::handle::{ConsensusHandle, Input, Seldom};
 use super::retries::Retrying;
 
 /// Node n1 of cluster `lab`, which waits for the others. To be called inside a runtime.
@@ -54,6 +55,23 @@ pub(crate) fn consensus(
     let (sender, inbox) = mpsc::channel(1);
     let (said, heard) = watch::channel(summary(leader));
     (ConsensusHandle::new(sender, heard, Counter::default()), inbox, said)
+}
+
+/// A node of which nothing is seldom looked at.
+pub(crate) struct Nothing;
+
+impl Seldom for Nothing {
+    fn peers(&self) -> Vec<Contact> {
+        Vec::new()
+    }
+
+    fn vouches(&self) -> Vec<MembersAsk> {
+        Vec::new()
+    }
+
+    fn strangers(&self) -> Vec<Stranger> {
+        Vec::new()
+    }
 }
 
 /// Makes the agent one that runs in a cluster.

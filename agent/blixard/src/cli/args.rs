@@ -1,10 +1,14 @@
 //! The clap tree: every subcommand, its flags and its help text. Parses, decides nothing.
 
+mod cluster;
+
 use std::path::PathBuf;
 
 use blixard_model::id::{NodeName, RequestId, VmName};
 use blixard_model::vm::{Disk, Hypervisor};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::cluster::{BackupArgs, ClusterCommand, OfflineArgs, RecoverArgs, RestoreArgs};
 
 /// Where the agent listens unless told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/blixard/blixard.sock";
@@ -59,6 +63,9 @@ pub(crate) enum ClientCommand {
     /// The cluster's VMs
     #[command(subcommand)]
     Vm(Box<VmCommand>),
+    /// The cluster as a whole: backups, and what to do when it is lost
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Prints a completion script, for example: blixard completions fish | source
     Completions(CompletionsArgs),
 }

@@ -205,6 +205,30 @@ impl Client {
         .await
     }
 
+    /// Reads all of `path`, at most `len_max` bytes.
+    ///
+    /// # Errors
+    /// As [`Client::get`]; a longer answer is refused.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        len_max: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<u8>, Failure> {
+        let mut whole = Vec::new();
+        let take = |piece: &[u8]| {
+            if piece.len() > len_max.saturating_sub(whole.len()) {
+                return Err(Failure::refused(format!("the answer is longer than {len_max} bytes"), ""));
+            }
+            whole.extend_from_slice(piece);
+            Ok(true)
+        };
+        match bounded(deadline, self.stream(path, deadline, take)).await {
+            Ok(end) => end.map(|()| whole),
+            Err(cut) => Err(self.cut_short(cut, deadline, false)),
+        }
+    }
+
     async fn exchange(
         &self,
         request: Request<Full<Bytes>>,

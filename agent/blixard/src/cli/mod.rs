@@ -1,13 +1,15 @@
 //! The command line: the clap tree of the whole binary, and the client commands.
 //!
 //! A client command asks the agent over its Unix socket and shows the answer. Pure parts (`args`, `spec`,
-//! `wait`, `table`, `text`, `failure`) are apart from those that talk (`client`, `vm`) and print (`output`,
-//! `progress`). What is never here: decisions about the cluster, and anything that the local API does not
-//! offer to others too.
+//! `wait`, `table`, `text`, `failure`) are apart from those that talk (`client`, `vm`, `cluster`), print
+//! (`output`, `progress`) and mend the store of a stopped agent (`offline`). What is never here: decisions
+//! about the cluster, and anything of a running agent that the local API does not offer to others too.
 
 mod args;
 mod client;
+mod cluster;
 mod failure;
+mod offline;
 mod output;
 mod progress;
 #[cfg(test)]
@@ -83,6 +85,7 @@ async fn dispatch(command: ClientCommand) -> Result<(), Failure> {
         ClientCommand::Status(args) => status(args).await,
         ClientCommand::Node(NodeCommand::List(args)) => node_list(args).await,
         ClientCommand::Vm(command) => vm::run(*command).await,
+        ClientCommand::Cluster(command) => cluster::run(command).await,
         ClientCommand::Completions(args) => completions(&args),
     }
 }
@@ -91,6 +94,7 @@ fn wants_json(command: &ClientCommand) -> bool {
     match command {
         ClientCommand::Status(args) => args.ask.json,
         ClientCommand::Node(NodeCommand::List(args)) => args.ask.json,
+        ClientCommand::Cluster(command) => cluster::wants_json(command),
         ClientCommand::Completions(_) => false,
         ClientCommand::Vm(command) => match &**command {
             VmCommand::List(args) => args.ask.json,

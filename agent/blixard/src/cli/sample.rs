@@ -70,6 +70,8 @@ pub(crate) fn status() -> StatusView {
         term: 4,
         commit: 17,
         applied: 17,
+        last_term: 4,
+        last_index: 17,
         members: vec![node("n1"), node("n2")],
         vms: 1,
         warnings: Vec::new(),

@@ -26,7 +26,7 @@ pub(crate) fn status(view: &StatusView) -> String {
         ("PHASE", phase(view.phase).to_owned()),
         ("LEADER", view.leader.as_ref().map_or_else(|| "none known".to_owned(), ToString::to_string)),
         ("QUORUM", if view.quorum { "yes" } else { "no: reads may be old, writes fail" }.to_owned()),
-        ("LOG", format!("term {}, committed {}, applied {}", view.term, view.commit, view.applied)),
+        ("LOG", log(view)),
         ("VMS", view.vms.to_string()),
         ("AGENT", view.version.clone()),
     ];
@@ -46,6 +46,12 @@ pub(crate) fn status(view: &StatusView) -> String {
         text.push_str(&nodes(&view.members));
     }
     text
+}
+
+/// Where its log ends is what a recovery chooses a node by.
+fn log(view: &StatusView) -> String {
+    let StatusView { term, commit, applied, last_term, last_index, .. } = view;
+    format!("term {term}, committed {commit}, applied {applied}, ends at {last_index} of term {last_term}")
 }
 
 /// `blixard node list`.

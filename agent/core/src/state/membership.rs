@@ -69,7 +69,7 @@ impl ClusterState {
     /// An operator removed it: the list alone does not let it in again.
     fn check_listed(&self, member: &Member) -> Result<(), Refusal> {
         match self.removed.get(&member.endpoint_id) {
-            Some(_) if !mutant::lives("removed-node-admitted-again") => {
+            Some(removed) if !removed.given_up && !mutant::lives("removed-node-admitted-again") => {
                 let why = format!("{} was removed: it needs a ticket to come back", member.name);
                 Err(Refusal::Membership { why })
             }
@@ -141,8 +141,9 @@ impl ClusterState {
             MembershipChange::AddLearner { member, ticket } => {
                 self.next_raft_id = RaftId(member.raft_id.0.saturating_add(1));
                 self.members.insert(member.raft_id, member.clone());
+                // One that an operator removed got here by a ticket alone.
+                self.removed.remove(&member.endpoint_id);
                 if let Some(used) = ticket {
-                    self.removed.remove(&member.endpoint_id);
                     self.use_ticket(used, member);
                 }
             }
@@ -170,10 +171,16 @@ impl ClusterState {
         if vms == Some(VmsFate::Delete) {
             self.vms.retain(|_, vm| vm.placement.node != member.name);
         }
-        let removed = RemovedNode { name: member.name.clone(), raft_id: member.raft_id };
+        let removed = RemovedNode { name: member.name.clone(), raft_id: member.raft_id, given_up: false };
         self.removed.insert(member.endpoint_id, removed);
+        self.forget_removed();
+    }
+
+    /// Keeps the list bounded. Nodes that were given up stay longest: they are expected back.
+    pub(crate) fn forget_removed(&mut self) {
         while self.removed.len() > REMOVED_MAX {
-            let first = self.removed.iter().min_by_key(|(_, removed)| removed.raft_id).map(|(id, _)| *id);
+            let key = |removed: &RemovedNode| (removed.given_up, removed.raft_id);
+            let first = self.removed.iter().min_by_key(|(_, removed)| key(removed)).map(|(id, _)| *id);
             let Some(first) = first else { break };
             self.removed.remove(&first);
         }

@@ -39,7 +39,7 @@ pub struct ClusterState {
     /// The tickets by id: those that are open, and the last that have ended.
     #[serde(default)]
     pub tickets: BTreeMap<TicketId, TicketRecord>,
-    /// The nodes that an operator removed, and that have not come back by a ticket.
+    /// The nodes that an operator removed or gave up, and that have not come back.
     #[serde(default)]
     pub removed: BTreeMap<EndpointId, RemovedNode>,
     /// What became of recent requests.
@@ -110,7 +110,7 @@ impl ClusterState {
         self.members.values().find(|member| member.endpoint_id == endpoint_id)
     }
 
-    /// Whether an operator removed the node of this name, and none has taken its place.
+    /// Whether an operator removed or gave up the node of this name, and none has taken its place.
     pub fn is_removed(&self, name: &NodeName) -> bool {
         self.member_by_name(name).is_none() && self.removed.values().any(|removed| removed.name == *name)
     }

@@ -2,6 +2,7 @@
 
 mod common;
 mod hostile;
+mod lineage;
 mod members;
 mod membership;
 mod ongoing;

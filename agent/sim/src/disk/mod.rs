@@ -214,6 +214,10 @@ impl Disk for SimDisk {
         self.running()?.rename(from, to)
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.running()?.link(from, to)
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         self.running()?.sync_dir()
     }

@@ -21,11 +21,13 @@ pub enum Op {
     Remove,
     /// The directory is made durable.
     SyncDir,
+    /// A file gets a second name.
+    Link,
 }
 
 impl Op {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Create,
         Self::Write,
         Self::SetLen,
@@ -34,6 +36,7 @@ impl Op {
         Self::Rename,
         Self::Remove,
         Self::SyncDir,
+        Self::Link,
     ];
 
     fn row(self) -> usize {
@@ -46,6 +49,7 @@ impl Op {
             Self::Rename => 5,
             Self::Remove => 6,
             Self::SyncDir => 7,
+            Self::Link => 8,
         }
     }
 
@@ -64,6 +68,7 @@ impl Op {
             Self::Rename => "rename",
             Self::Remove => "remove",
             Self::SyncDir => "sync_dir",
+            Self::Link => "link",
         }
     }
 }
@@ -172,7 +177,7 @@ mod tests {
     #[test]
     fn the_table_shows_every_cell_and_names_the_empty_ones() {
         let mut points = CrashPoints::default();
-        assert_eq!(points.below(1).len(), 17);
+        assert_eq!(points.below(1).len(), 19);
         points.add(Op::Write, Moment::Inside);
         let mut other = CrashPoints::default();
         other.add(Op::Write, Moment::Inside);
@@ -180,7 +185,7 @@ mod tests {
         assert_eq!(points.count(Op::Write, Moment::Inside), 2);
         assert_eq!(points.total(), 2);
         assert!(!points.below(2).contains(&(Op::Write, Moment::Inside)));
-        assert_eq!(points.below(1).len(), 16);
+        assert_eq!(points.below(1).len(), 18);
         let table = points.to_string();
         assert!(table.contains("write              0         2         0"), "{table}");
         assert!(table.contains("sync_dir           0         -         0"), "{table}");

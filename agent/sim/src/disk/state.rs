@@ -154,6 +154,19 @@ impl State {
         self.boundary(Op::Rename, Moment::After)
     }
 
+    pub(super) fn link(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let inode = self.inode(from)?;
+        if self.exists(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if let Some(refusal) = self.begin(Op::Link)? {
+            return Err(refusal.error());
+        }
+        self.change_names(NameOp::Link(to.to_owned(), inode));
+        self.trace(Op::Link, inode, 0, to.as_bytes());
+        self.boundary(Op::Link, Moment::After)
+    }
+
     pub(super) fn sync_dir(&mut self) -> io::Result<()> {
         let refusal = self.begin(Op::SyncDir)?;
         self.latency_us += self.faults.sync_latency_us;

@@ -4,5 +4,6 @@ mod crash;
 mod disk;
 mod refuse;
 mod repeat;
+mod replace;
 mod rot;
 mod workload;

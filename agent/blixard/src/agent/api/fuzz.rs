@@ -116,6 +116,7 @@ fn fuzz_api_requests() {
         ("GET /v1/vms?stale=true", ""),
         ("POST /v1/vms\nblixard-request-id:r1\nblixard-timeout-ms:9\ncontent-type:application/json", &*body),
         ("GET /v1/vms/web?stale=true", ""),
+        ("GET /v1/backup?stale=true", ""),
         ("DELETE /v1/vms/web", ""),
         ("POST /v1/vms/web/start\nblixard-request-id:r1", ""),
         ("POST /v1/vms/web/stop", ""),

@@ -28,6 +28,7 @@ use super::super::peer_call::ask;
 use super::super::retries::Retrying;
 use super::super::submit::{SubmitError, read_barrier, submit};
 use super::super::{logs, random, scrape, views};
+use super::backup::backup;
 use super::error::ApiError;
 
 /// How long a write may take unless the client says otherwise.
@@ -42,11 +43,11 @@ const REMOVED: &str = "an operator removed this node from the cluster; its VMs a
                        it again, stop blixard.service, move store.redb out of the data directory, and let it join \
                        with a ticket";
 
-type ApiResult<T> = Result<T, ApiError>;
+pub(super) type ApiResult<T> = Result<T, ApiError>;
 
 #[derive(Clone)]
-struct Api {
-    agent: Arc<Agent>,
+pub(super) struct Api {
+    pub(super) agent: Arc<Agent>,
     stop: CancellationToken,
 }
 
@@ -60,6 +61,7 @@ pub(super) fn router(agent: Arc<Agent>, stop: CancellationToken) -> Router {
         .route("/v1/vms/{name}/start", post(start_vm))
         .route("/v1/vms/{name}/stop", post(stop_vm))
         .route("/v1/vms/{name}/logs", get(vm_logs))
+        .route("/v1/backup", get(backup))
         .fallback(|| async { ApiError::usage("no such path: see the table of the local API") })
         .method_not_allowed_fallback(|| async { ApiError::usage("no such method on this path") })
         .with_state(Api { agent, stop })
@@ -67,9 +69,9 @@ pub(super) fn router(agent: Arc<Agent>, stop: CancellationToken) -> Router {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FreshQuery {
+pub(super) struct FreshQuery {
     #[serde(default)]
-    stale: bool,
+    pub(super) stale: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -81,7 +83,7 @@ struct LogsQuery {
     lines: Option<u32>,
 }
 
-fn query<T>(parsed: Result<Query<T>, QueryRejection>) -> ApiResult<T> {
+pub(super) fn query<T>(parsed: Result<Query<T>, QueryRejection>) -> ApiResult<T> {
     parsed.map(|Query(query)| query).map_err(|error| ApiError::usage(error.body_text()))
 }
 
@@ -104,6 +106,8 @@ async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Json<StatusVi
         term: 0,
         commit: 0,
         applied: 0,
+        last_term: 0,
+        last_index: 0,
         members: Vec::new(),
         vms: 0,
         warnings: network_warnings(&agent),
@@ -147,7 +151,8 @@ async fn fill_status(agent: &Agent, running: &Running, view: &mut StatusView) ->
     let declared = agent.declared.clone();
     let looked = running.consensus.view(move |look| {
         let nodes = views::nodes(look.state, look.raft, &reachable);
-        (nodes, look.state.vms.len(), views::warnings(look.state, &declared), look.raft.clone())
+        let warnings = views::warnings(look.state, &declared, &look.node.strangers());
+        (nodes, look.state.vms.len(), warnings, look.raft.clone())
     });
     let (members, vms, warnings, raft) =
         looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
@@ -158,6 +163,7 @@ async fn fill_status(agent: &Agent, running: &Running, view: &mut StatusView) ->
     view.term = raft.term;
     view.commit = raft.commit;
     view.applied = raft.applied;
+    (view.last_term, view.last_index) = raft.last;
     view.members = members;
     view.vms = vms;
     view.warnings.extend(warnings);
@@ -193,7 +199,7 @@ fn reachable(agent: &Agent) -> BTreeSet<EndpointId> {
 }
 
 /// The cluster to read from: confirmed by a quorum, unless the caller takes a stale view.
-async fn readable(agent: &Agent, stale: bool) -> ApiResult<Running> {
+pub(super) async fn readable(agent: &Agent, stale: bool) -> ApiResult<Running> {
     if !stale {
         return Ok(read_barrier(agent, Instant::now() + TIMEOUT_DEFAULT).await?);
     }

@@ -1,0 +1,167 @@
+//! `blixard cluster ...`: which function does which command, and backups.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use blixard_model::backup::{BACKUP_BODY_LEN_MAX, BACKUP_HEADER_LEN_MAX, BackupHeader};
+use blixard_node::decode_backup;
+use serde::Serialize;
+
+use super::args::{BackupArgs, ClusterCommand};
+use super::client::Client;
+use super::failure::Failure;
+use super::{deadline_of, offline, output, stale_query};
+
+/// Patience of a backup: the state may be large.
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest backup, in bytes.
+pub(super) const FILE_LEN_MAX: usize = BACKUP_HEADER_LEN_MAX + BACKUP_BODY_LEN_MAX;
+/// Only who made a backup reads it: specs are in it.
+const FILE_MODE: u32 = 0o600;
+
+/// Runs one of them.
+pub(super) async fn run(command: ClusterCommand) -> Result<(), Failure> {
+    match command {
+        ClusterCommand::Backup(args) => backup(args).await,
+        ClusterCommand::Restore(args) => offline::restore(&args),
+        ClusterCommand::Recover(args) => offline::recover(&args),
+    }
+}
+
+/// Whether its errors are to be JSON.
+pub(super) fn wants_json(command: &ClusterCommand) -> bool {
+    match command {
+        ClusterCommand::Backup(args) => args.ask.json,
+        ClusterCommand::Restore(_) | ClusterCommand::Recover(_) => false,
+    }
+}
+
+/// A backup that was made, as `--json` prints it.
+#[derive(Serialize)]
+struct Made<'a> {
+    file: &'a Path,
+    file_len: usize,
+    #[serde(flatten)]
+    header: &'a BackupHeader,
+    vms: usize,
+}
+
+async fn backup(args: BackupArgs) -> Result<(), Failure> {
+    let to_stdout = args.file.as_os_str() == "-";
+    if to_stdout && args.ask.json {
+        let cause = "--json and the backup itself both want stdout";
+        return Err(Failure::usage(cause, "name a file"));
+    }
+    if !to_stdout {
+        check_free(&args.file, args.force)?;
+    }
+    let path = format!("/v1/backup{}", stale_query(args.fresh));
+    let client = Client::new(&args.ask.at.socket);
+    let bytes = client.download(&path, FILE_LEN_MAX, deadline_of(&args.ask, BACKUP_TIMEOUT)).await?;
+    let read = decode_backup(&bytes);
+    let backup = read.map_err(|error| {
+        let cause = format!("what the agent sent can not be restored: {error}");
+        Failure::unavailable(cause, "do the agent and this command have the same version?")
+    })?;
+    if args.fresh.stale {
+        output::note("stale: what this node knows; no quorum was asked, later writes may be missing\n");
+    }
+    if to_stdout {
+        return output::write(&mut io::stdout().lock(), &bytes).map(|_| ());
+    }
+    keep(&args.file, &bytes).map_err(|error| {
+        Failure::unavailable(format!("{} can not be written: {error}", args.file.display()), "")
+    })?;
+    let made =
+        Made { file: &args.file, file_len: bytes.len(), header: &backup.header, vms: backup.state.vms.len() };
+    if args.ask.json { output::print_json(&made) } else { output::print(&text(&made)) }
+}
+
+fn text(made: &Made<'_>) -> String {
+    let BackupHeader { cluster_name, cluster_id, index, .. } = made.header;
+    format!(
+        "{}: cluster {cluster_name} (id {}) at index {index}, {} VMs, {} bytes\n",
+        made.file.display(),
+        cluster_id.short(),
+        made.vms,
+        made.file_len
+    )
+}
+
+/// Before the agent is asked: nobody waits for what is not written.
+fn check_free(file: &Path, force: bool) -> Result<(), Failure> {
+    match fs::symlink_metadata(file) {
+        Ok(found) if found.is_dir() => {
+            Err(Failure::refused(format!("{} is a directory", file.display()), "name a file in it"))
+        }
+        Ok(_) if !force => Err(Failure::refused(format!("{} exists", file.display()), "--force replaces it")),
+        _ => Ok(()),
+    }
+}
+
+/// Whole or not at all, and durable: a backup that a power loss takes back is none.
+fn keep(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let part = part_of(file)?;
+    let written = write_part(&part, bytes).and_then(|()| fs::rename(&part, file));
+    if let Err(error) = written {
+        // What can not be removed either is of no use, and does no harm.
+        let _left = fs::remove_file(&part).is_err();
+        return Err(error);
+    }
+    File::open(dir)?.sync_all()
+}
+
+/// The name while it is written, in the same directory.
+fn part_of(file: &Path) -> io::Result<PathBuf> {
+    let name = file.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
+    let mut part = name.to_owned();
+    part.push(format!(".{}.part", std::process::id()));
+    Ok(file.with_file_name(part))
+}
+
+fn write_part(part: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(part)?;
+    out.write_all(bytes)?;
+    out.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_backup_is_whole_and_its_owners_alone_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join("b");
+        for bytes in ["first", "second"] {
+            keep(&file, bytes.as_bytes()).expect("kept");
+            assert_eq!(fs::read_to_string(&file).expect("read"), bytes);
+        }
+        assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, FILE_MODE);
+        assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 1);
+        assert!(keep(&dir.path().join("none/b"), b"x").is_err());
+        assert!(keep(dir.path(), b"x").is_err(), "a directory");
+        assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_only_replaced_when_that_is_meant() {
+        let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join("b");
+        assert_eq!(check_free(&file, false), Ok(()));
+        fs::write(&file, "x").expect("written");
+        let refused = check_free(&file, false).expect_err("there");
+        assert!(refused.way_out.contains("--force"), "{refused:?}");
+        assert_eq!(check_free(&file, true), Ok(()));
+        assert!(check_free(dir.path(), true).is_err());
+    }
+}

@@ -1,0 +1,288 @@
+//! What is done to a node's store while its agent is stopped: a restore, and a recovery.
+//!
+//! The store's lock tells whether an agent runs; it is held to the end. What a new cluster begins with is
+//! decided in `blixard-node`.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+use blixard_core::lineage::Founder;
+use blixard_model::EndpointId;
+use blixard_model::formation::GenesisVoter;
+use blixard_net::NodeKey;
+use blixard_node::rebirth::{
+    Rebirth, RemainsError, check_place, plan_rebirth, read_remains, replaced_endpoint,
+};
+use blixard_node::{Backup, decode_backup};
+use blixard_store::{DirDisk, Disk as _, FILE_NAME, OpenError, ReplaceError, Store};
+
+use super::args::{OfflineArgs, RecoverArgs, RestoreArgs};
+use super::cluster::FILE_LEN_MAX;
+use super::failure::Failure;
+use super::output;
+use super::text::duration;
+use crate::agent::config::{Config, NodeRole};
+use crate::agent::{clock, random};
+
+const STOP_IT: &str = "stop it first: systemctl stop blixard (VMs go on)";
+
+/// Begins a new cluster with a backup's state.
+///
+/// # Errors
+/// Nothing was changed, or it is said that this is not known.
+pub(super) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
+    let node = Node::of(&args.node)?;
+    let backup = read_backup(&args.file)?;
+    let name = &node.config.node_name;
+    let found = node.find_store()?;
+    let endpoint_id = node.endpoint_id(found.as_ref())?;
+    let marker = found.as_ref().and_then(Store::cluster);
+    if !args.as_new {
+        let cluster_name = node.config.cluster_name.as_str();
+        check_place((&backup.header, &backup.state), cluster_name, marker).map_err(refused)?;
+    }
+    let replaced = replaced_endpoint(&backup.state, name, endpoint_id);
+    let store_id = random::store_id();
+    let founder = node.founder(endpoint_id, store_id, backup.header.index)?;
+    let rebirth = plan_rebirth(backup.state, backup.header.term, founder).map_err(refused)?;
+    let mut told = backup_text(args, &backup.header);
+    if let Some(other) = replaced {
+        told += &format!(
+            "{name} has another key in the backup (endpoint id {}): this node takes its place\n",
+            other.short()
+        );
+    }
+    let held = found.as_ref().and_then(Store::cluster).map(|marker| marker.cluster_id);
+    let store = match found {
+        Some(store) => store,
+        // Made first, so that it can be held: an agent that starts meanwhile is refused.
+        None => Store::open(&node.disk, endpoint_id, &node.config.cluster_name, store_id)
+            .map_err(|error| node.can_not_open(error))?,
+    };
+    let kept_as = format!("{FILE_NAME}.before-restore-{}", clock::wall_ms());
+    store.replace(&node.disk, &rebirth.begin, &kept_as).map_err(not_replaced)?;
+    if let Some(held) = held {
+        told += &format!("the store of cluster {} is kept as {kept_as}\n", held.short());
+    }
+    output::print(&(told + &outcome(&node, &rebirth)))
+}
+
+fn backup_text(args: &RestoreArgs, header: &blixard_model::backup::BackupHeader) -> String {
+    let age = Duration::from_millis(clock::wall_ms().saturating_sub(header.made_at_ms));
+    let mut text = format!(
+        "{}: cluster {} (id {}) at index {}, made {} ago by {}\n",
+        args.file.display(),
+        header.cluster_name,
+        header.cluster_id.short(),
+        header.index,
+        duration(age),
+        header.node
+    );
+    if !header.linearizable {
+        text += "it was made with --stale: writes acknowledged before it may be missing\n";
+    }
+    text
+}
+
+const RECOVER_EXPLAINED: &str = "\
+this begins a NEW cluster with what this node has: it alone is in it, all other members are given up. What \
+was acknowledged and had not reached this node is lost, so do it on the node whose log ends last (`blixard \
+status` on each: the latest term, then the highest index). If a quorum of the others can come back, wait for \
+it instead: their cluster would go on beside the new one";
+
+/// Begins a new cluster with what this node has.
+///
+/// # Errors
+/// Nothing was changed, or it is said that this is not known.
+pub(super) fn recover(args: &RecoverArgs) -> Result<(), Failure> {
+    if !args.i_know_the_others_are_gone {
+        let way_out = "if they are gone for good, say so: --i-know-the-others-are-gone";
+        return Err(Failure::refused(RECOVER_EXPLAINED, way_out));
+    }
+    let node = Node::of(&args.node)?;
+    let name = &node.config.node_name;
+    let store = node.find_store()?.ok_or_else(|| refused(RemainsError::Empty))?;
+    let endpoint_id = node.endpoint_id(Some(&store))?;
+    if let Some(marker) = store.cluster()
+        && marker.genesis.cluster_name != node.config.cluster_name
+    {
+        let theirs = marker.genesis.cluster_name.clone();
+        let path = node.disk.path(FILE_NAME);
+        let ours = node.config.cluster_name.clone();
+        return Err(node.can_not_open(OpenError::OtherCluster { path, theirs, ours }));
+    }
+    let remains = read_remains(&store, name).map_err(refused)?;
+    let (old, count) = (remains.state.cluster_id(), remains.not_known_committed);
+    let mut told = format!(
+        "{name} was raft id {} of cluster {} (id {}), {} members, its log ends at index {}\n",
+        remains.raft_id,
+        remains.state.genesis.cluster_name,
+        old.short(),
+        remains.state.members.len(),
+        remains.index
+    );
+    told += &match count {
+        0 => "all of its log was known to be committed\n".to_owned(),
+        n => format!("entries at its end that were not known to be committed: {n}; they are kept\n"),
+    };
+    let founder = node.founder(endpoint_id, store.store_id(), remains.index)?;
+    let rebirth = plan_rebirth(remains.state, remains.term, founder).map_err(refused)?;
+    let kept_as = format!("{FILE_NAME}.before-recover-{}", clock::wall_ms());
+    store.replace(&node.disk, &rebirth.begin, &kept_as).map_err(not_replaced)?;
+    told += &format!("the old store is kept as {kept_as}\n");
+    output::print(&(told + &outcome(&node, &rebirth)))
+}
+
+/// A node whose agent is stopped.
+struct Node {
+    config: Config,
+    disk: DirDisk,
+    /// As its key says, where that can be found.
+    key: Option<EndpointId>,
+}
+
+impl Node {
+    fn of(args: &OfflineArgs) -> Result<Self, Failure> {
+        let config = Config::load(&args.config).map_err(refused)?;
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+        let credentials = credentials.as_deref().map(Path::new);
+        let path = args.key_file.clone().unwrap_or_else(|| config.key_path(credentials));
+        let key = match NodeKey::load(&path, credentials) {
+            Ok(key) => Some(key.endpoint_id()),
+            // It may be one that only systemd hands over; the store and the list know whose it is.
+            Err(error) if error.is_not_found() && args.key_file.is_none() => None,
+            Err(error) => return Err(refused(error)),
+        };
+        Ok(Self { disk: DirDisk::new(&config.data_dir), config, key })
+    }
+
+    fn find_store(&self) -> Result<Option<Store>, Failure> {
+        let path = self.disk.path(FILE_NAME);
+        match self.disk.exists(FILE_NAME) {
+            Ok(false) => Ok(None),
+            Ok(true) => Store::open_found(&self.disk).map(Some).map_err(|error| self.can_not_open(error)),
+            Err(source) => Err(self.can_not_open(OpenError::Io { path, source })),
+        }
+    }
+
+    /// Who this node is: its key, else the list, else its store say so, and none says otherwise.
+    fn endpoint_id(&self, store: Option<&Store>) -> Result<EndpointId, Failure> {
+        let listed = self.config.declared().into_iter().find(|listed| listed.name == self.config.node_name);
+        let stored = store.map(Store::endpoint_id);
+        let ours = self.key.or(listed.map(|listed| listed.endpoint_id)).or(stored);
+        let ours = ours.ok_or_else(|| {
+            let way_out = "name it with --key-file, or make one: blixard keygen";
+            Failure::refused("this node's key is not where the configuration says", way_out)
+        })?;
+        self.config.check_own_id(ours).map_err(|why| Failure::refused(why, ""))?;
+        match stored {
+            Some(theirs) if theirs != ours => {
+                let path = self.disk.path(FILE_NAME);
+                Err(self.can_not_open(OpenError::OtherNode { path, theirs, ours }))
+            }
+            _ => Ok(ours),
+        }
+    }
+
+    fn founder(
+        &self,
+        endpoint_id: EndpointId,
+        store_id: blixard_model::StoreId,
+        index: u64,
+    ) -> Result<Founder, Failure> {
+        let capacity = self.config.capacity().map_err(|error| refused(NoCapacity(error)))?;
+        let me = GenesisVoter {
+            name: self.config.node_name.clone(),
+            endpoint_id,
+            store_id,
+            addresses: self.config.own_addresses(),
+            relay_url: None,
+            capacity: Some(capacity),
+            witness: self.config.role == NodeRole::Witness,
+        };
+        Ok(Founder { me, cluster_name: self.config.cluster_name.clone(), index, nonce: random::u64() })
+    }
+
+    fn can_not_open(&self, error: OpenError) -> Failure {
+        match error {
+            OpenError::InUse { .. } => {
+                let dir = self.config.data_dir.display();
+                Failure::refused(format!("an agent runs on {dir}: nothing was changed"), STOP_IT)
+            }
+            // Its own words speak of a node whose cluster is there.
+            OpenError::Broken { path, source } => Failure::refused(
+                format!("{} can not be opened: {source}", path.display()),
+                "move it away; `blixard cluster restore` then makes a new store of a backup",
+            ),
+            error => refused(error),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("it can not be found out what this machine offers")]
+struct NoCapacity(#[source] std::io::Error);
+
+/// A refusal in an error's own words and those of its causes.
+fn refused(error: impl std::error::Error) -> Failure {
+    let mut cause = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        cause += &format!(": {error}");
+        source = error.source();
+    }
+    Failure::refused(cause, "")
+}
+
+fn not_replaced(error: ReplaceError) -> Failure {
+    let failure = refused(&error);
+    match error {
+        ReplaceError::Undone(_) => Failure::unavailable(failure.cause, ""),
+        ReplaceError::Unknown(_) => {
+            Failure::unknown(failure.cause, "`blixard status` shows the cluster id once the agent runs")
+        }
+    }
+}
+
+fn read_backup(path: &Path) -> Result<Backup, Failure> {
+    let about = |why: String| Failure::refused(format!("{}: {why}", path.display()), "");
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes: Vec<u8> = read().map_err(|error: std::io::Error| about(error.to_string()))?;
+    if bytes.len() > FILE_LEN_MAX {
+        return Err(about(format!("it is longer than {FILE_LEN_MAX} bytes: it is no backup")));
+    }
+    decode_backup(&bytes).map_err(|error| about(error.to_string()))
+}
+
+fn outcome(node: &Node, rebirth: &Rebirth) -> String {
+    let name = &node.config.node_name;
+    let marker = &rebirth.begin.marker;
+    let (here, all) = rebirth.vms;
+    let mut names: Vec<String> = rebirth.given_up.iter().map(|member| member.name.to_string()).collect();
+    names.sort();
+    let mut text = format!(
+        "new cluster {} (id {}): {name} is its only member, raft id {}\n\
+         it has {all} VMs, {here} of them placed on {name}\n",
+        marker.genesis.cluster_name,
+        marker.cluster_id.short(),
+        marker.raft_id
+    );
+    if !names.is_empty() {
+        text += &format!("given up: {} members: {}\n", names.len(), names.join(", "));
+    }
+    if here < all {
+        text += "VMs placed on others are unknown until their node is back, or they are deleted\n";
+    }
+    text += "next:\n  1. start this node's agent: systemctl start blixard\n";
+    if !names.is_empty() {
+        text += "  2. on each of the others, before its agent starts: move store.redb out of the data \
+                 directory\n  3. start them: listed ones are admitted, others join with a ticket\n";
+    }
+    text
+}

@@ -1,0 +1,130 @@
+//! How one node begins a new cluster with the state of another one: after a quorum that is lost for good, and
+//! from a backup.
+//!
+//! The new cluster has an id of its own, because its genesis names what it was made of and a random number:
+//! whoever belongs to the old one, or to another one made of the same state, can not mix with it. Raft ids go
+//! on where the old cluster's ended, so that none means two stores.
+
+use blixard_model::formation::{Genesis, GenesisVoter, Origin};
+use blixard_model::id::ClusterName;
+use blixard_model::removal::RemovedNode;
+use blixard_model::{Member, NodeName, RaftId, Role, mutant};
+
+use crate::state::ClusterState;
+use crate::state::member_check::{MemberError, check_genesis};
+
+/// Raft ids end here: what comes after it, Raft can not count on.
+const RAFT_ID_MAX: u64 = 1 << 62;
+
+/// Who begins the new cluster, and of how much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founder {
+    /// The node that is alone in it.
+    pub me: GenesisVoter,
+    /// What it is called.
+    pub cluster_name: ClusterName,
+    /// The last log index that the state holds.
+    pub index: u64,
+    /// Random: two clusters that are made of the same state are two.
+    pub nonce: u64,
+}
+
+/// What the new cluster begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lineage {
+    /// Its state.
+    pub state: ClusterState,
+    /// The founder's place in it.
+    pub raft_id: RaftId,
+    /// The old members that are none any more, the founder's own old place not among them.
+    pub given_up: Vec<Member>,
+}
+
+/// Why a node can not begin a new cluster with this state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineageError {
+    /// What it runs is placed by its name.
+    #[error(
+        "this node's key is {theirs}'s in that state, and VMs are placed by name: set node_name to {theirs}"
+    )]
+    OtherName {
+        /// The name it has there.
+        theirs: NodeName,
+    },
+    /// It could be no member.
+    #[error("{name} can be no member of a cluster: {error}")]
+    NoMember {
+        /// The founder's name.
+        name: NodeName,
+        /// Why.
+        error: MemberError,
+    },
+    /// No state that a cluster of ours comes to.
+    #[error("the state has used up all raft ids: it is damaged")]
+    NoRaftId,
+}
+
+/// The state of a new cluster whose only member is the founder. VMs, their placements and what became of
+/// recent requests stay; open tickets do not: whoever holds one was let into another cluster.
+///
+/// # Errors
+/// See [`LineageError`].
+pub fn begin(old: ClusterState, founder: Founder) -> Result<Lineage, LineageError> {
+    let Founder { me, cluster_name, index, nonce } = founder;
+    if let Some(theirs) = old.member_by_endpoint(me.endpoint_id).filter(|member| member.name != me.name) {
+        return Err(LineageError::OtherName { theirs: theirs.name.clone() });
+    }
+    let origin = Origin { cluster_id: old.cluster_id(), index, nonce };
+    let genesis = Genesis { cluster_name, voters: vec![me.clone()], origin: Some(origin) };
+    check_genesis(&genesis).map_err(|(name, error)| LineageError::NoMember { name, error })?;
+    let raft_id = unused_raft_id(&old).ok_or(LineageError::NoRaftId)?;
+
+    let mut state = old;
+    let given_up = give_up_members(&mut state, &me);
+    state.genesis = genesis;
+    state.members.insert(raft_id, founding_member(me, raft_id));
+    state.next_raft_id = RaftId(raft_id.0 + 1);
+    if !mutant::lives("lineage-keeps-tickets") {
+        state.tickets.clear();
+    }
+    Ok(Lineage { state, raft_id, given_up })
+}
+
+/// One that was never given, even when a damaged state does not count right.
+fn unused_raft_id(old: &ClusterState) -> Option<RaftId> {
+    let removed = old.removed.values().map(|removed| removed.raft_id.0);
+    let used = old.members.keys().map(|raft_id| raft_id.0).chain(removed).max().unwrap_or(0);
+    let unused = old.next_raft_id.0.max(used.saturating_add(1));
+    if mutant::lives("lineage-uses-raft-id-again") {
+        return Some(RaftId(used.max(1)));
+    }
+    (unused < RAFT_ID_MAX).then_some(RaftId(unused))
+}
+
+/// They leave as if an operator had removed them, or nobody could ever say of a VM placed there that it is
+/// gone; and they may come back when they are listed.
+fn give_up_members(state: &mut ClusterState, me: &GenesisVoter) -> Vec<Member> {
+    let old = std::mem::take(&mut state.members).into_values();
+    let given_up: Vec<Member> = old.filter(|member| member.endpoint_id != me.endpoint_id).collect();
+    for member in &given_up {
+        let removed = RemovedNode { name: member.name.clone(), raft_id: member.raft_id, given_up: true };
+        state.removed.insert(member.endpoint_id, removed);
+    }
+    state.removed.remove(&me.endpoint_id);
+    state.forget_removed();
+    given_up
+}
+
+fn founding_member(me: GenesisVoter, raft_id: RaftId) -> Member {
+    Member {
+        raft_id,
+        name: me.name,
+        endpoint_id: me.endpoint_id,
+        store_id: me.store_id,
+        addresses: me.addresses,
+        relay_url: me.relay_url,
+        role: Role::Voter,
+        capacity: me.capacity,
+        witness: me.witness,
+    }
+}
