@@ -13,6 +13,12 @@
 //! | `POST /v1/vms/NAME/start`, `POST /v1/vms/NAME/stop`, `DELETE /v1/vms/NAME` | [`Accepted`] |
 //! | `GET /v1/vms/NAME/logs[?follow=true&lines=N]` | plain text, streamed |
 //! | `GET /v1/backup[?stale=true]` | a backup file, as [`crate::backup`] describes it |
+//! | `DELETE /v1/nodes/NAME[?force=true][&vms=delete\|keep]` | [`Accepted`] |
+//! | `GET /v1/tickets[?stale=true]` | [`Listing`] of [`TicketView`] |
+//! | `POST /v1/tickets` ([`NewTicket`]) | [`TicketMade`] |
+//! | `DELETE /v1/tickets/ID` | [`Accepted`] |
+//! | `POST /v1/cluster/join` ([`JoinCluster`]) | [`JoinTaken`] |
+//! | `POST /v1/cluster/leave` | [`Accepted`] |
 //! | `GET /metrics` | Prometheus' text format; the names are in `agent/docs/metrics.md` |
 //!
 //! A write takes its request id from the header `blixard-request-id` and its patience from
@@ -24,10 +30,11 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Refusal;
-use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, RequestId, StoreId, VmName};
+use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, RequestId, StoreId, TicketId, VmName};
 use crate::member::{Capacity, Role};
 use crate::relay::RelayUrl;
 use crate::report::ObservedState;
+use crate::ticket::TicketState;
 use crate::vm::{Desired, VmSpec};
 
 /// Header that names a write, so that it can be sent again safely.
@@ -80,6 +87,9 @@ pub struct StatusView {
     /// What failed and is tried again.
     #[serde(default)]
     pub retrying: Vec<RetryView>,
+    /// Why the ticket that this node has or had is of no use; null when none was tried, or it may be.
+    #[serde(default)]
+    pub ticket_problem: Option<String>,
 }
 
 /// An operation that failed and is tried again, with exponential backoff and jitter.
@@ -223,6 +233,76 @@ pub struct CreateVm {
     /// Whether it shall run at once.
     #[serde(default)]
     pub start: bool,
+}
+
+/// Body of `POST /v1/tickets`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTicket {
+    /// How long it lives, in milliseconds; an hour when it is left out.
+    #[serde(default)]
+    pub ttl_ms: Option<u64>,
+    /// The only name that its bearer may take.
+    #[serde(default)]
+    pub name: Option<NodeName>,
+}
+
+/// A ticket that was made. The only place where its text is ever shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketMade {
+    /// Its id, which is no secret.
+    pub id: TicketId,
+    /// What is carried to the new node.
+    pub ticket: String,
+    /// The only name that its bearer may take.
+    pub name: Option<NodeName>,
+    /// When it ends, in milliseconds since the Unix epoch by the leader's clock.
+    pub expires_ms: u64,
+}
+
+impl std::fmt::Debug for TicketMade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TicketMade").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A ticket as the cluster knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketView {
+    /// Its id.
+    pub id: TicketId,
+    /// The only name that its bearer may take.
+    pub name: Option<NodeName>,
+    /// Whether it still admits somebody.
+    #[serde(flatten)]
+    pub state: TicketState,
+    /// When it ends, in milliseconds since the Unix epoch by the clock of the leader that made it.
+    pub expires_ms: u64,
+    /// How long until then by the answering node's clock, in milliseconds; 0 when it is over.
+    pub expires_in_ms: u64,
+}
+
+/// Body of `POST /v1/cluster/join`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinCluster {
+    /// The ticket's text.
+    pub ticket: String,
+}
+
+impl std::fmt::Debug for JoinCluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JoinCluster(..)")
+    }
+}
+
+/// A ticket that a node has taken, to join with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTaken {
+    /// The ticket's cluster.
+    pub cluster_id: ClusterId,
+    /// Its id.
+    pub id: TicketId,
 }
 
 /// A write that is committed.

@@ -13,6 +13,8 @@ use crate::id::{NodeName, RaftId, TicketHash, TicketId};
 pub const TICKETS_MAX: usize = 128;
 /// Shortest life of a ticket, in milliseconds.
 pub const TICKET_TTL_MS_MIN: u64 = 10_000;
+/// Life of a ticket unless somebody says otherwise, in milliseconds: an hour.
+pub const TICKET_TTL_MS_DEFAULT: u64 = 3_600_000;
 /// Longest life of a ticket, in milliseconds: a week.
 pub const TICKET_TTL_MS_MAX: u64 = 7 * 24 * 3_600_000;
 

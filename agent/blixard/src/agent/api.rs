@@ -5,6 +5,7 @@ mod backup;
 mod error;
 #[cfg(test)]
 mod fuzz;
+mod members;
 mod peer_cred;
 mod routes;
 mod server;

@@ -63,8 +63,8 @@ impl Tickets {
 
     /// Why this node is in no cluster yet, when it is to join one.
     pub(crate) fn words(&self) -> String {
-        if let Some(problem) = &*self.problem.lock().unwrap_or_else(PoisonError::into_inner) {
-            return problem.clone();
+        if let Some(problem) = self.problem() {
+            return problem;
         }
         match &*self.held.borrow() {
             None => "a ticket: `blixard cluster token create` on a member makes one, `blixard cluster join` \
@@ -72,6 +72,11 @@ impl Tickets {
                 .to_owned(),
             Some(ticket) => format!("a member of cluster {} to let this node in", ticket.cluster_id.short()),
         }
+    }
+
+    /// Why there is no ticket to use, if one was tried.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set_problem(&self, problem: Option<String>) {

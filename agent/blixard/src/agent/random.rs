@@ -1,6 +1,6 @@
 //! Random ids, from the system.
 
-use blixard_model::{RequestId, StoreId};
+use blixard_model::{RequestId, StoreId, TicketId, TicketSecret};
 
 /// A number that was never used before, for all purposes.
 ///
@@ -16,6 +16,20 @@ pub(crate) fn store_id() -> StoreId {
     bytes[..8].copy_from_slice(&u64().to_be_bytes());
     bytes[8..].copy_from_slice(&u64().to_be_bytes());
     StoreId::from_bytes(bytes)
+}
+
+/// The id of a new ticket.
+pub(crate) fn ticket_id() -> TicketId {
+    TicketId::from_bytes(u64().to_be_bytes())
+}
+
+/// The secret of a new ticket.
+pub(crate) fn ticket_secret() -> TicketSecret {
+    let mut bytes = [0; 32];
+    if getrandom::fill(&mut bytes).is_err() {
+        std::process::abort();
+    }
+    TicketSecret::from_bytes(bytes)
 }
 
 /// The id of a request that this agent makes itself.

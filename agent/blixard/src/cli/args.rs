@@ -8,7 +8,10 @@ use blixard_model::id::{NodeName, RequestId, VmName};
 use blixard_model::vm::{Disk, Hypervisor};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use self::cluster::{BackupArgs, ClusterCommand, OfflineArgs, RecoverArgs, RestoreArgs};
+pub(crate) use self::cluster::{
+    BackupArgs, ClusterCommand, JoinArgs, LeaveArgs, OfflineArgs, RecoverArgs, RestoreArgs, TokenCommand,
+    TokenCreateArgs, TokenRevokeArgs,
+};
 
 /// Where the agent listens unless told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/blixard/blixard.sock";
@@ -63,7 +66,7 @@ pub(crate) enum ClientCommand {
     /// The cluster's VMs
     #[command(subcommand)]
     Vm(Box<VmCommand>),
-    /// The cluster as a whole: backups, and what to do when it is lost
+    /// The cluster as a whole: joining and leaving it, backups, and what to do when it is lost
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// Prints a completion script, for example: blixard completions fish | source
@@ -110,6 +113,30 @@ pub(crate) struct VmUnitArgs {
 pub(crate) enum NodeCommand {
     /// Lists the members with role, reach and what they offer
     List(ListArgs),
+    /// Removes a node from the cluster for good
+    Remove(RemoveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The node
+    #[arg(value_name = "NAME")]
+    pub(crate) name: NodeName,
+    /// It does not answer and will not come back
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// What becomes of the VMs placed there: 'delete' forgets them, 'keep' leaves them to a node of that name
+    #[arg(long, value_name = "FATE", requires = "force")]
+    pub(crate) vms: Option<Fate>,
+    #[command(flatten)]
+    pub(crate) ask: AskArgs,
+}
+
+/// What becomes of VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fate {
+    Delete,
+    Keep,
 }
 
 #[derive(Debug, Subcommand)]

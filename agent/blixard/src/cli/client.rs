@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
-use blixard_model::api::{Accepted, ErrorBody, ErrorKind, REQUEST_ID_HEADER, TIMEOUT_HEADER};
+use blixard_model::api::{ErrorBody, ErrorKind, REQUEST_ID_HEADER, TIMEOUT_HEADER};
 use blixard_model::id::RequestId;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -157,7 +157,11 @@ impl Client {
     /// # Errors
     /// The agent's own refusal; "nothing happened" when the request was not sent; else "the outcome is not
     /// known".
-    pub(crate) async fn write(&self, write: Write<'_>, deadline: Deadline) -> Result<Accepted, Failure> {
+    pub(crate) async fn write<T: DeserializeOwned>(
+        &self,
+        write: Write<'_>,
+        deadline: Deadline,
+    ) -> Result<T, Failure> {
         let request = build(write.method, write.path, deadline, Some(write.id), write.body)?;
         let sent = Cell::new(false);
         let (status, body) = match bounded(deadline, self.exchange(request, &sent)).await {

@@ -10,10 +10,10 @@ use blixard_model::backup::{BACKUP_BODY_LEN_MAX, BACKUP_HEADER_LEN_MAX, BackupHe
 use blixard_node::decode_backup;
 use serde::Serialize;
 
-use super::args::{BackupArgs, ClusterCommand};
+use super::args::{BackupArgs, ClusterCommand, TokenCommand};
 use super::client::Client;
 use super::failure::Failure;
-use super::{deadline_of, offline, output, stale_query};
+use super::{deadline_of, members, offline, output, stale_query};
 
 /// Patience of a backup: the state may be large.
 const BACKUP_TIMEOUT: Duration = Duration::from_secs(120);
@@ -25,6 +25,9 @@ const FILE_MODE: u32 = 0o600;
 /// Runs one of them.
 pub(super) async fn run(command: ClusterCommand) -> Result<(), Failure> {
     match command {
+        ClusterCommand::Token(command) => members::token(command).await,
+        ClusterCommand::Join(args) => members::join(args).await,
+        ClusterCommand::Leave(args) => members::leave(args).await,
         ClusterCommand::Backup(args) => backup(args).await,
         ClusterCommand::Restore(args) => offline::restore(&args),
         ClusterCommand::Recover(args) => offline::recover(&args),
@@ -34,6 +37,11 @@ pub(super) async fn run(command: ClusterCommand) -> Result<(), Failure> {
 /// Whether its errors are to be JSON.
 pub(super) fn wants_json(command: &ClusterCommand) -> bool {
     match command {
+        ClusterCommand::Token(TokenCommand::Create(args)) => args.ask.json,
+        ClusterCommand::Token(TokenCommand::List(args)) => args.ask.json,
+        ClusterCommand::Token(TokenCommand::Revoke(args)) => args.ask.json,
+        ClusterCommand::Join(args) => args.ask.json,
+        ClusterCommand::Leave(args) => args.ask.json,
         ClusterCommand::Backup(args) => args.ask.json,
         ClusterCommand::Restore(_) | ClusterCommand::Recover(_) => false,
     }

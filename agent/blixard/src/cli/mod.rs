@@ -1,7 +1,7 @@
 //! The command line: the clap tree of the whole binary, and the client commands.
 //!
 //! A client command asks the agent over its Unix socket and shows the answer. Pure parts (`args`, `spec`,
-//! `wait`, `table`, `text`, `failure`) are apart from those that talk (`client`, `vm`, `cluster`), print
+//! `wait`, `table`, `text`, `failure`) are apart from those that talk (`client`, `vm`, `cluster`, `members`), print
 //! (`output`, `progress`) and mend the store of a stopped agent (`offline`). What is never here: decisions
 //! about the cluster, and anything of a running agent that the local API does not offer to others too.
 
@@ -9,6 +9,7 @@ mod args;
 mod client;
 mod cluster;
 mod failure;
+mod members;
 mod offline;
 mod output;
 mod progress;
@@ -84,6 +85,7 @@ async fn dispatch(command: ClientCommand) -> Result<(), Failure> {
     match command {
         ClientCommand::Status(args) => status(args).await,
         ClientCommand::Node(NodeCommand::List(args)) => node_list(args).await,
+        ClientCommand::Node(NodeCommand::Remove(args)) => members::remove(args).await,
         ClientCommand::Vm(command) => vm::run(*command).await,
         ClientCommand::Cluster(command) => cluster::run(command).await,
         ClientCommand::Completions(args) => completions(&args),
@@ -94,6 +96,7 @@ fn wants_json(command: &ClientCommand) -> bool {
     match command {
         ClientCommand::Status(args) => args.ask.json,
         ClientCommand::Node(NodeCommand::List(args)) => args.ask.json,
+        ClientCommand::Node(NodeCommand::Remove(args)) => args.ask.json,
         ClientCommand::Cluster(command) => cluster::wants_json(command),
         ClientCommand::Completions(_) => false,
         ClientCommand::Vm(command) => match &**command {

@@ -57,6 +57,7 @@ pub(crate) fn listing<T>(items: Vec<T>) -> Listing<T> {
 /// A member of a cluster of two.
 pub(crate) fn status() -> StatusView {
     StatusView {
+        ticket_problem: None,
         node: "n1".parse().expect("name"),
         endpoint_id: EndpointId::from_bytes([0xab; 32]),
         store_id: StoreId::from_bytes([0xcd; 16]),

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use blixard_model::api::{Listing, NodePhase, NodeView, RetryView, StatusView, VmView};
+use blixard_model::TicketState;
+use blixard_model::api::{Listing, NodePhase, NodeView, RetryView, StatusView, TicketView, VmView};
 use blixard_model::member::Capacity;
 use comfy_table::{Table, presets};
 
+use super::members;
 use super::text::{clean, duration};
 
 /// Longest reason in a list, in characters; `vm show` has all of it.
@@ -61,6 +63,34 @@ pub(crate) fn node_list(list: &Listing<NodeView>) -> String {
     } else {
         nodes(&list.items)
     }
+}
+
+/// `blixard cluster token list`.
+pub(crate) fn tickets(list: &Listing<TicketView>) -> String {
+    if list.items.is_empty() {
+        return "no tickets\n".to_owned();
+    }
+    let header = ["ID", "STATE", "ENDS", "FOR NODE", "ADMITTED"];
+    let rows = list.items.iter().map(|ticket| {
+        let admitted = match &ticket.state {
+            TicketState::Used { node, .. } => node.to_string(),
+            TicketState::Open | TicketState::Revoked | TicketState::Expired => NOTHING.to_owned(),
+        };
+        let state = match ticket.state {
+            TicketState::Open => "open",
+            TicketState::Used { .. } => "used",
+            TicketState::Revoked => "revoked",
+            TicketState::Expired => "expired",
+        };
+        vec![
+            ticket.id.to_string(),
+            state.to_owned(),
+            members::left(ticket),
+            ticket.name.as_ref().map_or_else(|| "any".to_owned(), ToString::to_string),
+            admitted,
+        ]
+    });
+    columns(&header, rows)
 }
 
 /// `blixard vm list`.

@@ -308,7 +308,7 @@ fn describe(view: &VmView) -> String {
 }
 
 /// 128 random bits, so that no two requests share an id.
-fn random_id() -> Result<RequestId, Failure> {
+pub(crate) fn random_id() -> Result<RequestId, Failure> {
     let failure = |why: String| {
         Failure::unavailable(format!("no request id could be made: {why}"), "give --request-id")
     };

@@ -30,6 +30,7 @@ use super::super::submit::{SubmitError, read_barrier, submit};
 use super::super::{logs, random, scrape, views};
 use super::backup::backup;
 use super::error::ApiError;
+use super::members;
 
 /// How long a write may take unless the client says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -61,6 +62,11 @@ pub(super) fn router(agent: Arc<Agent>, stop: CancellationToken) -> Router {
         .route("/v1/vms/{name}/start", post(start_vm))
         .route("/v1/vms/{name}/stop", post(stop_vm))
         .route("/v1/vms/{name}/logs", get(vm_logs))
+        .route("/v1/nodes/{name}", axum::routing::delete(members::remove_node))
+        .route("/v1/tickets", get(members::list_tickets).post(members::create_ticket))
+        .route("/v1/tickets/{id}", axum::routing::delete(members::revoke_ticket))
+        .route("/v1/cluster/join", post(members::join_cluster))
+        .route("/v1/cluster/leave", post(members::leave_cluster))
         .route("/v1/backup", get(backup))
         .fallback(|| async { ApiError::usage("no such path: see the table of the local API") })
         .method_not_allowed_fallback(|| async { ApiError::usage("no such method on this path") })
@@ -112,10 +118,14 @@ async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Json<StatusVi
         vms: 0,
         warnings: network_warnings(&agent),
         retrying: retrying(&agent).await,
+        ticket_problem: None,
     };
     let phase = agent.phase.borrow().clone();
     match phase {
-        Phase::Forming { waiting_for, .. } => view.waiting_for = waiting_for,
+        Phase::Forming { waiting_for, .. } => {
+            view.waiting_for = waiting_for;
+            view.ticket_problem = agent.tickets.problem();
+        }
         Phase::Running(running) => fill_status(&agent, &running, &mut view).await?,
         Phase::Removed { cluster_id } => {
             view.phase = NodePhase::Removed;
@@ -323,7 +333,7 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> ApiResult<Option<&'a s
     text.transpose().map_err(|_| ApiError::usage(format!("header {name} is no text")))
 }
 
-fn request_id(headers: &HeaderMap) -> ApiResult<RequestId> {
+pub(super) fn request_id(headers: &HeaderMap) -> ApiResult<RequestId> {
     match header_text(headers, REQUEST_ID_HEADER)? {
         None => Ok(random::request_id()),
         Some(text) => {
@@ -332,7 +342,7 @@ fn request_id(headers: &HeaderMap) -> ApiResult<RequestId> {
     }
 }
 
-fn patience(headers: &HeaderMap) -> ApiResult<Duration> {
+pub(super) fn patience(headers: &HeaderMap) -> ApiResult<Duration> {
     let Some(text) = header_text(headers, TIMEOUT_HEADER)? else { return Ok(TIMEOUT_DEFAULT) };
     let ms: u64 = text
         .parse()
