@@ -246,7 +246,7 @@ mod tests {
             let contact = a.as_contact();
             let asked = joiner.net.join(&contact, CLUSTER, Bytes::from_static(b"in"), LONG);
             let answered = async {
-                match a.incoming.recv().await {
+                match timeout(LONG, a.incoming.recv()).await.expect("it is asked") {
                     Some(Incoming::Join { reply, .. }) => reply.send(Bytes::from_static(b"yes")),
                     other => panic!("expected a join, got {other:?}"),
                 }

@@ -184,3 +184,18 @@ impl Peers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_cuts_a_peer_off_waits_for_a_delivery_and_none_comes_after_it() {
+        let (slot, cancel) = (Slot::default(), CancellationToken::new());
+        // A delivery under way keeps the lock that `cut_off` takes after it has cancelled.
+        assert_eq!(slot.unless_cancelled(&cancel, || slot.0.try_lock().is_err()), Some(true));
+        cancel.cancel();
+        assert_eq!(slot.unless_cancelled(&cancel, || true), None);
+        assert!(!slot.is_up());
+    }
+}

@@ -101,6 +101,20 @@ async fn a_hello_of_a_node_removed_after_its_handshake_is_refused_with_the_word(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_removed_while_it_is_dialled_learns_the_word() {
+    let (a, raw) = (node().await, Raw::new().await);
+    let addresses = raw.endpoint.bound_sockets();
+    a.set_peers(vec![PeerConfig { endpoint_id: raw.id(), addresses }]);
+    let incoming = tokio::time::timeout(LONG, raw.endpoint.accept()).await.expect("dialled");
+    let connection = incoming.expect("open").await.expect("handshake");
+    // It has said hello and waits for the welcome.
+    let (_send, mut receive) = connection.accept_bi().await.expect("hello");
+    receive.read_exact(&mut [0; 4]).await.expect("hello");
+    a.net.set_peers(Vec::new(), removed(raw.id(), "7"));
+    assert_eq!(closed_with(&connection).await, "removed from the cluster: 7");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_malformed_word_is_an_ordinary_refusal() {
     let (a, raw) = (node().await, Raw::new().await);
     let addresses = raw.endpoint.bound_sockets();
