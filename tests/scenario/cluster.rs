@@ -166,11 +166,30 @@ impl Cluster {
         cluster
     }
 
+    /// The first so many list each other; the others are to join with a ticket. The first run as a cluster.
+    pub(crate) fn formed_of(listed: usize, unlisted: usize) -> Self {
+        let mut cluster = Self::new(listed + unlisted);
+        for number in 1..=listed {
+            cluster.configure(number, &(1..=listed).collect::<Vec<_>>());
+        }
+        for number in listed + 1..=listed + unlisted {
+            cluster.configure_with(number, &[], "join = true\n");
+        }
+        cluster.nodes.iter_mut().take(listed).for_each(Node::start);
+        cluster.await_formed(listed);
+        cluster
+    }
+
     /// Writes the configuration of a node with these members.
     pub(crate) fn configure(&self, number: usize, members: &[usize]) {
+        self.configure_with(number, members, "");
+    }
+
+    /// The same with more at its head.
+    pub(crate) fn configure_with(&self, number: usize, members: &[usize], head: &str) {
         let node = &self.nodes[number - 1];
         let mut text = format!(
-            "node_name = \"{}\"\ncluster_name = \"test\"\ndata_dir = \"{dir}\"\n\
+            "{head}node_name = \"{}\"\ncluster_name = \"test\"\ndata_dir = \"{dir}\"\n\
              listen_address = \"{}.{number}\"\nsocket = \"{dir}/s.sock\"\n[vms]\naccel = \"tcg\"\n\
              [resources]\ncpus = 4\nmemory_mib = 2048\n",
             node.name,

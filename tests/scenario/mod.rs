@@ -5,6 +5,7 @@
 mod cluster;
 mod formation;
 mod hostile;
+mod joining;
 mod loss;
 mod metrics;
 mod recovery;

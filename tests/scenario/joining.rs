@@ -1,0 +1,210 @@
+//! Nodes that come with a ticket, and nodes that leave.
+
+use blixard_model::api::{Listing, NodePhase, TicketMade, TicketView};
+use blixard_model::{Role, TicketState};
+
+use super::cluster::{Cluster, Node};
+
+fn ticket(node: &Node, flags: &str) -> TicketMade {
+    let run = node.blixard(&format!("cluster token create --json {flags}"));
+    assert_eq!(run.code, 0, "{run:?}");
+    run.json()
+}
+
+fn tickets(node: &Node) -> Vec<TicketView> {
+    let run = node.blixard("cluster token list --json");
+    assert_eq!(run.code, 0, "{run:?}");
+    run.json::<Listing<TicketView>>().items
+}
+
+/// Writes the ticket where the node's command line reads it.
+fn carry(node: &Node, text: &str) -> String {
+    let path = node.dir.join("ticket");
+    std::fs::write(&path, text).expect("written");
+    path.display().to_string()
+}
+
+fn join(node: &Node, text: &str) -> crate::binary::Run {
+    let path = carry(node, text);
+    node.blixard(&format!("cluster join --ticket-file {path} --timeout 30"))
+}
+
+fn create(node: &Node, name: &str) {
+    let run = node.blixard(&format!("vm create {name} --kernel /k"));
+    assert_eq!(run.code, 0, "{run:?}");
+}
+
+/// Three listed nodes in a cluster, and a fourth that is to join.
+fn three_and_one() -> Cluster {
+    let mut c = Cluster::formed_of(3, 1);
+    c.nodes[3].start();
+    c.until("the fourth waits for a ticket", |c| {
+        c.nodes[3].status().is_some_and(|s| s.waiting_for.iter().any(|line| line.contains("a ticket")))
+    });
+    c
+}
+
+#[test]
+fn a_node_with_a_ticket_becomes_a_learner_and_the_ticket_is_used_up() {
+    let mut c = three_and_one();
+    create(&c.nodes[0], "before");
+    let made = ticket(&c.nodes[1], "--ttl 10m");
+    let run = join(&c.nodes[3], &made.ticket);
+    assert_eq!(run.code, 0, "{run:?}\n{}", c.nodes[3].log());
+    c.until("it has the log", |c| c.nodes[3].stale_names() == ["before"]);
+    let status = c.nodes[0].status().expect("answers");
+    let member = status.members.iter().find(|m| m.name.as_str() == "n4").expect("a member");
+    assert_eq!(member.role, Role::Learner, "three vote already");
+    c.until("its capacity is known", |c| {
+        let status = c.nodes[0].status();
+        status.is_some_and(|s| s.members.iter().all(|member| member.capacity.is_some()))
+    });
+    let state = tickets(&c.nodes[2]).into_iter().find(|t| t.id == made.id).map(|t| t.state);
+    assert!(matches!(state, Some(TicketState::Used { node, .. }) if node.as_str() == "n4"));
+    assert!(!c.nodes[3].dir.join("join.ticket").exists(), "the kept ticket is forgotten");
+    // It goes on as a member after a restart, with no ticket and no list.
+    c.nodes[3].kill();
+    create(&c.nodes[3 - 1], "meanwhile");
+    c.nodes[3].start();
+    c.until("it caught up", |c| c.nodes[3].stale_names() == ["before", "meanwhile"]);
+}
+
+#[test]
+fn a_ticket_admits_one_node_and_says_so_to_the_next() {
+    let mut c = Cluster::formed_of(3, 2);
+    c.nodes[3].start();
+    c.nodes[4].start();
+    let made = ticket(&c.nodes[0], "");
+    // A second ticket stays open, so that the join protocol answers.
+    let other = ticket(&c.nodes[0], "--name n9");
+    assert_eq!(join(&c.nodes[3], &made.ticket).code, 0);
+    join(&c.nodes[4], &made.ticket).ends(1, "it has admitted n4");
+    join(&c.nodes[4], &other.ticket).ends(1, "it is for a node named n9");
+    let run = c.nodes[0].blixard(&format!("cluster token revoke {}", other.id));
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(c.nodes[0].status().expect("answers").members.iter().all(|m| m.name.as_str() != "n5"));
+}
+
+#[test]
+fn revoked_and_damaged_tickets_admit_nobody() {
+    let c = three_and_one();
+    let (made, open) = (ticket(&c.nodes[0], ""), ticket(&c.nodes[0], "--name n9"));
+    let run = c.nodes[1].blixard(&format!("cluster token revoke {}", made.id));
+    assert_eq!(run.code, 0, "{run:?}");
+    join(&c.nodes[3], &made.ticket).ends(1, "it was revoked");
+    let mut damaged = made.ticket.clone();
+    damaged.truncate(damaged.len() - 3);
+    join(&c.nodes[3], &damaged).ends(2, "damaged");
+    join(&c.nodes[3], "blixard").ends(2, "damaged");
+    join(&c.nodes[3], "").ends(2, "ticket");
+    assert_eq!(c.nodes[3].status().expect("answers").phase, NodePhase::Forming);
+    let run = c.nodes[0].blixard(&format!("cluster token revoke {}", open.id));
+    assert_eq!(run.code, 0, "{run:?}");
+}
+
+#[test]
+fn a_ticket_of_another_cluster_is_not_shown_to_this_one() {
+    let c = three_and_one();
+    let other = Cluster::formed();
+    let _open = ticket(&c.nodes[0], "");
+    let theirs = ticket(&other.nodes[0], "");
+    let path = carry(&c.nodes[0], &theirs.ticket);
+    c.nodes[0].blixard(&format!("cluster join --ticket-file {path}")).ends(1, "belongs to cluster");
+    assert_eq!(join(&c.nodes[3], &theirs.ticket).code, 0, "{}", c.nodes[3].log());
+    let ids = |c: &Cluster| c.nodes[0].status().and_then(|s| s.cluster_id);
+    assert_eq!(c.nodes[3].status().and_then(|s| s.cluster_id), ids(&other));
+}
+
+#[test]
+fn a_crash_after_the_ticket_was_taken_resumes() {
+    let mut c = three_and_one();
+    let made = ticket(&c.nodes[0], "");
+    let path = carry(&c.nodes[3], &made.ticket);
+    let run = c.nodes[3].blixard(&format!("cluster join --ticket-file {path} --no-wait"));
+    assert_eq!(run.code, 0, "{run:?}");
+    c.nodes[3].kill();
+    c.nodes[3].start();
+    c.until("it is a member", |c| {
+        c.nodes[3].status().is_some_and(|s| s.phase == NodePhase::Member && s.members.len() == 4)
+    });
+}
+
+#[test]
+fn a_member_leaves_and_says_so_also_after_a_restart() {
+    let mut c = Cluster::formed();
+    create(&c.nodes[0], "kept");
+    let on = c.nodes[0].vms()[0].node.clone();
+    let leaving = c.nodes.iter().position(|n| n.name != on.as_str()).expect("another");
+    let run = c.nodes[leaving].blixard("cluster leave");
+    assert_eq!(run.code, 0, "{run:?}\n{}", c.nodes[leaving].log());
+    let removed = |c: &Cluster| c.nodes[leaving].status().is_some_and(|s| s.phase == NodePhase::Removed);
+    c.until("it knows", removed);
+    let others: Vec<usize> = (0..3).filter(|n| *n != leaving).collect();
+    c.until("the others are two", |c| {
+        others.iter().all(|n| c.nodes[*n].status().is_some_and(|s| s.members.len() == 2 && s.quorum))
+    });
+    create(&c.nodes[others[0]], "after");
+    c.nodes[leaving].blixard("vm list").ends(3, "no cluster");
+    c.nodes[leaving].kill();
+    c.nodes[leaving].start();
+    c.until("it still knows", removed);
+    // Without its store it is on the lists of the others, and not let in all the same.
+    c.nodes[leaving].kill();
+    c.nodes[leaving].wipe();
+    c.nodes[leaving].start();
+    c.until("it is refused with the reason", |c| {
+        c.nodes[leaving].status().is_some_and(|s| s.warnings.iter().any(|line| line.contains("removed")))
+    });
+    assert_eq!(c.nodes[others[1]].status().expect("answers").members.len(), 2);
+}
+
+#[test]
+fn the_leader_leaves_after_it_handed_over() {
+    let c = Cluster::formed();
+    let leader = c.leader();
+    let run = c.nodes[leader].blixard("cluster leave");
+    assert_eq!(run.code, 0, "{run:?}\n{}", c.nodes[leader].log());
+    let others: Vec<usize> = (0..3).filter(|n| *n != leader).collect();
+    c.until("another leads two", |c| {
+        others.iter().all(|n| c.nodes[*n].status().is_some_and(|s| s.members.len() == 2 && s.quorum))
+    });
+    create(&c.nodes[others[0]], "after");
+}
+
+#[test]
+fn a_dead_node_is_removed_by_force_and_only_with_a_word_about_its_vms() {
+    let mut c = Cluster::formed();
+    create(&c.nodes[0], "placed");
+    let on = c.nodes[0].vms()[0].node.clone();
+    let dead = c.nodes.iter().position(|n| n.name == on.as_str()).expect("a node");
+    let other = (0..3).find(|n| *n != dead).expect("another");
+    let remove = |c: &Cluster, flags: &str| c.nodes[other].blixard(&format!("node remove {on} {flags}"));
+    remove(&c, "").ends(1, "VMs are placed on");
+    c.nodes[dead].kill();
+    c.until("a leader", |c| c.nodes[other].status().is_some_and(|s| s.leader.is_some_and(|l| l != on)));
+    c.until("it is missed", |c| {
+        let run = remove(c, "");
+        run.code == 1 && run.stderr.contains("can not be reached")
+    });
+    remove(&c, "--force").ends(1, "VMs are placed on");
+    let run = remove(&c, "--force --vms delete");
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(c.nodes[other].vms(), [], "forgotten with its node");
+    // It comes back with its old store, and learns it.
+    c.nodes[dead].start();
+    c.until("it knows", |c| c.nodes[dead].status().is_some_and(|s| s.phase == NodePhase::Removed));
+}
+
+#[test]
+fn what_would_cost_the_quorum_is_refused() {
+    let mut c = Cluster::formed();
+    let leader = c.leader();
+    let [one, two] = c.followers()[..] else { panic!("two followers") };
+    let name = c.nodes[one].name.clone();
+    c.nodes[two].kill();
+    c.until("it is refused", |c| {
+        let run = c.nodes[leader].blixard(&format!("node remove {name}"));
+        run.code == 1 && run.stderr.contains("are no quorum")
+    });
+    c.nodes[leader].blixard("node remove nobody").ends(1, "no node named nobody");
+}
