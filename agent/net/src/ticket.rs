@@ -3,8 +3,8 @@
 //! Owns the form and the check that all of it arrived; knows nothing of whether the ticket admits anybody.
 //!
 //! The form is that of iroh's tickets: the word `blixard`, then base32 in lower case. Inside: a version byte,
-//! the contents, and the first [`CHECKSUM_LEN`] bytes of a hash over all before it. A text that was mistyped
-//! or cut is so refused before anything is sent, and there is one text for each ticket: no second spelling.
+//! the contents, and the first 16 bytes of a hash over all before it. A text that was mistyped or cut is so
+//! refused before anything is sent, and there is one text for each ticket: no second spelling.
 
 use std::net::SocketAddr;
 
