@@ -8,7 +8,7 @@ const NAMES: usize = 4;
 /// The phase in which things go wrong, in simulated seconds.
 const SAFETY_S: u64 = 30;
 /// A client's pause between two operations, in ms.
-const THINK_MS: u64 = 120;
+const THINK_MS: u64 = 200;
 
 impl Options {
     /// The options of a judged seed.

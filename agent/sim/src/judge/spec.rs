@@ -12,10 +12,10 @@ use super::verdict::STEPS_MAX;
 /// What is known of a name.
 ///
 /// A deleted VM disappears when its node has reported the unit gone, which no client sees happen. So there
-/// is no state "deleting": after a delete a name is [`State::Going`], deleting or gone already, until somebody
-/// is told which. Being told "deleting" leaves it so, since it may be gone a moment later; being told "not
-/// there", or a create that is done, settles it, and from then on nobody may be told "deleting" again. That
-/// is exactly what a VM that may disappear at any moment allows, and no more.
+/// is no state "deleting": after a delete a name is [`State::Going`], deleting or gone already, until
+/// somebody is told which. Being told "deleting" leaves it so, since it may be gone a moment later; being
+/// told "not there", or a create that is done, settles it, and from then on nobody may be told "deleting"
+/// again. That is exactly what a VM that may disappear at any moment allows, and no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// No VM has this name.

@@ -10,7 +10,7 @@ use super::history::{Answer, History};
 use super::spec::{Call, Name, Search};
 
 /// Most steps of one search: operations that the tester tried to put next.
-pub const STEPS_MAX: u64 = 200_000;
+pub const STEPS_MAX: u64 = 100_000;
 /// Operations without an answer stand on threads of their own from here on: after all clients, so that the
 /// tester takes them last.
 const UNANSWERED_FROM: usize = 1_000;
@@ -150,6 +150,19 @@ mod tests {
         assert!(reads([Sight::Absent, Sight::Absent, Sight::Running]).holds());
         let undone = reads([Sight::Absent, Sight::Running, Sight::Absent]);
         assert!(matches!(undone, Verdict::Wrong { .. }), "{undone}");
+    }
+
+    #[test]
+    fn what_is_not_decided_within_the_bound_does_not_hold() {
+        let reads = (1..25).map(|client| {
+            let n = client as u64;
+            (client, Action::Read, 2 + n, sees(50 + n, Sight::Running))
+        });
+        let mut all: Vec<Told> = vec![(0, CREATE, 1, Some((2, Answer::Done)))];
+        all.extend(reads);
+        all.push((0, Action::Read, 90, sees(91, Sight::Absent)));
+        let verdict = judged(&all);
+        assert_eq!((&verdict, verdict.holds()), (&Verdict::TooHard, false));
     }
 
     #[test]

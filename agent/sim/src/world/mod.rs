@@ -40,8 +40,8 @@ pub(crate) use machine::{DiskHealth, Machine, Node};
 /// What each machine offers: few VMs fit, so that what does not is met often.
 const CAPACITY: Capacity = Capacity { cpus: 8, memory_mib: 1_536 };
 
-/// How long a judged run goes on after the mending, in simulated seconds: what is under way then stays without
-/// an answer.
+/// How long a judged run goes on after the mending, in simulated seconds: what is under way then stays
+/// without an answer.
 const JUDGED_REST_S: u64 = 10;
 
 /// A run in progress.
