@@ -74,10 +74,12 @@ fn a_ticket_admits_one_node_and_says_so_to_the_next() {
     let mut c = Cluster::formed_of(3, 2);
     c.nodes[3].start();
     c.nodes[4].start();
+    c.until("they answer", |c| c.nodes[3].status().is_some() && c.nodes[4].status().is_some());
     let made = ticket(&c.nodes[0], "");
     // A second ticket stays open, so that the join protocol answers.
     let other = ticket(&c.nodes[0], "--name n9");
-    assert_eq!(join(&c.nodes[3], &made.ticket).code, 0);
+    let run = join(&c.nodes[3], &made.ticket);
+    assert_eq!(run.code, 0, "{run:?}\n{}", c.nodes[3].log());
     join(&c.nodes[4], &made.ticket).ends(1, "it has admitted n4");
     join(&c.nodes[4], &other.ticket).ends(1, "it is for a node named n9");
     let run = c.nodes[0].blixard(&format!("cluster token revoke {}", other.id));
@@ -110,7 +112,8 @@ fn a_ticket_of_another_cluster_is_not_shown_to_this_one() {
     let theirs = ticket(&other.nodes[0], "");
     let path = carry(&c.nodes[0], &theirs.ticket);
     c.nodes[0].blixard(&format!("cluster join --ticket-file {path}")).ends(1, "belongs to cluster");
-    assert_eq!(join(&c.nodes[3], &theirs.ticket).code, 0, "{}", c.nodes[3].log());
+    let run = join(&c.nodes[3], &theirs.ticket);
+    assert_eq!(run.code, 0, "{run:?}\n{}", c.nodes[3].log());
     let ids = |c: &Cluster| c.nodes[0].status().and_then(|s| s.cluster_id);
     assert_eq!(c.nodes[3].status().and_then(|s| s.cluster_id), ids(&other));
 }

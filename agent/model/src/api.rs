@@ -55,7 +55,8 @@ pub struct StatusView {
     pub version: String,
     /// The configured cluster name.
     pub cluster_name: ClusterName,
-    /// `forming` (no cluster yet), `joining` (known to a cluster, waiting for its state), `member`, `removed`.
+    /// `forming` (no cluster yet), `joining` (known to a cluster, waiting for its state), `member`,
+    /// `removed`.
     pub phase: NodePhase,
     /// Why it is not a member yet, one line for each node waited for.
     pub waiting_for: Vec<String>,

@@ -22,6 +22,11 @@ use crate::waiting::Waits;
 /// Expired tickets are proposed again after so many ticks, if they still stand.
 const EXPIRY_TICKS: u64 = 20;
 
+/// Signs of life count for so many ticks after a removal was asked for; then it is asked for anew.
+const SIGN_TICKS: u64 = 50;
+/// A member that lives has answered a heartbeat by then.
+const FIRST_SIGN_TICKS: u64 = 15;
+
 /// A change that somebody waits for.
 #[derive(Debug)]
 pub(crate) struct AskedChange<P> {
@@ -89,7 +94,16 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         if !self.knows_whether_heard(ask.raft_id) {
             return Err(later("this leader is new and has not heard of every node yet"));
         }
-        let facts = self.membership_facts();
+        // Who is left must be a quorum now, and not by a word that may have been the last.
+        let since = match self.removal_asked {
+            Some((raft_id, at)) if raft_id == ask.raft_id && self.tick.saturating_sub(at) < SIGN_TICKS => at,
+            _ => {
+                self.removal_asked = Some((ask.raft_id, self.tick));
+                return Err(later("the others are asked for a sign of life first"));
+            }
+        };
+        let waits = self.tick.saturating_sub(since) < FIRST_SIGN_TICKS;
+        let facts = self.membership_facts().heard_after(since, self);
         match plan_removal(&facts.view(self), ask) {
             Ok(RemovalStep::Propose(change)) => Ok(change),
             Ok(RemovalStep::Gone) => Err(ProposeResult::Applied { outcome: Outcome::unchanged(None) }),
@@ -98,6 +112,9 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             }
             Ok(RemovalStep::HandOver) => {
                 Err(later("the node leads, and no other can take the leadership over"))
+            }
+            Err(Refusal::QuorumAtRisk { .. } | Refusal::NodeUnreachable { .. }) if waits => {
+                Err(later("not all the others have given a sign of life yet"))
             }
             Err(refusal) => Err(refused(refusal)),
         }

@@ -43,6 +43,18 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// Only who was heard of after this tick counts as there.
+    pub(crate) fn heard_after<S: LogStore, P: Waits, R: Waits>(
+        mut self,
+        since: u64,
+        node: &Node<S, P, R>,
+    ) -> Self {
+        for (id, progress) in &mut self.progress {
+            progress.recent_active = node.heard.get(id).is_some_and(|at| *at > since);
+        }
+        self
+    }
+
     pub(crate) fn view<'a, S: LogStore, P: Waits, R: Waits>(
         &'a self,
         node: &'a Node<S, P, R>,

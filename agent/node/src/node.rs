@@ -74,6 +74,8 @@ pub struct Node<S: LogStore, P, R> {
     /// When expired tickets were proposed last.
     pub(crate) expiry_proposed: Option<u64>,
     pub(crate) asked_change: Option<AskedChange<P>>,
+    /// The removal that was asked for last, and when it was first.
+    pub(crate) removal_asked: Option<(RaftId, u64)>,
     pub(crate) summary: Summary,
     pub(crate) notices: Vec<Notice>,
 }
@@ -98,6 +100,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             tickets_known: BTreeMap::new(),
             expiry_proposed: None,
             asked_change: None,
+            removal_asked: None,
             summary,
             notices: Vec::new(),
         }

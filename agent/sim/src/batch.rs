@@ -52,6 +52,22 @@ impl Done {
 /// Runs them all, or up to the first failure.
 pub(crate) fn run(seeds: &[(u64, Option<usize>)], threads: usize, fail_fast: bool) -> Done {
     let began = Instant::now();
+    let stops = |run: &Run| fail_fast && run.report.violation.is_some();
+    let mut runs = each(seeds, threads, stops, |(seed, nodes)| {
+        let report = run_seed(seed, Options::of(seed, nodes), false);
+        Run { seed, nodes, report }
+    });
+    runs.sort_by_key(|run| run.seed);
+    Done { took: began.elapsed(), runs }
+}
+
+/// Runs each of these, a few at once, until one `stops` it all. In no order.
+pub(crate) fn each<S: Copy + Sync, T: Send>(
+    seeds: &[S],
+    threads: usize,
+    stops: impl Fn(&T) -> bool + Sync,
+    run: impl Fn(S) -> T + Sync,
+) -> Vec<T> {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let runs = Mutex::new(Vec::new());
     let bar = bar(seeds.len() as u64);
@@ -59,23 +75,19 @@ pub(crate) fn run(seeds: &[(u64, Option<usize>)], threads: usize, fail_fast: boo
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    let Some((seed, nodes)) = seeds.get(next.fetch_add(1, Ordering::Relaxed)).copied() else {
-                        break;
-                    };
-                    let report = run_seed(seed, Options::of(seed, nodes), false);
-                    if report.violation.is_some() && fail_fast {
+                    let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                    let ran = run(*seed);
+                    if stops(&ran) {
                         stop.store(true, Ordering::Relaxed);
                     }
                     bar.inc(1);
-                    runs.lock().unwrap_or_else(PoisonError::into_inner).push(Run { seed, nodes, report });
+                    runs.lock().unwrap_or_else(PoisonError::into_inner).push(ran);
                 }
             });
         }
     });
     bar.finish_and_clear();
-    let mut runs = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
-    runs.sort_by_key(|run| run.seed);
-    Done { took: began.elapsed(), runs }
+    runs.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn bar(seeds: u64) -> ProgressBar {

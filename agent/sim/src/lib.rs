@@ -7,6 +7,7 @@
 
 pub mod disk;
 mod invariants;
+pub mod judge;
 mod options;
 pub mod regressions;
 mod report;
@@ -22,12 +23,16 @@ pub use rng::SimRng;
 
 /// Runs a seed; with `print` every event is told on standard output.
 pub fn run(seed: u64, options: Options, print: bool) -> Report {
-    let ran = catch_unwind(AssertUnwindSafe(|| world::World::new(seed, options, print).run()));
-    ran.unwrap_or_else(|panic| {
+    caught(|| world::World::new(seed, options, print).run()).unwrap_or_else(|report| *report)
+}
+
+/// What a run gives, or the report of its panic.
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Box<Report>> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         let what = text.unwrap_or_else(|| "a panic without words".to_owned());
         let violation = Some(Violation { invariant: "no_panic", what, at_us: 0 });
-        Report { trace_hash: 0, counts: Counts::default(), violation }
+        Box::new(Report { trace_hash: 0, counts: Counts::default(), violation })
     })
 }

@@ -22,6 +22,8 @@ pub struct Options {
     pub witness: bool,
     /// Clients that write and read.
     pub clients: usize,
+    /// Names that they use: few, so that they meet.
+    pub names: usize,
     /// A client's pause between two operations, in ms.
     pub think_ms: u64,
     /// The phase in which things go wrong, in simulated seconds.
@@ -127,6 +129,7 @@ impl Options {
             spares: if churn { 1 + below(&mut rng, 2) } else { 0 },
             witness: nodes >= 3 && rng.chance(1, 5),
             clients: 1 + below(&mut rng, 4),
+            names: 10,
             think_ms: [20, 100, 300, 1_000][below(&mut rng, 4)],
             safety_s: 56,
             liveness_s: 45,

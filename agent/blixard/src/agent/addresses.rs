@@ -8,8 +8,8 @@ use nix::ifaddrs::getifaddrs;
 
 use blixard_core::ClusterState;
 
-/// The addresses to offer: what is configured; and this machine's own, when nothing is configured, or nothing of
-/// it is this machine's any more because it has moved.
+/// The addresses to offer: what is configured; and this machine's own, when nothing is configured, or nothing
+/// of it is this machine's any more because it has moved.
 pub(crate) fn offered(configured: &[SocketAddr], listen: SocketAddr) -> Vec<SocketAddr> {
     choose(configured, listen, &local())
 }

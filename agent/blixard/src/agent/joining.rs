@@ -1,7 +1,7 @@
 //! Joining with a ticket: where it comes from and is kept, and the task that asks to be let in.
 //!
-//! A ticket comes from the configured file or over the local socket. It is kept in the data directory until the
-//! store is bound, so that a crash anywhere resumes, and is gone after that.
+//! A ticket comes from the configured file or over the local socket. It is kept in the data directory until
+//! the store is bound, so that a crash anywhere resumes, and is gone after that.
 
 use std::io;
 use std::path::{Path, PathBuf};

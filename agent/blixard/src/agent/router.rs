@@ -19,7 +19,8 @@ use super::logs;
 use super::peer_call::{decode, encode};
 use super::submit::submit;
 
-/// How long the leader may take to decide on a node with a ticket: less than the network waits for the answer.
+/// How long the leader may take to decide on a node with a ticket: less than the network waits for the
+/// answer.
 const ADMIT_TIMEOUT: Duration = Duration::from_secs(24);
 /// Longest time a forwarded write is waited for here.
 const PROPOSE_TIMEOUT_MAX: Duration = Duration::from_secs(600);

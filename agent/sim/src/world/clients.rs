@@ -17,8 +17,6 @@ const PATIENCE_MS: u64 = 5_000;
 const TIMEOUT_US: u64 = 8_000_000;
 /// Pause before trying another agent, in µs.
 const RETRY_US: u64 = 300_000;
-/// Names that clients use: few, so that they meet.
-pub(crate) const NAMES: usize = 10;
 
 /// A client and what it does now.
 #[derive(Debug)]
@@ -61,6 +59,11 @@ impl Client {
     }
 }
 
+/// One of the names that clients use.
+pub(crate) fn name(number: usize) -> VmName {
+    text_id(&format!("v{number}"))
+}
+
 impl World {
     pub(crate) fn handle_client(&mut self, client: usize) {
         if self.clients[client].op.is_none() {
@@ -69,6 +72,9 @@ impl World {
             }
             self.clients[client].probes += u64::from(self.liveness.is_on());
             let op = self.new_op(client);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.begins(client, op.request.as_ref());
+            }
             self.clients[client].op = Some(op);
         }
         if self.clients[client].op.as_ref().is_some_and(|op| op.attempt.is_none()) {
@@ -89,7 +95,7 @@ impl World {
     }
 
     fn new_command(&mut self) -> Command {
-        let name: VmName = text_id(&format!("v{}", below(&mut self.rng, NAMES)));
+        let name = name(below(&mut self.rng, self.options.names));
         match self.rng.below(10) {
             0..=3 => {
                 let desired = if self.rng.chance(3, 4) { Desired::Running } else { Desired::Stopped };
@@ -164,11 +170,17 @@ impl World {
         match end {
             Ok(outcome) => {
                 self.counts.count_outcome(&outcome);
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.answered(client, &outcome);
+                }
                 self.checker.write_acknowledged(&request, &outcome, floor, now_us);
                 self.finish(client);
             }
             Err(SubmitError::Unavailable(_)) if !maybe && self.gives_up() => {
                 self.checker.write_denied(&request.id, now_us);
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.denied(client);
+                }
                 self.counts.gave_up += 1;
                 self.finish(client);
             }
@@ -185,6 +197,9 @@ impl World {
     fn op_unknown(&mut self, client: usize) {
         if self.gives_up() {
             self.counts.gave_up += 1;
+            if let Some(recorder) = &mut self.recorder {
+                recorder.gave_up(client);
+            }
             return self.finish(client);
         }
         if let Some(op) = &mut self.clients[client].op {
@@ -211,6 +226,9 @@ impl World {
         let floor = op.floor;
         self.counts.reads += 1;
         self.checker.read_served(index, floor, now_us);
+        if let (Some(recorder), Some(node)) = (&mut self.recorder, self.machines[at].node()) {
+            recorder.read(client, node.state());
+        }
         self.finish(client);
     }
 

@@ -27,6 +27,7 @@ use blixard_model::{Capacity, ClusterName, EndpointId, NodeName};
 
 use crate::disk::SimDisk;
 use crate::invariants::{Bounds, Checker};
+use crate::judge::{History, Recorder};
 use crate::options::Options;
 use crate::report::{Counts, Report};
 use crate::trace::Trace;
@@ -42,6 +43,10 @@ pub(crate) use machine::{DiskHealth, Machine, Node};
 /// What each machine offers: few VMs fit, so that what does not is met often.
 const CAPACITY: Capacity = Capacity { cpus: 8, memory_mib: 1_536 };
 
+/// How long a judged run goes on after the mending, in simulated seconds: what is under way then stays
+/// without an answer.
+const JUDGED_REST_S: u64 = 10;
+
 /// A run in progress.
 pub(crate) struct World {
     pub(crate) options: Options,
@@ -51,6 +56,8 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) clients: Vec<Client>,
     pub(crate) checker: Checker,
+    /// What the clients see, for the second judge.
+    pub(crate) recorder: Option<Recorder>,
     pub(crate) counts: Counts,
     pub(crate) trace: Trace,
     pub(crate) cluster_name: ClusterName,
@@ -75,6 +82,7 @@ impl World {
         let mut world = Self {
             network: Network::new(count),
             checker: Checker::new(bounds(&options)),
+            recorder: None,
             counts: Counts::default(),
             trace: Trace::new(print),
             queue: Queue::default(),
@@ -123,6 +131,19 @@ impl World {
             self.handle(event);
         }
         self.report()
+    }
+
+    /// Runs to the end, whatever the invariants say, and gives what the clients saw.
+    pub(crate) fn run_recorded(mut self) -> (Report, Vec<History>) {
+        let names = (0..self.options.names).map(clients::name);
+        self.recorder = Some(Recorder::new(names));
+        let end_us = (self.options.safety_s + JUDGED_REST_S) * 1_000_000;
+        while !self.ended && self.queue.now_us() < end_us {
+            let Some(event) = self.queue.pop() else { break };
+            self.handle(event);
+        }
+        let histories = self.recorder.take().map(Recorder::histories).unwrap_or_default();
+        (self.report(), histories)
     }
 
     fn report(mut self) -> Report {
@@ -224,7 +245,7 @@ impl World {
 fn bounds(options: &Options) -> Bounds {
     let machines = options.nodes + options.spares;
     // The operator and those who join have one each beside that.
-    let under_way = options.clients + machines * (2 + clients::NAMES) + 1;
+    let under_way = options.clients + machines * (2 + options.names) + 1;
     Bounds { limits: options.limits, waiting: 2 * under_way }
 }
 

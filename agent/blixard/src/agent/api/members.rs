@@ -22,7 +22,8 @@ use super::super::{clock, joining, random};
 use super::error::ApiError;
 use super::routes::{Api, ApiResult, FreshQuery, patience, query, readable, request_id};
 
-/// After the members have decided that this node leaves it learns it within this time, or is cut off from them.
+/// After the members have decided that this node leaves it learns it within this time, or is cut off from
+/// them.
 const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> ApiResult<T> {

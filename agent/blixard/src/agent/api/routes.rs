@@ -39,6 +39,9 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// How long the leader may take to tell what everybody reports.
 const REPORTS_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Why a node that was removed and has an empty store is not let in.
+const REFUSED_AS_REMOVED: &str = "an operator removed it from the cluster; to let it in again, take `members` out \
+                                  of its configuration, write `join = true`, and give it a ticket";
 /// What a removed node has to say.
 const REMOVED: &str = "an operator removed this node from the cluster; its VMs are not looked after any more. To use \
                        it again, stop blixard.service, move store.redb out of the data directory, and let it join \
@@ -190,13 +193,16 @@ fn network_warnings(agent: &Agent) -> Vec<String> {
     };
     let links = agent.net.links();
     let links = links.borrow();
-    let refused = links.iter().filter_map(|(id, link)| match link {
-        blixard_net::LinkState::Down { reason: blixard_net::DownReason::Refused(why), .. } => {
-            let name = agent.declared.iter().find(|declared| declared.endpoint_id == *id);
-            let name = name.map_or_else(|| id.short(), |declared| declared.name.to_string());
-            Some(format!("{name} refuses this node: {why}"))
-        }
-        _ => None,
+    let refused = links.iter().filter_map(|(id, link)| {
+        let blixard_net::LinkState::Down { reason, .. } = link else { return None };
+        let why = match reason {
+            blixard_net::DownReason::Refused(why) => why.as_str(),
+            blixard_net::DownReason::Removed(_) => REFUSED_AS_REMOVED,
+            _ => return None,
+        };
+        let name = agent.declared.iter().find(|declared| declared.endpoint_id == *id);
+        let name = name.map_or_else(|| id.short(), |declared| declared.name.to_string());
+        Some(format!("{name} refuses this node: {why}"))
     });
     missing.into_iter().chain(refused).collect()
 }
