@@ -246,10 +246,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
     /// Who was to be removed may have been elected before that was committed, and commits it itself. raft 0.7
     /// stays leader then, and panics at the next answer.
     fn step_down_if_out(&mut self, change: &MembershipChange) {
-        if self.takes_own_vote(change)
-            && self.raw.raft.state == StateRole::Leader
-            && !mutant::lives("removed-leader-goes-on")
-        {
+        if self.takes_own_vote(change) && self.raw.raft.state == StateRole::Leader {
             let term = self.raw.raft.term;
             self.raw.raft.become_follower(term, 0);
         }

@@ -477,6 +477,52 @@ fn a_leader_does_not_remove_itself() {
     assert!(matches!(refused, Err(ProposeError::Refused(_))), "{refused:?}");
 }
 
+/// It is elected with its own removal in its log, commits that, and is out: raft 0.7 would panic as a leader
+/// that does not vote.
+#[test]
+fn who_is_elected_while_it_is_removed_or_demoted_steps_down() {
+    for demoted in [false, true] {
+        let mut c = Cluster::new(3);
+        let leader = c.elect();
+        let [out, last] = (1..=3).filter(|id| *id != leader).collect::<Vec<_>>()[..] else { panic!("three") };
+        let raft_id = RaftId(out);
+        let change = match demoted {
+            true => MembershipChange::Demote { raft_id },
+            false => MembershipChange::Remove { raft_id, why: Removal::LostStore },
+        };
+        // Only the one it is about hears of it, and not that it is committed.
+        c.cut.insert(last);
+        c.nodes.get_mut(&leader).expect("up").propose_membership(&change).expect("fits");
+        c.pump(leader);
+        for (_, message) in std::mem::take(&mut c.in_flight) {
+            if message.to == raft_id {
+                let inbound = Inbound::decode(&message.bytes, message.is_snapshot).expect("ours");
+                c.nodes.get_mut(&out).expect("up").step(inbound).expect("taken");
+                c.pump(out);
+            }
+        }
+        c.in_flight.clear();
+        c.crash(leader);
+        c.cut.clear();
+        let mut terms = 0;
+        while c.nodes[&last].status().voters.contains(&raft_id) {
+            c.tick(1);
+            terms += 1;
+            assert!(terms < 500, "it is never committed");
+            let votes = c.nodes[&out].status().voters.contains(&raft_id);
+            assert!(votes || !c.nodes[&out].leads(), "it leads and does not vote");
+        }
+        c.tick(40);
+        assert!(!c.nodes[&out].leads());
+        assert_eq!(c.nodes[&out].is_member(), demoted);
+        c.start(leader);
+        let next = c.elect();
+        assert_ne!(next, out);
+        let key = c.propose(next, "two are left").expect("leads");
+        assert!(c.acked(next, key));
+    }
+}
+
 #[test]
 fn leadership_is_handed_over_on_request() {
     let mut c = Cluster::new(3);

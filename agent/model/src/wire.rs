@@ -73,12 +73,12 @@ pub enum MembersAsk {
     /// A node with an empty store is on the list of the asker, who is a member.
     Vouch {
         /// Who, where the list says that it is.
-        node: Identity,
+        node: Box<Identity>,
     },
     /// A node with an empty store has a ticket.
     Admit {
         /// Who; its endpoint id is the one that its handshake proved.
-        node: Identity,
+        node: Box<Identity>,
         /// Which ticket.
         ticket: TicketId,
         /// What proves that it has it.
@@ -143,7 +143,7 @@ pub enum PeerResponse {
     /// To `Identify`.
     Identity {
         /// The answerer.
-        me: Identity,
+        me: Box<Identity>,
     },
     /// To `Propose` and `ChangeMembers`.
     Proposed {

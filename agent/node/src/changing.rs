@@ -57,8 +57,8 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
                 MembersAsk::Remove { raft_id, force, vms } => {
                     self.plan_asked_removal(RemovalAsk { raft_id, force, vms })
                 }
-                MembersAsk::Vouch { node } => self.plan_listed(node),
-                MembersAsk::Admit { node, ticket, secret } => self.plan_admission(node, ticket, &secret),
+                MembersAsk::Vouch { node } => self.plan_listed(*node),
+                MembersAsk::Admit { node, ticket, secret } => self.plan_admission(*node, ticket, &secret),
             }
         };
         let proposed = step.and_then(|change| self.propose_change(&change).map(|()| change));

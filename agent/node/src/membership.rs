@@ -131,6 +131,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
 
     /// Plans the next membership change and proposes it. One at a time: Raft drops others silently.
     pub(crate) fn propose_membership(&mut self) {
+        self.note_answers();
         if self.raft.membership_pending() {
             return;
         }
@@ -139,6 +140,15 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         // Not taken: planned again when it still fits.
         if self.raft.propose_membership(&change).is_ok() {
             self.notices.push(Notice::MembershipProposed(change));
+        }
+    }
+
+    /// Raft's mark of who answered is taken back from all at each check of the quorum: noted while it stands.
+    fn note_answers(&mut self) {
+        let (tick, progress) = (self.tick, self.raft.status().progress);
+        self.answered.retain(|id, _| progress.contains_key(id));
+        for (id, _) in progress.into_iter().filter(|(_, (_, answered))| *answered) {
+            self.answered.insert(id, tick);
         }
     }
 
@@ -158,7 +168,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             // check of the quorum, until the next answer.
             .map(|(id, (matched, _))| {
                 let recent_active = leads_for < HEARD_TICKS || self.is_heard(*id);
-                let last = self.heard.get(id).copied().unwrap_or(0).max(self.leads_since);
+                let last = self.answered.get(id).copied().unwrap_or(0).max(self.leads_since);
                 let missed =
                     *id != status.id && self.tick.saturating_sub(last) >= self.config.voter_lost_ticks;
                 (*id, Progress { matched: *matched, recent_active, lost: missed })
@@ -185,7 +195,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             let heard = &self.claims.get(&declared.endpoint_id)?.identity;
             let fits = heard.name == declared.name && matches!(heard.phase, Phase::Empty { .. });
             let node = Identity { addresses: declared.addresses.clone(), ..heard.clone() };
-            fits.then_some(MembersAsk::Vouch { node })
+            fits.then_some(MembersAsk::Vouch { node: Box::new(node) })
         };
         let led = self.summary.leader.is_some() && !self.raft.leads();
         let listed = self.config.declared.iter().filter(waits);

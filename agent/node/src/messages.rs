@@ -73,9 +73,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             }
             Some(_) => true,
             // It was a member, and never is again.
-            None if self.raft.machine().0.has_left(raft_id) && !mutant::lives("removed-member-believed") => {
-                false
-            }
+            None if self.raft.machine().0.has_left(raft_id) => false,
             // The newest id of an endpoint counts: it was admitted anew, and the log here is behind.
             None => {
                 self.routes.retain(|id, endpoint| *endpoint != from && *id != raft_id);

@@ -65,6 +65,9 @@ pub struct Node<S: LogStore, P, R> {
     pub(crate) peers: Vec<(RaftId, Vec<SocketAddr>)>,
     /// When each member was last heard of.
     pub(crate) heard: BTreeMap<RaftId, u64>,
+    /// As leader, when each member was last seen to take what is sent to it: one that only speaks is lost
+    /// too.
+    pub(crate) answered: BTreeMap<RaftId, u64>,
     /// When this node began to lead its term.
     pub(crate) leads_since: u64,
     /// Its clock, in milliseconds since the Unix epoch.
@@ -95,6 +98,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             membership_version: 0,
             peers: Vec::new(),
             heard: BTreeMap::new(),
+            answered: BTreeMap::new(),
             leads_since: 0,
             wall_ms: 0,
             tickets_known: BTreeMap::new(),

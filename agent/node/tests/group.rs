@@ -158,6 +158,23 @@ impl Group {
         self.nodes.insert(n, Node::new(config, raft));
     }
 
+    /// Begins a node that was admitted, with nothing of the log.
+    pub(crate) fn start_admitted(&mut self, n: u8) {
+        let genesis = genesis(self.voters);
+        let state = StateMachine(ClusterState::new(genesis.clone()));
+        let config =
+            ConsensusConfig { raft_id: RaftId(n.into()), incarnation: 1, seed: 7, limits: Limits::default() };
+        let raft = Consensus::new(config, &Durable::default(), state, Memory).expect("whole");
+        let config = NodeConfig {
+            cluster_id: cluster_id(&genesis),
+            name: name(n),
+            declared: Vec::new(),
+            told: Told::default(),
+            voter_lost_ticks: 600,
+        };
+        self.nodes.insert(n, Node::new(config, raft));
+    }
+
     pub(crate) fn node(&mut self, n: u8) -> &mut TestNode {
         self.nodes.get_mut(&n).expect("there")
     }

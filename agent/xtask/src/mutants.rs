@@ -5,6 +5,7 @@
 //! catch would mean nothing.
 
 mod list;
+mod tested;
 
 use std::fmt;
 use std::path::Path;
@@ -16,6 +17,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::list::{MUTANTS, Mutant};
+use self::tested::{TESTED, Tested};
 use crate::place::Place;
 use crate::sim::{self, Failure};
 
@@ -84,7 +86,9 @@ impl fmt::Display for Ran {
 pub(crate) fn run(place: &Place, args: &MutantsArgs) -> Result<ExitCode> {
     let is_chosen = |mutant: &&Mutant| args.only.as_ref().is_none_or(|only| only == mutant.name);
     let chosen: Vec<&Mutant> = MUTANTS.iter().filter(is_chosen).collect();
-    ensure!(!chosen.is_empty(), "there is no planted bug of that name");
+    let is_tested = |tested: &&Tested| args.only.as_ref().is_none_or(|only| only == tested.name);
+    let tested: Vec<&Tested> = TESTED.iter().filter(is_tested).collect();
+    ensure!(!chosen.is_empty() || !tested.is_empty(), "there is no planted bug of that name");
     let program = build(place)?;
     let control = simulate(&program, None, CONTROL_SEEDS, args.threads)?;
     if let Some(failure) = control.first() {
@@ -104,7 +108,32 @@ pub(crate) fn run(place: &Place, args: &MutantsArgs) -> Result<ExitCode> {
         }
         all.push(ran);
     }
-    Ok(tell(&all, args))
+    let simulated = tell(&all, args);
+    let noticed = tell_tested(place, &tested, args)?;
+    Ok(if noticed { simulated } else { ExitCode::FAILURE })
+}
+
+/// Those that a test has to notice; all of them have to be.
+fn tell_tested(place: &Place, tested: &[&Tested], args: &MutantsArgs) -> Result<bool> {
+    let mut missed = Vec::new();
+    for one in tested {
+        let caught = one.is_caught(place)?;
+        if !caught {
+            missed.push(one.name);
+        }
+        if !args.json {
+            println!(
+                "| `{}` | {} | {} |",
+                one.name,
+                one.source,
+                if caught { "its test" } else { "not caught" }
+            );
+        }
+    }
+    if !missed.is_empty() {
+        eprintln!("no test notices {}", missed.join(", "));
+    }
+    Ok(missed.is_empty())
 }
 
 fn tell(all: &[Ran], args: &MutantsArgs) -> ExitCode {
@@ -193,8 +222,9 @@ mod unit {
         let mut planted = BTreeSet::new();
         names_in(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("agent"), &mut planted);
         planted.remove("name");
-        let listed: BTreeSet<String> = MUTANTS.iter().map(|mutant| mutant.name.to_owned()).collect();
+        let names = MUTANTS.iter().map(|mutant| mutant.name).chain(TESTED.iter().map(|tested| tested.name));
+        let listed: BTreeSet<String> = names.map(str::to_owned).collect();
         assert_eq!(planted, listed);
-        assert_eq!(listed.len(), MUTANTS.len(), "a name twice");
+        assert_eq!(listed.len(), MUTANTS.len() + TESTED.len(), "a name twice");
     }
 }

@@ -242,8 +242,8 @@ impl Config {
         if self.joins() && !self.members.is_empty() {
             let key = if self.join { "join" } else { "join_ticket_file" };
             return Some(format!(
-                "{key}: this node is in a list of `members`, and is admitted because it is listed: leave one of \
-                 the two out"
+                "{key}: this node is in a list of `members`, and is admitted because it is listed: leave \
+                 one of the two out"
             ));
         }
         if self.voter_lost_after_s < VOTER_LOST_AFTER_S_MIN {

@@ -56,7 +56,7 @@ pub(crate) async fn ask_identities(
     while let Some(answered) = asked.join_next().await {
         let Ok((to, answer)) = answered else { continue };
         let identity = match answer {
-            Ok(PeerResponse::Identity { me }) if me.endpoint_id == to => Ok(me),
+            Ok(PeerResponse::Identity { me }) if me.endpoint_id == to => Ok(*me),
             Ok(PeerResponse::Declined { why }) => Err(why),
             Ok(_) => Err("the answer is of something else".to_owned()),
             Err(error) => Err(error.to_string()),

@@ -81,7 +81,7 @@ async fn decide(agent: &Agent, from: EndpointId, source: Option<SocketAddr>, byt
     let name = node.name.clone();
     let place = source.map_or_else(|| "an unknown address".to_owned(), |source| source.to_string());
     tracing::info!(PEER = %from.short(), "{name} ({place}) asks to be let in with ticket {ticket}");
-    let ask = MembersAsk::Admit { node, ticket, secret };
+    let ask = MembersAsk::Admit { node: Box::new(node), ticket, secret };
     let end = submit(agent, ask, Instant::now() + ADMIT_TIMEOUT).await;
     match &end {
         Ok(Outcome::Admitted { raft_id }) => {
@@ -125,7 +125,7 @@ async fn respond(agent: &Agent, from: EndpointId, request: PeerRequest) -> PeerR
                 // An error means that nobody is forming yet, or any more.
                 None => _ = agent.askers.send(me.clone()).is_err(),
             }
-            PeerResponse::Identity { me: agent.identity(Some(me)).await }
+            PeerResponse::Identity { me: Box::new(agent.identity(Some(me)).await) }
         }
         PeerRequest::Propose { request, timeout_ms } => lead(agent, request.into(), timeout_ms).await,
         PeerRequest::ChangeMembers { change, timeout_ms } => lead(agent, change.into(), timeout_ms).await,

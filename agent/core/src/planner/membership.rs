@@ -116,7 +116,8 @@ fn promotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
     let target = voter_target(view.state.members.len());
     let is_lost = |id: &RaftId| view.progress.get(id).is_some_and(|progress| progress.lost);
     let replaces = view.voters.len() == target && view.voters.iter().any(is_lost);
-    if view.voters.len() >= target && !(replaces && !mutant::lives("lost-voter-not-replaced")) {
+    let replaces = replaces && !mutant::lives("lost-voter-not-replaced");
+    if view.voters.len() >= target && !replaces {
         return None;
     }
     let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.witness);
@@ -124,8 +125,7 @@ fn promotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
     learners.sort_by_key(|id| (!is_witness(id), **id));
     learners.into_iter().find_map(|raft_id| {
         let progress = view.progress.get(raft_id)?;
-        let caught_up = progress.matched.saturating_add(PROMOTE_LAG_MAX) >= view.commit
-            || mutant::lives("promoted-before-caught-up");
+        let caught_up = progress.matched.saturating_add(PROMOTE_LAG_MAX) >= view.commit;
         (caught_up && progress.recent_active && progress.matched > 0)
             .then_some(MembershipChange::Promote { raft_id: *raft_id })
             .and_then(|change| fitting(view, change))
@@ -155,7 +155,7 @@ fn quorum_without(view: &MembershipView<'_>, raft_id: RaftId) -> Result<(), Stri
     let others: Vec<&RaftId> = view.voters.iter().filter(|id| **id != raft_id).collect();
     let is_heard = |id: &RaftId| *id == view.leader || view.progress.get(id).is_some_and(|p| p.recent_active);
     let (heard, missing): (Vec<&RaftId>, Vec<&RaftId>) = others.iter().partition(|id| is_heard(id));
-    if heard.len() * 2 > others.len() || mutant::lives("quorum-not-looked-at") {
+    if heard.len() * 2 > others.len() {
         return Ok(());
     }
     let name = |id: &RaftId| match view.state.members.get(id) {

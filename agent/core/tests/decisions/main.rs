@@ -1,5 +1,6 @@
 //! The decisions, one file for each kind.
 
+mod changes;
 mod common;
 mod hostile;
 mod lineage;

@@ -71,7 +71,7 @@ impl World {
             return self.transmit(id, from, Message::Joined { call, response: Box::new(response) });
         }
         let JoinRequest { node, ticket, secret } = request;
-        let ask = MembersAsk::Admit { node, ticket, secret };
+        let ask = MembersAsk::Admit { node: Box::new(node), ticket, secret };
         self.submit(id, ask, DECIDE_MS, Purpose::Join { to: from, call });
     }
 

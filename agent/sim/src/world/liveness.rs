@@ -146,6 +146,10 @@ impl World {
         let (members, voters) = (state.members.len(), self.checker.voters());
         let cut_off =
             self.liveness.cut_off.and_then(|id| state.member_by_endpoint(self.machines[id].endpoint_id));
+        let replaceable = members > voters.len() && self.checker.voters().len() >= voter_target(members);
+        if let Some(member) = cut_off.filter(|member| replaceable && voters.contains(&member.raft_id)) {
+            return Some(format!("{} is cut off and still votes", member.name));
+        }
         let waits = usize::from(cut_off.is_some_and(|member| !voters.contains(&member.raft_id)));
         let (voters, target) = (voters.len(), voter_target(members).min(members - waits));
         (voters != target).then(|| format!("{voters} of {members} members vote, {target} shall"))

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use blixard_model::mutant;
 use blixard_model::wire::{PeerRequest, PeerResponse};
 use blixard_node::Send;
 
@@ -119,7 +118,7 @@ impl World {
             Phase::Running(node) => {
                 let state = node.state();
                 let known = listed || node.is_peer(other_id);
-                known && (!state.removed.contains_key(&other_id) || mutant::lives("removed-node-let-in"))
+                known && !state.removed.contains_key(&other_id)
             }
         }
     }

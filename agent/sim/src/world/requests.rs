@@ -167,7 +167,7 @@ impl World {
                 }
                 if self.machines[id].process.is_some() {
                     let me = self.identity_of(id, Some(&me));
-                    self.reply(id, from, call, PeerResponse::Identity { me });
+                    self.reply(id, from, call, PeerResponse::Identity { me: Box::new(me) });
                 }
             }
             PeerRequest::Propose { request, .. } => self.asked(id, (from, call), request.into()),
@@ -203,7 +203,7 @@ impl World {
             }
             (Some(Call::Identify { of, version }), PeerResponse::Identity { me }) => {
                 if me.endpoint_id == self.machines[of].endpoint_id {
-                    self.offer_identity(id, me, version);
+                    self.offer_identity(id, *me, version);
                 }
                 self.handle_forming_look(id);
             }

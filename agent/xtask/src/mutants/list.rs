@@ -276,6 +276,32 @@ pub(super) const MUTANTS: &[Mutant] = &[
         must: false,
     },
     Mutant {
+        name: "ticket-used-again",
+        source: "tickets: one that has admitted a node admits another",
+        must: true,
+    },
+    Mutant {
+        name: "revoked-ticket-stays-open",
+        source: "tickets: one that was taken back admits a node",
+        must: true,
+    },
+    Mutant {
+        name: "expired-ticket-admits",
+        source: "tickets: one whose time is over admits a node",
+        must: true,
+    },
+    Mutant {
+        name: "removed-node-admitted-again",
+        source: "M12: a node that an operator removed is let in again because it is listed",
+        must: true,
+    },
+    Mutant { name: "witness-given-a-vm", source: "witness: a VM is placed on one", must: true },
+    Mutant {
+        name: "lost-voter-not-replaced",
+        source: "members: a voter that is lost for good keeps its vote while a learner could take it",
+        must: false,
+    },
+    Mutant {
         name: "configuration-not-synced",
         source: "found here: who votes is forgotten in a crash by those who count the votes",
         must: false,

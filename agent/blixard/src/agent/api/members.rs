@@ -133,8 +133,8 @@ pub(super) async fn join_cluster(
         Phase::Running(running) => return refuse(in_another_cluster(running.cluster_id)),
         Phase::Removed { cluster_id } => return refuse(in_another_cluster(cluster_id)),
         Phase::Forming { .. } if !agent.config.joins() => {
-            let why = "this node is on a list of `members` and is admitted because it is listed: for a ticket, \
-                       take the list out of its configuration and write `join = true`";
+            let why = "this node is on a list of `members` and is admitted because it is listed: for a \
+                       ticket, take the list out of its configuration and write `join = true`";
             return refuse(why.to_owned());
         }
         Phase::Forming { .. } => {}
@@ -148,9 +148,9 @@ pub(super) async fn join_cluster(
 
 fn in_another_cluster(cluster_id: ClusterId) -> String {
     format!(
-        "this node's store belongs to cluster {}: a node joins with an empty store. To give that cluster up here, \
-         stop blixard.service, write `join = true` into the configuration, move store.redb out of the data \
-         directory and start it again",
+        "this node's store belongs to cluster {}: a node joins with an empty store. To give that cluster up \
+         here, stop blixard.service, write `join = true` into the configuration, move store.redb out of the \
+         data directory and start it again",
         cluster_id.short()
     )
 }

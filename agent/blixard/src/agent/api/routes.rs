@@ -40,12 +40,13 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 const REPORTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a node that was removed and has an empty store is not let in.
-const REFUSED_AS_REMOVED: &str = "an operator removed it from the cluster; to let it in again, take `members` out \
-                                  of its configuration, write `join = true`, and give it a ticket";
+const REFUSED_AS_REMOVED: &str = "an operator removed it from the cluster; to let it in again, take \
+                                  `members` out of its configuration, write `join = true`, and give it a \
+                                  ticket";
 /// What a removed node has to say.
-const REMOVED: &str = "an operator removed this node from the cluster; its VMs are not looked after any more. To use \
-                       it again, stop blixard.service, move store.redb out of the data directory, and let it join \
-                       with a ticket";
+const REMOVED: &str = "an operator removed this node from the cluster; its VMs are not looked after any \
+                       more. To use it again, stop blixard.service, move store.redb out of the data \
+                       directory, and let it join with a ticket";
 
 pub(super) type ApiResult<T> = Result<T, ApiError>;
 

@@ -1,0 +1,301 @@
+//! As leader: tickets and removals that others ask for.
+
+use blixard_core::ticket::hash_of;
+use blixard_model::formation::Phase;
+use blixard_model::wire::{MembersAsk, ProposeResult};
+use blixard_model::{
+    Command, MembershipChange, NodeName, Outcome, RaftId, Refusal, Request, TicketId, TicketSecret, VmsFate,
+};
+use blixard_node::Notice;
+
+use crate::group::{Group, create, endpoint, genesis, identity, name, store, waiter};
+
+/// Long enough for a ticket that lives for ten seconds.
+const TEN_SECONDS: u64 = 10_000;
+const BEGIN_MS: u64 = 1_700_000_000_000;
+
+fn secret(n: u8) -> TicketSecret {
+    TicketSecret::from_bytes([n; 32])
+}
+
+fn id(n: u8) -> TicketId {
+    TicketId::from_bytes([n; 8])
+}
+
+/// Three members, and a leader that knows the time.
+fn group() -> (Group, u8) {
+    let mut group = Group::of(3);
+    let leader = group.leader();
+    group.nodes.values_mut().for_each(|node| node.note_time(BEGIN_MS));
+    (group, leader)
+}
+
+fn write(group: &mut Group, at: u8, text: &'static str, command: Command) {
+    let request = Request { id: text.parse().expect("a request id"), command };
+    group.node(at).propose(request, waiter(text));
+    group.settle();
+    let done = matches!(group.answer(text), Some(ProposeResult::Applied { outcome: Outcome::Done { .. } }));
+    assert!(done, "{:?}", group.answer(text));
+}
+
+fn ticket(group: &mut Group, at: u8, n: u8, name: Option<NodeName>) {
+    let text = ["ticket-0", "ticket-1", "ticket-2"][usize::from(n)];
+    let hash = hash_of(&secret(n));
+    write(group, at, text, Command::CreateTicket { id: id(n), name, hash, ttl_ms: TEN_SECONDS, at_ms: 7 });
+}
+
+fn admit(node: u8, store_n: u8, ticket: u8, with: u8) -> MembersAsk {
+    let node = identity(node, store(store_n), Phase::Empty { promise: None });
+    MembersAsk::Admit { node: Box::new(node), ticket: id(ticket), secret: secret(with) }
+}
+
+/// Asks and gives the answer.
+fn ask(group: &mut Group, at: u8, what: &'static str, ask: MembersAsk) -> ProposeResult {
+    group.node(at).change_members(ask, waiter(what));
+    group.settle();
+    group.answer(what).expect("answered").clone()
+}
+
+fn admitted(result: &ProposeResult) -> Option<RaftId> {
+    match result {
+        ProposeResult::Applied { outcome: Outcome::Admitted { raft_id } } => Some(*raft_id),
+        _ => None,
+    }
+}
+
+#[track_caller]
+fn refused_for(result: &ProposeResult, why: &str) {
+    let ProposeResult::Applied { outcome: Outcome::Refused { refusal } } = result else {
+        panic!("not refused: {result:?}")
+    };
+    assert!(refusal.to_string().contains(why), "{refusal}");
+}
+
+#[test]
+fn a_ticket_admits_one_node_once_and_says_so_again_to_that_one() {
+    let (mut group, leader) = group();
+    ticket(&mut group, leader, 1, None);
+    let first = ask(&mut group, leader, "first", admit(4, 4, 1, 1));
+    assert_eq!(admitted(&first), Some(RaftId(4)));
+    let again = ask(&mut group, leader, "again", admit(4, 4, 1, 1));
+    assert_eq!(admitted(&again), Some(RaftId(4)), "a captured request admits nobody else");
+    refused_for(&ask(&mut group, leader, "other", admit(5, 5, 1, 1)), "it has admitted n4");
+    assert_eq!(group.node(leader).state().members.len(), 4);
+    assert!(!group.node(leader).summary().joinable, "nothing is open any more");
+}
+
+#[test]
+fn of_two_at_once_exactly_one_is_admitted() {
+    let (mut group, leader) = group();
+    ticket(&mut group, leader, 1, None);
+    group.node(leader).change_members(admit(4, 4, 1, 1), waiter("four"));
+    group.node(leader).change_members(admit(5, 5, 1, 1), waiter("five"));
+    group.settle();
+    assert!(admitted(group.answer("four").expect("answered")).is_some());
+    assert!(matches!(group.answer("five"), Some(ProposeResult::Rejected { .. })), "to be asked again");
+    refused_for(&ask(&mut group, leader, "five again", admit(5, 5, 1, 1)), "it has admitted n4");
+}
+
+#[test]
+fn a_wrong_secret_learns_nothing_of_the_tickets_there_are() {
+    let (mut group, leader) = group();
+    ticket(&mut group, leader, 1, None);
+    let wrong = ask(&mut group, leader, "wrong secret", admit(4, 4, 1, 2));
+    let none = ask(&mut group, leader, "no such ticket", admit(4, 4, 2, 2));
+    assert_eq!(wrong, none);
+    refused_for(&wrong, "does not know it, or its secret is another one");
+    assert_eq!(group.node(leader).state().members.len(), 3);
+}
+
+#[test]
+fn a_ticket_ends_by_the_clock_and_stays_ended_when_the_clock_jumps_back() {
+    let (mut group, leader) = group();
+    ticket(&mut group, leader, 1, None);
+    group.node(leader).note_time(BEGIN_MS + TEN_SECONDS);
+    refused_for(&ask(&mut group, leader, "late", admit(4, 4, 1, 1)), "it has expired");
+    // The leader writes it down, so that no clock opens it again.
+    group.tick(10);
+    group.nodes.values_mut().for_each(|node| node.note_time(BEGIN_MS));
+    refused_for(&ask(&mut group, leader, "back", admit(4, 4, 1, 1)), "it has expired");
+}
+
+#[test]
+fn a_clock_that_jumped_back_does_not_let_a_ticket_live_longer_than_it_was_made_to() {
+    let (mut group, leader) = group();
+    ticket(&mut group, leader, 1, None);
+    for _ in 0..TEN_SECONDS / 100 {
+        group.tick(1);
+        group.nodes.values_mut().for_each(|node| node.note_time(BEGIN_MS - 3_600_000));
+    }
+    refused_for(&ask(&mut group, leader, "late", admit(4, 4, 1, 1)), "it has expired");
+}
+
+#[test]
+fn revoked_tickets_names_and_stores_are_looked_at() {
+    let (mut group, leader) = group();
+    ticket(&mut group, leader, 1, Some(name(9)));
+    ticket(&mut group, leader, 2, None);
+    write(&mut group, leader, "revoke", Command::RevokeTicket { id: id(2) });
+    refused_for(&ask(&mut group, leader, "name", admit(4, 4, 1, 1)), "a node named n9");
+    refused_for(&ask(&mut group, leader, "revoked", admit(4, 4, 2, 2)), "it was revoked");
+    let genesis = genesis(3);
+    let phase = Phase::Formed {
+        cluster_id: blixard_core::formation::cluster_id(&genesis),
+        genesis,
+        raft_id: Some(RaftId(1)),
+        your_raft_id: None,
+        you_left: false,
+        you_were_removed: false,
+        applied: 9,
+        members: Vec::new(),
+    };
+    let full =
+        MembersAsk::Admit { node: Box::new(identity(9, store(9), phase)), ticket: id(1), secret: secret(1) };
+    refused_for(&ask(&mut group, leader, "full", full), "belongs to a cluster already");
+}
+
+#[test]
+fn only_the_leader_decides() {
+    let (mut group, leader) = group();
+    let follower = group.follower();
+    ticket(&mut group, leader, 1, None);
+    let answer = ask(&mut group, follower, "follower", admit(4, 4, 1, 1));
+    assert_eq!(answer, ProposeResult::NotLeader { leader: Some(name(leader)) });
+}
+
+#[test]
+fn a_member_vouches_for_a_node_that_the_leader_does_not_list() {
+    let (mut group, leader) = group();
+    let node = identity(4, store(4), Phase::Empty { promise: None });
+    let vouched = ask(&mut group, leader, "vouched", MembersAsk::Vouch { node: Box::new(node) });
+    assert_eq!(admitted(&vouched), Some(RaftId(4)));
+}
+
+/// Asks until there is an answer that is no "try again".
+fn remove(group: &mut Group, what: &'static str, ask: MembersAsk) -> ProposeResult {
+    for _ in 0..40 {
+        let leader = group.leader();
+        group.answers.retain(|(_, name, _)| *name != what);
+        group.node(leader).change_members(ask.clone(), waiter(what));
+        group.settle();
+        match group.answer(what) {
+            Some(ProposeResult::Rejected { .. } | ProposeResult::NotLeader { .. }) => group.tick(1),
+            other => return other.expect("answered").clone(),
+        }
+    }
+    panic!("never decided: {:?}", group.answer(what));
+}
+
+fn leaving(raft_id: u8, force: bool, vms: Option<VmsFate>) -> MembersAsk {
+    MembersAsk::Remove { raft_id: RaftId(raft_id.into()), force, vms }
+}
+
+#[test]
+fn a_member_leaves_and_its_words_are_not_believed_any_more() {
+    let (mut group, leader) = group();
+    let follower = group.follower();
+    let done = remove(&mut group, "leave", leaving(follower, false, None));
+    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+    let state = group.node(leader).state();
+    assert!(state.members.len() == 2 && state.removed.contains_key(&endpoint(follower)));
+    // It has not heard of it, and asks for votes.
+    group.cut.insert(leader);
+    let asks = (0..60).find_map(|_| {
+        group.node(follower).tick();
+        let sends = group.turn(follower);
+        sends.into_iter().find(|send| send.to == endpoint(leader))
+    });
+    let frame = asks.expect("it campaigns").frame;
+    group.node(leader).handle_raft(endpoint(follower), &frame, false).expect("goes on");
+    assert!(group.turn(leader).iter().all(|send| send.to != endpoint(follower)), "no answer");
+    // Told so by a member, it ends; told of an earlier time, it does not.
+    assert!(group.node(follower).note_removed(RaftId(0)).is_ok());
+    assert!(group.node(follower).note_removed(RaftId(follower.into())).is_err());
+    group.cut.clear();
+    group.nodes.remove(&follower);
+    let again = remove(&mut group, "again", leaving(follower, false, None));
+    assert_eq!(again, ProposeResult::Applied { outcome: Outcome::unchanged(None) });
+}
+
+#[test]
+fn the_leader_hands_over_before_it_leaves() {
+    let (mut group, leader) = group();
+    let done = remove(&mut group, "leave", leaving(leader, false, None));
+    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+    let next = group.leader();
+    assert_ne!(next, leader);
+    assert_eq!(group.node(next).state().members.len(), 2);
+}
+
+#[test]
+fn what_is_not_there_is_removed_by_force_only_and_never_at_the_quorum_s_cost() {
+    let (mut group, leader) = group();
+    let gone = group.follower();
+    group.cut.insert(gone);
+    let other = 6 - leader - gone;
+    refused_for(&remove(&mut group, "gone", leaving(gone, false, None)), "remove it with --force");
+    refused_for(&remove(&mut group, "other", leaving(other, false, None)), "are no quorum");
+    refused_for(&remove(&mut group, "vms", leaving(other, true, Some(VmsFate::Keep))), "answers");
+    let done = remove(&mut group, "forced", leaving(gone, true, None));
+    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+}
+
+#[test]
+fn vms_are_spoken_of_before_their_node_goes() {
+    let (mut group, leader) = group();
+    let gone = group.follower();
+    group.tick(10);
+    group.node(leader).note_links((1..=3).map(endpoint).collect());
+    group.node(leader).propose(create("web", Some(gone)), waiter("web"));
+    group.settle();
+    assert_eq!(group.node(leader).state().vms.len(), 1, "{:?}", group.answer("web"));
+    group.cut.insert(gone);
+    let refusal = remove(&mut group, "silent", leaving(gone, true, None));
+    refused_for(&refusal, "VMs are placed on");
+    let done = remove(&mut group, "kept", leaving(gone, true, Some(VmsFate::Keep)));
+    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+    assert_eq!(group.node(leader).state().vms.len(), 1);
+    // Nobody will report it gone: a deletion is one at once.
+    write(&mut group, leader, "delete", Command::DeleteVm { name: "web".parse().expect("a name") });
+    assert!(group.node(leader).state().vms.is_empty());
+}
+
+#[test]
+fn a_lost_voter_is_replaced_and_comes_back_as_a_learner() {
+    let (mut group, leader) = group();
+    ticket(&mut group, leader, 1, None);
+    assert!(admitted(&ask(&mut group, leader, "join", admit(4, 4, 1, 1))).is_some());
+    group.start_admitted(4);
+    group.tick(20);
+    let lost = group.follower();
+    group.cut.insert(lost);
+    group.notices.clear();
+    group.tick(700);
+    let changes: Vec<_> = group
+        .notices
+        .iter()
+        .filter_map(|(n, notice)| match notice {
+            Notice::MembershipChanged(change) if *n == leader => Some(change.clone()),
+            _ => None,
+        })
+        .collect();
+    let lost_id = RaftId(lost.into());
+    assert_eq!(
+        changes,
+        [MembershipChange::Promote { raft_id: RaftId(4) }, MembershipChange::Demote { raft_id: lost_id }]
+    );
+    group.cut.clear();
+    group.tick(40);
+    assert_eq!(group.node(lost).raft_status().learners, [lost_id]);
+}
+
+#[test]
+fn a_refusal_says_which_node_is_gone() {
+    let (mut group, leader) = group();
+    let never = MembersAsk::Remove { raft_id: RaftId(77), force: false, vms: None };
+    group.tick(20);
+    group.node(leader).change_members(never.clone(), waiter("never"));
+    group.tick(3);
+    let end = remove(&mut group, "never again", never);
+    assert_eq!(end, ProposeResult::Applied { outcome: Refusal::NodeLeft { raft_id: RaftId(77) }.into() });
+}

@@ -1,0 +1,80 @@
+//! Planted bugs that the simulator's runs do not reach: a test of that mechanism has to fail with each.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::place::Place;
+
+/// A planted bug and the test that has to notice it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tested {
+    /// What `BLIXARD_MUTANT` calls it.
+    pub(super) name: &'static str,
+    /// What it is.
+    pub(super) source: &'static str,
+    /// Package and test target.
+    target: (&'static str, &'static str),
+    /// The beginning of the test's name.
+    test: &'static str,
+}
+
+/// All of them.
+pub(super) const TESTED: &[Tested] = &[
+    Tested {
+        name: "lineage-keeps-tickets",
+        source: "recovery: tickets of the old cluster admit to the new one",
+        target: ("blixard-core", "decisions"),
+        test: "lineage::whatever_the_state",
+    },
+    Tested {
+        name: "lineage-uses-raft-id-again",
+        source: "recovery, R10: the founder goes on under a raft id that was given before",
+        target: ("blixard-core", "decisions"),
+        test: "lineage::whatever_the_state",
+    },
+    Tested {
+        name: "recovery-drops-uncommitted",
+        source: "recovery: entries that may have been acknowledged are cut off",
+        target: ("blixard-node", "node"),
+        test: "rebirth::a_recovered_node_has_all_of_its_log",
+    },
+    Tested {
+        name: "removed-node-recovers",
+        source: "recovery: a node that its own log has removed begins a cluster",
+        target: ("blixard-node", "node"),
+        test: "rebirth::changes_of_the_members",
+    },
+    Tested {
+        name: "replaced-store-moved-away-first",
+        source: "recovery: a crash while a store is replaced leaves none",
+        target: ("blixard-sim", "store"),
+        test: "replace::a_crash_at_any_boundary",
+    },
+];
+
+impl Tested {
+    /// Whether the test passes without the bug and fails with it.
+    ///
+    /// # Errors
+    /// The test does not pass without it: then its failing would mean nothing.
+    pub(super) fn is_caught(&self, place: &Place) -> Result<bool> {
+        ensure!(self.passes(place, None)?, "{} does not pass without a planted bug", self.test);
+        Ok(!self.passes(place, Some(self.name))?)
+    }
+
+    fn passes(&self, place: &Place, mutant: Option<&str>) -> Result<bool> {
+        let (package, target) = self.target;
+        let mut cargo = place.cargo();
+        cargo
+            .env("RUSTFLAGS", "--cfg blixard_mutants")
+            .env("CARGO_TARGET_DIR", place.target().join("mutants"))
+            .env_remove("BLIXARD_MUTANT")
+            .args(["test", "--quiet", "--package", package, "--test", target, self.test]);
+        if let Some(name) = mutant {
+            cargo.env("BLIXARD_MUTANT", name);
+        }
+        let ran = cargo.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        Ok(ran.context("cargo could not be run")?.success())
+    }
+}
