@@ -26,7 +26,11 @@ fn carry(node: &Node, text: &str) -> String {
 
 fn join(node: &Node, text: &str) -> crate::binary::Run {
     let path = carry(node, text);
-    node.blixard(&format!("cluster join --ticket-file {path} --timeout 30"))
+    let run = node.blixard(&format!("cluster join --ticket-file {path} --timeout 30"));
+    if run.code > 2 {
+        println!("{:#?}", node.status());
+    }
+    run
 }
 
 fn create(node: &Node, name: &str) {
@@ -210,4 +214,39 @@ fn what_would_cost_the_quorum_is_refused() {
         run.code == 1 && run.stderr.contains("are no quorum")
     });
     c.nodes[leader].blixard("node remove nobody").ends(1, "no node named nobody");
+}
+
+#[test]
+fn a_cluster_of_one_grows_and_its_first_node_begins_no_other_when_its_store_is_lost() {
+    let mut c = Cluster::new(3);
+    c.configure_with(1, &[], "");
+    c.configure_with(2, &[], "join = true\n");
+    c.configure_with(3, &[], "join = true\n");
+    c.nodes[0].start();
+    c.until("it is a cluster of one", |c| {
+        c.nodes[0].status().is_some_and(|s| s.quorum && s.members.iter().all(|m| m.capacity.is_some()))
+    });
+    create(&c.nodes[0], "kept");
+    for n in [1, 2] {
+        c.nodes[n].start();
+        c.until("it answers", |c| c.nodes[n].status().is_some());
+        let made = ticket(&c.nodes[0], "");
+        let run = join(&c.nodes[n], &made.ticket);
+        assert_eq!(run.code, 0, "{run:?}\n{}", c.nodes[n].log());
+    }
+    c.await_formed(3);
+    c.nodes[0].kill();
+    c.nodes[0].wipe();
+    c.nodes[0].start();
+    c.until("it knows that it was in a cluster", |c| {
+        c.nodes[0].status().is_some_and(|s| s.waiting_for.iter().any(|w| w.contains("its store is gone")))
+    });
+    // The others miss it for a moment before they take its store for lost.
+    let made = ticket(&c.nodes[1], "");
+    let run = join(&c.nodes[0], &made.ticket);
+    assert_eq!(run.code, 0, "{run:?}\n{}", c.nodes[0].log());
+    c.await_formed(3);
+    c.until("it has the log", |c| c.nodes[0].stale_names() == ["kept"]);
+    let ids: Vec<_> = c.nodes.iter().map(|node| node.status().and_then(|s| s.cluster_id)).collect();
+    assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "{ids:?}");
 }

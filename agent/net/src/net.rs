@@ -222,12 +222,13 @@ impl Net {
             wanted.entry(peer.endpoint_id).or_default().extend(peer.addresses);
         }
         bound_removed(&mut removed);
+        let (mut gone, mut new) = (Vec::new(), Vec::new());
         self.shared.peers.replace(removed.clone(), |peers| {
             peers.retain(|id, peer| {
                 let stays = wanted.contains_key(id);
                 if !stays {
                     peer.cut_off(removed.remove(id).map_or(Close::Unlisted, Close::Left));
-                    context.links.send_modify(|links| drop(links.remove(id)));
+                    gone.push(*id);
                 }
                 stays
             });
@@ -236,16 +237,24 @@ impl Net {
                 match peers.entry(id) {
                     Entry::Occupied(peer) => peer.get().set_addresses(addresses),
                     Entry::Vacant(place) => {
-                        // Whoever looks right after this call finds the peer.
-                        let since = Instant::now();
-                        let begins = LinkState::Down { since, reason: DownReason::Starting, attempts: 0 };
-                        context.links.send_modify(|links| drop(links.insert(id, begins)));
+                        new.push(id);
                         let lasting = Lasting::new(context, addresses);
                         place.insert(peer_keeper::spawn(context, id, lasting));
                     }
                 }
             }
         });
+        // Apart from the list's lock: who looks at the links may ask for the list meanwhile. Whoever looks
+        // right after this call finds the new peers, and one whose task was faster keeps what it said.
+        if !gone.is_empty() || !new.is_empty() {
+            context.links.send_modify(|links| {
+                links.retain(|id, _| !gone.contains(id));
+                for id in new {
+                    let (since, reason) = (Instant::now(), DownReason::Starting);
+                    links.entry(id).or_insert(LinkState::Down { since, reason, attempts: 0 });
+                }
+            });
+        }
     }
 
     /// Takes requests to join the cluster of that id from anybody, or takes none any more, as at the start.
@@ -330,7 +339,8 @@ impl Net {
         request::ask_stream(&connection, bytes, patience).await
     }
 
-    /// The state of the link to every peer in the list.
+    /// The state of the link to every peer in the list. Not to be borrowed while anything else is asked of
+    /// this handle.
     pub fn links(&self) -> watch::Receiver<Links> {
         self.shared.links.clone()
     }

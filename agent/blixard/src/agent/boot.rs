@@ -23,7 +23,7 @@ use super::context::{Agent, AgentParts, Phase};
 use super::owner::OwnerTask;
 use super::runtime::SystemdVms;
 use super::{
-    announce, api, birth, formation, joining, random, reconcile, register, router, space, supervise,
+    announce, api, birth, formation, joining, random, reconcile, register, router, space, supervise, was_in,
 };
 use crate::keygen;
 
@@ -133,7 +133,10 @@ async fn assemble(
     let net = NetConfig { key, bind: config.listen(), cluster_name: config.cluster_name.clone() };
     let (net, incoming) = Net::start(net)?;
     let promise = store.promise().cloned();
-    let parts = AgentParts { config, endpoint_id, store_id: store.store_id(), capacity, net, promise };
+    let alone = config.members.is_empty() && store.cluster().is_none();
+    let was_in = if alone { was_in::words(&config.data_dir).context("the data directory")? } else { None };
+    let parts =
+        AgentParts { was_in, config, endpoint_id, store_id: store.store_id(), capacity, net, promise };
     let agent = Arc::new(Agent::new(parts));
     agent.let_in(&[]);
     Ok((agent, incoming))

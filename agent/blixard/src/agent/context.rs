@@ -64,6 +64,8 @@ pub(crate) struct Agent {
     pub(crate) net: Net,
     pub(crate) retries: Retries,
     pub(crate) metrics: Metrics,
+    /// It joins a cluster with a ticket, and forms none of its own.
+    pub(crate) joins: bool,
     /// The ticket to join with.
     pub(crate) tickets: Tickets,
     /// Members of which others told, while this node is in no cluster.
@@ -84,6 +86,8 @@ pub(crate) struct AgentParts {
     pub(crate) capacity: Capacity,
     pub(crate) net: Net,
     pub(crate) promise: Option<Genesis>,
+    /// Why it begins no cluster of its own, if it was in one and has neither its store nor a list.
+    pub(crate) was_in: Option<String>,
 }
 
 impl Agent {
@@ -98,7 +102,8 @@ impl Agent {
             net: parts.net,
             retries: Retries::default(),
             metrics: Metrics::default(),
-            tickets: Tickets::load(&parts.config.data_dir, parts.config.join_ticket_file.as_deref()),
+            joins: parts.config.joins() || parts.was_in.is_some(),
+            tickets: Tickets::load(&parts.config, parts.was_in),
             told: Mutex::default(),
             phase: watch::Sender::new(Phase::Forming {
                 promise: parts.promise,

@@ -38,7 +38,7 @@ pub(crate) async fn form(agent: &Agent, store: &mut Store) -> Result<Birth, Writ
         let answers = ask_all(agent).await;
         let me = agent.identity(None).await;
         let cluster_name = &agent.config.cluster_name;
-        let list = Configured { cluster_name, declared: &agent.declared, joins: agent.config.joins() };
+        let list = Configured { cluster_name, declared: &agent.declared, joins: agent.joins };
         agent.let_in(&told_members(&answers));
         let formed = tokio::task::block_in_place(|| advance(store, &me, list, &answers))?;
         pace.end(ms_since(begun), &answers, &formed);
@@ -48,7 +48,7 @@ pub(crate) async fn form(agent: &Agent, store: &mut Store) -> Result<Birth, Writ
                 set_forming(agent, Some(genesis), vec!["the others' agreement".to_owned()]);
             }
             Formed::Waiting(mut waiting_for) => {
-                if agent.config.joins() {
+                if agent.joins {
                     waiting_for = vec![agent.tickets.words()];
                 }
                 agent.metrics.formation_failed(&waiting_for);

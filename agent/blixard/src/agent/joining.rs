@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::announce::ms_since;
+use super::config::Config;
 use super::context::Agent;
 use super::peer_call::encode;
 use super::random;
@@ -24,6 +25,9 @@ use super::retries::Failed;
 
 /// The kept ticket in the data directory.
 const FILE_NAME: &str = "join.ticket";
+/// What a node without a ticket waits for.
+const NEEDED: &str = "a ticket: `blixard cluster token create` on a member makes one, `blixard cluster join` here \
+                      takes it";
 /// How long one member may take: it brings the request to the leader meanwhile.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(28);
 
@@ -33,21 +37,24 @@ pub(crate) struct Tickets {
     held: watch::Sender<Option<JoinTicket>>,
     /// Why there is none to use, for people.
     problem: Mutex<Option<String>>,
+    /// What is needed while there was none.
+    needed: String,
 }
 
 impl Tickets {
     /// The kept one, else the configured one. One that can not be read is a reason to wait and not to end: an
     /// operator may bring another.
-    pub(crate) fn load(data_dir: &Path, configured: Option<&Path>) -> Self {
-        let kept = data_dir.join(FILE_NAME);
-        let path = if kept.exists() { Some(kept.as_path()) } else { configured };
+    pub(crate) fn load(config: &Config, needed: Option<String>) -> Self {
+        let kept = config.data_dir.join(FILE_NAME);
+        let path = if kept.exists() { Some(kept.as_path()) } else { config.join_ticket_file.as_deref() };
         let read = path.map(|path| read(path).map_err(|why| format!("{}: {why}", path.display())));
         let (ticket, problem) = match read {
             None => (None, None),
             Some(Ok(ticket)) => (Some(ticket), None),
             Some(Err(why)) => (None, Some(why)),
         };
-        Self { held: watch::Sender::new(ticket), problem: Mutex::new(problem) }
+        let needed = needed.unwrap_or_else(|| NEEDED.to_owned());
+        Self { held: watch::Sender::new(ticket), problem: Mutex::new(problem), needed }
     }
 
     /// Another ticket takes the place of the one there is.
@@ -67,9 +74,7 @@ impl Tickets {
             return problem;
         }
         match &*self.held.borrow() {
-            None => "a ticket: `blixard cluster token create` on a member makes one, `blixard cluster join` \
-                     here takes it"
-                .to_owned(),
+            None => self.needed.clone(),
             Some(ticket) => format!("a member of cluster {} to let this node in", ticket.cluster_id.short()),
         }
     }

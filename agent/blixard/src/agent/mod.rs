@@ -40,6 +40,7 @@ mod telemetry;
 #[cfg(test)]
 mod testing;
 mod views;
+mod was_in;
 
 use blixard_model::VmName;
 use blixard_systemd::launcher;

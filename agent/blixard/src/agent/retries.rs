@@ -151,8 +151,7 @@ fn network(net: &Net) -> Vec<Retrying> {
         }
         _ => None,
     };
-    let links = net.links();
-    let links = links.borrow();
+    let links = net.links().borrow().clone();
     let peers = net.stats().peers.into_iter().filter_map(|(id, peer)| {
         let up = links.get(&id).is_some_and(blixard_net::LinkState::is_up);
         let backoff = peer.backoff;

@@ -30,7 +30,7 @@ pub(crate) fn agent(dir: &Path) -> Agent {
     let net = NetConfig { key, bind, cluster_name: config.cluster_name.clone() };
     let (net, _incoming) = Net::start(net).expect("started");
     let (store_id, capacity) = (StoreId::from_bytes([1; 16]), Capacity { cpus: 1, memory_mib: 1 });
-    Agent::new(AgentParts { config, endpoint_id, store_id, capacity, net, promise: None })
+    Agent::new(AgentParts { config, endpoint_id, store_id, capacity, net, promise: None, was_in: None })
 }
 
 /// What a member knows whose leader this is.

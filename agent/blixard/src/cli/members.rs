@@ -118,7 +118,7 @@ async fn wait_until_member(ask: &AskArgs, deadline: Deadline) -> Result<StatusVi
             (_, Some(last)) => format!("waiting for {waits} ({last})"),
             (_, None) => format!("waiting for {waits}"),
         });
-        if deadline.left().is_zero() {
+        if deadline.left() <= 2 * LOOK_PAUSE {
             let cause = format!("not a member yet: waiting for {waits}");
             return Err(Failure::unknown(cause, "it goes on by itself; `blixard status` shows how"));
         }

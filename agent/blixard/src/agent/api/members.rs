@@ -132,7 +132,7 @@ pub(super) async fn join_cluster(
         }
         Phase::Running(running) => return refuse(in_another_cluster(running.cluster_id)),
         Phase::Removed { cluster_id } => return refuse(in_another_cluster(cluster_id)),
-        Phase::Forming { .. } if !agent.config.joins() => {
+        Phase::Forming { .. } if !agent.joins => {
             let why = "this node is on a list of `members` and is admitted because it is listed: for a \
                        ticket, take the list out of its configuration and write `join = true`";
             return refuse(why.to_owned());
