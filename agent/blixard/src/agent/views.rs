@@ -1,28 +1,47 @@
 //! What the API shows, made of the state, Raft's status, the links and the reports. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use blixard_consensus::RaftStatus;
 use blixard_core::formation::DeclaredMember;
+use blixard_core::state::member_check::MemberError;
 use blixard_core::{ClusterState, VmRecord};
-use blixard_model::api::{NodeView, VmView};
+use blixard_model::api::{ChangeView, NodeView, VmView, VotersView};
 use blixard_model::report::{ObservedState, VmReport};
-use blixard_model::wire::AgedReport;
-use blixard_model::{Desired, EndpointId, NodeName, Role};
+use blixard_model::wire::{AgedReport, CHANGES_MAX, ProgressReport};
+use blixard_model::{Desired, EndpointId, Member, NodeName, RaftId, Role};
 use blixard_node::{Kinship, Stranger};
 
 /// A report older than this, in milliseconds, says nothing about now.
 pub(crate) const REPORT_FRESH_MS: u64 = 5_000;
 
-/// The members, with this node's view of who can be reached.
+/// Whom the answering node can talk to.
+#[derive(Debug, Clone)]
+pub(crate) struct Reach {
+    /// It.
+    pub(crate) me: EndpointId,
+    /// Of each peer for how long there has been no link, in milliseconds; `None` while there is one.
+    pub(crate) links: BTreeMap<EndpointId, Option<u64>>,
+}
+
+impl Reach {
+    fn has(&self, peer: EndpointId) -> bool {
+        peer == self.me || self.links.get(&peer).is_some_and(Option::is_none)
+    }
+}
+
+/// The members, with this node's view of who can be reached and the leader's of how far they are.
 pub(crate) fn nodes(
     state: &ClusterState,
     raft: &RaftStatus,
-    reachable: &BTreeSet<EndpointId>,
+    reach: &Reach,
+    report: &ProgressReport,
 ) -> Vec<NodeView> {
-    let view = |member: &blixard_model::Member| {
+    let view = |member: &Member| {
         let (reserved, vms) = state.reserved(&member.name);
         let role = if raft.voters.contains(&member.raft_id) { Role::Voter } else { Role::Learner };
+        let reachable = reach.has(member.endpoint_id);
+        let progress = report.members.iter().find(|progress| progress.raft_id == member.raft_id);
         NodeView {
             name: member.name.clone(),
             endpoint_id: member.endpoint_id,
@@ -30,17 +49,44 @@ pub(crate) fn nodes(
             store_id: member.store_id,
             role,
             leader: raft.leader == Some(member.raft_id),
-            reachable: reachable.contains(&member.endpoint_id),
+            reachable,
             addresses: member.addresses.clone(),
             relay_url: member.relay_url.clone(),
             capacity: member.capacity,
             reserved,
             vms,
+            witness: member.witness,
+            unreachable_for_ms: reach
+                .links
+                .get(&member.endpoint_id)
+                .copied()
+                .flatten()
+                .filter(|_| !reachable),
+            behind: progress.and_then(|progress| progress.behind),
+            snapshot: progress.is_some_and(|progress| progress.snapshot),
+            lost: progress.is_some_and(|progress| progress.lost),
         }
     };
     let mut nodes: Vec<NodeView> = state.members.values().map(view).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     nodes
+}
+
+/// Whether the voters are a quorum: by this node's links and, when it leads, also by what it lately heard of
+/// them. None while it knows of no voters.
+pub(crate) fn voters(
+    state: &ClusterState,
+    raft: &RaftStatus,
+    reach: &Reach,
+    own: Option<&ProgressReport>,
+) -> Option<VotersView> {
+    let total = raft.voters.len();
+    let heard = |id: &RaftId| {
+        own.is_none_or(|own| own.members.iter().any(|member| member.raft_id == *id && member.heard))
+    };
+    let linked = |id: &RaftId| state.members.get(id).is_some_and(|member| reach.has(member.endpoint_id));
+    let reachable = raft.voters.iter().filter(|id| linked(id) && heard(id)).count();
+    (total > 0).then_some(VotersView { total, reachable, needed: total / 2 + 1 })
 }
 
 /// A VM: what the log wants, and what its node last reported.
@@ -118,30 +164,88 @@ fn estranged(stranger: &Stranger) -> String {
     }
 }
 
+/// Why a listed node is no member.
+enum Missing<'a> {
+    /// A member has its name and another key.
+    OtherKey,
+    /// Its store is of another cluster.
+    Strange,
+    /// An operator removed it.
+    Removed,
+    /// As it is listed it can not be one.
+    Unfit(MemberError),
+    /// It is to be admitted.
+    Comes,
+}
+
+fn missing<'a>(
+    state: &'a ClusterState,
+    declared: &'a [DeclaredMember],
+    strangers: &'a [Stranger],
+) -> impl Iterator<Item = (&'a DeclaredMember, Missing<'a>)> {
+    let unknown = declared.iter().filter(|d| state.member_by_endpoint(d.endpoint_id).is_none());
+    unknown.map(|d| {
+        let strange = strangers.iter().find(|stranger| stranger.endpoint_id == d.endpoint_id);
+        let removed = state.removed.get(&d.endpoint_id).is_some_and(|removed| !removed.given_up);
+        let why = match (strange, state.check_declared(d)) {
+            (Some(_), _) => Missing::Strange,
+            _ if state.member_by_name(&d.name).is_some() => Missing::OtherKey,
+            _ if removed => Missing::Removed,
+            (None, Some(error)) => Missing::Unfit(error),
+            (None, None) => Missing::Comes,
+        };
+        (d, why)
+    })
+}
+
+/// Listed nodes that are no members yet, and why.
+pub(crate) fn awaited(
+    state: &ClusterState,
+    declared: &[DeclaredMember],
+    strangers: &[Stranger],
+    reach: &Reach,
+) -> Vec<ChangeView> {
+    let change = |(d, why): (&DeclaredMember, Missing<'_>)| {
+        let waits_for = match why {
+            // Nothing comes of it until the list is corrected: that is a warning.
+            Missing::OtherKey => return None,
+            Missing::Strange => "an empty store: it has one of another cluster".to_owned(),
+            Missing::Removed => "a ticket: an operator removed it".to_owned(),
+            Missing::Unfit(error) => format!("a list with which it can be one: {error}"),
+            Missing::Comes if reach.has(d.endpoint_id) => "the leader to admit it".to_owned(),
+            Missing::Comes => "an answer of it: this node does not reach it".to_owned(),
+        };
+        Some(ChangeView { what: format!("{} is to become a member", d.name), waits_for: Some(waits_for) })
+    };
+    missing(state, declared, strangers).filter_map(change).take(CHANGES_MAX).collect()
+}
+
 /// What is listed and no member, and the other way round. Of whom something else was said, nothing.
 fn differences(state: &ClusterState, declared: &[DeclaredMember], strangers: &[Stranger]) -> Vec<String> {
-    let strange = |d: &DeclaredMember| strangers.iter().any(|s| s.endpoint_id == d.endpoint_id);
-    let unknown = |d: &&DeclaredMember| state.member_by_endpoint(d.endpoint_id).is_none() && !strange(d);
-    let missing = declared.iter().filter(unknown).map(|d| {
-        if state.member_by_name(&d.name).is_some() {
-            return format!(
-                "{} is a member with another key than in this node's `members` list: restore that key, or \
-                 list the new one under a new node name",
-                d.name
-            );
-        }
-        let way_out = match state.check_declared(d) {
-            None => "it joins once it can be reached".to_owned(),
-            Some(error) => format!("it can not join as it is listed: {error}"),
+    let words = |(d, why): (&DeclaredMember, Missing<'_>)| {
+        let way_out = match why {
+            Missing::Strange => return None,
+            Missing::OtherKey => {
+                return Some(format!(
+                    "{} is a member with another key than in this node's `members` list: restore that key, \
+                     or list the new one under a new node name",
+                    d.name
+                ));
+            }
+            Missing::Removed => {
+                "an operator removed it: take it off the list, or let it join with a ticket".to_owned()
+            }
+            Missing::Unfit(error) => format!("it can not join as it is listed: {error}"),
+            Missing::Comes => "it joins once it can be reached".to_owned(),
         };
-        format!("{} is in this node's `members` list and not in the cluster: {way_out}", d.name)
-    });
+        Some(format!("{} is in this node's `members` list and not in the cluster: {way_out}", d.name))
+    };
     let extra = state
         .members
         .values()
         .filter(|member| !declared.iter().any(|d| d.endpoint_id == member.endpoint_id))
         .map(|member| format!("{} is in the cluster and not in this node's `members` list", member.name));
-    missing.chain(extra).collect()
+    missing(state, declared, strangers).filter_map(words).chain(extra).collect()
 }
 
 #[cfg(test)]

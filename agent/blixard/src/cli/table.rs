@@ -331,6 +331,7 @@ mod tests {
             failures: 7,
             next_try_in_ms,
             last_error: "no answer\u{1b}[31m".into(),
+            failing_for_ms: None,
         };
         view.retrying =
             vec![retry(RetryKind::Connect, Some("n3"), Some(2_500)), retry(RetryKind::Forward, None, None)];
