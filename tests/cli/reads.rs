@@ -38,7 +38,7 @@ fn people_get_tables_without_colours() {
     ]);
     let commands: [(&[&str], &str); 4] = [
         (&["status"], "n9 is listed but no member"),
-        (&["node", "list"], "NAME  ROLE   LEADER"),
+        (&["node", "list"], "NAME  ROLE   LEADER  REACHABLE  BEHIND"),
         (&["vm", "list"], "web   running  running  n1"),
         (&["vm", "show", "web"], "KERNEL      /boot/vmlinux"),
     ];

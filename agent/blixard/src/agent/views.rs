@@ -165,7 +165,7 @@ fn estranged(stranger: &Stranger) -> String {
 }
 
 /// Why a listed node is no member.
-enum Missing<'a> {
+enum Missing {
     /// A member has its name and another key.
     OtherKey,
     /// Its store is of another cluster.
@@ -182,7 +182,7 @@ fn missing<'a>(
     state: &'a ClusterState,
     declared: &'a [DeclaredMember],
     strangers: &'a [Stranger],
-) -> impl Iterator<Item = (&'a DeclaredMember, Missing<'a>)> {
+) -> impl Iterator<Item = (&'a DeclaredMember, Missing)> {
     let unknown = declared.iter().filter(|d| state.member_by_endpoint(d.endpoint_id).is_none());
     unknown.map(|d| {
         let strange = strangers.iter().find(|stranger| stranger.endpoint_id == d.endpoint_id);
@@ -205,7 +205,7 @@ pub(crate) fn awaited(
     strangers: &[Stranger],
     reach: &Reach,
 ) -> Vec<ChangeView> {
-    let change = |(d, why): (&DeclaredMember, Missing<'_>)| {
+    let change = |(d, why): (&DeclaredMember, Missing)| {
         let waits_for = match why {
             // Nothing comes of it until the list is corrected: that is a warning.
             Missing::OtherKey => return None,
@@ -222,7 +222,7 @@ pub(crate) fn awaited(
 
 /// What is listed and no member, and the other way round. Of whom something else was said, nothing.
 fn differences(state: &ClusterState, declared: &[DeclaredMember], strangers: &[Stranger]) -> Vec<String> {
-    let words = |(d, why): (&DeclaredMember, Missing<'_>)| {
+    let words = |(d, why): (&DeclaredMember, Missing)| {
         let way_out = match why {
             Missing::Strange => return None,
             Missing::OtherKey => {

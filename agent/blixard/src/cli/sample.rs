@@ -1,6 +1,6 @@
 //! Views to test with.
 
-use blixard_model::api::{Listing, NodePhase, NodeView, StatusView, VmView, VotersView};
+use blixard_model::api::{ChangeView, Listing, NodePhase, NodeView, StatusView, VmView, VotersView};
 use blixard_model::id::{ClusterId, EndpointId, RaftId, StoreId};
 use blixard_model::member::{Capacity, Role};
 use blixard_model::report::ObservedState;
@@ -85,4 +85,9 @@ pub(crate) fn status() -> StatusView {
         voters: Some(VotersView { total: 2, reachable: 2, needed: 2 }),
         changes: Vec::new(),
     }
+}
+
+/// A change of the members.
+pub(crate) fn change(what: &str, waits_for: Option<&str>) -> ChangeView {
+    ChangeView { what: what.to_owned(), waits_for: waits_for.map(str::to_owned) }
 }
