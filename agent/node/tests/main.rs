@@ -2,6 +2,7 @@
 
 mod backup;
 mod birth;
+mod explain;
 mod group;
 mod membership;
 mod messages;

@@ -182,15 +182,17 @@ pub(crate) struct AskArgs {
 }
 
 const STATUS_HELP: &str = "\
-Exit codes:
-  0  the agent answered, whatever it said; with --check: all is well, and nothing is printed
-  1  with --check: something needs a look, which one line on stderr names: no quorum, a member that is
-     unreachable or lost, a warning, something that fails for longer than a minute
-  2  usage: not understood
-  3  the agent did not answer
+With --watch it goes on until Ctrl-C, also while the agent does not answer,
+and ends with 0. On a pipe each look begins with a line '--- TIME'. With
+--json each look is one line; errors go to stderr.
 
-With --watch it goes on until Ctrl-C, also while the agent does not answer, and ends with 0. On a pipe every
-look begins with a line '--- TIME'; with --json every look is one line, errors apart, which go to stderr.";
+Exit codes:
+  0  the agent answered, whatever it said; with --check: nothing needs a look
+  1  with --check: something does, which one line on stderr names: no quorum,
+     a member that is unreachable or lost, a warning, or something that fails
+     for longer than a minute
+  2  usage: not understood
+  3  the agent did not answer";
 
 #[derive(Debug, Args)]
 #[command(after_help = STATUS_HELP)]

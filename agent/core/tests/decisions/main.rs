@@ -1,6 +1,7 @@
 //! The decisions, one file for each kind.
 
 mod common;
+mod explain;
 mod hostile;
 mod lineage;
 mod members;
