@@ -250,8 +250,13 @@ fn differences(state: &ClusterState, declared: &[DeclaredMember], strangers: &[S
 
 #[cfg(test)]
 mod tests {
-    use blixard_model::ClusterId;
-    use blixard_model::formation::Genesis;
+    use std::net::SocketAddr;
+
+    use blixard_consensus::RaftRole;
+    use blixard_model::formation::{Genesis, GenesisVoter};
+    use blixard_model::removal::RemovedNode;
+    use blixard_model::wire::MemberProgress;
+    use blixard_model::{ClusterId, StoreId};
 
     use super::*;
 
@@ -281,5 +286,126 @@ mod tests {
         }
         let said = warnings(&state, &declared, &[]);
         assert!(said.len() == 1 && said[0].contains("it joins once it can be reached"), "{said:?}");
+    }
+
+    /// n1..n3 vote; n1 answers.
+    fn three() -> (ClusterState, RaftStatus) {
+        let voter = |n: u8| GenesisVoter {
+            witness: n == 3,
+            name: format!("n{n}").parse().expect("a name"),
+            endpoint_id: EndpointId::from_bytes([n; 32]),
+            store_id: StoreId::from_bytes([n; 16]),
+            addresses: vec![SocketAddr::from(([10, 77, 0, n], 7431))],
+            relay_url: None,
+            capacity: None,
+        };
+        let cluster_name = "lab".parse().expect("a name");
+        let state =
+            ClusterState::new(Genesis { cluster_name, voters: (1..=3).map(voter).collect(), origin: None });
+        let raft = RaftStatus {
+            id: RaftId(1),
+            role: RaftRole::Follower,
+            leader: Some(RaftId(2)),
+            term: 1,
+            commit: 9,
+            applied: 9,
+            last: (1, 9),
+            voters: (1..=3).map(RaftId).collect(),
+            learners: Vec::new(),
+            progress: BTreeMap::new(),
+        };
+        (state, raft)
+    }
+
+    /// n1's links: since when each is down.
+    fn links(links: &[(u8, Option<u64>)]) -> Reach {
+        let links = links.iter().map(|(n, down)| (EndpointId::from_bytes([*n; 32]), *down)).collect();
+        Reach { me: EndpointId::from_bytes([1; 32]), links }
+    }
+
+    fn progress(n: u64, heard: bool) -> MemberProgress {
+        MemberProgress { raft_id: RaftId(n), behind: Some(n), snapshot: n == 3, heard, lost: !heard }
+    }
+
+    #[test]
+    fn the_voters_are_those_with_a_link_and_on_the_leader_those_it_hears_of() {
+        let (state, raft) = three();
+        let heard = |of: [bool; 3]| ProgressReport {
+            members: (1..).zip(of).map(|(n, heard)| progress(n, heard)).collect(),
+            changes: Vec::new(),
+        };
+        let cases = [
+            (links(&[(2, None), (3, None)]), None, 3),
+            (links(&[(2, None), (3, Some(0))]), None, 2),
+            (links(&[(2, Some(0))]), None, 1),
+            (links(&[(2, None), (3, None)]), Some(heard([true, true, false])), 2),
+            (links(&[(2, None), (3, Some(0))]), Some(heard([true, true, true])), 2),
+        ];
+        for (reach, own, reachable) in cases {
+            let view = voters(&state, &raft, &reach, own.as_ref());
+            assert_eq!(view, Some(VotersView { total: 3, reachable, needed: 2 }), "{reach:?} {own:?}");
+        }
+        let none = RaftStatus { voters: Vec::new(), ..raft };
+        assert_eq!(voters(&state, &none, &links(&[]), None), None);
+    }
+
+    #[test]
+    fn a_member_shows_since_when_it_has_no_link_and_what_the_leader_knows_of_it() {
+        let (state, raft) = three();
+        let reach = links(&[(2, None), (3, Some(4_000))]);
+        let report =
+            ProgressReport { members: vec![progress(2, true), progress(3, false)], changes: Vec::new() };
+        let shown = nodes(&state, &raft, &reach, &report);
+        let facts: Vec<_> = shown
+            .iter()
+            .map(|n| (n.reachable, n.unreachable_for_ms, n.behind, n.snapshot, n.lost, n.witness))
+            .collect();
+        assert_eq!(facts[0], (true, None, None, false, false, false), "itself, of which nothing was said");
+        assert_eq!(facts[1], (true, None, Some(2), false, false, false));
+        assert_eq!(facts[2], (false, Some(4_000), Some(3), true, true, true));
+        let never = nodes(&state, &raft, &links(&[]), &ProgressReport::default());
+        assert!(!never[1].reachable && never[1].unreachable_for_ms.is_none(), "never looked");
+    }
+
+    #[test]
+    fn a_listed_node_that_is_no_member_says_what_it_waits_for() {
+        let (mut state, _) = three();
+        let listed = |n: u8, at: u8| DeclaredMember {
+            name: format!("n{n}").parse().expect("a name"),
+            endpoint_id: EndpointId::from_bytes([n; 32]),
+            addresses: vec![SocketAddr::from(([10, 77, 0, at], 7431))],
+        };
+        let removed = |n: u8, given_up| {
+            let raft_id = RaftId(n.into());
+            RemovedNode { name: format!("n{n}").parse().expect("a name"), raft_id, given_up }
+        };
+        state.removed.insert(EndpointId::from_bytes([7; 32]), removed(7, false));
+        state.removed.insert(EndpointId::from_bytes([8; 32]), removed(8, true));
+        let other_key = DeclaredMember { endpoint_id: EndpointId::from_bytes([9; 32]), ..listed(3, 9) };
+        let declared =
+            [listed(1, 1), listed(4, 4), listed(5, 5), listed(6, 2), listed(7, 7), listed(8, 8), other_key];
+        let cluster_id = ClusterId::from_bytes([0xab; 16]);
+        let name = "n5".parse().expect("a name");
+        let endpoint_id = EndpointId::from_bytes([5; 32]);
+        let strangers = [Stranger { endpoint_id, name, cluster_id, kinship: Kinship::None }];
+        let said = awaited(&state, &declared, &strangers, &links(&[(8, None)]));
+        let said: Vec<String> =
+            said.into_iter().map(|c| format!("{} | {}", c.what, c.waits_for.unwrap_or_default())).collect();
+        assert_eq!(
+            said,
+            [
+                "n4 is to become a member | an answer of it: this node does not reach it",
+                "n5 is to become a member | an empty store: it has one of another cluster",
+                "n6 is to become a member | a list with which it can be one: 10.77.0.2:7431 is n2's as \
+                 well: correct one of the two",
+                "n7 is to become a member | a ticket: an operator removed it",
+                "n8 is to become a member | the leader to admit it",
+            ]
+        );
+        let warned = warnings(&state, &declared, &strangers);
+        let says = |words: &str| warned.iter().filter(|line| line.contains(words)).count();
+        assert_eq!(says("take it off the list, or let it join with a ticket"), 1, "{warned:?}");
+        assert_eq!(says("n3 is a member with another key"), 1, "{warned:?}");
+        assert_eq!(says("it joins once it can be reached"), 2, "{warned:?}");
     }
 }
