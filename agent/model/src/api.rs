@@ -5,7 +5,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /v1/status` | [`StatusView`] (always the node's own view, never waits for a quorum) |
+//! | `GET /v1/status` | [`StatusView`] (the node's own view; waits for no quorum, 1 s for the leader) |
 //! | `GET /v1/nodes[?stale=true]` | [`Listing`] of [`NodeView`] |
 //! | `GET /v1/vms[?stale=true]` | [`Listing`] of [`VmView`] |
 //! | `GET /v1/vms/NAME[?stale=true]` | [`VmView`] |
@@ -55,7 +55,8 @@ pub struct StatusView {
     pub version: String,
     /// The configured cluster name.
     pub cluster_name: ClusterName,
-    /// `forming` (no cluster yet), `joining` (known to a cluster, waiting for its state), `member`, `removed`.
+    /// `forming` (no cluster yet), `joining` (known to a cluster, waiting for its state), `member` or
+    /// `removed`.
     pub phase: NodePhase,
     /// Why it is not a member yet, one line for each node waited for.
     pub waiting_for: Vec<String>,

@@ -1,9 +1,10 @@
 //! The command line: the clap tree of the whole binary, and the client commands.
 //!
 //! A client command asks the agent over its Unix socket and shows the answer. Pure parts (`args`, `spec`,
-//! `wait`, `table`, `check`, `text`, `failure`) are apart from those that talk (`client`, `status`, `vm`, `cluster`,
-//! `members`), print (`output`, `progress`) and mend the store of a stopped agent (`offline`). What is never here: decisions
-//! about the cluster, and anything of a running agent that the local API does not offer to others too.
+//! `wait`, `table`, `check`, `text`, `failure`) are apart from those that talk (`client`, `status`, `vm`,
+//! `cluster`, `members`), print (`output`, `progress`) and mend the store of a stopped agent (`offline`).
+//! What is never here: decisions about the cluster, and anything of a running agent that the local API does
+//! not offer to others too.
 
 mod args;
 mod check;
