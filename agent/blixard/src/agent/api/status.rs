@@ -20,9 +20,9 @@ use super::routes::{Api, ApiResult, FreshQuery, query, readable};
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a removed node has to say.
-const REMOVED: &str = "an operator removed this node from the cluster; its VMs are not looked after any more. \
-                       To use it again, stop blixard.service, move store.redb out of the data directory, \
-                       and let it join with a ticket";
+const REMOVED: &str = "an operator removed this node from the cluster; its VMs are not looked after any \
+                       more. To use it again, stop blixard.service, move store.redb out of the data \
+                       directory, and let it join with a ticket";
 
 pub(super) async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Json<StatusView>> {
     let mut view = StatusView {
