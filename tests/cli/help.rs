@@ -39,6 +39,7 @@ fn help_names_the_commands_and_the_exit_codes() {
     says(&["cluster", "restore", "--help"], &["--as-new", "--config", "/etc/blixard/config.toml"]);
     says(&["cluster", "recover", "--help"], &["--i-know-the-others-are-gone", "--config"]);
     says(&["agent", "--help"], &["--config", "--check-config"]);
+    says(&["status", "--help"], &["--watch", "--interval", "--check", "with --check: something does"]);
     says(&["keygen", "--help"], &["--key-file", "--config"]);
 }
 

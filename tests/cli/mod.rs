@@ -6,6 +6,7 @@ mod fake_agent;
 mod help;
 mod logs;
 mod reads;
+mod status;
 mod views;
 mod waits;
 mod writes;

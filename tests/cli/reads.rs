@@ -38,7 +38,7 @@ fn people_get_tables_without_colours() {
     ]);
     let commands: [(&[&str], &str); 4] = [
         (&["status"], "n9 is listed but no member"),
-        (&["node", "list"], "NAME  ROLE   LEADER"),
+        (&["node", "list"], "NAME  ROLE   LEADER  REACHABLE  BEHIND"),
         (&["vm", "list"], "web   running  running  n1"),
         (&["vm", "show", "web"], "KERNEL      /boot/vmlinux"),
     ];
@@ -57,6 +57,7 @@ fn status_shows_what_is_tried_again_and_reads_an_agent_that_does_not_say() {
         failures: 12,
         next_try_in_ms: Some(4_000),
         last_error: "unreachable: no answer".into(),
+        failing_for_ms: Some(59_000),
     };
     let tried = StatusView { retrying: vec![retry], ..views::status() };
     let mut older = serde_json::to_value(views::status()).expect("JSON");

@@ -1,6 +1,6 @@
 //! Answers to test with.
 
-use blixard_model::api::{Accepted, Listing, NodePhase, NodeView, StatusView, VmView};
+use blixard_model::api::{Accepted, Listing, NodePhase, NodeView, StatusView, VmView, VotersView};
 use blixard_model::id::{ClusterId, EndpointId, RaftId, StoreId};
 use blixard_model::member::{Capacity, Role};
 use blixard_model::report::ObservedState;
@@ -46,6 +46,11 @@ pub(crate) fn node(name: &str) -> NodeView {
         capacity: Some(Capacity { cpus: 4, memory_mib: 2048 }),
         reserved: Capacity::default(),
         vms: 0,
+        witness: false,
+        unreachable_for_ms: None,
+        behind: Some(0),
+        snapshot: false,
+        lost: false,
     }
 }
 
@@ -77,6 +82,8 @@ pub(crate) fn status() -> StatusView {
         vms: 0,
         warnings: vec!["n9 is listed but no member".into()],
         retrying: Vec::new(),
+        voters: Some(VotersView { total: 1, reachable: 1, needed: 1 }),
+        changes: Vec::new(),
     }
 }
 

@@ -14,6 +14,7 @@ mod registration;
 mod retries;
 mod rolled_back;
 mod secrets;
+mod status;
 mod three_nodes;
 mod transport;
 mod writes;

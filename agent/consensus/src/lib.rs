@@ -26,4 +26,4 @@ pub use machine::Machine;
 pub use node::{Consensus, ConsensusConfig, Inbound, Limits, NewError, ProposeError, StepError, TICK_MS};
 pub use ready::{Applied, Effects, Outgoing, PumpError};
 pub use replay::{ReplayError, Replayed, check_resumes, replay_all};
-pub use status::{LogStats, RaftRole, RaftStatus};
+pub use status::{LogStats, RaftRole, RaftStatus, UnderWay};

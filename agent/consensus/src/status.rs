@@ -1,8 +1,14 @@
 //! What can be seen of the Raft node from outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use blixard_model::RaftId;
+use blixard_model::{MembershipChange, RaftId};
+use raft::eraftpb::EntryType;
+use raft::{GetEntriesContext, ProgressState, StateRole};
+
+use crate::durable::{LogStore, decode_change};
+use crate::machine::Machine;
+use crate::node::Consensus;
 
 /// Raft's volatile role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,4 +58,44 @@ pub struct LogStats {
     pub snapshot_index: u64,
     /// That snapshot's state in bytes.
     pub snapshot_bytes: usize,
+}
+
+/// What a leader has under way beside replicating the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UnderWay {
+    /// A configuration change that is proposed and not applied.
+    pub change: Option<MembershipChange>,
+    /// Who is to take the leadership over.
+    pub hands_over_to: Option<RaftId>,
+    /// Who is being sent a snapshot.
+    pub snapshots: BTreeSet<RaftId>,
+}
+
+impl<M: Machine, S: LogStore> Consensus<M, S> {
+    /// What this node has under way as leader; nothing when it does not lead.
+    pub fn under_way(&self) -> UnderWay {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader {
+            return UnderWay::default();
+        }
+        let sent = raft.prs().iter().filter(|(_, progress)| progress.state == ProgressState::Snapshot);
+        UnderWay {
+            change: self.pending_change(),
+            hands_over_to: raft.lead_transferee.map(RaftId),
+            snapshots: sent.map(|(id, _)| RaftId(*id)).collect(),
+        }
+    }
+
+    /// What Raft holds back other changes for. A new leader holds them back up to where its log ended, where
+    /// there may be anything.
+    fn pending_change(&self) -> Option<MembershipChange> {
+        let raft = &self.raw.raft;
+        if !raft.has_pending_conf() {
+            return None;
+        }
+        let index = raft.pending_conf_index;
+        let entries = raft.raft_log.slice(index, index + 1, None, GetEntriesContext::empty(false)).ok()?;
+        let change = entries.first().filter(|entry| entry.get_entry_type() != EntryType::EntryNormal)?;
+        decode_change(change).ok()
+    }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use blixard_consensus::{
     Consensus, ConsensusConfig, Durable, HardState, Inbound, Limits, LogStore, LogWrite, Machine, Outgoing,
-    ProposeError, PumpError, StoredEntry, genesis_snapshot,
+    ProposeError, PumpError, StoredEntry, UnderWay, genesis_snapshot,
 };
 use blixard_core::ClusterState;
 use blixard_model::formation::{Genesis, GenesisVoter};
@@ -204,6 +204,59 @@ fn everything_about_a_member_is_on_every_node_from_its_first_entry_on() {
     c.check();
     let promoted = Member { role: Role::Voter, ..admitted };
     assert_eq!(c.nodes[&1].machine().0.members[&RaftId(4)], promoted);
+}
+
+#[test]
+fn a_leader_shows_the_change_that_is_under_way_until_it_is_applied() {
+    let mut c = Cluster::new(3);
+    let leader = c.leader();
+    c.tick(5);
+    assert_eq!(c.nodes[&leader].under_way(), UnderWay::default());
+    let change = MembershipChange::AddLearner { member: member(4, 4), ticket: None };
+    let node = c.nodes.get_mut(&leader).expect("there");
+    node.propose_membership(&change).expect("fits");
+    node.propose(b"no request".to_vec()).expect("taken");
+    assert_eq!(c.nodes[&leader].under_way().change, Some(change));
+    for (id, node) in &c.nodes {
+        assert!(*id == leader || node.under_way() == UnderWay::default(), "node {id} does not lead");
+    }
+}
+
+#[test]
+fn a_leader_shows_to_whom_it_hands_over_and_sends_its_state() {
+    let mut c = Cluster::new(3);
+    let leader = c.leader();
+    c.nodes.get_mut(&leader).expect("there").transfer_leadership();
+    let to = c.nodes[&leader].under_way().hands_over_to.expect("somebody");
+    assert_ne!(to, RaftId(leader));
+    c.tick(30);
+    let leader = c.leader();
+    assert_eq!(c.nodes[&leader].under_way(), UnderWay::default());
+    let change = MembershipChange::AddLearner { member: member(4, 4), ticket: None };
+    c.nodes.get_mut(&leader).expect("there").propose_membership(&change).expect("fits");
+    c.settle();
+    c.start(4, &Durable::default());
+    // Up to the snapshot, which is on its way until its end is reported.
+    let mut is_sent = false;
+    for _ in 0..50 {
+        c.nodes.values_mut().for_each(Consensus::tick);
+        for id in [leader, 4] {
+            c.pump(id);
+            let mut in_flight = std::mem::take(&mut c.in_flight);
+            is_sent |= in_flight.iter().any(|(_, message)| message.is_snapshot);
+            in_flight.retain(|(from, message)| !message.is_snapshot && [*from, message.to.0].contains(&4));
+            for (_, message) in in_flight {
+                let inbound = Inbound::decode(&message.bytes, false).expect("ours");
+                let _refused = c.nodes.get_mut(&message.to.0).expect("there").step(inbound);
+            }
+        }
+        if is_sent {
+            break;
+        }
+    }
+    assert!(is_sent && c.nodes[&leader].under_way().snapshots.contains(&RaftId(4)));
+    c.nodes.get_mut(&leader).expect("there").report_snapshot(RaftId(4), false);
+    assert!(c.nodes[&leader].under_way().snapshots.is_empty());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /v1/status` | [`StatusView`] (always the node's own view, never waits for a quorum) |
+//! | `GET /v1/status` | [`StatusView`] (the node's own view; waits for no quorum, 1 s for the leader) |
 //! | `GET /v1/nodes[?stale=true]` | [`Listing`] of [`NodeView`] |
 //! | `GET /v1/vms[?stale=true]` | [`Listing`] of [`VmView`] |
 //! | `GET /v1/vms/NAME[?stale=true]` | [`VmView`] |
@@ -55,7 +55,7 @@ pub struct StatusView {
     pub version: String,
     /// The configured cluster name.
     pub cluster_name: ClusterName,
-    /// `forming` (no cluster yet), `joining` (known to a cluster, waiting for its state), `member`,
+    /// `forming` (no cluster yet), `joining` (known to a cluster, waiting for its state), `member` or
     /// `removed`.
     pub phase: NodePhase,
     /// Why it is not a member yet, one line for each node waited for.
@@ -91,6 +91,33 @@ pub struct StatusView {
     /// Why the ticket that this node has or had is of no use; null when none was tried, or it may be.
     #[serde(default)]
     pub ticket_problem: Option<String>,
+    /// Who votes, and whether enough of them can be reached; null without a cluster.
+    #[serde(default)]
+    pub voters: Option<VotersView>,
+    /// What is being changed about the members, and what it waits for.
+    #[serde(default)]
+    pub changes: Vec<ChangeView>,
+}
+
+/// The voters as the answering node sees them: by what it lately heard of them when it leads, else by its own
+/// links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VotersView {
+    /// How many there are.
+    pub total: usize,
+    /// How many of them can be reached; the answering node can reach itself.
+    pub reachable: usize,
+    /// How many are a quorum.
+    pub needed: usize,
+}
+
+/// A change of the members that is under way, or that could be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// What is to become of whom.
+    pub what: String,
+    /// Without what it does not go on; null when it does.
+    pub waits_for: Option<String>,
 }
 
 /// An operation that failed and is tried again, with exponential backoff and jitter.
@@ -107,6 +134,10 @@ pub struct RetryView {
     pub next_try_in_ms: Option<u64>,
     /// Why the last try failed.
     pub last_error: String,
+    /// Milliseconds since it began to fail, of several at once since the first of them did; null when the
+    /// agent does not say.
+    #[serde(default)]
+    pub failing_for_ms: Option<u64>,
 }
 
 /// What is tried again.
@@ -200,6 +231,22 @@ pub struct NodeView {
     pub reserved: Capacity,
     /// How many VMs are placed on it.
     pub vms: usize,
+    /// It votes, or is there to vote, and is never given a VM.
+    #[serde(default)]
+    pub witness: bool,
+    /// Milliseconds since the answering node has no link to it; null while it has one, or never looked.
+    #[serde(default)]
+    pub unreachable_for_ms: Option<u64>,
+    /// How many committed log entries it is not known to have. The leader knows; null where it could not be
+    /// asked, or has not heard of the member since it leads.
+    #[serde(default)]
+    pub behind: Option<u64>,
+    /// The leader sends it the state whole, because the log does not reach back far enough for it.
+    #[serde(default)]
+    pub snapshot: bool,
+    /// The leader has missed it for longer than `voter_lost_after_s`.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 /// A VM: desired by the log, observed by its node.

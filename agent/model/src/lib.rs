@@ -22,6 +22,7 @@ pub mod report;
 pub mod ticket;
 pub mod vm;
 pub mod wire;
+pub mod words;
 
 pub use change::MembershipChange;
 pub use command::{Command, Outcome, Refusal, Request};

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::ChangeView;
 use crate::command::{Outcome, Refusal, Request};
 use crate::formation::{Genesis, Identity};
 use crate::id::{ClusterId, EndpointId, NodeName, RaftId, TicketId, VmName};
+use crate::member::MEMBERS_MAX;
 use crate::relay::RelayUrl;
 use crate::removal::VmsFate;
 use crate::report::NodeReport;
@@ -45,6 +47,8 @@ pub enum PeerRequest {
     },
     /// "What does everybody report?" To the leader.
     Reports,
+    /// "How far is everybody, and what is being changed?" To the leader.
+    Progress,
     /// "Show me the console of a VM you run." Answered by a stream of raw text.
     Logs {
         /// Which.
@@ -157,6 +161,11 @@ pub enum PeerResponse {
         /// Per node, the last report and its age in milliseconds.
         reports: Vec<AgedReport>,
     },
+    /// To `Progress`.
+    Progress {
+        /// What the leader knows.
+        progress: ProgressReport,
+    },
     /// The answerer can not: for instance it does not lead.
     Declined {
         /// Why.
@@ -171,6 +180,43 @@ pub struct AgedReport {
     pub report: NodeReport,
     /// How long ago it arrived, in milliseconds.
     pub age_ms: u64,
+}
+
+/// Most changes in a [`ProgressReport`].
+pub const CHANGES_MAX: usize = 64;
+
+/// What a leader knows of the members, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProgressReport {
+    /// Each member; at most [`MEMBERS_MAX`].
+    pub members: Vec<MemberProgress>,
+    /// What is being changed about them; at most [`CHANGES_MAX`].
+    pub changes: Vec<ChangeView>,
+}
+
+impl ProgressReport {
+    /// The same within its bounds, whoever sent it.
+    pub fn bounded(mut self) -> Self {
+        self.members.truncate(MEMBERS_MAX);
+        self.changes.truncate(CHANGES_MAX);
+        self
+    }
+}
+
+/// How far the leader knows a member to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberProgress {
+    /// Which.
+    pub raft_id: RaftId,
+    /// How many committed entries it is not known to have; null when it was not heard of since the leader
+    /// leads.
+    pub behind: Option<u64>,
+    /// It is being sent the state whole.
+    pub snapshot: bool,
+    /// It was heard of lately.
+    pub heard: bool,
+    /// It was not heard of for longer than a voter may be missed.
+    pub lost: bool,
 }
 
 /// How a proposal ended.

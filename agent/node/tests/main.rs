@@ -3,6 +3,7 @@
 mod backup;
 mod birth;
 mod changing;
+mod explain;
 mod group;
 mod membership;
 mod messages;

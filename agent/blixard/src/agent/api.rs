@@ -9,5 +9,6 @@ mod members;
 mod peer_cred;
 mod routes;
 mod server;
+mod status;
 
 pub(crate) use server::{listen, serve};

@@ -6,7 +6,7 @@ use blixard_consensus::{RaftRole, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_model::EndpointId;
 use blixard_model::formation::Identity;
-use blixard_model::wire::{Contact, MembersAsk, ProposeResult};
+use blixard_model::wire::{Contact, MembersAsk, ProgressReport, ProposeResult};
 use blixard_node::{Ask, NodeStats, Stranger, Summary};
 use blixard_store::StoreStats;
 use bytes::Bytes;
@@ -45,6 +45,8 @@ pub(crate) trait Seldom {
     fn vouches(&self) -> Vec<MembersAsk>;
     /// Listed nodes that belong to another cluster.
     fn strangers(&self) -> Vec<Stranger>;
+    /// What this node knows of the members as leader.
+    fn progress_report(&self) -> Option<ProgressReport>;
 }
 
 /// The state as the consensus task shows it for a moment.

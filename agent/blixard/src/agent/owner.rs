@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use blixard_consensus::TICK_MS;
-use blixard_model::wire::{Contact, MembersAsk, ProposeResult};
+use blixard_model::wire::{Contact, MembersAsk, ProgressReport, ProposeResult};
 use blixard_model::{NodeName, RaftId};
 use blixard_net::{DownReason, LinkState, Links, Net, SendOutcome};
 use blixard_node::{NodeError, Notice, Send, Stranger, Summary, Turn, Waits};
@@ -42,6 +42,10 @@ impl Seldom for Node {
 
     fn strangers(&self) -> Vec<Stranger> {
         Self::strangers(self)
+    }
+
+    fn progress_report(&self) -> Option<ProgressReport> {
+        Self::progress_report(self)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use blixard_model::EndpointId;
 use blixard_model::api::RetryKind;
-use blixard_net::{Net, TransportState};
+use blixard_net::{LinkState, Net, TransportState};
 use tokio::time::Instant;
 
 /// Most notes of tasks kept, writes under way apart: peers come and go.
@@ -26,6 +26,8 @@ pub(crate) struct Retrying {
     /// `None` when one is due or under way, or none is planned.
     pub(crate) next_try_in: Option<Duration>,
     pub(crate) last_error: String,
+    /// Since the first of them.
+    pub(crate) failing_for: Duration,
 }
 
 /// A try that failed.
@@ -45,9 +47,23 @@ pub(crate) struct Retries(Mutex<Notes>);
 
 #[derive(Debug, Default)]
 struct Notes {
-    tasks: BTreeMap<(RetryKind, Option<EndpointId>), Failed>,
-    writes: BTreeMap<u64, Failed>,
+    tasks: BTreeMap<(RetryKind, Option<EndpointId>), Noted>,
+    writes: BTreeMap<u64, Noted>,
     last_write: u64,
+}
+
+/// The last failure, and when the first one in a row was.
+#[derive(Debug, Clone)]
+struct Noted {
+    since: Instant,
+    last: Failed,
+}
+
+impl Noted {
+    /// After what was noted before of the same.
+    fn after(before: Option<&Self>, last: Failed) -> Self {
+        Self { since: before.map_or_else(Instant::now, |before| before.since), last }
+    }
 }
 
 impl Retries {
@@ -60,7 +76,8 @@ impl Retries {
         cut(&mut failed.why);
         let mut notes = self.lock();
         if notes.tasks.len() < NOTES_MAX || notes.tasks.contains_key(&(what, peer)) {
-            notes.tasks.insert((what, peer), failed);
+            let noted = Noted::after(notes.tasks.get(&(what, peer)), failed);
+            notes.tasks.insert((what, peer), noted);
         }
     }
 
@@ -86,7 +103,7 @@ impl Retries {
 
     fn noted(&self) -> Vec<Retrying> {
         let notes = self.lock();
-        let tasks = notes.tasks.iter().map(|((what, peer), failed)| retrying(*what, *peer, failed.clone()));
+        let tasks = notes.tasks.iter().map(|((what, peer), noted)| retrying(*what, *peer, noted.clone()));
         tasks.chain(writes(&notes.writes)).collect()
     }
 }
@@ -104,7 +121,8 @@ impl Write<'_> {
         cut(&mut failed.why);
         let mut notes = self.retries.lock();
         if notes.writes.len() < WRITES_MAX || notes.writes.contains_key(&self.id) {
-            notes.writes.insert(self.id, failed);
+            let noted = Noted::after(notes.writes.get(&self.id), failed);
+            notes.writes.insert(self.id, noted);
         }
     }
 }
@@ -115,22 +133,24 @@ impl Drop for Write<'_> {
     }
 }
 
-/// One line for all writes: the one that failed most often speaks for them.
-fn writes(writes: &BTreeMap<u64, Failed>) -> Option<Retrying> {
-    let worst = writes.values().max_by_key(|failed| failed.failures)?;
+/// One line for all writes: the one that failed most often speaks for them, and the oldest trouble counts.
+fn writes(writes: &BTreeMap<u64, Noted>) -> Option<Retrying> {
+    let worst = writes.values().max_by_key(|noted| noted.last.failures)?;
     let mut all = worst.clone();
+    all.since = writes.values().map(|noted| noted.since).min().unwrap_or(all.since);
     // One that is under way is the next of them.
-    let next = writes.values().map(|failed| failed.next_try.filter(|at| left(*at).is_some()));
-    all.next_try = next.min().flatten();
+    let next = writes.values().map(|noted| noted.last.next_try.filter(|at| left(*at).is_some()));
+    all.last.next_try = next.min().flatten();
     if writes.len() > 1 {
-        all.why = format!("{} writes wait; {}", writes.len(), worst.why);
+        all.last.why = format!("{} writes wait; {}", writes.len(), worst.last.why);
     }
     Some(retrying(RetryKind::Forward, None, all))
 }
 
-fn retrying(what: RetryKind, peer: Option<EndpointId>, failed: Failed) -> Retrying {
-    let Failed { failures, next_try, why } = failed;
-    Retrying { what, peer, failures, next_try_in: next_try.and_then(left), last_error: why }
+fn retrying(what: RetryKind, peer: Option<EndpointId>, noted: Noted) -> Retrying {
+    let Noted { since, last: Failed { failures, next_try, why } } = noted;
+    let next_try_in = next_try.and_then(left);
+    Retrying { what, peer, failures, next_try_in, last_error: why, failing_for: since.elapsed() }
 }
 
 /// Until a time that is not past. Once it is, the try that was planned for it is under way.
@@ -144,23 +164,28 @@ fn cut(text: &mut String) {
 
 fn network(net: &Net) -> Vec<Retrying> {
     let transport = match &*net.transport().borrow() {
-        TransportState::Down { attempts, reason, next_try, .. } if *attempts > 0 => {
+        TransportState::Down { attempts, reason, next_try, since } if *attempts > 0 => {
             let next_try = next_try.map(Instant::from_std);
-            let failed = Failed { failures: *attempts, next_try, why: reason.to_string() };
-            Some(retrying(RetryKind::Transport, None, failed))
+            let last = Failed { failures: *attempts, next_try, why: reason.to_string() };
+            Some(retrying(RetryKind::Transport, None, Noted { since: Instant::from_std(*since), last }))
         }
         _ => None,
     };
     let links = net.links().borrow().clone();
     let peers = net.stats().peers.into_iter().filter_map(|(id, peer)| {
-        let up = links.get(&id).is_some_and(blixard_net::LinkState::is_up);
+        let down_since = match links.get(&id) {
+            Some(LinkState::Up { .. }) => return None,
+            Some(LinkState::Down { since, .. }) => Some(*since),
+            None => None,
+        };
         let backoff = peer.backoff;
-        (!up && backoff.failures > 0).then(|| Retrying {
+        (backoff.failures > 0).then(|| Retrying {
             what: RetryKind::Connect,
             peer: Some(id),
             failures: backoff.failures,
             next_try_in: backoff.next_try_in.filter(|left| !left.is_zero()),
             last_error: backoff.last_error.unwrap_or_default(),
+            failing_for: down_since.map_or(Duration::ZERO, |since| since.elapsed()),
         })
     });
     transport.into_iter().chain(peers).collect()
@@ -219,6 +244,27 @@ mod tests {
         assert_eq!(retries.noted()[0].last_error, "other");
         drop(b);
         assert_eq!(retries.noted(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_lasts_from_the_first_failure_to_the_first_success() {
+        let retries = Retries::default();
+        let pass = tokio::time::advance;
+        retries.failed(RetryKind::Report, None, failed(1, "a"));
+        pass(Duration::from_secs(50)).await;
+        retries.failed(RetryKind::Report, None, failed(2, "b"));
+        pass(Duration::from_secs(11)).await;
+        assert_eq!(retries.noted()[0].failing_for.as_secs(), 61);
+        retries.done(RetryKind::Report, None);
+        retries.failed(RetryKind::Report, None, failed(1, "a"));
+        assert_eq!(retries.noted()[0].failing_for.as_secs(), 0);
+        retries.done(RetryKind::Report, None);
+
+        let (a, b) = (retries.write(), retries.write());
+        a.failed(failed(1, "a"));
+        pass(Duration::from_secs(5)).await;
+        b.failed(failed(3, "b"));
+        assert_eq!(retries.noted()[0].failing_for.as_secs(), 5, "the oldest of the writes");
     }
 
     #[test]

@@ -131,7 +131,20 @@ async fn respond(agent: &Agent, from: EndpointId, request: PeerRequest) -> PeerR
         PeerRequest::ChangeMembers { change, timeout_ms } => lead(agent, change.into(), timeout_ms).await,
         PeerRequest::Report { aged } => note_report(agent, from, aged).await,
         PeerRequest::Reports => PeerResponse::Reports { reports: agent.noted_reports() },
+        PeerRequest::Progress => progress(agent).await,
         PeerRequest::Logs { .. } => PeerResponse::Declined { why: "answered as a stream".to_owned() },
+    }
+}
+
+/// What this node knows of the members as leader.
+async fn progress(agent: &Agent) -> PeerResponse {
+    let Some(running) = agent.running() else {
+        return PeerResponse::Declined { why: "this node is in no cluster".to_owned() };
+    };
+    match running.consensus.view(|view| view.node.progress_report()).await {
+        Ok(Some(progress)) => PeerResponse::Progress { progress },
+        Ok(None) => PeerResponse::Declined { why: "this node does not lead".to_owned() },
+        Err(error) => PeerResponse::Declined { why: error.to_string() },
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use blixard_consensus::RaftRole;
 use blixard_model::api::RetryKind;
 use blixard_model::formation::Genesis;
-use blixard_model::wire::{Contact, MembersAsk};
+use blixard_model::wire::{Contact, MembersAsk, ProgressReport};
 use blixard_model::{Capacity, ClusterId, EndpointId, RaftId, StoreId};
 use blixard_net::{Net, NetConfig, NodeKey};
 use blixard_node::{Stranger, Summary};
@@ -71,6 +71,10 @@ impl Seldom for Nothing {
 
     fn strangers(&self) -> Vec<Stranger> {
         Vec::new()
+    }
+
+    fn progress_report(&self) -> Option<ProgressReport> {
+        None
     }
 }
 

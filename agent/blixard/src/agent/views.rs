@@ -1,28 +1,47 @@
 //! What the API shows, made of the state, Raft's status, the links and the reports. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use blixard_consensus::RaftStatus;
 use blixard_core::formation::DeclaredMember;
+use blixard_core::state::member_check::MemberError;
 use blixard_core::{ClusterState, VmRecord};
-use blixard_model::api::{NodeView, VmView};
+use blixard_model::api::{ChangeView, NodeView, VmView, VotersView};
 use blixard_model::report::{ObservedState, VmReport};
-use blixard_model::wire::AgedReport;
-use blixard_model::{Desired, EndpointId, NodeName, Role};
+use blixard_model::wire::{AgedReport, CHANGES_MAX, ProgressReport};
+use blixard_model::{Desired, EndpointId, Member, NodeName, RaftId, Role};
 use blixard_node::{Kinship, Stranger};
 
 /// A report older than this, in milliseconds, says nothing about now.
 pub(crate) const REPORT_FRESH_MS: u64 = 5_000;
 
-/// The members, with this node's view of who can be reached.
+/// Whom the answering node can talk to.
+#[derive(Debug, Clone)]
+pub(crate) struct Reach {
+    /// It.
+    pub(crate) me: EndpointId,
+    /// Of each peer for how long there has been no link, in milliseconds; `None` while there is one.
+    pub(crate) links: BTreeMap<EndpointId, Option<u64>>,
+}
+
+impl Reach {
+    fn has(&self, peer: EndpointId) -> bool {
+        peer == self.me || self.links.get(&peer).is_some_and(Option::is_none)
+    }
+}
+
+/// The members, with this node's view of who can be reached and the leader's of how far they are.
 pub(crate) fn nodes(
     state: &ClusterState,
     raft: &RaftStatus,
-    reachable: &BTreeSet<EndpointId>,
+    reach: &Reach,
+    report: &ProgressReport,
 ) -> Vec<NodeView> {
-    let view = |member: &blixard_model::Member| {
+    let view = |member: &Member| {
         let (reserved, vms) = state.reserved(&member.name);
         let role = if raft.voters.contains(&member.raft_id) { Role::Voter } else { Role::Learner };
+        let reachable = reach.has(member.endpoint_id);
+        let progress = report.members.iter().find(|progress| progress.raft_id == member.raft_id);
         NodeView {
             name: member.name.clone(),
             endpoint_id: member.endpoint_id,
@@ -30,17 +49,44 @@ pub(crate) fn nodes(
             store_id: member.store_id,
             role,
             leader: raft.leader == Some(member.raft_id),
-            reachable: reachable.contains(&member.endpoint_id),
+            reachable,
             addresses: member.addresses.clone(),
             relay_url: member.relay_url.clone(),
             capacity: member.capacity,
             reserved,
             vms,
+            witness: member.witness,
+            unreachable_for_ms: reach
+                .links
+                .get(&member.endpoint_id)
+                .copied()
+                .flatten()
+                .filter(|_| !reachable),
+            behind: progress.and_then(|progress| progress.behind),
+            snapshot: progress.is_some_and(|progress| progress.snapshot),
+            lost: progress.is_some_and(|progress| progress.lost),
         }
     };
     let mut nodes: Vec<NodeView> = state.members.values().map(view).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     nodes
+}
+
+/// Whether the voters are a quorum: by this node's links and, when it leads, also by what it lately heard of
+/// them. None while it knows of no voters.
+pub(crate) fn voters(
+    state: &ClusterState,
+    raft: &RaftStatus,
+    reach: &Reach,
+    own: Option<&ProgressReport>,
+) -> Option<VotersView> {
+    let total = raft.voters.len();
+    let heard = |id: &RaftId| {
+        own.is_none_or(|own| own.members.iter().any(|member| member.raft_id == *id && member.heard))
+    };
+    let linked = |id: &RaftId| state.members.get(id).is_some_and(|member| reach.has(member.endpoint_id));
+    let reachable = raft.voters.iter().filter(|id| linked(id) && heard(id)).count();
+    (total > 0).then_some(VotersView { total, reachable, needed: total / 2 + 1 })
 }
 
 /// A VM: what the log wants, and what its node last reported.
@@ -118,36 +164,99 @@ fn estranged(stranger: &Stranger) -> String {
     }
 }
 
+/// Why a listed node is no member.
+enum Missing {
+    /// A member has its name and another key.
+    OtherKey,
+    /// Its store is of another cluster.
+    Strange,
+    /// An operator removed it.
+    Removed,
+    /// As it is listed it can not be one.
+    Unfit(MemberError),
+    /// It is to be admitted.
+    Comes,
+}
+
+fn missing<'a>(
+    state: &'a ClusterState,
+    declared: &'a [DeclaredMember],
+    strangers: &'a [Stranger],
+) -> impl Iterator<Item = (&'a DeclaredMember, Missing)> {
+    let unknown = declared.iter().filter(|d| state.member_by_endpoint(d.endpoint_id).is_none());
+    unknown.map(|d| {
+        let strange = strangers.iter().find(|stranger| stranger.endpoint_id == d.endpoint_id);
+        let removed = state.removed.get(&d.endpoint_id).is_some_and(|removed| !removed.given_up);
+        let why = match (strange, state.check_declared(d)) {
+            (Some(_), _) => Missing::Strange,
+            _ if state.member_by_name(&d.name).is_some() => Missing::OtherKey,
+            _ if removed => Missing::Removed,
+            (None, Some(error)) => Missing::Unfit(error),
+            (None, None) => Missing::Comes,
+        };
+        (d, why)
+    })
+}
+
+/// Listed nodes that are no members yet, and why.
+pub(crate) fn awaited(
+    state: &ClusterState,
+    declared: &[DeclaredMember],
+    strangers: &[Stranger],
+    reach: &Reach,
+) -> Vec<ChangeView> {
+    let change = |(d, why): (&DeclaredMember, Missing)| {
+        let waits_for = match why {
+            // Nothing comes of it until the list is corrected: that is a warning.
+            Missing::OtherKey => return None,
+            Missing::Strange => "an empty store: it has one of another cluster".to_owned(),
+            Missing::Removed => "a ticket: an operator removed it".to_owned(),
+            Missing::Unfit(error) => format!("a list with which it can be one: {error}"),
+            Missing::Comes if reach.has(d.endpoint_id) => "the leader to admit it".to_owned(),
+            Missing::Comes => "an answer of it: this node does not reach it".to_owned(),
+        };
+        Some(ChangeView { what: format!("{} is to become a member", d.name), waits_for: Some(waits_for) })
+    };
+    missing(state, declared, strangers).filter_map(change).take(CHANGES_MAX).collect()
+}
+
 /// What is listed and no member, and the other way round. Of whom something else was said, nothing.
 fn differences(state: &ClusterState, declared: &[DeclaredMember], strangers: &[Stranger]) -> Vec<String> {
-    let strange = |d: &DeclaredMember| strangers.iter().any(|s| s.endpoint_id == d.endpoint_id);
-    let unknown = |d: &&DeclaredMember| state.member_by_endpoint(d.endpoint_id).is_none() && !strange(d);
-    let missing = declared.iter().filter(unknown).map(|d| {
-        if state.member_by_name(&d.name).is_some() {
-            return format!(
-                "{} is a member with another key than in this node's `members` list: restore that key, or \
-                 list the new one under a new node name",
-                d.name
-            );
-        }
-        let way_out = match state.check_declared(d) {
-            None => "it joins once it can be reached".to_owned(),
-            Some(error) => format!("it can not join as it is listed: {error}"),
+    let words = |(d, why): (&DeclaredMember, Missing)| {
+        let way_out = match why {
+            Missing::Strange => return None,
+            Missing::OtherKey => {
+                return Some(format!(
+                    "{} is a member with another key than in this node's `members` list: restore that key, \
+                     or list the new one under a new node name",
+                    d.name
+                ));
+            }
+            Missing::Removed => {
+                "an operator removed it: take it off the list, or let it join with a ticket".to_owned()
+            }
+            Missing::Unfit(error) => format!("it can not join as it is listed: {error}"),
+            Missing::Comes => "it joins once it can be reached".to_owned(),
         };
-        format!("{} is in this node's `members` list and not in the cluster: {way_out}", d.name)
-    });
+        Some(format!("{} is in this node's `members` list and not in the cluster: {way_out}", d.name))
+    };
     let extra = state
         .members
         .values()
         .filter(|member| !declared.iter().any(|d| d.endpoint_id == member.endpoint_id))
         .map(|member| format!("{} is in the cluster and not in this node's `members` list", member.name));
-    missing.chain(extra).collect()
+    missing(state, declared, strangers).filter_map(words).chain(extra).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use blixard_model::ClusterId;
-    use blixard_model::formation::Genesis;
+    use std::net::SocketAddr;
+
+    use blixard_consensus::RaftRole;
+    use blixard_model::formation::{Genesis, GenesisVoter};
+    use blixard_model::removal::RemovedNode;
+    use blixard_model::wire::MemberProgress;
+    use blixard_model::{ClusterId, StoreId};
 
     use super::*;
 
@@ -177,5 +286,126 @@ mod tests {
         }
         let said = warnings(&state, &declared, &[]);
         assert!(said.len() == 1 && said[0].contains("it joins once it can be reached"), "{said:?}");
+    }
+
+    /// n1..n3 vote; n1 answers.
+    fn three() -> (ClusterState, RaftStatus) {
+        let voter = |n: u8| GenesisVoter {
+            witness: n == 3,
+            name: format!("n{n}").parse().expect("a name"),
+            endpoint_id: EndpointId::from_bytes([n; 32]),
+            store_id: StoreId::from_bytes([n; 16]),
+            addresses: vec![SocketAddr::from(([10, 77, 0, n], 7431))],
+            relay_url: None,
+            capacity: None,
+        };
+        let cluster_name = "lab".parse().expect("a name");
+        let state =
+            ClusterState::new(Genesis { cluster_name, voters: (1..=3).map(voter).collect(), origin: None });
+        let raft = RaftStatus {
+            id: RaftId(1),
+            role: RaftRole::Follower,
+            leader: Some(RaftId(2)),
+            term: 1,
+            commit: 9,
+            applied: 9,
+            last: (1, 9),
+            voters: (1..=3).map(RaftId).collect(),
+            learners: Vec::new(),
+            progress: BTreeMap::new(),
+        };
+        (state, raft)
+    }
+
+    /// n1's links: since when each is down.
+    fn links(links: &[(u8, Option<u64>)]) -> Reach {
+        let links = links.iter().map(|(n, down)| (EndpointId::from_bytes([*n; 32]), *down)).collect();
+        Reach { me: EndpointId::from_bytes([1; 32]), links }
+    }
+
+    fn progress(n: u64, heard: bool) -> MemberProgress {
+        MemberProgress { raft_id: RaftId(n), behind: Some(n), snapshot: n == 3, heard, lost: !heard }
+    }
+
+    #[test]
+    fn the_voters_are_those_with_a_link_and_on_the_leader_those_it_hears_of() {
+        let (state, raft) = three();
+        let heard = |of: [bool; 3]| ProgressReport {
+            members: (1..).zip(of).map(|(n, heard)| progress(n, heard)).collect(),
+            changes: Vec::new(),
+        };
+        let cases = [
+            (links(&[(2, None), (3, None)]), None, 3),
+            (links(&[(2, None), (3, Some(0))]), None, 2),
+            (links(&[(2, Some(0))]), None, 1),
+            (links(&[(2, None), (3, None)]), Some(heard([true, true, false])), 2),
+            (links(&[(2, None), (3, Some(0))]), Some(heard([true, true, true])), 2),
+        ];
+        for (reach, own, reachable) in cases {
+            let view = voters(&state, &raft, &reach, own.as_ref());
+            assert_eq!(view, Some(VotersView { total: 3, reachable, needed: 2 }), "{reach:?} {own:?}");
+        }
+        let none = RaftStatus { voters: Vec::new(), ..raft };
+        assert_eq!(voters(&state, &none, &links(&[]), None), None);
+    }
+
+    #[test]
+    fn a_member_shows_since_when_it_has_no_link_and_what_the_leader_knows_of_it() {
+        let (state, raft) = three();
+        let reach = links(&[(2, None), (3, Some(4_000))]);
+        let report =
+            ProgressReport { members: vec![progress(2, true), progress(3, false)], changes: Vec::new() };
+        let shown = nodes(&state, &raft, &reach, &report);
+        let facts: Vec<_> = shown
+            .iter()
+            .map(|n| (n.reachable, n.unreachable_for_ms, n.behind, n.snapshot, n.lost, n.witness))
+            .collect();
+        assert_eq!(facts[0], (true, None, None, false, false, false), "itself, of which nothing was said");
+        assert_eq!(facts[1], (true, None, Some(2), false, false, false));
+        assert_eq!(facts[2], (false, Some(4_000), Some(3), true, true, true));
+        let never = nodes(&state, &raft, &links(&[]), &ProgressReport::default());
+        assert!(!never[1].reachable && never[1].unreachable_for_ms.is_none(), "never looked");
+    }
+
+    #[test]
+    fn a_listed_node_that_is_no_member_says_what_it_waits_for() {
+        let (mut state, _) = three();
+        let listed = |n: u8, at: u8| DeclaredMember {
+            name: format!("n{n}").parse().expect("a name"),
+            endpoint_id: EndpointId::from_bytes([n; 32]),
+            addresses: vec![SocketAddr::from(([10, 77, 0, at], 7431))],
+        };
+        let removed = |n: u8, given_up| {
+            let raft_id = RaftId(n.into());
+            RemovedNode { name: format!("n{n}").parse().expect("a name"), raft_id, given_up }
+        };
+        state.removed.insert(EndpointId::from_bytes([7; 32]), removed(7, false));
+        state.removed.insert(EndpointId::from_bytes([8; 32]), removed(8, true));
+        let other_key = DeclaredMember { endpoint_id: EndpointId::from_bytes([9; 32]), ..listed(3, 9) };
+        let declared =
+            [listed(1, 1), listed(4, 4), listed(5, 5), listed(6, 2), listed(7, 7), listed(8, 8), other_key];
+        let cluster_id = ClusterId::from_bytes([0xab; 16]);
+        let name = "n5".parse().expect("a name");
+        let endpoint_id = EndpointId::from_bytes([5; 32]);
+        let strangers = [Stranger { endpoint_id, name, cluster_id, kinship: Kinship::None }];
+        let said = awaited(&state, &declared, &strangers, &links(&[(8, None)]));
+        let said: Vec<String> =
+            said.into_iter().map(|c| format!("{} | {}", c.what, c.waits_for.unwrap_or_default())).collect();
+        assert_eq!(
+            said,
+            [
+                "n4 is to become a member | an answer of it: this node does not reach it",
+                "n5 is to become a member | an empty store: it has one of another cluster",
+                "n6 is to become a member | a list with which it can be one: 10.77.0.2:7431 is n2's as \
+                 well: correct one of the two",
+                "n7 is to become a member | a ticket: an operator removed it",
+                "n8 is to become a member | the leader to admit it",
+            ]
+        );
+        let warned = warnings(&state, &declared, &strangers);
+        let says = |words: &str| warned.iter().filter(|line| line.contains(words)).count();
+        assert_eq!(says("take it off the list, or let it join with a ticket"), 1, "{warned:?}");
+        assert_eq!(says("n3 is a member with another key"), 1, "{warned:?}");
+        assert_eq!(says("it joins once it can be reached"), 2, "{warned:?}");
     }
 }

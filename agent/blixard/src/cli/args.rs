@@ -3,6 +3,7 @@
 mod cluster;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use blixard_model::id::{NodeName, RequestId, VmName};
 use blixard_model::vm::{Disk, Hypervisor};
@@ -180,10 +181,38 @@ pub(crate) struct AskArgs {
     pub(crate) timeout: Option<u32>,
 }
 
+const STATUS_HELP: &str = "\
+With --watch it goes on until Ctrl-C, also while the agent does not answer,
+and ends with 0. On a pipe each look begins with a line '--- TIME'. With
+--json each look is one line; errors go to stderr.
+
+Exit codes:
+  0  the agent answered, whatever it said; with --check: nothing needs a look
+  1  with --check: something does, which one line on stderr names: no quorum,
+     a member that is unreachable or lost, a warning, or something that fails
+     for longer than a minute
+  2  usage: not understood
+  3  the agent did not answer";
+
 #[derive(Debug, Args)]
+#[command(after_help = STATUS_HELP)]
 pub(crate) struct StatusArgs {
+    /// Shows it again and again until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Seconds between two looks, 0.2 to 3600 [default: 2]
+    #[arg(long, value_name = "SECS", requires = "watch", value_parser = parse_interval)]
+    pub(crate) interval: Option<Duration>,
+    /// Prints nothing and exits with 1 when something needs a look, for monitoring
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) ask: AskArgs,
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.2..=3_600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "not a number from 0.2 to 3600".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -427,6 +456,26 @@ mod tests {
     #[test]
     fn a_kernel_command_line_may_begin_with_a_dash() {
         assert!(parse("blixard vm run web --kernel /k --cmdline -b").is_ok());
+    }
+
+    #[test]
+    fn an_interval_is_bounded_and_needs_a_watch() {
+        for (flags, ok) in [
+            ("--watch", true),
+            ("--watch --interval 0.2", true),
+            ("--watch --interval 3600", true),
+            ("--watch --json", true),
+            ("--watch --interval 0.1", false),
+            ("--watch --interval 3601", false),
+            ("--watch --interval NaN", false),
+            ("--watch --interval inf", false),
+            ("--watch --interval -1", false),
+            ("--interval 2", false),
+            ("--watch --check", false),
+            ("--check --json", true),
+        ] {
+            assert_eq!(parse(&format!("blixard status {flags}")).is_ok(), ok, "{flags}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The command line: the clap tree of the whole binary, and the client commands.
 //!
 //! A client command asks the agent over its Unix socket and shows the answer. Pure parts (`args`, `spec`,
-//! `wait`, `table`, `text`, `failure`) are apart from those that talk (`client`, `vm`, `cluster`, `members`),
-//! print (`output`, `progress`) and mend the store of a stopped agent (`offline`). What is never here:
-//! decisions about the cluster, and anything of a running agent that the local API does not offer to others
-//! too.
+//! `wait`, `table`, `check`, `text`, `failure`) are apart from those that talk (`client`, `status`, `vm`,
+//! `cluster`, `members`), print (`output`, `progress`) and mend the store of a stopped agent (`offline`).
+//! What is never here: decisions about the cluster, and anything of a running agent that the local API does
+//! not offer to others too.
 
 mod args;
+mod check;
 mod client;
 mod cluster;
 mod failure;
@@ -17,6 +18,7 @@ mod progress;
 #[cfg(test)]
 mod sample;
 mod spec;
+mod status;
 mod table;
 mod text;
 mod vm;
@@ -25,14 +27,13 @@ mod wait;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use blixard_model::api::{Listing, NodeView, StatusView};
+use blixard_model::api::{Listing, NodeView};
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 pub(crate) use self::args::{AgentArgs, Command, KeygenArgs};
 use self::args::{
-    AskArgs, Cli, ClientCommand, CompletionsArgs, FreshArgs, ListArgs, NodeCommand, Shell, StatusArgs,
-    VmCommand,
+    AskArgs, Cli, ClientCommand, CompletionsArgs, FreshArgs, ListArgs, NodeCommand, Shell, VmCommand,
 };
 use self::client::{Client, Deadline};
 use self::failure::Failure;
@@ -84,7 +85,7 @@ fn end(json: bool, outcome: Result<(), Failure>) -> ExitCode {
 
 async fn dispatch(command: ClientCommand) -> Result<(), Failure> {
     match command {
-        ClientCommand::Status(args) => status(args).await,
+        ClientCommand::Status(args) => status::run(args).await,
         ClientCommand::Node(NodeCommand::List(args)) => node_list(args).await,
         ClientCommand::Node(NodeCommand::Remove(args)) => members::remove(args).await,
         ClientCommand::Vm(command) => vm::run(*command).await,
@@ -109,12 +110,6 @@ fn wants_json(command: &ClientCommand) -> bool {
             VmCommand::Logs(_) => false,
         },
     }
-}
-
-async fn status(args: StatusArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.ask.at.socket);
-    let view: StatusView = client.get("/v1/status", deadline_of(&args.ask, vm::ANSWER_TIMEOUT)).await?;
-    if args.ask.json { output::print_json(&view) } else { output::print(&table::status(&view)) }
 }
 
 async fn node_list(args: ListArgs) -> Result<(), Failure> {

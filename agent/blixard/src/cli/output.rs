@@ -44,9 +44,20 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// # Errors
 /// As [`write()`].
 pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(document)
-        .map_err(|error| Failure::unknown(format!("the answer could not be written as JSON: {error}"), ""))?;
+    let text = serde_json::to_string_pretty(document).map_err(no_json)?;
     print(&(text + "\n"))
+}
+
+/// A JSON document on one line.
+///
+/// # Errors
+/// It can not be written as JSON.
+pub(crate) fn json_line(document: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(document).map(|text| text + "\n").map_err(no_json)
+}
+
+fn no_json(error: serde_json::Error) -> Failure {
+    Failure::unknown(format!("the answer could not be written as JSON: {error}"), "")
 }
 
 /// Prints a text on stderr; there is nobody to tell when that fails.

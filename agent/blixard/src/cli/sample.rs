@@ -1,6 +1,6 @@
 //! Views to test with.
 
-use blixard_model::api::{Listing, NodePhase, NodeView, StatusView, VmView};
+use blixard_model::api::{ChangeView, Listing, NodePhase, NodeView, StatusView, VmView, VotersView};
 use blixard_model::id::{ClusterId, EndpointId, RaftId, StoreId};
 use blixard_model::member::{Capacity, Role};
 use blixard_model::report::ObservedState;
@@ -46,6 +46,11 @@ pub(crate) fn node(name: &str) -> NodeView {
         capacity: Some(Capacity { cpus: 4, memory_mib: 2048 }),
         reserved: Capacity { cpus: 1, memory_mib: 448 },
         vms: 1,
+        witness: false,
+        unreachable_for_ms: None,
+        behind: Some(0),
+        snapshot: false,
+        lost: false,
     }
 }
 
@@ -77,5 +82,12 @@ pub(crate) fn status() -> StatusView {
         vms: 1,
         warnings: Vec::new(),
         retrying: Vec::new(),
+        voters: Some(VotersView { total: 2, reachable: 2, needed: 2 }),
+        changes: Vec::new(),
     }
+}
+
+/// A change of the members.
+pub(crate) fn change(what: &str, waits_for: Option<&str>) -> ChangeView {
+    ChangeView { what: what.to_owned(), waits_for: waits_for.map(str::to_owned) }
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use blixard_model::TicketState;
-use blixard_model::api::{Listing, NodePhase, NodeView, RetryView, StatusView, TicketView, VmView};
+use blixard_model::api::{
+    ChangeView, Listing, NodePhase, NodeView, RetryView, StatusView, TicketView, VmView, VotersView,
+};
 use blixard_model::member::Capacity;
-use comfy_table::{Table, presets};
+use blixard_model::words::grouped;
+use blixard_model::{Role, TicketState};
+use comfy_table::{ContentArrangement, Table, presets};
 
 use super::members;
 use super::text::{clean, duration};
@@ -14,6 +17,8 @@ use super::text::{clean, duration};
 const REASON_CHARS_MAX: usize = 60;
 /// What stands where there is nothing to say.
 const NOTHING: &str = "-";
+/// Widest a table of `status` gets where it can be narrower, in characters.
+const WIDTH_MAX: u16 = 110;
 
 /// `blixard status`.
 pub(crate) fn status(view: &StatusView) -> String {
@@ -27,7 +32,7 @@ pub(crate) fn status(view: &StatusView) -> String {
         ("CLUSTER", cluster),
         ("PHASE", phase(view.phase).to_owned()),
         ("LEADER", view.leader.as_ref().map_or_else(|| "none known".to_owned(), ToString::to_string)),
-        ("QUORUM", if view.quorum { "yes" } else { "no: reads may be old, writes fail" }.to_owned()),
+        ("QUORUM", quorum(view)),
         ("LOG", log(view)),
         ("VMS", view.vms.to_string()),
         ("AGENT", view.version.clone()),
@@ -39,15 +44,47 @@ pub(crate) fn status(view: &StatusView) -> String {
         rows.push(("WARNINGS", view.warnings.join("\n")));
     }
     let mut text = pairs(rows);
+    if !view.changes.is_empty() {
+        text.push('\n');
+        text.push_str(&changes(&view.changes));
+    }
     if !view.retrying.is_empty() {
         text.push('\n');
         text.push_str(&retries(&view.retrying));
     }
     if !view.members.is_empty() {
         text.push('\n');
-        text.push_str(&nodes(&view.members));
+        text.push_str(&members_that_fit(&view.members));
     }
     text
+}
+
+/// Whether there is a quorum, and how far it is from being one more or one less.
+pub(crate) fn quorum(view: &StatusView) -> String {
+    const WITHOUT: &str = "reads may be old, writes fail";
+    let Some(VotersView { total, reachable, needed }) = view.voters else {
+        return if view.quorum { "yes".to_owned() } else { format!("no: {WITHOUT}") };
+    };
+    let voters = format!("{reachable} of {total} voters reachable");
+    match (view.quorum, reachable.checked_sub(needed)) {
+        (true, Some(0)) => format!("yes: {voters}, none may be lost"),
+        (true, Some(spare)) => format!("yes: {voters}, {spare} may be lost"),
+        // A node that does not lead may reach fewer than the leader does.
+        (true, None) => format!("yes, as the leader says: {voters} from here"),
+        (false, Some(_)) => format!("no: {voters} and none of them leads: {WITHOUT}"),
+        (false, None) => format!("no: {voters}, {needed} needed: {WITHOUT}"),
+    }
+}
+
+/// What is being changed about the members.
+fn changes(all: &[ChangeView]) -> String {
+    let mut table = plain();
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH_MAX);
+    table.set_header(["CHANGES", "WAITS FOR"]);
+    for ChangeView { what, waits_for } in all {
+        table.add_row([clean(what), clean(waits_for.as_deref().unwrap_or(NOTHING))]);
+    }
+    finish(table)
 }
 
 /// Where its log ends is what a recovery chooses a node by.
@@ -61,7 +98,7 @@ pub(crate) fn node_list(list: &Listing<NodeView>) -> String {
     if list.items.is_empty() {
         "no nodes yet: `blixard status` says why\n".to_owned()
     } else {
-        nodes(&list.items)
+        nodes(&list.items, Detail::All)
     }
 }
 
@@ -159,27 +196,80 @@ fn phase(phase: NodePhase) -> &'static str {
     }
 }
 
-fn nodes(nodes: &[NodeView]) -> String {
-    let header = ["NAME", "ROLE", "LEADER", "REACHABLE", "CPUS", "MEMORY", "VMS", "ADDRESSES", "ENDPOINT"];
+/// How much of each member is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    All,
+    NoEndpoint,
+    FirstAddress,
+}
+
+/// The members with as much of each as fits into [`WIDTH_MAX`]; `node list` has the rest.
+fn members_that_fit(members: &[NodeView]) -> String {
+    let fits = |text: &String| text.lines().all(|line| line.chars().count() <= usize::from(WIDTH_MAX));
+    let mut wider = [Detail::All, Detail::NoEndpoint].into_iter().map(|detail| nodes(members, detail));
+    wider.find(fits).unwrap_or_else(|| nodes(members, Detail::FirstAddress))
+}
+
+fn nodes(nodes: &[NodeView], detail: Detail) -> String {
+    let header =
+        ["NAME", "ROLE", "LEADER", "REACHABLE", "BEHIND", "CPUS", "MEMORY", "VMS", "ADDRESSES", "ENDPOINT"];
+    let shown = header.len() - usize::from(detail != Detail::All);
     let rows = nodes.iter().map(|node| {
-        let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
         let of = |pick: fn(&Capacity) -> u64| {
             let offered = node.capacity.as_ref().map_or_else(|| "?".to_owned(), |all| pick(all).to_string());
             format!("{}/{offered}", pick(&node.reserved))
         };
-        vec![
+        let mut row = vec![
             node.name.to_string(),
-            node.role.to_string(),
+            role(node).to_owned(),
             if node.leader { "yes" } else { NOTHING }.to_owned(),
-            if node.reachable { "yes" } else { "no" }.to_owned(),
+            reachable(node),
+            behind(node),
             of(|capacity| u64::from(capacity.cpus)),
             of(|capacity| capacity.memory_mib) + " MiB",
             node.vms.to_string(),
-            addresses.join(","),
+            addresses(node, detail),
             node.endpoint_id.short(),
-        ]
+        ];
+        row.truncate(shown);
+        row
     });
-    columns(&header, rows)
+    columns(header.get(..shown).unwrap_or(&header), rows)
+}
+
+fn role(node: &NodeView) -> &'static str {
+    match node.role {
+        Role::Voter if node.witness => "witness",
+        Role::Voter => "voter",
+        // A witness is one once it votes.
+        Role::Learner => "learner",
+    }
+}
+
+fn reachable(node: &NodeView) -> String {
+    match node.unreachable_for_ms {
+        _ if node.reachable => "yes".to_owned(),
+        Some(ms) => format!("no, {}", duration(Duration::from_millis(ms))),
+        None => "no".to_owned(),
+    }
+}
+
+fn behind(node: &NodeView) -> String {
+    match node.behind {
+        _ if node.snapshot => "snapshot".to_owned(),
+        Some(entries) => grouped(entries),
+        None => NOTHING.to_owned(),
+    }
+}
+
+fn addresses(node: &NodeView, detail: Detail) -> String {
+    match &node.addresses[..] {
+        [first, rest @ ..] if detail == Detail::FirstAddress && !rest.is_empty() => {
+            format!("{first} +{}", rest.len())
+        }
+        all => all.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    }
 }
 
 /// What failed and is tried again.
@@ -281,32 +371,119 @@ mod tests {
     #[test]
     fn a_list_of_nodes_shows_role_reach_and_room() {
         let leader = NodeView { leader: true, ..sample::node("n1") };
-        let gone = NodeView { reachable: false, capacity: None, ..sample::node("n2") };
-        let text = node_list(&sample::listing(vec![leader, gone]));
+        let gone = NodeView {
+            reachable: false,
+            capacity: None,
+            witness: true,
+            unreachable_for_ms: Some(240_000),
+            behind: None,
+            ..sample::node("n2")
+        };
+        let learner = |name| NodeView { role: Role::Learner, witness: true, ..sample::node(name) };
+        let sent = NodeView { reachable: false, snapshot: true, behind: Some(9), ..learner("n3") };
+        let late = NodeView { behind: Some(1_200), ..learner("n4") };
+        let text = node_list(&sample::listing(vec![leader, gone, sent, late]));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],
-            "NAME  ROLE   LEADER  REACHABLE  CPUS  MEMORY        VMS  ADDRESSES       ENDPOINT"
+            "NAME  ROLE     LEADER  REACHABLE  BEHIND    CPUS  MEMORY        VMS  ADDRESSES       ENDPOINT"
         );
         assert_eq!(
             lines[1],
-            "n1    voter  yes     yes        1/4   448/2048 MiB  1    10.77.0.1:7431  ababababab"
+            "n1    voter    yes     yes        0         1/4   448/2048 MiB  1    10.77.0.1:7431  ababababab"
         );
         assert_eq!(
             lines[2],
-            "n2    voter  -       no         1/?   448/? MiB     1    10.77.0.1:7431  ababababab"
+            "n2    witness  -       no, 4 min  -         1/?   448/? MiB     1    10.77.0.1:7431  ababababab"
         );
+        assert_eq!(
+            lines[3],
+            "n3    learner  -       no         snapshot  1/4   448/2048 MiB  1    10.77.0.1:7431  ababababab"
+        );
+        assert_eq!(
+            lines[4],
+            "n4    learner  -       yes        1,200     1/4   448/2048 MiB  1    10.77.0.1:7431  ababababab"
+        );
+    }
+
+    #[test]
+    fn the_members_in_status_are_no_wider_than_what_fits() {
+        let widest = |view: &StatusView| status(view).lines().map(|line| line.chars().count()).max();
+        let with = |addresses: u16| {
+            let address = |n: u16| format!("192.168.100.{n}:7431").parse().expect("address");
+            let long = NodeView { addresses: (1..=addresses).map(address).collect(), ..sample::node("n3") };
+            StatusView { members: vec![sample::node("n1"), long], ..sample::status() }
+        };
+        assert!(status(&with(1)).contains("ADDRESSES           ENDPOINT"));
+        let text = status(&with(2));
+        assert!(text.contains("192.168.100.1:7431,192.168.100.2:7431\n"), "{text}");
+        assert!(!text.contains("ADDRESSES                              ENDPOINT"), "{text}");
+        let text = status(&with(8));
+        assert!(text.contains("  192.168.100.1:7431 +7\n"), "{text}");
+        assert!((1..=8).all(|n| widest(&with(n)) <= Some(110)));
+        let list = sample::listing(with(8).members);
+        assert!(node_list(&list).contains("192.168.100.8:7431  ababababab\n"), "there it is whole");
+    }
+
+    #[test]
+    fn the_quorum_is_told_with_how_many_may_be_lost() {
+        let of = |quorum, voters: Option<(usize, usize, usize)>| {
+            let voters = voters.map(|(reachable, total, needed)| VotersView { total, reachable, needed });
+            super::quorum(&StatusView { quorum, voters, ..sample::status() })
+        };
+        let cases = [
+            (true, Some((3, 3, 2)), "yes: 3 of 3 voters reachable, 1 may be lost"),
+            (true, Some((5, 5, 3)), "yes: 5 of 5 voters reachable, 2 may be lost"),
+            (true, Some((2, 3, 2)), "yes: 2 of 3 voters reachable, none may be lost"),
+            (true, Some((1, 1, 1)), "yes: 1 of 1 voters reachable, none may be lost"),
+            (true, Some((1, 3, 2)), "yes, as the leader says: 1 of 3 voters reachable from here"),
+            (false, Some((1, 3, 2)), "no: 1 of 3 voters reachable, 2 needed: reads may be old, writes fail"),
+            (
+                false,
+                Some((2, 3, 2)),
+                "no: 2 of 3 voters reachable and none of them leads: reads may be old, writes fail",
+            ),
+            (false, None, "no: reads may be old, writes fail"),
+            (true, None, "yes"),
+        ];
+        for (quorum, voters, words) in cases {
+            assert_eq!(of(quorum, voters), words);
+        }
+    }
+
+    #[test]
+    fn status_shows_what_is_being_changed_and_what_it_waits_for() {
+        let mut view = sample::status();
+        assert!(!status(&view).contains("CHANGES"));
+        view.changes = vec![
+            sample::change("n4 is to vote\u{1b}[31m", Some("n4 to catch up: it is 1,200 entries behind")),
+            sample::change("n2 lost its store: it is to be admitted anew", None),
+            sample::change("n5 is to become a member", Some(&"very ".repeat(30))),
+        ];
+        let text = status(&view);
+        for needle in [
+            "\n\nCHANGES                                       WAITS FOR\n",
+            "\nn4 is to vote^[[31m                           n4 to catch up: it is 1,200 entries behind\n",
+            "\nn2 lost its store: it is to be admitted anew  -\n",
+            "\n\nNAME",
+        ] {
+            assert!(text.contains(needle), "{needle}:\n{text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
     }
 
     #[test]
     fn status_shows_the_cluster_and_what_is_wrong() {
         let mut view = sample::status();
         let text = status(&view);
-        for needle in ["LEADER    n2", "QUORUM    yes", "PHASE     member", "\n\nNAME  ROLE"] {
+        for needle in
+            ["LEADER    n2", "QUORUM    yes: 2 of 2 voters reachable", "PHASE     member", "\n\nNAME  ROLE"]
+        {
             assert!(text.contains(needle), "{needle}:\n{text}");
         }
         assert!(!text.contains("WARNINGS"), "{text}");
         view.quorum = false;
+        view.voters = None;
         view.leader = None;
         view.phase = NodePhase::Forming;
         view.cluster_id = None;
@@ -331,6 +508,7 @@ mod tests {
             failures: 7,
             next_try_in_ms,
             last_error: "no answer\u{1b}[31m".into(),
+            failing_for_ms: None,
         };
         view.retrying =
             vec![retry(RetryKind::Connect, Some("n3"), Some(2_500)), retry(RetryKind::Forward, None, None)];

@@ -63,7 +63,7 @@ pub fn plan_membership(view: &MembershipView<'_>) -> Option<MembershipChange> {
 }
 
 /// A change that would be refused must not stand in the way of the others.
-fn fitting(view: &MembershipView<'_>, change: MembershipChange) -> Option<MembershipChange> {
+pub(super) fn fitting(view: &MembershipView<'_>, change: MembershipChange) -> Option<MembershipChange> {
     view.state.check_membership(&change, view.voters).is_ok().then_some(change)
 }
 
@@ -120,16 +120,26 @@ fn promotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
     if view.voters.len() >= target && !replaces {
         return None;
     }
-    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.witness);
-    let mut learners: Vec<&RaftId> = view.learners.iter().collect();
-    learners.sort_by_key(|id| (!is_witness(id), **id));
-    learners.into_iter().find_map(|raft_id| {
-        let progress = view.progress.get(raft_id)?;
-        let caught_up = progress.matched.saturating_add(PROMOTE_LAG_MAX) >= view.commit;
-        (caught_up && progress.recent_active && progress.matched > 0)
-            .then_some(MembershipChange::Promote { raft_id: *raft_id })
+    learners_in_turn(view).into_iter().find_map(|raft_id| {
+        let progress = view.progress.get(&raft_id)?;
+        (is_caught_up(view, progress) && progress.recent_active && progress.matched > 0)
+            .then_some(MembershipChange::Promote { raft_id })
             .and_then(|change| fitting(view, change))
     })
+}
+
+/// The learners in the order in which they are to vote.
+pub(super) fn learners_in_turn(view: &MembershipView<'_>) -> Vec<RaftId> {
+    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.witness);
+    let mut learners = view.learners.to_vec();
+    learners.sort_by_key(|id| (!is_witness(id), *id));
+    learners
+}
+
+/// Whether a learner has so much of the log that it may vote.
+pub(super) fn is_caught_up(view: &MembershipView<'_>, progress: &Progress) -> bool {
+    progress.matched.saturating_add(PROMOTE_LAG_MAX) >= view.commit
+        || mutant::lives("promoted-before-caught-up")
 }
 
 /// One voter too many does not vote any more: one that is lost, else the one that came last and is no
@@ -138,20 +148,25 @@ fn demotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
     if view.voters.len() <= voter_target(view.state.members.len()) {
         return None;
     }
-    let is_lost = |id: &RaftId| view.progress.get(id).is_some_and(|progress| progress.lost);
-    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.witness);
-    let mut voters: Vec<&RaftId> = view.voters.iter().filter(|id| **id != view.leader).collect();
-    voters.sort_by_key(|id| (!is_lost(id), is_witness(id), Reverse(**id)));
-    voters.into_iter().find_map(|raft_id| {
-        quorum_without(view, *raft_id)
+    voters_in_turn(view).into_iter().find_map(|raft_id| {
+        quorum_without(view, raft_id)
             .is_ok()
-            .then_some(MembershipChange::Demote { raft_id: *raft_id })
+            .then_some(MembershipChange::Demote { raft_id })
             .and_then(|change| fitting(view, change))
     })
 }
 
+/// The voters beside the leader in the order in which they are to vote no more.
+pub(super) fn voters_in_turn(view: &MembershipView<'_>) -> Vec<RaftId> {
+    let is_lost = |id: &RaftId| view.progress.get(id).is_some_and(|progress| progress.lost);
+    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.witness);
+    let mut voters: Vec<RaftId> = view.voters.iter().copied().filter(|id| *id != view.leader).collect();
+    voters.sort_by_key(|id| (!is_lost(id), is_witness(id), Reverse(*id)));
+    voters
+}
+
 /// Whether the other voters that are heard of are a quorum of all others; who is missing where they are not.
-fn quorum_without(view: &MembershipView<'_>, raft_id: RaftId) -> Result<(), String> {
+pub(super) fn quorum_without(view: &MembershipView<'_>, raft_id: RaftId) -> Result<(), String> {
     let others: Vec<&RaftId> = view.voters.iter().filter(|id| **id != raft_id).collect();
     let is_heard = |id: &RaftId| *id == view.leader || view.progress.get(id).is_some_and(|p| p.recent_active);
     let (heard, missing): (Vec<&RaftId>, Vec<&RaftId>) = others.iter().partition(|id| is_heard(id));

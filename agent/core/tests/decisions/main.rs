@@ -2,6 +2,7 @@
 
 mod changes;
 mod common;
+mod explain;
 mod hostile;
 mod lineage;
 mod members;

@@ -172,7 +172,10 @@ impl World {
             }
             PeerRequest::Propose { request, .. } => self.asked(id, (from, call), request.into()),
             PeerRequest::ChangeMembers { change, .. } => self.asked(id, (from, call), change.into()),
-            PeerRequest::Report { .. } | PeerRequest::Reports | PeerRequest::Logs { .. } => {}
+            PeerRequest::Report { .. }
+            | PeerRequest::Reports
+            | PeerRequest::Progress
+            | PeerRequest::Logs { .. } => {}
         }
     }
 

@@ -1,0 +1,123 @@
+//! `blixard status`: once, as a check, or again and again.
+
+use std::io::IsTerminal;
+use std::time::{Duration, SystemTime};
+
+use blixard_model::api::StatusView;
+use console::Term;
+
+use super::args::{AskArgs, StatusArgs};
+use super::check::problems;
+use super::client::{Client, interrupt};
+use super::failure::Failure;
+use super::output::{self, Written};
+use super::vm::ANSWER_TIMEOUT;
+use super::{deadline_of, table};
+
+/// Pause between two looks unless another one is asked for.
+const INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
+
+/// Runs it.
+pub(super) async fn run(args: StatusArgs) -> Result<(), Failure> {
+    let StatusArgs { watch: watches, interval, check, ask } = args;
+    if watches {
+        return watch(&ask, interval.unwrap_or(INTERVAL_DEFAULT)).await;
+    }
+    let view = look(&ask).await?;
+    if check {
+        let problems = problems(&view);
+        return if problems.is_empty() { Ok(()) } else { Err(Failure::refused(problems.join("; "), "")) };
+    }
+    if ask.json { output::print_json(&view) } else { output::print(&table::status(&view)) }
+}
+
+async fn look(ask: &AskArgs) -> Result<StatusView, Failure> {
+    Client::new(&ask.at.socket).get("/v1/status", deadline_of(ask, ANSWER_TIMEOUT)).await
+}
+
+async fn watch(ask: &AskArgs, interval: Duration) -> Result<(), Failure> {
+    let looks = async {
+        loop {
+            let looked = look(ask).await;
+            if show(looked, ask.json)? == Written::ReaderGone {
+                return Ok(());
+            }
+            tokio::time::sleep(interval).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        // First, so that it is not taken for a look that failed.
+        () = interrupt() => Ok(()),
+        ended = looks => ended,
+    }
+}
+
+/// Shows a look, or why there was none: the agent may be starting again.
+fn show(looked: Result<StatusView, Failure>, json: bool) -> Result<Written, Failure> {
+    let mut stdout = std::io::stdout().lock();
+    if json {
+        return match looked {
+            Ok(view) => output::write(&mut stdout, output::json_line(&view)?.as_bytes()),
+            Err(failure) => {
+                output::note(&failure.render(true));
+                Ok(Written::All)
+            }
+        };
+    }
+    let now = humantime::format_rfc3339_seconds(SystemTime::now());
+    let text = looked.map_or_else(|failure| failure.human(), |view| table::status(&view));
+    if !stdout.is_terminal() {
+        return output::write(&mut stdout, format!("--- {now}\n{text}").as_bytes());
+    }
+    let terminal = Term::buffered_stdout();
+    let (rows, columns) = terminal.size();
+    let screen = fit(&format!("blixard status  {now}  Ctrl-C ends it\n\n{text}"), rows, columns);
+    // In one go, so that nothing flickers. What is on the terminal's way out is no outcome of the command.
+    let shown = terminal.clear_screen().and_then(|()| terminal.write_str(&screen));
+    match shown.and_then(|()| terminal.flush()) {
+        Ok(()) => Ok(Written::All),
+        Err(_) => Ok(Written::ReaderGone),
+    }
+}
+
+/// As much of the text as the terminal has room for: what scrolled out at the top could not be seen again.
+fn fit(text: &str, rows: u16, columns: u16) -> String {
+    let columns = usize::from(columns).max(1);
+    // The cursor needs a row of its own, and so does the note.
+    let room = usize::from(rows).saturating_sub(2);
+    let height = |line: &str| line.chars().count().div_ceil(columns).max(1);
+    let total: usize = text.lines().map(height).sum();
+    if total <= room + 1 {
+        return text.to_owned();
+    }
+    let (mut used, mut kept) = (0, String::new());
+    for line in text.lines() {
+        used += height(line);
+        if used > room {
+            break;
+        }
+        kept.push_str(line);
+        kept.push('\n');
+    }
+    kept.push_str("... the window is too small for the rest\n");
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_is_shown_whole_and_the_rest_is_cut_at_the_end() {
+        let text = "a\nb\nc\n";
+        assert_eq!(fit(text, 4, 80), text);
+        assert_eq!(fit(text, 24, 80), text);
+        assert_eq!(fit(text, 3, 80), "a\n... the window is too small for the rest\n");
+        let wraps = format!("{}\nb\nc\n", "x".repeat(81));
+        assert_eq!(fit(&wraps, 5, 80), wraps);
+        assert!(fit(&wraps, 4, 80).starts_with("xx"));
+        assert!(!fit(&wraps, 4, 80).contains("\nb"));
+        assert_eq!(fit(text, 0, 0), "... the window is too small for the rest\n");
+    }
+}

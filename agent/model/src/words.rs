@@ -1,0 +1,59 @@
+//! Numbers and times as people read them, for texts that nodes hand on to each other.
+
+/// A number with its thousands apart: `1,200`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A length of time with two units at most, whole seconds: `45 s`, `2 min 10 s`, `3 h 5 min`.
+pub fn span(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    let two = |(large, unit): (u64, &str), (small, small_unit): (u64, &str)| match small {
+        0 => format!("{large} {unit}"),
+        _ => format!("{large} {unit} {small} {small_unit}"),
+    };
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => two((seconds / 60, "min"), (seconds % 60, "s")),
+        7_200..172_800 => two((seconds / 3_600, "h"), (seconds % 3_600 / 60, "min")),
+        _ => two((seconds / 86_400, "d"), (seconds % 86_400 / 3_600, "h")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        for (number, text) in
+            [(0, "0"), (999, "999"), (1_200, "1,200"), (123_456, "123,456"), (1_000_000, "1,000,000")]
+        {
+            assert_eq!(grouped(number), text);
+        }
+        assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
+    }
+
+    #[test]
+    fn a_time_has_two_units_at_most() {
+        let cases = [
+            (999, "0 s"),
+            (45_000, "45 s"),
+            (130_000, "2 min 10 s"),
+            (240_000, "4 min"),
+            (11_100_000, "3 h 5 min"),
+            (180_000_000, "2 d 2 h"),
+        ];
+        for (ms, text) in cases {
+            assert_eq!(span(ms), text);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! As leader: how far the members are and what is being changed, for people who look. Decides nothing.
+
+use std::collections::BTreeMap;
+
+use blixard_consensus::{LogStore, RaftRole, TICK_MS};
+use blixard_core::planner::explain::{ExplainView, explain_changes};
+use blixard_model::RaftId;
+use blixard_model::wire::{MemberProgress, ProgressReport};
+
+use crate::node::Node;
+use crate::waiting::Waits;
+
+impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+    /// What this node knows of the members as leader; `None` when it does not lead.
+    pub fn progress_report(&self) -> Option<ProgressReport> {
+        if self.raft_status().role != RaftRole::Leader {
+            return None;
+        }
+        let facts = self.membership_facts();
+        let plan = facts.view(self);
+        let under_way = self.raft.under_way();
+        let silence_ms: BTreeMap<RaftId, u64> =
+            plan.progress.keys().map(|id| (*id, self.silence_ticks(*id).saturating_mul(TICK_MS))).collect();
+        let view = ExplainView {
+            plan: &plan,
+            pending: under_way.change.as_ref(),
+            hands_over_to: under_way.hands_over_to,
+            snapshots: &under_way.snapshots,
+            silence_ms: &silence_ms,
+            lost_after_ms: self.config.voter_lost_ticks.saturating_mul(TICK_MS),
+        };
+        let members = plan.progress.iter().map(|(id, progress)| {
+            let itself = *id == plan.leader;
+            // Raft forgets at each election what it knew, until the first answer.
+            let unknown = progress.matched == 0 && !itself && !self.was_heard(*id);
+            MemberProgress {
+                raft_id: *id,
+                behind: (!unknown).then(|| plan.commit.saturating_sub(progress.matched)),
+                snapshot: under_way.snapshots.contains(id),
+                heard: itself || progress.recent_active,
+                lost: progress.lost,
+            }
+        });
+        let report = ProgressReport { members: members.collect(), changes: explain_changes(&view) };
+        Some(report.bounded())
+    }
+
+    /// For how long a member was not heard of, at most since this node leads.
+    fn silence_ticks(&self, member: RaftId) -> u64 {
+        if member == self.summary.raft_id {
+            return 0;
+        }
+        let last = self.heard.get(&member).copied().unwrap_or(0).max(self.leads_since);
+        self.tick.saturating_sub(last)
+    }
+
+    /// Heard of since this node leads.
+    fn was_heard(&self, member: RaftId) -> bool {
+        self.heard.get(&member).is_some_and(|at| *at >= self.leads_since)
+    }
+}
