@@ -481,6 +481,8 @@ mod tests {
             port = 1
             socket = "/s"
             advertise_addresses = ["127.0.0.1:1"]
+            role = "witness"
+            voter_lost_after_s = 60
             [vms]
             accel = "tcg"
             qemu = "qemu"
@@ -504,10 +506,26 @@ mod tests {
         let listed = |name: &str| KEYS.iter().find(|(table, _)| *table == name).expect("listed").1.to_vec();
         let keys = |table: &toml::Table| table.keys().cloned().collect::<BTreeSet<_>>();
         let wanted = |name: &str| listed(name).iter().map(ToString::to_string).collect::<BTreeSet<_>>();
-        assert_eq!(keys(&table), wanted(""));
+        // A node on a list joins with no ticket.
+        let joining = "node_name = \"n1\"\njoin = true\njoin_ticket_file = \"/t\"\n";
+        assert!(parse(joining).expect("valid").joins());
+        let joining: toml::Table = joining.parse().expect("toml");
+        assert_eq!(&keys(&table) | &keys(&joining), wanted(""));
         assert_eq!(keys(table["vms"].as_table().expect("table")), wanted("vms"));
         assert_eq!(keys(table["resources"].as_table().expect("table")), wanted("resources"));
         assert_eq!(keys(table["members"]["n1"].as_table().expect("table")), wanted("members.*"));
+    }
+
+    #[test]
+    fn who_joins_is_on_no_list_and_a_lost_voter_is_missed_for_some_seconds() {
+        let refused = |text: &str, why: &str| {
+            let said = parse(text).expect_err(why);
+            assert!(said.contains(why), "{said}");
+        };
+        let listed = full();
+        refused(&listed.replace("[vms]", "join = true\n[vms]"), "leave one of the two out");
+        refused("node_name = \"n1\"\nvoter_lost_after_s = 4\n", "voter_lost_after_s: 4 is less than 5");
+        refused("node_name = \"n1\"\nrole = \"voter\"\n", "witness");
     }
 
     #[test]

@@ -109,7 +109,7 @@ mod tests {
             name: agent.name().clone(),
             endpoint_id: agent.endpoint_id,
             store_id: agent.store_id,
-            addresses: Vec::new(),
+            addresses: agent.offer().addresses,
             relay_url: None,
             capacity,
         };
