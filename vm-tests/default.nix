@@ -2,7 +2,30 @@
 # passthru.tests.
 { testers, blixard }:
 let
-  story = file: import file { inherit testers blixard; };
+  casts = builtins.fromJSON (builtins.readFile ./machines.json);
+
+  # Stories with the same machines share their evaluation, which is nearly all that there is to evaluate.
+  machinesOf =
+    cast:
+    (testers.runNixOSTest {
+      imports = [ (import ./cluster.nix cast) ];
+      name = "blixard-machines";
+      testScript = "";
+      defaults.services.blixard.package = blixard;
+    }).nodes;
+  evaluated = builtins.listToAttrs (
+    map (cast: {
+      name = builtins.toJSON cast;
+      value = machinesOf cast;
+    }) ([ { } ] ++ builtins.attrValues casts)
+  );
+
+  story =
+    file:
+    import file {
+      inherit testers;
+      machines = name: evaluated.${builtins.toJSON (casts.${name} or { })};
+    };
 in
 {
   form-cluster = story ./form-cluster.nix;
