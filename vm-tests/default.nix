@@ -34,4 +34,11 @@ in
   store-kills = story ./store-kills.nix;
   full-disk = story ./full-disk.nix;
   renumber = story ./renumber.nix;
+  join-by-ticket = story ./join-by-ticket.nix;
+  remove-and-replace = story ./remove-and-replace.nix;
+  leader-leaves = story ./leader-leaves.nix;
+  two-and-a-witness = story ./two-and-a-witness.nix;
+  recover-from-lost-quorum = story ./recover-from-lost-quorum.nix;
+  backup-restore = story ./backup-restore.nix;
+  all-nodes-replaced-one-by-one = story ./all-nodes-replaced-one-by-one.nix;
 }
