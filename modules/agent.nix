@@ -2,6 +2,7 @@
 { config, lib, ... }:
 let
   cfg = config.services.blixard;
+  inherit (cfg.cluster) joinTicketFile;
   inherit (cfg.settings) data_dir port;
   ownDataDir = data_dir != "/var/lib/blixard";
 in
@@ -21,7 +22,11 @@ in
       # One restart instead of stop and start around the switch: the node is away for less time.
       stopIfChanged = false;
       serviceConfig = {
-        LoadCredential = lib.mkIf (cfg.keyFile != null) [ "node.key:${cfg.keyFile}" ];
+        LoadCredential =
+          lib.optional (cfg.keyFile != null) "node.key:${cfg.keyFile}"
+          ++ lib.optional (joinTicketFile != null) "join.ticket:${joinTicketFile}";
+        # What there is instead once the file is removed: without it the unit would fail to start.
+        SetCredential = lib.mkIf (joinTicketFile != null) [ "join.ticket:" ];
         ReadWritePaths = lib.mkIf ownDataDir [ data_dir ];
       };
     };

@@ -34,6 +34,8 @@ let
     lib.groupBy (place: place.address) places
   );
 
+  inherit (cfg.cluster) joinTicketFile;
+
   inStore = path: lib.hasPrefix "${builtins.storeDir}/" "${path}/";
   isPlace = path: lib.hasPrefix "/" path && !inStore path;
 
@@ -62,6 +64,24 @@ let
         + " read it; name a file on the machine, as a string.";
     }
     {
+      assertion = joinTicketFile == null || !inStore joinTicketFile;
+      message =
+        "services.blixard.cluster.joinTicketFile: ${toString joinTicketFile} lies in the Nix store, where"
+        + " every user can read it; name a file on the machine, as a string.";
+    }
+    {
+      assertion = joinTicketFile == null || members == { };
+      message =
+        "services.blixard.cluster.joinTicketFile: a node that services.blixard.cluster.members lists is"
+        + " admitted because it is listed; leave one of the two out.";
+    }
+    {
+      assertion = !cfg.settings.join || members == { };
+      message =
+        "services.blixard.settings.join: a node that services.blixard.cluster.members lists is admitted"
+        + " because it is listed; leave one of the two out.";
+    }
+    {
       assertion = cfg.settings.port != 0;
       message = "services.blixard.settings.port: 0 is no port that the other members could reach.";
     }
@@ -85,6 +105,12 @@ let
       message =
         "services.blixard.settings.key_file: use services.blixard.keyFile, which hands the key to the"
         + " unprivileged agent.";
+    }
+    {
+      assertion = joinTicketFile != null || !(cfg.settings ? join_ticket_file);
+      message =
+        "services.blixard.settings.join_ticket_file: use services.blixard.cluster.joinTicketFile, which hands"
+        + " the ticket to the unprivileged agent.";
     }
     {
       assertion = lib.attrNames (cfg.settings.members or { }) == names;

@@ -33,6 +33,10 @@ in
         endpoint_id = member.endpointId;
         inherit (member) addresses;
       }) cfg.cluster.members;
+      # Where systemd puts the unit's credentials.
+      join_ticket_file = lib.mkIf (
+        cfg.cluster.joinTicketFile != null
+      ) "/run/credentials/blixard.service/join.ticket";
       vms.qemu = lib.mkDefault "${qemu}/bin/qemu-system-x86_64";
     };
 

@@ -118,6 +118,34 @@ let
           {option}`services.blixard.cluster.members` says of it.
         '';
       };
+      join = mkOption {
+        type = types.bool;
+        default = false;
+        description = ''
+          Whether this node, which has no list of members, waits for a ticket and forms no cluster of its own;
+          {command}`blixard cluster join` takes the ticket. Implied by
+          {option}`services.blixard.cluster.joinTicketFile`.
+        '';
+      };
+      role = mkOption {
+        type = types.enum [
+          "node"
+          "witness"
+        ];
+        default = "node";
+        description = ''
+          What the node is for. A `witness` votes and keeps the log, and is never given a VM: with it, two
+          machines that run VMs are a cluster that goes on when one of them is down.
+        '';
+      };
+      voter_lost_after_s = mkOption {
+        type = types.ints.between 5 4294967295;
+        default = 180;
+        description = ''
+          A voter that was not heard of for so many seconds is replaced by another member, if there is one.
+          Longer than a machine takes to boot again.
+        '';
+      };
       socket = mkOption {
         type = types.str;
         default = "/run/blixard/blixard.sock";
@@ -168,7 +196,23 @@ in
       '';
       description = ''
         The nodes of the cluster by name, the same on every node, this one included. They form the cluster by
-        themselves, started in any order. Without members the node is an explicit cluster of one.
+        themselves, started in any order. Without members the node is an explicit cluster of one, unless
+        {option}`services.blixard.settings.join` or {option}`services.blixard.cluster.joinTicketFile` lets it
+        join another.
+      '';
+    };
+
+    cluster.joinTicketFile = mkOption {
+      type = types.nullOr types.path;
+      # As for the key: a path literal must stay text.
+      apply = path: if path == null then null else toString path;
+      default = null;
+      example = "/run/keys/blixard-join.ticket";
+      description = ''
+        A file on the machine with a ticket of {command}`blixard cluster token create`, readable by root alone
+        and outside the Nix store: with it this node, which has no list of members, joins the cluster that
+        made the ticket. The agent gets it through systemd's LoadCredential. It is used once; the file may be
+        removed when the node is a member.
       '';
     };
 

@@ -41,7 +41,7 @@ let
         vms.accel = "tcg";
         # What the stories count on, as on the lab's machines. Few of their VMs are ever started.
         resources = {
-          cpus = 8;
+          cpus = 16;
           memory_mib = 4096;
         };
       };

@@ -70,10 +70,15 @@ def leader_among(candidates):
 acknowledged: list[str] = []
 
 
-def write(machine, name):
-    """Creates a small VM that never starts, as a mark in the log. Tried again under one request id."""
+def write(machine, name, on=None):
+    """Creates a small VM that never starts, as a mark in the log. Tried again under one request id.
+
+    Placed on that machine, or anywhere.
+    """
+    where = f"--node {on.name}" if on else ""
     machine.wait_until_succeeds(
-        f"blixard vm create {name} --cpus 1 --memory-mib 64 {GUEST} --request-id write-{name} --timeout 5",
+        f"blixard vm create {name} {where} --cpus 1 --memory-mib 64 {GUEST}"
+        f" --request-id write-{name} --timeout 5",
         timeout=DEADLINE_SECONDS,
     )
     acknowledged.append(name)
@@ -109,13 +114,60 @@ def expect_exactly(names, nodes=None):
             t.assertEqual(sorted(names), [vm["name"] for vm in listing["items"]])
 
 
+def expect_refused(machine, command, *reasons):
+    """The command is refused, and says each of these."""
+    code, said = machine.execute(f"{command} 2>&1", timeout=DEADLINE_SECONDS)
+    t.assertEqual(1, code, f"{command}: {said}")
+    for reason in reasons:
+        t.assertIn(reason, said)
+
+
+# Members that come and go.
+
+STORE = "/var/lib/blixard/store.redb"
+
+
+def make_ticket(machine, name):
+    """A ticket for the node of that name."""
+    return machine.succeed(f"blixard cluster token create --ttl 10m --name {name}").strip()
+
+
+def join_with(ticket):
+    """A command that lets a node join, the ticket on stdin: no argument, everybody could see it."""
+    return f"blixard cluster join --timeout {DEADLINE_SECONDS} <<< {ticket}"
+
+
+def expect_removed(machine):
+    """Waits until the node knows that it is no member any more, and sees that it answers no reads."""
+    wait_for_status(machine, '.phase == "removed"', ELECTION_DEADLINE_SECONDS)
+    for flag in ("", "--stale"):
+        code, _ = machine.execute(f"blixard vm list --timeout 5 {flag}", timeout=30)
+        t.assertEqual(3, code)
+
+
+def member_of(machine, name):
+    """What the machine knows of a member; None of one that is none."""
+    return next((each for each in status(machine)["members"] if each["name"] == name), None)
+
+
+def voters(machine):
+    """Who votes, by name, as this node knows."""
+    return [each["name"] for each in status(machine)["members"] if each["role"] == "voter"]
+
+
+def lose_disk(machine):
+    """Crashes the machine and takes its store away: a disk that broke. It boots with an empty one."""
+    machine.succeed(f"rm {STORE} && sync $(dirname {STORE})")
+    machine.crash()
+
+
 # Load.
 
 WRITERS_PER_NODE = 2
 
 # One writer: creates VMs that never start and deletes the one before the last, until /run/load/stop is there.
-# Tries again, under the same request id, what is not known to have happened; notes what was acknowledged.
-# Arguments: the writer's name, the node.
+# Tries again, under the same request id, what is not known to have happened; notes what was acknowledged and
+# when, in microseconds. Arguments: the writer's name, the node.
 WRITER = r"""
 set -euo pipefail
 notes=/run/load/$1
@@ -124,7 +176,7 @@ write() {
         code=0
         blixard vm "$@" --request-id "$1-$2" --timeout 10 > /dev/null 2> "$notes.error" || code=$?
         case $code in
-            0) echo "$1 $2" >> "$notes.acknowledged"; return ;;
+            0) echo "$1 $2 ${EPOCHREALTIME/[.,]/}" >> "$notes.acknowledged"; return ;;
             3 | 4) echo "$code $1 $2" >> "$notes.again"; sleep 0.1 ;;
             *) break ;;
         esac
@@ -146,14 +198,18 @@ def put_file(machine, path, text):
     machine.succeed(f"mkdir -p $(dirname {path}) && cat > {path} <<'END-OF-FILE'\n{text}\nEND-OF-FILE")
 
 
-def start_writers(machine):
-    """Lets commands on the machine write without a pause; once in a story, on a machine that stays on."""
+def start_writers(machine, on=None):
+    """Lets commands on the machine write without a pause; once in a story, on a machine that stays on.
+
+    What they create is placed on this machine, or on another that stays a member: only a VM's own node can
+    say that it is gone.
+    """
     put_file(machine, "/run/load/writer.sh", WRITER)
     for number in range(1, WRITERS_PER_NODE + 1):
         writer = f"{machine.name}-{number}"
         machine.succeed(
             f'systemd-run --unit=load-{number} --setenv=PATH="$PATH" "$(command -v bash)"'
-            f" /run/load/writer.sh {writer} {machine.name}"
+            f" /run/load/writer.sh {writer} {(on or machine).name}"
         )
 
 
@@ -178,6 +234,15 @@ def expect_writes_go_on(nodes):
         machine.wait_until_succeeds(
             f"test $(cat /run/load/*.acknowledged | wc -l) -gt {before}", timeout=DEADLINE_SECONDS
         )
+
+
+def longest_gap_seconds(nodes):
+    """Longest time that nothing was acknowledged to any writer of one of these machines."""
+    gaps = [0.0]
+    for machine in nodes:
+        times = sorted(int(line.split()[2]) for line in noted(machine, "acknowledged"))
+        gaps += [(later - earlier) / 1e6 for earlier, later in zip(times, times[1:])]
+    return max(gaps)
 
 
 def left_by_writers(nodes):

@@ -12,7 +12,7 @@ from layout import node_address
 
 PORT = 7431
 #: What every node offers, so that a story knows what fits wherever it runs.
-CPUS = 8
+CPUS = 16
 MEMORY_MIB = 4096
 
 _ENDPOINT_ID = re.compile(r"[0-9a-f]{64}")

@@ -8,8 +8,21 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// The stories, in the order they run.
-pub(crate) const STORIES: [&str; 6] =
-    ["form_cluster", "replication", "node_churn", "store_kills", "full_disk", "renumber"];
+pub(crate) const STORIES: [&str; 13] = [
+    "form_cluster",
+    "replication",
+    "node_churn",
+    "store_kills",
+    "full_disk",
+    "renumber",
+    "join_by_ticket",
+    "remove_and_replace",
+    "leader_leaves",
+    "two_and_a_witness",
+    "recover_from_lost_quorum",
+    "backup_restore",
+    "all_nodes_replaced_one_by_one",
+];
 
 /// Names that a story finds without defining them, apart from its machines.
 const DRIVER_NAMES: &str = "driver,join_all,log,machines,polling_condition,retry,start_all,subtest,t";

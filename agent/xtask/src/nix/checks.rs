@@ -66,6 +66,7 @@ impl Checks {
             qemu.starts_with('/') && qemu.ends_with("/bin/qemu-system-x86_64"),
         );
         self.that("key_file is left to the credential", config.get("key_file").is_none());
+        self.that("no ticket, no join_ticket_file", config.get("join_ticket_file").is_none());
     }
 
     /// The files of agent/dist beside what the module and the package make of them.
@@ -128,7 +129,10 @@ impl Checks {
     /// A node with everything set otherwise.
     pub(super) fn otherwise(&mut self, node: &Value) {
         self.is("a node alone, as assertions see it", &node["complaints"], &json!([]));
-        self.that("no key file, no credential", !has(&node["agent"], "LoadCredential="));
+        let agent = &node["agent"];
+        self.that("no key file, no credential", !has(agent, "LoadCredential=node.key"));
+        self.line("blixard.service", agent, "LoadCredential=join.ticket:/root/join.ticket");
+        self.line("blixard.service", agent, "SetCredential=join.ticket:");
         self.line("blixard.service", &node["agent"], "ReadWritePaths=/srv/blixard");
         self.line("blixard-vm@.service", &node["vm"], "ReadWritePaths=/srv/disks");
         let directory = |mode, user, group| json!({"mode": mode, "user": user, "group": group});
@@ -147,6 +151,10 @@ impl Checks {
         let advertised = json!(["203.0.113.7:7531", "[2001:db8::7]:7531"]);
         self.is("advertise_addresses", &config["advertise_addresses"], &advertised);
         self.is("no members", &config["members"], &json!({}));
+        let ticket = json!("/run/credentials/blixard.service/join.ticket");
+        self.is("join_ticket_file", &config["join_ticket_file"], &ticket);
+        self.is("role", &config["role"], &json!("witness"));
+        self.is("voter_lost_after_s", &config["voter_lost_after_s"], &json!(30));
         self.is("qemu", &config["vms"]["qemu"], &json!("/opt/qemu"));
         self.is("accel", &config["vms"]["accel"], &json!("tcg"));
     }
@@ -194,9 +202,9 @@ impl Checks {
         let config = &machine["config"];
         self.is(&format!("{what}: failed assertions"), &machine["complaints"], &json!([]));
         self.is(&format!("{what}: node_name"), &config["node_name"], &json!(name));
-        let (known, join) = if part.listed { (members, Value::Null) } else { (&json!({}), json!(true)) };
+        let known = if part.listed { members } else { &json!({}) };
         self.is(&format!("{what}: members"), &config["members"], known);
-        self.is(&format!("{what}: join"), &config["join"], &join);
+        self.is(&format!("{what}: join"), &config["join"], &json!(!part.listed));
         for (key, value) in part.settings.as_object().into_iter().flatten() {
             self.that(&format!("{what}: {key} is {value}"), includes(&config[key], value));
         }

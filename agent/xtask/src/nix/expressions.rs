@@ -44,6 +44,9 @@ let
       keyFile = lib.mkForce null;
       openFirewall = lib.mkForce false;
       cluster.members = lib.mkForce { };
+      cluster.joinTicketFile = "/root/join.ticket";
+      settings.role = "witness";
+      settings.voter_lost_after_s = 30;
       settings.port = 7531;
       settings.advertise_addresses = [ "203.0.113.7:7531" "[2001:db8::7]:7531" ];
       settings.data_dir = "/srv/blixard";
@@ -85,6 +88,7 @@ let
   mistakes = { lib, ... }: {
     services.blixard = {
       keyFile = lib.mkForce "/nix/store/00000000000000000000000000000000-node.key";
+      cluster.joinTicketFile = "/nix/store/00000000000000000000000000000000-join.ticket";
       cluster.members = {
         n2.endpointId = lib.mkForce example.config.services.blixard.cluster.members.n1.endpointId;
         n2.addresses = lib.mkForce [ "10.77.0.2" ];
@@ -100,6 +104,7 @@ let
         socket = "/tmp/blixard.sock";
         data_dir = "blixard";
         key_file = "/etc/node.key";
+        join = true;
         advertise_addresses = [ "n1:7431" ];
         members.n5.endpoint_id = "";
         vms.disk_dirs = [ "disks" ];
@@ -112,7 +117,7 @@ map (it: it.message) (builtins.filter (it: !it.assertion) config.assertions)
 "#;
 
 /// What the messages of `REFUSED` have to begin with, and a part of the text that says what is wrong.
-pub(super) const REFUSALS: [(&str, &str); 17] = [
+pub(super) const REFUSALS: [(&str, &str); 20] = [
     ("services.blixard.settings.node_name:", "\"n_1\""),
     ("services.blixard.cluster.members:", "\"n_1\", is not among N4, n1, n2, n3"),
     ("services.blixard.cluster.members:", "\"N4\" is not a node name"),
@@ -123,6 +128,9 @@ pub(super) const REFUSALS: [(&str, &str); 17] = [
     ("services.blixard.cluster.members.n3.addresses:", "\"0.0.0.0:7431\" is the unspecified address"),
     ("services.blixard.cluster.members.n3.addresses:", "\"10.77.0.3:70000\""),
     ("services.blixard.keyFile:", "lies in the Nix store"),
+    ("services.blixard.cluster.joinTicketFile:", "lies in the Nix store"),
+    ("services.blixard.cluster.joinTicketFile:", "leave one of the two out"),
+    ("services.blixard.settings.join:", "leave one of the two out"),
     ("services.blixard.settings.port:", "0 is no port"),
     ("services.blixard.settings.socket:", "\"/tmp/blixard.sock\""),
     ("services.blixard.settings.data_dir:", "\"blixard\""),
@@ -133,12 +141,17 @@ pub(super) const REFUSALS: [(&str, &str); 17] = [
 ];
 
 /// Mistakes that have to end the evaluation of a whole system, and what the error has to name.
-pub(super) const FAILING: [(&str, &str); 4] = [
+pub(super) const FAILING: [(&str, &str); 6] = [
     (
         r#"settings.node_name = "n9";"#,
         "services.blixard.cluster.members: this node, \"n9\", is not among n1, n2, n3",
     ),
     ("settings.port = 70000;", "services.blixard.settings.port"),
+    (
+        r#"settings.join_ticket_file = "/etc/join.ticket";"#,
+        "services.blixard.settings.join_ticket_file: use services.blixard.cluster.joinTicketFile",
+    ),
+    ("settings.voter_lost_after_s = 4;", "services.blixard.settings.voter_lost_after_s"),
     (
         r#"cluster.members.n4 = { endpointId = "n4"; addresses = [ "10.77.0.4:7431" ]; };"#,
         "members.n4.endpointId",
