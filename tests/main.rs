@@ -2,5 +2,6 @@
 
 mod binary;
 mod cli;
+mod measure;
 mod scenario;
 mod style;

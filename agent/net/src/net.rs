@@ -222,12 +222,15 @@ impl Net {
             wanted.entry(peer.endpoint_id).or_default().extend(peer.addresses);
         }
         bound_removed(&mut removed);
+        // Never under the list's lock: whoever looks at the links may ask about the peers meanwhile.
+        self.show_new_links(context, wanted.keys());
+        let mut gone = Vec::new();
         self.shared.peers.replace(removed.clone(), |peers| {
             peers.retain(|id, peer| {
                 let stays = wanted.contains_key(id);
                 if !stays {
                     peer.cut_off(removed.remove(id).map_or(Close::Unlisted, Close::Left));
-                    context.links.send_modify(|links| drop(links.remove(id)));
+                    gone.push(*id);
                 }
                 stays
             });
@@ -236,16 +239,26 @@ impl Net {
                 match peers.entry(id) {
                     Entry::Occupied(peer) => peer.get().set_addresses(addresses),
                     Entry::Vacant(place) => {
-                        // Whoever looks right after this call finds the peer.
-                        let since = Instant::now();
-                        let begins = LinkState::Down { since, reason: DownReason::Starting, attempts: 0 };
-                        context.links.send_modify(|links| drop(links.insert(id, begins)));
                         let lasting = Lasting::new(context, addresses);
                         place.insert(peer_keeper::spawn(context, id, lasting));
                     }
                 }
             }
         });
+        if !gone.is_empty() {
+            context.links.send_modify(|links| gone.iter().for_each(|id| drop(links.remove(id))));
+        }
+    }
+
+    /// Whoever looks right after the list was replaced finds the peers that are new in it.
+    fn show_new_links<'a>(&self, context: &Context, wanted: impl Iterator<Item = &'a EndpointId>) {
+        let new: Vec<EndpointId> = wanted.filter(|id| self.shared.peers.get(id).is_none()).copied().collect();
+        if new.is_empty() {
+            return;
+        }
+        let since = Instant::now();
+        let begins = || LinkState::Down { since, reason: DownReason::Starting, attempts: 0 };
+        context.links.send_modify(|links| links.extend(new.into_iter().map(|id| (id, begins()))));
     }
 
     /// Takes requests to join the cluster of that id from anybody, or takes none any more, as at the start.
@@ -384,7 +397,37 @@ fn bound_removed(removed: &mut BTreeMap<EndpointId, String>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::testing::{LONG, node};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_looks_at_the_links_may_ask_about_the_peers_while_the_list_changes() {
+        let (here, there) = (node().await, node().await);
+        let ((looks, looking), (done, ended)) = (mpsc::channel(), mpsc::channel());
+        let net = here.net.clone();
+        let looker = std::thread::spawn(move || {
+            let links = net.links();
+            let _look = links.borrow();
+            looks.send(()).expect("awaited");
+            // Long enough for the list to be changed, which waits for this look.
+            for _ in 0..50 {
+                net.stats();
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+            done.send(()).expect("awaited");
+        });
+        looking.recv_timeout(LONG).expect("looks");
+        let changed = here.net.clone();
+        let peer = vec![there.as_peer()];
+        let changer = tokio::task::spawn_blocking(move || changed.set_peers(peer, BTreeMap::new()));
+        ended.recv_timeout(LONG).expect("neither waits for the other");
+        looker.join().expect("looked");
+        changer.await.expect("changed");
+        assert_eq!(here.net.links().borrow().len(), 1);
+    }
 
     #[test]
     fn words_about_removed_endpoints_are_bounded() {

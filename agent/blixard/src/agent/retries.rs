@@ -151,9 +151,10 @@ fn network(net: &Net) -> Vec<Retrying> {
         }
         _ => None,
     };
+    let stats = net.stats();
     let links = net.links();
     let links = links.borrow();
-    let peers = net.stats().peers.into_iter().filter_map(|(id, peer)| {
+    let peers = stats.peers.into_iter().filter_map(|(id, peer)| {
         let up = links.get(&id).is_some_and(blixard_net::LinkState::is_up);
         let backoff = peer.backoff;
         (!up && backoff.failures > 0).then(|| Retrying {
