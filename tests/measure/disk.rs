@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{bench, load, numbers, snapshot};
+use super::{bench, load, numbers};
 use crate::scenario::cluster::{Cluster, Node};
 
 /// Writes between two looks.
@@ -30,7 +30,6 @@ fn grow(c: &Cluster, rounds: usize) -> Value {
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn the_file_under_a_steady_load() {
     let c = bench::formed_of(3);
     load::create(&c.nodes[0], 2, VMS, 100);
@@ -40,12 +39,10 @@ fn the_file_under_a_steady_load() {
     numbers::print("store.redb after each 10000 writes, 300 VMs", &numbers);
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn the_file_with_the_largest_state() {
-    let c = snapshot::formed_with_the_largest_state();
+/// The same in a cluster that has the largest state.
+pub(super) fn with_the_largest_state(c: &Cluster) {
     let begun = Instant::now();
-    let sizes = grow(&c, 5);
+    let sizes = grow(c, 5);
     let numbers = json!({ "kib_leader_follower": sizes, "seconds": begun.elapsed().as_secs() });
     numbers::print("store.redb after each 10000 writes, 10000 VMs", &numbers);
 }

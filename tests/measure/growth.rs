@@ -36,7 +36,6 @@ fn join_to_voter(c: &mut Cluster) -> Value {
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn join_to_voter_with_an_empty_log() {
     let mut c = bench::formed_of(2);
     let runs: Vec<Value> = (0..5)
@@ -50,7 +49,6 @@ fn join_to_voter_with_an_empty_log() {
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn join_to_voter_after_100_000_writes() {
     let mut c = bench::formed_of(2);
     load::create(&c.nodes[0], 2, VMS, 100);

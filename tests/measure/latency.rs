@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::load::{Seen, Steady, Write};
-use super::{bench, load, numbers, snapshot};
+use super::{bench, load, numbers};
 use crate::scenario::cluster::Cluster;
 
 /// Writes without a snapshot under way, before and after.
@@ -25,7 +25,7 @@ fn alone(c: &Cluster, leader: usize) -> Vec<Duration> {
 }
 
 /// Writes while the last node joins and is removed again and again.
-fn beside_snapshots(c: &mut Cluster, leader: usize) -> (Seen, Vec<Span>) {
+fn beside_joins(c: &mut Cluster, leader: usize) -> (Seen, Vec<Span>) {
     let writer = Steady::spawn(&c.nodes[leader], Duration::ZERO, load::switch_one);
     let (begun, mut spans) = (Instant::now(), Vec::new());
     while begun.elapsed() < SPAN {
@@ -46,15 +46,13 @@ fn that_met(seen: &Seen, spans: &[Span]) -> Vec<Duration> {
     seen.acknowledged.iter().filter(met).map(|write| write.took).collect()
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn writes_beside_snapshots() {
-    let mut c = snapshot::formed_with_the_largest_state();
-    let leader = bench::leader(&c, 3);
+/// Writes without and with snapshots under way, in a cluster of three and a node that joins.
+pub(super) fn beside_snapshots(c: &mut Cluster) {
+    let leader = bench::leader(c, 3);
     let led = bench::led(&c.nodes[leader]);
-    let before = alone(&c, leader);
-    let (seen, spans) = beside_snapshots(&mut c, leader);
-    let after = alone(&c, leader);
+    let before = alone(c, leader);
+    let (seen, spans) = beside_joins(c, leader);
+    let after = alone(c, leader);
     let met = that_met(&seen, &spans);
     let usual = numbers::p99(&before).max(numbers::p99(&after));
     let factor = numbers::p99(&met).as_secs_f64() / usual.as_secs_f64();

@@ -21,8 +21,8 @@ pub(super) fn create(node: &Node, on: usize, count: usize, cmdline_len: usize) {
     let cmdline = "x".repeat(cmdline_len.min(CMDLINE_LEN_MAX));
     in_parallel(node, count, |client, n| {
         let spec = json!({
-            "name": format!("vm{n}"), "cpus": 1, "memory_mib": 64, "kernel": "/k", "node": format!("n{}", n % on + 1),
-            "cmdline": cmdline,
+            "name": format!("vm{n}"), "cpus": 1, "memory_mib": 64, "kernel": "/k", "cmdline": cmdline,
+            "node": format!("n{}", n % on + 1),
         });
         client.request("POST", "/v1/vms", &json!({ "spec": spec }).to_string())
     });

@@ -30,14 +30,13 @@ fn remove(c: &mut Cluster) -> (f64, f64, bool) {
     let removed = ["membership changed", "Remove"];
     let commits = c.nodes[..3].iter().filter_map(|node| bench::logged(node, &removed));
     let commit = commits.filter(|time| *time >= asked).min().expect("committed");
-    let since = |from: SystemTime| last.duration_since(from).map_or(0.0, |time| numbers::ms(time));
+    let since = |from: SystemTime| last.duration_since(from).map_or(0.0, numbers::ms);
     let open =
         c.nodes[..3].iter().any(|node| bench::status(node).is_some_and(|status| status.members.len() != 3));
     (since(answered), since(commit), open)
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn removal_to_the_last_closed_connection() {
     let mut c = bench::formed_of(3);
     load::create(&c.nodes[0], 1, 1, 0);

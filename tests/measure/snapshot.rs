@@ -1,25 +1,18 @@
-//! The largest state on its way to a new member.
+//! The largest state: on its way to a new member, beside writes, on disk.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::{bench, load, numbers};
+use super::{bench, disk, latency, load, numbers};
 use crate::scenario::cluster::Cluster;
 
 /// VMs of the largest state, as many as there may be.
-pub(super) const VMS: usize = 10_000;
+const VMS: usize = 10_000;
 /// Length of each one's command line, the longest there may be.
-pub(super) const CMDLINE_LEN: usize = 1_800;
+const CMDLINE_LEN: usize = 1_800;
 /// Joins measured.
 const RUNS: usize = 5;
-
-/// Three nodes with the largest state.
-pub(super) fn formed_with_the_largest_state() -> Cluster {
-    let c = bench::formed_of(3);
-    load::create(&c.nodes[bench::leader(&c, 3)], 3, VMS, CMDLINE_LEN);
-    c
-}
 
 /// From the admission at the leader until the state is applied, by their logs.
 fn transfer(c: &mut Cluster) -> Duration {
@@ -34,18 +27,14 @@ fn transfer(c: &mut Cluster) -> Duration {
     applied.duration_since(admitted).unwrap_or_default()
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn the_largest_state_to_a_new_member() {
-    let begun = Instant::now();
-    let mut c = formed_with_the_largest_state();
-    let filled = begun.elapsed();
+/// Joins of a node, one after the other.
+fn joins(c: &mut Cluster) {
     let mut bytes = 0.0;
     let times: Vec<Duration> = (0..RUNS)
         .map(|_| {
-            let time = transfer(&mut c);
+            let time = transfer(c);
             bytes = bench::metric(&c.nodes[3], "blixard_snapshot_bytes");
-            bench::remove_last(&c, 0);
+            bench::remove_last(c, 0);
             time
         })
         .collect();
@@ -53,7 +42,16 @@ fn the_largest_state_to_a_new_member() {
     let rates: Vec<Value> = times.iter().map(|time| json!(rate(time))).collect();
     let numbers = json!({
         "snapshot_mb": (bytes / 1e5).round() / 10.0, "admitted_to_applied_ms": numbers::spread(times),
-        "mb_per_s": rates, "filled_in_s": filled.as_secs(),
+        "mb_per_s": rates,
     });
     numbers::print("snapshot of 10000 VMs, admitted to applied", &numbers);
+}
+
+#[test]
+fn the_largest_state() {
+    let mut c = bench::formed_of(3);
+    load::create(&c.nodes[bench::leader(&c, 3)], 3, VMS, CMDLINE_LEN);
+    joins(&mut c);
+    latency::beside_snapshots(&mut c);
+    disk::with_the_largest_state(&c);
 }

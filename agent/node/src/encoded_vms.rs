@@ -1,7 +1,7 @@
 //! The VMs as they stand in a snapshot, kept while they do not change.
 //!
-//! A snapshot of many VMs is made on the thread that has to answer heartbeats: what changed is encoded when it
-//! is applied, and the snapshot is a copy. Never decides what a VM is: what is kept only stands in for the
+//! A snapshot of many VMs is made on the thread that has to answer heartbeats: what changed is encoded when
+//! it is applied, and the snapshot is a copy. Never decides what a VM is: what is kept only stands in for the
 //! encoding of the same record.
 
 use std::collections::BTreeMap;
