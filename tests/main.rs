@@ -2,5 +2,7 @@
 
 mod binary;
 mod cli;
+#[cfg(feature = "measure")]
+mod measure;
 mod scenario;
 mod style;

@@ -2,7 +2,7 @@
 //!
 //! What needs units and VMs is told by the lab's stories instead.
 
-mod cluster;
+pub(crate) mod cluster;
 mod formation;
 mod hostile;
 mod joining;

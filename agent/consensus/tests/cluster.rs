@@ -95,11 +95,16 @@ struct Cluster {
     applied: BTreeMap<u64, Vec<(u64, Option<u64>)>>,
     reads: BTreeMap<u64, Vec<u64>>,
     incarnation: u64,
+    limits: Limits,
     trace: Vec<(u64, u64, usize)>,
 }
 
 impl Cluster {
     fn new(voters: u64) -> Self {
+        Self::with_limits(voters, Limits::default())
+    }
+
+    fn with_limits(voters: u64, limits: Limits) -> Self {
         let ids: Vec<RaftId> = (1..=voters).map(RaftId).collect();
         let journal = Journal { lines: Vec::new(), members: (1..=voters).collect() };
         let (snapshot, hard_state) = genesis_snapshot(&ids, journal.snapshot());
@@ -111,6 +116,7 @@ impl Cluster {
             applied: BTreeMap::new(),
             reads: BTreeMap::new(),
             incarnation: 0,
+            limits,
             trace: Vec::new(),
         };
         for id in 1..=voters {
@@ -130,7 +136,7 @@ impl Cluster {
             raft_id: RaftId(id),
             incarnation: self.incarnation,
             seed: 7,
-            limits: Limits::default(),
+            limits: self.limits,
         };
         let node = Consensus::new(config, &durable, Journal::default(), disk).expect("the disk is whole");
         self.nodes.insert(id, node);
@@ -382,6 +388,29 @@ fn a_read_sees_everything_acknowledged_before_it_on_every_node() {
         c.tick(2);
         assert!(c.reads[&id].contains(&read), "node {id}");
         assert_eq!(c.lines(id).len(), usize::try_from(id).expect("small"));
+    }
+}
+
+#[test]
+fn the_log_is_bounded_in_memory_and_on_disk() {
+    let by_entries = Limits { compact_entries: 64, compact_bytes: 1 << 20, keep_entries: 16 };
+    let by_bytes = Limits { compact_entries: 100_000, compact_bytes: 8 << 10, keep_entries: 16 };
+    for limits in [by_entries, by_bytes] {
+        let mut c = Cluster::with_limits(3, limits);
+        let leader = c.elect();
+        for n in 0..1_000 {
+            c.propose(leader, &format!("{n:0>100}")).expect("leads");
+            c.settle();
+            for (id, node) in &c.nodes {
+                let stats = node.log_stats();
+                // What can be cut is cut at once; Raft's own window of what is not applied comes on top.
+                assert!(stats.entries <= limits.compact_entries + limits.keep_entries + 1, "{id}: {stats:?}");
+                assert!(stats.bytes <= limits.compact_bytes + (4 << 10), "{id}: {stats:?}");
+                let on_disk = c.disks[id].0.borrow().0.entries.len();
+                assert!(on_disk <= stats.entries, "{id}: {on_disk} entries on disk, {stats:?}");
+            }
+        }
+        assert_eq!(c.lines(leader).len(), 1_000);
     }
 }
 

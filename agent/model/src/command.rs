@@ -94,6 +94,23 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The VM that it is about.
+    pub fn vm(&self) -> Option<&VmName> {
+        match self {
+            Self::CreateVm { spec, .. } => Some(&spec.name),
+            Self::StartVm { name }
+            | Self::StopVm { name }
+            | Self::DeleteVm { name }
+            | Self::ConfirmGone { name, .. } => Some(name),
+            Self::SetNode { .. }
+            | Self::CreateTicket { .. }
+            | Self::RevokeTicket { .. }
+            | Self::ExpireTickets { .. } => None,
+        }
+    }
+}
+
 /// A command with the id under which it is applied at most once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {

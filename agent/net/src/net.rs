@@ -394,7 +394,37 @@ fn bound_removed(removed: &mut BTreeMap<EndpointId, String>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::testing::{LONG, node};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_looks_at_the_links_may_ask_about_the_peers_while_the_list_changes() {
+        let (here, there) = (node().await, node().await);
+        let ((looks, looking), (done, ended)) = (mpsc::channel(), mpsc::channel());
+        let net = here.net.clone();
+        let looker = std::thread::spawn(move || {
+            let links = net.links();
+            let _look = links.borrow();
+            looks.send(()).expect("awaited");
+            // Long enough for the list to be changed, which waits for this look.
+            for _ in 0..50 {
+                net.stats();
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+            done.send(()).expect("awaited");
+        });
+        looking.recv_timeout(LONG).expect("looks");
+        let changed = here.net.clone();
+        let peer = vec![there.as_peer()];
+        let changer = tokio::task::spawn_blocking(move || changed.set_peers(peer, BTreeMap::new()));
+        ended.recv_timeout(LONG).expect("neither waits for the other");
+        looker.join().expect("looked");
+        changer.await.expect("changed");
+        assert_eq!(here.net.links().borrow().len(), 1);
+    }
 
     #[test]
     fn words_about_removed_endpoints_are_bounded() {

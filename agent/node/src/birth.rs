@@ -122,7 +122,7 @@ pub fn resume<S: LogStore, P: Waits, R: Waits>(
         limits: who.limits,
     };
     // A node that was admitted later begins with the birth state; the leader's snapshot replaces it.
-    let machine = StateMachine(ClusterState::new(marker.genesis.clone()));
+    let machine = StateMachine::new(ClusterState::new(marker.genesis.clone()));
     let raft = Consensus::new(consensus, &durable, machine, keep(store))?;
     let config = NodeConfig {
         cluster_id: marker.cluster_id,

@@ -12,6 +12,7 @@
 mod backup;
 pub mod birth;
 mod changing;
+mod encoded_vms;
 mod explain;
 pub mod forming;
 pub mod joining;

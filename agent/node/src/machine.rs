@@ -1,22 +1,50 @@
 //! The replicated state machine as consensus sees it: entries are JSON, the state is `blixard-core`'s.
 
+use std::collections::BTreeMap;
+
 use blixard_consensus::Machine;
 use blixard_core::ClusterState;
 use blixard_core::state::RequestTable;
-use blixard_model::{Command, MembershipChange, Outcome, RaftId, Refusal, Request, mutant};
+use blixard_model::formation::Genesis;
+use blixard_model::removal::RemovedNode;
+use blixard_model::{
+    Command, EndpointId, Member, MembershipChange, Outcome, RaftId, Refusal, Request, TicketId, TicketRecord,
+    mutant,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::encoded_vms::EncodedVms;
 
 /// The newest form of entries and snapshots that this version knows.
 const FORMAT: u8 = 1;
 
-/// [`ClusterState`] behind consensus' port.
+/// [`ClusterState`] behind consensus' port, and its VMs as a snapshot has them.
 #[derive(Debug)]
-pub struct StateMachine(pub ClusterState);
+pub struct StateMachine(pub ClusterState, EncodedVms);
 
-#[derive(Serialize, Deserialize)]
+impl StateMachine {
+    /// In this state.
+    pub fn new(state: ClusterState) -> Self {
+        let encoded = EncodedVms::of(&state.vms);
+        Self(state, encoded)
+    }
+}
+
+#[derive(Deserialize)]
 struct SnapshotForm {
     format: u8,
     state: ClusterState,
+}
+
+/// All of a state but its VMs, which stand behind it.
+#[derive(Serialize)]
+struct StateHead<'a> {
+    genesis: &'a Genesis,
+    members: &'a BTreeMap<RaftId, Member>,
+    next_raft_id: &'a RaftId,
+    tickets: &'a BTreeMap<TicketId, TicketRecord>,
+    removed: &'a BTreeMap<EndpointId, RemovedNode>,
+    requests: &'a RequestTable,
 }
 
 /// A request as it stands in the log: a byte for the form, then JSON.
@@ -40,14 +68,24 @@ pub fn decode_request(bytes: &[u8]) -> Result<Request, String> {
 
 /// A state as it stands in a snapshot.
 pub fn encode_state(state: &ClusterState) -> Vec<u8> {
-    let mut form = SnapshotForm { format: FORMAT, state: state.clone() };
-    if mutant::lives("requests-not-in-snapshot") {
-        form.state.requests = RequestTable::default();
-    }
-    if mutant::lives("vms-not-in-snapshot") {
-        form.state.vms.clear();
-    }
-    serde_json::to_vec(&form).unwrap_or_default()
+    encode_with(state, &EncodedVms::default())
+}
+
+fn encode_with(state: &ClusterState, encoded: &EncodedVms) -> Vec<u8> {
+    // Named one by one: a field that is added must be written.
+    let ClusterState { genesis, members, next_raft_id, vms, tickets, removed, requests } = state;
+    let (no_requests, no_vms) = (RequestTable::default(), BTreeMap::new());
+    let requests = if mutant::lives("requests-not-in-snapshot") { &no_requests } else { requests };
+    let vms = if mutant::lives("vms-not-in-snapshot") { &no_vms } else { vms };
+    let head = StateHead { genesis, members, next_raft_id, tickets, removed, requests };
+    let mut bytes = format!("{{\"format\":{FORMAT},\"state\":").into_bytes();
+    bytes.extend(serde_json::to_vec(&head).unwrap_or_default());
+    // The head's closing brace comes after the VMs.
+    bytes.pop();
+    bytes.extend_from_slice(b",\"vms\":");
+    encoded.write(vms, &mut bytes);
+    bytes.extend_from_slice(b"}}");
+    bytes
 }
 
 /// Reads a state as it stands in a snapshot.
@@ -70,7 +108,11 @@ impl Machine for StateMachine {
         if mutant::lives("apply-ends-the-agent") && matches!(request.command, Command::CreateVm { .. }) {
             return Err("there is no reactor running".to_owned());
         }
-        Ok(self.0.apply(index, &request))
+        let outcome = self.0.apply(index, &request);
+        if let Some(name) = request.command.vm() {
+            self.1.note(name, self.0.vms.get(name));
+        }
+        Ok(outcome)
     }
 
     fn check_membership(&self, change: &MembershipChange, voters: &[RaftId]) -> Result<(), Refusal> {
@@ -79,10 +121,11 @@ impl Machine for StateMachine {
 
     fn apply_membership(&mut self, change: &MembershipChange) {
         self.0.apply_membership(change);
+        self.1.retain(&self.0.vms);
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        encode_state(&self.0)
+        encode_with(&self.0, &self.1)
     }
 
     fn check_snapshot(&self, data: &[u8]) -> Result<(), String> {
@@ -90,7 +133,7 @@ impl Machine for StateMachine {
     }
 
     fn restore(&mut self, data: &[u8]) -> Result<(), String> {
-        self.0 = decode_state(data)?;
+        *self = Self::new(decode_state(data)?);
         Ok(())
     }
 }

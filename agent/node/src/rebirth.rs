@@ -45,7 +45,7 @@ pub fn plan_rebirth(old: ClusterState, term: u64, founder: Founder) -> Result<Re
     let genesis = state.genesis.clone();
     // A store that its node can not start from must not take the place of one that it can.
     let durable = Durable { hard_state: log.1, snapshot: Some(log.0.clone()), entries: Vec::new() };
-    check_resumes(raft_id, &durable, StateMachine(state)).map_err(RebirthError::Unusable)?;
+    check_resumes(raft_id, &durable, StateMachine::new(state)).map_err(RebirthError::Unusable)?;
     let marker = ClusterMarker {
         cluster_id: cluster_id(&genesis),
         genesis,
@@ -114,7 +114,7 @@ pub fn read_remains(store: &Store, name: &NodeName) -> Result<Remains, RemainsEr
         return Err(RemainsError::Renamed { ours: name.clone(), theirs: marker.node_name.clone() });
     }
     let raft_id = marker.raft_id;
-    let machine = StateMachine(ClusterState::new(marker.genesis.clone()));
+    let machine = StateMachine::new(ClusterState::new(marker.genesis.clone()));
     let replayed = replay_all(raft_id, &store.load()?, machine)?;
     if !replayed.is_member && !mutant::lives("removed-node-recovers") {
         return Err(RemainsError::NoMember { raft_id });

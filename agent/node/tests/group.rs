@@ -147,7 +147,7 @@ impl Group {
         let durable = Durable { hard_state, snapshot: Some(snapshot), entries: Vec::new() };
         let config =
             ConsensusConfig { raft_id: RaftId(n.into()), incarnation: 1, seed: 7, limits: Limits::default() };
-        let raft = Consensus::new(config, &durable, StateMachine(state), Memory).expect("whole");
+        let raft = Consensus::new(config, &durable, StateMachine::new(state), Memory).expect("whole");
         let config = NodeConfig {
             told: Told::default(),
             voter_lost_ticks: 600,
@@ -161,7 +161,7 @@ impl Group {
     /// Begins a node that was admitted, with nothing of the log.
     pub(crate) fn start_admitted(&mut self, n: u8) {
         let genesis = genesis(self.voters);
-        let state = StateMachine(ClusterState::new(genesis.clone()));
+        let state = StateMachine::new(ClusterState::new(genesis.clone()));
         let config =
             ConsensusConfig { raft_id: RaftId(n.into()), incarnation: 1, seed: 7, limits: Limits::default() };
         let raft = Consensus::new(config, &Durable::default(), state, Memory).expect("whole");

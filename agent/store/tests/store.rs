@@ -181,3 +181,32 @@ fn a_snapshot_replaces_what_it_covers_and_a_leaders_replaces_all() {
     assert_eq!(durable.entries, []);
     assert_eq!(durable.snapshot.map(|s| s.index), Some(20));
 }
+
+/// Free pages are used again: the file is as large as what it holds at most, several times over, and not as
+/// all that was ever written.
+#[test]
+fn the_file_does_not_grow_with_the_number_of_writes() {
+    const ENTRY_LEN: usize = 1 << 10;
+    const ENTRIES: u64 = 256;
+    const SNAPSHOT_LEN: usize = 256 << 10;
+    /// A cut holds the old log, and the old snapshot beside the new one; pages are not filled, and redb takes
+    /// space in steps.
+    const BOUND: u64 = 6 * (ENTRIES * ENTRY_LEN as u64 + 2 * SNAPSHOT_LEN as u64);
+    let dir = tempfile::tempdir().expect("dir");
+    let mut store = open(dir.path()).expect("made");
+    let mut index = 1;
+    let mut lens = Vec::new();
+    for round in 0..40_u8 {
+        for _ in 0..ENTRIES / 32 {
+            let entry = |index| StoredEntry { index, bytes: vec![round; ENTRY_LEN] };
+            append(&mut store, (index + 1..=index + 32).map(entry).collect());
+            index += 32;
+        }
+        let snapshot = Some(StoredSnapshot { index, bytes: vec![round; SNAPSHOT_LEN] });
+        store.write(&LogWrite { snapshot, sync: true, ..LogWrite::default() }).expect("write");
+        lens.push(std::fs::metadata(dir.path().join("store.redb")).expect("there").len());
+    }
+    assert!(lens.iter().all(|len| *len <= BOUND), "{BOUND} bytes is the most: {lens:?}");
+    let (early, later) = lens.split_at(10);
+    assert!(later.iter().max() <= early.iter().max(), "it has its size after a few rounds: {lens:?}");
+}

@@ -38,7 +38,7 @@ fn fuzz_log_values() {
     let target = Target::new("log-values").valid(encode_request(&request())).heap_max(8 << 20);
     target.words(["\"kind\":", "\"name\":\"web\"", "\"command\":", "\u{1}", "\u{2}", "null", "[", "{"]).run(
         |bytes| {
-            let mut machine = StateMachine(state());
+            let mut machine = StateMachine::new(state());
             match machine.apply(3, bytes) {
                 Ok(outcome) => format!("{outcome:?}"),
                 Err(why) => {
@@ -55,14 +55,14 @@ fn fuzz_snapshots() {
     let target = Target::new("snapshots").valid(encode_state(&state())).heap_max(16 << 20);
     target.words(["\"format\":1", "\"format\":2", "\"vms\":{", "\"requests\":", "null", "[", "{", "}"]).run(
         |bytes| {
-            let mut machine = StateMachine(state());
+            let mut machine = StateMachine::new(state());
             let fits = machine.check_snapshot(bytes);
             assert_eq!(machine.restore(bytes), fits, "checked otherwise than restored");
             match fits {
                 Ok(()) => {
                     // What was restored can be kept again, and goes on.
                     let kept = machine.snapshot();
-                    assert_eq!(StateMachine(state()).restore(&kept), Ok(()));
+                    assert_eq!(StateMachine::new(state()).restore(&kept), Ok(()));
                     machine
                         .apply(u64::MAX, &encode_request(&request()))
                         .map_or_else(|why| why, |o| format!("{o:?}"))

@@ -3,13 +3,13 @@
 
 use blixard_consensus::{EntryContent, Machine as _};
 use blixard_core::ClusterState;
-use blixard_node::{StateMachine, encode_state};
+use blixard_node::StateMachine;
 
 use super::canon::{Canon, apply_membership, state_hash};
 use crate::world::Machine;
 
 pub(crate) fn check(canon: &Canon, machines: &[Machine]) -> Result<(), String> {
-    let mut replayed = StateMachine(ClusterState::new(canon.genesis().clone()));
+    let mut replayed = StateMachine::new(ClusterState::new(canon.genesis().clone()));
     let mut voters = replayed.0.members.keys().copied().collect();
     let middle = canon.entries().len() / 2;
     for (position, agreed) in canon.entries().iter().enumerate() {
@@ -20,7 +20,7 @@ pub(crate) fn check(canon: &Canon, machines: &[Machine]) -> Result<(), String> {
             EntryContent::Membership(change) => apply_membership(&mut replayed.0, &mut voters, change),
         }
         if position == middle {
-            let bytes = encode_state(&replayed.0);
+            let bytes = replayed.snapshot();
             replayed.restore(&bytes)?;
         }
     }
