@@ -151,7 +151,7 @@ mod tests {
         let mut transport = net.transport();
         transport.wait_for(TransportState::is_up).await.expect("it listens");
         let addresses = net.local_addr().into_iter().collect();
-        PeerConfig { endpoint_id: net.endpoint_id(), addresses }
+        PeerConfig { endpoint_id: net.endpoint_id(), addresses, relay_url: None }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
