@@ -151,6 +151,21 @@ mod tests {
     }
 
     #[test]
+    fn whoever_comes_through_relays_is_one_source() {
+        let places = Arc::new(HalfOpen::default());
+        let relayed = |_| match places.admit(None, true) {
+            Admission::Admitted(place) => Some(place),
+            _ => None,
+        };
+        let held: Vec<Place> = (0..1000).map_while(relayed).collect();
+        assert_eq!(held.len(), HALF_OPEN_PER_SOURCE_MAX);
+        assert!(matches!(places.admit(None, true), Admission::CrowdedSource));
+        assert_eq!(take(&places, "192.0.2.1", true, 1).len(), 1, "there is room for the others");
+        drop(held);
+        assert!(places.lock().by_source.is_empty());
+    }
+
+    #[test]
     fn an_ipv6_network_is_one_source() {
         let places = Arc::new(HalfOpen::default());
         let held: Vec<Place> =

@@ -34,8 +34,8 @@ pub enum RelayListError {
     Path(RelayUrl),
     /// It is a public one without TLS.
     #[error(
-        "{0} is without TLS: whoever is on the way could see which nodes talk to each other and cut them off; \
-         write https:// (only a relay at a loopback or private IP address can be http://)"
+        "{0} is without TLS: whoever is on the way could see which nodes talk to each other, and cut them \
+         off; write https:// (only a relay at a loopback or private IP address can be http://)"
     )]
     PublicWithoutTls(RelayUrl),
 }

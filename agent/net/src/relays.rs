@@ -133,7 +133,7 @@ impl Relays {
                 () = patience => {
                     said = Some(false);
                     let why = status.as_ref().and_then(RelayStatus::last_error);
-                    let why = why.map_or_else(|| "no listed relay answers".to_owned(), |why| format!("{why:#}"));
+                    let why = why.map_or_else(|| "none answers".to_owned(), |why| format!("{why:#}"));
                     tracing::warn!(
                         "no relay is connected ({why}): this node is reached only directly, it goes on trying"
                     );
@@ -152,5 +152,55 @@ impl Relays {
             *home = Some(url);
             changed
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Log;
+
+    fn url(text: &str) -> RelayUrl {
+        text.parse().expect("a url")
+    }
+
+    fn relays(urls: &[&str]) -> Relays {
+        let urls: Vec<RelayUrl> = urls.iter().map(|text| url(text)).collect();
+        Relays::new(RelayList::new(&urls).expect("a list"), None)
+    }
+
+    #[test]
+    fn a_peer_is_dialled_through_the_own_relays_or_through_none() {
+        let (log, _guard) = Log::start();
+        let (id, own) = (EndpointId::from_bytes([7; 32]), relays(&["https://a", "https://b"]));
+        let all = ["https://a/", "https://b/"].map(|text| text.parse().expect("a url"));
+        assert_eq!(own.for_peer(id, Some(&url("https://b"))), all, "it may have gone to the other");
+        assert_eq!(own.for_peer(id, None), []);
+        assert_eq!((own.foreign.get(), log.lines("WARN").len()), (0, 0));
+        for _ in 0..3 {
+            assert_eq!(own.for_peer(id, Some(&url("https://c"))), []);
+        }
+        assert_eq!(own.foreign.get(), 3);
+        assert_eq!(log.lines("WARN").len(), 1, "once for each");
+        for n in 0..2 * REFUSALS_LOGGED_MAX {
+            assert_eq!(own.for_peer(id, Some(&url(&format!("https://c{n}")))), []);
+        }
+        assert_eq!(log.lines("WARN").len(), REFUSALS_LOGGED_MAX, "who writes many fills no journal");
+        assert_eq!(relays(&[]).for_peer(id, Some(&url("https://a"))), [], "a node without relays uses none");
+    }
+
+    #[test]
+    fn nobody_is_asked_but_the_listed_relays() {
+        let none = relays(&[]);
+        assert_eq!(none.mode(), RelayMode::Disabled);
+        assert!(!none.probes().https_probes && !none.probes().captive_portal_check);
+        let own = relays(&["https://a", "https://b:444"]);
+        assert!(own.probes().https_probes && !own.probes().captive_portal_check);
+        let map = own.mode().relay_map();
+        assert_eq!(
+            map.urls::<Vec<_>>(),
+            ["https://a/", "https://b:444/"].map(|url| url.parse().expect("url"))
+        );
+        assert!(map.relays::<Vec<_>>().iter().all(|relay| relay.quic.is_none()), "no address discovery");
     }
 }

@@ -36,7 +36,10 @@ fn at(node: &Node, relay: &RelayUrl) -> PeerConfig {
 
 fn goes_through(relay: &RelayUrl) -> impl Fn(&LinkState) -> bool {
     let relay = relay.clone();
-    move |state| matches!(state, LinkState::Up { remote_addr: None, relay_url: Some(url), .. } if *url == relay)
+    move |state: &LinkState| match state {
+        LinkState::Up { remote_addr: None, relay_url: Some(url), .. } => *url == relay,
+        _ => false,
+    }
 }
 
 /// Two nodes with a link, and no way but the relay.
