@@ -30,6 +30,31 @@ let
     };
   };
 
+  netSettings = types.submodule {
+    freeformType = toml.type;
+    options = {
+      relay_urls = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "https://relay.example.org" ];
+        description = ''
+          The relays this node uses to reach nodes that it has no direct way to, at most 4, and the only ones
+          it ever contacts. They are the operator's own ({command}`iroh-relay`); nodes that are to reach each
+          other through a relay all name it. `http://` is taken only with a loopback or private IP address.
+        '';
+      };
+      relay_ca_file = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "/etc/ssl/relay-ca.pem";
+        description = ''
+          A file with the certificates of the authorities that vouch for the relays, in PEM, readable by the
+          user `blixard`. When null, those that Mozilla trusts do.
+        '';
+      };
+    };
+  };
+
   vmSettings = types.submodule {
     freeformType = toml.type;
     options = {
@@ -150,6 +175,11 @@ let
         type = types.str;
         default = "/run/blixard/blixard.sock";
         description = "The Unix socket of the local API; it has to lie in {file}`/run/blixard`.";
+      };
+      net = mkOption {
+        type = netSettings;
+        default = { };
+        description = "How this node reaches others that it has no direct way to.";
       };
       vms = mkOption {
         type = vmSettings;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::namespaces;
 use crate::binary::{self, Run};
 
 /// Longest time that anything may take to become so.
@@ -24,6 +25,8 @@ static CLUSTERS: AtomicU8 = AtomicU8::new(1);
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
+    /// The network namespace that its agent runs in, if not this process' own.
+    pub(crate) namespace: Option<String>,
     agent: Option<Child>,
 }
 
@@ -78,7 +81,7 @@ impl Node {
     pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.agent.is_none(), "{} runs", self.name);
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).expect("log");
-        let child = Command::new(binary::path())
+        let child = namespaces::command(self.namespace.as_deref(), binary::path())
             .arg("agent")
             .arg("--config")
             .arg(self.dir.join("config.toml"))
@@ -149,16 +152,25 @@ impl Node {
 impl Cluster {
     /// Keys and configurations; nothing runs yet.
     pub(crate) fn new(count: usize) -> Self {
-        let dir = tempfile::tempdir().expect("dir");
         // An address for each node of each cluster of each run: ports never meet.
         let run = std::process::id() % 250 + 1;
-        let subnet = format!("127.{run}.{}", CLUSTERS.fetch_add(1, Ordering::Relaxed));
+        Self::in_subnet(count, format!("127.{run}.{}", CLUSTERS.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The same with addresses that begin so.
+    pub(crate) fn in_subnet(count: usize, subnet: String) -> Self {
+        let dir = tempfile::tempdir().expect("dir");
         let mut cluster = Self { nodes: Vec::new(), ids: Vec::new(), subnet, _dir: dir };
         for number in 1..=count {
             let node_dir = cluster._dir.path().join(format!("n{number}"));
             fs::create_dir(&node_dir).expect("dir");
             cluster.ids.push(keygen(&node_dir.join("node.key")));
-            cluster.nodes.push(Node { name: format!("n{number}"), dir: node_dir, agent: None });
+            cluster.nodes.push(Node {
+                name: format!("n{number}"),
+                dir: node_dir,
+                namespace: None,
+                agent: None,
+            });
         }
         for number in 1..=count {
             cluster.configure(number, &(1..=count).collect::<Vec<_>>());

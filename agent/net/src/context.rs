@@ -11,6 +11,7 @@ use crate::half_open::HalfOpen;
 use crate::joins::Joins;
 use crate::net::Incoming;
 use crate::peers::Peers;
+use crate::relays::Relays;
 use crate::state::Links;
 use crate::transport::Transport;
 
@@ -23,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) cluster_name: ClusterName,
     /// The endpoint, while there is one.
     pub(crate) transport: Arc<Transport>,
+    /// This node's own relays.
+    pub(crate) relays: Arc<Relays>,
     pub(crate) peers: Arc<Peers>,
     /// Inbound connections that have not said hello yet.
     pub(crate) half_open: Arc<HalfOpen>,

@@ -1,17 +1,19 @@
-//! Opening the QUIC endpoint: one UDP socket on a fixed port, direct addresses only. No relay, no public
-//! discovery, no port mapping: nothing is sent to anybody but the configured peers.
+//! Opening the QUIC endpoint: one UDP socket on a fixed port, and the relays of this node's own list, if it
+//! has any. No other relay, no public discovery, no port mapping, no resolver but the machine's own, and that
+//! one only for a relay's name: nothing is sent to anybody but the configured peers and relays.
 
 use std::io;
 use std::net::SocketAddr;
 
+use iroh::Endpoint;
 use iroh::endpoint::{IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets};
-use iroh::{Endpoint, NetReportConfig, RelayMode};
 
 use crate::gate::Gate;
 use crate::key::NodeKey;
 use crate::limits::{
     CONNECTION_WINDOW, IDLE_TIMEOUT, INITIAL_RTT, KEEP_ALIVE_INTERVAL, REQUESTS_PER_PEER_MAX, STREAM_WINDOW,
 };
+use crate::relays::Relays;
 use crate::wire::ALPN;
 
 /// Why the endpoint could not be opened.
@@ -57,16 +59,19 @@ pub enum BindError {
 pub(crate) async fn open(
     key: &NodeKey,
     address: SocketAddr,
+    relays: &Relays,
     gate: Gate,
 ) -> Result<(Endpoint, SocketAddr), BindError> {
     let other = |cause: String| BindError::Endpoint { address, cause };
     let builder = Endpoint::builder(presets::Minimal)
         .secret_key(key.secret().clone())
         .alpns(vec![ALPN.to_vec()])
-        .relay_mode(RelayMode::Disabled)
+        .relay_mode(relays.mode())
+        .ca_tls_config(relays.tls())
+        .dns_resolver(relays.resolver())
+        .net_report_config(relays.probes())
         .clear_address_lookup()
         .portmapper_config(PortmapperConfig::Disabled)
-        .net_report_config(NetReportConfig::minimal())
         .transport_config(transport().map_err(|error| other(error.to_string()))?)
         .hooks(gate)
         .clear_ip_transports()

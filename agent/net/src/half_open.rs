@@ -1,7 +1,8 @@
 //! How many inbound connections may be on their way to a hello: in all, and from one source.
 //!
 //! Only an address that was validated counts for its source: others can be written into a packet by anybody,
-//! who could otherwise use up what belongs to a member.
+//! who could otherwise use up what belongs to a member. All that come through relays are one source: whoever
+//! may use the relay makes as many endpoint ids as it likes.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -30,14 +31,16 @@ pub(crate) struct HalfOpen(Mutex<Places>);
 #[derive(Debug, Default)]
 struct Places {
     total: usize,
-    by_source: BTreeMap<IpAddr, usize>,
+    /// `None` are those without an address of their own, which come through relays.
+    by_source: BTreeMap<Option<IpAddr>, usize>,
 }
 
 /// The place of one of them; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<HalfOpen>,
-    source: Option<IpAddr>,
+    /// For whom it counts, if for anybody.
+    source: Option<Option<IpAddr>>,
 }
 
 impl HalfOpen {
@@ -51,6 +54,7 @@ impl HalfOpen {
     }
 
     /// Decides about a connection from `source`, an address that it proved to be its own when `validated`.
+    /// What has none comes through a relay, which let it prove its key.
     pub(crate) fn admit(self: &Arc<Self>, source: Option<IpAddr>, validated: bool) -> Admission {
         let mut places = self.lock();
         if places.total >= HALF_OPEN_MAX {
@@ -59,7 +63,10 @@ impl HalfOpen {
         if !validated && places.total >= HALF_OPEN_TRUSTING {
             return Admission::Validate;
         }
-        let source = source.filter(|_| validated).map(network);
+        let source = match source {
+            Some(address) => validated.then(|| Some(network(address))),
+            None => Some(None),
+        };
         if let Some(source) = source {
             let held = places.by_source.entry(source).or_default();
             if *held >= HALF_OPEN_PER_SOURCE_MAX {
@@ -141,6 +148,21 @@ mod tests {
             (0..200u8).flat_map(|n| take(&places, &format!("192.0.2.{n}"), true, 1)).collect();
         assert_eq!(held.len(), HALF_OPEN_MAX);
         assert!(matches!(places.admit(ip("198.51.100.1"), true), Admission::Crowded));
+    }
+
+    #[test]
+    fn whoever_comes_through_relays_is_one_source() {
+        let places = Arc::new(HalfOpen::default());
+        let relayed = |_| match places.admit(None, true) {
+            Admission::Admitted(place) => Some(place),
+            _ => None,
+        };
+        let held: Vec<Place> = (0..1000).map_while(relayed).collect();
+        assert_eq!(held.len(), HALF_OPEN_PER_SOURCE_MAX);
+        assert!(matches!(places.admit(None, true), Admission::CrowdedSource));
+        assert_eq!(take(&places, "192.0.2.1", true, 1).len(), 1, "there is room for the others");
+        drop(held);
+        assert!(places.lock().by_source.is_empty());
     }
 
     #[test]

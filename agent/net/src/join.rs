@@ -9,8 +9,8 @@ use std::time::Duration;
 use blixard_model::wire::Contact;
 use blixard_model::{ClusterId, ClusterName};
 use bytes::Bytes;
+use iroh::Endpoint;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
-use iroh::{Endpoint, EndpointAddr, TransportAddr};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
@@ -18,6 +18,7 @@ use crate::close::{self, Close, JoinClosed, NotConnected, peer_text};
 use crate::limits::{
     CLOSE_TIMEOUT, CONNECT_TIMEOUT, HELLO_LEN_MAX, HELLO_TIMEOUT, JOIN_REQUEST_LEN_MAX, STALL_TIMEOUT,
 };
+use crate::whereabouts::Whereabouts;
 use crate::wire::{self, Kind};
 use crate::{frame, key};
 
@@ -106,15 +107,15 @@ impl Named {
 pub(crate) async fn ask(
     endpoint: Endpoint,
     contact: &Contact,
-    expected: ClusterId,
-    request: Bytes,
+    whereabouts: Whereabouts,
+    (expected, request): (ClusterId, Bytes),
     patience: Duration,
 ) -> Result<Bytes, JoinError> {
     if request.len() > JOIN_REQUEST_LEN_MAX {
         return Err(JoinError::TooLong);
     }
     let deadline = Instant::now() + patience;
-    let connection = connect(endpoint, contact, deadline).await?;
+    let connection = connect(endpoint, contact, whereabouts, deadline).await?;
     let asked = exchange(&connection, expected, request, deadline).await;
     let asked = asked.map_err(|error| match (error, connection.close_reason()) {
         // Whatever it looked like: when the other side ended it, that is why.
@@ -141,12 +142,25 @@ pub(crate) async fn ask(
     asked
 }
 
-async fn connect(endpoint: Endpoint, contact: &Contact, deadline: Instant) -> Result<Connection, JoinError> {
+async fn connect(
+    endpoint: Endpoint,
+    contact: &Contact,
+    whereabouts: Whereabouts,
+    deadline: Instant,
+) -> Result<Connection, JoinError> {
     let unreachable = |why: String| JoinError::Unreachable(why);
     let key = key::public_key(&contact.endpoint_id).map_err(|error| unreachable(error.to_string()))?;
-    let address = EndpointAddr::from_parts(key, contact.addresses.iter().copied().map(TransportAddr::Ip));
+    if whereabouts.is_empty() {
+        return Err(unreachable(match &contact.relay_url {
+            None => "no address of it is known".to_owned(),
+            Some(url) => format!(
+                "it has no address, only the relay {url}, which is not in this node's list: add it to \
+                 net.relay_urls"
+            ),
+        }));
+    }
     let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-    let error = match timeout_at(deadline, endpoint.connect(address, wire::JOIN_ALPN)).await {
+    let error = match timeout_at(deadline, endpoint.connect(whereabouts.of(key), wire::JOIN_ALPN)).await {
         Err(_) => return Err(unreachable(NotConnected::NoAnswer.text())),
         Ok(Ok(connection)) => return Ok(connection),
         Ok(Err(error)) => close::not_connected(&error),

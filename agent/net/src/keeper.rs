@@ -31,7 +31,7 @@ pub(crate) async fn keep(context: Arc<Context>, key: NodeKey, mut address: Socke
     loop {
         let opened = tokio::select! {
             () = context.cancel.cancelled() => return,
-            opened = endpoint::open(&key, address, Gate::of(&context)) => opened,
+            opened = endpoint::open(&key, address, &context.relays, Gate::of(&context)) => opened,
         };
         let down = match opened {
             Ok((endpoint, local_addr)) => {
@@ -98,6 +98,7 @@ async fn use_until_end(
             Some(TransportDown::Ended("the QUIC endpoint ended".to_owned()))
         }
         down = lost_socket(local_addr) => Some(down),
+        () = context.relays.follow_home(endpoint) => None,
     }
 }
 

@@ -12,6 +12,8 @@
 //! - A peer that is off the list can not send anything any more.
 //! - A stranger is talked to only by the join protocol, only while [`Net::serve_joins`] says so, and can say
 //!   one thing: `from` of an [`Incoming::Join`] alone need not have been in the list.
+//! - Beside its peers, this node talks to the relays of its own list and to nobody; whatever a peer says of a
+//!   relay.
 //! - An endpoint that the cluster removed is no peer, whatever the list says, and is told so.
 //! - [`Net::join`] sends nothing of its request before the other side proved its key and named the cluster.
 //! - Sending never waits; what can not be sent is dropped, and the outcome says so.
@@ -37,10 +39,13 @@ pub mod key;
 pub mod limits;
 mod link;
 mod net;
+mod path;
 mod peer;
 mod peer_keeper;
 mod peers;
 mod queue;
+mod relay_list;
+mod relays;
 mod reply;
 mod request;
 mod snapshot;
@@ -51,6 +56,7 @@ mod stats;
 mod testing;
 pub mod ticket;
 mod transport;
+mod whereabouts;
 mod wire;
 
 pub use endpoint::BindError;
@@ -58,6 +64,7 @@ pub use join::JoinError;
 pub use key::NodeKey;
 pub use net::{Incoming, Net, NetConfig, PeerConfig, StartError};
 pub use queue::SendOutcome;
+pub use relay_list::{RelayCa, RelayCaError, RelayList, RelayListError};
 pub use reply::{AskerGone, Reply, ReplyStream};
 pub use request::{NotSent, RequestError, ResponseStream, StreamBroken};
 pub use snapshot::{SnapshotDelivery, SnapshotError};

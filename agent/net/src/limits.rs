@@ -24,6 +24,8 @@ pub const INCOMING_RAFT_BYTES_MAX: usize = 64 << 20;
 pub const REQUESTS_PER_PEER_MAX: u32 = 64;
 /// Time without a sign of life after which a link counts as lost.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Relays that a node may have.
+pub const RELAYS_MAX: usize = 4;
 
 /// Joins under way here at a time, one at most from each source.
 pub const JOINS_MAX: usize = 4;
@@ -68,6 +70,8 @@ pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(750);
 pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Time for the QUIC handshake.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time without a relay after which that is worth a line in the log.
+pub(crate) const RELAY_PATIENCE: Duration = Duration::from_secs(10);
 /// Time for the hello after it, and for each step of a join.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which a transfer must make some progress.

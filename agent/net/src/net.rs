@@ -1,13 +1,13 @@
 //! The handle: what the rest of the agent sees of the network.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use blixard_model::wire::Contact;
-use blixard_model::{ClusterId, ClusterName, EndpointId};
+use blixard_model::{ClusterId, ClusterName, EndpointId, RelayUrl};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -27,6 +27,8 @@ use crate::limits::{
 use crate::peer_keeper::{self, Lasting};
 use crate::peers::Peers;
 use crate::queue::SendOutcome;
+use crate::relay_list::{RelayCa, RelayList};
+use crate::relays::Relays;
 use crate::reply::Reply;
 use crate::request::{self, NotSent, RequestError, ResponseStream};
 use crate::snapshot::{self, SnapshotDelivery, SnapshotError};
@@ -34,6 +36,7 @@ use crate::snapshot_room;
 use crate::state::{DownReason, LinkState, Links};
 use crate::stats::{Counter, NetStats};
 use crate::transport::{Transport, TransportState};
+use crate::whereabouts::Whereabouts;
 
 /// What an endpoint needs to start.
 #[derive(Debug, Clone)]
@@ -44,6 +47,10 @@ pub struct NetConfig {
     pub bind: SocketAddr,
     /// Only peers that say the same name are accepted.
     pub cluster_name: ClusterName,
+    /// The relays that this node uses, and the only ones; with none of them there is no relaying at all.
+    pub relays: RelayList,
+    /// Who vouches for them instead of the public authorities.
+    pub relay_ca: Option<RelayCa>,
 }
 
 /// A node to keep a link with.
@@ -51,8 +58,12 @@ pub struct NetConfig {
 pub struct PeerConfig {
     /// Its identity.
     pub endpoint_id: EndpointId,
-    /// Where it may be reached; all are tried at once. When empty, the node waits to be dialled.
+    /// Where it may be reached; all are tried at once.
     pub addresses: Vec<SocketAddr>,
+    /// The relay that it says it is found at. One that is in this node's own list is tried beside the
+    /// addresses, with the others of the list; any other is not used. With neither an address nor a relay the
+    /// node waits to be dialled.
+    pub relay_url: Option<RelayUrl>,
 }
 
 /// What arrives from peers. `from` is proved by the handshake.
@@ -116,6 +127,7 @@ pub struct Net {
 #[derive(Debug)]
 struct Shared {
     local: EndpointId,
+    relays: Arc<Relays>,
     peers: Arc<Peers>,
     transport: Arc<Transport>,
     half_open: Arc<HalfOpen>,
@@ -146,6 +158,7 @@ impl Net {
         let cancel = CancellationToken::new();
         let shared = Shared {
             local: config.key.endpoint_id(),
+            relays: Arc::new(Relays::new(config.relays, config.relay_ca)),
             peers: Arc::default(),
             transport: Arc::new(Transport::new()),
             half_open: Arc::default(),
@@ -162,6 +175,7 @@ impl Net {
             incarnation,
             cluster_name: config.cluster_name,
             transport: Arc::clone(&shared.transport),
+            relays: Arc::clone(&shared.relays),
             peers: Arc::clone(&shared.peers),
             half_open: Arc::clone(&shared.half_open),
             joins: Arc::clone(&shared.joins),
@@ -187,6 +201,12 @@ impl Net {
         self.shared.transport.local_addr()
     }
 
+    /// The relay of its own list that this node is found at: the nearest one, and until that is known the
+    /// first. `None` without relays.
+    pub fn home_relay(&self) -> Option<RelayUrl> {
+        self.shared.relays.home()
+    }
+
     /// Whether there is an endpoint, and why not.
     pub fn transport(&self) -> watch::Receiver<TransportState> {
         self.shared.transport.subscribe()
@@ -200,6 +220,7 @@ impl Net {
             handshakes: self.shared.half_open.count(),
             joins: self.shared.joins.stats(),
             dropped_not_a_peer: self.shared.dropped_not_a_peer.get(),
+            foreign_relays: self.shared.relays.foreign.get(),
             transport_failures: self.shared.transport.failures.get(),
             transport_rebuilds: self.shared.transport.rebuilds.get(),
         }
@@ -216,10 +237,11 @@ impl Net {
     pub fn set_peers(&self, list: Vec<PeerConfig>, mut removed: BTreeMap<EndpointId, String>) {
         let held = self.shared.context.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(context) = held.as_ref() else { return };
-        let mut wanted: BTreeMap<EndpointId, BTreeSet<SocketAddr>> = BTreeMap::new();
+        let mut wanted: BTreeMap<EndpointId, Whereabouts> = BTreeMap::new();
         let kept_out = |id: &EndpointId| *id == self.shared.local || removed.contains_key(id);
         for peer in list.into_iter().filter(|peer| !kept_out(&peer.endpoint_id)) {
-            wanted.entry(peer.endpoint_id).or_default().extend(peer.addresses);
+            let relays = self.shared.relays.for_peer(peer.endpoint_id, peer.relay_url.as_ref());
+            wanted.entry(peer.endpoint_id).or_default().add(peer.addresses, relays);
         }
         bound_removed(&mut removed);
         let (mut gone, mut new) = (Vec::new(), Vec::new());
@@ -232,13 +254,12 @@ impl Net {
                 }
                 stays
             });
-            for (id, addresses) in wanted {
-                let addresses = addresses.into_iter().collect();
+            for (id, whereabouts) in wanted {
                 match peers.entry(id) {
-                    Entry::Occupied(peer) => peer.get().set_addresses(addresses),
+                    Entry::Occupied(peer) => peer.get().set_whereabouts(whereabouts),
                     Entry::Vacant(place) => {
                         new.push(id);
-                        let lasting = Lasting::new(context, addresses);
+                        let lasting = Lasting::new(context, whereabouts);
                         place.insert(peer_keeper::spawn(context, id, lasting));
                     }
                 }
@@ -265,8 +286,8 @@ impl Net {
     }
 
     /// Asks a member to let this node into the cluster of that id. The request is sent only when the
-    /// contact's key was proved and it named that cluster; `patience` is for all of it. The relay is not
-    /// used.
+    /// contact's key was proved and it named that cluster; `patience` is for all of it. The
+    /// contact's relay is used as a peer's is ([`PeerConfig::relay_url`]).
     ///
     /// # Errors
     /// [`JoinError`]; only with [`JoinError::Unknown`] can the request have been acted upon.
@@ -280,7 +301,10 @@ impl Net {
         let missing = || self.shared.transport.missing().unwrap_or_else(|| "it is being opened".to_owned());
         let endpoint = self.shared.transport.endpoint();
         let endpoint = endpoint.ok_or_else(|| JoinError::NoTransport(missing()))?;
-        join::ask(endpoint, contact, cluster_id, request, patience).await
+        let mut whereabouts = Whereabouts::default();
+        let relays = self.shared.relays.for_peer(contact.endpoint_id, contact.relay_url.as_ref());
+        whereabouts.add(contact.addresses.iter().copied(), relays);
+        join::ask(endpoint, contact, whereabouts, (cluster_id, request), patience).await
     }
 
     /// Sends a Raft message, or drops it; never waits.

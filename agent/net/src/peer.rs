@@ -20,14 +20,14 @@
 //! - A hello that arrives while a link is up replaces it (the peer dials only when it has none), unless the
 //!   peer had not yet seen the link when it said hello: it knows by now and has given up its attempt itself.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use blixard_model::EndpointId;
+use futures_util::StreamExt;
+use iroh::Endpoint;
 use iroh::endpoint::Connection;
-use iroh::{Endpoint, EndpointAddr, TransportAddr};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -38,10 +38,12 @@ use crate::hello::{self, DialId, Hello, Welcome};
 use crate::key;
 use crate::limits::{CONNECT_BACKOFF, CONNECT_TIMEOUT, HELLO_LEN_MAX, HELLO_TIMEOUT, STABLE_AFTER};
 use crate::link::{self, Link, Origin, Outgoing};
+use crate::path::{self, LinkPath};
 use crate::peers::{Inbound, Slot};
 use crate::state::{DownReason, LinkState};
 use crate::stats::PeerCounters;
 use crate::transport::TransportState;
+use crate::whereabouts::Whereabouts;
 use crate::{frame, wire};
 
 /// Owner of one peer.
@@ -49,7 +51,7 @@ use crate::{frame, wire};
 pub(crate) struct PeerTask {
     pub(crate) context: Arc<Context>,
     pub(crate) id: EndpointId,
-    pub(crate) addresses: watch::Receiver<Vec<SocketAddr>>,
+    pub(crate) whereabouts: watch::Receiver<Whereabouts>,
     pub(crate) inbox: mpsc::Receiver<Inbound>,
     pub(crate) outgoing: Outgoing,
     pub(crate) slot: Arc<Slot>,
@@ -120,13 +122,13 @@ impl PeerTask {
         self.outgoing.clear();
         let seed = self.context.jitter_seed();
         let delay = Duration::from_millis(CONNECT_BACKOFF.jittered_ms(self.progress.failures, seed));
-        let nowhere_to_dial = self.addresses.borrow().is_empty();
+        let nowhere_to_dial = self.whereabouts.borrow().is_empty();
         let next_try = (!nowhere_to_dial).then(|| Instant::now() + delay);
         self.counters.note_wait(self.progress.failures, next_try);
         let next = tokio::select! {
             () = self.cancel.cancelled() => Next::Stop,
             inbound = self.inbox.recv() => self.accept(inbound),
-            changed = self.addresses.changed() => match changed {
+            changed = self.whereabouts.changed() => match changed {
                 Ok(()) => Next::Dial,
                 Err(_) => Next::Stop,
             },
@@ -149,11 +151,13 @@ impl PeerTask {
     }
 
     async fn dial(&mut self) -> Next {
-        let addresses = self.addresses.borrow_and_update().clone();
-        if addresses.is_empty() {
+        let whereabouts = self.whereabouts.borrow_and_update().clone();
+        if whereabouts.is_empty() {
             // No attempt, and no reason to forget why the last link ended.
             if self.progress.logged.is_none() {
-                self.publish_down(DownReason::Unreachable("no address is known: it has to come".to_owned()));
+                self.publish_down(DownReason::Unreachable(
+                    "no address and no relay of this node's own list is known: it has to come".to_owned(),
+                ));
             }
             return Next::Wait;
         }
@@ -164,7 +168,7 @@ impl PeerTask {
         let connected = tokio::select! {
             () = self.cancel.cancelled() => return Next::Stop,
             inbound = self.inbox.recv() => return self.accept(inbound),
-            connected = connect(&endpoint, &self.id, addresses) => connected,
+            connected = connect(&endpoint, &self.id, whereabouts) => connected,
         };
         // Held no longer than it is used: its socket is closed with the last handle.
         drop(endpoint);
@@ -237,17 +241,16 @@ impl PeerTask {
 
     async fn serve(&mut self, link: Link) -> Next {
         let started = Instant::now();
-        let remote_addr = remote_addr(&link.connection);
+        let path = LinkPath::of(&link.connection, &self.context.relays);
         self.slot.set(Some(link.connection.clone()));
         let dialled = link.origin != Origin::Accepted;
-        self.publish(LinkState::Up { since: started, remote_addr, dialled });
+        self.publish(path.state(started, dialled));
         self.progress.logged = None;
         self.counters.note_wait(self.progress.failures, None);
         let peer = self.id.short();
-        let addr = remote_addr.map_or_else(|| "an unknown address".to_owned(), |addr| addr.to_string());
-        tracing::info!(PEER = peer, dialled, "link to {peer} up ({addr})");
+        tracing::info!(PEER = peer, dialled, "link to {peer} up ({path})");
 
-        let end = self.serve_until_end(&link).await;
+        let end = self.serve_until_end(&link, (started, path)).await;
         self.slot.set(None);
         self.outgoing.clear();
         self.progress.down_since = Instant::now();
@@ -282,7 +285,7 @@ impl PeerTask {
         }
     }
 
-    async fn serve_until_end(&mut self, link: &Link) -> LinkEnd {
+    async fn serve_until_end(&mut self, link: &Link, (since, mut path): (Instant, LinkPath)) -> LinkEnd {
         let token = self.cancel.child_token();
         // Whatever ends this function ends the tasks of the link's streams.
         let _ends_streams = token.clone().drop_guard();
@@ -290,12 +293,22 @@ impl PeerTask {
         let cut = (&*self.slot, &token);
         let running = link::run(&self.context, self.id, &link.connection, outgoing, cut);
         let mut running = Box::pin(running);
+        let mut changes = pin!(path::changes(&link.connection, &self.context.relays));
         loop {
             tokio::select! {
                 // First, so that nothing of a removed peer is read any more.
                 biased;
                 () = self.cancel.cancelled() => return LinkEnd::Stop,
                 ended = &mut running => return LinkEnd::Ended(ended),
+                Some(now) = changes.next() => if now != path {
+                    if now.is_relayed() != path.is_relayed() {
+                        let peer = self.id.short();
+                        tracing::info!(PEER = peer, "link to {peer} goes another way ({now})");
+                    }
+                    let dialled = link.origin != Origin::Accepted;
+                    publish(&self.context, self.id, &self.cancel, now.state(since, dialled));
+                    path = now;
+                },
                 inbound = self.inbox.recv() => match inbound {
                     None => return LinkEnd::Stop,
                     Some(inbound) if replaces(link.origin, link.peer_incarnation, &inbound.hello) => {
@@ -344,15 +357,19 @@ impl PeerTask {
     }
 
     fn publish(&self, state: LinkState) {
-        self.context.links.send_if_modified(|links| {
-            // Asked under the lock: once the peer is off the list, its entry must not come back.
-            if self.cancel.is_cancelled() {
-                return false;
-            }
-            links.insert(self.id, state);
-            true
-        });
+        publish(&self.context, self.id, &self.cancel, state);
     }
+}
+
+fn publish(context: &Context, id: EndpointId, cancel: &CancellationToken, state: LinkState) {
+    context.links.send_if_modified(|links| {
+        // Asked under the lock: once the peer is off the list, its entry must not come back.
+        if cancel.is_cancelled() {
+            return false;
+        }
+        links.insert(id, state);
+        true
+    });
 }
 
 /// How the exchange of hello and welcome ended.
@@ -384,11 +401,10 @@ async fn is_up(transport: &mut watch::Receiver<TransportState>) -> bool {
 async fn connect(
     endpoint: &Endpoint,
     id: &EndpointId,
-    addresses: Vec<SocketAddr>,
+    whereabouts: Whereabouts,
 ) -> Result<Connection, Ended> {
     let key = key::public_key(id).map_err(|error| Ended::For(DownReason::Unreachable(error.to_string())))?;
-    let address = EndpointAddr::from_parts(key, addresses.into_iter().map(TransportAddr::Ip));
-    match timeout(CONNECT_TIMEOUT, endpoint.connect(address, wire::ALPN)).await {
+    match timeout(CONNECT_TIMEOUT, endpoint.connect(whereabouts.of(key), wire::ALPN)).await {
         Err(_) => Err(Ended::For(DownReason::Unreachable("no answer".to_owned()))),
         Ok(Err(error)) => Err(close::not_connected(&error).ended()),
         Ok(Ok(connection)) => Ok(connection),
@@ -416,16 +432,6 @@ async fn say_hello(connection: &Connection, hello: &Hello) -> Result<Welcome, En
         Some(error) => close::ended(&error),
         None => Ended::For(DownReason::Unreachable(why)),
     })
-}
-
-/// The address that the connection uses at this moment.
-fn remote_addr(connection: &Connection) -> Option<SocketAddr> {
-    let paths = connection.paths();
-    let path = paths.iter().find(|path| path.is_selected()).or_else(|| paths.iter().next())?;
-    match path.remote_addr() {
-        TransportAddr::Ip(address) => Some(*address),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Starts a peer's task, and starts it again should it ever end by itself: a fault in the handling of one
 //! peer costs that peer's link for a moment and nothing else.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use blixard_model::EndpointId;
@@ -19,12 +18,13 @@ use crate::queue::RaftQueue;
 use crate::snapshot_room::SnapshotRoom;
 use crate::state::{DownReason, LinkState};
 use crate::stats::PeerCounters;
+use crate::whereabouts::Whereabouts;
 
 /// What a task hands on to the one that takes its place, not a copy of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Lasting {
     /// Where the peer is: a change that is made meanwhile is not lost.
-    pub(crate) addresses: Arc<watch::Sender<Vec<SocketAddr>>>,
+    pub(crate) whereabouts: Arc<watch::Sender<Whereabouts>>,
     pub(crate) counters: Arc<PeerCounters>,
     /// What the application still holds goes on counting.
     pub(crate) snapshot_room: Arc<SnapshotRoom>,
@@ -32,9 +32,9 @@ pub(crate) struct Lasting {
 
 impl Lasting {
     /// Of a peer that is new in the list.
-    pub(crate) fn new(context: &Context, addresses: Vec<SocketAddr>) -> Self {
+    pub(crate) fn new(context: &Context, whereabouts: Whereabouts) -> Self {
         Self {
-            addresses: Arc::new(watch::Sender::new(addresses)),
+            whereabouts: Arc::new(watch::Sender::new(whereabouts)),
             counters: Arc::default(),
             snapshot_room: Arc::new(SnapshotRoom::new(Arc::clone(&context.snapshot_room))),
         }
@@ -43,7 +43,7 @@ impl Lasting {
 
 /// Starts the task of a peer that is, or is about to be, in the list.
 pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) -> PeerHandle {
-    let Lasting { addresses, counters, snapshot_room } = lasting;
+    let Lasting { whereabouts, counters, snapshot_room } = lasting;
     let (raft, raft_receiver) = RaftQueue::new(Arc::clone(&counters));
     let (snapshots, snapshot_receiver) = mpsc::channel(SNAPSHOT_QUEUE_MAX);
     let (inbox, inbox_receiver) = mpsc::channel(INBOX_MAX);
@@ -52,7 +52,7 @@ pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) ->
     let task = PeerTask {
         context: Arc::clone(context),
         id,
-        addresses: addresses.subscribe(),
+        whereabouts: whereabouts.subscribe(),
         inbox: inbox_receiver,
         outgoing: Outgoing { raft: raft_receiver, snapshots: snapshot_receiver },
         slot: Arc::clone(&slot),
@@ -64,7 +64,7 @@ pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) ->
     };
     let task = tokio::spawn(task.run());
     let peer = PeerHandle {
-        addresses,
+        whereabouts,
         inbox,
         raft,
         snapshots,
@@ -119,7 +119,7 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
         // Asked under the lock: a peer that was taken off the list stays off it.
         if !peer.cancel.is_cancelled() && list.contains_key(&id) {
             let lasting = Lasting {
-                addresses: Arc::clone(&peer.addresses),
+                whereabouts: Arc::clone(&peer.whereabouts),
                 counters: Arc::clone(&peer.counters),
                 snapshot_room: Arc::clone(&peer.snapshot_room),
             };
@@ -135,6 +135,7 @@ mod tests {
 
     use crate::peers::PeerHandle;
     use crate::testing::{LONG, Log, node, pair};
+    use crate::whereabouts::Whereabouts;
     use crate::{DownReason, LinkState, PeerConfig, SendOutcome};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,7 +173,9 @@ mod tests {
         };
         timeout(LONG, started_again).await.expect("started again");
         // As a change does that came a moment before the task was started again.
-        ended.set_addresses(b.as_peer().addresses);
+        let mut whereabouts = Whereabouts::default();
+        whereabouts.add(b.as_peer().addresses, []);
+        ended.set_whereabouts(whereabouts);
         a.until(&b, "up", LinkState::is_up).await;
     }
 

@@ -2,7 +2,6 @@
 //! task; and who was removed from the cluster, and is never let in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use blixard_model::EndpointId;
@@ -17,6 +16,7 @@ use crate::queue::RaftQueue;
 use crate::snapshot::SnapshotJob;
 use crate::snapshot_room::SnapshotRoom;
 use crate::stats::{PeerCounters, PeerStats, RefusedCounters};
+use crate::whereabouts::Whereabouts;
 
 /// A connection that said hello and waits for the peer's task to accept it.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Slot {
 /// The way to a peer's task.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerHandle {
-    pub(crate) addresses: Arc<watch::Sender<Vec<SocketAddr>>>,
+    pub(crate) whereabouts: Arc<watch::Sender<Whereabouts>>,
     pub(crate) inbox: mpsc::Sender<Inbound>,
     pub(crate) raft: RaftQueue,
     pub(crate) snapshots: mpsc::Sender<SnapshotJob>,
@@ -79,11 +79,11 @@ pub(crate) struct PeerHandle {
 }
 
 impl PeerHandle {
-    /// New addresses are dialled at once when the link is down.
-    pub(crate) fn set_addresses(&self, addresses: Vec<SocketAddr>) {
-        self.addresses.send_if_modified(|known| {
-            let changed = *known != addresses;
-            *known = addresses;
+    /// New ones are dialled at once when the link is down.
+    pub(crate) fn set_whereabouts(&self, whereabouts: Whereabouts) {
+        self.whereabouts.send_if_modified(|known| {
+            let changed = *known != whereabouts;
+            *known = whereabouts;
             changed
         });
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use blixard_model::EndpointId;
+use blixard_model::{EndpointId, RelayUrl};
 
 /// All links, by peer.
 pub type Links = BTreeMap<EndpointId, LinkState>;
@@ -17,8 +17,10 @@ pub enum LinkState {
     Up {
         /// Since when.
         since: Instant,
-        /// Where its packets come from; `None` when that is not known (yet).
+        /// Where its packets come from; `None` when they come through a relay, or that is not known (yet).
         remote_addr: Option<SocketAddr>,
+        /// The relay that they come through, one of this node's own list.
+        relay_url: Option<RelayUrl>,
         /// This node dialled; the peer otherwise.
         dialled: bool,
     },

@@ -21,6 +21,8 @@ pub struct NetStats {
     pub joins: JoinStats,
     /// Raft messages dropped because their receiver is not in the list.
     pub dropped_not_a_peer: u64,
+    /// Times a peer or contact said that it is found at a relay that is not in this node's own list.
+    pub foreign_relays: u64,
     /// Attempts to open the endpoint that failed.
     pub transport_failures: u64,
     /// Times the endpoint was opened again after it had ended.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::subscriber::DefaultGuard;
 
-use crate::{Incoming, LinkState, Net, NetConfig, NodeKey, PeerConfig, SendOutcome};
+use crate::{Incoming, LinkState, Net, NetConfig, NodeKey, PeerConfig, RelayList, SendOutcome};
 
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
@@ -23,7 +23,13 @@ pub(crate) struct Node {
 pub(crate) async fn node() -> Node {
     let bind = "127.0.0.1:0".parse().expect("address");
     let cluster_name = "lab".parse().expect("name");
-    let config = NetConfig { key: NodeKey::generate(), bind, cluster_name };
+    let config = NetConfig {
+        key: NodeKey::generate(),
+        bind,
+        cluster_name,
+        relays: RelayList::default(),
+        relay_ca: None,
+    };
     let (net, incoming) = Net::start(config).expect("random numbers");
     let mut transport = net.transport();
     let up = timeout(LONG, transport.wait_for(crate::TransportState::is_up)).await;
@@ -36,12 +42,13 @@ impl Node {
         PeerConfig {
             endpoint_id: self.net.endpoint_id(),
             addresses: self.net.local_addr().into_iter().collect(),
+            relay_url: None,
         }
     }
 
     pub(crate) fn as_contact(&self) -> Contact {
-        let PeerConfig { endpoint_id, addresses } = self.as_peer();
-        Contact { endpoint_id, addresses, relay_url: None }
+        let PeerConfig { endpoint_id, addresses, relay_url } = self.as_peer();
+        Contact { endpoint_id, addresses, relay_url }
     }
 
     /// Sets the list of peers; nobody was removed.

@@ -36,7 +36,7 @@ async fn an_unknown_endpoint_is_refused_and_delivers_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_strangers_do_not_keep_a_member_out() {
     let (a, b) = (node().await, node().await);
-    a.set_peers(vec![PeerConfig { endpoint_id: b.id(), addresses: Vec::new() }]);
+    a.set_peers(vec![PeerConfig { endpoint_id: b.id(), addresses: Vec::new(), relay_url: None }]);
     let raw = Raw::new().await;
     let strangers = futures_util::future::join_all((0..100).map(|_| raw.dial_as(&a, b"blixard/1")));
     let member = async {
@@ -51,7 +51,7 @@ async fn many_strangers_do_not_keep_a_member_out() {
 async fn another_cluster_name_is_refused_with_both_names() {
     let a = node_with(NodeKey::generate(), any_port(), "lab").await;
     let b = node_with(NodeKey::generate(), any_port(), "other").await;
-    a.set_peers(vec![PeerConfig { endpoint_id: b.id(), addresses: Vec::new() }]);
+    a.set_peers(vec![PeerConfig { endpoint_id: b.id(), addresses: Vec::new(), relay_url: None }]);
     b.set_peers(vec![a.as_peer()]);
     let why = b.until_refused(a.id()).await;
     assert!(why.contains("\"other\"") && why.contains("\"lab\""), "{why}");
@@ -108,9 +108,13 @@ async fn a_new_address_is_dialled_at_once() {
     let (a, b) = (node().await, node().await);
     // Nobody listens where the first address points.
     let silent = UdpSocket::bind("127.0.0.1:0").expect("socket");
-    let wrong = PeerConfig { endpoint_id: b.id(), addresses: vec![silent.local_addr().expect("address")] };
+    let wrong = PeerConfig {
+        endpoint_id: b.id(),
+        addresses: vec![silent.local_addr().expect("address")],
+        relay_url: None,
+    };
     a.set_peers(vec![wrong]);
-    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
+    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new(), relay_url: None }]);
     let state = a.until(b.id(), "tried", |s| matches!(s, LinkState::Down { attempts: 1.., .. })).await;
     assert!(matches!(state, LinkState::Down { reason: DownReason::Unreachable(_), .. }), "{state:?}");
     a.set_peers(vec![b.as_peer()]);
@@ -130,8 +134,8 @@ async fn an_impossible_id_and_another_key_at_the_address_are_reasons_not_crashes
     let other = NodeKey::generate().endpoint_id();
     let addresses = vec![b.addr()];
     a.set_peers(vec![
-        PeerConfig { endpoint_id: impossible, addresses: addresses.clone() },
-        PeerConfig { endpoint_id: other, addresses },
+        PeerConfig { endpoint_id: impossible, addresses: addresses.clone(), relay_url: None },
+        PeerConfig { endpoint_id: other, addresses, relay_url: None },
     ]);
     for id in [impossible, other] {
         let state = a.until(id, "tried", |s| matches!(s, LinkState::Down { attempts: 1.., .. })).await;

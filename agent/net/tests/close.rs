@@ -12,7 +12,7 @@ async fn close_tells_the_peers_and_frees_the_port() {
     let (a, mut b) = (node().await, node().await);
     let (b_id, b_addr) = (b.id(), b.addr());
     // It does not dial, so that the reason of the loss stays to be seen.
-    a.set_peers(vec![PeerConfig { endpoint_id: b_id, addresses: Vec::new() }]);
+    a.set_peers(vec![PeerConfig { endpoint_id: b_id, addresses: Vec::new(), relay_url: None }]);
     b.set_peers(vec![a.as_peer()]);
     a.until_up(b_id).await;
     let started = Instant::now();

@@ -20,7 +20,10 @@ async fn silent(raw: &Raw, node: &Node, count: usize) -> Vec<Connection> {
 async fn silent_connections_of_one_source_are_capped_and_keep_no_other_out() {
     let (a, raw) = (node().await, Raw::new().await);
     let b = node_with(NodeKey::generate(), "127.0.0.2:0".parse().expect("address"), "lab").await;
-    a.set_peers(vec![raw.as_peer(), PeerConfig { endpoint_id: b.id(), addresses: Vec::new() }]);
+    a.set_peers(vec![
+        raw.as_peer(),
+        PeerConfig { endpoint_id: b.id(), addresses: Vec::new(), relay_url: None },
+    ]);
     let held = silent(&raw, &a, 200).await;
     let stats = a.net.stats();
     assert!(stats.handshakes <= 32, "{stats:?}");

@@ -10,6 +10,8 @@ mod join_overload;
 mod key;
 mod measure;
 mod overload;
+mod relay;
+mod relay_server;
 mod relink;
 mod removed;
 mod support;

@@ -75,6 +75,7 @@ fn child() {
         node.set_peers(vec![PeerConfig {
             endpoint_id: words[2].parse().expect("id"),
             addresses: vec![words[3].parse().expect("address")],
+            relay_url: None,
         }]);
         println!("\nLISTENING {}", node.addr());
         let (_net, echo) = node.spawn_echo();
@@ -94,7 +95,11 @@ async fn a_killed_peer_is_noticed_and_is_back_soon_after_its_restart() {
     key.save(&path).expect("save");
     let a = node().await;
     let mut process = Process::start(&path, any_port(), &a.as_peer());
-    a.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
+    a.set_peers(vec![PeerConfig {
+        endpoint_id: key.endpoint_id(),
+        addresses: vec![process.address],
+        relay_url: None,
+    }]);
     a.until_up(key.endpoint_id()).await;
     echoes(&a, &key).await;
 
@@ -121,7 +126,11 @@ async fn a_peer_restarted_before_its_death_is_noticed_is_back_at_once() {
     key.save(&path).expect("save");
     let a = node().await;
     let mut process = Process::start(&path, any_port(), &a.as_peer());
-    a.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
+    a.set_peers(vec![PeerConfig {
+        endpoint_id: key.endpoint_id(),
+        addresses: vec![process.address],
+        relay_url: None,
+    }]);
     let LinkState::Up { since: before, .. } = a.until_up(key.endpoint_id()).await else {
         unreachable!("waited for up")
     };
@@ -145,7 +154,11 @@ async fn a_frozen_peer_is_given_up_and_is_back_when_it_thaws() {
     key.save(&path).expect("save");
     let a = node().await;
     let process = Process::start(&path, any_port(), &a.as_peer());
-    a.set_peers(vec![PeerConfig { endpoint_id: key.endpoint_id(), addresses: vec![process.address] }]);
+    a.set_peers(vec![PeerConfig {
+        endpoint_id: key.endpoint_id(),
+        addresses: vec![process.address],
+        relay_url: None,
+    }]);
     a.until_up(key.endpoint_id()).await;
     process.signal("STOP");
     let frozen = Instant::now();
@@ -183,7 +196,7 @@ async fn a_stopped_peer_that_starts_again_on_its_port_is_sent_to_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_side_that_knows_the_address_is_enough() {
     let (a, mut b) = (node().await, node().await);
-    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
+    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new(), relay_url: None }]);
     a.set_peers(vec![b.as_peer()]);
     a.until_up(b.id()).await;
     let LinkState::Up { dialled, remote_addr, .. } = b.until_up(a.id()).await else {
@@ -207,6 +220,6 @@ async fn attempts_go_on_until_the_peer_appears() {
     a.until(key.endpoint_id(), "tried twice", tried).await;
     // It knows of `a`, but not where it is: `a` has to come by itself.
     let b = node_on_freed(key, bind).await;
-    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
+    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new(), relay_url: None }]);
     a.until_up(b.id()).await;
 }

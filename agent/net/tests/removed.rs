@@ -53,7 +53,7 @@ async fn a_removed_peer_is_put_out_at_once_and_learns_the_word() {
 async fn a_link_that_was_up_and_a_refused_attempt_can_be_told_apart() {
     // Only `a` has an address to dial: `b` stays at what ended its link.
     let (a, b) = (node().await, node().await);
-    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new() }]);
+    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new(), relay_url: None }]);
     a.set_peers(vec![b.as_peer()]);
     b.until_up(a.id()).await;
     a.net.set_peers(Vec::new(), removed(b.id(), "7"));
@@ -104,7 +104,7 @@ async fn a_hello_of_a_node_removed_after_its_handshake_is_refused_with_the_word(
 async fn a_node_that_is_removed_while_it_is_dialled_learns_the_word() {
     let (a, raw) = (node().await, Raw::new().await);
     let addresses = raw.endpoint.bound_sockets();
-    a.set_peers(vec![PeerConfig { endpoint_id: raw.id(), addresses }]);
+    a.set_peers(vec![PeerConfig { endpoint_id: raw.id(), addresses, relay_url: None }]);
     let incoming = tokio::time::timeout(LONG, raw.endpoint.accept()).await.expect("dialled");
     let connection = incoming.expect("open").await.expect("handshake");
     // It has said hello and waits for the welcome.
@@ -118,7 +118,7 @@ async fn a_node_that_is_removed_while_it_is_dialled_learns_the_word() {
 async fn a_malformed_word_is_an_ordinary_refusal() {
     let (a, raw) = (node().await, Raw::new().await);
     let addresses = raw.endpoint.bound_sockets();
-    a.set_peers(vec![PeerConfig { endpoint_id: raw.id(), addresses }]);
+    a.set_peers(vec![PeerConfig { endpoint_id: raw.id(), addresses, relay_url: None }]);
     let long = format!("removed from the cluster: {}", "7".repeat(65));
     let texts = ["removed from the cluster: ", "removed", "removed from the cluster: a\nb", &long];
     for text in texts {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use blixard_model::wire::Contact;
 use blixard_model::{ClusterId, EndpointId};
 use blixard_net::{
-    DownReason, Incoming, LinkState, Net, NetConfig, NetStats, NodeKey, PeerConfig, TransportState,
+    DownReason, Incoming, LinkState, Net, NetConfig, NetStats, NodeKey, PeerConfig, RelayCa, RelayList,
+    TransportState,
 };
 use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream, SendStream, presets};
@@ -40,7 +41,18 @@ pub(crate) async fn node_with(key: NodeKey, bind: SocketAddr, cluster: &str) -> 
 
 /// A node that may have nothing to listen on.
 pub(crate) fn start(key: NodeKey, bind: SocketAddr, cluster: &str) -> Node {
-    let config = NetConfig { key: key.clone(), bind, cluster_name: cluster.parse().expect("cluster name") };
+    start_with(key, bind, cluster, (RelayList::default(), None))
+}
+
+/// With relays of its own.
+pub(crate) fn start_with(
+    key: NodeKey,
+    bind: SocketAddr,
+    cluster: &str,
+    (relays, relay_ca): (RelayList, Option<RelayCa>),
+) -> Node {
+    let cluster_name = cluster.parse().expect("cluster name");
+    let config = NetConfig { key: key.clone(), bind, cluster_name, relays, relay_ca };
     let (net, incoming) = Net::start(config).expect("random numbers");
     Node { key, net, incoming }
 }
@@ -77,7 +89,7 @@ impl Node {
     }
 
     pub(crate) fn as_peer(&self) -> PeerConfig {
-        PeerConfig { endpoint_id: self.id(), addresses: vec![self.addr()] }
+        PeerConfig { endpoint_id: self.id(), addresses: vec![self.addr()], relay_url: None }
     }
 
     pub(crate) fn as_contact(&self) -> Contact {
@@ -218,7 +230,7 @@ impl Raw {
 
     /// In a node's list with no address: the node accepts it and does not dial it.
     pub(crate) fn as_peer(&self) -> PeerConfig {
-        PeerConfig { endpoint_id: self.id(), addresses: Vec::new() }
+        PeerConfig { endpoint_id: self.id(), addresses: Vec::new(), relay_url: None }
     }
 
     pub(crate) async fn dial(&self, node: &Node) -> Connection {

@@ -33,7 +33,7 @@ async fn an_address_in_use_at_start_is_named_and_the_link_comes_up_by_itself_whe
     let mut a = start(NodeKey::generate(), address, "lab");
     let mut b = node().await;
     a.set_peers(vec![b.as_peer()]);
-    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: vec![address] }]);
+    b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: vec![address], relay_url: None }]);
     let (error, state) = until_failed(&a, 2).await;
     assert_eq!(error, BindError::InUse { address });
     assert!(
@@ -88,7 +88,11 @@ async fn an_address_that_the_machine_does_not_have_is_named_and_tried_again_at_a
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_without_a_network_can_be_closed() {
     let mut a = start(NodeKey::generate(), "192.0.2.7:7431".parse().expect("address"), "lab");
-    a.set_peers(vec![PeerConfig { endpoint_id: NodeKey::generate().endpoint_id(), addresses: Vec::new() }]);
+    a.set_peers(vec![PeerConfig {
+        endpoint_id: NodeKey::generate().endpoint_id(),
+        addresses: Vec::new(),
+        relay_url: None,
+    }]);
     until_failed(&a, 1).await;
     timeout(Duration::from_secs(2), a.net.close()).await.expect("closed in time");
     assert!(a.incoming.recv().await.is_none());

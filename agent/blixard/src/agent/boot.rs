@@ -130,8 +130,7 @@ async fn assemble(
 ) -> anyhow::Result<(Arc<Agent>, tokio::sync::mpsc::Receiver<blixard_net::Incoming>)> {
     let capacity = config.capacity().context("what this machine offers")?;
     let endpoint_id = key.endpoint_id();
-    let net = NetConfig { key, bind: config.listen(), cluster_name: config.cluster_name.clone() };
-    let (net, incoming) = Net::start(net)?;
+    let (net, incoming) = Net::start(network(&config, key)?)?;
     let promise = store.promise().cloned();
     let alone = config.members.is_empty() && store.cluster().is_none();
     let was_in = if alone { was_in::words(&config.data_dir).context("the data directory")? } else { None };
@@ -140,6 +139,18 @@ async fn assemble(
     let agent = Arc::new(Agent::new(parts));
     agent.let_in(&[]);
     Ok((agent, incoming))
+}
+
+fn network(config: &Config, key: NodeKey) -> anyhow::Result<NetConfig> {
+    let relays = config.relays().context("net.relay_urls")?;
+    for url in relays.without_tls() {
+        tracing::warn!(
+            "the relay {url} is without TLS: whoever is on the way sees which nodes talk to each other, and \
+             can cut them off"
+        );
+    }
+    let cluster_name = config.cluster_name.clone();
+    Ok(NetConfig { key, bind: config.listen(), cluster_name, relays, relay_ca: config.relay_ca()? })
 }
 
 /// The cluster that was resumed, or the one that is found for an empty store by asking around.

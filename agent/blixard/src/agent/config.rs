@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use blixard_core::formation::DeclaredMember;
 use blixard_core::state::member_check::{MemberFacts, MemberField, check_member, check_members};
 use blixard_model::id::ClusterName;
 use blixard_model::member::MEMBERS_MAX;
-use blixard_model::{Accel, Capacity, EndpointId, NodeName};
+use blixard_model::{Accel, Capacity, EndpointId, NodeName, RelayUrl};
+use blixard_net::{RelayCa, RelayList};
 use serde::Deserialize;
 
 /// The UDP port, unless configured.
@@ -20,7 +22,7 @@ const DEFAULT_RESERVE_MIB: u64 = 512;
 const DEFAULT_VOTER_LOST_AFTER_S: u32 = 180;
 /// Least of it, in seconds: several elections.
 const VOTER_LOST_AFTER_S_MIN: u32 = 5;
-/// Largest configuration file, in bytes.
+/// Largest configuration file, and largest file of authorities, in bytes.
 const FILE_LEN_MAX: u64 = 1 << 20;
 
 /// Everything the agent is told by its operator.
@@ -61,6 +63,9 @@ pub(crate) struct Config {
     /// As leader, replaces a voter that was not heard of for so many seconds.
     #[serde(default = "default_voter_lost_after_s")]
     pub(crate) voter_lost_after_s: u32,
+    /// How other nodes are reached.
+    #[serde(default)]
+    pub(crate) net: NetSettings,
     /// How VMs run here.
     #[serde(default)]
     pub(crate) vms: VmSettings,
@@ -81,6 +86,17 @@ pub(crate) enum NodeRole {
     Node,
     /// Votes and keeps the log, and is never given a VM.
     Witness,
+}
+
+/// How this node reaches others that it has no direct way to.
+#[derive(Debug, Clone, Deserialize, Default)]
+pub(crate) struct NetSettings {
+    /// The relays it uses, the only ones.
+    #[serde(default)]
+    relay_urls: Vec<RelayUrl>,
+    /// Certificates of the authorities that vouch for them, in PEM.
+    #[serde(default)]
+    relay_ca_file: Option<PathBuf>,
 }
 
 /// How VMs run on this node.
@@ -189,11 +205,13 @@ const KEYS: &[(&str, &[&str])] = &[
             "join_ticket_file",
             "role",
             "voter_lost_after_s",
+            "net",
             "vms",
             "resources",
             "members",
         ],
     ),
+    ("net", &["relay_urls", "relay_ca_file"]),
     ("vms", &["accel", "qemu", "disk_dirs"]),
     ("resources", &["cpus", "memory_mib", "reserve_memory_mib"]),
     ("members.*", &["endpoint_id", "addresses"]),
@@ -255,6 +273,9 @@ impl Config {
                 return Some(format!("{key}: {} is not an absolute path", path.display()));
             }
         }
+        if let Some(problem) = self.relays_problem() {
+            return Some(problem);
+        }
         if let Some(dir) = self.vms.disk_dirs.iter().find(|dir| !dir.is_absolute()) {
             return Some(format!("vms.disk_dirs: {} is not an absolute path", dir.display()));
         }
@@ -267,6 +288,18 @@ impl Config {
             );
         }
         self.members_problem()
+    }
+
+    fn relays_problem(&self) -> Option<String> {
+        if let Err(error) = RelayList::new(&self.net.relay_urls) {
+            return Some(format!("net.relay_urls: {error}"));
+        }
+        let file = self.net.relay_ca_file.as_ref()?;
+        if !file.is_absolute() {
+            return Some(format!("net.relay_ca_file: {} is not an absolute path", file.display()));
+        }
+        let unused = self.net.relay_urls.is_empty();
+        unused.then(|| "net.relay_ca_file: there is no relay to vouch for in net.relay_urls".to_owned())
     }
 
     fn members_problem(&self) -> Option<String> {
@@ -365,6 +398,28 @@ impl Config {
         self.members.get(&self.node_name).map(|member| member.addresses.clone()).unwrap_or_default()
     }
 
+    /// The relays that this node uses.
+    ///
+    /// # Errors
+    /// Only of a list that was not checked when it was read.
+    pub(crate) fn relays(&self) -> Result<RelayList, blixard_net::RelayListError> {
+        RelayList::new(&self.net.relay_urls)
+    }
+
+    /// Who vouches for them; `None` leaves it to the public authorities. Read at the start and not when the
+    /// configuration is checked, which may be on another machine.
+    ///
+    /// # Errors
+    /// The file can not be read, or holds none: names the key.
+    pub(crate) fn relay_ca(&self) -> anyhow::Result<Option<RelayCa>> {
+        let Some(path) = &self.net.relay_ca_file else { return Ok(None) };
+        let named = || format!("net.relay_ca_file: {}", path.display());
+        let len = std::fs::metadata(path).with_context(named)?.len();
+        anyhow::ensure!(len <= FILE_LEN_MAX, "{}: is larger than {FILE_LEN_MAX} bytes", named());
+        let text = std::fs::read(path).with_context(named)?;
+        RelayCa::from_pem(&text).with_context(named).map(Some)
+    }
+
     /// The address and port that are listened on.
     pub(crate) fn listen(&self) -> SocketAddr {
         SocketAddr::new(self.listen_address, self.port)
@@ -435,6 +490,11 @@ mod tests {
     /// The key of RFC 8032's second test.
     const OTHER_ID: &str = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
 
+    /// A node with these relays.
+    fn relays(list: &str) -> String {
+        format!("node_name = \"n1\"\n[net]\nrelay_urls = [{list}]")
+    }
+
     fn parse(text: &str) -> Result<Config, String> {
         Config::parse(text, Path::new("c.toml")).map_err(|error| error.to_string())
     }
@@ -483,6 +543,9 @@ mod tests {
             advertise_addresses = ["127.0.0.1:1"]
             role = "witness"
             voter_lost_after_s = 60
+            [net]
+            relay_urls = ["https://relay.example.org"]
+            relay_ca_file = "/ca"
             [vms]
             accel = "tcg"
             qemu = "qemu"
@@ -511,6 +574,7 @@ mod tests {
         assert!(parse(joining).expect("valid").joins());
         let joining: toml::Table = joining.parse().expect("toml");
         assert_eq!(&keys(&table) | &keys(&joining), wanted(""));
+        assert_eq!(keys(table["net"].as_table().expect("table")), wanted("net"));
         assert_eq!(keys(table["vms"].as_table().expect("table")), wanted("vms"));
         assert_eq!(keys(table["resources"].as_table().expect("table")), wanted("resources"));
         assert_eq!(keys(table["members"]["n1"].as_table().expect("table")), wanted("members.*"));
@@ -564,6 +628,11 @@ mod tests {
             ("node_name = \"n1\"\ndata_dir = \"x\"".to_owned(), "data_dir"),
             ("node_name = \"n1\"\n[vms]\ndisk_dirs = [\"x\"]".to_owned(), "vms.disk_dirs"),
             ("node_name = \"n1\"\n[vms]\naccel = \"magic\"".to_owned(), "accel"),
+            (relays("\"relay.example.org\""), "is not a relay url"),
+            (relays("\"https://a\", \"https://a/\""), "net.relay_urls: https://a/ is there twice"),
+            (relays("\"http://relay.example.org\""), "without TLS"),
+            (relays("\"https://a\"") + "\nrelay_ca_file = \"x\"", "net.relay_ca_file: x is not"),
+            (relays("") + "\nrelay_ca_file = \"/x\"", "there is no relay to vouch for"),
             (format!("{two}endpoint_id = \"{ID}\"\naddresses = [\"127.0.0.1:2\"]"), "07511a is n2's as well"),
         ];
         for (text, wanted) in cases {
@@ -635,6 +704,19 @@ mod tests {
         assert!(config.unlisted().expect("not in it").contains("node_name n1 is not in the list"));
         let local = EndpointId::from_bytes([7; 32]);
         assert!(config.check_own_id(local).expect_err("not in it").contains(&local.to_string()));
+    }
+
+    #[test]
+    fn authorities_that_can_not_be_read_are_named_at_the_start() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("ca.pem");
+        let text = relays("\"https://a\"") + &format!("\nrelay_ca_file = \"{}\"", path.display());
+        let config = parse(&text).expect("it is read at the start, not here");
+        assert!(format!("{:#}", config.relay_ca().expect_err("missing")).contains("net.relay_ca_file"));
+        std::fs::write(&path, "hello").expect("written");
+        let error = format!("{:#}", config.relay_ca().expect_err("no certificate"));
+        assert!(error.contains("net.relay_ca_file") && error.contains("no certificate"), "{error}");
+        assert!(parse(&relays("\"https://a\"")).expect("fine").relay_ca().expect("none").is_none());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the agent's tasks share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
 use blixard_model::report::NodeReport;
 use blixard_model::wire::{AgedReport, Contact};
 use blixard_model::{Capacity, ClusterId, EndpointId, NodeName, StoreId};
-use blixard_net::Net;
+use blixard_net::{Net, PeerConfig};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -157,13 +157,13 @@ impl Agent {
         }
     }
 
-    /// What this node has to say of itself as a member. The network uses no relay.
+    /// What this node has to say of itself as a member.
     pub(crate) fn offer(&self) -> NodeOffer {
         NodeOffer {
             witness: self.config.role == NodeRole::Witness,
             capacity: self.capacity,
             addresses: addresses::offered(&self.config.own_addresses(), self.config.listen()),
-            relay_url: None,
+            relay_url: self.net.home_relay(),
         }
     }
 
@@ -226,12 +226,21 @@ impl Agent {
     }
 
     /// Sets whom the network lets in and keeps links with as a member: the declared nodes and these, and whom
-    /// it tells that they were removed, with the raft id they had.
+    /// it tells that they were removed, with the raft id they had. Where a declared node is found of which
+    /// nothing else is known, its word is still to come: it may be at this node's own relay.
     pub(crate) fn set_peers(&self, members: Vec<Contact>, removed: BTreeMap<EndpointId, String>) {
-        let declared = self.declared.iter().map(|member| (member.endpoint_id, member.addresses.clone()));
-        let members = members.into_iter().map(|member| (member.endpoint_id, member.addresses));
-        let config = |(endpoint_id, addresses)| blixard_net::PeerConfig { endpoint_id, addresses };
-        self.net.set_peers(declared.chain(members).map(config).collect(), removed);
+        let known: BTreeSet<EndpointId> = members.iter().map(|member| member.endpoint_id).collect();
+        let declared = self.declared.iter().map(|member| PeerConfig {
+            endpoint_id: member.endpoint_id,
+            addresses: member.addresses.clone(),
+            relay_url: self.net.home_relay().filter(|_| !known.contains(&member.endpoint_id)),
+        });
+        let members = members.into_iter().map(|member| PeerConfig {
+            endpoint_id: member.endpoint_id,
+            addresses: member.addresses,
+            relay_url: member.relay_url,
+        });
+        self.net.set_peers(declared.chain(members).collect(), removed);
     }
 
     /// The same without a cluster: beside the declared nodes those that the ticket names, and those of whom
@@ -252,7 +261,7 @@ impl Agent {
         let declared = self.declared.iter().map(|member| member.endpoint_id);
         let known = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let others = known.into_iter().chain(self.tickets.contacts()).map(|contact| contact.endpoint_id);
-        let all: std::collections::BTreeSet<EndpointId> = declared.chain(others).collect();
+        let all: BTreeSet<EndpointId> = declared.chain(others).collect();
         all.into_iter().filter(|id| *id != self.endpoint_id).collect()
     }
 }

@@ -141,7 +141,7 @@ async fn ask_all(agent: &Agent) -> BTreeMap<EndpointId, Identity> {
 
 #[cfg(test)]
 mod tests {
-    use blixard_net::{LinkState, Net, NetConfig, NodeKey, PeerConfig, TransportState};
+    use blixard_net::{LinkState, Net, NetConfig, NodeKey, PeerConfig, RelayList, TransportState};
     use blixard_node::forming::FORM;
 
     use super::super::testing;
@@ -151,7 +151,7 @@ mod tests {
         let mut transport = net.transport();
         transport.wait_for(TransportState::is_up).await.expect("it listens");
         let addresses = net.local_addr().into_iter().collect();
-        PeerConfig { endpoint_id: net.endpoint_id(), addresses }
+        PeerConfig { endpoint_id: net.endpoint_id(), addresses, relay_url: None }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -160,7 +160,13 @@ mod tests {
         let agent = testing::agent(dir.path());
         let bind = "127.0.0.1:0".parse().expect("address");
         let cluster_name = agent.config.cluster_name.clone();
-        let other = NetConfig { key: NodeKey::generate(), bind, cluster_name };
+        let other = NetConfig {
+            key: NodeKey::generate(),
+            bind,
+            cluster_name,
+            relays: RelayList::default(),
+            relay_ca: None,
+        };
         let (other, _incoming) = Net::start(other).expect("started");
         let (here, there) = (listening(&agent.net).await, listening(&other).await);
         let id = there.endpoint_id;

@@ -197,6 +197,8 @@ impl Look {
         out.gauge("net_joins", "Nodes that ask to join, at this moment", one(float(joins.under_way)))?;
         let requests = one(float(joins.requests));
         out.counter("net_join_requests", "Requests to join that were looked at", requests)?;
+        let foreign = one(float(self.net.foreign_relays));
+        out.counter("net_foreign_relays", "Times a relay was named that is not in the own list", foreign)?;
         let failures = one(float(self.net.transport_failures));
         out.counter("net_transport_failures", "Attempts to listen that failed", failures)?;
         let rebuilds = one(float(self.net.transport_rebuilds));

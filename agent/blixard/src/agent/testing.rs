@@ -8,7 +8,7 @@ use blixard_model::api::RetryKind;
 use blixard_model::formation::Genesis;
 use blixard_model::wire::{Contact, MembersAsk, ProgressReport};
 use blixard_model::{Capacity, ClusterId, EndpointId, RaftId, StoreId};
-use blixard_net::{Net, NetConfig, NodeKey};
+use blixard_net::{Net, NetConfig, NodeKey, RelayList};
 use blixard_node::{Stranger, Summary};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, watch};
@@ -27,7 +27,13 @@ pub(crate) fn agent(dir: &Path) -> Agent {
     let key = NodeKey::generate();
     let endpoint_id = key.endpoint_id();
     let bind = "127.0.0.1:0".parse().expect("address");
-    let net = NetConfig { key, bind, cluster_name: config.cluster_name.clone() };
+    let net = NetConfig {
+        key,
+        bind,
+        cluster_name: config.cluster_name.clone(),
+        relays: RelayList::default(),
+        relay_ca: None,
+    };
     let (net, _incoming) = Net::start(net).expect("started");
     let (store_id, capacity) = (StoreId::from_bytes([1; 16]), Capacity { cpus: 1, memory_mib: 1 });
     Agent::new(AgentParts { config, endpoint_id, store_id, capacity, net, promise: None, was_in: None })
