@@ -26,8 +26,8 @@ use super::retries::Failed;
 /// The kept ticket in the data directory.
 const FILE_NAME: &str = "join.ticket";
 /// What a node without a ticket waits for.
-const NEEDED: &str = "a ticket: `blixard cluster token create` on a member makes one, `blixard cluster join` here \
-                      takes it";
+const NEEDED: &str = "a ticket: `blixard cluster token create` on a member makes one, `blixard cluster join` \
+                      here takes it";
 /// How long one member may take: it brings the request to the leader meanwhile.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(28);
 

@@ -40,8 +40,8 @@ pub(crate) fn words(data_dir: &Path) -> io::Result<Option<String>> {
     let path = path(data_dir);
     match std::fs::read_to_string(&path) {
         Ok(id) => Ok(Some(format!(
-            "a ticket: this node was in cluster {} and its store is gone. `blixard cluster join` takes a ticket \
-             of that cluster; to begin a new one instead, remove {} and start the agent again",
+            "a ticket: this node was in cluster {} and its store is gone. `blixard cluster join` takes a \
+             ticket of that cluster; to begin a new one instead, remove {} and start the agent again",
             id.trim().chars().take(10).collect::<String>(),
             path.display()
         ))),
