@@ -443,10 +443,15 @@ mod tests {
         looking.recv_timeout(LONG).expect("looks");
         let changed = here.net.clone();
         let peer = vec![there.as_peer()];
-        let changer = tokio::task::spawn_blocking(move || changed.set_peers(peer, BTreeMap::new()));
+        // No task of the runtime: its end would wait for one that is stuck.
+        let runtime = tokio::runtime::Handle::current();
+        let changer = std::thread::spawn(move || {
+            let _entered = runtime.enter();
+            changed.set_peers(peer, BTreeMap::new());
+        });
         ended.recv_timeout(LONG).expect("neither waits for the other");
         looker.join().expect("looked");
-        changer.await.expect("changed");
+        changer.join().expect("changed");
         assert_eq!(here.net.links().borrow().len(), 1);
     }
 
