@@ -22,6 +22,7 @@ const OUTGOING: u8 = 4;
 /// As in netinet/in.h.
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 /// Room for packets that were not read yet, in bytes.
 const ROOM: usize = 8 << 20;
@@ -48,7 +49,8 @@ impl Target {
         Self { protocol, address: target.ip(), port: target.port() }
     }
 
-    /// The header of an IP packet; `None` for what is none, and for what the kernel says of itself by ICMPv6.
+    /// The header of an IP packet; `None` for what is none, and for what the kernel says by itself: that nobody
+    /// listens on a port, who its neighbours are.
     fn of(packet: &[u8]) -> Option<Self> {
         let (protocol, address, rest) = match packet.first()? >> 4 {
             4 => {
@@ -63,7 +65,7 @@ impl Target {
             _ => return None,
         };
         // Membership reports have another header between.
-        let of_kernel = protocol == ICMP6 || protocol == 0 && address.is_multicast();
+        let of_kernel = [ICMP, ICMP6].contains(&protocol) || protocol == 0 && address.is_multicast();
         let port = match rest.get(2..4) {
             Some(&[high, low]) if [TCP, UDP].contains(&protocol) => u16::from_be_bytes([high, low]),
             _ => 0,

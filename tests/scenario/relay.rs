@@ -117,7 +117,10 @@ fn two_without_a_direct_way_form_a_cluster_through_their_relay_and_send_nothing_
 fn without_a_relay_nothing_leaves_but_to_the_addresses_that_the_others_listen_on() {
     let Some((namespaces, watches)) = machines(true) else { return };
     let mut cluster = two(&namespaces, "");
-    cluster.nodes.iter_mut().for_each(|node| node.start());
+    cluster.nodes[0].start();
+    let other = Target::udp(&format!("{SUBNET}.2:7431"));
+    cluster.until("the first asks for the other", |_| watches[0].to(&other) > 0);
+    cluster.nodes[1].start();
     cluster.await_formed(2);
     go_on_for_a_while(&cluster, &watches);
     for (number, watch) in (1..).zip(&watches) {
