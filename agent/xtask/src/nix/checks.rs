@@ -132,7 +132,7 @@ impl Checks {
         let agent = &node["agent"];
         self.that("no key file, no credential", !has(agent, "LoadCredential=node.key"));
         self.line("blixard.service", agent, "LoadCredential=join.ticket:/root/join.ticket");
-        self.line("blixard.service", agent, "SetCredential=join.ticket:");
+        self.line("blixard.service", agent, "SetCredential=join.ticket:removed");
         self.line("blixard.service", &node["agent"], "ReadWritePaths=/srv/blixard");
         self.line("blixard-vm@.service", &node["vm"], "ReadWritePaths=/srv/disks");
         let directory = |mode, user, group| json!({"mode": mode, "user": user, "group": group});
