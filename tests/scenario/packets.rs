@@ -49,8 +49,8 @@ impl Target {
         Self { protocol, address: target.ip(), port: target.port() }
     }
 
-    /// The header of an IP packet; `None` for what is none, and for what the kernel says by itself: that nobody
-    /// listens on a port, who its neighbours are.
+    /// The header of an IP packet; `None` for what is none, and for what the kernel says by itself: that
+    /// nobody listens on a port, who its neighbours are.
     fn of(packet: &[u8]) -> Option<Self> {
         let (protocol, address, rest) = match packet.first()? >> 4 {
             4 => {

@@ -256,7 +256,11 @@ fn a_recovery_that_is_not_meant_or_not_possible_changes_nothing() {
     run.ends(1, "all other members are given up");
     assert!(run.stderr.contains("--i-know-the-others-are-gone"), "{run:?}");
     assert!(store(&c.nodes[0]) == before, "the store was written to");
-    assert_eq!(fs::read_dir(&c.nodes[0].dir).expect("read").count(), 5, "config, key, log, socket, store");
+    assert_eq!(
+        fs::read_dir(&c.nodes[0].dir).expect("read").count(),
+        6,
+        "cluster, config, key, log, socket, store"
+    );
 
     // Whose key it is not, it does not recover.
     let key = c.nodes[0].dir.join("other.key");

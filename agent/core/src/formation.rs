@@ -183,7 +183,7 @@ pub fn phase_of(state: &ClusterState, (raft_id, applied): (RaftId, u64), asker: 
         raft_id: Some(raft_id),
         your_raft_id: known,
         you_left: left,
-        you_were_removed: asker.is_some_and(|asker| state.removed.contains_key(&asker.endpoint_id)),
+        you_were_removed: asker.is_some_and(|asker| state.is_kept_out(asker.endpoint_id)),
         applied,
         members: if lags { contacts(state) } else { Vec::new() },
     }

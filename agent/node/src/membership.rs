@@ -189,7 +189,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         let state = self.state();
         let waits = |declared: &&DeclaredMember| {
             let id = declared.endpoint_id;
-            state.member_by_endpoint(id).is_none() && !state.removed.contains_key(&id)
+            state.member_by_endpoint(id).is_none() && !state.is_kept_out(id)
         };
         let vouch = |declared: &DeclaredMember| {
             let heard = &self.claims.get(&declared.endpoint_id)?.identity;

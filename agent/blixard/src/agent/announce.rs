@@ -37,7 +37,7 @@ pub(crate) async fn keep_peers(agent: Arc<Agent>) {
         let now = summary.borrow_and_update().membership_version;
         if version != Some(now) {
             let look = running.consensus.view(|view| {
-                let removed = view.state.removed.iter();
+                let removed = view.state.removed.iter().filter(|(_, node)| !node.given_up);
                 let removed = removed.map(|(id, node)| (*id, node.raft_id.to_string())).collect();
                 (view.node.peers(), removed)
             });

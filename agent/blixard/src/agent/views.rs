@@ -186,7 +186,7 @@ fn missing<'a>(
     let unknown = declared.iter().filter(|d| state.member_by_endpoint(d.endpoint_id).is_none());
     unknown.map(|d| {
         let strange = strangers.iter().find(|stranger| stranger.endpoint_id == d.endpoint_id);
-        let removed = state.removed.get(&d.endpoint_id).is_some_and(|removed| !removed.given_up);
+        let removed = state.is_kept_out(d.endpoint_id);
         let why = match (strange, state.check_declared(d)) {
             (Some(_), _) => Missing::Strange,
             _ if state.member_by_name(&d.name).is_some() => Missing::OtherKey,

@@ -68,13 +68,11 @@ impl ClusterState {
 
     /// An operator removed it: the list alone does not let it in again.
     fn check_listed(&self, member: &Member) -> Result<(), Refusal> {
-        match self.removed.get(&member.endpoint_id) {
-            Some(removed) if !removed.given_up && !mutant::lives("removed-node-admitted-again") => {
-                let why = format!("{} was removed: it needs a ticket to come back", member.name);
-                Err(Refusal::Membership { why })
-            }
-            _ => Ok(()),
+        if self.is_kept_out(member.endpoint_id) && !mutant::lives("removed-node-admitted-again") {
+            let why = format!("{} was removed: it needs a ticket to come back", member.name);
+            return Err(Refusal::Membership { why });
         }
+        Ok(())
     }
 
     /// Checks that nothing is placed on a node.

@@ -115,6 +115,12 @@ impl ClusterState {
         self.member_by_name(name).is_none() && self.removed.values().any(|removed| removed.name == *name)
     }
 
+    /// Whether an operator removed this endpoint, so that nobody lets it in. One that was only given up when
+    /// a new cluster was made of an old one may come back with an empty store.
+    pub fn is_kept_out(&self, endpoint_id: EndpointId) -> bool {
+        self.removed.get(&endpoint_id).is_some_and(|removed| !removed.given_up)
+    }
+
     /// The member of this name.
     pub fn member_by_name(&self, name: &NodeName) -> Option<&Member> {
         self.members.values().find(|member| member.name == *name)

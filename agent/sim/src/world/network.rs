@@ -118,7 +118,7 @@ impl World {
             Phase::Running(node) => {
                 let state = node.state();
                 let known = listed || node.is_peer(other_id);
-                known && !state.removed.contains_key(&other_id)
+                known && !state.is_kept_out(other_id)
             }
         }
     }

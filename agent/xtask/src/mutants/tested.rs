@@ -19,6 +19,9 @@ pub(super) struct Tested {
     test: &'static str,
 }
 
+/// The target that is the library with the tests in it.
+const LIBRARY: &str = "lib";
+
 /// All of them.
 pub(super) const TESTED: &[Tested] = &[
     Tested {
@@ -51,6 +54,12 @@ pub(super) const TESTED: &[Tested] = &[
         target: ("blixard-sim", "store"),
         test: "replace::a_crash_at_any_boundary",
     },
+    Tested {
+        name: "foreign-relay-used",
+        source: "relays: one that a member names and this node does not list is contacted",
+        target: ("blixard-net", LIBRARY),
+        test: "relays::tests::a_peer_is_dialled",
+    },
 ];
 
 impl Tested {
@@ -70,7 +79,12 @@ impl Tested {
             .env("RUSTFLAGS", "--cfg blixard_mutants")
             .env("CARGO_TARGET_DIR", place.target().join("mutants"))
             .env_remove("BLIXARD_MUTANT")
-            .args(["test", "--quiet", "--package", package, "--test", target, self.test]);
+            .args(["test", "--quiet", "--package", package]);
+        if target == LIBRARY {
+            cargo.args(["--lib", self.test]);
+        } else {
+            cargo.args(["--test", target, self.test]);
+        }
         if let Some(name) = mutant {
             cargo.env("BLIXARD_MUTANT", name);
         }
