@@ -25,8 +25,8 @@ in
         LoadCredential =
           lib.optional (cfg.keyFile != null) "node.key:${cfg.keyFile}"
           ++ lib.optional (joinTicketFile != null) "join.ticket:${joinTicketFile}";
-        # What there is instead once the file is removed: without it the unit would fail to start. systemd takes
-        # an empty one for none.
+        # What there is instead once the file is removed: without it the unit would fail to start. systemd
+        # takes an empty one for none.
         SetCredential = lib.mkIf (joinTicketFile != null) [ "join.ticket:removed" ];
         ReadWritePaths = lib.mkIf ownDataDir [ data_dir ];
       };
