@@ -139,7 +139,6 @@ pub(super) fn learners_in_turn(view: &MembershipView<'_>) -> Vec<RaftId> {
 /// Whether a learner has so much of the log that it may vote.
 pub(super) fn is_caught_up(view: &MembershipView<'_>, progress: &Progress) -> bool {
     progress.matched.saturating_add(PROMOTE_LAG_MAX) >= view.commit
-        || mutant::lives("promoted-before-caught-up")
 }
 
 /// One voter too many does not vote any more: one that is lost, else the one that came last and is no
