@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use blixard_model::ClusterId;
+use blixard_model::api::RetryKind;
 use blixard_net::{Net, NetConfig, NodeKey};
 use blixard_node::NodeError;
 use blixard_store::{DirDisk, Store};
@@ -168,6 +169,8 @@ async fn become_member(
         birth = formation::form(agent, &mut store) => birth?,
         birth = joining::join(agent) => birth,
     };
+    // Whichever of the two it was: nobody asks any more.
+    agent.retries.done(RetryKind::Form, None);
     tokio::task::block_in_place(|| birth::bind(agent, &mut store, birth))?;
     joining::forget(&agent.config.data_dir);
     tokio::task::block_in_place(|| birth::resume(agent, store))
