@@ -60,7 +60,8 @@ async fn a_full_queue_drops_and_delays_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_queue_is_bounded_in_bytes_and_in_messages() {
     // A queue of its own for each bound, so that the other one is not reached first.
-    for len in [4 << 20, 1] {
+    // A window of the connection takes no more small ones than the queue does.
+    for len in [4 << 20, 1 << 10] {
         let (a, raw) = (node().await, Raw::new().await);
         a.set_peers(vec![raw.as_peer()]);
         let (_connection, _send, _receive) = raw.link(&a).await;

@@ -587,7 +587,7 @@ mod tests {
             assert!(said.contains(why), "{said}");
         };
         let listed = full();
-        refused(&listed.replace("[vms]", "join = true\n[vms]"), "leave one of the two out");
+        refused(&format!("join = true\n{listed}"), "leave one of the two out");
         refused("node_name = \"n1\"\nvoter_lost_after_s = 4\n", "voter_lost_after_s: 4 is less than 5");
         refused("node_name = \"n1\"\nrole = \"voter\"\n", "witness");
     }
