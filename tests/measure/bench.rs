@@ -1,11 +1,13 @@
 //! A cluster to measure, and the node that joins and leaves it.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant, SystemTime};
 
 use blixard_model::api::{NodePhase, StatusView, TicketMade};
 use blixard_model::{NodeName, Role};
 use serde::de::IgnoredAny;
+use tempfile::TempDir;
 
 use super::client::{Client, ask};
 use crate::scenario::cluster::{Cluster, Node};
@@ -31,6 +33,19 @@ pub(super) fn formed_of(listed: usize) -> Cluster {
     c.nodes.iter_mut().take(listed).for_each(Node::start);
     c.await_formed(listed);
     c
+}
+
+/// Gives the last node, not started yet, a disk of its own, as another machine has one: what it writes would
+/// stand in the way of the others' syncs. In memory, as there is no second disk.
+pub(super) fn put_last_apart(c: &Cluster) -> TempDir {
+    let node = c.nodes.last().expect("a node");
+    let apart = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    for entry in fs::read_dir(&node.dir).expect("listed").map(|entry| entry.expect("an entry")) {
+        fs::copy(entry.path(), apart.path().join(entry.file_name())).expect("copied");
+    }
+    fs::remove_dir_all(&node.dir).expect("removed");
+    symlink(apart.path(), &node.dir).expect("linked");
+    apart
 }
 
 pub(super) fn status(node: &Node) -> Option<StatusView> {

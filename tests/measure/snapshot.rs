@@ -50,6 +50,7 @@ fn joins(c: &mut Cluster) {
 #[test]
 fn the_largest_state() {
     let mut c = bench::formed_of(3);
+    let _apart = bench::put_last_apart(&c);
     load::create(&c.nodes[bench::leader(&c, 3)], 3, VMS, CMDLINE_LEN);
     joins(&mut c);
     latency::beside_snapshots(&mut c);

@@ -142,7 +142,19 @@ pub fn first_snapshot(
 
 /// Encoding to memory fails only for a message over 2 GiB, which every limit of ours forbids.
 pub(crate) fn encode(message: &impl protobuf::Message) -> Vec<u8> {
-    message.write_to_bytes().unwrap_or_default()
+    encode_behind(&[], message)
+}
+
+/// A head and the message, in one buffer of the right size.
+pub(crate) fn encode_behind(head: &[u8], message: &impl protobuf::Message) -> Vec<u8> {
+    let len = usize::try_from(message.compute_size()).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(head.len() + len);
+    bytes.extend_from_slice(head);
+    // It fails for no message without required fields, and Raft's have none.
+    if message.write_to_vec(&mut bytes).is_err() {
+        bytes.clear();
+    }
+    bytes
 }
 
 pub(crate) fn decode_entry(stored: &StoredEntry) -> Result<eraftpb::Entry, String> {

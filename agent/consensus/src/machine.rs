@@ -6,6 +6,8 @@ use blixard_model::{MembershipChange, RaftId, Refusal};
 pub trait Machine {
     /// What applying an entry gives.
     type Outcome;
+    /// What a snapshot holds, once it is read.
+    type State;
 
     /// Applies the entry at `index`.
     ///
@@ -26,16 +28,12 @@ pub trait Machine {
     /// The whole state, for a snapshot.
     fn snapshot(&self) -> Vec<u8>;
 
-    /// Whether a snapshot's state can be restored; asked before a peer's snapshot takes the place of what is
-    /// here.
+    /// Reads a snapshot's state, before it takes the place of what is here.
     ///
     /// # Errors
     /// The bytes can not be understood by this version.
-    fn check_snapshot(&self, data: &[u8]) -> Result<(), String>;
+    fn read_snapshot(&self, data: &[u8]) -> Result<Self::State, String>;
 
     /// Replaces the state by a snapshot's.
-    ///
-    /// # Errors
-    /// The bytes can not be understood by this version.
-    fn restore(&mut self, data: &[u8]) -> Result<(), String>;
+    fn restore(&mut self, state: Self::State);
 }

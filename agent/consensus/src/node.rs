@@ -159,6 +159,8 @@ pub struct Consensus<M: Machine, S: LogStore> {
     pub(crate) reads: BTreeMap<u64, Option<u64>>,
     /// The applied index of the last snapshot that was written to cut the log.
     pub(crate) cut_at: u64,
+    /// The last snapshot that a peer sent and what it holds, until the next pump: a large one is read once.
+    pub(crate) read_ahead: Option<(Snapshot, M::State)>,
     pub(crate) config: ConsensusConfig,
     next_key: u64,
 }
@@ -191,7 +193,8 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
         let base = snapshot.as_ref().map_or((0, 0), |s| (s.get_metadata().index, s.get_metadata().term));
         check_log(snapshot.as_ref(), &entries, &durable.hard_state).map_err(NewError::Corrupt)?;
         if let Some(snapshot) = &snapshot {
-            machine.restore(&snapshot.data).map_err(NewError::Corrupt)?;
+            let state = machine.read_snapshot(&snapshot.data).map_err(NewError::Corrupt)?;
+            machine.restore(state);
         }
         let durable::HardState { mut term, mut vote, mut commit } = durable.hard_state;
         if mutant::lives("restart-resets-term") {
@@ -210,6 +213,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             proposals: BTreeSet::new(),
             reads: BTreeMap::new(),
             cut_at: base.0,
+            read_ahead: None,
             config,
             next_key: 0,
         })
@@ -240,7 +244,9 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
     pub fn step(&mut self, inbound: Inbound) -> Result<(), StepError> {
         accept::check_against(&self.raw, &inbound.0)?;
         if inbound.0.get_msg_type() == MessageType::MsgSnapshot {
-            self.machine.check_snapshot(&inbound.0.get_snapshot().data).map_err(StepError::Snapshot)?;
+            let snapshot = inbound.0.get_snapshot();
+            let state = self.machine.read_snapshot(&snapshot.data).map_err(StepError::Snapshot)?;
+            self.read_ahead = Some((snapshot.clone(), state));
         }
         self.raw.step(inbound.0).map_err(|error| StepError::Raft(error.to_string()))
     }

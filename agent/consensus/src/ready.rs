@@ -9,7 +9,9 @@ use blixard_model::{MembershipChange, RaftId, mutant};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use raft::{Ready, StateRole, Storage as _};
 
-use crate::durable::{HardState, LogStore, LogWrite, decode_change, encode, store_entry, store_snapshot};
+use crate::durable::{
+    HardState, LogStore, LogWrite, decode_change, encode_behind, store_entry, store_snapshot,
+};
 use crate::machine::Machine;
 use crate::node::{Consensus, conf_change};
 
@@ -18,10 +20,16 @@ use crate::node::{Consensus, conf_change};
 pub struct Outgoing {
     /// To whom.
     pub to: RaftId,
-    /// Raft's encoding.
-    pub bytes: Vec<u8>,
     /// A snapshot: large, and its delivery must be reported.
     pub is_snapshot: bool,
+    message: Message,
+}
+
+impl Outgoing {
+    /// Raft's encoding, behind a head. A snapshot is copied once.
+    pub fn encode_behind(&self, head: &[u8]) -> Vec<u8> {
+        encode_behind(head, &self.message)
+    }
 }
 
 /// An applied command.
@@ -96,6 +104,7 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
             let snapshot = self.make_snapshot();
             self.raw.mut_store().set_outgoing(snapshot);
         }
+        self.read_ahead = None;
         self.compact_if_large()?;
         self.serve_reads(&mut effects);
         Ok(effects)
@@ -179,8 +188,15 @@ impl<M: Machine, S: LogStore> Consensus<M, S> {
 
     fn restore_machine(&mut self, snapshot: &Snapshot) -> PumpResult<(), S> {
         let meta = snapshot.get_metadata();
-        let restored = self.machine.restore(&snapshot.data);
-        restored.map_err(|why| PumpError::Apply { index: meta.index, why })?;
+        // Compared by where it is, not byte by byte: what is kept can not have moved.
+        let same = |(read, _): &mut (Snapshot, M::State)| {
+            read.data.as_ptr() == snapshot.data.as_ptr() && read.data.len() == snapshot.data.len()
+        };
+        let state = match self.read_ahead.take_if(same) {
+            Some((_, state)) => Ok(state),
+            None => self.machine.read_snapshot(&snapshot.data),
+        };
+        self.machine.restore(state.map_err(|why| PumpError::Apply { index: meta.index, why })?);
         self.applied = meta.index;
         self.applied_term = meta.term;
         Ok(())
@@ -315,6 +331,6 @@ fn send<O>(effects: &mut Effects<O>, messages: Vec<Message>) {
     effects.messages.extend(messages.into_iter().map(|message| Outgoing {
         to: RaftId(message.to),
         is_snapshot: message.get_msg_type() == MessageType::MsgSnapshot,
-        bytes: encode(&message),
+        message,
     }));
 }

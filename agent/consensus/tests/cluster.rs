@@ -20,6 +20,7 @@ struct Journal {
 
 impl Machine for Journal {
     type Outcome = usize;
+    type State = Self;
     fn apply(&mut self, _index: u64, data: &[u8]) -> Result<usize, String> {
         self.lines.push(String::from_utf8_lossy(data).into_owned());
         Ok(self.lines.len())
@@ -43,12 +44,11 @@ impl Machine for Journal {
     fn snapshot(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("json")
     }
-    fn check_snapshot(&self, data: &[u8]) -> Result<(), String> {
-        serde_json::from_slice::<Self>(data).map(|_| ()).map_err(|e| e.to_string())
+    fn read_snapshot(&self, data: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(data).map_err(|e| e.to_string())
     }
-    fn restore(&mut self, data: &[u8]) -> Result<(), String> {
-        *self = serde_json::from_slice(data).map_err(|e| e.to_string())?;
-        Ok(())
+    fn restore(&mut self, state: Self) {
+        *self = state;
     }
 }
 
@@ -175,9 +175,10 @@ impl Cluster {
                 if lost {
                     continue;
                 }
-                self.trace.push((from, to, message.bytes.len()));
+                self.trace.push((from, to, message.encode_behind(&[]).len()));
                 let node = self.nodes.get_mut(&to).expect("up");
-                let inbound = Inbound::decode(&message.bytes, message.is_snapshot).expect("ours");
+                let inbound =
+                    Inbound::decode(&message.encode_behind(&[]), message.is_snapshot).expect("ours");
                 assert_eq!(inbound.from(), RaftId(from));
                 let _refused = node.step(inbound);
                 self.pump(to);
@@ -348,7 +349,9 @@ fn asks_for_vote(c: &mut Cluster, from: u64) -> bool {
     node.step(inbound).expect("taken");
     let effects = node.pump().expect("memory does not fail");
     let mut answer = raft::eraftpb::Message::default();
-    answer.merge_from_bytes(&effects.messages.last().expect("an answer").bytes).expect("a message");
+    answer
+        .merge_from_bytes(&effects.messages.last().expect("an answer").encode_behind(&[]))
+        .expect("a message");
     !answer.reject
 }
 
@@ -525,7 +528,8 @@ fn who_is_elected_while_it_is_removed_or_demoted_steps_down() {
         c.pump(leader);
         for (_, message) in std::mem::take(&mut c.in_flight) {
             if message.to == raft_id {
-                let inbound = Inbound::decode(&message.bytes, message.is_snapshot).expect("ours");
+                let inbound =
+                    Inbound::decode(&message.encode_behind(&[]), message.is_snapshot).expect("ours");
                 c.nodes.get_mut(&out).expect("up").step(inbound).expect("taken");
                 c.pump(out);
             }

@@ -102,6 +102,7 @@ pub(crate) fn decode_state(bytes: &[u8]) -> Result<ClusterState, String> {
 
 impl Machine for StateMachine {
     type Outcome = Outcome;
+    type State = ClusterState;
 
     fn apply(&mut self, index: u64, data: &[u8]) -> Result<Outcome, String> {
         let request = decode_request(data)?;
@@ -128,12 +129,11 @@ impl Machine for StateMachine {
         encode_with(&self.0, &self.1)
     }
 
-    fn check_snapshot(&self, data: &[u8]) -> Result<(), String> {
-        decode_state(data).map(|_| ())
+    fn read_snapshot(&self, data: &[u8]) -> Result<ClusterState, String> {
+        decode_state(data)
     }
 
-    fn restore(&mut self, data: &[u8]) -> Result<(), String> {
-        *self = Self::new(decode_state(data)?);
-        Ok(())
+    fn restore(&mut self, state: ClusterState) {
+        *self = Self::new(state);
     }
 }

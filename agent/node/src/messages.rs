@@ -2,7 +2,7 @@
 
 use blixard_consensus::{Inbound, LogStore, Outgoing, StepError};
 use blixard_model::{EndpointId, RaftId, mutant};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::node::Node;
 use crate::notice::Notice;
@@ -76,7 +76,14 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             None if self.raft.machine().0.has_left(raft_id) => false,
             // The newest id of an endpoint counts: it was admitted anew, and the log here is behind.
             None => {
-                self.routes.retain(|id, endpoint| *endpoint != from && *id != raft_id);
+                let heard = &mut self.heard;
+                self.routes.retain(|id, endpoint| {
+                    let stays = *endpoint != from && *id != raft_id;
+                    if !stays {
+                        heard.remove(id);
+                    }
+                    stays
+                });
                 let room = self.routes.len() < ROUTES_MAX;
                 if room {
                     self.routes.insert(raft_id, from);
@@ -91,11 +98,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         let members = &self.raft.machine().0.members;
         let known = members.get(&message.to).map(|member| member.endpoint_id);
         let to = known.or_else(|| self.routes.get(&message.to).copied())?;
-        let cluster_id = self.config.cluster_id;
-        let mut frame = BytesMut::with_capacity(cluster_id.as_bytes().len() + message.bytes.len());
-        frame.put_slice(cluster_id.as_bytes());
-        frame.put_slice(&message.bytes);
-        let frame: Bytes = frame.freeze();
+        let frame = Bytes::from(message.encode_behind(self.config.cluster_id.as_bytes()));
         Some(Send { to, member: message.to, frame, is_snapshot: message.is_snapshot })
     }
 }

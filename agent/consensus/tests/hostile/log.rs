@@ -17,6 +17,7 @@ struct Anything;
 
 impl Machine for Anything {
     type Outcome = ();
+    type State = ();
     fn apply(&mut self, _index: u64, _data: &[u8]) -> Result<(), String> {
         Ok(())
     }
@@ -27,12 +28,10 @@ impl Machine for Anything {
     fn snapshot(&self) -> Vec<u8> {
         Vec::new()
     }
-    fn check_snapshot(&self, _data: &[u8]) -> Result<(), String> {
+    fn read_snapshot(&self, _data: &[u8]) -> Result<(), String> {
         Ok(())
     }
-    fn restore(&mut self, _data: &[u8]) -> Result<(), String> {
-        Ok(())
-    }
+    fn restore(&mut self, (): ()) {}
 }
 
 type Node = Consensus<Anything, Sink>;

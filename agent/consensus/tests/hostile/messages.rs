@@ -20,6 +20,7 @@ struct Counter(u64);
 
 impl Machine for Counter {
     type Outcome = u64;
+    type State = Self;
     fn apply(&mut self, _index: u64, data: &[u8]) -> Result<u64, String> {
         if data.starts_with(b"?") {
             return Err("not understood".into());
@@ -40,13 +41,12 @@ impl Machine for Counter {
     fn snapshot(&self) -> Vec<u8> {
         self.0.to_string().into_bytes()
     }
-    fn check_snapshot(&self, data: &[u8]) -> Result<(), String> {
-        Self::default().restore(data)
-    }
-    fn restore(&mut self, data: &[u8]) -> Result<(), String> {
+    fn read_snapshot(&self, data: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
-        self.0 = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
-        Ok(())
+        text.parse().map(Self).map_err(|error: std::num::ParseIntError| error.to_string())
+    }
+    fn restore(&mut self, state: Self) {
+        *self = state;
     }
 }
 
@@ -126,7 +126,7 @@ impl Group {
                 let to = message.to.0;
                 if self.nodes.contains_key(&to) {
                     // Refused or not: it is the receiver's life that counts.
-                    let _refused = self.step(to, &message.bytes, message.is_snapshot);
+                    let _refused = self.step(to, &message.encode_behind(&[]), message.is_snapshot);
                     self.pump(to)?;
                 }
             }

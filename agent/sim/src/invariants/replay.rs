@@ -21,7 +21,8 @@ pub(crate) fn check(canon: &Canon, machines: &[Machine]) -> Result<(), String> {
         }
         if position == middle {
             let bytes = replayed.snapshot();
-            replayed.restore(&bytes)?;
+            let state = replayed.read_snapshot(&bytes)?;
+            replayed.restore(state);
         }
     }
     if replayed.0 != *canon.state() {
