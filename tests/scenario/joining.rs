@@ -197,9 +197,36 @@ fn a_dead_node_is_removed_by_force_and_only_with_a_word_about_its_vms() {
     let run = remove(&c, "--force --vms delete");
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(c.nodes[other].vms(), [], "forgotten with its node");
+    assert_eq!(remove(&c, "--force --vms delete").code, 0, "asked for again it changes nothing more");
     // It comes back with its old store, and learns it.
     c.nodes[dead].start();
     c.until("it knows", |c| c.nodes[dead].status().is_some_and(|s| s.phase == NodePhase::Removed));
+}
+
+#[test]
+fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms() {
+    let mut c = three_and_one();
+    let made = ticket(&c.nodes[0], "");
+    assert_eq!(join(&c.nodes[3], &made.ticket).code, 0, "{}", c.nodes[3].log());
+    let mut created = 0;
+    c.until("it is given a VM", |c| {
+        created += 1;
+        create(&c.nodes[0], &format!("vm{created}"));
+        c.nodes[0].vms().iter().any(|vm| vm.node.as_str() == "n4")
+    });
+    c.nodes[3].kill();
+    c.nodes[3].wipe();
+    c.nodes[3].start();
+    c.until("its place is let go", |c| c.nodes[0].status().is_some_and(|s| s.members.len() == 3));
+    c.nodes[3].kill();
+    let remove = |flags: &str| c.nodes[0].blixard(&format!("node remove n4 {flags}"));
+    remove("").ends(1, "VMs are placed on");
+    assert_eq!(remove("--force --vms keep").code, 0);
+    assert_eq!(c.nodes[0].vms().len(), created, "kept");
+    assert_eq!(remove("--force --vms delete").code, 0);
+    let vms = c.nodes[0].vms();
+    assert!(vms.len() == created - 1 && vms.iter().all(|vm| vm.node.as_str() != "n4"), "{vms:?}");
+    remove("").ends(1, "no node named n4");
 }
 
 #[test]

@@ -87,6 +87,11 @@ pub enum Command {
         /// Which.
         id: TicketId,
     },
+    /// Forgets the VMs that were placed on a node that is no member any more: it will not come back.
+    ForgetVms {
+        /// The name it had.
+        node: NodeName,
+    },
     /// A leader's verdict: the time of these tickets is over.
     ExpireTickets {
         /// Which.
@@ -106,6 +111,7 @@ impl Command {
             Self::SetNode { .. }
             | Self::CreateTicket { .. }
             | Self::RevokeTicket { .. }
+            | Self::ForgetVms { .. }
             | Self::ExpireTickets { .. } => None,
         }
     }

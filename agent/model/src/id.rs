@@ -22,7 +22,7 @@ pub struct InvalidId {
 }
 
 impl InvalidId {
-    fn new(kind: &'static str, rule: &'static str, text: &str) -> Self {
+    pub(crate) fn new(kind: &'static str, rule: &'static str, text: &str) -> Self {
         // The text may come from a stranger: quote only its beginning.
         Self { kind, rule, text: text.chars().take(64).collect() }
     }

@@ -1,8 +1,11 @@
 //! Why a member leaves, and what becomes of what was placed on it.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
-use crate::id::{NodeName, RaftId};
+use crate::id::{ClusterId, InvalidId, NodeName, RaftId};
 use crate::member::is_false;
 
 /// Most removed nodes that the state remembers; beyond it the one removed first is forgotten.
@@ -44,4 +47,47 @@ pub struct RemovedNode {
     /// listed it is admitted again, with an empty store.
     #[serde(default, skip_serializing_if = "is_false")]
     pub given_up: bool,
+}
+
+/// From which cluster a node was removed, and under which raft id: what its members tell it when it comes
+/// back. As text: `CLUSTER:RAFT`, the cluster in hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RemovedFrom {
+    /// From which cluster.
+    pub cluster_id: ClusterId,
+    /// The raft id it had last.
+    pub raft_id: RaftId,
+}
+
+impl fmt::Display for RemovedFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.cluster_id, self.raft_id)
+    }
+}
+
+impl FromStr for RemovedFrom {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let wrong = || InvalidId::new("removal", "is a cluster's id, a colon and a raft id", text);
+        let (cluster_id, raft_id) = text.split_once(':').ok_or_else(wrong)?;
+        let raft_id = raft_id.parse().map(RaftId).map_err(|_| wrong())?;
+        Ok(Self { cluster_id: cluster_id.parse()?, raft_id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removal_is_said_in_one_word() {
+        let said = RemovedFrom { cluster_id: ClusterId::from_bytes([0xab; 16]), raft_id: RaftId(u64::MAX) };
+        assert_eq!(said.to_string().parse(), Ok(said));
+        for wrong in
+            ["", ":", "7", "ab:7", "abababababababababababababababab:", "abababababababababababababababab:x"]
+        {
+            assert!(wrong.parse::<RemovedFrom>().is_err(), "{wrong}");
+        }
+    }
 }

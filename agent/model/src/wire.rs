@@ -87,6 +87,9 @@ pub enum MembersAsk {
         ticket: TicketId,
         /// What proves that it has it.
         secret: TicketSecret,
+        /// Those of its addresses that nobody wrote down: a machine's inner networks may look like another's.
+        #[serde(default)]
+        guessed: Vec<SocketAddr>,
     },
 }
 
@@ -99,6 +102,9 @@ pub struct JoinRequest {
     pub ticket: TicketId,
     /// What proves that it has it.
     pub secret: TicketSecret,
+    /// Those of its addresses that nobody wrote down; they are left out where they are another member's.
+    #[serde(default)]
+    pub guessed: Vec<SocketAddr>,
 }
 
 /// What the member answers.

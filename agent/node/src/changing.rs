@@ -4,6 +4,8 @@
 //! is one at a time. Asked for again it changes nothing more: a raft id leaves once, a ticket admits one
 //! store.
 
+use std::net::SocketAddr;
+
 use blixard_consensus::{LogStore, ProposeError, TICK_MS};
 use blixard_core::planner::membership::{RemovalAsk, RemovalStep, plan_removal};
 use blixard_core::ticket::{self, TicketClock};
@@ -58,7 +60,10 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
                     self.plan_asked_removal(RemovalAsk { raft_id, force, vms })
                 }
                 MembersAsk::Vouch { node } => self.plan_listed(*node),
-                MembersAsk::Admit { node, ticket, secret } => self.plan_admission(*node, ticket, &secret),
+                MembersAsk::Admit { node, ticket, secret, guessed } => {
+                    let node = Identity { addresses: self.without_taken(&node, &guessed), ..*node };
+                    self.plan_admission(node, ticket, &secret)
+                }
             }
         };
         let proposed = step.and_then(|change| self.propose_change(&change).map(|()| change));
@@ -95,15 +100,23 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             return Err(later("this leader is new and has not heard of every node yet"));
         }
         // Who is left must be a quorum now, and not by a word that may have been the last.
-        let since = match self.removal_asked {
-            Some((raft_id, at)) if raft_id == ask.raft_id && self.tick.saturating_sub(at) < SIGN_TICKS => at,
-            _ => {
-                self.removal_asked = Some((ask.raft_id, self.tick));
+        let now = self.tick;
+        self.removals_asked.retain(|_, at| now.saturating_sub(*at) < SIGN_TICKS);
+        let is_member = self.raft.machine().0.members.contains_key(&ask.raft_id);
+        let since = match self.removals_asked.get(&ask.raft_id) {
+            Some(at) => *at,
+            None if !is_member => now,
+            None => {
+                self.removals_asked.insert(ask.raft_id, now);
                 return Err(later("the others are asked for a sign of life first"));
             }
         };
-        let waits = self.tick.saturating_sub(since) < FIRST_SIGN_TICKS;
+        let waits = now.saturating_sub(since) < FIRST_SIGN_TICKS;
         let facts = self.membership_facts().heard_after(since, self);
+        // What is about to be given up for dead gets the time to show that it is not.
+        if waits && is_member && ask.force && !facts.has_heard(ask.raft_id) {
+            return Err(later("the node itself is given the time for a sign of life"));
+        }
         match plan_removal(&facts.view(self), ask) {
             Ok(RemovalStep::Propose(change)) => Ok(change),
             Ok(RemovalStep::Gone) => Err(ProposeResult::Applied { outcome: Outcome::unchanged(None) }),
@@ -129,13 +142,14 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         let state = &self.raft.machine().0;
         let invalid = |why: &str| refused(Refusal::Ticket { why: why.to_owned() });
         // One word for both: who has no secret learns nothing of the tickets there are.
-        let record = state.tickets.get(&id).filter(|ticket| ticket::matches(ticket, secret));
-        let record =
-            record.ok_or_else(|| invalid("the cluster does not know it, or its secret is another one"))?;
         let member = state.member_by_endpoint(node.endpoint_id);
+        // It proved who it is, and its ticket may be forgotten by now: the answer was lost on its way.
         if let Some(member) = member.filter(|member| member.store_id == node.store_id) {
             return Err(ProposeResult::Applied { outcome: Outcome::Admitted { raft_id: member.raft_id } });
         }
+        let record = state.tickets.get(&id).filter(|ticket| ticket::matches(ticket, secret));
+        let record =
+            record.ok_or_else(|| invalid("the cluster does not know it, or its secret is another one"))?;
         if record.is_open() && ticket::is_over(record, self.ticket_clock(record)) {
             return Err(invalid("it has expired"));
         }
@@ -148,6 +162,15 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             Some(member) => self.let_go_first(member.raft_id, record),
             None => Ok(self.admission(node, Some(TicketUse { id, at_ms: self.wall_ms }))),
         }
+    }
+
+    /// A node's addresses without those of its guesses that are another member's.
+    fn without_taken(&self, node: &Identity, guessed: &[SocketAddr]) -> Vec<SocketAddr> {
+        let members = &self.raft.machine().0.members;
+        let others = || members.values().filter(|member| member.endpoint_id != node.endpoint_id);
+        let taken = |address: &SocketAddr| others().any(|member| member.addresses.contains(address));
+        let stays = |address: &&SocketAddr| !(guessed.contains(address) && taken(address));
+        node.addresses.iter().filter(stays).copied().collect()
     }
 
     /// A member's word is as good as this node's own list. A node that is a member already needs none, also

@@ -7,6 +7,7 @@ use blixard_core::formation::DeclaredMember;
 use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::member::MEMBERS_MAX;
+use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::MembersAsk;
 use blixard_model::{EndpointId, Member, NodeName, RaftId, mutant};
 
@@ -50,9 +51,15 @@ impl Facts {
         node: &Node<S, P, R>,
     ) -> Self {
         for (id, progress) in &mut self.progress {
-            progress.recent_active = node.heard.get(id).is_some_and(|at| *at > since);
+            progress.heard = node.heard.get(id).is_some_and(|at| *at > since);
+            progress.recent_active = progress.heard;
         }
         self
+    }
+
+    /// Whether a member, or this node itself, counts as there.
+    pub(crate) fn has_heard(&self, raft_id: RaftId) -> bool {
+        raft_id == self.status.id || self.progress.get(&raft_id).is_some_and(|progress| progress.heard)
     }
 
     pub(crate) fn view<'a, S: LogStore, P: Waits, R: Waits>(
@@ -115,13 +122,14 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
     }
 
-    /// A member says that an operator removed this node, when it had this raft id.
+    /// A member says that an operator removed this node.
     ///
     /// # Errors
-    /// [`NodeError::Removed`], unless that was an earlier one.
-    pub fn note_removed(&mut self, raft_id: RaftId) -> Result<(), NodeError<S::Error>> {
+    /// [`NodeError::Removed`], unless that was from another cluster, or under an earlier raft id.
+    pub fn note_removed(&mut self, removed: RemovedFrom) -> Result<(), NodeError<S::Error>> {
         let own = self.summary.raft_id;
-        if raft_id < own { Ok(()) } else { Err(NodeError::Removed { raft_id: own }) }
+        let ours = removed.cluster_id == self.config.cluster_id;
+        if ours && removed.raft_id >= own { Err(NodeError::Removed { raft_id: own }) } else { Ok(()) }
     }
 
     pub(crate) fn forget_old_claims(&mut self) {
@@ -167,11 +175,12 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             // Not Raft's own word for it: that one is taken back from everybody at each election and at each
             // check of the quorum, until the next answer.
             .map(|(id, (matched, _))| {
-                let recent_active = leads_for < HEARD_TICKS || self.is_heard(*id);
+                let heard = self.is_heard(*id);
+                let recent_active = leads_for < HEARD_TICKS || heard;
                 let last = self.answered.get(id).copied().unwrap_or(0).max(self.leads_since);
                 let missed =
                     *id != status.id && self.tick.saturating_sub(last) >= self.config.voter_lost_ticks;
-                (*id, Progress { matched: *matched, recent_active, lost: missed })
+                (*id, Progress { matched: *matched, heard, recent_active, lost: missed })
             })
             .collect();
         Facts { status, claims, progress }

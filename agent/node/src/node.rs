@@ -7,7 +7,9 @@ use blixard_consensus::{Consensus, LogStore, ProposeError, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, contacts};
 use blixard_model::wire::{Contact, ProposeResult};
-use blixard_model::{ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, Request, TicketId, mutant};
+use blixard_model::{
+    ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, RelayUrl, Request, TicketId, mutant,
+};
 
 use crate::changing::AskedChange;
 use crate::machine::{StateMachine, encode_request};
@@ -61,8 +63,8 @@ pub struct Node<S: LogStore, P, R> {
     /// that was admitted after what it has applied.
     pub(crate) routes: BTreeMap<RaftId, EndpointId>,
     pub(crate) membership_version: u64,
-    /// The members and where they are, as `membership_version` counts them.
-    pub(crate) peers: Vec<(RaftId, Vec<SocketAddr>)>,
+    /// The members, where they are and through which relay, as `membership_version` counts them.
+    pub(crate) peers: Vec<(RaftId, Vec<SocketAddr>, Option<RelayUrl>)>,
     /// When each member was last heard of.
     pub(crate) heard: BTreeMap<RaftId, u64>,
     /// As leader, when each member was last seen to take what is sent to it: one that only speaks is lost
@@ -77,8 +79,8 @@ pub struct Node<S: LogStore, P, R> {
     /// When expired tickets were proposed last.
     pub(crate) expiry_proposed: Option<u64>,
     pub(crate) asked_change: Option<AskedChange<P>>,
-    /// The removal that was asked for last, and when it was first.
-    pub(crate) removal_asked: Option<(RaftId, u64)>,
+    /// The members whose removal was asked for lately, and when it was first.
+    pub(crate) removals_asked: BTreeMap<RaftId, u64>,
     pub(crate) summary: Summary,
     pub(crate) notices: Vec<Notice>,
 }
@@ -104,7 +106,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             tickets_known: BTreeMap::new(),
             expiry_proposed: None,
             asked_change: None,
-            removal_asked: None,
+            removals_asked: BTreeMap::new(),
             summary,
             notices: Vec::new(),
         }

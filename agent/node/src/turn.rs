@@ -2,7 +2,7 @@
 
 use blixard_consensus::{Consensus, LogStore, PumpError, RaftRole};
 use blixard_model::wire::ProposeResult;
-use blixard_model::{EndpointId, RaftId, mutant};
+use blixard_model::{EndpointId, Member, RaftId, mutant};
 use bytes::Bytes;
 
 use crate::machine::StateMachine;
@@ -136,15 +136,16 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     /// Members came, went or moved: whoever keeps the list of peers is woken.
     fn note_members(&mut self) {
         let members = &self.raft.machine().0.members;
-        let same = members.len() == self.peers.len()
-            && members
-                .iter()
-                .zip(&self.peers)
-                .all(|((id, member), (known, addresses))| id == known && member.addresses == *addresses);
-        if same {
+        let is = |(id, member): (&RaftId, &Member), (known, addresses, relay): &(_, _, _)| {
+            id == known && member.addresses == *addresses && member.relay_url == *relay
+        };
+        if members.len() == self.peers.len() && members.iter().zip(&self.peers).all(|(now, was)| is(now, was))
+        {
             return;
         }
-        self.peers = members.iter().map(|(id, member)| (*id, member.addresses.clone())).collect();
+        let peer =
+            |(id, member): (&RaftId, &Member)| (*id, member.addresses.clone(), member.relay_url.clone());
+        self.peers = members.iter().map(peer).collect();
         self.routes.retain(|id, _| !members.contains_key(id));
         self.heard.retain(|id, _| members.contains_key(id) || self.routes.contains_key(id));
         self.membership_version += 1;

@@ -2,9 +2,11 @@
 
 use blixard_core::ticket::hash_of;
 use blixard_model::formation::Phase;
+use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{MembersAsk, ProposeResult};
 use blixard_model::{
-    Command, MembershipChange, NodeName, Outcome, RaftId, Refusal, Request, TicketId, TicketSecret, VmsFate,
+    ClusterId, Command, MembershipChange, NodeName, Outcome, RaftId, Refusal, Request, TicketId,
+    TicketSecret, VmsFate,
 };
 use blixard_node::Notice;
 
@@ -46,7 +48,7 @@ fn ticket(group: &mut Group, at: u8, n: u8, name: Option<NodeName>) {
 
 fn admit(node: u8, store_n: u8, ticket: u8, with: u8) -> MembersAsk {
     let node = identity(node, store(store_n), Phase::Empty { promise: None });
-    MembersAsk::Admit { node: Box::new(node), ticket: id(ticket), secret: secret(with) }
+    MembersAsk::Admit { node: Box::new(node), ticket: id(ticket), secret: secret(with), guessed: Vec::new() }
 }
 
 /// Asks and gives the answer.
@@ -149,8 +151,12 @@ fn revoked_tickets_names_and_stores_are_looked_at() {
         applied: 9,
         members: Vec::new(),
     };
-    let full =
-        MembersAsk::Admit { node: Box::new(identity(9, store(9), phase)), ticket: id(1), secret: secret(1) };
+    let full = MembersAsk::Admit {
+        node: Box::new(identity(9, store(9), phase)),
+        ticket: id(1),
+        secret: secret(1),
+        guessed: Vec::new(),
+    };
     refused_for(&ask(&mut group, leader, "full", full), "belongs to a cluster already");
 }
 
@@ -209,8 +215,12 @@ fn a_member_leaves_and_its_words_are_not_believed_any_more() {
     group.node(leader).handle_raft(endpoint(follower), &frame, false).expect("goes on");
     assert!(group.turn(leader).iter().all(|send| send.to != endpoint(follower)), "no answer");
     // Told so by a member, it ends; told of an earlier time, it does not.
-    assert!(group.node(follower).note_removed(RaftId(0)).is_ok());
-    assert!(group.node(follower).note_removed(RaftId(follower.into())).is_err());
+    let cluster_id = group.node(leader).state().cluster_id();
+    let said = |cluster_id, raft_id| RemovedFrom { cluster_id, raft_id: RaftId(raft_id) };
+    assert!(group.node(follower).note_removed(said(cluster_id, 0)).is_ok());
+    let another = said(ClusterId::from_bytes([9; 16]), 99);
+    assert!(group.node(follower).note_removed(another).is_ok(), "another cluster's word");
+    assert!(group.node(follower).note_removed(said(cluster_id, follower.into())).is_err());
     group.cut.clear();
     group.nodes.remove(&follower);
     let again = remove(&mut group, "again", leaving(follower, false, None));
@@ -238,6 +248,62 @@ fn what_is_not_there_is_removed_by_force_only_and_never_at_the_quorum_s_cost() {
     refused_for(&remove(&mut group, "vms", leaving(other, true, Some(VmsFate::Keep))), "answers");
     let done = remove(&mut group, "forced", leaving(gone, true, None));
     assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+}
+
+#[test]
+fn a_learner_that_answers_is_not_given_up_with_its_vms() {
+    let (mut group, leader) = group();
+    ticket(&mut group, leader, 1, None);
+    assert!(admitted(&ask(&mut group, leader, "join", admit(4, 4, 1, 1))).is_some());
+    group.start_admitted(4);
+    group.tick(20);
+    for (what, fate) in [("delete", VmsFate::Delete), ("keep", VmsFate::Keep)] {
+        refused_for(&remove(&mut group, what, leaving(4, true, Some(fate))), "answers");
+    }
+    group.cut.insert(4);
+    // What it said before the cut does not count any more.
+    group.tick(60);
+    let done = remove(&mut group, "dead", leaving(4, true, Some(VmsFate::Delete)));
+    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+}
+
+#[test]
+fn two_removals_do_not_wait_for_each_other() {
+    let (mut group, leader) = group();
+    for (n, use_of, what) in [(4, 1, "join 4"), (5, 2, "join 5")] {
+        ticket(&mut group, leader, use_of, None);
+        assert!(admitted(&ask(&mut group, leader, what, admit(n, n, use_of, use_of))).is_some());
+        group.start_admitted(n);
+        group.tick(20);
+    }
+    for _ in 0..40 {
+        for (n, what) in [(4, "removal of 4"), (5, "removal of 5")] {
+            group.node(leader).change_members(leaving(n, false, None), waiter(what));
+            group.settle();
+        }
+        group.tick(1);
+    }
+    assert_eq!(group.node(leader).state().members.len(), 3);
+}
+
+#[test]
+fn a_guessed_address_that_is_another_s_is_left_out() {
+    let (mut group, leader) = group();
+    let theirs = group.node(leader).state().members.values().next().expect("a member").addresses.clone();
+    let at = |guessed: bool| {
+        let mut ask = admit(4, 4, 1, 1);
+        if let MembersAsk::Admit { node, guessed: guesses, .. } = &mut ask {
+            node.addresses.extend(theirs.clone());
+            *guesses = if guessed { theirs.clone() } else { Vec::new() };
+        }
+        ask
+    };
+    assert!(!theirs.is_empty());
+    ticket(&mut group, leader, 1, None);
+    refused_for(&ask(&mut group, leader, "written", at(false)), &theirs[0].to_string());
+    let raft_id = admitted(&ask(&mut group, leader, "guessed", at(true))).expect("admitted");
+    let member = &group.node(leader).state().members[&raft_id];
+    assert!(!member.addresses.is_empty() && !member.addresses.contains(&theirs[0]), "{member:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Where the others reach this node, when nobody has written it down.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use blixard_model::EndpointId;
 use blixard_model::member::ADDRESSES_MAX;
@@ -8,10 +8,30 @@ use nix::ifaddrs::getifaddrs;
 
 use blixard_core::ClusterState;
 
+/// Peers for whom it is looked up from where they are reached.
+const PEERS_LOOKED_UP_MAX: usize = 16;
+
 /// The addresses to offer: what is configured; and this machine's own, when nothing is configured, or nothing
-/// of it is this machine's any more because it has moved.
-pub(crate) fn offered(configured: &[SocketAddr], listen: SocketAddr) -> Vec<SocketAddr> {
-    choose(configured, listen, &local())
+/// of it is this machine's any more because it has moved. Those from which these peers are reached come
+/// first: a machine with many inner networks may have more than there is room for.
+pub(crate) fn offered(
+    configured: &[SocketAddr],
+    listen: SocketAddr,
+    peers: impl IntoIterator<Item = SocketAddr>,
+) -> Vec<SocketAddr> {
+    let sources: Vec<IpAddr> = peers.into_iter().take(PEERS_LOOKED_UP_MAX).filter_map(source).collect();
+    let mut local = local();
+    local.sort_by_key(|ip| (!sources.contains(ip), *ip));
+    choose(configured, listen, &local)
+}
+
+/// The address of this machine that the kernel would send from; nothing is sent.
+fn source(peer: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr =
+        if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(peer).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// The same without those that are somebody else's by the log: what is not written down is a guess, and a
@@ -73,6 +93,16 @@ mod tests {
 
     fn at(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().expect("an address")).collect()
+    }
+
+    #[test]
+    fn the_address_from_which_a_peer_is_reached_comes_first() {
+        assert_eq!(source(at(&["127.0.0.1:9"])[0]), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        let listen = at(&["0.0.0.0:7431"])[0];
+        let all = offered(&[], listen, []);
+        let Some(last) = all.last() else { return };
+        let towards = SocketAddr::new(last.ip(), 9);
+        assert_eq!(offered(&[], listen, [towards]).first(), Some(last), "{all:?}");
     }
 
     #[test]

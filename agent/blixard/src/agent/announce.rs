@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use blixard_model::api::RetryKind;
 use blixard_model::backoff::{ANNOUNCE, Retry};
+use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{PeerRequest, PeerResponse};
 use blixard_model::{EndpointId, Outcome};
 use blixard_node::Summary;
@@ -38,7 +39,9 @@ pub(crate) async fn keep_peers(agent: Arc<Agent>) {
         if version != Some(now) {
             let look = running.consensus.view(|view| {
                 let removed = view.state.removed.iter().filter(|(_, node)| !node.given_up);
-                let removed = removed.map(|(id, node)| (*id, node.raft_id.to_string())).collect();
+                let cluster_id = view.state.cluster_id();
+                let word = |raft_id| RemovedFrom { cluster_id, raft_id }.to_string();
+                let removed = removed.map(|(id, node)| (*id, word(node.raft_id))).collect();
                 (view.node.peers(), removed)
             });
             let (members, removed) = match look.await {

@@ -56,6 +56,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let removed = removed.map(|marker| marker.cluster_id);
     let resumed = store.take_if(|store| store.cluster().is_some() && !store.is_removed());
     let resumed = resumed.map(|store| birth::resume(&agent, store)).transpose()?;
+    if resumed.is_some() {
+        // A crash may have come between the bound store and this.
+        joining::forget(&agent.config.data_dir);
+    }
     let mut tasks = JoinSet::new();
     tasks.spawn(router_task(Arc::clone(&agent), incoming));
     tasks.spawn(api_task(Arc::clone(&agent), listener, stop.clone()));
@@ -116,6 +120,7 @@ async fn rest(
     supervise::status("Removed from its cluster");
     agent.phase.send_replace(Phase::Removed { cluster_id });
     agent.net.set_peers(Vec::new(), std::collections::BTreeMap::new());
+    agent.net.serve_joins(None);
     tokio::select! {
         ended = tasks.join_next() => anyhow::bail!("a task ended unexpectedly: {}", words(ended)),
         () = supervise::feed_for_ever() => {}

@@ -1,6 +1,7 @@
 //! What the agent's tasks share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub(crate) struct Agent {
     pub(crate) tickets: Tickets,
     /// Members of which others told, while this node is in no cluster.
     told: Mutex<Vec<Contact>>,
+    /// Where the peers are: from which of its own addresses this machine reaches them.
+    peer_addresses: Mutex<Vec<SocketAddr>>,
     pub(crate) phase: watch::Sender<Phase>,
     /// Who asked this node while it is in no cluster, as they describe themselves.
     pub(crate) askers: broadcast::Sender<Identity>,
@@ -93,6 +96,7 @@ pub(crate) struct AgentParts {
 impl Agent {
     pub(crate) fn new(parts: AgentParts) -> Self {
         let problem = Some("systemd has not been asked yet".to_owned());
+        let joins = parts.config.joins() || parts.was_in.is_some();
         let report = NodeReport { node: parts.config.node_name.clone(), vms: Vec::new(), problem };
         Self {
             declared: parts.config.declared(),
@@ -102,9 +106,10 @@ impl Agent {
             net: parts.net,
             retries: Retries::default(),
             metrics: Metrics::default(),
-            joins: parts.config.joins() || parts.was_in.is_some(),
-            tickets: Tickets::load(&parts.config, parts.was_in),
+            joins,
+            tickets: Tickets::load(&parts.config, joins, parts.was_in),
             told: Mutex::default(),
+            peer_addresses: Mutex::default(),
             phase: watch::Sender::new(Phase::Forming {
                 promise: parts.promise,
                 waiting_for: vec!["the first answers".to_owned()],
@@ -159,10 +164,11 @@ impl Agent {
 
     /// What this node has to say of itself as a member.
     pub(crate) fn offer(&self) -> NodeOffer {
+        let peers = self.peer_addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
         NodeOffer {
             witness: self.config.role == NodeRole::Witness,
             capacity: self.capacity,
-            addresses: addresses::offered(&self.config.own_addresses(), self.config.listen()),
+            addresses: addresses::offered(&self.config.own_addresses(), self.config.listen(), peers),
             relay_url: self.net.home_relay(),
         }
     }
@@ -240,7 +246,11 @@ impl Agent {
             addresses: member.addresses,
             relay_url: member.relay_url,
         });
-        self.net.set_peers(declared.chain(members).collect(), removed);
+        let peers: Vec<PeerConfig> = declared.chain(members).collect();
+        let others = peers.iter().filter(|peer| peer.endpoint_id != self.endpoint_id);
+        let addresses = others.flat_map(|peer| peer.addresses.clone()).collect();
+        *self.peer_addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+        self.net.set_peers(peers, removed);
     }
 
     /// The same without a cluster: beside the declared nodes those that the ticket names, and those of whom

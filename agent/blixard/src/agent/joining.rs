@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use blixard_model::api::RetryKind;
@@ -44,9 +44,11 @@ pub(crate) struct Tickets {
 impl Tickets {
     /// The kept one, else the configured one. One that can not be read is a reason to wait and not to end: an
     /// operator may bring another.
-    pub(crate) fn load(config: &Config, needed: Option<String>) -> Self {
+    pub(crate) fn load(config: &Config, joins: bool, needed: Option<String>) -> Self {
         let kept = config.data_dir.join(FILE_NAME);
         let path = if kept.exists() { Some(kept.as_path()) } else { config.join_ticket_file.as_deref() };
+        // Left over from a time without a list: what the list says counts now.
+        let path = path.filter(|_| joins);
         let read = path.map(|path| read(path).map_err(|why| format!("{}: {why}", path.display())));
         let (ticket, problem) = match read {
             None => (None, None),
@@ -57,10 +59,26 @@ impl Tickets {
         Self { held: watch::Sender::new(ticket), problem: Mutex::new(problem), needed }
     }
 
-    /// Another ticket takes the place of the one there is.
-    pub(crate) fn replace(&self, ticket: JoinTicket) {
-        self.set_problem(None);
+    /// Another ticket takes the place of the one there is, on disk first.
+    ///
+    /// # Errors
+    /// The disk's: nothing has changed.
+    pub(crate) fn take(&self, data_dir: &Path, text: &str, ticket: JoinTicket) -> io::Result<()> {
+        let mut problem = self.problem();
+        keep(data_dir, text)?;
+        *problem = None;
         self.held.send_replace(Some(ticket));
+        Ok(())
+    }
+
+    /// A ticket admits nobody: it is gone, unless another one has taken its place meanwhile.
+    fn give_up(&self, data_dir: &Path, refused: &JoinTicket, why: String) {
+        let mut problem = self.problem();
+        let gone = self.held.send_if_modified(|held| held.take_if(|held| held.id == refused.id).is_some());
+        if gone {
+            *problem = Some(why);
+            forget(data_dir);
+        }
     }
 
     /// The members that the ticket names.
@@ -70,7 +88,7 @@ impl Tickets {
 
     /// Why this node is in no cluster yet, when it is to join one.
     pub(crate) fn words(&self) -> String {
-        if let Some(problem) = self.problem() {
+        if let Some(problem) = self.trouble() {
             return problem;
         }
         match &*self.held.borrow() {
@@ -80,12 +98,13 @@ impl Tickets {
     }
 
     /// Why there is no ticket to use, if one was tried.
-    pub(crate) fn problem(&self) -> Option<String> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.problem().clone()
     }
 
-    fn set_problem(&self, problem: Option<String>) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    /// Held while the ticket changes, in memory and on disk: the last one taken is the one that is kept.
+    fn problem(&self) -> MutexGuard<'_, Option<String>> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,7 +117,7 @@ fn read(path: &Path) -> Result<JoinTicket, String> {
 ///
 /// # Errors
 /// The disk's.
-pub(crate) fn keep(data_dir: &Path, text: &str) -> io::Result<()> {
+fn keep(data_dir: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let fresh = data_dir.join(format!("{FILE_NAME}.new"));
@@ -156,9 +175,8 @@ async fn use_ticket(agent: &Agent, ticket: Option<JoinTicket>) -> Birth {
             JoinStep::Refused(refusal) => {
                 agent.retries.done(RetryKind::Join, None);
                 tracing::error!("this node is not let in: {refusal}");
-                agent.tickets.set_problem(Some(format!("another ticket: {refusal}")));
-                forget(&agent.config.data_dir);
-                agent.tickets.held.send_replace(None);
+                let why = format!("another ticket: {refusal}");
+                agent.tickets.give_up(&agent.config.data_dir, &ticket, why);
                 return std::future::pending().await;
             }
         }
@@ -167,7 +185,9 @@ async fn use_ticket(agent: &Agent, ticket: Option<JoinTicket>) -> Birth {
 
 async fn ask(agent: &Agent, ticket: &JoinTicket, contact: &Contact) -> Result<JoinResponse, String> {
     let node = agent.identity(None).await;
-    let request = JoinRequest { node, ticket: ticket.id, secret: ticket.secret.clone() };
+    let written = agent.config.own_addresses();
+    let guessed = node.addresses.iter().filter(|address| !written.contains(address)).copied().collect();
+    let request = JoinRequest { node, ticket: ticket.id, secret: ticket.secret.clone(), guessed };
     let answer = agent.net.join(contact, ticket.cluster_id, encode(&request), ATTEMPT_TIMEOUT).await;
     let bytes = answer.map_err(|error| format!("{}: {error}", contact.endpoint_id.short()))?;
     serde_json::from_slice(&bytes).map_err(|error| format!("an answer that is none: {error}"))

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use blixard_consensus::TICK_MS;
+use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{Contact, MembersAsk, ProgressReport, ProposeResult};
 use blixard_model::{NodeName, RaftId};
 use blixard_net::{DownReason, LinkState, Links, Net, SendOutcome};
@@ -162,10 +163,10 @@ impl Owner {
         }
         let links = self.task.links.borrow_and_update();
         let up = links.iter().filter(|(_, link)| LinkState::is_up(link)).map(|(id, _)| *id).collect();
-        let removed: Vec<RaftId> = links.values().filter_map(removed_as).collect();
+        let removed: Vec<RemovedFrom> = links.values().filter_map(removed_as).collect();
         drop(links);
         self.task.node.note_links(up);
-        removed.into_iter().try_for_each(|raft_id| self.task.node.note_removed(raft_id))
+        removed.into_iter().try_for_each(|removed| self.task.node.note_removed(removed))
     }
 
     fn handle_input(&mut self, input: Input) -> Result<(), NodeError<WriteError>> {
@@ -240,10 +241,10 @@ impl Owner {
     }
 }
 
-/// The raft id under which this node was removed, when the peer says so.
-fn removed_as(link: &LinkState) -> Option<RaftId> {
+/// From where this node was removed, when the peer says so.
+fn removed_as(link: &LinkState) -> Option<RemovedFrom> {
     match link {
-        LinkState::Down { reason: DownReason::Removed(word), .. } => word.parse().ok().map(RaftId),
+        LinkState::Down { reason: DownReason::Removed(word), .. } => word.parse().ok(),
         _ => None,
     }
 }

@@ -70,7 +70,7 @@ async fn admit(
 
 async fn decide(agent: &Agent, from: EndpointId, source: Option<SocketAddr>, bytes: &[u8]) -> JoinResponse {
     let later = |why: String| JoinResponse::Later { why };
-    let JoinRequest { node, ticket, secret } = match serde_json::from_slice(bytes) {
+    let JoinRequest { node, ticket, secret, guessed } = match serde_json::from_slice(bytes) {
         Ok(request) => request,
         Err(error) => return later(format!("the request is not understood: {error}")),
     };
@@ -81,7 +81,7 @@ async fn decide(agent: &Agent, from: EndpointId, source: Option<SocketAddr>, byt
     let name = node.name.clone();
     let place = source.map_or_else(|| "an unknown address".to_owned(), |source| source.to_string());
     tracing::info!(PEER = %from.short(), "{name} ({place}) asks to be let in with ticket {ticket}");
-    let ask = MembersAsk::Admit { node: Box::new(node), ticket, secret };
+    let ask = MembersAsk::Admit { node: Box::new(node), ticket, secret, guessed };
     let end = submit(agent, ask, Instant::now() + ADMIT_TIMEOUT).await;
     match &end {
         Ok(Outcome::Admitted { raft_id }) => {

@@ -18,6 +18,8 @@ pub const PROMOTE_LAG_MAX: u64 = 64;
 pub struct Progress {
     /// Highest log index known to be stored there.
     pub matched: u64,
+    /// The leader has heard of it lately: only such a one counts when others are to be done without.
+    pub heard: bool,
     /// The leader has heard of it lately, or has not led for long enough to miss its word. Not Raft's own
     /// mark of that name, which is taken back from everybody at each check of the quorum.
     pub recent_active: bool,
@@ -122,7 +124,7 @@ fn promotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
     }
     learners_in_turn(view).into_iter().find_map(|raft_id| {
         let progress = view.progress.get(&raft_id)?;
-        (is_caught_up(view, progress) && progress.recent_active && progress.matched > 0)
+        (is_caught_up(view, progress) && progress.heard && progress.matched > 0)
             .then_some(MembershipChange::Promote { raft_id })
             .and_then(|change| fitting(view, change))
     })
@@ -167,7 +169,7 @@ pub(super) fn voters_in_turn(view: &MembershipView<'_>) -> Vec<RaftId> {
 /// Whether the other voters that are heard of are a quorum of all others; who is missing where they are not.
 pub(super) fn quorum_without(view: &MembershipView<'_>, raft_id: RaftId) -> Result<(), String> {
     let others: Vec<&RaftId> = view.voters.iter().filter(|id| **id != raft_id).collect();
-    let is_heard = |id: &RaftId| *id == view.leader || view.progress.get(id).is_some_and(|p| p.recent_active);
+    let is_heard = |id: &RaftId| *id == view.leader || view.progress.get(id).is_some_and(|p| p.heard);
     let (heard, missing): (Vec<&RaftId>, Vec<&RaftId>) = others.iter().partition(|id| is_heard(id));
     if heard.len() * 2 > others.len() {
         return Ok(());
@@ -213,7 +215,7 @@ pub fn plan_removal(view: &MembershipView<'_>, ask: RemovalAsk) -> Result<Remova
         return if gone { Ok(RemovalStep::Gone) } else { Err(Refusal::NodeLeft { raft_id }) };
     };
     let node = || member.name.clone();
-    let is_heard = raft_id == view.leader || view.progress.get(&raft_id).is_some_and(|p| p.recent_active);
+    let is_heard = raft_id == view.leader || view.progress.get(&raft_id).is_some_and(|p| p.heard);
     if !is_heard && !force {
         return Err(Refusal::NodeUnreachable { node: node() });
     }

@@ -54,6 +54,7 @@ impl ClusterState {
                 state: TicketState::Open,
             }),
             Command::RevokeTicket { id } => self.revoke_ticket(*id),
+            Command::ForgetVms { node } => self.forget_vms(node),
             Command::ExpireTickets { ids } => Ok(self.expire_tickets(ids)),
         };
         result.unwrap_or_else(Outcome::from)
@@ -125,6 +126,19 @@ impl ClusterState {
         }
         self.vms.remove(name);
         Ok(Outcome::done(Some(node.clone())))
+    }
+
+    /// A node that lost its store and was let go may still run them while it is to come back: an operator's
+    /// word that it is not, and only while no node of that name is a member.
+    fn forget_vms(&mut self, node: &NodeName) -> Result<Outcome, Refusal> {
+        if self.member_by_name(node).is_some() {
+            let why = format!("{node} is a member: its VMs are deleted one by one, or with the node");
+            return Err(Refusal::Invalid { why });
+        }
+        let before = self.vms.len();
+        self.forget_vms_of(node);
+        let node = Some(node.clone());
+        Ok(if self.vms.len() == before { Outcome::unchanged(node) } else { Outcome::done(node) })
     }
 
     fn set_node(&mut self, endpoint_id: EndpointId, offer: NodeOffer) -> Result<Outcome, Refusal> {

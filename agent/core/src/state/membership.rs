@@ -167,11 +167,15 @@ impl ClusterState {
     fn note_removed(&mut self, member: &Member, why: Removal) {
         let Removal::Operator { vms } = why else { return };
         if vms == Some(VmsFate::Delete) {
-            self.vms.retain(|_, vm| vm.placement.node != member.name);
+            self.forget_vms_of(&member.name);
         }
         let removed = RemovedNode { name: member.name.clone(), raft_id: member.raft_id, given_up: false };
         self.removed.insert(member.endpoint_id, removed);
         self.forget_removed();
+    }
+
+    pub(super) fn forget_vms_of(&mut self, node: &NodeName) {
+        self.vms.retain(|_, vm| vm.placement.node != *node);
     }
 
     /// Keeps the list bounded. Nodes that were given up stay longest: they are expected back.

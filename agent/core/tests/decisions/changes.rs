@@ -15,10 +15,10 @@ use blixard_model::{
 
 use crate::common::{CAPACITY, Cluster, address, endpoint, node, spec, store};
 
-const THERE: Progress = Progress { matched: 100, recent_active: true, lost: false };
-const GONE: Progress = Progress { matched: 100, recent_active: false, lost: true };
-const MISSED: Progress = Progress { matched: 100, recent_active: false, lost: false };
-const BEHIND: Progress = Progress { matched: 1, recent_active: true, lost: false };
+const THERE: Progress = Progress { matched: 100, heard: true, recent_active: true, lost: false };
+const GONE: Progress = Progress { matched: 100, heard: false, recent_active: false, lost: true };
+const MISSED: Progress = Progress { matched: 100, heard: false, recent_active: false, lost: false };
+const BEHIND: Progress = Progress { matched: 1, heard: true, recent_active: true, lost: false };
 
 fn learner(n: u8) -> Member {
     Member {
@@ -153,6 +153,33 @@ fn a_removal_is_refused_with_the_cause_and_the_way_out() {
     let said = with_vm.remove(2, true, None).expect_err("placed");
     assert!(said.contains("1 VMs are placed on n2 (web)"), "{said}");
     assert!(with_vm.remove(2, true, Some(VmsFate::Keep)).is_ok());
+}
+
+#[test]
+fn vms_of_a_node_that_is_gone_are_forgotten_when_an_operator_says_so() {
+    let mut cluster = Leader::of(3, 0).cluster;
+    cluster.eligible = vec![node("n3")];
+    cluster.create(spec("web"));
+    let forget = || Command::ForgetVms { node: node("n3") };
+    assert!(matches!(cluster.apply(forget()), Outcome::Refused { .. }), "a member still");
+    let lost = MembershipChange::Remove { raft_id: RaftId(3), why: Removal::LostStore };
+    cluster.state.apply_membership(&lost);
+    let deleted = cluster.apply(Command::DeleteVm { name: "web".parse().expect("a name") });
+    assert!(matches!(deleted, Outcome::Done { .. }) && cluster.state.vms.len() == 1, "it may still run");
+    assert_eq!(cluster.apply(forget()), Outcome::done(Some(node("n3"))));
+    assert!(cluster.state.vms.is_empty());
+    assert_eq!(cluster.apply(forget()), Outcome::unchanged(Some(node("n3"))));
+}
+
+/// Of a leader that is new: it knows of nobody whether he is there, and takes them all to be.
+#[test]
+fn a_new_leader_demotes_nobody_before_it_has_heard_of_a_quorum() {
+    const UNKNOWN: Progress = Progress { matched: 0, heard: false, recent_active: true, lost: false };
+    let new = Leader::of(5, 0).is(2, UNKNOWN).is(3, UNKNOWN).is(4, UNKNOWN).is(5, UNKNOWN);
+    assert_eq!(new.plan(), None);
+    let two = Leader::of(5, 0).is(2, UNKNOWN).is(3, UNKNOWN);
+    assert_eq!(two.plan(), demote(3), "not 5: it is one of the three that are there");
+    assert_eq!(Leader::of(5, 0).is(2, UNKNOWN).is(5, UNKNOWN).plan(), demote(5));
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Leader {
         for n in learners.clone() {
             cluster.state.apply_membership(&MembershipChange::AddLearner { member: member(n), ticket: None });
         }
-        let current = Progress { matched: COMMIT, recent_active: true, lost: false };
+        let current = Progress { matched: COMMIT, heard: true, recent_active: true, lost: false };
         let progress = (1..=3).chain(learners.clone()).map(|n| (RaftId(n.into()), current)).collect();
         Self {
             cluster,
@@ -67,7 +67,8 @@ impl Leader {
     fn silent(mut self, n: u64, silence_ms: u64) -> Self {
         self.silence_ms.insert(RaftId(n), silence_ms);
         let progress = self.progress.get_mut(&RaftId(n)).expect("a member");
-        (progress.recent_active, progress.lost) = (false, silence_ms >= LOST_AFTER_MS);
+        (progress.heard, progress.recent_active) = (false, false);
+        progress.lost = silence_ms >= LOST_AFTER_MS;
         self
     }
 

@@ -351,7 +351,7 @@ impl Leader {
     /// n1 leads three voters that all are as they were.
     fn new() -> Self {
         let ids: Vec<RaftId> = (1..=3).map(RaftId).collect();
-        let active = Progress { lost: false, matched: 100, recent_active: true };
+        let active = Progress { lost: false, matched: 100, heard: true, recent_active: true };
         Self {
             cluster: Cluster::of(3),
             claims: (2..=3).map(|n| (endpoint(n), settled(formed(n, &genesis(3), None)))).collect(),
@@ -363,7 +363,10 @@ impl Leader {
 
     /// Nothing comes any more under this raft id.
     fn silence(&mut self, raft_id: u64) {
-        self.progress.insert(RaftId(raft_id), Progress { lost: false, matched: 100, recent_active: false });
+        self.progress.insert(
+            RaftId(raft_id),
+            Progress { lost: false, matched: 100, heard: false, recent_active: false },
+        );
     }
 
     fn plan(&self, listed: u8) -> Option<MembershipChange> {
@@ -407,9 +410,13 @@ fn a_lost_store_leaves_comes_back_and_votes_again() {
     leader.learners.push(RaftId(4));
 
     assert_eq!(leader.plan(3), None, "not caught up yet");
-    leader.progress.insert(RaftId(4), Progress { lost: false, matched: 20, recent_active: true });
+    leader
+        .progress
+        .insert(RaftId(4), Progress { lost: false, matched: 20, heard: true, recent_active: true });
     assert_eq!(leader.plan(3), None, "still too far behind");
-    leader.progress.insert(RaftId(4), Progress { lost: false, matched: 90, recent_active: true });
+    leader
+        .progress
+        .insert(RaftId(4), Progress { lost: false, matched: 90, heard: true, recent_active: true });
     assert_eq!(leader.plan(3), Some(MembershipChange::Promote { raft_id: RaftId(4) }));
 }
 
@@ -492,6 +499,8 @@ fn a_node_whose_address_is_anothers_is_not_admitted_and_stands_in_nobodys_way() 
 fn an_unreachable_member_stays() {
     let mut leader = Leader::new();
     leader.claims.remove(&endpoint(3));
-    leader.progress.insert(RaftId(3), Progress { lost: false, matched: 0, recent_active: false });
+    leader
+        .progress
+        .insert(RaftId(3), Progress { lost: false, matched: 0, heard: false, recent_active: false });
     assert_eq!(leader.plan(3), None);
 }

@@ -41,7 +41,8 @@ impl World {
                 }
                 self.queue.after(ANSWER_US, Event::CallTimeout { machine: id, run, call });
                 self.trace.line(self.queue.now_us(), || format!("n{} asks n{} to be let in", id + 1, to + 1));
-                let request = JoinRequest { node: me, ticket: held.id, secret: held.secret };
+                let request =
+                    JoinRequest { node: me, ticket: held.id, secret: held.secret, guessed: Vec::new() };
                 self.transmit(id, to, Message::Join { call, request: Box::new(request) });
             }
             JoinStep::Wait { until_ms } => {
@@ -70,8 +71,8 @@ impl World {
             let response = JoinResponse::Later { why: "no ticket is open here".to_owned() };
             return self.transmit(id, from, Message::Joined { call, response: Box::new(response) });
         }
-        let JoinRequest { node, ticket, secret } = request;
-        let ask = MembersAsk::Admit { node: Box::new(node), ticket, secret };
+        let JoinRequest { node, ticket, secret, guessed } = request;
+        let ask = MembersAsk::Admit { node: Box::new(node), ticket, secret, guessed };
         self.submit(id, ask, DECIDE_MS, Purpose::Join { to: from, call });
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use blixard_core::ClusterState;
+use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{PeerRequest, PeerResponse};
 use blixard_node::Send;
 
@@ -130,13 +132,15 @@ impl World {
             if self.network.is_cut(id, other) || self.network.is_cut(other, id) || !self.lets_in(id, other) {
                 continue;
             }
-            let Some(removed) = self.machines[other].node().and_then(|node| node.state().removed.get(&me))
-            else {
+            let said = |state: &ClusterState| {
+                let removed = state.removed.get(&me)?;
+                Some(RemovedFrom { cluster_id: state.cluster_id(), raft_id: removed.raft_id })
+            };
+            let Some(removed) = self.machines[other].node().and_then(|node| said(node.state())) else {
                 continue;
             };
-            let raft_id = removed.raft_id;
             let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) else { return };
-            if let Err(error) = node.note_removed(raft_id) {
+            if let Err(error) = node.note_removed(removed) {
                 return self.node_failed(id, &error);
             }
         }

@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
+use blixard_core::ClusterState;
 use blixard_core::ticket::hash_of;
 use blixard_model::api::{Accepted, JoinCluster, JoinTaken, Listing, NewTicket, TicketMade, TicketView};
 use blixard_model::ticket::TICKET_TTL_MS_DEFAULT;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 
 use super::super::context::{Agent, Phase};
 use super::super::submit::{SubmitError, submit};
-use super::super::{clock, joining, random};
+use super::super::{clock, random};
 use super::error::ApiError;
 use super::routes::{Api, ApiResult, FreshQuery, patience, query, readable, request_id};
 
@@ -139,11 +140,10 @@ pub(super) async fn join_cluster(
         }
         Phase::Forming { .. } => {}
     }
-    let kept = tokio::task::block_in_place(|| joining::keep(&agent.config.data_dir, &text));
-    kept.map_err(|error| SubmitError::Unavailable(format!("the ticket can not be kept: {error}")))?;
-    let taken = JoinTaken { cluster_id: ticket.cluster_id, id: ticket.id };
-    agent.tickets.replace(ticket);
-    Ok(Json(taken))
+    let answer = JoinTaken { cluster_id: ticket.cluster_id, id: ticket.id };
+    let taken = tokio::task::block_in_place(|| agent.tickets.take(&agent.config.data_dir, &text, ticket));
+    taken.map_err(|error| SubmitError::Unavailable(format!("the ticket can not be kept: {error}")))?;
+    Ok(Json(answer))
 }
 
 fn in_another_cluster(cluster_id: ClusterId) -> String {
@@ -211,15 +211,42 @@ pub(super) async fn remove_node(
     let agent = &api.agent;
     let running = readable(agent, false).await?;
     let wanted = name.clone();
-    let looked = running.consensus.view(move |look| look.state.member_by_name(&wanted).map(|it| it.raft_id));
-    let found = looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
-    let raft_id = found.ok_or_else(|| ApiError::refused(Refusal::NodeNotFound { node: name.clone() }))?;
-    if name == *agent.name() && !force {
-        return leave(agent, raft_id, &headers).await;
-    }
-    let request_id = request_id(&headers)?;
+    let looked = running.consensus.view(move |look| standing(look.state, &wanted));
+    let standing = looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
     let deadline = Instant::now() + patience(&headers)?;
-    let ask = MembersAsk::Remove { raft_id, force, vms };
-    let unchanged = done(submit(agent, ask, deadline).await?)?;
-    Ok(Json(Accepted { request_id, node: Some(name), unchanged }))
+    let id = request_id(&headers)?;
+    let outcome = match (standing, vms) {
+        // Whatever it was asked with: once it is out it hears of it only as a member that leaves does.
+        (Standing::Member(raft_id), None) if name == *agent.name() => {
+            return leave(agent, raft_id, &headers).await;
+        }
+        (Standing::Member(raft_id), vms) => {
+            submit(agent, MembersAsk::Remove { raft_id, force, vms }, deadline).await?
+        }
+        (Standing::Unknown, _) => return Err(ApiError::refused(Refusal::NodeNotFound { node: name })),
+        (Standing::Gone(Err(refusal)), None) => return Err(ApiError::refused(refusal)),
+        (Standing::Gone(Err(_)), Some(VmsFate::Delete)) => {
+            let command = Command::ForgetVms { node: name.clone() };
+            submit(agent, Request { id: id.clone(), command }, deadline).await?
+        }
+        (Standing::Gone(_), _) => Outcome::unchanged(None),
+    };
+    Ok(Json(Accepted { request_id: id, node: Some(name), unchanged: done(outcome)? }))
+}
+
+/// What the log knows of a node's name.
+enum Standing {
+    Member(RaftId),
+    /// It is no member any more; which VMs are still placed there.
+    Gone(Result<(), Refusal>),
+    Unknown,
+}
+
+fn standing(state: &ClusterState, name: &NodeName) -> Standing {
+    let placed = state.check_no_vms(name);
+    match state.member_by_name(name) {
+        Some(member) => Standing::Member(member.raft_id),
+        None if placed.is_err() || state.is_removed(name) => Standing::Gone(placed),
+        None => Standing::Unknown,
+    }
 }

@@ -57,7 +57,7 @@ pub(super) async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Js
     match phase {
         Phase::Forming { waiting_for, .. } => {
             view.waiting_for = waiting_for;
-            view.ticket_problem = agent.tickets.problem();
+            view.ticket_problem = agent.tickets.trouble();
         }
         Phase::Running(running) => fill_status(&agent, &running, &mut view).await?,
         Phase::Removed { cluster_id } => {
