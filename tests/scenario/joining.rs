@@ -216,6 +216,8 @@ fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms
     });
     c.nodes[3].kill();
     c.nodes[3].wipe();
+    // Its list has the others, who thus see its new store; theirs do not have it, so it is not admitted.
+    c.configure(4, &[1, 2, 3, 4]);
     c.nodes[3].start();
     c.until("its place is let go", |c| c.nodes[0].status().is_some_and(|s| s.members.len() == 3));
     c.nodes[3].kill();

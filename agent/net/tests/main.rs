@@ -7,6 +7,7 @@ mod half_open;
 mod hostile;
 mod join;
 mod join_overload;
+mod join_replayed;
 mod key;
 mod measure;
 mod overload;

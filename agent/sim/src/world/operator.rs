@@ -7,10 +7,10 @@ use blixard_model::wire::MembersAsk;
 use blixard_model::{Command, Outcome, RaftId, Request, TicketId, TicketRecord, TicketSecret, VmsFate};
 use blixard_node::{Ask, SubmitError};
 
-use super::World;
 use super::event::{Event, MachineId};
 use super::machine::{DiskHealth, HeldTicket, Phase, Process, Purpose};
 use super::text_id;
+use super::{Machine, World};
 use crate::options::below;
 
 /// How long an agent may try, in ms.
@@ -51,7 +51,7 @@ impl World {
         if self.checker.state().is_none() || self.still_busy() {
             return;
         }
-        self.unlist_removed();
+        self.unlist_unknown();
         let waiting = self.waiting_for_a_ticket();
         if !waiting.is_empty() && (calm || self.rng.chance(2, 3)) {
             return self.give_ticket(&waiting);
@@ -174,15 +174,26 @@ impl World {
     }
 
     /// A machine that lost its disk before it learned that it was removed is let in by nobody on its list,
-    /// and says so: it is to join.
-    fn unlist_removed(&mut self) {
+    /// and one that no member's list has any more is answered by nobody: it is to join.
+    fn unlist_unknown(&mut self) {
         for id in 0..self.machines.len() {
             let forming = self.machines[id].process.as_mut().is_some_and(|it| it.forming_mut().is_some());
-            if forming && !self.machines[id].joins && self.has_removed(id) {
+            if forming && !self.machines[id].joins && (self.has_removed(id) || self.is_listed_nowhere(id)) {
                 let machine = &mut self.machines[id];
                 (machine.joins, machine.listed) = (true, 0);
             }
         }
+    }
+
+    /// Whether its place was let go and who listed it is a member no more, or came back without a list.
+    fn is_listed_nowhere(&self, id: MachineId) -> bool {
+        let Some(state) = self.checker.state() else { return false };
+        let is_member =
+            |machine: &Machine| state.members.values().any(|it| it.endpoint_id == machine.endpoint_id);
+        let lists = |(other, machine): (MachineId, &Machine)| {
+            other != id && id < machine.listed && is_member(machine)
+        };
+        !is_member(&self.machines[id]) && !self.machines.iter().enumerate().any(lists)
     }
 
     /// A machine that was removed gets an empty disk, and is to join again.

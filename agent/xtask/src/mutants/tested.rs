@@ -79,6 +79,8 @@ impl Tested {
             .env("RUSTFLAGS", "--cfg blixard_mutants")
             .env("CARGO_TARGET_DIR", place.target().join("mutants"))
             .env_remove("BLIXARD_MUTANT")
+            // What a planted bug makes fail is no case to keep.
+            .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true")
             .args(["test", "--quiet", "--package", package]);
         if target == LIBRARY {
             cargo.args(["--lib", self.test]);
