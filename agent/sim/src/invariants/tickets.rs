@@ -27,12 +27,13 @@ impl Tickets {
         Ok(())
     }
 
-    fn command(&mut self, AppliedCommand { request, outcome, .. }: &AppliedCommand) {
+    fn command(&mut self, AppliedCommand { request, outcome, changed }: &AppliedCommand) {
         if !matches!(outcome, Outcome::Done { .. }) {
             return;
         }
         match &request.command {
-            Command::CreateTicket { id, ttl_ms, at_ms, .. } => {
+            // Asked for again it has another leader's time in it, and changes nothing.
+            Command::CreateTicket { id, ttl_ms, at_ms, .. } if *changed => {
                 self.open.insert(*id, at_ms + ttl_ms);
             }
             Command::RevokeTicket { id } => drop(self.open.remove(id)),

@@ -199,7 +199,10 @@ impl World {
                 return self.arrives_nowhere(event);
             }
             if machine.held_until_us > self.queue.now_us() {
+                // What holds it is mended with everything else.
+                let mended_us = self.options.safety_s * 1_000_000;
                 let until = machine.held_until_us;
+                let until = if self.liveness.is_on() { until } else { until.min(mended_us + 1) };
                 return self.queue.at(until, event);
             }
         }

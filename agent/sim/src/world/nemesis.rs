@@ -198,7 +198,14 @@ impl World {
             }
             return if self.may_roll_back(id) { vec![(0, Fault::RollBack(id))] } else { Vec::new() };
         }
-        if self.machines[id].is_in_cluster() { vec![(0, Fault::Copy(id))] } else { Vec::new() }
+        if self.may_copy(id) { vec![(0, Fault::Copy(id))] } else { Vec::new() }
+    }
+
+    /// A copy in which a node alone makes up the quorum leads as soon as it is put back, whoever has come
+    /// since: nobody whom it knows could tell it.
+    fn may_copy(&self, id: MachineId) -> bool {
+        let machine = &self.machines[id];
+        machine.is_in_cluster() && machine.node().is_some_and(|node| node.raft_status().voters.len() > 1)
     }
 
     fn is_copy_of_the_store(&self, id: MachineId) -> bool {
