@@ -203,17 +203,23 @@ fn a_dead_node_is_removed_by_force_and_only_with_a_word_about_its_vms() {
     c.until("it knows", |c| c.nodes[dead].status().is_some_and(|s| s.phase == NodePhase::Removed));
 }
 
-#[test]
-fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms() {
-    let mut c = three_and_one();
-    let made = ticket(&c.nodes[0], "");
-    assert_eq!(join(&c.nodes[3], &made.ticket).code, 0, "{}", c.nodes[3].log());
+/// Creates VMs until the fourth node is given one; how many there are then.
+fn create_until_n4_has_one(c: &Cluster) -> usize {
     let mut created = 0;
     c.until("it is given a VM", |c| {
         created += 1;
         create(&c.nodes[0], &format!("vm{created}"));
         c.nodes[0].vms().iter().any(|vm| vm.node.as_str() == "n4")
     });
+    created
+}
+
+#[test]
+fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms() {
+    let mut c = three_and_one();
+    let made = ticket(&c.nodes[0], "");
+    assert_eq!(join(&c.nodes[3], &made.ticket).code, 0, "{}", c.nodes[3].log());
+    let created = create_until_n4_has_one(&c);
     c.nodes[3].kill();
     c.nodes[3].wipe();
     // Its list has the others, who thus see its new store; theirs do not have it, so it is not admitted.
@@ -225,10 +231,36 @@ fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms
     remove("").ends(1, "VMs are placed on");
     assert_eq!(remove("--force --vms keep").code, 0);
     assert_eq!(c.nodes[0].vms().len(), created, "kept");
-    assert_eq!(remove("--force --vms delete").code, 0);
+    // Once it has not been heard of for a while.
+    let run = remove("--force --vms delete");
+    assert_eq!(run.code, 0, "{run:?}");
     let vms = c.nodes[0].vms();
     assert!(vms.len() == created - 1 && vms.iter().all(|vm| vm.node.as_str() != "n4"), "{vms:?}");
     remove("").ends(1, "no node named n4");
+}
+
+#[test]
+fn a_removal_that_meets_a_lost_store_takes_the_vms_all_the_same() {
+    let mut c = three_and_one();
+    let made = ticket(&c.nodes[0], "");
+    assert_eq!(join(&c.nodes[3], &made.ticket).code, 0, "{}", c.nodes[3].log());
+    let created = create_until_n4_has_one(&c);
+    c.nodes[3].kill();
+    c.nodes[3].wipe();
+    c.configure(4, &[1, 2, 3, 4]);
+    c.nodes[3].start();
+    let first = &c.nodes[0];
+    let run = std::thread::scope(|scope| {
+        let removal = scope.spawn(|| first.blixard("node remove n4 --force --vms delete --timeout 30"));
+        // Its place is let go by one or by the other.
+        c.until("it is no member", |c| c.nodes[1].status().is_some_and(|s| s.members.len() == 3));
+        c.nodes[3].freeze();
+        removal.join().expect("no panic")
+    });
+    c.nodes[3].thaw();
+    assert_eq!(run.code, 0, "{run:?}");
+    let vms = c.nodes[0].vms();
+    assert!(vms.len() == created - 1 && vms.iter().all(|vm| vm.node.as_str() != "n4"), "{vms:?}");
 }
 
 #[test]

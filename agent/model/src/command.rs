@@ -192,7 +192,8 @@ pub enum Refusal {
     },
     /// The VM is on its way out.
     #[error(
-        "VM {name} is being deleted; name, disks and reservation are free once {node} reports its unit gone"
+        "VM {name} is being deleted; name, disks and reservation are free once {node} reports its unit gone \
+         (if {node} is gone for good: blixard node remove {node} --force --vms delete)"
     )]
     VmDeleting {
         /// The name.
@@ -246,7 +247,8 @@ pub enum Refusal {
     },
     /// VMs are placed on a node that is to be removed, and nobody said what becomes of them.
     #[error(
-        "{count} VMs are placed on {node} ({}): delete them first, or say what becomes of them with --vms",
+        "{count} VMs are placed on {node} ({}): delete them first or, if it will not come back, say what \
+         becomes of them with --force and --vms",
         .some.join(", ")
     )]
     NodeHasVms {

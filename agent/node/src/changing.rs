@@ -12,7 +12,7 @@ use blixard_core::ticket::{self, TicketClock};
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::wire::{MembersAsk, ProposeResult};
 use blixard_model::{
-    Command, Member, MembershipChange, Outcome, RaftId, Refusal, Removal, Request, Role, TicketId,
+    Command, Member, MembershipChange, NodeName, Outcome, RaftId, Refusal, Removal, Request, Role, TicketId,
     TicketRecord, TicketSecret, TicketState, TicketUse,
 };
 
@@ -28,6 +28,8 @@ const EXPIRY_TICKS: u64 = 20;
 const SIGN_TICKS: u64 = 50;
 /// A member that lives has answered a heartbeat by then.
 const FIRST_SIGN_TICKS: u64 = 15;
+/// The link of a dead node falls within this time: one that stands is of a node whose disk may be slow.
+const LINK_SIGN_TICKS: u64 = 35;
 
 /// A change that somebody waits for.
 #[derive(Debug)]
@@ -61,8 +63,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
                 }
                 MembersAsk::Vouch { node } => self.plan_listed(*node),
                 MembersAsk::Admit { node, ticket, secret, guessed } => {
-                    let node = Identity { addresses: self.without_taken(&node, &guessed), ..*node };
-                    self.plan_admission(node, ticket, &secret)
+                    self.plan_admission(*node, &guessed, ticket, &secret)
                 }
             }
         };
@@ -112,9 +113,10 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             }
         };
         let waits = now.saturating_sub(since) < FIRST_SIGN_TICKS;
+        let waits_for_it = waits || self.has_link(ask.raft_id) && now.saturating_sub(since) < LINK_SIGN_TICKS;
         let facts = self.membership_facts().heard_after(since, self);
         // What is about to be given up for dead gets the time to show that it is not.
-        if waits && is_member && ask.force && !facts.has_heard(ask.raft_id) {
+        if waits_for_it && is_member && ask.force && !facts.has_heard(ask.raft_id) {
             return Err(later("the node itself is given the time for a sign of life"));
         }
         match plan_removal(&facts.view(self), ask) {
@@ -133,9 +135,25 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
     }
 
+    fn has_link(&self, raft_id: RaftId) -> bool {
+        let member = self.raft.machine().0.members.get(&raft_id);
+        member.is_some_and(|member| self.linked.contains(&member.endpoint_id))
+    }
+
+    /// Why the VMs of a node that is no member can not be forgotten yet: it was there a moment ago, and runs
+    /// them for all that anybody knows.
+    pub(crate) fn still_there(&self, node: &NodeName) -> Option<String> {
+        let is_there = self.claims.values().any(|heard| heard.identity.name == *node);
+        let why = || {
+            format!("{node} answered a moment ago: while it is on it runs its VMs, so switch it off first")
+        };
+        is_there.then(why)
+    }
+
     fn plan_admission(
         &mut self,
         node: Identity,
+        guessed: &[SocketAddr],
         id: TicketId,
         secret: &TicketSecret,
     ) -> Result<MembershipChange, ProposeResult> {
@@ -160,7 +178,17 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
         match member {
             Some(member) => self.let_go_first(member.raft_id, record),
-            None => Ok(self.admission(node, Some(TicketUse { id, at_ms: self.wall_ms }))),
+            None => {
+                let addresses = self.without_taken(&node, guessed);
+                if addresses.is_empty() && !node.addresses.is_empty() && node.relay_url.is_none() {
+                    return Err(later(
+                        "every address that the node guessed is another member's, and it has found no relay \
+                         yet: without one it needs `addresses` in its configuration",
+                    ));
+                }
+                let used = TicketUse { id, at_ms: self.wall_ms };
+                Ok(self.admission(Identity { addresses, ..node }, Some(used)))
+            }
         }
     }
 
@@ -259,12 +287,15 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
     }
 
+    /// The leader's clock is the one that counts. A member whose clock is ahead would turn away who comes with
+    /// a ticket that the leader takes: others go by how long they have known it alone.
     fn ticket_clock(&self, ticket: &TicketRecord) -> TicketClock {
         let since = self.tickets_known.get(&ticket.id).copied().unwrap_or(self.tick);
-        TicketClock { wall_ms: self.wall_ms, known_for_ms: self.tick.saturating_sub(since) * TICK_MS }
+        let wall_ms = if self.raft.leads() { self.wall_ms } else { 0 };
+        TicketClock { wall_ms, known_for_ms: self.tick.saturating_sub(since) * TICK_MS }
     }
 
-    /// Whether somebody may still be admitted by a ticket, by this node's own judgement.
+    /// Whether somebody may still be admitted by a ticket, as far as this node can tell.
     pub(crate) fn is_joinable(&self) -> bool {
         let mut open = self.raft.machine().0.tickets.values().filter(|ticket| ticket.is_open());
         open.any(|ticket| !ticket::is_over(ticket, self.ticket_clock(ticket)))

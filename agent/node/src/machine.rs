@@ -112,6 +112,8 @@ impl Machine for StateMachine {
         let outcome = self.0.apply(index, &request);
         if let Some(name) = request.command.vm() {
             self.1.note(name, self.0.vms.get(name));
+        } else if matches!(request.command, Command::ForgetVms { .. }) {
+            self.1.retain(&self.0.vms);
         }
         Ok(outcome)
     }

@@ -163,6 +163,12 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
                 eligible.retain(room);
             }
         }
+        if let Command::ForgetVms { node } = &request.command
+            && let Some(why) = self.still_there(node)
+        {
+            self.waiting.answers.push((waiter, ProposeResult::Rejected { why }));
+            return;
+        }
         if let Command::CreateTicket { at_ms, .. } = &mut request.command {
             *at_ms = self.wall_ms;
         }

@@ -133,6 +133,21 @@ fn a_clock_that_jumped_back_does_not_let_a_ticket_live_longer_than_it_was_made_t
 }
 
 #[test]
+fn a_member_whose_clock_is_ahead_lets_the_leader_judge() {
+    let (mut group, leader) = group();
+    let other = group.follower();
+    ticket(&mut group, leader, 1, None);
+    group.tick(5);
+    group.node(other).note_time(BEGIN_MS + 10 * TEN_SECONDS);
+    group.tick(5);
+    assert!(group.node(other).summary().joinable);
+    // It ends by the time that it has known it all the same, and by the leader's word.
+    group.cut.insert(other);
+    group.tick(110);
+    assert!(!group.node(other).summary().joinable);
+}
+
+#[test]
 fn revoked_tickets_names_and_stores_are_looked_at() {
     let (mut group, leader) = group();
     ticket(&mut group, leader, 1, Some(name(9)));
@@ -267,6 +282,57 @@ fn a_learner_that_answers_is_not_given_up_with_its_vms() {
     assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
 }
 
+/// So many ticks pass until a silent node is given up.
+fn ticks_until_given_up(has_link: bool) -> u32 {
+    let (mut group, leader) = group();
+    let silent = group.follower();
+    group.cut.insert(silent);
+    group.tick(60);
+    let linked = (1..=3).filter(|n| has_link || *n != silent).map(endpoint).collect();
+    group.node(leader).note_links(linked);
+    for ticks in 0..100 {
+        let ask = leaving(silent, true, Some(VmsFate::Delete));
+        group.answers.clear();
+        group.node(leader).change_members(ask, waiter("removal"));
+        group.settle();
+        match group.answer("removal") {
+            Some(ProposeResult::Rejected { .. }) => group.tick(1),
+            Some(ProposeResult::Applied { outcome: Outcome::Done { .. } }) => return ticks,
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("never: {:?}", group.answer("removal"));
+}
+
+#[test]
+fn a_silent_node_whose_link_stands_gets_longer_for_a_sign_of_life() {
+    assert_eq!(ticks_until_given_up(false), 15);
+    assert_eq!(ticks_until_given_up(true), 35, "as long as a dead one's link stands, and not for ever");
+}
+
+#[test]
+fn vms_of_a_node_that_is_no_member_and_was_there_a_moment_ago_are_not_forgotten() {
+    let (mut group, leader) = group();
+    let there = identity(4, store(4), Phase::Empty { promise: None });
+    group.node(leader).note_identity(there, None).expect("goes on");
+    for (what, ticks) in [("at once", 0), ("a little later", 40)] {
+        group.tick(ticks);
+        let request = Request { id: "early".parse().expect("an id"), command: forget() };
+        group.node(leader).propose(request, waiter(what));
+        group.settle();
+        let Some(ProposeResult::Rejected { why }) = group.answer(what) else {
+            panic!("{:?}", group.answer(what))
+        };
+        assert!(why.contains("n4 answered a moment ago"), "{why}");
+    }
+    group.tick(40);
+    write(&mut group, leader, "late", forget());
+}
+
+fn forget() -> Command {
+    Command::ForgetVms { node: name(4) }
+}
+
 #[test]
 fn two_removals_do_not_wait_for_each_other() {
     let (mut group, leader) = group();
@@ -300,6 +366,12 @@ fn a_guessed_address_that_is_another_s_is_left_out() {
     };
     assert!(!theirs.is_empty());
     ticket(&mut group, leader, 1, None);
+    let mut none_left = at(true);
+    if let MembersAsk::Admit { node, .. } = &mut none_left {
+        node.addresses.clone_from(&theirs);
+    }
+    let not_yet = ask(&mut group, leader, "none left", none_left);
+    assert!(matches!(not_yet, ProposeResult::Rejected { .. }), "its relay may be found yet: {not_yet:?}");
     refused_for(&ask(&mut group, leader, "written", at(false)), &theirs[0].to_string());
     let raft_id = admitted(&ask(&mut group, leader, "guessed", at(true))).expect("admitted");
     let member = &group.node(leader).state().members[&raft_id];

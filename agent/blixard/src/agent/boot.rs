@@ -56,9 +56,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let removed = removed.map(|marker| marker.cluster_id);
     let resumed = store.take_if(|store| store.cluster().is_some() && !store.is_removed());
     let resumed = resumed.map(|store| birth::resume(&agent, store)).transpose()?;
-    if resumed.is_some() {
+    if resumed.is_some() || removed.is_some() {
         // A crash may have come between the bound store and this.
-        joining::forget(&agent.config.data_dir);
+        agent.tickets.close(&agent.config.data_dir);
     }
     let mut tasks = JoinSet::new();
     tasks.spawn(router_task(Arc::clone(&agent), incoming));
@@ -177,7 +177,7 @@ async fn become_member(
     // Whichever of the two it was: nobody asks any more.
     agent.retries.done(RetryKind::Form, None);
     tokio::task::block_in_place(|| birth::bind(agent, &mut store, birth))?;
-    joining::forget(&agent.config.data_dir);
+    agent.tickets.close(&agent.config.data_dir);
     tokio::task::block_in_place(|| birth::resume(agent, store))
 }
 

@@ -35,10 +35,17 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(28);
 #[derive(Debug)]
 pub(crate) struct Tickets {
     held: watch::Sender<Option<JoinTicket>>,
-    /// Why there is none to use, for people.
-    problem: Mutex<Option<String>>,
+    words: Mutex<Words>,
     /// What is needed while there was none.
     needed: String,
+}
+
+#[derive(Debug)]
+struct Words {
+    /// Why there is no ticket to use, for people.
+    problem: Option<String>,
+    /// This node is in a cluster: it takes no ticket any more.
+    closed: bool,
 }
 
 impl Tickets {
@@ -56,27 +63,36 @@ impl Tickets {
             Some(Err(why)) => (None, Some(why)),
         };
         let needed = needed.unwrap_or_else(|| NEEDED.to_owned());
-        Self { held: watch::Sender::new(ticket), problem: Mutex::new(problem), needed }
+        Self { held: watch::Sender::new(ticket), words: Mutex::new(Words { problem, closed: false }), needed }
     }
 
     /// Another ticket takes the place of the one there is, on disk first.
     ///
     /// # Errors
-    /// The disk's: nothing has changed.
+    /// The disk's, or this node is in a cluster by now: nothing has changed.
     pub(crate) fn take(&self, data_dir: &Path, text: &str, ticket: JoinTicket) -> io::Result<()> {
-        let mut problem = self.problem();
+        let mut words = self.lock();
+        if words.closed {
+            return Err(io::Error::other("this node has come into a cluster meanwhile"));
+        }
         keep(data_dir, text)?;
-        *problem = None;
+        words.problem = None;
         self.held.send_replace(Some(ticket));
         Ok(())
     }
 
+    /// This node is in a cluster: what there is of tickets is of no use any more, and none is taken.
+    pub(crate) fn close(&self, data_dir: &Path) {
+        self.lock().closed = true;
+        forget(data_dir);
+    }
+
     /// A ticket admits nobody: it is gone, unless another one has taken its place meanwhile.
     fn give_up(&self, data_dir: &Path, refused: &JoinTicket, why: String) {
-        let mut problem = self.problem();
+        let mut words = self.lock();
         let gone = self.held.send_if_modified(|held| held.take_if(|held| held.id == refused.id).is_some());
         if gone {
-            *problem = Some(why);
+            words.problem = Some(why);
             forget(data_dir);
         }
     }
@@ -99,12 +115,12 @@ impl Tickets {
 
     /// Why there is no ticket to use, if one was tried.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.problem().clone()
+        self.lock().problem.clone()
     }
 
     /// Held while the ticket changes, in memory and on disk: the last one taken is the one that is kept.
-    fn problem(&self) -> MutexGuard<'_, Option<String>> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Words> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -133,7 +149,7 @@ fn keep(data_dir: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Forgets the kept ticket: it has been used, or is of no use.
-pub(crate) fn forget(data_dir: &Path) {
+fn forget(data_dir: &Path) {
     let path: PathBuf = data_dir.join(FILE_NAME);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

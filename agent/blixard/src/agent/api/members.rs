@@ -209,20 +209,30 @@ pub(super) async fn remove_node(
         return Err(ApiError::refused(Refusal::Invalid { why }));
     }
     let agent = &api.agent;
-    let running = readable(agent, false).await?;
-    let wanted = name.clone();
-    let looked = running.consensus.view(move |look| standing(look.state, &wanted));
-    let standing = looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
     let deadline = Instant::now() + patience(&headers)?;
     let id = request_id(&headers)?;
+    let mut standing = look_up(agent, &name).await?;
+    if let Standing::Member(raft_id) = standing
+        && (vms.is_some() || name != *agent.name())
+    {
+        let ended = done(submit(agent, MembersAsk::Remove { raft_id, force, vms }, deadline).await?)?;
+        if !ended {
+            return Ok(Json(Accepted { request_id: id, node: Some(name), unchanged: false }));
+        }
+        // It had left when it was looked at: because an operator said so, or because its store was lost, and
+        // then its VMs are still there, or it is back already.
+        standing = look_up(agent, &name).await?;
+        if let Standing::Member(_) = standing {
+            let why = format!(
+                "the place that {name} had was let go meanwhile because its store was lost, and it has got \
+                 another one: ask again if that is to go"
+            );
+            return Err(ApiError::refused(Refusal::Membership { why }));
+        }
+    }
     let outcome = match (standing, vms) {
         // Whatever it was asked with: once it is out it hears of it only as a member that leaves does.
-        (Standing::Member(raft_id), None) if name == *agent.name() => {
-            return leave(agent, raft_id, &headers).await;
-        }
-        (Standing::Member(raft_id), vms) => {
-            submit(agent, MembersAsk::Remove { raft_id, force, vms }, deadline).await?
-        }
+        (Standing::Member(raft_id), _) => return leave(agent, raft_id, &headers).await,
         (Standing::Unknown, _) => return Err(ApiError::refused(Refusal::NodeNotFound { node: name })),
         (Standing::Gone(Err(refusal)), None) => return Err(ApiError::refused(refusal)),
         (Standing::Gone(Err(_)), Some(VmsFate::Delete)) => {
@@ -242,11 +252,20 @@ enum Standing {
     Unknown,
 }
 
+async fn look_up(agent: &Agent, name: &NodeName) -> ApiResult<Standing> {
+    let running = readable(agent, false).await?;
+    let wanted = name.clone();
+    let looked = running.consensus.view(move |look| standing(look.state, &wanted));
+    Ok(looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?)
+}
+
 fn standing(state: &ClusterState, name: &NodeName) -> Standing {
     let placed = state.check_no_vms(name);
+    // Who was only given up when a cluster was recovered may come back from the lists.
+    let was_removed = state.removed.values().any(|removed| removed.name == *name && !removed.given_up);
     match state.member_by_name(name) {
         Some(member) => Standing::Member(member.raft_id),
-        None if placed.is_err() || state.is_removed(name) => Standing::Gone(placed),
+        None if placed.is_err() || was_removed => Standing::Gone(placed),
         None => Standing::Unknown,
     }
 }
