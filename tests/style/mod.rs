@@ -1,6 +1,7 @@
 //! The style as a test: what a reviewer would have to say again and again. Every check is a function from a
 //! text to findings, with its own small test beside it; here they meet the repository.
 
+mod docs;
 mod layers;
 mod panics;
 mod rust;
@@ -9,6 +10,7 @@ mod sleep;
 mod tree;
 mod words;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Something to change, and where.
@@ -68,4 +70,15 @@ fn crates_depend_in_one_direction() {
     let manifests = tree::manifests();
     assert!(manifests.len() > 5, "the manifests are where they are looked for");
     none(manifests.iter().flat_map(|file| layers::check_manifest(&file.path, &file.text)));
+}
+
+#[test]
+fn every_test_that_testing_md_names_is_there() {
+    let of =
+        |extension: &'static str| tree::files().iter().filter(move |file| file.path.ends_with(extension));
+    let stories = of(".py").filter_map(|file| file.path.strip_prefix("vm-tests/")?.strip_suffix(".py"));
+    let mut known: BTreeSet<String> = stories.map(str::to_owned).collect();
+    known.extend(of(".rs").flat_map(|file| docs::functions(&file.text)));
+    let documents = of("docs/testing.md");
+    none(documents.flat_map(|file| docs::check(&file.path, &file.text, &known)));
 }
