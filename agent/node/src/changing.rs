@@ -287,8 +287,8 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
     }
 
-    /// The leader's clock is the one that counts. A member whose clock is ahead would turn away who comes with
-    /// a ticket that the leader takes: others go by how long they have known it alone.
+    /// The leader's clock is the one that counts. A member whose clock is ahead would turn away who comes
+    /// with a ticket that the leader takes: others go by how long they have known it alone.
     fn ticket_clock(&self, ticket: &TicketRecord) -> TicketClock {
         let since = self.tickets_known.get(&ticket.id).copied().unwrap_or(self.tick);
         let wall_ms = if self.raft.leads() { self.wall_ms } else { 0 };
