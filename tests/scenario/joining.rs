@@ -214,8 +214,8 @@ fn create_until_n4_has_one(c: &Cluster) -> usize {
     created
 }
 
-#[test]
-fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms() {
+/// The fourth has joined, was given a VM, lost its store and is back; and how many VMs there are.
+fn n4_lost_its_store_with_vms() -> (Cluster, usize) {
     let mut c = three_and_one();
     let made = ticket(&c.nodes[0], "");
     assert_eq!(join(&c.nodes[3], &made.ticket).code, 0, "{}", c.nodes[3].log());
@@ -225,6 +225,12 @@ fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms
     // Its list has the others, who thus see its new store; theirs do not have it, so it is not admitted.
     c.configure(4, &[1, 2, 3, 4]);
     c.nodes[3].start();
+    (c, created)
+}
+
+#[test]
+fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms() {
+    let (mut c, created) = n4_lost_its_store_with_vms();
     c.until("its place is let go", |c| c.nodes[0].status().is_some_and(|s| s.members.len() == 3));
     c.nodes[3].kill();
     let remove = |flags: &str| c.nodes[0].blixard(&format!("node remove n4 {flags}"));
@@ -241,14 +247,7 @@ fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms
 
 #[test]
 fn a_removal_that_meets_a_lost_store_takes_the_vms_all_the_same() {
-    let mut c = three_and_one();
-    let made = ticket(&c.nodes[0], "");
-    assert_eq!(join(&c.nodes[3], &made.ticket).code, 0, "{}", c.nodes[3].log());
-    let created = create_until_n4_has_one(&c);
-    c.nodes[3].kill();
-    c.nodes[3].wipe();
-    c.configure(4, &[1, 2, 3, 4]);
-    c.nodes[3].start();
+    let (c, created) = n4_lost_its_store_with_vms();
     let first = &c.nodes[0];
     let run = std::thread::scope(|scope| {
         let removal = scope.spawn(|| first.blixard("node remove n4 --force --vms delete --timeout 30"));

@@ -90,6 +90,9 @@ pub enum MembersAsk {
         /// Those of its addresses that nobody wrote down: a machine's inner networks may look like another's.
         #[serde(default)]
         guessed: Vec<SocketAddr>,
+        /// See [`JoinRequest::known_as`].
+        #[serde(default)]
+        known_as: Option<RaftId>,
     },
 }
 
@@ -105,6 +108,18 @@ pub struct JoinRequest {
     /// Those of its addresses that nobody wrote down; they are left out where they are another member's.
     #[serde(default)]
     pub guessed: Vec<SocketAddr>,
+    /// As which member it was told that its endpoint is known ([`JoinResponse::Later`]). If it comes with
+    /// another store than that member's, that one is lost: this word is younger than that member. Without it
+    /// nothing is lost, since a late word of an earlier store looks the same.
+    #[serde(default)]
+    pub known_as: Option<RaftId>,
+}
+
+impl From<JoinRequest> for MembersAsk {
+    fn from(request: JoinRequest) -> Self {
+        let JoinRequest { node, ticket, secret, guessed, known_as } = request;
+        Self::Admit { node: Box::new(node), ticket, secret, guessed, known_as }
+    }
 }
 
 /// What the member answers.
@@ -131,6 +146,9 @@ pub enum JoinResponse {
     Later {
         /// Why.
         why: String,
+        /// As which member the asker's endpoint is known; it says so when it asks again.
+        #[serde(default)]
+        known_as: Option<RaftId>,
     },
 }
 

@@ -13,7 +13,7 @@ use blixard_model::formation::{Identity, Phase};
 use blixard_model::wire::{MembersAsk, ProposeResult};
 use blixard_model::{
     Command, Member, MembershipChange, NodeName, Outcome, RaftId, Refusal, Removal, Request, Role, TicketId,
-    TicketRecord, TicketSecret, TicketState, TicketUse,
+    TicketRecord, TicketSecret, TicketState, TicketUse, mutant,
 };
 
 use crate::machine::encode_request;
@@ -62,8 +62,8 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
                     self.plan_asked_removal(RemovalAsk { raft_id, force, vms })
                 }
                 MembersAsk::Vouch { node } => self.plan_listed(*node),
-                MembersAsk::Admit { node, ticket, secret, guessed } => {
-                    self.plan_admission(*node, &guessed, ticket, &secret)
+                MembersAsk::Admit { node, ticket, secret, guessed, known_as } => {
+                    self.plan_admission((*node, known_as), &guessed, ticket, &secret)
                 }
             }
         };
@@ -152,7 +152,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
 
     fn plan_admission(
         &mut self,
-        node: Identity,
+        (node, known_as): (Identity, Option<RaftId>),
         guessed: &[SocketAddr],
         id: TicketId,
         secret: &TicketSecret,
@@ -177,7 +177,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
             ));
         }
         match member {
-            Some(member) => self.let_go_first(member.raft_id, record),
+            Some(member) => self.let_go_first(member.raft_id, known_as, record),
             None => {
                 let addresses = self.without_taken(&node, guessed);
                 if addresses.is_empty() && !node.addresses.is_empty() && node.relay_url.is_none() {
@@ -234,11 +234,15 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     fn let_go_first(
         &self,
         raft_id: RaftId,
+        known_as: Option<RaftId>,
         ticket: &TicketRecord,
     ) -> Result<MembershipChange, ProposeResult> {
         if let TicketState::Used { .. } | TicketState::Revoked | TicketState::Expired = ticket.state {
             let why = "it has ended, and the node is a member with another store".to_owned();
             return Err(refused(Refusal::Ticket { why }));
+        }
+        if known_as != Some(raft_id) && !mutant::lives("late-admission-believed") {
+            return Err(later("the node is known with another store, and has not heard of that yet"));
         }
         if !self.knows_whether_heard(raft_id) || self.is_heard(raft_id) {
             return Err(later("the node still answers as a member with another store"));

@@ -16,7 +16,7 @@ use blixard_core::formation::{cluster_id, contacts};
 use blixard_core::state::member_check::check_genesis;
 use blixard_model::backoff::{Backoff, Retry};
 use blixard_model::wire::{Contact, JoinResponse};
-use blixard_model::{ClusterId, Outcome, Refusal};
+use blixard_model::{ClusterId, EndpointId, Outcome, RaftId, Refusal};
 
 use crate::forming::Birth;
 use crate::submission::SubmitError;
@@ -25,7 +25,11 @@ use crate::submission::SubmitError;
 pub const JOIN: Backoff = Backoff { first_ms: 300, longest_ms: 5_000 };
 
 /// What a member answers to a node with a ticket, once it knows what the leader decided.
-pub fn answer(state: &ClusterState, end: Result<Outcome, SubmitError>) -> JoinResponse {
+pub fn answer(state: &ClusterState, asker: EndpointId, end: Result<Outcome, SubmitError>) -> JoinResponse {
+    let later = |why| {
+        let known_as = state.member_by_endpoint(asker).map(|member| member.raft_id);
+        JoinResponse::Later { why, known_as }
+    };
     match end {
         Ok(Outcome::Admitted { raft_id }) => JoinResponse::Admitted {
             cluster_id: state.cluster_id(),
@@ -34,8 +38,8 @@ pub fn answer(state: &ClusterState, end: Result<Outcome, SubmitError>) -> JoinRe
             contacts: contacts(state),
         },
         Ok(Outcome::Refused { refusal }) => JoinResponse::Refused { refusal },
-        Ok(Outcome::Done { .. }) => JoinResponse::Later { why: "nothing was decided".to_owned() },
-        Err(error) => JoinResponse::Later { why: error.to_string() },
+        Ok(Outcome::Done { .. }) => later("nothing was decided".to_owned()),
+        Err(error) => later(error.to_string()),
     }
 }
 
@@ -62,6 +66,7 @@ pub struct Joining {
     retry: Retry,
     refused: Option<Refusal>,
     last_error: Option<String>,
+    known_as: Option<RaftId>,
 }
 
 impl Joining {
@@ -69,7 +74,7 @@ impl Joining {
     /// together.
     pub fn new(cluster_id: ClusterId, contacts: Vec<Contact>, seed: u64) -> Self {
         let retry = Retry::new(JOIN, seed);
-        Self { cluster_id, contacts, turn: 0, retry, refused: None, last_error: None }
+        Self { cluster_id, contacts, turn: 0, retry, refused: None, last_error: None, known_as: None }
     }
 
     /// What to do now. Not to be asked while a [`JoinStep::Ask`] is under way.
@@ -104,7 +109,12 @@ impl Joining {
                 self.refused = Some(refusal);
                 return None;
             }
-            Ok(JoinResponse::Later { why }) | Err(why) => why,
+            Ok(JoinResponse::Later { why, known_as }) => {
+                // One that is behind may know an earlier place.
+                self.known_as = self.known_as.max(known_as);
+                why
+            }
+            Err(why) => why,
         };
         self.last_error = Some(why);
         self.turn = self.turn.wrapping_add(1);
@@ -112,10 +122,38 @@ impl Joining {
         None
     }
 
+    /// What [`JoinRequest::known_as`](blixard_model::wire::JoinRequest::known_as) has to say.
+    pub fn known_as(&self) -> Option<RaftId> {
+        self.known_as
+    }
+
     /// Attempts that failed in a row, when the next one is due in milliseconds of the caller's clock, and why
     /// the last one failed; `None` when none did.
     pub fn trouble(&self) -> Option<(u32, u64, &str)> {
         let why = self.last_error.as_deref()?;
         Some((self.retry.failures(), self.retry.at_ms(), why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_place_that_it_was_told_of_is_what_it_says_when_it_asks_again() {
+        let mut joining = Joining::new(ClusterId::from_bytes([7; 16]), Vec::new(), 1);
+        assert_eq!(joining.known_as(), None);
+        let later = |known_as| Ok(JoinResponse::Later { why: "later".to_owned(), known_as });
+        let ends = [
+            (later(Some(RaftId(4))), Some(RaftId(4))),
+            (Err("no answer".to_owned()), Some(RaftId(4))),
+            (later(Some(RaftId(6))), Some(RaftId(6))),
+            (later(Some(RaftId(4))), Some(RaftId(6))),
+            (later(None), Some(RaftId(6))),
+        ];
+        for (at, (ended, known_as)) in ends.into_iter().enumerate() {
+            assert!(joining.note(at as u64, ended).is_none());
+            assert_eq!(joining.known_as(), known_as, "after the answer {at}");
+        }
     }
 }

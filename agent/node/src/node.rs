@@ -232,8 +232,19 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
 
     /// Whether it is one of [`Node::peers`].
     pub fn is_peer(&self, endpoint_id: EndpointId) -> bool {
-        let told = || self.told_members().iter().any(|contact| contact.endpoint_id == endpoint_id);
-        self.state().member_by_endpoint(endpoint_id).is_some() || told()
+        self.state().member_by_endpoint(endpoint_id).is_some() || self.is_told(endpoint_id)
+    }
+
+    fn is_told(&self, endpoint_id: EndpointId) -> bool {
+        self.told_members().iter().any(|contact| contact.endpoint_id == endpoint_id)
+    }
+
+    /// Whom an operator removed, and under which raft id: nobody lets them in. Who has joined anew since, as
+    /// others told while the log here is behind, is none of them: it may be the one who leads.
+    pub fn kept_out(&self) -> BTreeMap<EndpointId, RaftId> {
+        let is_back = |id: &EndpointId| self.is_told(*id) && !mutant::lives("removed-for-ever");
+        let removed = self.state().removed.iter().filter(|(id, removed)| !removed.given_up && !is_back(id));
+        removed.map(|(id, removed)| (*id, removed.raft_id)).collect()
     }
 
     /// Raft's view.

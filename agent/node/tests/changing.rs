@@ -1,7 +1,8 @@
 //! As leader: tickets and removals that others ask for.
 
+use blixard_core::formation::phase_of;
 use blixard_core::ticket::hash_of;
-use blixard_model::formation::Phase;
+use blixard_model::formation::{Identity, Phase};
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{MembersAsk, ProposeResult};
 use blixard_model::{
@@ -48,7 +49,8 @@ fn ticket(group: &mut Group, at: u8, n: u8, name: Option<NodeName>) {
 
 fn admit(node: u8, store_n: u8, ticket: u8, with: u8) -> MembersAsk {
     let node = identity(node, store(store_n), Phase::Empty { promise: None });
-    MembersAsk::Admit { node: Box::new(node), ticket: id(ticket), secret: secret(with), guessed: Vec::new() }
+    let (ticket, secret) = (id(ticket), secret(with));
+    MembersAsk::Admit { node: Box::new(node), ticket, secret, guessed: Vec::new(), known_as: None }
 }
 
 /// Asks and gives the answer.
@@ -84,6 +86,32 @@ fn a_ticket_admits_one_node_once_and_says_so_again_to_that_one() {
     refused_for(&ask(&mut group, leader, "other", admit(5, 5, 1, 1)), "it has admitted n4");
     assert_eq!(group.node(leader).state().members.len(), 4);
     assert!(!group.node(leader).summary().joinable, "nothing is open any more");
+}
+
+#[test]
+fn a_lost_store_s_place_is_let_go_and_never_for_a_word_from_before_it_was_given() {
+    let (mut group, leader) = group();
+    ticket(&mut group, leader, 1, None);
+    ticket(&mut group, leader, 2, None);
+    assert_eq!(admitted(&ask(&mut group, leader, "join", admit(4, 4, 1, 1))), Some(RaftId(4)));
+    group.cut.insert(4);
+    group.tick(60);
+    let with_another_store = |at: Option<RaftId>| {
+        let mut ask = admit(4, 9, 2, 2);
+        if let MembersAsk::Admit { known_as, .. } = &mut ask {
+            *known_as = at;
+        }
+        ask
+    };
+    for (what, before) in [("no member yet", None), ("under an earlier place", Some(RaftId(3)))] {
+        let late = ask(&mut group, leader, what, with_another_store(before));
+        assert!(matches!(late, ProposeResult::Rejected { .. }), "{late:?}");
+        assert!(group.node(leader).state().members.contains_key(&RaftId(4)), "{what}");
+    }
+    let first = ask(&mut group, leader, "let go", with_another_store(Some(RaftId(4))));
+    assert!(matches!(first, ProposeResult::Rejected { .. }), "to be asked again: {first:?}");
+    assert!(!group.node(leader).state().members.contains_key(&RaftId(4)));
+    assert_eq!(admitted(&ask(&mut group, leader, "anew", with_another_store(None))), Some(RaftId(5)));
 }
 
 #[test]
@@ -171,6 +199,7 @@ fn revoked_tickets_names_and_stores_are_looked_at() {
         ticket: id(1),
         secret: secret(1),
         guessed: Vec::new(),
+        known_as: None,
     };
     refused_for(&ask(&mut group, leader, "full", full), "belongs to a cluster already");
 }
@@ -240,6 +269,44 @@ fn a_member_leaves_and_its_words_are_not_believed_any_more() {
     group.nodes.remove(&follower);
     let again = remove(&mut group, "again", leaving(follower, false, None));
     assert_eq!(again, ProposeResult::Applied { outcome: Outcome::unchanged(None) });
+}
+
+#[test]
+fn who_was_removed_and_joined_anew_is_let_in_by_who_is_behind_and_was_told_so() {
+    let (mut group, leader) = group();
+    let gone = group.follower();
+    let behind = 6 - leader - gone;
+    for (n, what) in [(4, "four"), (5, "five")] {
+        ticket(&mut group, leader, n - 3, None);
+        assert!(admitted(&ask(&mut group, leader, what, admit(n, n, n - 3, n - 3))).is_some());
+        group.start_admitted(n);
+    }
+    ticket(&mut group, leader, 0, None);
+    group.tick(20);
+    let done = remove(&mut group, "leave", leaving(gone, false, None));
+    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+    group.nodes.remove(&gone);
+    group.tick(20);
+    group.cut.insert(behind);
+    assert!(admitted(&ask(&mut group, leader, "anew", admit(gone, 9, 0, 0))).is_some());
+    let kept_out = |group: &mut Group| group.node(behind).kept_out().contains_key(&endpoint(gone));
+    assert!(kept_out(&mut group) && !group.node(behind).is_peer(endpoint(gone)));
+    let phase = |group: &mut Group, n: u8, asker: Option<&Identity>| {
+        let node = group.node(n);
+        let (raft_id, applied) = (node.summary().raft_id, node.summary().applied);
+        phase_of(node.state(), (raft_id, applied), asker)
+    };
+    let asker = identity(behind, store(behind), phase(&mut group, behind, None));
+    let told = identity(leader, store(leader), phase(&mut group, leader, Some(&asker)));
+    group.node(behind).note_identity(told, Some(0)).expect("goes on");
+    assert!(
+        !kept_out(&mut group) && group.node(behind).is_peer(endpoint(gone)),
+        "it may be the leader by now"
+    );
+    group.cut.clear();
+    group.tick(30);
+    let state = group.node(behind).state();
+    assert!(state.member_by_endpoint(endpoint(gone)).is_some() && !kept_out(&mut group));
 }
 
 #[test]

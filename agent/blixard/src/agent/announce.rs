@@ -38,11 +38,10 @@ pub(crate) async fn keep_peers(agent: Arc<Agent>) {
         let now = summary.borrow_and_update().membership_version;
         if version != Some(now) {
             let look = running.consensus.view(|view| {
-                let removed = view.state.removed.iter().filter(|(_, node)| !node.given_up);
                 let cluster_id = view.state.cluster_id();
                 let word = |raft_id| RemovedFrom { cluster_id, raft_id }.to_string();
-                let removed = removed.map(|(id, node)| (*id, word(node.raft_id))).collect();
-                (view.node.peers(), removed)
+                let removed = view.node.kept_out().into_iter().map(|(id, raft_id)| (id, word(raft_id)));
+                (view.node.peers(), removed.collect())
             });
             let (members, removed) = match look.await {
                 Ok(looked) => looked,

@@ -1,12 +1,13 @@
 //! The caller's side of the consensus task.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use blixard_consensus::{RaftRole, RaftStatus};
 use blixard_core::ClusterState;
-use blixard_model::EndpointId;
 use blixard_model::formation::Identity;
 use blixard_model::wire::{Contact, MembersAsk, ProgressReport, ProposeResult};
+use blixard_model::{EndpointId, RaftId};
 use blixard_node::{Ask, NodeStats, Stranger, Summary};
 use blixard_store::StoreStats;
 use bytes::Bytes;
@@ -41,6 +42,8 @@ pub(crate) enum Input {
 pub(crate) trait Seldom {
     /// Whom to keep a link with, beside those that are listed.
     fn peers(&self) -> Vec<Contact>;
+    /// Whom not to let in, and under which raft id they were removed.
+    fn kept_out(&self) -> BTreeMap<EndpointId, RaftId>;
     /// What the leader is to be told of listed nodes.
     fn vouches(&self) -> Vec<MembersAsk>;
     /// Listed nodes that belong to another cluster.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use blixard_model::RaftId;
 use blixard_model::api::RetryKind;
 use blixard_model::wire::{Contact, JoinRequest, JoinResponse};
 use blixard_net::ticket::JoinTicket;
@@ -180,7 +181,7 @@ async fn use_ticket(agent: &Agent, ticket: Option<JoinTicket>) -> Birth {
     loop {
         match joining.next(ms_since(begun)) {
             JoinStep::Ask(contact) => {
-                let ended = ask(agent, &ticket, &contact).await;
+                let ended = ask(agent, &ticket, &contact, joining.known_as()).await;
                 if let Some(birth) = joining.note(ms_since(begun), ended) {
                     agent.retries.done(RetryKind::Join, None);
                     return birth;
@@ -199,11 +200,17 @@ async fn use_ticket(agent: &Agent, ticket: Option<JoinTicket>) -> Birth {
     }
 }
 
-async fn ask(agent: &Agent, ticket: &JoinTicket, contact: &Contact) -> Result<JoinResponse, String> {
+async fn ask(
+    agent: &Agent,
+    ticket: &JoinTicket,
+    contact: &Contact,
+    known_as: Option<RaftId>,
+) -> Result<JoinResponse, String> {
     let node = agent.identity(None).await;
     let written = agent.config.own_addresses();
     let guessed = node.addresses.iter().filter(|address| !written.contains(address)).copied().collect();
-    let request = JoinRequest { node, ticket: ticket.id, secret: ticket.secret.clone(), guessed };
+    let secret = ticket.secret.clone();
+    let request = JoinRequest { node, ticket: ticket.id, secret, guessed, known_as };
     let answer = agent.net.join(contact, ticket.cluster_id, encode(&request), ATTEMPT_TIMEOUT).await;
     let bytes = answer.map_err(|error| format!("{}: {error}", contact.endpoint_id.short()))?;
     serde_json::from_slice(&bytes).map_err(|error| format!("an answer that is none: {error}"))

@@ -4,12 +4,13 @@
 //! all of them), carry out what it says. Ticks and inputs are awaited fairly, so that a full inbox starves
 //! no tick. Any error of the store ends the task, and with it the process.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use blixard_consensus::TICK_MS;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{Contact, MembersAsk, ProgressReport, ProposeResult};
-use blixard_model::{NodeName, RaftId};
+use blixard_model::{EndpointId, NodeName, RaftId};
 use blixard_net::{DownReason, LinkState, Links, Net, SendOutcome};
 use blixard_node::{NodeError, Notice, Send, Stranger, Summary, Turn, Waits};
 use blixard_store::{Store, WriteError};
@@ -35,6 +36,10 @@ pub(crate) type Node = blixard_node::Node<Store, Asker<ProposeResult>, Asker<()>
 impl Seldom for Node {
     fn peers(&self) -> Vec<Contact> {
         Self::peers(self)
+    }
+
+    fn kept_out(&self) -> BTreeMap<EndpointId, RaftId> {
+        Self::kept_out(self)
     }
 
     fn vouches(&self) -> Vec<MembersAsk> {

@@ -69,20 +69,19 @@ async fn admit(
 }
 
 async fn decide(agent: &Agent, from: EndpointId, source: Option<SocketAddr>, bytes: &[u8]) -> JoinResponse {
-    let later = |why: String| JoinResponse::Later { why };
-    let JoinRequest { node, ticket, secret, guessed } = match serde_json::from_slice(bytes) {
+    let later = |why: String| JoinResponse::Later { why, known_as: None };
+    let request: JoinRequest = match serde_json::from_slice(bytes) {
         Ok(request) => request,
         Err(error) => return later(format!("the request is not understood: {error}")),
     };
-    if node.endpoint_id != from {
+    if request.node.endpoint_id != from {
         return later("the identity is another endpoint's".to_owned());
     }
     let Some(running) = agent.running() else { return later("this node is in no cluster".to_owned()) };
-    let name = node.name.clone();
+    let (name, ticket) = (request.node.name.clone(), request.ticket);
     let place = source.map_or_else(|| "an unknown address".to_owned(), |source| source.to_string());
     tracing::info!(PEER = %from.short(), "{name} ({place}) asks to be let in with ticket {ticket}");
-    let ask = MembersAsk::Admit { node: Box::new(node), ticket, secret, guessed };
-    let end = submit(agent, ask, Instant::now() + ADMIT_TIMEOUT).await;
+    let end = submit(agent, MembersAsk::from(request), Instant::now() + ADMIT_TIMEOUT).await;
     match &end {
         Ok(Outcome::Admitted { raft_id }) => {
             tracing::info!(PEER = %from.short(), "{name} was let in with ticket {ticket}: raft id {raft_id}");
@@ -92,7 +91,7 @@ async fn decide(agent: &Agent, from: EndpointId, source: Option<SocketAddr>, byt
         }
         Ok(Outcome::Done { .. }) | Err(_) => {}
     }
-    match running.consensus.view(move |view| joining::answer(view.state, end)).await {
+    match running.consensus.view(move |view| joining::answer(view.state, from, end)).await {
         Ok(response) => response,
         Err(error) => later(error.to_string()),
     }

@@ -1,5 +1,6 @@
 //! An agent for tests of single tasks: a network without peers, and a consensus task that is not there.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,6 +70,10 @@ pub(crate) struct Nothing;
 impl Seldom for Nothing {
     fn peers(&self) -> Vec<Contact> {
         Vec::new()
+    }
+
+    fn kept_out(&self) -> BTreeMap<EndpointId, RaftId> {
+        BTreeMap::new()
     }
 
     fn vouches(&self) -> Vec<MembersAsk> {

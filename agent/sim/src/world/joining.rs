@@ -8,7 +8,7 @@ use blixard_node::joining::{self, JoinStep, Joining};
 
 use super::World;
 use super::event::{Event, MachineId, Message};
-use super::machine::{Call, Forming, Process, Purpose};
+use super::machine::{Call, Forming, HeldTicket, Process, Purpose};
 
 /// How long the answer may take, in µs: the member brings it to the leader meanwhile.
 const ANSWER_US: u64 = 10_000_000;
@@ -34,6 +34,7 @@ impl World {
         }
         match joining.next(now_ms) {
             JoinStep::Ask(contact) => {
+                let known_as = joining.known_as();
                 let Some(to) = self.machine_of(contact.endpoint_id) else { return };
                 let call = self.new_id();
                 if let Some(process) = &mut self.machines[id].process {
@@ -41,8 +42,8 @@ impl World {
                 }
                 self.queue.after(ANSWER_US, Event::CallTimeout { machine: id, run, call });
                 self.trace.line(self.queue.now_us(), || format!("n{} asks n{} to be let in", id + 1, to + 1));
-                let request =
-                    JoinRequest { node: me, ticket: held.id, secret: held.secret, guessed: Vec::new() };
+                let HeldTicket { id: ticket, secret, .. } = held;
+                let request = JoinRequest { node: me, ticket, secret, guessed: Vec::new(), known_as };
                 self.transmit(id, to, Message::Join { call, request: Box::new(request) });
             }
             JoinStep::Wait { until_ms } => {
@@ -65,14 +66,12 @@ impl World {
         call: u64,
         request: JoinRequest,
     ) {
-        let node = self.machines[id].node();
-        let serves = node.is_some_and(|node| node.summary().joinable);
+        let serves = self.machines[id].node().is_some_and(|node| node.summary().joinable);
         if !serves || request.node.endpoint_id != self.machines[from].endpoint_id {
-            let response = JoinResponse::Later { why: "no ticket is open here".to_owned() };
+            let response = JoinResponse::Later { why: "no ticket is open here".to_owned(), known_as: None };
             return self.transmit(id, from, Message::Joined { call, response: Box::new(response) });
         }
-        let JoinRequest { node, ticket, secret, guessed } = request;
-        let ask = MembersAsk::Admit { node: Box::new(node), ticket, secret, guessed };
+        let ask = MembersAsk::from(request);
         self.submit(id, ask, DECIDE_MS, Purpose::Join { to: from, call });
     }
 
@@ -83,7 +82,7 @@ impl World {
         end: Result<Outcome, SubmitError>,
     ) {
         let Some(node) = self.machines[id].node() else { return };
-        let response = joining::answer(node.state(), end);
+        let response = joining::answer(node.state(), self.machines[to].endpoint_id, end);
         self.transmit(id, to, Message::Joined { call, response: Box::new(response) });
     }
 
@@ -122,7 +121,7 @@ fn told(ended: &Result<JoinResponse, String>) -> String {
     match ended {
         Ok(JoinResponse::Admitted { raft_id, .. }) => format!("that it has raft id {raft_id}"),
         Ok(JoinResponse::Refused { refusal }) => format!("no: {refusal}"),
-        Ok(JoinResponse::Later { why }) => format!("not now: {why}"),
+        Ok(JoinResponse::Later { why, .. }) => format!("not now: {why}"),
         Err(why) => format!("nothing: {why}"),
     }
 }

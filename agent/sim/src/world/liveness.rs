@@ -41,7 +41,8 @@ impl World {
         self.options.start_failures = 0;
         self.options.loss = self.options.loss.min(20);
         self.mend_all();
-        if self.options.lasting_cut {
+        // While a voter is on its way out the others may be about to need each one of them.
+        if self.options.lasting_cut && !self.is_removing() {
             self.cut_one_off();
         }
         for client in 0..self.clients.len() {

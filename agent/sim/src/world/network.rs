@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use blixard_core::ClusterState;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{PeerRequest, PeerResponse};
 use blixard_node::Send;
@@ -118,9 +117,7 @@ impl World {
                     || machine.ticket.as_ref().is_some_and(|it| it.names(other_id))
             }
             Phase::Running(node) => {
-                let state = node.state();
-                let known = listed || node.is_peer(other_id);
-                known && !state.is_kept_out(other_id)
+                (listed || node.is_peer(other_id)) && !node.kept_out().contains_key(&other_id)
             }
         }
     }
@@ -132,13 +129,9 @@ impl World {
             if self.network.is_cut(id, other) || self.network.is_cut(other, id) || !self.lets_in(id, other) {
                 continue;
             }
-            let said = |state: &ClusterState| {
-                let removed = state.removed.get(&me)?;
-                Some(RemovedFrom { cluster_id: state.cluster_id(), raft_id: removed.raft_id })
-            };
-            let Some(removed) = self.machines[other].node().and_then(|node| said(node.state())) else {
-                continue;
-            };
+            let Some(teller) = self.machines[other].node() else { continue };
+            let Some(raft_id) = teller.kept_out().get(&me).copied() else { continue };
+            let removed = RemovedFrom { cluster_id: teller.state().cluster_id(), raft_id };
             let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) else { return };
             if let Err(error) = node.note_removed(removed) {
                 return self.node_failed(id, &error);

@@ -185,15 +185,18 @@ impl World {
         }
     }
 
-    /// Whether its place was let go and who listed it is a member no more, or came back without a list.
+    /// Whether nobody can tell the leader of it: its place was let go, and who listed it is a member no more
+    /// or came back without a list. Or the place is kept, and there is no member left on its own list: it
+    /// answers to nobody else.
     fn is_listed_nowhere(&self, id: MachineId) -> bool {
         let Some(state) = self.checker.state() else { return false };
-        let is_member =
-            |machine: &Machine| state.members.values().any(|it| it.endpoint_id == machine.endpoint_id);
-        let lists = |(other, machine): (MachineId, &Machine)| {
-            other != id && id < machine.listed && is_member(machine)
+        let is_member = |machine: &Machine| state.member_by_endpoint(machine.endpoint_id).is_some();
+        let own = &self.machines[id];
+        let meets = |(other, machine): (MachineId, &Machine)| {
+            let listed = if is_member(own) { other < own.listed } else { id < machine.listed };
+            other != id && listed && is_member(machine)
         };
-        !is_member(&self.machines[id]) && !self.machines.iter().enumerate().any(lists)
+        !self.machines.iter().enumerate().any(meets)
     }
 
     /// A machine that was removed gets an empty disk, and is to join again.

@@ -55,6 +55,18 @@ pub(super) const TESTED: &[Tested] = &[
         test: "replace::a_crash_at_any_boundary",
     },
     Tested {
+        name: "late-admission-believed",
+        source: "found here: a late word of an earlier store, with a ticket, removes who was admitted",
+        target: ("blixard-node", "node"),
+        test: "changing::a_lost_store_s_place_is_let_go",
+    },
+    Tested {
+        name: "removed-for-ever",
+        source: "found here: a node that was removed and joined anew is not let in by who is behind",
+        target: ("blixard-node", "node"),
+        test: "changing::who_was_removed_and_joined_anew",
+    },
+    Tested {
         name: "foreign-relay-used",
         source: "relays: one that a member names and this node does not list is contacted",
         target: ("blixard-net", LIBRARY),

@@ -131,7 +131,7 @@ impl Checks {
         self.is("a node alone, as assertions see it", &node["complaints"], &json!([]));
         let agent = &node["agent"];
         self.that("no key file, no credential", !has(agent, "LoadCredential=node.key"));
-        self.line("blixard.service", agent, "LoadCredential=join.ticket:/root/join.ticket");
+        self.line("blixard.service", agent, "LoadCredential=join.ticket:/run/secrets/join.ticket");
         self.line("blixard.service", agent, "SetCredential=join.ticket:removed");
         self.line("blixard.service", &node["agent"], "ReadWritePaths=/srv/blixard");
         self.line("blixard-vm@.service", &node["vm"], "ReadWritePaths=/srv/disks");

@@ -44,7 +44,7 @@ let
       keyFile = lib.mkForce null;
       openFirewall = lib.mkForce false;
       cluster.members = lib.mkForce { };
-      cluster.joinTicketFile = "/root/join.ticket";
+      cluster.joinTicketFile = "/run/secrets/join.ticket";
       settings.role = "witness";
       settings.voter_lost_after_s = 30;
       settings.port = 7531;

@@ -1,0 +1,136 @@
+//! What contradicts itself or the world in a configuration, with the key and the way out.
+
+use blixard_core::state::member_check::{MemberFacts, MemberField, check_member, check_members};
+use blixard_model::EndpointId;
+use blixard_model::member::MEMBERS_MAX;
+use blixard_net::RelayList;
+
+use super::Config;
+
+/// Least of it, in seconds: several elections.
+const VOTER_LOST_AFTER_S_MIN: u32 = 5;
+
+impl Config {
+    /// What makes it useless, if anything does.
+    pub(super) fn problem(&self) -> Option<String> {
+        if self.port == 0 {
+            return Some("port: 0 is not a port".to_owned());
+        }
+        if self.joins() && !self.members.is_empty() {
+            let key = if self.join { "join" } else { "join_ticket_file" };
+            return Some(format!(
+                "{key}: this node is in a list of `members`, and is admitted because it is listed: leave \
+                 one of the two out"
+            ));
+        }
+        if self.voter_lost_after_s < VOTER_LOST_AFTER_S_MIN {
+            let given = self.voter_lost_after_s;
+            return Some(format!("voter_lost_after_s: {given} is less than {VOTER_LOST_AFTER_S_MIN}"));
+        }
+        for (key, path) in [("data_dir", &self.data_dir), ("socket", &self.socket)] {
+            if !path.is_absolute() {
+                return Some(format!("{key}: {} is not an absolute path", path.display()));
+            }
+        }
+        if let Some(problem) = self.relays_problem() {
+            return Some(problem);
+        }
+        if let Some(dir) = self.vms.disk_dirs.iter().find(|dir| !dir.is_absolute()) {
+            return Some(format!("vms.disk_dirs: {} is not an absolute path", dir.display()));
+        }
+        if self.vms.qemu.is_empty() || self.vms.qemu.starts_with('-') {
+            return Some(format!("vms.qemu: {:?} is not a program", self.vms.qemu));
+        }
+        if self.resources.cpus == Some(0) {
+            return Some(
+                "resources.cpus: 0 offers nothing; leave it out for what the machine has".to_owned(),
+            );
+        }
+        self.members_problem()
+    }
+
+    fn relays_problem(&self) -> Option<String> {
+        if let Err(error) = RelayList::new(&self.net.relay_urls) {
+            return Some(format!("net.relay_urls: {error}"));
+        }
+        let file = self.net.relay_ca_file.as_ref()?;
+        if !file.is_absolute() {
+            return Some(format!("net.relay_ca_file: {} is not an absolute path", file.display()));
+        }
+        let unused = self.net.relay_urls.is_empty();
+        unused.then(|| "net.relay_ca_file: there is no relay to vouch for in net.relay_urls".to_owned())
+    }
+
+    fn members_problem(&self) -> Option<String> {
+        for (name, member) in &self.members {
+            if let Err(error) = blixard_net::key::check_endpoint_id(&member.endpoint_id) {
+                return Some(format!("members.{name}.endpoint_id: {error}"));
+            }
+        }
+        if self.members.len() > MEMBERS_MAX {
+            return Some(format!("members: {} of them, more than {MEMBERS_MAX}", self.members.len()));
+        }
+        let list = self.declared();
+        let facts: Vec<_> = list.iter().map(MemberFacts::from).collect();
+        if let Err((name, error)) = check_members(&facts) {
+            let key = match error.field() {
+                MemberField::Addresses => "addresses",
+                _ => "endpoint_id",
+            };
+            return Some(format!("members.{name}.{key}: {error}"));
+        }
+        self.advertised_problem(&facts)
+    }
+
+    /// What this node says of itself takes the place of what the list says.
+    fn advertised_problem(&self, listed: &[MemberFacts<'_>]) -> Option<String> {
+        let (me, others): (Vec<MemberFacts<'_>>, Vec<_>) =
+            listed.iter().partition(|member| *member.name == self.node_name);
+        // A list without this node is another mistake, which is told with the local id.
+        if self.advertise_addresses.is_empty() || me.is_empty() && !others.is_empty() {
+            return None;
+        }
+        let me = MemberFacts {
+            name: &self.node_name,
+            endpoint_id: me.first().map_or(EndpointId::from_bytes([0; 32]), |me| me.endpoint_id),
+            store_id: None,
+            addresses: &self.advertise_addresses,
+            relay_url: None,
+            capacity: None,
+        };
+        let error = check_member(me, &others).err()?;
+        Some(format!("advertise_addresses: {error}"))
+    }
+
+    /// What is wrong when there is a list and this node is not in it.
+    pub(crate) fn unlisted(&self) -> Option<String> {
+        let listed = self.members.is_empty() || self.members.contains_key(&self.node_name);
+        (!listed).then(|| {
+            format!(
+                "members: node_name {} is not in the list; the list names every node, this one included",
+                self.node_name
+            )
+        })
+    }
+
+    /// Checks that this node is who the members list says it is.
+    ///
+    /// # Errors
+    /// What to write into the list, with the local id.
+    pub(crate) fn check_own_id(&self, endpoint_id: EndpointId) -> Result<(), String> {
+        match self.members.get(&self.node_name) {
+            None if !self.members.is_empty() => Err(format!(
+                "{}; this node's key has the endpoint id {endpoint_id}",
+                self.unlisted().unwrap_or_default()
+            )),
+            Some(member) if member.endpoint_id != endpoint_id => Err(format!(
+                "members.{name}.endpoint_id is {theirs}, but the endpoint id of this node's key is \
+                 {endpoint_id}: \
+                 write that one into the list on every node, or restore the key of the listed one",
+                name = self.node_name,
+                theirs = member.endpoint_id,
+            )),
+            _ => Ok(()),
+        }
+    }
+}
