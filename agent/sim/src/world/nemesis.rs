@@ -269,9 +269,11 @@ impl World {
         })
     }
 
-    /// All is calm: a leader that is another one, nobody cut off, everybody up to date.
+    /// All is calm: a leader that is another one, nobody cut off or standing still, everybody up to date. A
+    /// leader that stands still would take what the disk has acknowledged and forgotten for safe, much later.
     fn may_roll_back(&self, id: MachineId) -> bool {
-        let applied = self.checker.applied();
+        let (applied, now_us) = (self.checker.applied(), self.queue.now_us());
+        let stands_still = |m: &super::Machine| m.held_until_us > now_us;
         let up_to_date = |m: &super::Machine| m.node().is_some_and(|node| node.summary().applied >= applied);
         let led =
             self.machines.iter().enumerate().any(|(other, machine)| {
@@ -281,5 +283,6 @@ impl World {
             && led
             && !self.network.is_cut_anywhere()
             && self.machines.iter().all(up_to_date)
+            && !self.machines.iter().any(stands_still)
     }
 }
