@@ -110,16 +110,9 @@ pub struct JoinRequest {
     pub guessed: Vec<SocketAddr>,
     /// As which member it was told that its endpoint is known ([`JoinResponse::Later`]). If it comes with
     /// another store than that member's, that one is lost: this word is younger than that member. Without it
-    /// nothing is lost, since a late word of an earlier store looks the same.
+    /// the request ends no place, since a late word of an earlier store looks the same.
     #[serde(default)]
     pub known_as: Option<RaftId>,
-}
-
-impl From<JoinRequest> for MembersAsk {
-    fn from(request: JoinRequest) -> Self {
-        let JoinRequest { node, ticket, secret, guessed, known_as } = request;
-        Self::Admit { node: Box::new(node), ticket, secret, guessed, known_as }
-    }
 }
 
 /// What the member answers.

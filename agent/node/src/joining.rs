@@ -15,7 +15,7 @@ use blixard_core::ClusterState;
 use blixard_core::formation::{cluster_id, contacts};
 use blixard_core::state::member_check::check_genesis;
 use blixard_model::backoff::{Backoff, Retry};
-use blixard_model::wire::{Contact, JoinResponse};
+use blixard_model::wire::{Contact, JoinRequest, JoinResponse, MembersAsk};
 use blixard_model::{ClusterId, EndpointId, Outcome, RaftId, Refusal};
 
 use crate::forming::Birth;
@@ -24,12 +24,28 @@ use crate::submission::SubmitError;
 /// Asking to be let in. An operator waits: the longest pause is short.
 pub const JOIN: Backoff = Backoff { first_ms: 300, longest_ms: 5_000 };
 
+/// What a member asks the leader for a node with a ticket; or what it answers at once, when it knows that the
+/// leader would do nothing yet.
+///
+/// # Errors
+/// The node has another store than it is known with, and has not heard of that.
+pub fn ask(state: &ClusterState, request: JoinRequest) -> Result<MembersAsk, Box<JoinResponse>> {
+    let JoinRequest { node, ticket, secret, guessed, known_as } = request;
+    let member = state.member_by_endpoint(node.endpoint_id);
+    if member.is_some_and(|member| member.store_id != node.store_id && known_as < Some(member.raft_id)) {
+        let why = "it is known with another store: it is to ask again, now that it knows".to_owned();
+        return Err(Box::new(later(state, node.endpoint_id, why)));
+    }
+    Ok(MembersAsk::Admit { node: Box::new(node), ticket, secret, guessed, known_as })
+}
+
+fn later(state: &ClusterState, asker: EndpointId, why: String) -> JoinResponse {
+    let known_as = state.member_by_endpoint(asker).map(|member| member.raft_id);
+    JoinResponse::Later { why, known_as }
+}
+
 /// What a member answers to a node with a ticket, once it knows what the leader decided.
 pub fn answer(state: &ClusterState, asker: EndpointId, end: Result<Outcome, SubmitError>) -> JoinResponse {
-    let later = |why| {
-        let known_as = state.member_by_endpoint(asker).map(|member| member.raft_id);
-        JoinResponse::Later { why, known_as }
-    };
     match end {
         Ok(Outcome::Admitted { raft_id }) => JoinResponse::Admitted {
             cluster_id: state.cluster_id(),
@@ -38,8 +54,8 @@ pub fn answer(state: &ClusterState, asker: EndpointId, end: Result<Outcome, Subm
             contacts: contacts(state),
         },
         Ok(Outcome::Refused { refusal }) => JoinResponse::Refused { refusal },
-        Ok(Outcome::Done { .. }) => later("nothing was decided".to_owned()),
-        Err(error) => later(error.to_string()),
+        Ok(Outcome::Done { .. }) => later(state, asker, "nothing was decided".to_owned()),
+        Err(error) => later(state, asker, error.to_string()),
     }
 }
 

@@ -133,14 +133,21 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
     }
 
-    /// Members came, went or moved: whoever keeps the list of peers is woken.
+    /// Members came, went or moved, or what others told of them is not needed any more: whoever keeps the list
+    /// of peers is woken.
     fn note_members(&mut self) {
+        let told = &mut self.config.told;
+        let caught_up = !told.members.is_empty() && self.raft.status().applied >= told.applied;
+        if caught_up {
+            told.members.clear();
+        }
         let members = &self.raft.machine().0.members;
         let is = |(id, member): (&RaftId, &Member), (known, addresses, relay): &(_, _, _)| {
             id == known && member.addresses == *addresses && member.relay_url == *relay
         };
-        if members.len() == self.peers.len() && members.iter().zip(&self.peers).all(|(now, was)| is(now, was))
-        {
+        let same = members.len() == self.peers.len()
+            && members.iter().zip(&self.peers).all(|(now, was)| is(now, was));
+        if same && !caught_up {
             return;
         }
         let peer =

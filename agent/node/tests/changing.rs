@@ -1,15 +1,16 @@
 //! As leader: tickets and removals that others ask for.
 
+use blixard_core::ClusterState;
 use blixard_core::formation::phase_of;
 use blixard_core::ticket::hash_of;
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::{MembersAsk, ProposeResult};
+use blixard_model::wire::{JoinRequest, JoinResponse, MembersAsk, ProposeResult};
 use blixard_model::{
     ClusterId, Command, MembershipChange, NodeName, Outcome, RaftId, Refusal, Request, TicketId,
     TicketSecret, VmsFate,
 };
-use blixard_node::Notice;
+use blixard_node::{Notice, SubmitError, joining};
 
 use crate::group::{Group, create, endpoint, genesis, identity, name, store, waiter};
 
@@ -96,13 +97,26 @@ fn a_lost_store_s_place_is_let_go_and_never_for_a_word_from_before_it_was_given(
     assert_eq!(admitted(&ask(&mut group, leader, "join", admit(4, 4, 1, 1))), Some(RaftId(4)));
     group.cut.insert(4);
     group.tick(60);
-    let with_another_store = |at: Option<RaftId>| {
-        let mut ask = admit(4, 9, 2, 2);
-        if let MembersAsk::Admit { known_as, .. } = &mut ask {
-            *known_as = at;
-        }
-        ask
+    let comes = |known_as: Option<RaftId>| {
+        let node = identity(4, store(9), Phase::Empty { promise: None });
+        JoinRequest { node, ticket: id(2), secret: secret(2), guessed: Vec::new(), known_as }
     };
+    // Whom it asks tells it at once, and it asks again.
+    let state = group.node(leader).state().clone();
+    let answers = [
+        joining::ask(&state, comes(None)).map_err(|told| *told).expect_err("not yet"),
+        joining::answer(&state, endpoint(4), Ok(Outcome::done(None))),
+        joining::answer(&state, endpoint(4), Err(SubmitError::Unavailable("nobody leads".to_owned()))),
+    ];
+    for told in answers {
+        assert!(matches!(told, JoinResponse::Later { known_as: Some(RaftId(4)), .. }), "{told:?}");
+    }
+    let stranger = joining::answer(&state, endpoint(5), Ok(Outcome::done(None)));
+    assert!(matches!(stranger, JoinResponse::Later { known_as: None, .. }), "{stranger:?}");
+    // One that is behind brings it to the leader.
+    let behind = ClusterState::new(genesis(3));
+    let with_another_store =
+        |known_as: Option<RaftId>| joining::ask(&behind, comes(known_as)).expect("for the leader to decide");
     for (what, before) in [("no member yet", None), ("under an earlier place", Some(RaftId(3)))] {
         let late = ask(&mut group, leader, what, with_another_store(before));
         assert!(matches!(late, ProposeResult::Rejected { .. }), "{late:?}");
@@ -307,6 +321,29 @@ fn who_was_removed_and_joined_anew_is_let_in_by_who_is_behind_and_was_told_so() 
     group.tick(30);
     let state = group.node(behind).state();
     assert!(state.member_by_endpoint(endpoint(gone)).is_some() && !kept_out(&mut group));
+}
+
+#[test]
+fn what_others_told_ends_when_the_log_is_as_new_and_the_peers_are_looked_at_again() {
+    let (mut group, leader) = group();
+    let behind = group.follower();
+    group.cut.insert(behind);
+    write(&mut group, leader, "later", forget());
+    let node = group.node(leader);
+    let (state, applied) = (node.state().clone(), node.summary().applied);
+    let asker = identity(behind, store(behind), phase_of(&state, (RaftId(9), 1), None));
+    let mut phase = phase_of(&state, (node.summary().raft_id, applied), Some(&asker));
+    if let Phase::Formed { members, .. } = &mut phase {
+        members[0].endpoint_id = endpoint(7);
+    }
+    group.node(behind).note_identity(identity(leader, store(leader), phase), Some(0)).expect("goes on");
+    assert!(group.node(behind).is_peer(endpoint(7)));
+    group.turn(behind);
+    let before = group.node(behind).summary().membership_version;
+    group.cut.clear();
+    group.tick(30);
+    assert!(!group.node(behind).is_peer(endpoint(7)));
+    assert!(group.node(behind).summary().membership_version > before, "no member came or went");
 }
 
 #[test]

@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blixard_model::wire::{
-    AgedReport, JoinRequest, JoinResponse, MembersAsk, PeerRequest, PeerResponse, ProposeResult,
-};
+use blixard_model::wire::{AgedReport, JoinRequest, JoinResponse, PeerRequest, PeerResponse, ProposeResult};
 use blixard_model::{EndpointId, Outcome};
 use blixard_net::{Incoming, Reply};
 use blixard_node::{Ask, joining};
@@ -81,7 +79,12 @@ async fn decide(agent: &Agent, from: EndpointId, source: Option<SocketAddr>, byt
     let (name, ticket) = (request.node.name.clone(), request.ticket);
     let place = source.map_or_else(|| "an unknown address".to_owned(), |source| source.to_string());
     tracing::info!(PEER = %from.short(), "{name} ({place}) asks to be let in with ticket {ticket}");
-    let end = submit(agent, MembersAsk::from(request), Instant::now() + ADMIT_TIMEOUT).await;
+    let ask = match running.consensus.view(move |view| joining::ask(view.state, request)).await {
+        Ok(Ok(ask)) => ask,
+        Ok(Err(at_once)) => return *at_once,
+        Err(error) => return later(error.to_string()),
+    };
+    let end = submit(agent, ask, Instant::now() + ADMIT_TIMEOUT).await;
     match &end {
         Ok(Outcome::Admitted { raft_id }) => {
             tracing::info!(PEER = %from.short(), "{name} was let in with ticket {ticket}: raft id {raft_id}");

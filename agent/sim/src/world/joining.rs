@@ -2,7 +2,7 @@
 //! link is needed: whoever has no place in the cluster has none.
 
 use blixard_model::Outcome;
-use blixard_model::wire::{JoinRequest, JoinResponse, MembersAsk};
+use blixard_model::wire::{JoinRequest, JoinResponse};
 use blixard_node::SubmitError;
 use blixard_node::joining::{self, JoinStep, Joining};
 
@@ -66,12 +66,17 @@ impl World {
         call: u64,
         request: JoinRequest,
     ) {
-        let serves = self.machines[id].node().is_some_and(|node| node.summary().joinable);
-        if !serves || request.node.endpoint_id != self.machines[from].endpoint_id {
-            let response = JoinResponse::Later { why: "no ticket is open here".to_owned(), known_as: None };
-            return self.transmit(id, from, Message::Joined { call, response: Box::new(response) });
-        }
-        let ask = MembersAsk::from(request);
+        let serving = self.machines[id].node().filter(|node| node.summary().joinable);
+        let proved = request.node.endpoint_id == self.machines[from].endpoint_id;
+        let later = || JoinResponse::Later { why: "no ticket is open here".to_owned(), known_as: None };
+        let asked = match serving.filter(|_| proved) {
+            Some(node) => joining::ask(node.state(), request),
+            None => Err(Box::new(later())),
+        };
+        let ask = match asked {
+            Ok(ask) => ask,
+            Err(response) => return self.transmit(id, from, Message::Joined { call, response }),
+        };
         self.submit(id, ask, DECIDE_MS, Purpose::Join { to: from, call });
     }
 

@@ -7,7 +7,7 @@ use blixard_net::RelayList;
 
 use super::Config;
 
-/// Least of it, in seconds: several elections.
+/// Least `voter_lost_after_s`: several elections.
 const VOTER_LOST_AFTER_S_MIN: u32 = 5;
 
 impl Config {
