@@ -133,8 +133,8 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
     }
 
-    /// Members came, went or moved, or what others told of them is not needed any more: whoever keeps the list
-    /// of peers is woken.
+    /// Members came, went or moved, or what others told of them is not needed any more: whoever keeps the
+    /// list of peers is woken.
     fn note_members(&mut self) {
         let told = &mut self.config.told;
         let caught_up = !told.members.is_empty() && self.raft.status().applied >= told.applied;
