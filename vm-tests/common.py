@@ -155,6 +155,12 @@ def voters(machine):
     return [each["name"] for each in status(machine)["members"] if each["role"] == "voter"]
 
 
+def wait_until_missed(gone, nodes):
+    """Until each of these nodes says that the machine can not be reached: then no VM is placed there."""
+    for machine in nodes:
+        wait_for_status(machine, f'.members[] | select(.name == "{gone.name}") | .reachable | not')
+
+
 def lose_disk(machine):
     """Crashes the machine and takes its store away: a disk that broke. It boots with an empty one."""
     machine.succeed(f"rm {STORE} && sync $(dirname {STORE})")

@@ -27,6 +27,8 @@ with subtest("one of the two crashes: the other goes on with the witness"):
     n1.crash()
     leader_among([n2, n3])
     expect_writes_go_on([n2, n3])
+    # A machine that died a moment ago is still given VMs.
+    wait_until_missed(n1, [n2, n3])
     write(n3, "while-n1-is-down")
     shown = json.loads(n2.succeed("blixard vm show while-n1-is-down --json"))
     t.assertEqual("n2", shown["node"])
