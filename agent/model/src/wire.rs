@@ -79,21 +79,9 @@ pub enum MembersAsk {
         /// Who, where the list says that it is.
         node: Box<Identity>,
     },
-    /// A node with an empty store has a ticket.
-    Admit {
-        /// Who; its endpoint id is the one that its handshake proved.
-        node: Box<Identity>,
-        /// Which ticket.
-        ticket: TicketId,
-        /// What proves that it has it.
-        secret: TicketSecret,
-        /// Those of its addresses that nobody wrote down: a machine's inner networks may look like another's.
-        #[serde(default)]
-        guessed: Vec<SocketAddr>,
-        /// See [`JoinRequest::known_as`].
-        #[serde(default)]
-        known_as: Option<RaftId>,
-    },
+    /// A node with an empty store has a ticket and said this; its endpoint id is the one that its handshake
+    /// proved.
+    Admit(Box<JoinRequest>),
 }
 
 /// What a node with a ticket says to a member, on the join protocol, once the member has named its cluster.
@@ -105,7 +93,8 @@ pub struct JoinRequest {
     pub ticket: TicketId,
     /// What proves that it has it.
     pub secret: TicketSecret,
-    /// Those of its addresses that nobody wrote down; they are left out where they are another member's.
+    /// Those of its addresses that nobody wrote down; they are left out where they are another member's: a
+    /// machine's inner networks may look like another's.
     #[serde(default)]
     pub guessed: Vec<SocketAddr>,
     /// As which member it was told that its endpoint is known ([`JoinResponse::Later`]). If it comes with

@@ -10,10 +10,10 @@ use blixard_consensus::{LogStore, ProposeError, TICK_MS};
 use blixard_core::planner::membership::{RemovalAsk, RemovalStep, plan_removal};
 use blixard_core::ticket::{self, TicketClock};
 use blixard_model::formation::{Identity, Phase};
-use blixard_model::wire::{MembersAsk, ProposeResult};
+use blixard_model::wire::{JoinRequest, MembersAsk, ProposeResult};
 use blixard_model::{
     Command, Member, MembershipChange, NodeName, Outcome, RaftId, Refusal, Removal, Request, Role, TicketId,
-    TicketRecord, TicketSecret, TicketState, TicketUse, mutant,
+    TicketRecord, TicketState, TicketUse, mutant,
 };
 
 use crate::machine::encode_request;
@@ -62,9 +62,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
                     self.plan_asked_removal(RemovalAsk { raft_id, force, vms })
                 }
                 MembersAsk::Vouch { node } => self.plan_listed(*node),
-                MembersAsk::Admit { node, ticket, secret, guessed, known_as } => {
-                    self.plan_admission((*node, known_as), &guessed, ticket, &secret)
-                }
+                MembersAsk::Admit(request) => self.plan_admission(*request),
             }
         };
         let proposed = step.and_then(|change| self.propose_change(&change).map(|()| change));
@@ -150,13 +148,8 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         is_there.then(why)
     }
 
-    fn plan_admission(
-        &mut self,
-        (node, known_as): (Identity, Option<RaftId>),
-        guessed: &[SocketAddr],
-        id: TicketId,
-        secret: &TicketSecret,
-    ) -> Result<MembershipChange, ProposeResult> {
+    fn plan_admission(&mut self, request: JoinRequest) -> Result<MembershipChange, ProposeResult> {
+        let JoinRequest { node, ticket: id, secret, guessed, known_as } = request;
         let state = &self.raft.machine().0;
         let invalid = |why: &str| refused(Refusal::Ticket { why: why.to_owned() });
         // One word for both: who has no secret learns nothing of the tickets there are.
@@ -165,7 +158,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         if let Some(member) = member.filter(|member| member.store_id == node.store_id) {
             return Err(ProposeResult::Applied { outcome: Outcome::Admitted { raft_id: member.raft_id } });
         }
-        let record = state.tickets.get(&id).filter(|ticket| ticket::matches(ticket, secret));
+        let record = state.tickets.get(&id).filter(|ticket| ticket::matches(ticket, &secret));
         let record =
             record.ok_or_else(|| invalid("the cluster does not know it, or its secret is another one"))?;
         if record.is_open() && ticket::is_over(record, self.ticket_clock(record)) {
@@ -179,7 +172,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         match member {
             Some(member) => self.let_go_first(member.raft_id, known_as, record),
             None => {
-                let addresses = self.without_taken(&node, guessed);
+                let addresses = self.without_taken(&node, &guessed);
                 if addresses.is_empty() && !node.addresses.is_empty() && node.relay_url.is_none() {
                     return Err(later(
                         "every address that the node guessed is another member's, and it has found no relay \

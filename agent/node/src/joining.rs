@@ -30,13 +30,13 @@ pub const JOIN: Backoff = Backoff { first_ms: 300, longest_ms: 5_000 };
 /// # Errors
 /// The node has another store than it is known with, and has not heard of that.
 pub fn ask(state: &ClusterState, request: JoinRequest) -> Result<MembersAsk, Box<JoinResponse>> {
-    let JoinRequest { node, ticket, secret, guessed, known_as } = request;
-    let member = state.member_by_endpoint(node.endpoint_id);
-    if member.is_some_and(|member| member.store_id != node.store_id && known_as < Some(member.raft_id)) {
+    let asker = &request.node;
+    let lost = state.member_by_endpoint(asker.endpoint_id).filter(|member| member.store_id != asker.store_id);
+    if lost.is_some_and(|member| request.known_as < Some(member.raft_id)) {
         let why = "it is known with another store: it is to ask again, now that it knows".to_owned();
-        return Err(Box::new(later(state, node.endpoint_id, why)));
+        return Err(Box::new(later(state, asker.endpoint_id, why)));
     }
-    Ok(MembersAsk::Admit { node: Box::new(node), ticket, secret, guessed, known_as })
+    Ok(MembersAsk::Admit(Box::new(request)))
 }
 
 fn later(state: &ClusterState, asker: EndpointId, why: String) -> JoinResponse {

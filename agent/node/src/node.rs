@@ -220,13 +220,8 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     /// behind, those that others told of as well.
     pub fn peers(&self) -> Vec<Contact> {
         let mut peers = contacts(self.state());
-        peers.extend(self.told_members().iter().cloned());
+        peers.extend(self.config.told.members.iter().cloned());
         peers
-    }
-
-    /// What others told, until the log here is as new as theirs was.
-    fn told_members(&self) -> &[Contact] {
-        &self.config.told.members
     }
 
     /// Whether it is one of [`Node::peers`].
@@ -235,7 +230,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     }
 
     fn is_told(&self, endpoint_id: EndpointId) -> bool {
-        self.told_members().iter().any(|contact| contact.endpoint_id == endpoint_id)
+        self.config.told.members.iter().any(|contact| contact.endpoint_id == endpoint_id)
     }
 
     /// Whom an operator removed, and under which raft id: nobody lets them in. Who has joined anew since, as

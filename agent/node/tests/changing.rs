@@ -48,10 +48,20 @@ fn ticket(group: &mut Group, at: u8, n: u8, name: Option<NodeName>) {
     write(group, at, text, Command::CreateTicket { id: id(n), name, hash, ttl_ms: TEN_SECONDS, at_ms: 7 });
 }
 
+fn request(node: Identity, ticket: u8, with: u8) -> JoinRequest {
+    JoinRequest { node, ticket: id(ticket), secret: secret(with), guessed: Vec::new(), known_as: None }
+}
+
+fn admission(request: JoinRequest) -> MembersAsk {
+    MembersAsk::Admit(Box::new(request))
+}
+
+fn empty(node: u8, store_n: u8) -> Identity {
+    identity(node, store(store_n), Phase::Empty { promise: None })
+}
+
 fn admit(node: u8, store_n: u8, ticket: u8, with: u8) -> MembersAsk {
-    let node = identity(node, store(store_n), Phase::Empty { promise: None });
-    let (ticket, secret) = (id(ticket), secret(with));
-    MembersAsk::Admit { node: Box::new(node), ticket, secret, guessed: Vec::new(), known_as: None }
+    admission(request(empty(node, store_n), ticket, with))
 }
 
 /// Asks and gives the answer.
@@ -97,10 +107,7 @@ fn a_lost_store_s_place_is_let_go_and_never_for_a_word_from_before_it_was_given(
     assert_eq!(admitted(&ask(&mut group, leader, "join", admit(4, 4, 1, 1))), Some(RaftId(4)));
     group.cut.insert(4);
     group.tick(60);
-    let comes = |known_as: Option<RaftId>| {
-        let node = identity(4, store(9), Phase::Empty { promise: None });
-        JoinRequest { node, ticket: id(2), secret: secret(2), guessed: Vec::new(), known_as }
-    };
+    let comes = |known_as: Option<RaftId>| JoinRequest { known_as, ..request(empty(4, 9), 2, 2) };
     // Whom it asks tells it at once, and it asks again.
     let state = group.node(leader).state().clone();
     let answers = [
@@ -208,13 +215,7 @@ fn revoked_tickets_names_and_stores_are_looked_at() {
         applied: 9,
         members: Vec::new(),
     };
-    let full = MembersAsk::Admit {
-        node: Box::new(identity(9, store(9), phase)),
-        ticket: id(1),
-        secret: secret(1),
-        guessed: Vec::new(),
-        known_as: None,
-    };
+    let full = admission(request(identity(9, store(9), phase), 1, 1));
     refused_for(&ask(&mut group, leader, "full", full), "belongs to a cluster already");
 }
 
@@ -461,23 +462,19 @@ fn a_guessed_address_that_is_another_s_is_left_out() {
     let (mut group, leader) = group();
     let theirs = group.node(leader).state().members.values().next().expect("a member").addresses.clone();
     let at = |guessed: bool| {
-        let mut ask = admit(4, 4, 1, 1);
-        if let MembersAsk::Admit { node, guessed: guesses, .. } = &mut ask {
-            node.addresses.extend(theirs.clone());
-            *guesses = if guessed { theirs.clone() } else { Vec::new() };
-        }
-        ask
+        let mut comes = request(empty(4, 4), 1, 1);
+        comes.node.addresses.extend(theirs.clone());
+        comes.guessed = if guessed { theirs.clone() } else { Vec::new() };
+        comes
     };
     assert!(!theirs.is_empty());
     ticket(&mut group, leader, 1, None);
     let mut none_left = at(true);
-    if let MembersAsk::Admit { node, .. } = &mut none_left {
-        node.addresses.clone_from(&theirs);
-    }
-    let not_yet = ask(&mut group, leader, "none left", none_left);
+    none_left.node.addresses.clone_from(&theirs);
+    let not_yet = ask(&mut group, leader, "none left", admission(none_left));
     assert!(matches!(not_yet, ProposeResult::Rejected { .. }), "its relay may be found yet: {not_yet:?}");
-    refused_for(&ask(&mut group, leader, "written", at(false)), &theirs[0].to_string());
-    let raft_id = admitted(&ask(&mut group, leader, "guessed", at(true))).expect("admitted");
+    refused_for(&ask(&mut group, leader, "written", admission(at(false))), &theirs[0].to_string());
+    let raft_id = admitted(&ask(&mut group, leader, "guessed", admission(at(true)))).expect("admitted");
     let member = &group.node(leader).state().members[&raft_id];
     assert!(!member.addresses.is_empty() && !member.addresses.contains(&theirs[0]), "{member:?}");
 }
