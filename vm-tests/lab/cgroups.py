@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from pathlib import Path
 
+import waiting
 from errors import LabError
 
 _MOUNT = Path("/sys/fs/cgroup")
@@ -56,20 +56,19 @@ class Groups:
 
     def kill(self, node: str) -> None:
         """Kills everything in the machine's groups at once, and waits until it is gone."""
-        deadline = time.monotonic() + _KILL_DEADLINE_SECONDS
-        while True:
-            for root in self._roots:
-                with contextlib.suppress(OSError):
-                    (root / node / "cgroup.kill").write_text("1")
-            alive = self.processes(node)
-            if not alive:
-                return
-            if time.monotonic() > deadline:
-                raise LabError(f"processes of {node} do not die: {sorted(alive)}")
-            for pid in alive:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
+        if not waiting.until(lambda _last: not self._kill_once(node), _KILL_DEADLINE_SECONDS):
+            raise LabError(f"processes of {node} do not die: {sorted(self.processes(node))}")
+
+    def _kill_once(self, node: str) -> set[int]:
+        """Kills everything, and says who was still there."""
+        for root in self._roots:
+            with contextlib.suppress(OSError):
+                (root / node / "cgroup.kill").write_text("1")
+        alive = self.processes(node)
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return alive
 
     def prune(self, node: str) -> None:
         """Removes the empty groups that a dead machine left, so that it can start anew."""

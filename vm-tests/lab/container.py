@@ -11,15 +11,14 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
+import waiting
 from cgroups import Groups
 from errors import LabError
 
 _SHELL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LEADER_DEADLINE_SECONDS = 20.0
-_POLL_SECONDS = 0.02
 #: How systemd as PID 1 is asked for a clean power-off (systemd(1), "SIGRTMIN+4").
 _POWER_OFF = signal.SIGRTMIN + 4
 # Joins the groups, then becomes what the remaining arguments say.
@@ -108,18 +107,21 @@ class Container:
         """The pid, outside, of the machine's PID 1."""
         if self._leader is not None and _is_init(self._leader):
             return self._leader
-        deadline = time.monotonic() + _LEADER_DEADLINE_SECONDS
-        while time.monotonic() < deadline:
-            members = self._groups.processes(self._name)
-            for pid in members:
-                # The first process of the payload is a child of nspawn, which is in the same group.
-                if _is_init(pid) and _has_started_systemd(pid) and self._is_payload(pid, members):
-                    self._leader = pid
-                    return pid
-            if self._process is not None and self._process.poll() is not None:
-                break
-            time.sleep(_POLL_SECONDS)
-        raise LabError(f"machine {self._name} did not start; its console is in {self._console}")
+        # One that has ended starts no more.
+        waiting.until(lambda _last: self._find_leader() or self._has_ended(), _LEADER_DEADLINE_SECONDS)
+        if self._leader is None:
+            raise LabError(f"machine {self._name} did not start; its console is in {self._console}")
+        return self._leader
+
+    def _find_leader(self) -> bool:
+        members = self._groups.processes(self._name)
+        # The first process of the payload is a child of nspawn, which is in the same group.
+        inits = (pid for pid in members if _is_init(pid) and _has_started_systemd(pid))
+        self._leader = next((pid for pid in inits if self._is_payload(pid, members)), None)
+        return self._leader is not None
+
+    def _has_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
 
     @staticmethod
     def _is_payload(pid: int, members: set[int]) -> bool:
@@ -137,11 +139,12 @@ class Container:
         """Asks the machine to shut down and waits until it has."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.leader(), _POWER_OFF)
-        deadline = time.monotonic() + timeout
-        while self.is_running():
-            if time.monotonic() > deadline:
-                raise LabError(f"machine {self._name} did not shut down within {timeout:.0f} s")
-            time.sleep(_POLL_SECONDS)
+        self.wait_until_off(timeout)
+
+    def wait_until_off(self, timeout: float) -> None:
+        """Waits until no process of the machine is left."""
+        if not waiting.until(lambda _last: not self.is_running(), timeout):
+            raise LabError(f"machine {self._name} did not shut down within {timeout:.0f} s")
         self._reap()
 
     def cut_power(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import cast
 import progress
+import waiting
 from cluster import Lab
 from driver import Driver, Machine
 from errors import LabError
@@ -102,14 +103,10 @@ class Demo:
 
     def _until(self, what: str, seconds: float, look) -> Any:
         """Looks again and again until there is something to see."""
-        deadline = time.monotonic() + seconds
-        while True:
-            seen = look()
-            if seen:
-                return seen
-            if time.monotonic() > deadline:
-                raise LabError(f"{what}: not within {seconds:.0f} s")
-            time.sleep(_LOOK_SECONDS)
+        seen = waiting.until(lambda _last: look(), seconds, _LOOK_SECONDS)
+        if not seen:
+            raise LabError(f"{what}: not within {seconds:.0f} s")
+        return seen
 
     def _form(self) -> None:
         began = time.monotonic()

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import waiting
 from cluster import Lab
 from container import Container
 from telling import (
@@ -76,13 +77,12 @@ class Machine:
             return
         began = time.monotonic()
         probe = ["systemctl", "--quiet", "is-active", "sysinit.target", "dbus.socket"]
-        while True:
-            done = subprocess.run(self._container.enter(probe), capture_output=True)
-            if done.returncode == 0:
-                break
-            if time.monotonic() - began > _READY_DEADLINE_SECONDS:
-                raise MachineError(f"{self.name} did not boot; see {self._lab.console(self.name)}")
-            time.sleep(_READY_POLL_SECONDS)
+
+        def is_ready(_last: bool) -> bool:
+            return subprocess.run(self._container.enter(probe), capture_output=True).returncode == 0
+
+        if not waiting.until(is_ready, _READY_DEADLINE_SECONDS, _READY_POLL_SECONDS):
+            raise MachineError(f"{self.name} did not boot; see {self._lab.console(self.name)}")
         self._ready = True
         self.log(f"up ({time.monotonic() - began:.1f} s)")
 
@@ -114,9 +114,7 @@ class Machine:
 
     def wait_for_shutdown(self) -> None:
         """Waits until the machine is off by itself."""
-        while self._container.is_running():
-            time.sleep(_READY_POLL_SECONDS)
-        self._container.cut_power()
+        self._container.wait_until_off(DEFAULT_TIMEOUT_SECONDS)
         self.booted = self._ready = False
 
     def block(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import progress
+import waiting
 
 DEFAULT_TIMEOUT_SECONDS = 900
 #: Pause between two tries.
@@ -59,12 +60,7 @@ class Log:
 
 def retry(fn: Callable[[bool], bool], timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
     """Calls `fn` once a second until it is true; `fn` gets True for the last call, after the deadline."""
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        if fn(False):
-            return
-        time.sleep(_RETRY_SECONDS)
-    if not fn(True):
+    if not waiting.until(fn, timeout_seconds, _RETRY_SECONDS):
         raise RequestedAssertionFailed(f"action timed out after {timeout_seconds} s")
 
 

@@ -2,6 +2,7 @@ import unittest
 from unittest import mock
 
 import telling
+import waiting
 
 
 class Clock:
@@ -19,7 +20,7 @@ class Clock:
 
 class Retry(unittest.TestCase):
     def setUp(self):
-        patch = mock.patch.object(telling, "time", Clock())
+        patch = mock.patch.object(waiting, "time", Clock())
         self.clock = patch.start()
         self.addCleanup(patch.stop)
 
