@@ -15,8 +15,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sim", &["blixard-model", "blixard-core", "blixard-consensus", "blixard-store", "blixard-node"]),
     ("xtask", &["blixard-model"]),
     ("hostile", &[]),
+    ("cli", &["blixard-model"]),
     (
-        "blixard",
+        "daemon",
         &[
             "blixard-model",
             "blixard-core",
@@ -27,6 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "blixard-systemd",
         ],
     ),
+    ("blixard", &["blixard-cli", "blixard-daemon", "blixard-systemd"]),
 ];
 
 /// Libraries that one crate alone names, tests included.
@@ -116,7 +118,11 @@ mod tests {
             whats("agent/core/Cargo.toml", text),
             ["agent/core/Cargo.toml:4: core may not depend on blixard-store"]
         );
-        assert_eq!(whats("agent/blixard/Cargo.toml", text), [""; 0]);
+        assert_eq!(
+            whats("agent/cli/Cargo.toml", text),
+            ["agent/cli/Cargo.toml:4: cli may not depend on blixard-store"]
+        );
+        assert_eq!(whats("agent/daemon/Cargo.toml", text), [""; 0]);
     }
 
     #[test]

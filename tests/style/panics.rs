@@ -4,7 +4,8 @@ use super::Finding;
 use super::rust::RustFile;
 
 /// The crates that run on a node.
-const CRATES: &[&str] = &["model", "core", "consensus", "store", "node", "net", "systemd", "blixard"];
+const CRATES: &[&str] =
+    &["model", "core", "consensus", "store", "node", "net", "systemd", "cli", "daemon", "blixard"];
 const METHODS: &[&str] = &["unwrap", "expect", "unwrap_err", "expect_err"];
 
 /// Whether the rule holds for this file.
@@ -51,7 +52,7 @@ mod tests {
 
 #[test]
 fn it_holds_where_the_agent_is() {
-    assert!(applies("agent/core/src/lib.rs") && applies("agent/blixard/src/cli/mod.rs"));
+    assert!(applies("agent/core/src/lib.rs") && applies("agent/cli/src/lib.rs"));
     assert!(
         !applies("agent/xtask/src/main.rs") && !applies("agent/core/tests/a.rs") && !applies("tests/main.rs")
     );

@@ -1,33 +1,34 @@
-//! The binary: the agent, the launcher of its VM units and the command line.
+//! The binary: the agent, the launcher of its VM units or the command line, as its arguments say.
 
-mod agent;
-mod cli;
-mod keygen;
+mod files;
 
 use std::process::ExitCode;
 
+use blixard_cli::Asked;
+use blixard_systemd::launcher;
+
 fn main() -> ExitCode {
-    let command = match cli::parse() {
-        Ok(command) => command,
+    let asked = match blixard_cli::parse() {
+        Ok(asked) => asked,
         Err(code) => return code,
     };
-    match command {
-        cli::Command::Agent(args) => ended(agent::run(args)),
-        cli::Command::Keygen(args) => ended(keygen::run(args)),
-        cli::Command::VmExec(args) => ended(agent::vm_exec(&args.name)),
-        cli::Command::VmWait(args) => ended(agent::vm_wait(&args.name)),
-        cli::Command::VmStop(args) => ended(agent::vm_stop(&args.name)),
-        cli::Command::Client(command) => cli::run(command),
+    match asked {
+        Asked::Agent(args) => ended(blixard_daemon::run(&args.config, args.check_config)),
+        Asked::Keygen(args) => ended(blixard_daemon::keygen(args.key_file, args.config)),
+        Asked::VmExec(name) => ended(launcher::vm_exec(name.as_str()).map(|never| match never {})),
+        Asked::VmWait(name) => ended(launcher::vm_wait(name.as_str())),
+        Asked::VmStop(name) => ended(launcher::vm_stop(name.as_str())),
+        Asked::Client(command) => blixard_cli::run(command, &files::LocalFiles),
     }
 }
 
 /// 0, or the exit code of the error after the chain of causes was printed.
-fn ended(outcome: anyhow::Result<()>) -> ExitCode {
-    match outcome {
+fn ended<E: Into<anyhow::Error>>(outcome: Result<(), E>) -> ExitCode {
+    match outcome.map_err(Into::into) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            cli::complain(&format!("{error:#}"));
-            ExitCode::from(agent::disk_fault::exit_code(&error))
+            blixard_cli::complain(&format!("{error:#}"));
+            ExitCode::from(blixard_daemon::exit_code(&error))
         }
     }
 }

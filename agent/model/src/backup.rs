@@ -16,6 +16,8 @@ pub const BACKUP_FORMAT: u32 = 1;
 pub const BACKUP_HEADER_LEN_MAX: usize = 4 << 10;
 /// Longest body, in bytes.
 pub const BACKUP_BODY_LEN_MAX: usize = 256 << 20;
+/// Longest backup, in bytes.
+pub const BACKUP_LEN_MAX: usize = BACKUP_HEADER_LEN_MAX + BACKUP_BODY_LEN_MAX;
 
 /// What a backup says of itself. Its field order is the file's: the digest of the header comes last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,4 +1,6 @@
-//! Numbers and times as people read them, for texts that nodes hand on to each other.
+//! Numbers and times as people read them, for texts that nodes hand on to each other and to people.
+
+use std::time::Duration;
 
 /// A number with its thousands apart: `1,200`.
 pub fn grouped(number: u64) -> String {
@@ -28,6 +30,17 @@ pub fn span(ms: u64) -> String {
     }
 }
 
+/// A length of time as people say it: `0.4 s`, `12 s`, `3 min`, `5 h`, `2 d`.
+pub fn duration(time: Duration) -> String {
+    match time.as_secs() {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        s @ 10..120 => format!("{s} s"),
+        s @ 120..7_200 => format!("{} min", s / 60),
+        s @ 7_200..172_800 => format!("{} h", s / 3_600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +67,15 @@ mod tests {
         ];
         for (ms, text) in cases {
             assert_eq!(span(ms), text);
+        }
+    }
+
+    #[test]
+    fn durations_are_short() {
+        for (ms, text) in
+            [(400, "0.4 s"), (12_300, "12 s"), (200_000, "3 min"), (18_000_000, "5 h"), (172_800_000, "2 d")]
+        {
+            assert_eq!(duration(Duration::from_millis(ms)), text);
         }
     }
 }

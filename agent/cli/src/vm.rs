@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use blixard_model::api::{Accepted, CreateVm, ErrorKind, Listing, VmView};
 use blixard_model::id::{RequestId, VmName};
+use blixard_model::words::duration;
 use hyper::Method;
 use tokio::time::Instant;
 
@@ -19,7 +20,7 @@ use super::failure::Failure;
 use super::output::{self, Written};
 use super::progress::Progress;
 use super::spec::spec_of;
-use super::text::{ConsoleFilter, duration, retry_command};
+use super::text::{ConsoleFilter, retry_command};
 use super::wait::{Goal, Verdict, Wait};
 use super::{deadline_of, stale_query, table};
 
@@ -322,7 +323,7 @@ pub(crate) fn random_id() -> Result<RequestId, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::sample;
+    use crate::sample;
 
     #[test]
     fn random_ids_are_valid_and_differ() {

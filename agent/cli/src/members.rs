@@ -16,9 +16,9 @@ use super::args::{
 use super::client::{Client, Deadline, Write, json_body};
 use super::failure::Failure;
 use super::progress::Progress;
-use super::text::duration;
 use super::vm::{ANSWER_TIMEOUT, random_id};
 use super::{deadline_of, output, stale_query, table};
+use blixard_model::words::duration;
 
 /// Patience of a join.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(120);

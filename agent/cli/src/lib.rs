@@ -2,17 +2,17 @@
 //!
 //! A client command asks the agent over its Unix socket and shows the answer. Pure parts (`args`, `spec`,
 //! `wait`, `table`, `check`, `text`, `failure`) are apart from those that talk (`client`, `status`, `vm`,
-//! `cluster`, `members`), print (`output`, `progress`) and mend the store of a stopped agent (`offline`).
-//! What is never here: decisions about the cluster, and anything of a running agent that the local API does
-//! not offer to others too.
+//! `cluster`, `members`) and print (`output`, `progress`). What needs the store's formats is handed in by the
+//! binary (`files`). What is never here: decisions about the cluster, and anything of a running agent that
+//! the local API does not offer to others too.
 
 mod args;
 mod check;
 mod client;
 mod cluster;
 mod failure;
+mod files;
 mod members;
-mod offline;
 mod output;
 mod progress;
 #[cfg(test)]
@@ -28,48 +28,82 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use blixard_model::api::{Listing, NodeView};
+use blixard_model::id::VmName;
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
-pub(crate) use self::args::{AgentArgs, Command, KeygenArgs};
+pub use self::args::{AgentArgs, KeygenArgs, OfflineArgs, RestoreArgs};
 use self::args::{
-    AskArgs, Cli, ClientCommand, CompletionsArgs, FreshArgs, ListArgs, NodeCommand, Shell, VmCommand,
+    AskArgs, Cli, ClientCommand, Command, CompletionsArgs, FreshArgs, ListArgs, NodeCommand, Shell, VmCommand,
 };
 use self::client::{Client, Deadline};
-use self::failure::Failure;
+pub use self::failure::Failure;
+pub use self::files::{CheckedBackup, ClusterFiles};
 
-/// The command that the process' arguments ask for.
+/// What the arguments of the process ask it to be.
+#[derive(Debug)]
+pub enum Asked {
+    /// This machine's agent.
+    Agent(AgentArgs),
+    /// The one that makes this node's key.
+    Keygen(KeygenArgs),
+    /// The hypervisor of a VM.
+    VmExec(VmName),
+    /// The one that waits until the hypervisor of a VM says running.
+    VmWait(VmName),
+    /// The one that stops the hypervisor of a VM.
+    VmStop(VmName),
+    /// A command of this crate; [`run`] does it.
+    Client(ClientRun),
+}
+
+/// A client command with its arguments.
+#[derive(Debug)]
+pub struct ClientRun(ClientCommand);
+
+/// What the arguments of the process ask for.
 ///
 /// # Errors
 /// The exit code, after the text was printed: 0 for help and version, 2 for what is not understood.
-pub(crate) fn parse() -> Result<Command, ExitCode> {
-    Cli::try_parse().map(|cli| cli.command).map_err(|error| {
-        let code = error.exit_code();
-        let json = std::env::args_os().skip(1).any(|arg| arg == "--json");
-        if code != 0 && json {
-            let text = error.render().to_string();
-            let cause = text.split("\n\nUsage:").next().unwrap_or(&text).trim().trim_start_matches("error: ");
-            output::note(&Failure::usage(cause, "try --help").render(true));
-        } else {
-            // Help goes to stdout, where nobody may read; there is nothing to do about that.
-            let _ = error.print();
-        }
-        ExitCode::from(u8::try_from(code).unwrap_or(2))
+pub fn parse() -> Result<Asked, ExitCode> {
+    let command = Cli::try_parse().map(|cli| cli.command).map_err(not_understood)?;
+    Ok(match command {
+        Command::Agent(args) => Asked::Agent(args),
+        Command::Keygen(args) => Asked::Keygen(args),
+        Command::VmExec(args) => Asked::VmExec(args.name),
+        Command::VmWait(args) => Asked::VmWait(args.name),
+        Command::VmStop(args) => Asked::VmStop(args.name),
+        Command::Client(command) => Asked::Client(ClientRun(command)),
     })
 }
 
+/// Prints help, a version, or what is not understood.
+fn not_understood(error: clap::Error) -> ExitCode {
+    let code = error.exit_code();
+    let json = std::env::args_os().skip(1).any(|arg| arg == "--json");
+    if code != 0 && json {
+        let text = error.render().to_string();
+        let cause = text.split("\n\nUsage:").next().unwrap_or(&text).trim().trim_start_matches("error: ");
+        output::note(&Failure::usage(cause, "try --help").render(true));
+    } else {
+        // Help goes to stdout, where nobody may read; there is nothing to do about that.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(code).unwrap_or(2))
+}
+
 /// Runs a client command to its end and says how it ended.
-pub(crate) fn run(command: ClientCommand) -> ExitCode {
+pub fn run(ClientRun(command): ClientRun, files: &dyn ClusterFiles) -> ExitCode {
     let json = wants_json(&command);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return end(json, Err(Failure::unavailable(format!("no runtime: {error}"), ""))),
     };
-    end(json, runtime.block_on(dispatch(command)))
+    end(json, runtime.block_on(dispatch(command, files)))
 }
 
 /// Prints an error of a command that is no client's.
-pub(crate) fn complain(cause: &str) {
+pub fn complain(cause: &str) {
     output::note(&Failure::refused(cause, "").human());
 }
 
@@ -83,13 +117,13 @@ fn end(json: bool, outcome: Result<(), Failure>) -> ExitCode {
     }
 }
 
-async fn dispatch(command: ClientCommand) -> Result<(), Failure> {
+async fn dispatch(command: ClientCommand, files: &dyn ClusterFiles) -> Result<(), Failure> {
     match command {
         ClientCommand::Status(args) => status::run(args).await,
         ClientCommand::Node(NodeCommand::List(args)) => node_list(args).await,
         ClientCommand::Node(NodeCommand::Remove(args)) => members::remove(args).await,
         ClientCommand::Vm(command) => vm::run(*command).await,
-        ClientCommand::Cluster(command) => cluster::run(command).await,
+        ClientCommand::Cluster(command) => cluster::run(command, files).await,
         ClientCommand::Completions(args) => completions(&args),
     }
 }

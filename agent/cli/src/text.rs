@@ -1,7 +1,6 @@
 //! Texts on their way to a terminal: nothing that came from a guest may steer it.
 
 use std::ffi::OsString;
-use std::time::Duration;
 
 /// Replaces control characters, line ends and tabs apart, by what a terminal shows harmlessly.
 pub(crate) fn clean(text: &str) -> String {
@@ -63,17 +62,6 @@ fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// A length of time as people say it: `0.4 s`, `12 s`, `3 min`, `5 h`, `2 d`.
-pub(crate) fn duration(time: Duration) -> String {
-    match time.as_secs() {
-        0..10 => format!("{:.1} s", time.as_secs_f64()),
-        s @ 10..120 => format!("{s} s"),
-        s @ 120..7_200 => format!("{} min", s / 60),
-        s @ 7_200..172_800 => format!("{} h", s / 3_600),
-        s => format!("{} d", s / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,14 +96,5 @@ mod tests {
             assert_eq!(retry_command(&args(given), "x"), given.join(" "));
         }
         assert_eq!(quote(""), "''");
-    }
-
-    #[test]
-    fn durations_are_short() {
-        for (ms, text) in
-            [(400, "0.4 s"), (12_300, "12 s"), (200_000, "3 min"), (18_000_000, "5 h"), (172_800_000, "2 d")]
-        {
-            assert_eq!(duration(Duration::from_millis(ms)), text);
-        }
     }
 }

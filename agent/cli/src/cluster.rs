@@ -6,31 +6,34 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use blixard_model::backup::{BACKUP_BODY_LEN_MAX, BACKUP_HEADER_LEN_MAX, BackupHeader};
-use blixard_node::decode_backup;
+use blixard_model::backup::{BACKUP_LEN_MAX, BackupHeader};
 use serde::Serialize;
 
-use super::args::{BackupArgs, ClusterCommand, TokenCommand};
+use super::args::{BackupArgs, ClusterCommand, RecoverArgs, TokenCommand};
 use super::client::Client;
 use super::failure::Failure;
-use super::{deadline_of, members, offline, output, stale_query};
+use super::files::ClusterFiles;
+use super::{deadline_of, members, output, stale_query};
 
 /// Patience of a backup: the state may be large.
 const BACKUP_TIMEOUT: Duration = Duration::from_secs(120);
-/// Longest backup, in bytes.
-pub(super) const FILE_LEN_MAX: usize = BACKUP_HEADER_LEN_MAX + BACKUP_BODY_LEN_MAX;
 /// Only who made a backup reads it: specs are in it.
 const FILE_MODE: u32 = 0o600;
+const RECOVER_EXPLAINED: &str = "\
+this begins a NEW cluster with what this node has: it alone is in it, all other members are given up. What \
+was acknowledged and had not reached this node is lost, so do it on the node whose log ends last (`blixard \
+status` on each: the latest term, then the highest index). If a quorum of the others can come back, wait for \
+it instead: their cluster would go on beside the new one";
 
 /// Runs one of them.
-pub(super) async fn run(command: ClusterCommand) -> Result<(), Failure> {
+pub(super) async fn run(command: ClusterCommand, files: &dyn ClusterFiles) -> Result<(), Failure> {
     match command {
         ClusterCommand::Token(command) => members::token(command).await,
         ClusterCommand::Join(args) => members::join(args).await,
         ClusterCommand::Leave(args) => members::leave(args).await,
-        ClusterCommand::Backup(args) => backup(args).await,
-        ClusterCommand::Restore(args) => offline::restore(&args),
-        ClusterCommand::Recover(args) => offline::recover(&args),
+        ClusterCommand::Backup(args) => backup(args, files).await,
+        ClusterCommand::Restore(args) => output::print(&files.restore(&args)?),
+        ClusterCommand::Recover(args) => recover(&args, files),
     }
 }
 
@@ -57,7 +60,7 @@ struct Made<'a> {
     vms: usize,
 }
 
-async fn backup(args: BackupArgs) -> Result<(), Failure> {
+async fn backup(args: BackupArgs, files: &dyn ClusterFiles) -> Result<(), Failure> {
     let to_stdout = args.file.as_os_str() == "-";
     if to_stdout && args.ask.json {
         let cause = "--json and the backup itself both want stdout";
@@ -68,9 +71,8 @@ async fn backup(args: BackupArgs) -> Result<(), Failure> {
     }
     let path = format!("/v1/backup{}", stale_query(args.fresh));
     let client = Client::new(&args.ask.at.socket);
-    let bytes = client.download(&path, FILE_LEN_MAX, deadline_of(&args.ask, BACKUP_TIMEOUT)).await?;
-    let read = decode_backup(&bytes);
-    let backup = read.map_err(|error| {
+    let bytes = client.download(&path, BACKUP_LEN_MAX, deadline_of(&args.ask, BACKUP_TIMEOUT)).await?;
+    let backup = files.check_backup(&bytes).map_err(|error| {
         let cause = format!("what the agent sent can not be restored: {error}");
         Failure::unavailable(cause, "do the agent and this command have the same version?")
     })?;
@@ -83,8 +85,7 @@ async fn backup(args: BackupArgs) -> Result<(), Failure> {
     keep(&args.file, &bytes).map_err(|error| {
         Failure::unavailable(format!("{} can not be written: {error}", args.file.display()), "")
     })?;
-    let made =
-        Made { file: &args.file, file_len: bytes.len(), header: &backup.header, vms: backup.state.vms.len() };
+    let made = Made { file: &args.file, file_len: bytes.len(), header: &backup.header, vms: backup.vms };
     if args.ask.json { output::print_json(&made) } else { output::print(&text(&made)) }
 }
 
@@ -97,6 +98,14 @@ fn text(made: &Made<'_>) -> String {
         made.vms,
         made.file_len
     )
+}
+
+fn recover(args: &RecoverArgs, files: &dyn ClusterFiles) -> Result<(), Failure> {
+    if !args.i_know_the_others_are_gone {
+        let way_out = "if they are gone for good, say so: --i-know-the-others-are-gone";
+        return Err(Failure::refused(RECOVER_EXPLAINED, way_out));
+    }
+    output::print(&files.recover(&args.node)?)
 }
 
 /// Before the agent is asked: nobody waits for what is not written.

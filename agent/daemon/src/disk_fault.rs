@@ -9,16 +9,16 @@ use blixard_store::{DiskFault, OpenError, WriteError};
 use crate::keygen::KeyNotKept;
 
 /// The store counts as lost and a restart can not help (EX_DATAERR of sysexits.h).
-pub(crate) const EXIT_STORE_LOST: u8 = 65;
+pub const EXIT_STORE_LOST: u8 = 65;
 /// The disk failed (EX_IOERR).
-pub(crate) const EXIT_DISK_FAILED: u8 = 74;
+pub const EXIT_DISK_FAILED: u8 = 74;
 /// The disk is full (EX_TEMPFAIL).
-pub(crate) const EXIT_DISK_FULL: u8 = 75;
+pub const EXIT_DISK_FULL: u8 = 75;
 /// Any other error.
 const EXIT_FAILURE: u8 = 1;
 
 /// The exit code of a process that ends with `error`.
-pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+pub fn exit_code(error: &anyhow::Error) -> u8 {
     if is_lost(error) {
         return EXIT_STORE_LOST;
     }

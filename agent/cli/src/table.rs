@@ -6,12 +6,12 @@ use blixard_model::api::{
     ChangeView, Listing, NodePhase, NodeView, RetryView, StatusView, TicketView, VmView, VotersView,
 };
 use blixard_model::member::Capacity;
-use blixard_model::words::grouped;
+use blixard_model::words::{duration, grouped};
 use blixard_model::{Role, TicketState};
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::members;
-use super::text::{clean, duration};
+use super::text::clean;
 
 /// Longest reason in a list, in characters; `vm show` has all of it.
 const REASON_CHARS_MAX: usize = 60;
@@ -340,7 +340,7 @@ mod tests {
     use blixard_model::vm::Desired;
 
     use super::*;
-    use crate::cli::sample;
+    use crate::sample;
 
     #[test]
     fn a_list_of_vms_is_aligned_and_plain() {

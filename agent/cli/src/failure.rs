@@ -10,13 +10,13 @@ use super::text::clean;
 
 /// Why a command was not done and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// Decides the exit code.
-    pub(crate) kind: ErrorKind,
+    pub kind: ErrorKind,
     /// What went wrong.
-    pub(crate) cause: String,
+    pub cause: String,
     /// What to do; empty when the cause says it.
-    pub(crate) way_out: String,
+    pub way_out: String,
     /// The refusal, when it is one.
     pub(crate) refusal: Option<Box<Refusal>>,
     /// The id of the write, for a safe retry.
@@ -24,7 +24,8 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    fn new(kind: ErrorKind, cause: impl Into<String>, way_out: impl Into<String>) -> Self {
+    /// A failure with no refusal and no request id.
+    pub fn new(kind: ErrorKind, cause: impl Into<String>, way_out: impl Into<String>) -> Self {
         Self { kind, cause: cause.into(), way_out: way_out.into(), refusal: None, request_id: None }
     }
 

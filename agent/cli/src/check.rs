@@ -6,7 +6,7 @@ use blixard_model::api::{NodePhase, RetryKind, RetryView, StatusView};
 use blixard_model::id::NodeName;
 
 use super::table::quorum;
-use super::text::duration;
+use blixard_model::words::duration;
 
 /// What fails for longer than this needs a look, in milliseconds.
 const RETRYING_MS_MAX: u64 = 60_000;
@@ -56,7 +56,7 @@ mod tests {
     use blixard_model::api::{NodeView, VotersView};
 
     use super::*;
-    use crate::cli::sample;
+    use crate::sample;
 
     fn retry(failing_for_ms: Option<u64>) -> RetryView {
         RetryView {

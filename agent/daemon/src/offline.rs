@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use blixard_core::lineage::Founder;
 use blixard_model::EndpointId;
+use blixard_model::api::ErrorKind;
+use blixard_model::backup::{BACKUP_LEN_MAX, BackupHeader};
 use blixard_model::formation::GenesisVoter;
+use blixard_model::words::duration;
 use blixard_net::NodeKey;
 use blixard_node::rebirth::{
     Rebirth, RemainsError, check_place, plan_rebirth, read_remains, replaced_endpoint,
@@ -18,28 +21,51 @@ use blixard_node::rebirth::{
 use blixard_node::{Backup, decode_backup};
 use blixard_store::{DirDisk, Disk as _, FILE_NAME, OpenError, ReplaceError, Store};
 
-use super::args::{OfflineArgs, RecoverArgs, RestoreArgs};
-use super::cluster::FILE_LEN_MAX;
-use super::failure::Failure;
-use super::output;
-use super::text::duration;
-use crate::agent::config::{Config, NodeRole};
-use crate::agent::{clock, random};
+use super::config::{Config, NodeRole};
+use super::{clock, random};
 
 const STOP_IT: &str = "stop it first: systemctl stop blixard (VMs go on)";
 
-/// Begins a new cluster with a backup's state.
+/// The files of a node whose agent is stopped.
+#[derive(Debug, Clone, Copy)]
+pub struct StoppedNode<'a> {
+    /// Its configuration.
+    pub config: &'a Path,
+    /// Its key, where the configuration does not say where it is.
+    pub key_file: Option<&'a Path>,
+}
+
+/// Why a store was not given a new cluster, or why that is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct OfflineError {
+    /// Whether nothing was changed or this is not known.
+    pub kind: ErrorKind,
+    /// What went wrong, with its causes.
+    pub cause: String,
+    /// What to do; empty when the cause says it.
+    pub way_out: String,
+}
+
+impl OfflineError {
+    fn refused(cause: impl Into<String>, way_out: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Refused, cause: cause.into(), way_out: way_out.into() }
+    }
+}
+
+/// Begins a new cluster with the state of the backup in `file`; one of another cluster is only taken
+/// `as_new`. Returns what was done and what to do next.
 ///
 /// # Errors
 /// Nothing was changed, or it is said that this is not known.
-pub(super) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
-    let node = Node::of(&args.node)?;
-    let backup = read_backup(&args.file)?;
+pub fn restore(node: StoppedNode<'_>, file: &Path, as_new: bool) -> Result<String, OfflineError> {
+    let node = Node::of(node)?;
+    let backup = read_backup(file)?;
     let name = &node.config.node_name;
     let found = node.find_store()?;
     let endpoint_id = node.endpoint_id(found.as_ref())?;
     let marker = found.as_ref().and_then(Store::cluster);
-    if !args.as_new {
+    if !as_new {
         let cluster_name = node.config.cluster_name.as_str();
         check_place((&backup.header, &backup.state), cluster_name, marker).map_err(refused)?;
     }
@@ -47,7 +73,7 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     let store_id = random::store_id();
     let founder = node.founder(endpoint_id, store_id, backup.header.index)?;
     let rebirth = plan_rebirth(backup.state, backup.header.term, founder).map_err(refused)?;
-    let mut told = backup_text(args, &backup.header);
+    let mut told = backup_text(file, &backup.header);
     if let Some(other) = replaced {
         told += &format!(
             "{name} has another key in the backup (endpoint id {}): this node takes its place\n",
@@ -66,14 +92,14 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     if let Some(held) = held {
         told += &format!("the store of cluster {} is kept as {kept_as}\n", held.short());
     }
-    output::print(&(told + &outcome(&node, &rebirth)))
+    Ok(told + &outcome(&node, &rebirth))
 }
 
-fn backup_text(args: &RestoreArgs, header: &blixard_model::backup::BackupHeader) -> String {
+fn backup_text(file: &Path, header: &BackupHeader) -> String {
     let age = Duration::from_millis(clock::wall_ms().saturating_sub(header.made_at_ms));
     let mut text = format!(
         "{}: cluster {} (id {}) at index {}, made {} ago by {}\n",
-        args.file.display(),
+        file.display(),
         header.cluster_name,
         header.cluster_id.short(),
         header.index,
@@ -86,22 +112,12 @@ fn backup_text(args: &RestoreArgs, header: &blixard_model::backup::BackupHeader)
     text
 }
 
-const RECOVER_EXPLAINED: &str = "\
-this begins a NEW cluster with what this node has: it alone is in it, all other members are given up. What \
-was acknowledged and had not reached this node is lost, so do it on the node whose log ends last (`blixard \
-status` on each: the latest term, then the highest index). If a quorum of the others can come back, wait for \
-it instead: their cluster would go on beside the new one";
-
-/// Begins a new cluster with what this node has.
+/// Begins a new cluster with what this node has. Returns what was done and what to do next.
 ///
 /// # Errors
 /// Nothing was changed, or it is said that this is not known.
-pub(super) fn recover(args: &RecoverArgs) -> Result<(), Failure> {
-    if !args.i_know_the_others_are_gone {
-        let way_out = "if they are gone for good, say so: --i-know-the-others-are-gone";
-        return Err(Failure::refused(RECOVER_EXPLAINED, way_out));
-    }
-    let node = Node::of(&args.node)?;
+pub fn recover(node: StoppedNode<'_>) -> Result<String, OfflineError> {
+    let node = Node::of(node)?;
     let name = &node.config.node_name;
     let store = node.find_store()?.ok_or_else(|| refused(RemainsError::Empty))?;
     let endpoint_id = node.endpoint_id(Some(&store))?;
@@ -132,7 +148,7 @@ pub(super) fn recover(args: &RecoverArgs) -> Result<(), Failure> {
     let kept_as = format!("{FILE_NAME}.before-recover-{}", clock::wall_ms());
     store.replace(&node.disk, &rebirth.begin, &kept_as).map_err(not_replaced)?;
     told += &format!("the old store is kept as {kept_as}\n");
-    output::print(&(told + &outcome(&node, &rebirth)))
+    Ok(told + &outcome(&node, &rebirth))
 }
 
 /// A node whose agent is stopped.
@@ -144,21 +160,21 @@ struct Node {
 }
 
 impl Node {
-    fn of(args: &OfflineArgs) -> Result<Self, Failure> {
-        let config = Config::load(&args.config).map_err(refused)?;
+    fn of(files: StoppedNode<'_>) -> Result<Self, OfflineError> {
+        let config = Config::load(files.config).map_err(refused)?;
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
         let credentials = credentials.as_deref().map(Path::new);
-        let path = args.key_file.clone().unwrap_or_else(|| config.key_path(credentials));
+        let path = files.key_file.map_or_else(|| config.key_path(credentials), Path::to_owned);
         let key = match NodeKey::load(&path, credentials) {
             Ok(key) => Some(key.endpoint_id()),
             // It may be one that only systemd hands over; the store and the list know whose it is.
-            Err(error) if error.is_not_found() && args.key_file.is_none() => None,
+            Err(error) if error.is_not_found() && files.key_file.is_none() => None,
             Err(error) => return Err(refused(error)),
         };
         Ok(Self { disk: DirDisk::new(&config.data_dir), config, key })
     }
 
-    fn find_store(&self) -> Result<Option<Store>, Failure> {
+    fn find_store(&self) -> Result<Option<Store>, OfflineError> {
         let path = self.disk.path(FILE_NAME);
         match self.disk.exists(FILE_NAME) {
             Ok(false) => Ok(None),
@@ -168,15 +184,15 @@ impl Node {
     }
 
     /// Who this node is: its key, else the list, else its store say so, and none says otherwise.
-    fn endpoint_id(&self, store: Option<&Store>) -> Result<EndpointId, Failure> {
+    fn endpoint_id(&self, store: Option<&Store>) -> Result<EndpointId, OfflineError> {
         let listed = self.config.declared().into_iter().find(|listed| listed.name == self.config.node_name);
         let stored = store.map(Store::endpoint_id);
         let ours = self.key.or(listed.map(|listed| listed.endpoint_id)).or(stored);
         let ours = ours.ok_or_else(|| {
             let way_out = "name it with --key-file, or make one: blixard keygen";
-            Failure::refused("this node's key is not where the configuration says", way_out)
+            OfflineError::refused("this node's key is not where the configuration says", way_out)
         })?;
-        self.config.check_own_id(ours).map_err(|why| Failure::refused(why, ""))?;
+        self.config.check_own_id(ours).map_err(|why| OfflineError::refused(why, ""))?;
         match stored {
             Some(theirs) if theirs != ours => {
                 let path = self.disk.path(FILE_NAME);
@@ -191,7 +207,7 @@ impl Node {
         endpoint_id: EndpointId,
         store_id: blixard_model::StoreId,
         index: u64,
-    ) -> Result<Founder, Failure> {
+    ) -> Result<Founder, OfflineError> {
         let capacity = self.config.capacity().map_err(|error| refused(NoCapacity(error)))?;
         let me = GenesisVoter {
             name: self.config.node_name.clone(),
@@ -205,14 +221,14 @@ impl Node {
         Ok(Founder { me, cluster_name: self.config.cluster_name.clone(), index, nonce: random::u64() })
     }
 
-    fn can_not_open(&self, error: OpenError) -> Failure {
+    fn can_not_open(&self, error: OpenError) -> OfflineError {
         match error {
             OpenError::InUse { .. } => {
                 let dir = self.config.data_dir.display();
-                Failure::refused(format!("an agent runs on {dir}: nothing was changed"), STOP_IT)
+                OfflineError::refused(format!("an agent runs on {dir}: nothing was changed"), STOP_IT)
             }
             // Its own words speak of a node whose cluster is there.
-            OpenError::Broken { path, source } => Failure::refused(
+            OpenError::Broken { path, source } => OfflineError::refused(
                 format!("{} can not be opened: {source}", path.display()),
                 "move it away; `blixard cluster restore` then makes a new store of a backup",
             ),
@@ -226,36 +242,38 @@ impl Node {
 struct NoCapacity(#[source] std::io::Error);
 
 /// A refusal in an error's own words and those of its causes.
-fn refused(error: impl std::error::Error) -> Failure {
+fn refused(error: impl std::error::Error) -> OfflineError {
     let mut cause = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
         cause += &format!(": {error}");
         source = error.source();
     }
-    Failure::refused(cause, "")
+    OfflineError::refused(cause, "")
 }
 
-fn not_replaced(error: ReplaceError) -> Failure {
+fn not_replaced(error: ReplaceError) -> OfflineError {
     let failure = refused(&error);
     match error {
-        ReplaceError::Undone(_) => Failure::unavailable(failure.cause, ""),
-        ReplaceError::Unknown(_) => {
-            Failure::unknown(failure.cause, "`blixard status` shows the cluster id once the agent runs")
-        }
+        ReplaceError::Undone(_) => OfflineError { kind: ErrorKind::Unavailable, ..failure },
+        ReplaceError::Unknown(_) => OfflineError {
+            kind: ErrorKind::Unknown,
+            way_out: "`blixard status` shows the cluster id once the agent runs".to_owned(),
+            ..failure
+        },
     }
 }
 
-fn read_backup(path: &Path) -> Result<Backup, Failure> {
-    let about = |why: String| Failure::refused(format!("{}: {why}", path.display()), "");
+fn read_backup(path: &Path) -> Result<Backup, OfflineError> {
+    let about = |why: String| OfflineError::refused(format!("{}: {why}", path.display()), "");
     let read = || {
         let mut bytes = Vec::new();
-        File::open(path)?.take(FILE_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        File::open(path)?.take(BACKUP_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes: Vec<u8> = read().map_err(|error: std::io::Error| about(error.to_string()))?;
-    if bytes.len() > FILE_LEN_MAX {
-        return Err(about(format!("it is longer than {FILE_LEN_MAX} bytes: it is no backup")));
+    if bytes.len() > BACKUP_LEN_MAX {
+        return Err(about(format!("it is longer than {BACKUP_LEN_MAX} bytes: it is no backup")));
     }
     decode_backup(&bytes).map_err(|error| about(error.to_string()))
 }

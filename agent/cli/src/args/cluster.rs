@@ -93,25 +93,27 @@ pub(crate) struct BackupArgs {
 
 /// Whose store it is.
 #[derive(Debug, Args)]
-pub(crate) struct OfflineArgs {
+pub struct OfflineArgs {
     /// This node's configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/blixard/config.toml")]
-    pub(crate) config: PathBuf,
+    pub config: PathBuf,
     /// This node's key, where the configuration does not say where it is
     #[arg(long, value_name = "FILE")]
-    pub(crate) key_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
 }
 
+/// Arguments of `blixard cluster restore`.
 #[derive(Debug, Args)]
-pub(crate) struct RestoreArgs {
+pub struct RestoreArgs {
     /// The backup
     #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
     /// Takes a backup of another cluster too: the new one has the configured name
     #[arg(long)]
-    pub(crate) as_new: bool,
+    pub as_new: bool,
+    /// Its node
     #[command(flatten)]
-    pub(crate) node: OfflineArgs,
+    pub node: OfflineArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,5 @@
-//! The agent: composition root and tasks. Wiring, no decisions (those are `blixard-core`'s).
+//! The agent: composition root and tasks, and what is done to the key and the store of a stopped one. Wiring,
+//! no decisions (those are `blixard-core`'s).
 //!
 //! ```text
 //!   operator ─▶ api ─▶ submit ─▶ (leader's) owner ─▶ log ─▶ ClusterState on every node
@@ -13,20 +14,22 @@ mod announce;
 mod api;
 mod birth;
 mod boot;
-pub(crate) mod clock;
-pub(crate) mod config;
+mod clock;
+mod config;
 mod context;
-pub(crate) mod disk_fault;
+mod disk_fault;
 mod formation;
 #[cfg(test)]
 mod fuzz;
 mod handle;
 mod joining;
+mod keygen;
 mod logs;
 mod metrics;
+mod offline;
 mod owner;
 mod peer_call;
-pub(crate) mod random;
+mod random;
 mod reconcile;
 mod register;
 mod retries;
@@ -42,23 +45,26 @@ mod testing;
 mod views;
 mod was_in;
 
-use blixard_model::VmName;
-use blixard_systemd::launcher;
+use std::path::Path;
 
-use crate::cli::AgentArgs;
 use config::Config;
 
-/// Runs the agent until it is told to stop.
+pub use blixard_node::decode_backup;
+pub use disk_fault::{EXIT_DISK_FAILED, EXIT_DISK_FULL, EXIT_STORE_LOST, exit_code};
+pub use keygen::keygen;
+pub use offline::{OfflineError, StoppedNode, recover, restore};
+
+/// Runs the agent with the configuration in `file` until it is told to stop, or only checks that file.
 ///
 /// # Errors
 /// It can not start, or had to end; the chain says why.
-pub(crate) fn run(args: AgentArgs) -> anyhow::Result<()> {
-    let config = Config::load(&args.config)?;
-    if args.check_config {
+pub fn run(file: &Path, check_only: bool) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    if check_only {
         if let Some(problem) = config.unlisted() {
-            anyhow::bail!("{}: {problem}", args.config.display());
+            anyhow::bail!("{}: {problem}", file.display());
         }
-        println!("{}: valid", args.config.display());
+        println!("{}: valid", file.display());
         return Ok(());
     }
     telemetry::init();
@@ -69,19 +75,4 @@ pub(crate) fn run(args: AgentArgs) -> anyhow::Result<()> {
         tracing::error!("the agent ends: {error:#}");
     }
     ended
-}
-
-/// Becomes the hypervisor of `name`.
-pub(crate) fn vm_exec(name: &VmName) -> anyhow::Result<()> {
-    match launcher::vm_exec(name.as_str())? {}
-}
-
-/// Returns once the hypervisor of `name` says running.
-pub(crate) fn vm_wait(name: &VmName) -> anyhow::Result<()> {
-    Ok(launcher::vm_wait(name.as_str())?)
-}
-
-/// Stops the hypervisor of `name`.
-pub(crate) fn vm_stop(name: &VmName) -> anyhow::Result<()> {
-    Ok(launcher::vm_stop(name.as_str())?)
 }

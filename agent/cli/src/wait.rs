@@ -143,7 +143,7 @@ mod tests {
     use ObservedState::{Deleting, Failed, Pending, Running, Starting, Stopped, Stopping, Unknown};
 
     use super::*;
-    use crate::cli::sample;
+    use crate::sample;
 
     fn view(desired: Desired, state: ObservedState) -> VmView {
         let main_pid = (state == Running).then_some(4312);

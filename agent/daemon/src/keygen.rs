@@ -8,8 +8,7 @@ use anyhow::Context as _;
 use blixard_net::NodeKey;
 use blixard_store::DiskFault;
 
-use crate::agent::config::Config;
-use crate::cli::KeygenArgs;
+use super::config::Config;
 
 /// Where the configuration is unless told otherwise.
 const DEFAULT_CONFIG: &str = "/etc/blixard/config.toml";
@@ -32,23 +31,24 @@ impl KeyNotKept {
     }
 }
 
-/// Makes the key if there is none and prints its endpoint id.
+/// Makes the key in `key_file`, else where the configuration in `config` says, if there is none, and prints
+/// its endpoint id.
 ///
 /// # Errors
 /// The key can neither be read nor made.
-pub(crate) fn run(args: KeygenArgs) -> anyhow::Result<()> {
-    let path = key_path(args)?;
+pub fn keygen(key_file: Option<PathBuf>, config: Option<PathBuf>) -> anyhow::Result<()> {
+    let path = key_path(key_file, config)?;
     let key = load_or_make_at(&path, None)?;
     println!("{}", key.endpoint_id());
     Ok(())
 }
 
 /// The configuration's key needs a configuration; a bare file needs none.
-fn key_path(args: KeygenArgs) -> anyhow::Result<PathBuf> {
-    if let Some(path) = args.key_file {
+fn key_path(key_file: Option<PathBuf>, config: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = key_file {
         return Ok(path);
     }
-    let config = args.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
+    let config = config.unwrap_or_else(|| DEFAULT_CONFIG.into());
     let config =
         Config::load(&config).context("name a file with --key-file, or a configuration with --config")?;
     Ok(config.key_path(None))
@@ -57,7 +57,7 @@ fn key_path(args: KeygenArgs) -> anyhow::Result<PathBuf> {
 /// The agent's key: as configured, made if it is missing.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`keygen`].
 pub(crate) fn load_or_make(config: &Config, credentials_dir: Option<&Path>) -> anyhow::Result<NodeKey> {
     load_or_make_at(&config.key_path(credentials_dir), credentials_dir)
 }
@@ -94,7 +94,7 @@ fn io_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::disk_fault;
+    use crate::disk_fault;
 
     /// As saving a key fails.
     #[derive(Debug, thiserror::Error)]
