@@ -12,8 +12,9 @@ use blixard_model::mutant;
 use raft::eraftpb::{EntryType, Message, MessageType, Snapshot};
 use raft::{RawNode, StateRole};
 
+use crate::error::StepError;
+use crate::limits::READS_MAX;
 use crate::log::Log;
-use crate::node::{READS_MAX, StepError};
 
 /// Highest index and term that are believed: what comes from here on overflows somewhere in Raft.
 const NUMBER_MAX: u64 = 1 << 62;

@@ -4,6 +4,8 @@ use blixard_model::{MembershipChange, RaftId};
 use protobuf::Message as _;
 use raft::eraftpb;
 
+use crate::change::decode_change;
+
 /// Raft's own durable words: everything a vote or an acknowledgement rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct HardState {
@@ -53,13 +55,6 @@ impl StoredEntry {
     }
 }
 
-/// The change itself travels in the context: what Raft is told is derived from it, so the two can not differ.
-pub(crate) fn decode_change(entry: &eraftpb::Entry) -> Result<MembershipChange, String> {
-    let mut raw_change = eraftpb::ConfChangeV2::default();
-    raw_change.merge_from_bytes(&entry.data).map_err(|error| error.to_string())?;
-    MembershipChange::decode(&raw_change.context).map_err(|error| error.to_string())
-}
-
 /// A snapshot in Raft's encoding: state, its index and term, and the configuration at that index, never
 /// apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,19 +97,6 @@ pub struct Durable {
     pub snapshot: Option<StoredSnapshot>,
     /// The entries after it, without a gap.
     pub entries: Vec<StoredEntry>,
-}
-
-/// Keeps the log. Any error is final: the owner ends the process, and nothing is ever written again after one
-/// (an fsync that failed once may lie when repeated).
-pub trait LogStore {
-    /// Why a write failed.
-    type Error: std::error::Error + Send + Sync + 'static;
-
-    /// Writes all of it in one transaction.
-    ///
-    /// # Errors
-    /// The disk's. Nothing of the batch may be taken as written.
-    fn write(&mut self, batch: &LogWrite) -> Result<(), Self::Error>;
 }
 
 /// The log a cluster is born with: a snapshot at index 1, term 1, that holds the first configuration and

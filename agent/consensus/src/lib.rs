@@ -2,28 +2,41 @@
 //!
 //! The only crate that names `raft`. [`Consensus`] takes ticks, messages, proposals and reads;
 //! [`Consensus::pump`] is the one place that handles `Ready`: it sends, writes, applies and advances in the
-//! one order that is safe, and returns [`Effects`] for the owner to carry out. What is applied is the owner's
-//! [`Machine`]; where it is kept is the owner's [`LogStore`].
+//! one order that is safe, and returns [`Effects`] for the owner to carry out. A write is an effect too: the
+//! pump stops at it, the owner makes it durable wherever it keeps the log, and [`Consensus::written`] goes on
+//! with what rests on it. What is applied is the owner's [`Machine`].
 //!
-//! Absent on purpose: tokio, time, random numbers (election timeouts come from a seeded hash), retries,
-//! decisions about the cluster (those are `blixard-core`'s).
+//! Absent on purpose: tokio, time, disks, random numbers (election timeouts come from a seeded hash),
+//! retries, decisions about the cluster (those are `blixard-core`'s).
 
 mod accept;
+mod change;
+mod config;
+mod consensus;
 mod durable;
+mod effects;
+mod error;
+mod inbound;
+mod keys;
+mod limits;
 mod log;
 mod machine;
-mod node;
-mod ready;
 mod replay;
+mod replica;
+mod resume;
 mod shape;
 mod status;
 
+pub use config::{ConsensusConfig, TICK_MS};
+pub use consensus::Consensus;
 pub use durable::{
-    Durable, EntryContent, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot, first_snapshot,
-    genesis_snapshot,
+    Durable, EntryContent, HardState, LogWrite, StoredEntry, StoredSnapshot, first_snapshot, genesis_snapshot,
 };
+pub use effects::{Applied, Effects, Outgoing, PumpError};
+pub use error::{NewError, ProposeError, StepError};
+pub use inbound::Inbound;
+pub use limits::Limits;
+pub use log::LogStats;
 pub use machine::Machine;
-pub use node::{Consensus, ConsensusConfig, Inbound, Limits, NewError, ProposeError, StepError, TICK_MS};
-pub use ready::{Applied, Effects, Outgoing, PumpError};
 pub use replay::{ReplayError, Replayed, check_resumes, replay_all};
-pub use status::{LogStats, RaftRole, RaftStatus, UnderWay};
+pub use status::{RaftRole, RaftStatus, UnderWay};

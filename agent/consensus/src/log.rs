@@ -1,7 +1,7 @@
 //! The log in memory: what Raft reads while the store keeps it.
 //!
-//! Holds the entries after a base (the last index that was compacted away) and the hard state. Invariant: it
-//! never says that something is there which the store was not told to keep before.
+//! Holds the entries after a base (the last index that was compacted away) and the hard state. Invariant: all
+//! that it holds is in a write that was handed out before, or that the call hands out which puts it here.
 
 use std::cell::Cell;
 
@@ -9,7 +9,18 @@ use blixard_model::mutant;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
-use crate::status::LogStats;
+/// How large the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogStats {
+    /// Entries kept in memory.
+    pub entries: usize,
+    /// Their size in bytes.
+    pub bytes: usize,
+    /// The last index that the last snapshot holds; 0 when there is none.
+    pub snapshot_index: u64,
+    /// That snapshot's state in bytes.
+    pub snapshot_bytes: usize,
+}
 
 /// Raft's view of the log.
 pub(crate) struct Log {

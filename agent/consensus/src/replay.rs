@@ -1,14 +1,15 @@
 //! What a whole log comes to, whether it is known to be committed or not: for a node that is all that is
 //! left of its cluster.
 
-use std::convert::Infallible;
-
 use blixard_model::{RaftId, mutant};
 
-use crate::durable::{Durable, LogStore, LogWrite};
+use crate::config::ConsensusConfig;
+use crate::consensus::Consensus;
+use crate::durable::Durable;
+use crate::effects::PumpError;
+use crate::error::NewError;
+use crate::limits::Limits;
 use crate::machine::Machine;
-use crate::node::{Consensus, ConsensusConfig, Limits, NewError};
-use crate::ready::PumpError;
 
 /// A log that was applied to its end.
 #[derive(Debug)]
@@ -33,18 +34,7 @@ pub enum ReplayError {
     Log(#[from] NewError),
     /// An entry can not be applied.
     #[error(transparent)]
-    Entry(#[from] PumpError<Infallible>),
-}
-
-/// A disk that forgets: a replay changes none.
-struct Nowhere;
-
-impl LogStore for Nowhere {
-    type Error = Infallible;
-
-    fn write(&mut self, _batch: &LogWrite) -> Result<(), Infallible> {
-        Ok(())
-    }
+    Entry(#[from] PumpError),
 }
 
 /// Applies all of the log, as a node does that is told that all of it is committed: the same code, so that
@@ -66,15 +56,18 @@ pub fn replay_all<M: Machine>(
     if !mutant::lives("recovery-drops-uncommitted") {
         all.hard_state.commit = all.hard_state.commit.max(last);
     }
-    let mut consensus = Consensus::new(config(raft_id), &all, machine, Nowhere)?;
-    consensus.pump()?;
-    let is_member = consensus.is_member();
+    let mut consensus = Consensus::new(config(raft_id), &all, machine)?;
+    let mut effects = consensus.pump()?;
+    // A replay changes no disk.
+    while effects.write.is_some() {
+        effects = consensus.written()?;
+    }
     Ok(Replayed {
-        index: consensus.applied,
+        index: consensus.status().applied,
         term: all.hard_state.term,
         not_known_committed: last.saturating_sub(durable.hard_state.commit),
-        is_member,
-        machine: consensus.machine,
+        is_member: consensus.is_member(),
+        machine: consensus.into_machine(),
     })
 }
 
@@ -83,7 +76,7 @@ pub fn replay_all<M: Machine>(
 /// # Errors
 /// As [`Consensus::new`].
 pub fn check_resumes<M: Machine>(raft_id: RaftId, durable: &Durable, machine: M) -> Result<(), NewError> {
-    Consensus::new(config(raft_id), durable, machine, Nowhere).map(|_| ())
+    Consensus::new(config(raft_id), durable, machine).map(|_| ())
 }
 
 /// There are no ticks, so that nothing comes of the seed; and nobody reads a snapshot, so that none is made.

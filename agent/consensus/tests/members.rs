@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use blixard_consensus::{
-    Consensus, ConsensusConfig, Durable, HardState, Inbound, Limits, LogStore, LogWrite, Machine, Outgoing,
+    Consensus, ConsensusConfig, Durable, Effects, HardState, Inbound, Limits, Machine, Outgoing,
     ProposeError, PumpError, StoredEntry, UnderWay, genesis_snapshot,
 };
 use blixard_core::ClusterState;
@@ -44,15 +44,13 @@ impl Machine for Table {
     }
 }
 
-/// A disk that nobody reads.
-#[derive(Debug)]
-struct Nowhere;
-
-impl LogStore for Nowhere {
-    type Error = std::convert::Infallible;
-    fn write(&mut self, _batch: &LogWrite) -> Result<(), Self::Error> {
-        Ok(())
+/// All of a pump, on a disk that nobody reads.
+fn pump(node: &mut Node) -> Result<Effects<Outcome>, PumpError> {
+    let mut effects = node.pump()?;
+    while effects.write.is_some() {
+        effects.extend(node.written()?);
     }
+    Ok(effects)
 }
 
 fn address(n: u8) -> SocketAddr {
@@ -90,7 +88,7 @@ fn member(raft_id: u64, who: u8) -> Member {
     }
 }
 
-type Node = Consensus<Table, Nowhere>;
+type Node = Consensus<Table>;
 
 /// Nodes that are never down and a network that loses nothing: only the changes matter.
 struct Cluster {
@@ -116,12 +114,12 @@ impl Cluster {
         let config =
             ConsensusConfig { raft_id: RaftId(id), incarnation: id, seed: 7, limits: Limits::default() };
         let table = Table(ClusterState::new(genesis(self.voters)));
-        let node = Consensus::new(config, durable, table, Nowhere).expect("the disk is whole");
+        let node = Consensus::new(config, durable, table).expect("the disk is whole");
         self.nodes.insert(id, node);
     }
 
     fn pump(&mut self, id: u64) {
-        let effects = self.nodes.get_mut(&id).expect("there").pump().expect("memory does not fail");
+        let effects = pump(self.nodes.get_mut(&id).expect("there")).expect("memory does not fail");
         self.in_flight.extend(effects.messages.into_iter().map(|message| (id, message)));
     }
 
@@ -290,7 +288,7 @@ fn alone_with(context: &[u8]) -> Node {
     let hard_state = HardState { term: 1, vote: 1, commit: 2 };
     let durable = Durable { hard_state, snapshot: Some(snapshot), entries: vec![entry] };
     let config = ConsensusConfig { raft_id: RaftId(1), incarnation: 1, seed: 7, limits: Limits::default() };
-    Consensus::new(config, &durable, state, Nowhere).expect("the log is whole")
+    Consensus::new(config, &durable, state).expect("the log is whole")
 }
 
 #[test]
@@ -304,7 +302,7 @@ fn a_change_that_can_not_be_read_stops_the_node_and_names_the_way_out() {
         (&[1; 100_000], "longer than"),
     ];
     for (context, wanted) in cases {
-        let error = alone_with(context).pump().expect_err(wanted);
+        let error = pump(&mut alone_with(context)).expect_err(wanted);
         assert!(matches!(error, PumpError::Apply { index: 2, .. }), "{error:?}");
         let said = error.to_string();
         assert!(said.contains(wanted) && said.ends_with("upgrade this node"), "{said}");
@@ -318,7 +316,7 @@ fn a_change_that_does_not_fit_is_applied_as_nothing() {
     for (member, taken) in [(member(2, 2), true), (wrong, false)] {
         let context = MembershipChange::AddLearner { member, ticket: None }.encode().expect("fits");
         let mut node = alone_with(&context);
-        node.pump().expect("goes on");
+        let _unsent = pump(&mut node).expect("goes on");
         assert_eq!(node.status().applied, 2);
         assert_eq!(node.status().learners, if taken { vec![RaftId(2)] } else { vec![] });
         assert_eq!(node.machine().0.members.contains_key(&RaftId(2)), taken);

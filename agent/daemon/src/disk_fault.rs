@@ -71,7 +71,6 @@ fn is_lost(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;
-    use blixard_consensus::PumpError;
 
     use super::*;
 
@@ -80,7 +79,7 @@ mod tests {
 
     fn written(errno: i32) -> anyhow::Error {
         let error = std::io::Error::from_raw_os_error(errno);
-        let failed: Result<(), _> = Err(PumpError::Store(WriteError::Redb(redb::Error::Io(error))));
+        let failed: Result<(), _> = Err(NodeError::Store(WriteError::Redb(redb::Error::Io(error))));
         failed.context("the consensus task failed").expect_err("an error")
     }
 

@@ -1,10 +1,10 @@
 //! From a store to a running node.
 
-use blixard_consensus::{Consensus, ConsensusConfig, Limits, LogStore, NewError, genesis_snapshot};
+use blixard_consensus::{Consensus, ConsensusConfig, Limits, NewError, genesis_snapshot};
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, cluster_id};
 use blixard_model::{EndpointId, NodeName, RaftId};
-use blixard_store::{ClusterMarker, OpenError, Store, WriteError};
+use blixard_store::{ClusterMarker, LogStore, OpenError, Store, WriteError};
 
 use crate::forming::Birth;
 use crate::machine::{StateMachine, encode_state};
@@ -123,7 +123,7 @@ pub fn resume<S: LogStore, P: Waits, R: Waits>(
     };
     // A node that was admitted later begins with the birth state; the leader's snapshot replaces it.
     let machine = StateMachine::new(ClusterState::new(marker.genesis.clone()));
-    let raft = Consensus::new(consensus, &durable, machine, keep(store))?;
+    let raft = Consensus::new(consensus, &durable, machine)?;
     let config = NodeConfig {
         cluster_id: marker.cluster_id,
         name: who.name,
@@ -132,7 +132,7 @@ pub fn resume<S: LogStore, P: Waits, R: Waits>(
         // Worth nothing once anything is applied.
         told: Told { applied: 1, members: marker.contacts },
     };
-    Ok(Node::new(config, raft))
+    Ok(Node::new(config, raft, keep(store)))
 }
 
 /// Election timeouts differ between clusters and nodes and are the same in every run.

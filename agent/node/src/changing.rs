@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use blixard_consensus::{LogStore, ProposeError, TICK_MS};
+use blixard_consensus::{ProposeError, TICK_MS};
 use blixard_core::planner::membership::{RemovalAsk, RemovalStep, plan_removal};
 use blixard_core::ticket::{self, TicketClock};
 use blixard_model::formation::{Identity, Phase};
@@ -15,6 +15,7 @@ use blixard_model::{
     Command, Member, MembershipChange, NodeName, Outcome, RaftId, Refusal, Removal, Request, Role, TicketId,
     TicketRecord, TicketState, TicketUse, mutant,
 };
+use blixard_store::LogStore;
 
 use crate::machine::encode_request;
 use crate::node::Node;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use blixard_consensus::{LogStore, RaftRole, TICK_MS};
+use blixard_consensus::{RaftRole, TICK_MS};
 use blixard_core::planner::explain::{ExplainView, explain_changes};
 use blixard_model::RaftId;
 use blixard_model::wire::{MemberProgress, ProgressReport};
+use blixard_store::LogStore;
 
 use crate::node::Node;
 use crate::waiting::Waits;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blixard_consensus::{LogStore, RaftRole, RaftStatus};
+use blixard_consensus::{RaftRole, RaftStatus};
 use blixard_core::formation::DeclaredMember;
 use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Identity, Phase};
@@ -10,6 +10,7 @@ use blixard_model::member::MEMBERS_MAX;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::MembersAsk;
 use blixard_model::{EndpointId, Member, NodeName, RaftId, mutant};
+use blixard_store::LogStore;
 
 use crate::node::{Node, Told};
 use crate::notice::Notice;

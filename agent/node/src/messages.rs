@@ -1,7 +1,8 @@
 //! Raft's messages between nodes: a frame is the cluster's id and a message in Raft's encoding.
 
-use blixard_consensus::{Inbound, LogStore, Outgoing, StepError};
+use blixard_consensus::{Inbound, Outgoing, StepError};
 use blixard_model::{EndpointId, RaftId, mutant};
+use blixard_store::LogStore;
 use bytes::Bytes;
 
 use crate::node::Node;

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use blixard_consensus::{Consensus, LogStore, ProposeError, RaftStatus};
+use blixard_consensus::{Consensus, ProposeError, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, contacts};
 use blixard_model::wire::{Contact, ProposeResult};
 use blixard_model::{
     ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, RelayUrl, Request, TicketId, mutant,
 };
+use blixard_store::LogStore;
 
 use crate::changing::AskedChange;
 use crate::machine::{StateMachine, encode_request};
@@ -51,7 +52,9 @@ pub struct Told {
 /// for the end of a proposal, `R` for a read.
 #[derive(Debug)]
 pub struct Node<S: LogStore, P, R> {
-    pub(crate) raft: Consensus<StateMachine, S>,
+    pub(crate) raft: Consensus<StateMachine>,
+    /// Where the log is kept.
+    pub(crate) store: S,
     pub(crate) config: NodeConfig,
     pub(crate) tick: u64,
     pub(crate) waiting: Waiting<P, R>,
@@ -86,11 +89,12 @@ pub struct Node<S: LogStore, P, R> {
 }
 
 impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
-    /// A node that resumes with this consensus.
-    pub fn new(config: NodeConfig, raft: Consensus<StateMachine, S>) -> Self {
+    /// A node that resumes with this consensus, whose log `store` keeps.
+    pub fn new(config: NodeConfig, raft: Consensus<StateMachine>, store: S) -> Self {
         let summary = summarise(&raft, 0, false);
         Self {
             raft,
+            store,
             config,
             tick: 0,
             waiting: Waiting::default(),

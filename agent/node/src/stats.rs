@@ -1,6 +1,7 @@
 //! Sizes and lengths of a node, for whoever watches it.
 
-use blixard_consensus::{LogStats, LogStore};
+use blixard_consensus::LogStats;
+use blixard_store::LogStore;
 
 use crate::node::Node;
 use crate::waiting::Waits;
@@ -25,11 +26,11 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
 
     /// The store, of a node that has ended.
     pub fn into_store(self) -> S {
-        self.raft.into_store()
+        self.store
     }
 
     /// The store, to look at.
     pub fn store(&self) -> &S {
-        self.raft.store()
+        &self.store
     }
 }

@@ -1,8 +1,8 @@
 //! Peers whose stores belong to another cluster: nothing is wrong with the network, and they never join.
 
-use blixard_consensus::LogStore;
 use blixard_model::formation::{Genesis, Phase};
 use blixard_model::{ClusterId, EndpointId, NodeName};
+use blixard_store::LogStore;
 
 use crate::node::Node;
 use crate::waiting::Waits;

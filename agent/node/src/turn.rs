@@ -1,8 +1,9 @@
 //! A turn: one pump of consensus, and what the owner has to carry out.
 
-use blixard_consensus::{Consensus, LogStore, PumpError, RaftRole};
+use blixard_consensus::{Consensus, Effects, PumpError, RaftRole};
 use blixard_model::wire::ProposeResult;
-use blixard_model::{EndpointId, Member, RaftId, mutant};
+use blixard_model::{EndpointId, Member, Outcome, RaftId, mutant};
+use blixard_store::LogStore;
 use bytes::Bytes;
 
 use crate::machine::StateMachine;
@@ -40,9 +41,12 @@ pub struct Turn<P, R> {
 /// Why a node must end. What is on disk is what counts.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError<E: std::error::Error + 'static> {
-    /// The store failed, or the log holds what this version can not apply.
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] E),
+    /// The log holds what this version can not apply.
     #[error(transparent)]
-    Pump(#[from] PumpError<E>),
+    Pump(#[from] PumpError),
     /// The disk went back in time: an older copy was put in its place, or it forgot what it had synced.
     #[error(
         "this node's disk went back in time: the leader knows that it had stored the log up to {stored}, it \
@@ -73,11 +77,7 @@ pub enum NodeError<E: std::error::Error + 'static> {
     },
 }
 
-pub(crate) fn summarise<S: LogStore>(
-    raft: &Consensus<StateMachine, S>,
-    membership_version: u64,
-    joinable: bool,
-) -> Summary {
+pub(crate) fn summarise(raft: &Consensus<StateMachine>, membership_version: u64, joinable: bool) -> Summary {
     let status = raft.status();
     let state = &raft.machine().0;
     let leader = status.leader.and_then(|id| state.members.get(&id));
@@ -100,7 +100,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     /// # Errors
     /// Final: the node must not be used any more.
     pub fn turn(&mut self) -> Result<Turn<P, R>, NodeError<S::Error>> {
-        let effects = self.raft.pump()?;
+        let effects = self.pump_and_write()?;
         let sends = effects.messages.into_iter().filter_map(|message| self.address(message));
         let stalls = |send: &Send| mutant::lives("dead-peer-stalls-all") && !self.linked.contains(&send.to);
         let sends = sends.take_while(|send| !stalls(send)).collect();
@@ -122,6 +122,17 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         self.note_summary();
         let answers = std::mem::take(&mut self.waiting.answers);
         Ok(Turn { sends, answers, reads, notices: std::mem::take(&mut self.notices) })
+    }
+
+    /// Pumps until nothing is left to be written. What came out is carried out together at the end, so that
+    /// messages go where the members are by then.
+    fn pump_and_write(&mut self) -> Result<Effects<Outcome>, NodeError<S::Error>> {
+        let mut effects = self.raft.pump()?;
+        while let Some(write) = effects.write.take() {
+            self.store.write(&write).map_err(NodeError::Store)?;
+            effects.extend(self.raft.written()?);
+        }
+        Ok(effects)
     }
 
     /// What a node's own deletions become in a planted bug.

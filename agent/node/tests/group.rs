@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use blixard_consensus::{Consensus, ConsensusConfig, Durable, Limits, LogStore, LogWrite, genesis_snapshot};
+use blixard_consensus::{Consensus, ConsensusConfig, Durable, Limits, LogWrite, genesis_snapshot};
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, cluster_id};
 use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
@@ -12,6 +12,7 @@ use blixard_model::{
     Capacity, Command, Desired, EndpointId, Hypervisor, NodeName, RaftId, Request, StoreId, VmSpec,
 };
 use blixard_node::{Node, NodeConfig, NodeError, Notice, Send, StateMachine, Told, Waits, encode_state};
+use blixard_store::LogStore;
 
 /// A disk that nobody reads.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ impl Group {
         let durable = Durable { hard_state, snapshot: Some(snapshot), entries: Vec::new() };
         let config =
             ConsensusConfig { raft_id: RaftId(n.into()), incarnation: 1, seed: 7, limits: Limits::default() };
-        let raft = Consensus::new(config, &durable, StateMachine::new(state), Memory).expect("whole");
+        let raft = Consensus::new(config, &durable, StateMachine::new(state)).expect("whole");
         let config = NodeConfig {
             told: Told::default(),
             voter_lost_ticks: 600,
@@ -155,7 +156,7 @@ impl Group {
             name: name(n),
             declared: declared(self.voters),
         };
-        self.nodes.insert(n, Node::new(config, raft));
+        self.nodes.insert(n, Node::new(config, raft, Memory));
     }
 
     /// Begins a node that was admitted, with nothing of the log.
@@ -164,7 +165,7 @@ impl Group {
         let state = StateMachine::new(ClusterState::new(genesis.clone()));
         let config =
             ConsensusConfig { raft_id: RaftId(n.into()), incarnation: 1, seed: 7, limits: Limits::default() };
-        let raft = Consensus::new(config, &Durable::default(), state, Memory).expect("whole");
+        let raft = Consensus::new(config, &Durable::default(), state).expect("whole");
         let config = NodeConfig {
             cluster_id: cluster_id(&genesis),
             name: name(n),
@@ -172,7 +173,7 @@ impl Group {
             told: Told::default(),
             voter_lost_ticks: 600,
         };
-        self.nodes.insert(n, Node::new(config, raft));
+        self.nodes.insert(n, Node::new(config, raft, Memory));
     }
 
     pub(crate) fn node(&mut self, n: u8) -> &mut TestNode {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use blixard_consensus::{EntryContent, HardState, Limits, LogStore, LogWrite, StoredEntry, genesis_snapshot};
+use blixard_consensus::{EntryContent, HardState, Limits, LogWrite, StoredEntry, genesis_snapshot};
 use blixard_core::ClusterState;
 use blixard_core::formation::cluster_id;
 use blixard_core::lineage::Founder;
@@ -16,7 +16,7 @@ use blixard_node::rebirth::{
     MisplacedBackup, RebirthError, RemainsError, check_place, plan_rebirth, read_remains,
 };
 use blixard_node::{BackupFacts, Node, decode_backup, encode_backup, encode_state};
-use blixard_store::{Begin, ClusterMarker, DirDisk, FILE_NAME, Store};
+use blixard_store::{Begin, ClusterMarker, DirDisk, FILE_NAME, LogStore, Store};
 
 use crate::group::{
     CAPACITY, Group, Waiter, create, declared, endpoint, genesis, identity, name, store, waiter,

@@ -4,11 +4,11 @@
 
 use std::time::Instant;
 
-use blixard_consensus::{HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
+use blixard_consensus::{HardState, LogWrite, StoredEntry, StoredSnapshot};
 use blixard_model::{EndpointId, StoreId};
 use blixard_sim::SimRng;
 use blixard_sim::disk::SimDisk;
-use blixard_store::Store;
+use blixard_store::{LogStore, Store};
 
 const COMMITS: u64 = 20_000;
 const ENTRY_BYTES: usize = 200;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use blixard_consensus::{Durable, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
+use blixard_consensus::{Durable, HardState, LogWrite, StoredEntry, StoredSnapshot};
 use blixard_model::formation::Genesis;
 use blixard_model::id::ClusterName;
 use blixard_model::{EndpointId, StoreId, mutant};
@@ -16,6 +16,7 @@ use crate::FILE_NAME;
 use crate::backend::Boxed;
 use crate::disk::Disk;
 use crate::error::{OpenError, ReplaceError, WriteError};
+use crate::log_store::LogStore;
 use crate::tables::{
     ClusterMarker, FORMAT, IdentityRecord, KEY_CLUSTER, KEY_HARD_STATE, KEY_IDENTITY, KEY_PROMISE,
     KEY_REMOVED, LOG, META, SNAPSHOT,

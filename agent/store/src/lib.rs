@@ -9,11 +9,13 @@ mod backend;
 mod disk;
 mod error;
 mod file;
+mod log_store;
 mod tables;
 
 pub use disk::{DirDisk, Disk};
 pub use error::{DiskFault, OpenError, ReplaceError, WriteError};
 pub use file::{Begin, Store, StoreStats};
+pub use log_store::LogStore;
 pub use tables::ClusterMarker;
 
 /// Name of the file in the data directory.

@@ -3,10 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use blixard_consensus::{HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
+use blixard_consensus::{HardState, LogWrite, StoredEntry, StoredSnapshot};
 use blixard_model::formation::Genesis;
 use blixard_model::{EndpointId, RaftId, StoreId};
-use blixard_store::{ClusterMarker, DirDisk, OpenError, Store};
+use blixard_store::{ClusterMarker, DirDisk, LogStore, OpenError, Store};
 
 fn endpoint(n: u8) -> EndpointId {
     EndpointId::from_bytes([n; 32])

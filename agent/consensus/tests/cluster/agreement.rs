@@ -3,7 +3,7 @@
 use blixard_consensus::{Inbound, Limits, ProposeError, RaftRole};
 use blixard_model::{MembershipChange, RaftId};
 
-use crate::nodes::{Cluster, member};
+use crate::nodes::{Cluster, member, vote_request};
 
 #[test]
 fn one_node_leads_itself_and_applies() {
@@ -98,20 +98,13 @@ fn a_restart_keeps_term_and_vote() {
     assert_eq!(after.voters, [RaftId(1), RaftId(2), RaftId(3)]);
 }
 
-fn vote_request(from: u64, to: u64, term: u64) -> Vec<u8> {
-    use protobuf::Message as _;
-    let mut message = raft::eraftpb::Message { from, to, term, log_term: 1, index: 1, ..Default::default() };
-    message.set_msg_type(raft::eraftpb::MessageType::MsgRequestVote);
-    message.write_to_bytes().expect("encodes")
-}
-
 /// Whether node 2 grants a vote in term 2 to `from`.
 fn asks_for_vote(c: &mut Cluster, from: u64) -> bool {
     use protobuf::Message as _;
     let inbound = Inbound::decode(&vote_request(from, 2, 2), false).expect("a message");
     let node = c.nodes.get_mut(&2).expect("up");
     node.step(inbound).expect("taken");
-    let effects = node.pump().expect("memory does not fail");
+    let effects = c.effects(2);
     let mut answer = raft::eraftpb::Message::default();
     answer
         .merge_from_bytes(&effects.messages.last().expect("an answer").encode_behind(&[]))

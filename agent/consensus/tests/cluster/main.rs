@@ -3,3 +3,4 @@
 mod agreement;
 mod changes;
 mod nodes;
+mod writes;

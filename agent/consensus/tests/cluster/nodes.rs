@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use blixard_consensus::{
-    Consensus, ConsensusConfig, Durable, Effects, Inbound, Limits, LogStore, LogWrite, Machine, Outgoing,
+    Consensus, ConsensusConfig, Durable, Effects, Inbound, Limits, LogWrite, Machine, Outgoing,
     genesis_snapshot,
 };
 use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Refusal, Role, StoreId};
@@ -67,11 +67,8 @@ impl Disk {
         cached.clone_from(durable);
         durable.clone()
     }
-}
 
-impl LogStore for Disk {
-    type Error = std::convert::Infallible;
-    fn write(&mut self, batch: &LogWrite) -> Result<(), Self::Error> {
+    fn write(&self, batch: &LogWrite) {
         let (cached, durable) = &mut *self.0.borrow_mut();
         if let Some(snapshot) = &batch.snapshot {
             let index = snapshot.index;
@@ -86,11 +83,10 @@ impl LogStore for Disk {
         if batch.sync {
             *durable = cached.clone();
         }
-        Ok(())
     }
 }
 
-type Node = Consensus<Journal, Disk>;
+pub(crate) type Node = Consensus<Journal>;
 
 pub(crate) struct Cluster {
     pub(crate) nodes: BTreeMap<u64, Node>,
@@ -134,8 +130,7 @@ impl Cluster {
     }
 
     pub(crate) fn start(&mut self, id: u64) {
-        let disk = self.disks.entry(id).or_default().clone();
-        let durable = disk.crash();
+        let durable = self.disks.entry(id).or_default().crash();
         self.incarnation += 1;
         let config = ConsensusConfig {
             raft_id: RaftId(id),
@@ -143,7 +138,7 @@ impl Cluster {
             seed: 7,
             limits: self.limits,
         };
-        let node = Consensus::new(config, &durable, Journal::default(), disk).expect("the disk is whole");
+        let node = Consensus::new(config, &durable, Journal::default()).expect("the disk is whole");
         self.nodes.insert(id, node);
     }
 
@@ -158,8 +153,19 @@ impl Cluster {
         self.reads.entry(id).or_default().extend(effects.reads);
     }
 
+    /// All of a pump: what it gives is not sent yet.
+    pub(crate) fn effects(&mut self, id: u64) -> Effects<usize> {
+        let node = self.nodes.get_mut(&id).expect("up");
+        let mut effects = node.pump().expect("goes on");
+        while let Some(write) = effects.write.take() {
+            self.disks[&id].write(&write);
+            effects.extend(node.written().expect("goes on"));
+        }
+        effects
+    }
+
     pub(crate) fn pump(&mut self, id: u64) {
-        let effects = self.nodes.get_mut(&id).expect("up").pump().expect("memory does not fail");
+        let effects = self.effects(id);
         self.absorb(id, effects);
     }
 
@@ -244,4 +250,11 @@ pub(crate) fn member(id: u64) -> Member {
         role: Role::Learner,
         capacity: None,
     }
+}
+
+pub(crate) fn vote_request(from: u64, to: u64, term: u64) -> Vec<u8> {
+    use protobuf::Message as _;
+    let mut message = raft::eraftpb::Message { from, to, term, log_term: 1, index: 1, ..Default::default() };
+    message.set_msg_type(raft::eraftpb::MessageType::MsgRequestVote);
+    message.write_to_bytes().expect("encodes")
 }

@@ -9,7 +9,7 @@ use blixard_model::{MembershipChange, RaftId, Refusal};
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, Snapshot};
 
-use crate::sink::Sink;
+use crate::nowhere::pump;
 
 /// Takes everything.
 #[derive(Debug)]
@@ -34,11 +34,11 @@ impl Machine for Anything {
     fn restore(&mut self, (): ()) {}
 }
 
-type Node = Consensus<Anything, Sink>;
+type Node = Consensus<Anything>;
 
 fn start(durable: &Durable) -> Result<Node, NewError> {
     let config = ConsensusConfig { raft_id: RaftId(1), incarnation: 1, seed: 1, limits: Limits::default() };
-    Consensus::new(config, durable, Anything, Sink)
+    Consensus::new(config, durable, Anything)
 }
 
 /// Starts, and lives for two elections.
@@ -49,7 +49,7 @@ fn live(durable: &Durable) -> String {
     };
     for _ in 0..50 {
         node.tick();
-        if let Err(error) = node.pump() {
+        if let Err(error) = pump(&mut node) {
             return error.to_string();
         }
         let _busy = node.propose(b"x".to_vec());

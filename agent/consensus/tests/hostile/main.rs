@@ -2,4 +2,4 @@
 
 mod log;
 mod messages;
-mod sink;
+mod nowhere;

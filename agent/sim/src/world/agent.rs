@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use blixard_consensus::{PumpError, TICK_MS};
+use blixard_consensus::TICK_MS;
 use blixard_core::formation::phase_of;
 use blixard_core::reconciler::Ongoing;
 use blixard_model::formation::{Identity, Phase as IdentityPhase};
@@ -314,7 +314,7 @@ impl World {
 
     pub(crate) fn node_failed(&mut self, id: MachineId, error: &NodeError<WriteError>) {
         let end = match error {
-            NodeError::Pump(PumpError::Store(error)) => self.why_not_written(id, error),
+            NodeError::Store(error) => self.why_not_written(id, error),
             NodeError::RolledBack { .. } | NodeError::Left { .. } if self.machines[id].rolled_back => {
                 End::RolledBack
             }

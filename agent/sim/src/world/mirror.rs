@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use blixard_consensus::{Durable, EntryContent, LogStore, LogWrite, StoredEntry};
-use blixard_store::{Store, WriteError};
+use blixard_consensus::{Durable, EntryContent, LogWrite, StoredEntry};
+use blixard_store::{LogStore, Store, WriteError};
 
 /// An entry as the invariants see it.
 #[derive(Debug, Clone)]

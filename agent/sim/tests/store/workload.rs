@@ -1,11 +1,11 @@
 //! What is asked of the store, and what it must hold at each step.
 
-use blixard_consensus::{Durable, HardState, LogStore, LogWrite, StoredEntry, StoredSnapshot};
+use blixard_consensus::{Durable, HardState, LogWrite, StoredEntry, StoredSnapshot};
 use blixard_model::formation::Genesis;
 use blixard_model::{ClusterId, EndpointId, RaftId, StoreId};
 use blixard_sim::SimRng;
 use blixard_sim::disk::SimDisk;
-use blixard_store::{ClusterMarker, OpenError, Store, WriteError};
+use blixard_store::{ClusterMarker, LogStore, OpenError, Store, WriteError};
 
 /// One thing that is written.
 #[derive(Debug, Clone)]
