@@ -3,10 +3,10 @@
 {
   imports = [
     ./options.nix
-    ./assertions.nix
+    ./assertions
     ./config-file.nix
     ./users.nix
     ./agent.nix
-    ./vms.nix
+    ./vm-unit.nix
   ];
 }

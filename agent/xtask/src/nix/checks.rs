@@ -292,7 +292,7 @@ impl Checks {
     }
 
     fn line(&mut self, unit: &str, text: &Value, line: &str) {
-        let found = text.as_str().is_some_and(|text| text.lines().any(|candidate| candidate == line));
+        let found = lines(text).any(|candidate| candidate == line);
         self.that(&format!("{unit} has {line}"), found);
     }
 
@@ -310,7 +310,11 @@ impl Checks {
 
 /// Whether a line of a unit's text begins with `start`.
 fn has(text: &Value, start: &str) -> bool {
-    text.as_str().is_some_and(|text| text.lines().any(|line| line.starts_with(start)))
+    lines(text).any(|line| line.starts_with(start))
+}
+
+fn lines(text: &Value) -> impl Iterator<Item = &str> {
+    text.as_str().unwrap_or_default().lines()
 }
 
 /// Whether a setting is there, with whatever else its table has.

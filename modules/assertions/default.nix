@@ -1,0 +1,6 @@
+# Mistakes that show before anything is built. Each message begins with the option to change.
+{
+  imports = [
+    ./members.nix
+  ];
+}
