@@ -28,6 +28,7 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
+    # Defaults, so that whoever sets one of them as well learns from an assertion what to use instead.
     services.blixard.settings = {
       members = lib.mapAttrs (_: member: {
         endpoint_id = member.endpointId;
@@ -36,7 +37,7 @@ in
       # Where systemd puts the unit's credentials.
       join_ticket_file = lib.mkIf (
         cfg.cluster.joinTicketFile != null
-      ) "/run/credentials/blixard.service/join.ticket";
+      ) (lib.mkDefault "/run/credentials/blixard.service/join.ticket");
       vms.qemu = lib.mkDefault "${qemu}/bin/qemu-system-x86_64";
     };
 

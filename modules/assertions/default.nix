@@ -2,5 +2,7 @@
 {
   imports = [
     ./members.nix
+    ./settings.nix
+    ./directories.nix
   ];
 }

@@ -1,8 +1,8 @@
-# Mistakes that show before anything is built. Each message names the option to change.
+# Names, addresses and the list of members.
 { config, lib, ... }:
 let
   cfg = config.services.blixard;
-  inherit (cfg.settings) node_name data_dir;
+  inherit (cfg.settings) node_name advertise_addresses;
 
   members = cfg.cluster.members;
   names = lib.attrNames members;
@@ -34,11 +34,6 @@ let
     lib.groupBy (place: place.address) places
   );
 
-  inherit (cfg.cluster) joinTicketFile;
-
-  inStore = path: lib.hasPrefix "${builtins.storeDir}/" "${path}/";
-  isPlace = path: lib.hasPrefix "/" path && !inStore path;
-
   # Endpoint ids that more than one member has, with those members' names.
   shared = lib.filterAttrs (_: sharing: lib.length sharing > 1) (
     lib.groupBy (name: members.${name}.endpointId) names
@@ -56,65 +51,6 @@ let
       message =
         "services.blixard.cluster.members: this node, ${quoted node_name}, is not among"
         + " ${lib.concatStringsSep ", " names}; list it, or set services.blixard.settings.node_name.";
-    }
-    {
-      assertion = cfg.keyFile == null || !inStore cfg.keyFile;
-      message =
-        "services.blixard.keyFile: ${toString cfg.keyFile} lies in the Nix store, where every user can"
-        + " read it; name a file on the machine, as a string.";
-    }
-    {
-      assertion = joinTicketFile == null || !inStore joinTicketFile;
-      message =
-        "services.blixard.cluster.joinTicketFile: ${toString joinTicketFile} lies in the Nix store, where"
-        + " every user can read it; name a file on the machine, as a string.";
-    }
-    {
-      assertion = joinTicketFile == null || members == { };
-      message =
-        "services.blixard.cluster.joinTicketFile: a node that services.blixard.cluster.members lists is"
-        + " admitted because it is listed; leave one of the two out.";
-    }
-    {
-      assertion = !cfg.settings.join || members == { };
-      message =
-        "services.blixard.settings.join: a node that services.blixard.cluster.members lists is admitted"
-        + " because it is listed; leave one of the two out.";
-    }
-    {
-      assertion = cfg.settings.port != 0;
-      message = "services.blixard.settings.port: 0 is no port that the other members could reach.";
-    }
-    {
-      assertion = lib.hasPrefix "/run/blixard/" cfg.settings.socket;
-      message =
-        "services.blixard.settings.socket: ${quoted cfg.settings.socket} is not in /run/blixard,"
-        + " the one directory for sockets that the unit has.";
-    }
-    {
-      assertion = isPlace data_dir;
-      message =
-        "services.blixard.settings.data_dir: ${quoted data_dir} is not an absolute path outside the store.";
-    }
-  ];
-
-  # Two ways to say one thing are one too many.
-  ofSettings = [
-    {
-      assertion = !(cfg.settings ? key_file);
-      message =
-        "services.blixard.settings.key_file: use services.blixard.keyFile, which hands the key to the"
-        + " unprivileged agent.";
-    }
-    {
-      assertion = joinTicketFile != null || !(cfg.settings ? join_ticket_file);
-      message =
-        "services.blixard.settings.join_ticket_file: use services.blixard.cluster.joinTicketFile, which hands"
-        + " the ticket to the unprivileged agent.";
-    }
-    {
-      assertion = lib.attrNames (cfg.settings.members or { }) == names;
-      message = "services.blixard.settings.members: declare members in services.blixard.cluster.members.";
     }
   ];
 
@@ -169,22 +105,15 @@ let
       + " ${endpointId}; every node has a key of its own.";
   };
 
-  ofDiskDir = dir: {
-    assertion = isPlace dir;
-    message =
-      "services.blixard.settings.vms.disk_dirs: ${quoted dir} is not an absolute path outside the store.";
-  };
 in
 {
   config = lib.mkIf cfg.enable {
     assertions =
       ofNode
-      ++ ofSettings
       ++ lib.concatMap ofMember names
       ++ lib.mapAttrsToList ofShared shared
       ++ lib.concatMap ofPlace places
       ++ lib.mapAttrsToList ofCrowded crowded
-      ++ map (ofAddress "services.blixard.settings.advertise_addresses") cfg.settings.advertise_addresses
-      ++ map ofDiskDir cfg.settings.vms.disk_dirs;
+      ++ map (ofAddress "services.blixard.settings.advertise_addresses") advertise_addresses;
   };
 }

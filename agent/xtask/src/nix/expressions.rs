@@ -107,7 +107,21 @@ let
         join = true;
         advertise_addresses = [ "n1:7431" ];
         members.n5.endpoint_id = "";
-        vms.disk_dirs = [ "disks" ];
+        net.relay_ca_file = "/home/relay-ca.pem";
+        vms.disk_dirs = [
+          "disks"
+          "/"
+          "/srv"
+          "/etc/disks"
+          "/home/vms"
+          "/tmp/disks"
+          "/nix/store/disks"
+          "/srv/two words"
+          "/srv/disks/"
+          "/var/lib/blixard/disks"
+          "/srv/vms"
+          "/srv/vms/fast"
+        ];
       };
     };
   };
@@ -117,7 +131,7 @@ map (it: it.message) (builtins.filter (it: !it.assertion) config.assertions)
 "#;
 
 /// What the messages of `REFUSED` have to begin with, and a part of the text that says what is wrong.
-pub(super) const REFUSALS: [(&str, &str); 20] = [
+pub(super) const REFUSALS: [(&str, &str); 31] = [
     ("services.blixard.settings.node_name:", "\"n_1\""),
     ("services.blixard.cluster.members:", "\"n_1\", is not among N4, n1, n2, n3"),
     ("services.blixard.cluster.members:", "\"N4\" is not a node name"),
@@ -137,14 +151,35 @@ pub(super) const REFUSALS: [(&str, &str); 20] = [
     ("services.blixard.settings.key_file:", "use services.blixard.keyFile"),
     ("services.blixard.settings.advertise_addresses:", "\"n1:7431\""),
     ("services.blixard.settings.members:", "declare members in services.blixard.cluster.members"),
-    ("services.blixard.settings.vms.disk_dirs:", "\"disks\""),
+    ("services.blixard.settings.net.relay_ca_file:", "\"/home/relay-ca.pem\" lies in a home directory"),
+    (DISK_DIRS, "\"disks\" is not an absolute path"),
+    (DISK_DIRS, "\"/\" is not blixard's alone; name a directory in it, as in /srv/blixard"),
+    (DISK_DIRS, "\"/srv\" is not blixard's alone; name a directory in it, as in /srv/blixard"),
+    (DISK_DIRS, "\"/etc/disks\" belongs to the system"),
+    (DISK_DIRS, "\"/home/vms\" lies in a home directory"),
+    (DISK_DIRS, "\"/tmp/disks\" does not last"),
+    (DISK_DIRS, "\"/nix/store/disks\" lies in the Nix store"),
+    (DISK_DIRS, "\"/srv/two words\" has a character"),
+    (DISK_DIRS, "\"/srv/disks/\" is not the shortest way"),
+    (DISK_DIRS, "\"/var/lib/blixard/disks\" lies in the agent's own directory"),
+    (DISK_DIRS, "\"/srv/vms\" and \"/srv/vms/fast\" are one directory"),
 ];
 
+const DISK_DIRS: &str = "services.blixard.settings.vms.disk_dirs:";
+
 /// Mistakes that have to end the evaluation of a whole system, and what the error has to name.
-pub(super) const FAILING: [(&str, &str); 6] = [
+pub(super) const FAILING: [(&str, &str); 8] = [
     (
         r#"settings.node_name = "n9";"#,
         "services.blixard.cluster.members: this node, \"n9\", is not among n1, n2, n3",
+    ),
+    (
+        r#"settings.data_dir = "/home/x";"#,
+        "services.blixard.settings.data_dir: \"/home/x\" lies in a home directory",
+    ),
+    (
+        r#"settings.data_dir = "/srv/vms/n1"; settings.vms.disk_dirs = [ "/srv/vms" ];"#,
+        "services.blixard.settings.vms.disk_dirs: \"/srv/vms\" and services.blixard.settings.data_dir",
     ),
     ("settings.port = 70000;", "services.blixard.settings.port"),
     (
