@@ -1,10 +1,18 @@
 # blixard.service: the package's unit with what this machine's configuration adds to it, as a drop-in.
-{ config, lib, ... }:
+{
+  config,
+  lib,
+  utils,
+  ...
+}:
 let
   cfg = config.services.blixard;
   inherit (cfg.cluster) joinTicketFile;
   inherit (cfg.settings) data_dir port;
+
+  places = import ./places.nix { inherit config lib utils; };
   ownDataDir = data_dir != "/var/lib/blixard";
+  made = lib.optional ownDataDir (places.unitOf data_dir);
 in
 {
   config = lib.mkIf cfg.enable {
@@ -18,7 +26,12 @@ in
 
     systemd.services.blixard = {
       overrideStrategy = "asDropin";
-      wantedBy = [ "multi-user.target" ];
+      # An agent that finds its data directory empty would begin anew there. So it waits for the file system,
+      # and where that comes after the boot (a passphrase, a disk of the network) it starts with it.
+      wantedBy = [ "multi-user.target" ] ++ places.mountsOf data_dir;
+      unitConfig.RequiresMountsFor = [ data_dir ];
+      requires = made;
+      after = made;
       # One restart instead of stop and start around the switch: the node is away for less time.
       stopIfChanged = false;
       serviceConfig = {
@@ -29,14 +42,6 @@ in
         # takes an empty one for none.
         SetCredential = lib.mkIf (joinTicketFile != null) [ "join.ticket:removed" ];
         ReadWritePaths = lib.mkIf ownDataDir [ data_dir ];
-      };
-    };
-
-    systemd.tmpfiles.settings = lib.mkIf ownDataDir {
-      "20-blixard-data".${data_dir}.d = {
-        mode = "0700";
-        user = "blixard";
-        group = "blixard";
       };
     };
 

@@ -6,6 +6,7 @@
     ./assertions
     ./config-file.nix
     ./users.nix
+    ./directories.nix
     ./agent.nix
     ./vm-unit.nix
   ];

@@ -75,8 +75,11 @@ let
         type = types.listOf types.str;
         default = [ "/var/lib/blixard-disks" ];
         description = ''
-          The directories VM disks may lie in; the agent refuses every other path.
-          They are created with mode 2770 and group `blixard-disk`.
+          The directories VM disks may lie in; the agent refuses every other path. No VM starts before the
+          file systems that they lie on are mounted.
+
+          One that does not exist is made with mode 3770, owner `root` and group `blixard-disk`. One that is
+          there keeps its owner and mode, and group `blixard-disk` has to be able to write to it.
         '';
       };
     };
@@ -121,7 +124,11 @@ let
         type = types.str;
         default = "/var/lib/blixard";
         description = ''
-          Where the node keeps its store, and its key unless {option}`services.blixard.keyFile` is set.
+          Where the node keeps its store, and its key unless {option}`services.blixard.keyFile` is set. The
+          agent starts when the file system that it lies on is mounted, however late that is.
+
+          One that does not exist is made with mode 0700 and owner `blixard`. One that is there keeps its
+          owner and mode, and has to be the user `blixard`'s.
         '';
       };
       listen_address = mkOption {

@@ -1,27 +1,32 @@
 # blixard-vm@.service: the package's template; only the agent starts it, and a switch leaves running VMs
-# alone.
-{ config, lib, ... }:
+# alone. It is stopped when the template goes (X-StopOnRemoval= stays as it is): the cluster counts on an
+# agent to end what it has placed here, and there is none any more.
+{
+  config,
+  lib,
+  utils,
+  ...
+}:
 let
   cfg = config.services.blixard;
-  # The template has the package's own directory; the others are made here and added to it.
-  addedDirs = lib.remove "/var/lib/blixard-disks" cfg.settings.vms.disk_dirs;
+  inherit (cfg.settings.vms) disk_dirs;
+
+  places = import ./places.nix { inherit config lib utils; };
+  # Not required: a change of one of these units must not reach a running VM.
+  made = map places.unitOf disk_dirs;
+  # The template has the package's own directory.
+  addedDirs = lib.remove "/var/lib/blixard-disks" disk_dirs;
 in
 {
   config = lib.mkIf cfg.enable {
     systemd.services."blixard-vm@" = {
       overrideStrategy = "asDropin";
       restartIfChanged = false;
+      # A VM is never given a disk of the directory below a mount point in place of the one that it was.
+      unitConfig.RequiresMountsFor = disk_dirs;
+      wants = made;
+      after = made;
       serviceConfig.ReadWritePaths = lib.mkIf (addedDirs != [ ]) addedDirs;
-    };
-
-    systemd.tmpfiles.settings = lib.mkIf (addedDirs != [ ]) {
-      "20-blixard-disks" = lib.genAttrs addedDirs (_: {
-        d = {
-          mode = "2770";
-          user = "root";
-          group = "blixard-disk";
-        };
-      });
     };
   };
 }

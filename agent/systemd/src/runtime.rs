@@ -111,7 +111,14 @@ pub enum StartError {
 }
 
 fn failed_start(result: &str, exit: &UnitExit) -> String {
-    if result == "canceled" { "a stop came before it ran".to_owned() } else { exit.to_string() }
+    match result {
+        "canceled" => "a stop came before it ran".to_owned(),
+        // The template requires the mounts that the disks' directories lie on; the unit itself has no result.
+        "dependency" => {
+            "a unit that it needs did not start: are the file systems of vms.disk_dirs mounted?".to_owned()
+        }
+        _ => exit.to_string(),
+    }
 }
 
 /// A VM was not stopped, or not certainly.
@@ -432,6 +439,12 @@ mod tests {
         let options = Options { bus_address: Some(address), order_dir: dir.path().into() };
         let error = SystemdRuntime::connect_with(options).await.expect_err("there is no bus");
         assert!(error.to_string().contains("systemctl status dbus"), "{error}");
+    }
+
+    #[test]
+    fn a_mount_that_is_missing_is_what_to_look_at_and_not_an_empty_reason() {
+        let line = failed_start("dependency", &UnitExit::default());
+        assert!(line.contains("file systems of vms.disk_dirs mounted"), "{line}");
     }
 
     #[test]

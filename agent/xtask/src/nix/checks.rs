@@ -133,17 +133,7 @@ impl Checks {
         self.that("no key file, no credential", !has(agent, "LoadCredential=node.key"));
         self.line("blixard.service", agent, "LoadCredential=join.ticket:/run/secrets/join.ticket");
         self.line("blixard.service", agent, "SetCredential=join.ticket:removed");
-        self.line("blixard.service", &node["agent"], "ReadWritePaths=/srv/blixard");
-        self.line("blixard-vm@.service", &node["vm"], "ReadWritePaths=/srv/disks");
-        let directory = |mode, user, group| json!({"mode": mode, "user": user, "group": group});
-        let tmpfiles = &node["tmpfiles"];
-        for (path, mode, user, group) in
-            [("/srv/blixard", "0700", "blixard", "blixard"), ("/srv/disks", "2770", "root", "blixard-disk")]
-        {
-            let made: BTreeMap<&str, &Value> =
-                ["mode", "user", "group"].map(|key| (key, &tmpfiles[path]["d"][key])).into();
-            self.is(&format!("tmpfiles make {path}"), &json!(made), &directory(mode, user, group));
-        }
+        self.directories(node);
         self.is("closed firewall", &node["udp"], &json!([]));
         let config = &node["config"];
         self.is("node_name", &config["node_name"], &json!("lonely"));
@@ -157,6 +147,43 @@ impl Checks {
         self.is("voter_lost_after_s", &config["voter_lost_after_s"], &json!(30));
         self.is("qemu", &config["vms"]["qemu"], &json!("/opt/qemu"));
         self.is("accel", &config["vms"]["accel"], &json!("tcg"));
+    }
+
+    /// The directories of `otherwise`, on file systems that are mounted late: everything waits for them, and
+    /// nothing is made before they are there.
+    fn directories(&mut self, node: &Value) {
+        let (agent, vm, directories) = (&node["agent"], &node["vm"], &node["directories"]);
+        for line in [
+            "ReadWritePaths=/srv/blixard",
+            "RequiresMountsFor=/srv/blixard",
+            "Requires=blixard-directory-srv-blixard.service",
+            "After=blixard-directory-srv-blixard.service",
+            "WantedBy=multi-user.target srv.mount",
+        ] {
+            self.line("blixard.service", agent, line);
+        }
+        let made = r"blixard-directory-mnt-vms-disks.service";
+        for line in ["ReadWritePaths=/mnt/vms/disks", "RequiresMountsFor=/mnt/vms/disks"] {
+            self.line("blixard-vm@.service", vm, line);
+        }
+        for key in ["Wants=", "After="] {
+            let found = lines(vm).any(|line| line.starts_with(key) && line.contains(made));
+            self.that(&format!("blixard-vm@.service has {key}{made}"), found);
+        }
+        self.that("a changed directory does not reach a running VM", !has(vm, "Requires="));
+        for (name, wanted_by, mounts_for, text) in [
+            ("data", " srv.mount", "/srv/blixard", "d /srv/blixard :0700 :blixard :blixard"),
+            ("disks", " mnt-vms.mount", "/mnt/vms/disks", "d /mnt/vms/disks :3770 :root :blixard-disk"),
+            ("own", "", "/var/lib/blixard-disks", "d /var/lib/blixard-disks 3770 root blixard-disk"),
+        ] {
+            let unit = &directories[name];
+            self.line(name, unit, &format!("WantedBy=blixard.service{wanted_by}"));
+            self.line(name, unit, &format!("RequiresMountsFor={mounts_for}"));
+            self.line(name, unit, &format!("StandardInputText={text}"));
+        }
+        let others = list(&node["tmpfiles"]).iter().filter_map(Value::as_str);
+        let early = others.filter(|name| name.contains("blixard")).count();
+        self.that("nothing is made before its file system is mounted", early == 0);
     }
 
     /// Every story is a VM test, and every VM test a story.

@@ -52,19 +52,25 @@ let
       settings.data_dir = "/srv/blixard";
       settings.vms.accel = "tcg";
       settings.vms.qemu = "/opt/qemu";
-      settings.vms.disk_dirs = [ "/var/lib/blixard-disks" "/srv/disks" ];
+      settings.vms.disk_dirs = [ "/var/lib/blixard-disks" "/mnt/vms/disks" ];
     };
+    # Mounted late, and in two ways to declare a mount.
+    fileSystems."/srv" = { device = "/dev/mapper/srv"; fsType = "ext4"; options = [ "nofail" ]; };
+    systemd.mounts = [ { what = "10.77.0.9:/vms"; where = "/mnt/vms"; } ];
   };
   inherit (example.extendModules { modules = [ changes ]; }) config;
+  directory = name: config.systemd.units."blixard-directory-${name}.service".text;
 in
 {
   agent = config.systemd.units."blixard.service".text;
   vm = config.systemd.units."blixard-vm@.service".text;
   config = config.environment.etc."blixard/config.toml".source.values;
   udp = config.networking.firewall.allowedUDPPorts;
-  tmpfiles = {
-    inherit (config.systemd.tmpfiles.settings."20-blixard-data") "/srv/blixard";
-    inherit (config.systemd.tmpfiles.settings."20-blixard-disks") "/srv/disks";
+  tmpfiles = builtins.attrNames config.systemd.tmpfiles.settings;
+  directories = {
+    data = directory "srv-blixard";
+    disks = directory "mnt-vms-disks";
+    own = directory "var-lib-blixard\\x2ddisks";
   };
   complaints = map (it: it.message) (builtins.filter (it: !it.assertion) config.assertions);
 }
