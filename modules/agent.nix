@@ -7,9 +7,11 @@
 }:
 let
   cfg = config.services.blixard;
+  inherit (cfg) keyFile;
   inherit (cfg.cluster) joinTicketFile;
   inherit (cfg.settings) data_dir port;
 
+  credentials = import ./credentials.nix { inherit lib; };
   places = import ./places.nix { inherit config lib utils; };
   ownDataDir = data_dir != "/var/lib/blixard";
   made = lib.optional ownDataDir (places.unitOf data_dir);
@@ -36,11 +38,13 @@ in
       stopIfChanged = false;
       serviceConfig = {
         LoadCredential =
-          lib.optional (cfg.keyFile != null) "node.key:${cfg.keyFile}"
-          ++ lib.optional (joinTicketFile != null) "join.ticket:${joinTicketFile}";
-        # What there is instead once the file is removed: without it the unit would fail to start. systemd
-        # takes an empty one for none.
-        SetCredential = lib.mkIf (joinTicketFile != null) [ "join.ticket:removed" ];
+          lib.optional (keyFile != null) (credentials.load "node.key" keyFile)
+          ++ lib.optional (joinTicketFile != null) (credentials.load "join.ticket" joinTicketFile);
+        # For the key, the agent's word for "there is none", with the file that was to have it. A ticket's
+        # file may be removed once it was used. systemd takes an empty text for no credential.
+        SetCredential =
+          lib.optional (keyFile != null) (credentials.instead "node.key" "missing:${keyFile}")
+          ++ lib.optional (joinTicketFile != null) (credentials.instead "join.ticket" "removed");
         ReadWritePaths = lib.mkIf ownDataDir [ data_dir ];
       };
     };

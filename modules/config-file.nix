@@ -23,6 +23,9 @@ let
     cp ${unchecked} "$out"
   '';
 
+  credentials = import ./credentials.nix { inherit lib; };
+  written = name: file: lib.mkIf (file != null) (lib.mkDefault (credentials.pathOf name file));
+
   # The emulator of the node's own architecture alone is a much smaller closure; microVMs are x86-64 ones.
   qemu = if hostPlatform.isx86_64 then pkgs.qemu_kvm else pkgs.qemu;
 in
@@ -34,10 +37,9 @@ in
         endpoint_id = member.endpointId;
         inherit (member) addresses;
       }) cfg.cluster.members;
-      # Where systemd puts the unit's credentials.
-      join_ticket_file = lib.mkIf (
-        cfg.cluster.joinTicketFile != null
-      ) (lib.mkDefault "/run/credentials/blixard.service/join.ticket");
+      # The agent makes a key where there is none, but never in place of one that systemd was to hand over.
+      key_file = written "node.key" cfg.keyFile;
+      join_ticket_file = written "join.ticket" cfg.cluster.joinTicketFile;
       vms.qemu = lib.mkDefault "${qemu}/bin/qemu-system-x86_64";
     };
 

@@ -261,8 +261,9 @@ in
       example = "/run/keys/blixard-node.key";
       description = ''
         A file on the machine with this node's secret key, readable by root alone and outside the Nix store;
-        the agent gets it through systemd's LoadCredential. When null, the key is {file}`node.key` in the
-        data directory, and the agent makes one at its first start.
+        the agent gets it through systemd's LoadCredential. While it is missing the agent says so and is
+        started again every second. When null, the key is {file}`node.key` in the data directory, and the
+        agent makes one at its first start.
       '';
     };
 

@@ -6,6 +6,7 @@ let
   inherit (cfg.cluster) joinTicketFile members;
 
   inherit (import ./paths.nix { inherit lib; }) inStore quoted;
+  credentials = import ../credentials.nix { inherit lib; };
 
   # A secret in a file on the machine, which systemd hands to the agent.
   ofSecret = option: file: {
@@ -39,12 +40,10 @@ in
         assertion = settings.port != 0;
         message = "services.blixard.settings.port: 0 is no port that the other members could reach.";
       }
-      (ofWritten "key_file" null
+      (ofWritten "key_file" (credentials.pathOf "node.key" keyFile)
         "use services.blixard.keyFile, which hands the key to the unprivileged agent."
       )
-      (ofWritten "join_ticket_file" (
-        if joinTicketFile == null then null else "/run/credentials/blixard.service/join.ticket"
-      ) (
+      (ofWritten "join_ticket_file" (credentials.pathOf "join.ticket" joinTicketFile) (
         "use services.blixard.cluster.joinTicketFile, which hands the ticket to the unprivileged agent."
       ))
       {

@@ -22,7 +22,7 @@ use blixard_node::{Backup, decode_backup};
 use blixard_store::{DirDisk, Disk as _, FILE_NAME, OpenError, ReplaceError, Store};
 
 use super::config::{Config, NodeRole};
-use super::{clock, random};
+use super::{clock, keygen, random};
 
 const STOP_IT: &str = "stop it first: systemctl stop blixard (VMs go on)";
 
@@ -165,7 +165,7 @@ impl Node {
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
         let credentials = credentials.as_deref().map(Path::new);
         let path = files.key_file.map_or_else(|| config.key_path(credentials), Path::to_owned);
-        let key = match NodeKey::load(&path, credentials) {
+        let key = match NodeKey::load(&path, keygen::credentials_dir(&path).as_deref()) {
             Ok(key) => Some(key.endpoint_id()),
             // It may be one that only systemd hands over; the store and the list know whose it is.
             Err(error) if error.is_not_found() && files.key_file.is_none() => None,

@@ -26,6 +26,7 @@ impl Checks {
         let agent = &node["agent"];
         self.drop_in("blixard.service", agent);
         self.line("blixard.service", agent, "LoadCredential=node.key:/var/lib/blixard-keys/node.key");
+        self.line("blixard.service", agent, "SetCredential=node.key:missing:/var/lib/blixard-keys/node.key");
         self.line("blixard.service", agent, "WantedBy=multi-user.target");
         self.line("blixard.service", agent, "X-StopIfChanged=false");
         self.that(
@@ -65,7 +66,8 @@ impl Checks {
             "qemu is one of the store",
             qemu.starts_with('/') && qemu.ends_with("/bin/qemu-system-x86_64"),
         );
-        self.that("key_file is left to the credential", config.get("key_file").is_none());
+        let key = json!("/run/credentials/blixard.service/node.key");
+        self.is("key_file is the credential", &config["key_file"], &key);
         self.that("no ticket, no join_ticket_file", config.get("join_ticket_file").is_none());
     }
 
@@ -131,7 +133,8 @@ impl Checks {
         self.is("a node alone, as assertions see it", &node["complaints"], &json!([]));
         let agent = &node["agent"];
         self.that("no key file, no credential", !has(agent, "LoadCredential=node.key"));
-        self.line("blixard.service", agent, "LoadCredential=join.ticket:/run/secrets/join.ticket");
+        self.that("no key file, nothing in its place", !has(agent, "SetCredential=node.key"));
+        self.line("blixard.service", agent, "LoadCredential=join.ticket:/run/secrets/50%%.ticket");
         self.line("blixard.service", agent, "SetCredential=join.ticket:removed");
         self.directories(node);
         self.is("closed firewall", &node["udp"], &json!([]));

@@ -44,7 +44,7 @@ let
       keyFile = lib.mkForce null;
       openFirewall = lib.mkForce false;
       cluster.members = lib.mkForce { };
-      cluster.joinTicketFile = "/run/secrets/join.ticket";
+      cluster.joinTicketFile = "/run/secrets/50%.ticket";
       settings.role = "witness";
       settings.voter_lost_after_s = 30;
       settings.port = 7531;
