@@ -24,12 +24,15 @@
         default = pkgs.blixard;
       });
 
-      # One import is enough: the module brings its package, and `services.blixard.package` still replaces it.
+      # One import is enough: the module brings its package. An overlay's `blixard` takes its place, and
+      # `services.blixard.package` that of both.
       nixosModules.default =
         { lib, pkgs, ... }:
         {
           imports = [ ./modules ];
-          services.blixard.package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.blixard;
+          services.blixard.package = lib.mkDefault (
+            pkgs.blixard or self.packages.${pkgs.stdenv.hostPlatform.system}.blixard
+          );
         };
 
       nixosConfigurations.example = lib.nixosSystem {

@@ -33,10 +33,12 @@ in
   config = lib.mkIf cfg.enable {
     # Defaults, so that whoever sets one of them as well learns from an assertion what to use instead.
     services.blixard.settings = {
-      members = lib.mapAttrs (_: member: {
-        endpoint_id = member.endpointId;
-        inherit (member) addresses;
-      }) cfg.cluster.members;
+      members = lib.mkDefault (
+        lib.mapAttrs (_: member: {
+          endpoint_id = member.endpointId;
+          inherit (member) addresses;
+        }) cfg.cluster.members
+      );
       # The agent makes a key where there is none, but never in place of one that systemd was to hand over.
       key_file = written "node.key" cfg.keyFile;
       join_ticket_file = written "join.ticket" cfg.cluster.joinTicketFile;

@@ -2,7 +2,12 @@
 { config, lib, ... }:
 let
   cfg = config.services.blixard;
-  inherit (cfg.settings) node_name advertise_addresses;
+  inherit (cfg.settings)
+    node_name
+    listen_address
+    port
+    advertise_addresses
+    ;
 
   members = cfg.cluster.members;
   names = lib.attrNames members;
@@ -22,6 +27,14 @@ let
   # 0.0.0.0, or zeros in brackets.
   isUnspecified = address: builtins.match "(0\\.0\\.0\\.0|\\[[0:]+]):.*" address != null;
   isLoopback = address: builtins.match "(127\\.[0-9.]+|\\[[0:]*:0*1]):.*" address != null;
+
+  # Its port; null where there is none, which is another mistake.
+  portOf =
+    address:
+    let
+      parts = builtins.match ".*:([1-9][0-9]{0,4})" address;
+    in
+    if parts == null then null else lib.toInt (lib.head parts);
 
   # Every address of every member, with the member's name.
   places = lib.concatMap (
@@ -105,6 +118,22 @@ let
       + " ${endpointId}; every node has a key of its own.";
   };
 
+  # Where this node listens beside what its own entry says. A port forward may be why they differ; what is
+  # advertised instead says so.
+  own = lib.optionals (advertise_addresses == [ ]) (members.${node_name} or { addresses = [ ]; }).addresses;
+  isOtherPort = own != [ ] && !lib.any (address: portOf address == port) own;
+  # Of IPv4 alone: an IPv6 address can be written in many ways.
+  isOtherAddress =
+    own != [ ]
+    && listen_address != "0.0.0.0"
+    && builtins.match "[0-9.]+" listen_address != null
+    && !lib.any (lib.hasPrefix "${listen_address}:") own;
+  unreachable =
+    option: value:
+    "services.blixard.settings.${option}: the agent listens on ${value}, and"
+    + " services.blixard.cluster.members.${node_name}.addresses has no address with it, so the others will"
+    + " not reach this node; let the two agree, or say in services.blixard.settings.advertise_addresses where"
+    + " it is reached.";
 in
 {
   config = lib.mkIf cfg.enable {
@@ -115,5 +144,9 @@ in
       ++ lib.concatMap ofPlace places
       ++ lib.mapAttrsToList ofCrowded crowded
       ++ map (ofAddress "services.blixard.settings.advertise_addresses") advertise_addresses;
+
+    warnings =
+      lib.optional isOtherPort (unreachable "port" (toString port))
+      ++ lib.optional isOtherAddress (unreachable "listen_address" listen_address);
   };
 }

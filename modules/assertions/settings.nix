@@ -46,10 +46,10 @@ in
       (ofWritten "join_ticket_file" (credentials.pathOf "join.ticket" joinTicketFile) (
         "use services.blixard.cluster.joinTicketFile, which hands the ticket to the unprivileged agent."
       ))
-      {
-        assertion = lib.attrNames (settings.members or { }) == lib.attrNames members;
-        message = "services.blixard.settings.members: declare members in services.blixard.cluster.members.";
-      }
+      (ofWritten "members" (lib.mapAttrs (_: member: {
+        endpoint_id = member.endpointId;
+        inherit (member) addresses;
+      }) members) "declare members in services.blixard.cluster.members, and there alone.")
     ];
   };
 }

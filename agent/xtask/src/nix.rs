@@ -62,6 +62,10 @@ pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<Outcome> {
         nix.apply("nixosConfigurations.example", expressions::OTHERWISE)
     })?;
     checks.otherwise(&other);
+    let variants = step("read back nodes with one thing otherwise", || {
+        nix.apply("nixosConfigurations.example", expressions::VARIANTS)
+    })?;
+    checks.variants(&variants);
     let casts = casts(&nix, root, &mut checks)?;
     let refused = step("wrong configurations, as assertions", || {
         nix.apply("nixosConfigurations.example", expressions::REFUSED)

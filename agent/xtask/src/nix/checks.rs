@@ -189,6 +189,20 @@ impl Checks {
         self.that("nothing is made before its file system is mounted", early == 0);
     }
 
+    /// Nodes that differ from the example in one thing.
+    pub(super) fn variants(&mut self, nodes: &Value) {
+        self.is("an overlay's package is used", &nodes["overlaid"], &json!(true));
+        self.is("no warning", &nodes["warnings"]["none"], &json!([]));
+        for (option, value) in [("port", "7500"), ("listen_address", "10.77.0.9")] {
+            let warning = nodes["warnings"][option][0].as_str().unwrap_or_default();
+            let start = format!("services.blixard.settings.{option}: the agent listens on {value}, and");
+            let names_both = warning.starts_with(&start)
+                && warning.contains("services.blixard.cluster.members.n1.addresses");
+            self.that(&format!("{option} that is in no own address is warned of: {warning:?}"), names_both);
+        }
+        self.is("no warning of what is advertised", &nodes["warnings"]["advertised"], &json!([]));
+    }
+
     /// Every story is a VM test, and every VM test a story.
     pub(super) fn stories(&mut self, tests: &Value) {
         let mut wanted: Vec<String> = STORIES.map(stories::attribute).into();

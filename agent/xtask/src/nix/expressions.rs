@@ -76,6 +76,27 @@ in
 }
 "#;
 
+/// One fact each of nodes that differ from the example in one thing.
+pub(super) const VARIANTS: &str = r#"
+example:
+let
+  of = module: (example.extendModules { modules = [ module ]; }).config;
+  overlaid = of {
+    nixpkgs.overlays = [ (final: prev: { blixard = prev.hello // { isOverlaid = true; }; }) ];
+  };
+  warningsOf = settings: (of { services.blixard.settings = settings; }).warnings;
+in
+{
+  overlaid = overlaid.services.blixard.package.isOverlaid or false;
+  warnings = {
+    none = warningsOf { };
+    port = warningsOf { port = 7500; };
+    listen_address = warningsOf { listen_address = "10.77.0.9"; };
+    advertised = warningsOf { port = 7500; advertise_addresses = [ "203.0.113.7:7431" ]; };
+  };
+}
+"#;
+
 /// The machines of a VM test.
 pub(super) const MACHINES: &str = r#"
 test: builtins.mapAttrs (name: machine: {
@@ -112,7 +133,7 @@ let
         key_file = "/etc/node.key";
         join = true;
         advertise_addresses = [ "n1:7431" ];
-        members.n5.endpoint_id = "";
+        members.n1.addresses = [ "10.77.0.11:7431" ];
         net.relay_ca_file = "/home/relay-ca.pem";
         vms.disk_dirs = [
           "disks"
@@ -156,7 +177,7 @@ pub(super) const REFUSALS: [(&str, &str); 31] = [
     ("services.blixard.settings.data_dir:", "\"blixard\""),
     ("services.blixard.settings.key_file:", "use services.blixard.keyFile"),
     ("services.blixard.settings.advertise_addresses:", "\"n1:7431\""),
-    ("services.blixard.settings.members:", "declare members in services.blixard.cluster.members"),
+    ("services.blixard.settings.members:", "declare members in services.blixard.cluster.members, and there"),
     ("services.blixard.settings.net.relay_ca_file:", "\"/home/relay-ca.pem\" lies in a home directory"),
     (DISK_DIRS, "\"disks\" is not an absolute path"),
     (DISK_DIRS, "\"/\" is not blixard's alone; name a directory in it, as in /srv/blixard"),
@@ -174,7 +195,7 @@ pub(super) const REFUSALS: [(&str, &str); 31] = [
 const DISK_DIRS: &str = "services.blixard.settings.vms.disk_dirs:";
 
 /// Mistakes that have to end the evaluation of a whole system, and what the error has to name.
-pub(super) const FAILING: [(&str, &str); 8] = [
+pub(super) const FAILING: [(&str, &str); 9] = [
     (
         r#"settings.node_name = "n9";"#,
         "services.blixard.cluster.members: this node, \"n9\", is not among n1, n2, n3",
@@ -186,6 +207,10 @@ pub(super) const FAILING: [(&str, &str); 8] = [
     (
         r#"settings.data_dir = "/srv/vms/n1"; settings.vms.disk_dirs = [ "/srv/vms" ];"#,
         "services.blixard.settings.vms.disk_dirs: \"/srv/vms\" and services.blixard.settings.data_dir",
+    ),
+    (
+        r#"settings.members.n1.addresses = [ "10.77.0.11:7431" ];"#,
+        "services.blixard.settings.members: declare members in services.blixard.cluster.members",
     ),
     ("settings.port = 70000;", "services.blixard.settings.port"),
     (
