@@ -42,7 +42,10 @@ in
       # The agent makes a key where there is none, but never in place of one that systemd was to hand over.
       key_file = written "node.key" cfg.keyFile;
       join_ticket_file = written "join.ticket" cfg.cluster.joinTicketFile;
-      vms.qemu = lib.mkDefault "${qemu}/bin/qemu-system-x86_64";
+      # A witness runs no VM, so that its system needs no QEMU.
+      vms.qemu = lib.mkDefault (
+        if cfg.settings.role == "witness" then null else "${qemu}/bin/qemu-system-x86_64"
+      );
     };
 
     environment.etc."blixard/config.toml".source = checked;

@@ -63,12 +63,16 @@ let
           "kvm"
           "tcg"
         ];
-        default = "kvm";
+        default = if pkgs.stdenv.hostPlatform.isx86_64 then "kvm" else "tcg";
+        defaultText = lib.literalMD "`kvm` on x86_64, the guests' own architecture; else `tcg`";
         description = "What runs guest code: virtualization (`kvm`) or emulation (`tcg`, slow).";
       };
       qemu = mkOption {
-        type = types.str;
-        defaultText = lib.literalExpression ''"''${pkgs.qemu_kvm}/bin/qemu-system-x86_64"'';
+        type = types.nullOr types.str;
+        defaultText = lib.literalMD ''
+          `qemu-system-x86_64` of `pkgs.qemu_kvm`, or of `pkgs.qemu` on processors other than x86_64; null on
+          a witness
+        '';
         description = "The QEMU to run: an absolute path, or a name searched in PATH.";
       };
       disk_dirs = mkOption {

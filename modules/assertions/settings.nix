@@ -1,9 +1,15 @@
-# Settings that contradict each other, or an option that says the same.
-{ config, lib, ... }:
+# Settings that contradict each other, the machine, or an option that says the same.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.services.blixard;
   inherit (cfg) keyFile settings;
   inherit (cfg.cluster) joinTicketFile members;
+  inherit (pkgs.stdenv) hostPlatform;
 
   inherit (import ./paths.nix { inherit lib; }) inStore quoted;
   credentials = import ../credentials.nix { inherit lib; };
@@ -39,6 +45,12 @@ in
       {
         assertion = settings.port != 0;
         message = "services.blixard.settings.port: 0 is no port that the other members could reach.";
+      }
+      {
+        assertion = hostPlatform.isx86_64 || settings.vms.accel != "kvm";
+        message =
+          "services.blixard.settings.vms.accel: kvm runs guests of the machine's own architecture only, this"
+          + " one is ${hostPlatform.system} and guests are x86_64; leave it out, or set tcg.";
       }
       (ofWritten "key_file" (credentials.pathOf "node.key" keyFile)
         "use services.blixard.keyFile, which hands the key to the unprivileged agent."

@@ -81,7 +81,8 @@ pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<Outcome> {
 
     let agent_part = match agent {
         Some(binary) => {
-            let mut configs = vec![&node["config"], &other["config"]];
+            let mut configs =
+                vec![&node["config"], &other["config"], &variants["witness"], &variants["arm"]["config"]];
             for (cast, machines) in &casts {
                 configs.extend(cast.machines.keys().map(|name| &machines[name]["config"]));
                 for (name, _) in cast.machines.iter().filter(|(_, part)| part.listed) {

@@ -191,6 +191,10 @@ impl Checks {
 
     /// Nodes that differ from the example in one thing.
     pub(super) fn variants(&mut self, nodes: &Value) {
+        self.that("a witness has no QEMU", nodes["witness"]["vms"].get("qemu").is_none());
+        let arm = &nodes["arm"];
+        self.is("aarch64, as assertions see it", &arm["complaints"], &json!([]));
+        self.is("accel of aarch64", &arm["config"]["vms"]["accel"], &json!("tcg"));
         self.is("an overlay's package is used", &nodes["overlaid"], &json!(true));
         self.is("no warning", &nodes["warnings"]["none"], &json!([]));
         for (option, value) in [("port", "7500"), ("listen_address", "10.77.0.9")] {

@@ -81,12 +81,18 @@ pub(super) const VARIANTS: &str = r#"
 example:
 let
   of = module: (example.extendModules { modules = [ module ]; }).config;
+  valuesOf = config: config.environment.etc."blixard/config.toml".source.values;
+  complaintsOf = config: map (it: it.message) (builtins.filter (it: !it.assertion) config.assertions);
+  witness = of { services.blixard.settings.role = "witness"; };
+  arm = of ({ lib, ... }: { nixpkgs.hostPlatform = lib.mkForce "aarch64-linux"; });
   overlaid = of {
     nixpkgs.overlays = [ (final: prev: { blixard = prev.hello // { isOverlaid = true; }; }) ];
   };
   warningsOf = settings: (of { services.blixard.settings = settings; }).warnings;
 in
 {
+  witness = valuesOf witness;
+  arm = { config = valuesOf arm; complaints = complaintsOf arm; };
   overlaid = overlaid.services.blixard.package.isOverlaid or false;
   warnings = {
     none = warningsOf { };
