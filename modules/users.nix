@@ -9,11 +9,8 @@ in
     users.users.blixard = {
       isSystemUser = true;
       group = "blixard";
-      # The journal, for the consoles of VMs; the disks, to check that they are there.
-      extraGroups = [
-        "systemd-journal"
-        "blixard-disk"
-      ];
+      # For the consoles of VMs. Not blixard-disk: disks are for VMs alone.
+      extraGroups = [ "systemd-journal" ];
       home = "/var/lib/blixard";
       description = "Blixard agent";
     };

@@ -36,6 +36,7 @@ impl Checks {
         let vm = &node["vm"];
         self.drop_in("blixard-vm@.service", vm);
         self.line("blixard-vm@.service", vm, "X-RestartIfChanged=false");
+        self.that("VMs are stopped when the template goes", !has(vm, "X-StopOnRemoval="));
         self.that("nothing wants blixard-vm@.service", !has(vm, "WantedBy=") && !has(vm, "RequiredBy="));
 
         self.is("UDP ports", &node["udp"], &json!([7431]));
@@ -196,6 +197,10 @@ impl Checks {
         self.is("aarch64, as assertions see it", &arm["complaints"], &json!([]));
         self.is("accel of aarch64", &arm["config"]["vms"]["accel"], &json!("tcg"));
         self.is("an overlay's package is used", &nodes["overlaid"], &json!(true));
+        // Rule and template come and go together: the one without the other is a right without its bounds.
+        let nothing = json!({"units": false, "system": false, "tmpfiles": false});
+        let off = json!({"carried": nothing, "units": [], "user": false});
+        self.is("nothing is left of a node that is switched off", &nodes["off"], &off);
         self.is("no warning", &nodes["warnings"]["none"], &json!([]));
         for (option, value) in [("port", "7500"), ("listen_address", "10.77.0.9")] {
             let warning = nodes["warnings"][option][0].as_str().unwrap_or_default();

@@ -88,12 +88,26 @@ let
   overlaid = of {
     nixpkgs.overlays = [ (final: prev: { blixard = prev.hello // { isOverlaid = true; }; }) ];
   };
+  off = of ({ lib, ... }: { services.blixard.enable = lib.mkForce false; });
   warningsOf = settings: (of { services.blixard.settings = settings; }).warnings;
+  inherit (example.config.services.blixard) package;
+  has = builtins.elem package;
 in
 {
   witness = valuesOf witness;
   arm = { config = valuesOf arm; complaints = complaintsOf arm; };
   overlaid = overlaid.services.blixard.package.isOverlaid or false;
+  off = {
+    carried = {
+      units = has off.systemd.packages;
+      system = has off.environment.systemPackages;
+      tmpfiles = has off.systemd.tmpfiles.packages;
+    };
+    units = builtins.filter (name: builtins.match "blixard.*" name != null) (
+      builtins.attrNames off.systemd.units
+    );
+    user = off.users.users ? blixard;
+  };
   warnings = {
     none = warningsOf { };
     port = warningsOf { port = 7500; };
