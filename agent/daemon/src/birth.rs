@@ -48,7 +48,7 @@ pub(crate) fn resume(agent: &Agent, store: Store) -> anyhow::Result<OwnerTask> {
         voter_lost_ticks: u64::from(agent.config.voter_lost_after_s) * 1_000 / TICK_MS,
     };
     let node = birth::resume(store, who, |store| store)?;
-    was_in::keep(&agent.config.data_dir, marker.cluster_id);
+    was_in::keep(&agent.config.data_dir, was_in::record().as_deref(), marker.cluster_id);
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let summary = watch::Sender::new(blixard_node::Summary::clone(node.summary()));
     let consensus = ConsensusHandle::new(sender, summary.subscribe(), agent.metrics.inbox_dropped.clone());

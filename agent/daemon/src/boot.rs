@@ -42,6 +42,7 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut signals = signals()?;
+    was_in::check(&config.data_dir, was_in::record().as_deref())?;
     space::check(&config.data_dir)?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     let key = keygen::load_or_make(&config, credentials.as_deref().map(Path::new))?;
