@@ -15,6 +15,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sim", &["blixard-model", "blixard-core", "blixard-consensus", "blixard-store", "blixard-node"]),
     ("xtask", &["blixard-model"]),
     ("hostile", &[]),
+    (
+        "fixtures",
+        &[
+            "blixard-model",
+            "blixard-core",
+            "blixard-consensus",
+            "blixard-store",
+            "blixard-node",
+            "blixard-net",
+            "blixard-systemd",
+        ],
+    ),
     ("cli", &["blixard-model"]),
     (
         "daemon",

@@ -11,6 +11,7 @@ mod join_replayed;
 mod key;
 mod measure;
 mod overload;
+mod recorded;
 mod relay;
 mod relay_server;
 mod relink;

@@ -2,6 +2,7 @@
 
 mod demo;
 mod deny;
+mod fixtures;
 mod fuzz;
 mod lab;
 mod mutants;
@@ -44,6 +45,8 @@ enum Task {
     Sim(SimArgs),
     /// Plants bugs in the simulated crates, one at a time, and counts those that are caught
     Mutants(mutants::MutantsArgs),
+    /// Writes samples of this build's formats for later builds to read (`fixtures 0.2.0-COMMIT`)
+    Fixtures(FixturesArgs),
     /// Evaluates the flake, the NixOS module and the NixOS tests
     Nix,
     /// Installs the Debian packages that the lab and the tests need and that are not here
@@ -86,6 +89,13 @@ struct LabArgs {
     words: Vec<String>,
 }
 
+/// What `fixtures` takes.
+#[derive(Debug, Args)]
+struct FixturesArgs {
+    /// Name of the new directory: the version and the commit of this build
+    name: String,
+}
+
 /// What the simulator takes: its own words.
 #[derive(Debug, Args)]
 struct SimArgs {
@@ -113,6 +123,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Fuzz(args) => fuzz::run(&place, args.seconds, args.target.as_deref()),
         Task::Sim(args) => sim::run(&place, &args.words),
         Task::Mutants(args) => mutants::run(&place, args),
+        Task::Fixtures(args) => fixtures::run(&place, &args.name),
         Task::Nix => run_nix(&place),
         Task::Setup => {
             setup::ensure(setup::EVERYTHING)?;
