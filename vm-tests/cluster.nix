@@ -1,5 +1,5 @@
 # The machines of a story and the guest their VMs run: gives a module of a NixOS test. The arguments are what
-# machines.json says of the story; the lab reads the same file.
+# the story says of itself in its first lines; the lab reads them as well.
 {
   # One cluster, by itself: each has all of them in its list of members.
   listed ? [

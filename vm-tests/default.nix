@@ -1,8 +1,40 @@
-# The NixOS tests by name: each a story of this directory on NixOS machines. They are the package's
-# passthru.tests.
+# The NixOS tests by name, one for each file of stories/. They are the package's passthru.tests.
 { testers, blixard }:
 let
-  casts = builtins.fromJSON (builtins.readFile ./machines.json);
+  # Of "form_cluster.py": "form_cluster"; of any other file: null.
+  nameOf =
+    file:
+    let
+      found = builtins.match "([a-z0-9_]+)[.]py" file;
+    in
+    if found == null then null else builtins.head found;
+
+  # What a story says of itself: TOML in its first lines, each behind "# ", before its description.
+  factsOf =
+    text:
+    let
+      lines = builtins.head (builtins.split "\"\"\"" text);
+    in
+    builtins.fromTOML (builtins.replaceStrings [ "\n# " ] [ "\n" ] ("\n" + lines));
+
+  # The part of that which says what machines there are.
+  castOf = builtins.intersectAttrs (builtins.functionArgs (import ./cluster.nix));
+
+  readStory =
+    name:
+    let
+      text = builtins.readFile (./stories + "/${name}.py");
+      facts = factsOf text;
+    in
+    {
+      inherit name text;
+      inherit (facts) minutes_max;
+      cast = castOf facts;
+    };
+
+  stories = map readStory (
+    builtins.filter (name: name != null) (map nameOf (builtins.attrNames (builtins.readDir ./stories)))
+  );
 
   # Stories with the same machines share their evaluation, which is nearly all that there is to evaluate.
   machinesOf =
@@ -14,31 +46,22 @@ let
       defaults.services.blixard.package = blixard;
     }).nodes;
   evaluated = builtins.listToAttrs (
-    map (cast: {
-      name = builtins.toJSON cast;
-      value = machinesOf cast;
-    }) ([ { } ] ++ builtins.attrValues casts)
+    map (story: {
+      name = builtins.toJSON story.cast;
+      value = machinesOf story.cast;
+    }) stories
   );
 
-  story =
-    file:
-    import file {
-      inherit testers;
-      machines = name: evaluated.${builtins.toJSON (casts.${name} or { })};
-    };
+  attributeOf = builtins.replaceStrings [ "_" ] [ "-" ];
 in
-{
-  form-cluster = story ./form-cluster.nix;
-  replication = story ./replication.nix;
-  node-churn = story ./node-churn.nix;
-  store-kills = story ./store-kills.nix;
-  full-disk = story ./full-disk.nix;
-  renumber = story ./renumber.nix;
-  join-by-ticket = story ./join-by-ticket.nix;
-  remove-and-replace = story ./remove-and-replace.nix;
-  leader-leaves = story ./leader-leaves.nix;
-  two-and-a-witness = story ./two-and-a-witness.nix;
-  recover-from-lost-quorum = story ./recover-from-lost-quorum.nix;
-  backup-restore = story ./backup-restore.nix;
-  all-nodes-replaced-one-by-one = story ./all-nodes-replaced-one-by-one.nix;
-}
+builtins.listToAttrs (
+  map (story: {
+    name = attributeOf story.name;
+    value = import ./story.nix {
+      inherit testers;
+      inherit (story) minutes_max text;
+      name = attributeOf story.name;
+      machines = evaluated.${builtins.toJSON story.cast};
+    };
+  }) stories
+)

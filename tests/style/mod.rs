@@ -76,7 +76,8 @@ fn crates_depend_in_one_direction() {
 fn every_test_that_testing_md_names_is_there() {
     let of =
         |extension: &'static str| tree::files().iter().filter(move |file| file.path.ends_with(extension));
-    let stories = of(".py").filter_map(|file| file.path.strip_prefix("vm-tests/")?.strip_suffix(".py"));
+    let stories =
+        of(".py").filter_map(|file| file.path.strip_prefix("vm-tests/stories/")?.strip_suffix(".py"));
     let mut known: BTreeSet<String> = stories.map(str::to_owned).collect();
     known.extend(of(".rs").flat_map(|file| docs::functions(&file.text)));
     let documents = of("docs/testing.md");

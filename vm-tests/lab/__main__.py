@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 
 def _cast(arguments: argparse.Namespace) -> cast.Cast:
     if arguments.story:
-        return cast.of_story(story.find(arguments.story).stem)
+        return story.facts_of(story.find(arguments.story)).cast
     return cast.numbered(arguments.nodes)
 
 
@@ -100,6 +100,10 @@ def _run(layout: Layout, arguments: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
+def _all(layout: Layout, _arguments: argparse.Namespace) -> int:
+    return 0 if story.run_all(layout) else 1
+
+
 def _logs(layout: Layout, arguments: argparse.Namespace) -> int:
     machine, container = _machine(layout, arguments.node)
     if not machine.booted or arguments.console:
@@ -138,10 +142,10 @@ def _parser() -> argparse.ArgumentParser:
         ("unblock", "plug a machine's network cable in"),
     ):
         add(name, _power, text).add_argument("node")
-    run = add("run", _run, "run a story of vm-tests/ on fresh machines")
+    run = add("run", _run, "run a story of vm-tests/stories/ on fresh machines")
     run.add_argument("story")
     run.add_argument("--nodes", type=int, help="so many, all listed, instead of the story's own machines")
-    run.add_argument("--timeout", type=int, default=story.DEFAULT_TIMEOUT_SECONDS, help="seconds")
+    run.add_argument("--timeout", type=int, help="seconds, instead of what the story says of itself")
     run.add_argument(
         "--set",
         action="append",
@@ -150,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="what the story lets one choose, as KILLS=1000 of store_kills; several times for several",
     )
+    add("all", _all, "run every story, one after the other")
     logs = add("logs", _logs, "a machine's journal")
     logs.add_argument("node")
     logs.add_argument("--console", action="store_true", help="what its systemd printed instead")

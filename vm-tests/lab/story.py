@@ -8,10 +8,11 @@ import re
 import signal
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cast
+import facts
 import progress
 from cluster import Lab
 from driver import Driver
@@ -19,17 +20,16 @@ from errors import LabError
 from layout import REPOSITORY, Layout
 from telling import RequestedAssertionFailed
 
-DEFAULT_TIMEOUT_SECONDS = 1800
-_STORIES = REPOSITORY / "vm-tests"
+_STORIES = REPOSITORY / "vm-tests" / "stories"
 #: What stands before every story.
-COMMON = _STORIES / "common.py"
+COMMON = REPOSITORY / "vm-tests" / "common.py"
 #: What a story lets one choose: it reads it from the environment, which the NixOS driver leaves as it is.
 _SETTING = re.compile(r'os\.environ\.get\("STORY_([A-Z_]+)", ')
 
 
 def names() -> list[str]:
     """The stories there are."""
-    return sorted(path.stem for path in _STORIES.glob("*.py") if path != COMMON)
+    return sorted(path.stem for path in _STORIES.glob("*.py"))
 
 
 def find(name: str) -> Path:
@@ -41,7 +41,12 @@ def find(name: str) -> Path:
     raise LabError(f"there is no story {name!r}; there are: {known}")
 
 
-def settings(source: str, words: list[str]) -> dict[str, str]:
+def facts_of(script: Path) -> facts.Facts:
+    """What a story says of itself."""
+    return facts.read(script.read_text(), script.name)
+
+
+def settings(source: str, words: Sequence[str]) -> dict[str, str]:
     """The environment for a story that is told `NAME=VALUE`; refuses names that the story does not read."""
     known = _SETTING.findall(source)
     chosen = {}
@@ -78,21 +83,28 @@ def script_frames(error: BaseException, scripts: list[Path]) -> str:
     return "\n".join(shown)
 
 
-def run(layout: Layout, name: str, nodes: int | None, timeout: int, words: list[str]) -> bool:
+def run(
+    layout: Layout,
+    name: str,
+    nodes: int | None = None,
+    timeout: int | None = None,
+    words: Sequence[str] = (),
+) -> bool:
     """Runs one story, told `words` (`NAME=VALUE`); returns whether it passed.
 
-    On its own machines, or on so many that are all listed.
+    On its own machines, or on so many that are all listed; for as long as it says, or for `timeout` seconds.
     """
     script = find(name)
     scripts = [COMMON, script]
-    wanted = cast.numbered(nodes) if nodes else cast.of_story(script.stem)
+    said = facts_of(script)
+    wanted = cast.numbered(nodes) if nodes else said.cast
     os.environ.update(settings(script.read_text(), words))
     lab = Lab(layout)
     began = time.monotonic()
     with lab.fresh(wanted) as machines:
         driver = Driver(lab, machines, layout.root / "out" / script.stem)
         try:
-            with _deadline(timeout):
+            with _deadline(timeout or 60 * said.minutes_max):
                 driver.run(scripts)
         except Exception as error:
             if not isinstance(error, (RequestedAssertionFailed, AssertionError)):
@@ -104,3 +116,13 @@ def run(layout: Layout, name: str, nodes: int | None, timeout: int, words: list[
             return False
     progress.say(f"story {script.stem} passed in {time.monotonic() - began:.1f} s")
     return True
+
+
+def run_all(layout: Layout) -> bool:
+    """Runs every story, one after the other; returns whether all passed."""
+    failed = [name for name in names() if not run(layout, name)]
+    if failed:
+        progress.say(f"{len(failed)} of {len(names())} stories failed: {', '.join(failed)}")
+    else:
+        progress.say(f"all {len(names())} stories passed")
+    return not failed

@@ -11,7 +11,7 @@ use crate::privilege::Privilege;
 use crate::setup;
 
 /// The harness' verbs that start machines, and so want an agent that is built and packages that are there.
-const STARTING: [&str; 2] = ["up", "run"];
+const STARTING: [&str; 3] = ["up", "run", "all"];
 
 /// The harness with these words, as root. It cleans up after itself, whatever ends it.
 pub(crate) fn harness(place: &Place, root: Privilege) -> Command {

@@ -35,7 +35,7 @@ enum Task {
     Demo(DemoArgs),
     /// Everything that has to hold: formatting, lints, tests, documentation, Nix, stories on real machines
     Test(TestArgs),
-    /// Machines to play with: up, down, status, exec, run, logs (`cargo xtask lab --help`)
+    /// Machines to play with: up, down, status, exec, run, all, logs (`cargo xtask lab --help`)
     #[command(disable_help_flag = true)]
     Lab(LabArgs),
     /// Throws hostile bytes at every decoder and counts (`fuzz --seconds 60 raft-messages`)

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use self::checks::Checks;
 use self::command::{Nix, Setup};
-use crate::stories::{self, Cast, STORIES};
+use crate::stories::{self, Cast};
 
 /// Names the directory of a nixpkgs to evaluate against.
 pub(crate) const NIXPKGS_VARIABLE: &str = "BLIXARD_NIXPKGS";
@@ -103,17 +103,19 @@ pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<Outcome> {
 /// Reads back the machines of the VM tests: of each story that has others than the ones before.
 fn casts(nix: &Nix, root: &Path, checks: &mut Checks) -> Result<Vec<(Cast, Value)>> {
     let tests = "checks.x86_64-linux";
-    checks.stories(&step("read back the names of the VM tests", || nix.apply(tests, "builtins.attrNames"))?);
+    let stories = stories::all(root)?;
+    let names = step("read back the names of the VM tests", || nix.apply(tests, "builtins.attrNames"))?;
+    checks.stories(&stories, &names);
     let mut casts: Vec<(Cast, Value)> = Vec::new();
-    for story in STORIES {
-        let cast = Cast::of_story(root, story)?;
+    for story in &stories {
+        let cast = story.facts.cast();
         if casts.iter().any(|(known, _)| *known == cast) {
             continue;
         }
-        let machines = step(&format!("read back the machines of {story}"), || {
-            nix.apply(&format!("{tests}.{}", stories::attribute(story)), expressions::MACHINES)
+        let machines = step(&format!("read back the machines of {}", story.name), || {
+            nix.apply(&format!("{tests}.{}", story.attribute()), expressions::MACHINES)
         })?;
-        checks.machines(story, &cast, &machines);
+        checks.machines(&story.name, &cast, &machines);
         casts.push((cast, machines));
     }
     Ok(casts)

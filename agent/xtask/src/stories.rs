@@ -1,50 +1,46 @@
-//! The stories of `vm-tests/`: which there are, their text, and their machines. Runs none.
+//! The stories of `vm-tests/stories/`: which there are, what each says of itself, their text. Runs none.
+//!
+//! A story describes itself in its first lines. `vm-tests/lab/facts.py` documents and checks them; this
+//! module reads only what `xtask` needs.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 use serde_json::Value;
-
-/// The stories, in the order they run.
-pub(crate) const STORIES: [&str; 13] = [
-    "form_cluster",
-    "replication",
-    "node_churn",
-    "store_kills",
-    "full_disk",
-    "renumber",
-    "join_by_ticket",
-    "remove_and_replace",
-    "leader_leaves",
-    "two_and_a_witness",
-    "recover_from_lost_quorum",
-    "backup_restore",
-    "all_nodes_replaced_one_by_one",
-];
 
 /// Names that a story finds without defining them, apart from its machines.
 const DRIVER_NAMES: &str = "driver,join_all,log,machines,polling_condition,retry,start_all,subtest,t";
 
-/// Machines of a story of which `machines.json` says nothing.
-const LISTED: [&str; 3] = ["n1", "n2", "n3"];
+/// What stands around a story's description.
+const DESCRIPTION_QUOTE: &str = "\"\"\"";
 
-/// A story's name as that of a NixOS test.
-pub(crate) fn attribute(story: &str) -> String {
-    story.replace('_', "-")
+/// A story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Story {
+    /// Its file's name, without the ending.
+    pub(crate) name: String,
+    /// What it says of itself.
+    pub(crate) facts: Facts,
+    /// The whole script, as NixOS' test driver and the lab run it: `common.py` stands before it.
+    pub(crate) script: String,
 }
 
-/// The whole script of a story, as NixOS' test driver and the lab run it.
-///
-/// # Errors
-/// When a part of it can not be read.
-pub(crate) fn script(root: &Path, story: &str) -> Result<String> {
-    let read = |name: &str| {
-        let path = root.join("vm-tests").join(name);
-        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
-    };
-    Ok(read("common.py")? + &read(&format!("{story}.py"))?)
+/// What a story says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Facts {
+    /// What it is about.
+    pub(crate) kind: String,
+    /// Whether `cargo xtask test` runs it: one story of each kind.
+    pub(crate) tested: bool,
+    #[serde(default = "Facts::listed")]
+    listed: Vec<String>,
+    #[serde(default)]
+    unlisted: Vec<String>,
+    #[serde(default)]
+    settings: BTreeMap<String, Value>,
 }
 
 /// The machines of a story.
@@ -63,38 +59,68 @@ pub(crate) struct Part {
     pub(crate) settings: Value,
 }
 
-impl Cast {
-    /// Of a story, as `vm-tests/machines.json` has it.
-    ///
-    /// # Errors
-    /// When the file can not be read.
-    pub(crate) fn of_story(root: &Path, story: &str) -> Result<Self> {
-        let path = root.join("vm-tests/machines.json");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        let table: Value =
-            serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
-        Ok(Self::read(&table[story]))
+/// Every story, by name.
+///
+/// # Errors
+/// A file cannot be read, or lacks one of the facts.
+pub(crate) fn all(root: &Path) -> Result<Vec<Story>> {
+    let home = root.join("vm-tests");
+    let common = read(&home.join("common.py"))?;
+    let directory = home.join("stories");
+    let entries = fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))?;
+    let mut stories = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("reading {}", directory.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "py") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let text = read(&path)?;
+            let facts = Facts::read(&text).with_context(|| format!("reading {}", path.display()))?;
+            stories.push(Story { name, facts, script: common.clone() + &text });
+        }
+    }
+    stories.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(stories)
+}
+
+fn read(path: &PathBuf) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+impl Story {
+    /// Its name as that of a NixOS test.
+    pub(crate) fn attribute(&self) -> String {
+        self.name.replace('_', "-")
     }
 
-    fn read(said: &Value) -> Self {
-        let names = |key: &str| {
-            let list = said[key].as_array()?;
-            Some(list.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>())
-        };
-        let part = |name: String, listed| {
-            let settings = said["settings"][&name].clone();
-            (name, Part { listed, settings })
-        };
-        let listed = names("listed").unwrap_or_else(|| LISTED.map(str::to_owned).to_vec());
-        let unlisted = names("unlisted").unwrap_or_default();
-        let listed = listed.into_iter().map(|name| part(name, true));
-        Self { machines: listed.chain(unlisted.into_iter().map(|name| part(name, false))).collect() }
-    }
-
-    /// Names that a story finds without defining them, for pyflakes.
+    /// Names that it finds without defining them, for pyflakes.
     pub(crate) fn names(&self) -> String {
-        let machines: Vec<&str> = self.machines.keys().map(String::as_str).collect();
+        let cast = self.facts.cast();
+        let machines: Vec<&str> = cast.machines.keys().map(String::as_str).collect();
         format!("{DRIVER_NAMES},{}", machines.join(","))
+    }
+}
+
+impl Facts {
+    fn listed() -> Vec<String> {
+        ["n1", "n2", "n3"].map(str::to_owned).to_vec()
+    }
+
+    /// Reads the lines before the description of a story.
+    fn read(text: &str) -> Result<Self> {
+        let (lines, _) = text.split_once(DESCRIPTION_QUOTE).context("it has no description")?;
+        let lines: Vec<&str> = lines.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
+        Ok(toml::from_str(&lines.join("\n"))?)
+    }
+
+    /// The machines.
+    pub(crate) fn cast(&self) -> Cast {
+        let part = |name: &String, listed| {
+            let settings = self.settings.get(name).cloned().unwrap_or_default();
+            (name.clone(), Part { listed, settings })
+        };
+        let listed = self.listed.iter().map(|name| part(name, true));
+        let unlisted = self.unlisted.iter().map(|name| part(name, false));
+        Cast { machines: listed.chain(unlisted).collect() }
     }
 }
 
@@ -106,39 +132,43 @@ mod tests {
 
     use super::*;
 
+    fn facts(more: &str) -> Facts {
+        let text =
+            format!("# kind = \"members\"\n# tested = false\n{more}\"\"\"A story.\"\"\"\nstart_all()\n");
+        Facts::read(&text).expect("facts")
+    }
+
     #[test]
-    fn a_story_of_which_nothing_is_said_has_three_listed_machines() {
-        let cast = Cast::read(&Value::Null);
+    fn a_story_that_says_nothing_of_machines_has_three_that_are_listed() {
+        let cast = facts("").cast();
         assert_eq!(cast.machines.keys().collect::<Vec<_>>(), ["n1", "n2", "n3"]);
         assert!(cast.machines.values().all(|part| part.listed && part.settings.is_null()));
-        assert!(cast.names().ends_with(",t,n1,n2,n3"));
     }
 
     #[test]
     fn a_story_may_have_more_and_others() {
-        let cast = Cast::read(&json!({"listed": ["n2"], "unlisted": ["n1"], "settings": {"n2": {"a": 1}}}));
+        let more = "# minutes_max = 5\n# listed = [\"n2\"]\n# unlisted = [\"n1\"]\n# settings.n2.a = 1\n";
         let part = |listed, settings| Part { listed, settings };
         let wanted = [("n1", part(false, Value::Null)), ("n2", part(true, json!({"a": 1})))];
-        assert_eq!(cast.machines, wanted.map(|(name, part)| (name.to_owned(), part)).into());
+        assert_eq!(facts(more).cast().machines, wanted.map(|(name, part)| (name.to_owned(), part)).into());
     }
 
-    /// One that is written and never run would show nothing.
     #[test]
-    fn every_script_is_a_story_that_is_run_in_both_worlds() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the repository");
-        let directory = root.join("vm-tests");
-        let names =
-            fs::read_dir(&directory).expect("vm-tests").map(|entry| entry.expect("entry").file_name());
-        let names: BTreeSet<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
-        let stories =
-            names.iter().filter_map(|name| name.strip_suffix(".py")).filter(|name| *name != "common");
-        assert_eq!(stories.collect::<BTreeSet<_>>(), STORIES.into());
-        let listed = fs::read_to_string(directory.join("default.nix")).expect("default.nix");
-        for story in STORIES {
-            let attribute = attribute(story);
-            assert!(listed.contains(&format!("  {attribute} = story ./{attribute}.nix;")), "{attribute}");
-            let test = fs::read_to_string(directory.join(format!("{attribute}.nix"))).expect("its test");
-            assert!(test.contains(&format!("import ./story.nix \"{story}\"")), "{attribute}.nix");
+    fn what_a_story_does_not_say_is_an_error() {
+        for text in ["start_all()\n", "\"\"\"A story.\"\"\"\n", "# kind = 1\n\"\"\"A story.\"\"\"\n"] {
+            assert!(Facts::read(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn one_story_of_each_kind_is_tested() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the repository");
+        let stories = all(root).expect("the stories");
+        let kinds: BTreeSet<&str> = stories.iter().map(|story| story.facts.kind.as_str()).collect();
+        let tested = stories.iter().filter(|story| story.facts.tested);
+        let mut tested: Vec<&str> = tested.map(|story| story.facts.kind.as_str()).collect();
+        tested.sort_unstable();
+        assert!(!tested.is_empty());
+        assert_eq!(tested, kinds.into_iter().collect::<Vec<_>>());
     }
 }

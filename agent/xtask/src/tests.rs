@@ -1,7 +1,8 @@
 //! `cargo xtask test`: everything that has to hold, step by step, and one line of numbers at the end.
 //!
 //! Each step says whether it passed and how long it took; what a failed one printed is shown. A step never
-//! hides the next one: all of them run.
+//! hides the next one: all of them run. Of the stories it runs one of each kind; `cargo xtask lab all` runs
+//! them all.
 
 mod counts;
 
@@ -20,7 +21,7 @@ use crate::place::Place;
 use crate::privilege::Privilege;
 use crate::setup;
 use crate::sim;
-use crate::stories::{self, Cast, STORIES};
+use crate::stories;
 
 /// Time for each fuzz target, in seconds.
 const FUZZ_SECONDS: u32 = 10;
@@ -80,9 +81,9 @@ pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
             nix::Outcome::Skipped(reason) => Ended::Skipped(reason),
         })
     });
-    for story in STORIES {
-        run.step(&format!("story {story}"), || match &ready {
-            Ok(root) if built => play(place, *root, story),
+    for story in stories::all(place.root())?.iter().filter(|story| story.facts.tested) {
+        run.step(&format!("story {} ({})", story.name, story.facts.kind), || match &ready {
+            Ok(root) if built => play(place, *root, &story.name),
             Ok(_) => Ok(Ended::Skipped("the agent does not build".to_owned())),
             Err(reason) => Ok(Ended::Skipped(reason.clone())),
         });
@@ -230,11 +231,10 @@ fn pyflakes(place: &Place) -> Result<Ended> {
     // As NixOS checks them: with what stands before them, which is where the lines are counted from.
     let home = place.target().join("stories");
     fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
-    for story in STORIES {
-        let file = home.join(format!("{story}.py"));
-        fs::write(&file, stories::script(place.root(), story)?)
-            .with_context(|| format!("writing {}", file.display()))?;
-        let names = Cast::of_story(place.root(), story)?.names();
+    for story in stories::all(place.root())? {
+        let file = home.join(format!("{}.py", story.name));
+        fs::write(&file, &story.script).with_context(|| format!("writing {}", file.display()))?;
+        let names = story.names();
         let checked = passes(Command::new("pyflakes3").env("PYFLAKES_BUILTINS", names).arg(&file));
         failed = failed.or(checked.err());
     }

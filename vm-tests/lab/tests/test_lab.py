@@ -1,4 +1,3 @@
-import json
 import tempfile
 import tomllib
 import unittest
@@ -7,6 +6,7 @@ from unittest import mock
 
 import cast
 import driver
+import facts
 import mounts
 import package
 import rootfs
@@ -44,33 +44,47 @@ class Overlays(unittest.TestCase):
             mounts.mount_overlay([Path("/a,b")], Path("/nowhere"))
 
 
-class Casts(unittest.TestCase):
-    def test_a_story_of_which_nothing_is_said_has_three_that_are_listed(self):
-        self.assertEqual(cast.numbered(3), cast.read("{}", "form_cluster"))
+HEAD = 'kind = "members"\ntested = false\nminutes_max = 5\n'
+
+
+def said(more="", head=HEAD):
+    """What a story says whose first lines are these."""
+    lines = "".join(f"# {line}\n" for line in (head + more).splitlines())
+    return facts.read(f'{lines}"""A story."""\nstart_all()\n', "a.py")
+
+
+class Facts(unittest.TestCase):
+    def test_a_story_that_says_nothing_of_machines_has_three_that_are_listed(self):
+        self.assertEqual(facts.Facts("members", False, 5, cast.numbered(3)), said())
 
     def test_a_story_may_have_more_and_others(self):
-        table = '{"a": {"listed": ["n1"], "unlisted": ["n3", "n2"], "settings": {"n2": {"role": "witness"}}}}'
-        found = cast.read(table, "a")
+        found = said('listed = ["n1"]\nunlisted = ["n3", "n2"]\nsettings.n2.role = "witness"\n').cast
         self.assertEqual(["n1", "n2", "n3"], found.names)
         self.assertEqual({"n2": {"role": "witness"}}, found.settings)
         self.assertEqual(("n3", "n2"), found.unlisted)
 
     def test_what_can_not_be_is_refused(self):
-        for table, word in (
-            ('{"a": {"unlised": ["n4"]}}', "unlised: it has listed, settings, unlisted"),
-            ('{"a": {"unlisted": ["n3"]}}', "n3 is there twice"),
-            ('{"a": {"settings": {"n4": {}}}}', "n4, which is no machine"),
+        for more, word in (
+            ('unlised = ["n4"]', "unlised: a story says kind, tested"),
+            ('unlisted = "n4"', "unlisted = 'n4' is no list"),
+            ('unlisted = ["n3"]', "n3 is there twice"),
+            ("settings.n4 = {}", "n4, which is no machine"),
+            ("kind", "no TOML"),
         ):
             with self.assertRaisesRegex(LabError, word):
-                cast.read(table, "a")
+                said(more)
+        with self.assertRaisesRegex(LabError, "does not say tested, minutes_max"):
+            said(head='kind = "members"\n')
+        with self.assertRaisesRegex(LabError, "'import os' stands before its description"):
+            facts.read('import os\n"""A story."""\n', "a.py")
         for count in (0, 51):
             with self.assertRaisesRegex(LabError, "1 to 50"):
                 cast.numbered(count)
 
-    def test_the_table_can_be_read_and_every_machine_has_a_key(self):
+    def test_every_story_says_what_it_is_and_every_machine_has_a_key(self):
         keys = {path.stem for path in (REPOSITORY / "vm-tests" / "keys").glob("*.key")}
-        for name in json.loads(cast.TABLE.read_text()):
-            self.assertLessEqual(set(cast.of_story(name).names), keys)
+        for name in story.names():
+            self.assertLessEqual(set(story.facts_of(story.find(name)).cast.names), keys)
 
 
 class Common(unittest.TestCase):

@@ -1,3 +1,12 @@
+# kind = "members"
+# tested = true
+# minutes_max = 30
+# unlisted = ["n4", "n5"]
+# settings.n1.voter_lost_after_s = 6
+# settings.n2.voter_lost_after_s = 6
+# settings.n3.voter_lost_after_s = 6
+# settings.n4.voter_lost_after_s = 6
+# settings.n5.voter_lost_after_s = 6
 """Machines join with a ticket: they keep the whole log, run VMs, and vote in the place of one that is lost.
 
 One gets its ticket on stdin, the other in a file that its configuration names. Two nodes write all along. The

@@ -1,3 +1,6 @@
+# kind = "recovery"
+# tested = true
+# minutes_max = 30
 """Two of three disks break for good: the last node goes on alone when it is told to, with all that it had.
 
 Its writers go on trying meanwhile, under the same request ids. The two others come back with empty disks and

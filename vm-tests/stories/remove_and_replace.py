@@ -1,3 +1,7 @@
+# kind = "members"
+# tested = false
+# minutes_max = 30
+# unlisted = ["n4"]
 """The leader's machine is gone for good: it is removed by force, another joins with a ticket and votes.
 
 Then the first one is found and switched on, with the store it had: it learns that it was removed and disturbs

@@ -1,3 +1,6 @@
+# kind = "members"
+# tested = false
+# minutes_max = 30
 """The leader leaves under load, and then the next one is removed, until one member is left: writes go on.
 
 The script runs under the NixOS test driver and in the lab.

@@ -1,3 +1,7 @@
+# kind = "members"
+# tested = false
+# minutes_max = 30
+# unlisted = ["n4", "n5"]
 """Every machine of a cluster is replaced by one that joins with a ticket, under load: nothing is lost.
 
 The last one that comes is the first machine, with an empty disk and no list of members. The script runs under

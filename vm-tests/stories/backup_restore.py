@@ -1,3 +1,6 @@
+# kind = "recovery"
+# tested = false
+# minutes_max = 30
 """All disks break: a backup that was made under load has everything that was acknowledged before it.
 
 It is restored on one node, the two others are admitted. A damaged file is refused, and one of another cluster

@@ -1,3 +1,6 @@
+# kind = "crashes"
+# tested = true
+# minutes_max = 30
 """Machines crash, one by one and all at once, agents restart, stores are lost: nothing acknowledged is.
 
 Every write that was acknowledged is remembered here and looked for after each blow. The script runs under the

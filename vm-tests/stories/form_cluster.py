@@ -1,3 +1,6 @@
+# kind = "forming"
+# tested = true
+# minutes_max = 30
 """Three machines that hold the same list of members become one cluster, by themselves and in any order.
 
 Formed, looked at and torn down three times. A node forms only when every listed one has answered: with one

@@ -1,3 +1,7 @@
+# kind = "members"
+# tested = false
+# minutes_max = 30
+# settings.n3.role = "witness"
 """Two machines that run VMs, and a witness: it votes and keeps the log, and is never given a VM.
 
 With it the two go on when one of them crashes, whichever led. The script runs under the NixOS test driver and

@@ -1,3 +1,6 @@
+# kind = "crashes"
+# tested = false
+# minutes_max = 30
 """An agent killed again and again under load opens its store every time; nothing acknowledged is lost.
 
 Two nodes write all the while; the third one's agent is killed with SIGKILL at moments spread over the writes,

@@ -1,3 +1,6 @@
+# kind = "addresses"
+# tested = true
+# minutes_max = 30
 """Machines change their addresses: a follower, the leader, and then all of them at once.
 
 Who moves alone says so in its own configuration, `advertise_addresses`, and dials the others, which know only

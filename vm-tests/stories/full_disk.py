@@ -1,3 +1,6 @@
+# kind = "disks"
+# tested = true
+# minutes_max = 30
 """The disk of a follower and then of the leader is full: it says so and ends, nothing acknowledged is lost.
 
 The others go on meanwhile. The node starts again and again and says the same each time; once there is space

@@ -1,3 +1,6 @@
+# kind = "vms"
+# tested = true
+# minutes_max = 30
 """A VM created through any node shows on every node, and its unit runs on exactly one.
 
 Stopping is graceful and starting keeps the disk: the guest counts its boots there. What has no quorum says
