@@ -2,7 +2,9 @@
 //! text to findings, with its own small test beside it; here they meet the repository.
 
 mod docs;
+mod findings;
 mod layers;
+mod manifests;
 mod panics;
 mod rust;
 mod size;
@@ -82,4 +84,15 @@ fn every_test_that_testing_md_names_is_there() {
     known.extend(of(".rs").flat_map(|file| docs::functions(&file.text)));
     let documents = of("docs/testing.md");
     none(documents.flat_map(|file| docs::check(&file.path, &file.text, &known)));
+}
+
+#[test]
+fn every_manifest_says_what_its_crate_is() {
+    none(tree::manifests().iter().flat_map(|file| manifests::check(&file.path, &file.text)));
+}
+
+#[test]
+fn every_finding_can_be_run_and_names_its_package() {
+    let scripts = tree::files().iter().filter(|file| findings::applies(&file.path));
+    none(scripts.flat_map(|file| findings::check(&file.path, &file.text, tree::is_executable(&file.path))));
 }

@@ -1,6 +1,7 @@
 //! The repository's files, read once.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -24,7 +25,7 @@ pub(crate) struct TextFile {
 pub(crate) fn files() -> &'static [TextFile] {
     static FILES: OnceLock<Vec<TextFile>> = OnceLock::new();
     FILES.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
+        let root = root();
         let mut paths = Vec::new();
         walk(root, &mut paths);
         paths.sort();
@@ -54,6 +55,18 @@ pub(crate) fn manifests() -> Vec<&'static TextFile> {
         .iter()
         .filter(|file| file.path.starts_with("agent/") && file.path.ends_with("/Cargo.toml"))
         .collect()
+}
+
+/// Whether the file may be run by its owner.
+pub(crate) fn is_executable(path: &str) -> bool {
+    let path = root().join(path);
+    let metadata = path.metadata().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    metadata.permissions().mode() & 0o100 != 0
+}
+
+/// The repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository")
 }
 
 fn walk(dir: &Path, paths: &mut Vec<PathBuf>) {
