@@ -1,6 +1,7 @@
 //! The style as a test: what a reviewer would have to say again and again. Every check is a function from a
 //! text to findings, with its own small test beside it; here they meet the repository.
 
+mod circles;
 mod docs;
 mod findings;
 mod layers;
@@ -72,6 +73,13 @@ fn crates_depend_in_one_direction() {
     let manifests = tree::manifests();
     assert!(manifests.len() > 5, "the manifests are where they are looked for");
     none(manifests.iter().flat_map(|file| layers::check_manifest(&file.path, &file.text)));
+}
+
+#[test]
+fn modules_of_a_crate_import_each_other_in_no_circle() {
+    none(circles::check(tree::files(), |path| {
+        tree::rust().iter().any(|file| file.path == path && file.is_test)
+    }));
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl RustFile {
 
 impl<'ast> Visit<'ast> for RustFile {
     fn visit_item(&mut self, item: &'ast syn::Item) {
-        if attributes(item).iter().any(is_test_attribute) {
+        if is_test_item(item) {
             let span = item.span();
             self.test_lines.push(span.start().line..=span.end().line);
             if let syn::Item::Mod(module) = item
@@ -144,6 +144,11 @@ fn attributes(item: &syn::Item) -> &[syn::Attribute] {
         syn::Item::Use(item) => &item.attrs,
         _ => &[],
     }
+}
+
+/// Whether the item is test code.
+pub(crate) fn is_test_item(item: &syn::Item) -> bool {
+    attributes(item).iter().any(is_test_attribute)
 }
 
 /// `#[test]`, `#[tokio::test]`, `#[cfg(test)]`, `#[cfg(all(test, ...))]`.

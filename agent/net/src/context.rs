@@ -7,13 +7,13 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::half_open::HalfOpen;
-use crate::joins::Joins;
-use crate::net::Incoming;
-use crate::peers::Peers;
-use crate::relays::Relays;
+use crate::admission::half_open::HalfOpen;
+use crate::admission::peers::Peers;
+use crate::incoming::Incoming;
+use crate::join::desk::Joins;
+use crate::socket::relays::Relays;
+use crate::socket::transport::Transport;
 use crate::state::Links;
-use crate::transport::Transport;
 
 #[derive(Debug)]
 pub(crate) struct Context {

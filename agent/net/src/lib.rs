@@ -1,6 +1,6 @@
 //! Links to the other nodes, and bytes over them.
 //!
-//! Owns the node's key, the QUIC endpoint, which may be missing (`keeper`), and one task per peer (`peer`).
+//! Owns the node's key, the QUIC endpoint, which may be missing (`socket`), and one task per peer (`link`).
 //! Knows who may talk to this node ([`Net::set_peers`]) and nothing of what is said: Raft messages,
 //! snapshots, requests and answers are bytes here. Knows a ticket's text ([`ticket`]), not whether it admits
 //! anybody. Never decides for the cluster, never retries a request, never waits for a peer on behalf of
@@ -21,54 +21,46 @@
 //! - There is a [`Net`] whether or not there is an endpoint: one that can not be opened, or ended, is a state
 //!   with a reason ([`Net::transport`]), and is tried again for as long as it takes.
 //! - Every queue, frame, count and wait is bounded: [`limits`].
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `socket` | the endpoint on its UDP socket, the relays, the table of protocols |
+//! | `admission` | inbound connections until a protocol takes them, and the list of peers |
+//! | `link` | the protocol between members, one task per peer |
+//! | `join` | the protocol with strangers who have a ticket, and the ticket's text |
+//! | `wire` | streams, frames and close codes as both protocols use them |
+//!
+//! A new protocol implements `socket::protocol::Protocol` and is put into the table that [`Net::start`]
+//! makes; a new kind of stream on a link implements `link::stream_kind::StreamKind` and is put into the table
+//! of `link::streams`.
 
-mod accept;
-mod close;
+mod admission;
 mod context;
-mod endpoint;
-mod frame;
-mod gate;
-mod half_open;
-mod hello;
-mod inbound;
+mod incoming;
 mod join;
-mod join_accept;
-mod joins;
-mod keeper;
 pub mod key;
 pub mod limits;
 mod link;
 mod net;
-mod path;
-mod peer;
-mod peer_keeper;
-mod peers;
-mod queue;
-mod relay_list;
-mod relays;
-mod reply;
-mod request;
-mod snapshot;
-mod snapshot_room;
+mod socket;
 mod state;
 mod stats;
 #[cfg(test)]
 mod testing;
-pub mod ticket;
-mod transport;
-mod whereabouts;
 mod wire;
 
-pub use endpoint::BindError;
-pub use join::JoinError;
+pub use incoming::Incoming;
+pub use join::ask::JoinError;
+pub use join::ticket;
+pub use join::ticket::{JoinTicket, TicketTextError};
 pub use key::NodeKey;
-pub use net::{Incoming, Net, NetConfig, PeerConfig, StartError};
-pub use queue::SendOutcome;
-pub use relay_list::{RelayCa, RelayCaError, RelayList, RelayListError};
-pub use reply::{AskerGone, Reply, ReplyStream};
-pub use request::{NotSent, RequestError, ResponseStream, StreamBroken};
-pub use snapshot::{SnapshotDelivery, SnapshotError};
+pub use link::queue::SendOutcome;
+pub use link::reply::{AskerGone, Reply, ReplyStream};
+pub use link::request::{NotSent, RequestError, ResponseStream, StreamBroken};
+pub use link::snapshot::{SnapshotDelivery, SnapshotError};
+pub use net::{Net, NetConfig, NetStartError, PeerConfig};
+pub use socket::bind_error::EndpointBindError;
+pub use socket::relay_list::{RelayCa, RelayCaError, RelayList, RelayListError};
+pub use socket::transport::{TransportDown, TransportState};
 pub use state::{DownReason, LinkState, Links};
 pub use stats::{BackoffStats, DroppedStats, JoinStats, NetStats, PeerStats, RefusedStats};
-pub use ticket::{JoinTicket, TicketTextError};
-pub use transport::{TransportDown, TransportState};

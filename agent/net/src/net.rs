@@ -14,29 +14,32 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::close::Close;
+use crate::admission::half_open::HalfOpen;
+use crate::admission::peers::Peers;
 use crate::context::Context;
-use crate::half_open::HalfOpen;
-use crate::join::{self, JoinError};
-use crate::joins::Joins;
-use crate::keeper;
+use crate::incoming::Incoming;
+use crate::join::ask::{self as join_ask, JoinError};
+use crate::join::desk::Joins;
+use crate::join::serve::JoinProtocol;
 use crate::key::NodeKey;
 use crate::limits::{
     CLOSE_TIMEOUT, INCOMING_QUEUE_MAX, INCOMING_RAFT_BYTES_MAX, REMOVED_MAX, REMOVED_WORD_LEN_MAX,
 };
-use crate::peer_keeper::{self, Lasting};
-use crate::peers::Peers;
-use crate::queue::SendOutcome;
-use crate::relay_list::{RelayCa, RelayList};
-use crate::relays::Relays;
-use crate::reply::Reply;
-use crate::request::{self, NotSent, RequestError, ResponseStream};
-use crate::snapshot::{self, SnapshotDelivery, SnapshotError};
-use crate::snapshot_room;
+use crate::link::greet::LinkProtocol;
+use crate::link::peer_keeper::{self, Lasting};
+use crate::link::queue::SendOutcome;
+use crate::link::request::{self, NotSent, RequestError, ResponseStream};
+use crate::link::snapshot::{self, SnapshotDelivery, SnapshotError};
+use crate::link::snapshot_room;
+use crate::link::whereabouts::Whereabouts;
+use crate::socket::keeper;
+use crate::socket::protocol::Protocols;
+use crate::socket::relay_list::{RelayCa, RelayList};
+use crate::socket::relays::Relays;
+use crate::socket::transport::{Transport, TransportState};
 use crate::state::{DownReason, LinkState, Links};
 use crate::stats::{Counter, NetStats};
-use crate::transport::{Transport, TransportState};
-use crate::whereabouts::Whereabouts;
+use crate::wire::close::Close;
 
 /// What an endpoint needs to start.
 #[derive(Debug, Clone)]
@@ -66,53 +69,10 @@ pub struct PeerConfig {
     pub relay_url: Option<RelayUrl>,
 }
 
-/// What arrives from peers. `from` is proved by the handshake.
-#[derive(Debug)]
-pub enum Incoming {
-    /// A Raft message. Drop the bytes soon: they count against what may wait
-    /// ([`crate::limits::INCOMING_RAFT_BYTES_MAX`]).
-    Raft {
-        /// The sender.
-        from: EndpointId,
-        /// The message.
-        bytes: Bytes,
-    },
-    /// A snapshot; it was confirmed to the sender when it entered this queue. Drop the bytes soon: they count
-    /// against what this sender and all of them may have here
-    /// ([`crate::limits::INBOUND_SNAPSHOT_BYTES_MAX`]).
-    Snapshot {
-        /// The sender.
-        from: EndpointId,
-        /// The snapshot.
-        bytes: Bytes,
-    },
-    /// A question.
-    Request {
-        /// The asker.
-        from: EndpointId,
-        /// The question.
-        bytes: Bytes,
-        /// The duty to answer.
-        reply: Reply,
-    },
-    /// Somebody asks to be let in; only while joins are served ([`Net::serve_joins`]), and not necessarily a
-    /// peer. At most [`crate::limits::JOINS_MAX`] are waiting for an answer, each for half a minute at most.
-    Join {
-        /// Who asks.
-        from: EndpointId,
-        /// Where its connection came from; `None` when that is no address.
-        source: Option<SocketAddr>,
-        /// Its request, at most [`crate::limits::JOIN_REQUEST_LEN_MAX`] bytes.
-        bytes: Bytes,
-        /// The duty to answer, with one frame.
-        reply: Reply,
-    },
-}
-
 /// Why there is no [`Net`]: nothing that could mend itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the system's random source gives nothing: {cause}")]
-pub struct StartError {
+pub struct NetStartError {
     /// The cause.
     pub cause: String,
 }
@@ -137,8 +97,15 @@ struct Shared {
     tracker: TaskTracker,
     cancel: CancellationToken,
     /// Taken by `close`: the socket is free once nobody holds it.
-    context: Mutex<Option<Arc<Context>>>,
+    live: Mutex<Option<Live>>,
     _guard: DropGuard,
+}
+
+/// What there is until the network is closed.
+#[derive(Debug)]
+struct Live {
+    context: Arc<Context>,
+    protocols: Arc<Protocols>,
 }
 
 impl Net {
@@ -150,9 +117,9 @@ impl Net {
     /// wait. It ends with [`Net::close`] and not before.
     ///
     /// # Errors
-    /// [`StartError`]: there are no random numbers, without which there is no handshake.
-    pub fn start(config: NetConfig) -> Result<(Self, mpsc::Receiver<Incoming>), StartError> {
-        let incarnation = getrandom::u64().map_err(|error| StartError { cause: error.to_string() })?;
+    /// [`NetStartError`]: there are no random numbers, without which there is no handshake.
+    pub fn start(config: NetConfig) -> Result<(Self, mpsc::Receiver<Incoming>), NetStartError> {
+        let incarnation = getrandom::u64().map_err(|error| NetStartError { cause: error.to_string() })?;
         let (incoming, receiver) = mpsc::channel(INCOMING_QUEUE_MAX);
         let links = watch::Sender::new(BTreeMap::new());
         let cancel = CancellationToken::new();
@@ -167,7 +134,7 @@ impl Net {
             links: links.subscribe(),
             tracker: TaskTracker::new(),
             cancel: cancel.clone(),
-            context: Mutex::new(None),
+            live: Mutex::new(None),
             _guard: cancel.clone().drop_guard(),
         };
         let context = Arc::new(Context {
@@ -186,8 +153,13 @@ impl Net {
             tracker: shared.tracker.clone(),
             cancel,
         });
-        shared.tracker.spawn(keeper::keep(Arc::clone(&context), config.key, config.bind));
-        *shared.context.lock().unwrap_or_else(PoisonError::into_inner) = Some(context);
+        let protocols = Arc::new(Protocols::new(vec![
+            Box::new(LinkProtocol::new(Arc::clone(&context))),
+            Box::new(JoinProtocol::new(Arc::clone(&context))),
+        ]));
+        let kept = keeper::keep(Arc::clone(&context), Arc::clone(&protocols), config.key, config.bind);
+        shared.tracker.spawn(kept);
+        *shared.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(Live { context, protocols });
         Ok((Self { shared: Arc::new(shared) }, receiver))
     }
 
@@ -235,8 +207,8 @@ impl Net {
     /// [`DownReason::Removed`]. Words are kept for [`REMOVED_MAX`] of them, the first
     /// [`REMOVED_WORD_LEN_MAX`] bytes of each; the others are refused as those are that nobody lists.
     pub fn set_peers(&self, list: Vec<PeerConfig>, mut removed: BTreeMap<EndpointId, String>) {
-        let held = self.shared.context.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(context) = held.as_ref() else { return };
+        let held = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Live { context, .. }) = held.as_ref() else { return };
         let mut wanted: BTreeMap<EndpointId, Whereabouts> = BTreeMap::new();
         let kept_out = |id: &EndpointId| *id == self.shared.local || removed.contains_key(id);
         for peer in list.into_iter().filter(|peer| !kept_out(&peer.endpoint_id)) {
@@ -282,7 +254,11 @@ impl Net {
     /// When this returns, no request to join another cluster comes into the incoming queue any more; those
     /// that are in it, or being answered, go on. It lasts while the endpoint is opened again.
     pub fn serve_joins(&self, cluster: Option<ClusterId>) {
-        self.shared.joins.serve(cluster, &self.shared.transport);
+        let changed = self.shared.joins.serve(cluster);
+        let held = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(live) = held.as_ref().filter(|_| changed) {
+            live.protocols.announce(&self.shared.transport);
+        }
     }
 
     /// Asks a member to let this node into the cluster of that id. The request is sent only when the
@@ -304,7 +280,7 @@ impl Net {
         let mut whereabouts = Whereabouts::default();
         let relays = self.shared.relays.for_peer(contact.endpoint_id, contact.relay_url.as_ref());
         whereabouts.add(contact.addresses.iter().copied(), relays);
-        join::ask(endpoint, contact, whereabouts, (cluster_id, request), patience).await
+        join_ask::ask(endpoint, contact, whereabouts, (cluster_id, request), patience).await
     }
 
     /// Sends a Raft message, or drops it; never waits.
@@ -374,12 +350,12 @@ impl Net {
     pub async fn close(self) {
         self.shared.cancel.cancel();
         self.shared.tracker.close();
-        let context = self.shared.context.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(context) = context else { return };
+        let live = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(live) = live else { return };
         if timeout(CLOSE_TIMEOUT, self.shared.tracker.wait()).await.is_err() {
             tracing::warn!(tasks = self.shared.tracker.len(), "network tasks did not end in time");
         }
-        let Some(endpoint) = context.transport.stop() else { return };
+        let Some(endpoint) = live.context.transport.stop() else { return };
         if timeout(CLOSE_TIMEOUT, endpoint.close()).await.is_err() {
             tracing::warn!("peers did not confirm the end of their links in time");
         }
@@ -387,7 +363,7 @@ impl Net {
 
     /// For tests that let a peer's task die.
     #[cfg(test)]
-    pub(crate) fn peer(&self, id: &EndpointId) -> Option<crate::peers::PeerHandle> {
+    pub(crate) fn peer(&self, id: &EndpointId) -> Option<crate::admission::peers::PeerHandle> {
         self.shared.peers.get(id)
     }
 

@@ -149,12 +149,12 @@ pub(crate) struct PeerCounters {
     pub(crate) connect_attempts: Counter,
     pub(crate) connect_failures: Counter,
     pub(crate) task_restarts: Counter,
-    backoff: Mutex<Waiting>,
+    backoff: Mutex<DialBackoff>,
 }
 
 /// Where the attempts to connect stand, with the next one's time.
 #[derive(Debug, Default)]
-struct Waiting {
+struct DialBackoff {
     failures: u32,
     next_try: Option<Instant>,
     last_error: Option<String>,

@@ -15,12 +15,12 @@ use crate::{Incoming, LinkState, Net, NetConfig, NodeKey, PeerConfig, RelayList,
 
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-pub(crate) struct Node {
+pub(crate) struct TestNode {
     pub(crate) net: Net,
     pub(crate) incoming: mpsc::Receiver<Incoming>,
 }
 
-pub(crate) async fn node() -> Node {
+pub(crate) async fn node() -> TestNode {
     let bind = "127.0.0.1:0".parse().expect("address");
     let cluster_name = "lab".parse().expect("name");
     let config = NetConfig {
@@ -34,10 +34,10 @@ pub(crate) async fn node() -> Node {
     let mut transport = net.transport();
     let up = timeout(LONG, transport.wait_for(crate::TransportState::is_up)).await;
     assert!(up.is_ok_and(|state| state.is_ok()), "it listens");
-    Node { net, incoming }
+    TestNode { net, incoming }
 }
 
-impl Node {
+impl TestNode {
     pub(crate) fn as_peer(&self) -> PeerConfig {
         PeerConfig {
             endpoint_id: self.net.endpoint_id(),
@@ -78,7 +78,7 @@ impl Node {
     }
 }
 
-pub(crate) async fn pair() -> (Node, Node) {
+pub(crate) async fn pair() -> (TestNode, TestNode) {
     let (a, b) = (node().await, node().await);
     a.set_peers(vec![b.as_peer()]);
     b.set_peers(vec![a.as_peer()]);
@@ -89,9 +89,9 @@ pub(crate) async fn pair() -> (Node, Node) {
 
 /// What this crate logs on the test's own thread.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl Log {
+impl CapturedLog {
     pub(crate) fn start() -> (Self, DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
@@ -110,7 +110,7 @@ impl Log {
     }
 }
 
-impl io::Write for Log {
+impl io::Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().expect("whole").extend_from_slice(bytes);
         Ok(bytes.len())

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use blixard_net::{
-    BindError, DownReason, LinkState, NodeKey, NotSent, PeerConfig, RequestError, SendOutcome,
+    DownReason, EndpointBindError, LinkState, NodeKey, NotSent, PeerConfig, RequestError, SendOutcome,
 };
 use blixard_net::{SnapshotError, TransportDown, TransportState};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::support::{LONG, Node, node, start};
 
 /// The reason of a transport that could not be opened so many times, and the state itself.
-async fn until_failed(node: &Node, times: u32) -> (BindError, TransportState) {
+async fn until_failed(node: &Node, times: u32) -> (EndpointBindError, TransportState) {
     let failed = |state: &TransportState| match state {
         TransportState::Down { reason: TransportDown::Bind(_), attempts, .. } => *attempts >= times,
         _ => false,
@@ -35,7 +35,7 @@ async fn an_address_in_use_at_start_is_named_and_the_link_comes_up_by_itself_whe
     a.set_peers(vec![b.as_peer()]);
     b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: vec![address], relay_url: None }]);
     let (error, state) = until_failed(&a, 2).await;
-    assert_eq!(error, BindError::InUse { address });
+    assert_eq!(error, EndpointBindError::InUse { address });
     assert!(
         error.to_string().contains(&address.to_string()) && error.to_string().contains("ss -lunp"),
         "{error}"
@@ -77,7 +77,7 @@ async fn an_address_that_the_machine_does_not_have_is_named_and_tried_again_at_a
     let address = "192.0.2.7:7431".parse().expect("address");
     let a = start(NodeKey::generate(), address, "lab");
     let (error, state) = until_failed(&a, 3).await;
-    assert_eq!(error, BindError::NotLocal { address });
+    assert_eq!(error, EndpointBindError::NotLocal { address });
     let TransportState::Down { since, next_try, .. } = state else { unreachable!("failed") };
     // Half of the longest wait is the least there can be after three: no busy loop, and no long pause either.
     let pause = next_try.expect("waits").saturating_duration_since(since);

@@ -11,27 +11,33 @@ use std::time::{Duration, Instant};
 use iroh::Endpoint;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::accept;
+use crate::admission::accept;
 use crate::context::Context;
-use crate::endpoint::{self, BindError};
-use crate::gate::Gate;
 use crate::key::NodeKey;
 use crate::limits::{BIND_BACKOFF, CLOSE_TIMEOUT, SOCKET_CHECK_PERIOD};
-use crate::transport::TransportDown;
+use crate::socket::bind_error::EndpointBindError;
+use crate::socket::endpoint;
+use crate::socket::protocol::Protocols;
+use crate::socket::transport::TransportDown;
 
 /// Attempts for which an address in use is taken to be still held by the endpoint that ended.
 const LINGER_ATTEMPTS: u32 = 6;
 
 /// Keeps an endpoint open on `address` until the node stops; then the endpoint is left as it is, for
 /// [`crate::Net::close`] to close it with a word to everybody.
-pub(crate) async fn keep(context: Arc<Context>, key: NodeKey, mut address: SocketAddr) {
+pub(crate) async fn keep(
+    context: Arc<Context>,
+    protocols: Arc<Protocols>,
+    key: NodeKey,
+    mut address: SocketAddr,
+) {
     let mut attempts: u32 = 0;
     let mut logged: Option<TransportDown> = None;
     let mut opened_before = false;
     loop {
         let opened = tokio::select! {
             () = context.cancel.cancelled() => return,
-            opened = endpoint::open(&key, address, &context.relays, Gate::of(&context)) => opened,
+            opened = endpoint::open(&key, address, &context.relays, &protocols) => opened,
         };
         let down = match opened {
             Ok((endpoint, local_addr)) => {
@@ -43,8 +49,9 @@ pub(crate) async fn keep(context: Arc<Context>, key: NodeKey, mut address: Socke
                 (opened_before, attempts, logged) = (true, 0, None);
                 tracing::info!("listens on {local_addr} (UDP)");
                 context.transport.set_up(endpoint.clone(), local_addr);
-                context.joins.equip(&endpoint);
-                match use_until_end(&context, &endpoint, local_addr).await {
+                // What changed while it was being opened.
+                protocols.announce(&context.transport);
+                match use_until_end(&context, &protocols, &endpoint, local_addr).await {
                     None => return,
                     Some(down) => down,
                 }
@@ -74,11 +81,11 @@ pub(crate) async fn keep(context: Arc<Context>, key: NodeKey, mut address: Socke
 }
 
 /// Why there is no endpoint after a failed attempt, given what was the reason before it.
-fn failed(error: BindError, before: Option<&TransportDown>, attempts: u32) -> TransportDown {
+fn failed(error: EndpointBindError, before: Option<&TransportDown>, attempts: u32) -> TransportDown {
     match before {
         // Its socket is closed with its last user: no other program is to be blamed yet.
         Some(ended @ TransportDown::Ended(_))
-            if attempts < LINGER_ATTEMPTS && matches!(error, BindError::InUse { .. }) =>
+            if attempts < LINGER_ATTEMPTS && matches!(error, EndpointBindError::InUse { .. }) =>
         {
             ended.clone()
         }
@@ -89,12 +96,13 @@ fn failed(error: BindError, before: Option<&TransportDown>, attempts: u32) -> Tr
 /// Accepts connections; `None` when the node stops, otherwise why the endpoint is of no use any more.
 async fn use_until_end(
     context: &Arc<Context>,
+    protocols: &Arc<Protocols>,
     endpoint: &Endpoint,
     local_addr: SocketAddr,
 ) -> Option<TransportDown> {
     tokio::select! {
         () = context.cancel.cancelled() => None,
-        () = accept::accept_all(context, endpoint) => {
+        () = accept::accept_all(context, protocols, endpoint) => {
             Some(TransportDown::Ended("the QUIC endpoint ended".to_owned()))
         }
         down = lost_socket(local_addr) => Some(down),
@@ -120,7 +128,7 @@ fn socket_fault(local_addr: SocketAddr) -> Option<TransportDown> {
     match UdpSocket::bind(local_addr) {
         Ok(_) => Some(TransportDown::Ended("the endpoint let go of its socket".to_owned())),
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-            Some(TransportDown::Bind(BindError::NotLocal { address: local_addr }))
+            Some(TransportDown::Bind(EndpointBindError::NotLocal { address: local_addr }))
         }
         // In use, as it has to be; or nothing that says anything about the endpoint.
         Err(_) => None,
@@ -150,18 +158,18 @@ mod tests {
     #[test]
     fn a_socket_that_lingers_is_not_blamed_on_another_program_at_once() {
         let address = "127.0.0.1:7431".parse().expect("address");
-        let (in_use, ended) = (BindError::InUse { address }, TransportDown::Ended("x".to_owned()));
+        let (in_use, ended) = (EndpointBindError::InUse { address }, TransportDown::Ended("x".to_owned()));
         assert_eq!(failed(in_use.clone(), Some(&ended), LINGER_ATTEMPTS - 1), ended);
         let named = TransportDown::Bind(in_use.clone());
         assert_eq!(failed(in_use.clone(), Some(&ended), LINGER_ATTEMPTS), named);
         assert_eq!(failed(in_use, None, 0), named);
-        let foreign = BindError::NotLocal { address };
+        let foreign = EndpointBindError::NotLocal { address };
         assert_eq!(failed(foreign.clone(), Some(&ended), 1), TransportDown::Bind(foreign));
     }
 
     #[test]
     fn an_address_that_left_the_machine_is_named() {
         let address = "192.0.2.7:7431".parse().expect("address");
-        assert_eq!(socket_fault(address), Some(TransportDown::Bind(BindError::NotLocal { address })));
+        assert_eq!(socket_fault(address), Some(TransportDown::Bind(EndpointBindError::NotLocal { address })));
     }
 }

@@ -97,12 +97,12 @@ struct Contents {
     cluster_id: [u8; 16],
     id: [u8; 8],
     secret: TicketSecret,
-    contacts: Vec<Place>,
+    contacts: Vec<TicketContact>,
 }
 
 /// A contact.
 #[derive(Serialize, Deserialize)]
-struct Place {
+struct TicketContact {
     endpoint_id: [u8; 32],
     addresses: Vec<SocketAddr>,
     relay_url: Option<RelayUrl>,
@@ -117,7 +117,7 @@ impl JoinTicket {
             cluster_id: *self.cluster_id.as_bytes(),
             id: *self.id.as_bytes(),
             secret: self.secret.clone(),
-            contacts: self.contacts.iter().take(TICKET_CONTACTS_MAX).map(Place::of).collect(),
+            contacts: self.contacts.iter().take(TICKET_CONTACTS_MAX).map(TicketContact::of).collect(),
         };
         loop {
             let text = contents.seal().encode_string();
@@ -182,12 +182,12 @@ impl Contents {
             cluster_id: ClusterId::from_bytes(self.cluster_id),
             id: TicketId::from_bytes(self.id),
             secret: self.secret,
-            contacts: self.contacts.into_iter().map(Place::into_contact).collect::<Result<_, _>>()?,
+            contacts: self.contacts.into_iter().map(TicketContact::into_contact).collect::<Result<_, _>>()?,
         })
     }
 }
 
-impl Place {
+impl TicketContact {
     fn of(contact: &Contact) -> Self {
         Self {
             endpoint_id: *contact.endpoint_id.as_bytes(),

@@ -10,32 +10,33 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::close::{self, Close, Ended};
+use crate::admission::peers::Slot;
 use crate::context::Context;
-use crate::frame;
-use crate::hello::DialId;
+use crate::incoming::Incoming;
 use crate::limits::{HELLO_TIMEOUT, RAFT_BATCH_MAX, RAFT_FRAME_LEN_MAX, STALL_TIMEOUT};
-use crate::net::Incoming;
-use crate::peers::Slot;
-use crate::queue::Queued;
-use crate::snapshot::{self, SnapshotJob};
+use crate::link::hello::DialId;
+use crate::link::queue::Queued;
+use crate::link::snapshot::{self, SnapshotJob};
+use crate::link::streams;
 use crate::state::DownReason;
 use crate::stats::PeerCounters;
-use crate::{inbound, wire};
+use crate::wire;
+use crate::wire::close::{self, Close, ConnectionEnd};
+use crate::wire::frame;
 
 /// A connection that both sides accepted.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct PeerLink {
     pub(crate) connection: Connection,
     /// Who dialled.
-    pub(crate) origin: Origin,
+    pub(crate) origin: LinkOrigin,
     /// The peer's run.
     pub(crate) peer_incarnation: u64,
 }
 
 /// Who dialled a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum LinkOrigin {
     /// This node, with this attempt.
     Dialled(DialId),
     /// The peer.
@@ -44,12 +45,12 @@ pub(crate) enum Origin {
 
 /// The receiving ends of a peer's outgoing path. They outlive every link.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct OutgoingQueues {
     pub(crate) raft: mpsc::Receiver<Queued>,
     pub(crate) snapshots: mpsc::Receiver<SnapshotJob>,
 }
 
-impl Outgoing {
+impl OutgoingQueues {
     /// Drops what waits: Raft messages of a lost link are out of date, and snapshots report the loss.
     pub(crate) fn clear(&mut self) {
         while self.raft.try_recv().is_ok() {}
@@ -62,9 +63,9 @@ pub(crate) async fn run(
     context: &Arc<Context>,
     from: EndpointId,
     connection: &Connection,
-    (outgoing, counters): (&mut Outgoing, &PeerCounters),
+    (outgoing, counters): (&mut OutgoingQueues, &PeerCounters),
     (slot, token): (&Slot, &CancellationToken),
-) -> Ended {
+) -> ConnectionEnd {
     let fault = tokio::select! {
         error = connection.closed() => return close::ended(&error),
         fault = write_raft(connection, &mut outgoing.raft) => fault,
@@ -72,14 +73,14 @@ pub(crate) async fn run(
         () = snapshot::deliver_all(connection, &mut outgoing.snapshots) => {
             "the outgoing path is closed".to_owned()
         }
-        () = inbound::accept_all(context, from, connection, token) => "no more streams".to_owned(),
+        () = streams::accept_all(context, from, connection, token) => "no more streams".to_owned(),
     };
     // When the connection itself ended, that is the better reason.
     if let Some(error) = connection.close_reason() {
         return close::ended(&error);
     }
     Close::Broken(fault.clone()).apply(connection);
-    Ended::For(DownReason::Lost(fault))
+    ConnectionEnd::For(DownReason::Lost(fault))
 }
 
 async fn write_raft(connection: &Connection, queue: &mut mpsc::Receiver<Queued>) -> String {
@@ -177,7 +178,7 @@ enum Lost {
 fn deliver_raft(context: &Context, from: EndpointId, bytes: Bytes) -> Result<(), Lost> {
     let len = u32::try_from(bytes.len()).map_err(|_| Lost::NoRoom)?;
     let share = Arc::clone(&context.incoming_room).try_acquire_many_owned(len).map_err(|_| Lost::NoRoom)?;
-    let bytes = Bytes::from_owner(Held { bytes, _share: share });
+    let bytes = Bytes::from_owner(HeldRaftBytes { bytes, _share: share });
     context.incoming.try_send(Incoming::Raft { from, bytes }).map_err(|error| match error {
         mpsc::error::TrySendError::Full(_) => Lost::NoRoom,
         mpsc::error::TrySendError::Closed(_) => Lost::NobodyReads,
@@ -202,12 +203,12 @@ fn log_lost(context: &Context, from: EndpointId, lost: Lost, dropped: u64) {
 }
 
 /// A message and its share of the room, given back when the application drops the message.
-struct Held {
+struct HeldRaftBytes {
     bytes: Bytes,
     _share: OwnedSemaphorePermit,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for HeldRaftBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -219,12 +220,12 @@ mod tests {
     use tokio::time::timeout;
 
     use crate::SendOutcome;
-    use crate::testing::{LONG, Log, pair};
+    use crate::testing::{CapturedLog, LONG, pair};
 
     // On one thread, so that only its own lines are seen.
     #[tokio::test]
     async fn an_incoming_queue_that_nobody_reads_is_one_error_and_the_link_stays() {
-        let (log, _guard) = Log::start();
+        let (log, _guard) = CapturedLog::start();
         let (a, mut b) = pair().await;
         let (a_id, b_id) = (a.net.endpoint_id(), b.net.endpoint_id());
         b.incoming.close();

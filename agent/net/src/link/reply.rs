@@ -7,18 +7,27 @@ use crate::limits::REPLY_STREAM_QUEUE_MAX;
 
 /// How the application answered.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum ReplyBody {
     One(Bytes),
     NotTaken(String),
     Stream { items: mpsc::Receiver<Bytes>, ended: oneshot::Receiver<()> },
 }
 
+/// Why there is no answer of the application.
+#[derive(Debug)]
+pub(crate) enum HandOverError {
+    /// The application does not take requests any more.
+    Stopping,
+    /// The application took the request and dropped it.
+    Dropped,
+}
+
 /// The duty to answer a request. Nothing here waits for the network; dropping it answers an error.
 #[derive(Debug)]
-pub struct Reply(oneshot::Sender<Answer>);
+pub struct Reply(oneshot::Sender<ReplyBody>);
 
 impl Reply {
-    pub(crate) fn new() -> (Self, oneshot::Receiver<Answer>) {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<ReplyBody>) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), receiver)
     }
@@ -27,14 +36,14 @@ impl Reply {
     /// error. An asker that gave up is not noticed.
     pub fn send(self, bytes: Bytes) {
         // An error means that the asker is gone: nobody is left to be told.
-        let _ = self.0.send(Answer::One(bytes));
+        let _ = self.0.send(ReplyBody::One(bytes));
     }
 
     /// Says that the request was not looked at and certainly had no effect: the asker gets
     /// [`crate::RequestError::NotSent`].
     pub fn not_taken(self, why: impl Into<String>) {
         // As above.
-        let _ = self.0.send(Answer::NotTaken(why.into()));
+        let _ = self.0.send(ReplyBody::NotTaken(why.into()));
     }
 
     /// Answers with any number of frames.
@@ -42,7 +51,7 @@ impl Reply {
         let (sender, items) = mpsc::channel(REPLY_STREAM_QUEUE_MAX);
         let (end, ended) = oneshot::channel();
         // As above; the first send to the stream fails then.
-        let _ = self.0.send(Answer::Stream { items, ended });
+        let _ = self.0.send(ReplyBody::Stream { items, ended });
         ReplyStream { items: sender, end }
     }
 

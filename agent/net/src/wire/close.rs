@@ -95,7 +95,7 @@ impl Close {
 
 /// How an attempt to connect, or a connection, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum ConnectionEnd {
     /// For a reason worth showing.
     For(DownReason),
     /// The peer keeps another connection: nothing is wrong.
@@ -103,18 +103,18 @@ pub(crate) enum Ended {
 }
 
 /// Translates the end of a connection that was up or nearly so.
-pub(crate) fn ended(error: &ConnectionError) -> Ended {
+pub(crate) fn ended(error: &ConnectionError) -> ConnectionEnd {
     let close = match error {
         ConnectionError::ApplicationClosed(close) => close,
         ConnectionError::TimedOut => {
             let seconds = IDLE_TIMEOUT.as_secs();
-            return Ended::For(DownReason::Lost(format!("no sign of life for {seconds} s")));
+            return ConnectionEnd::For(DownReason::Lost(format!("no sign of life for {seconds} s")));
         }
-        other => return Ended::For(DownReason::Lost(other.to_string())),
+        other => return ConnectionEnd::For(DownReason::Lost(other.to_string())),
     };
     let text = peer_text(&close.reason);
     let reason = match u32::try_from(close.error_code.into_inner()) {
-        Ok(DUPLICATE) => return Ended::Duplicate,
+        Ok(DUPLICATE) => return ConnectionEnd::Duplicate,
         Ok(NOT_LISTED | REFUSED | UNLISTED) => DownReason::Refused(text),
         Ok(LEFT) => match removal_word(&close.reason) {
             Some(word) => DownReason::Removed(word),
@@ -124,7 +124,7 @@ pub(crate) fn ended(error: &ConnectionError) -> Ended {
         _ if text.is_empty() => DownReason::Lost("closed by the peer".to_owned()),
         _ => DownReason::Lost(format!("closed by the peer: {text}")),
     };
-    Ended::For(reason)
+    ConnectionEnd::For(reason)
 }
 
 /// The word of a removal in a peer's text; `None` for a text that no node of ours writes.
@@ -206,8 +206,8 @@ pub(crate) fn not_connected(error: &ConnectError) -> NotConnected {
 
 impl NotConnected {
     /// As the reason for which a link is down.
-    pub(crate) fn ended(self) -> Ended {
-        Ended::For(match self {
+    pub(crate) fn ended(self) -> ConnectionEnd {
+        ConnectionEnd::For(match self {
             Self::Closed(error) => return ended(&error),
             Self::NoProtocol => {
                 let why = "it speaks another version of the protocol: upgrade the older node";

@@ -2,13 +2,13 @@
 //! closes.
 //!
 //! JSON in one frame each way, on the connection's first bidirectional stream. A refusal is no answer but a
-//! close with a reason ([`crate::close`]).
+//! close with a reason ([`crate::wire::close`]).
 
 use blixard_model::ClusterName;
 use serde::{Deserialize, Serialize};
 
-use crate::close::peer_text;
 use crate::limits::HELLO_LEN_MAX;
+use crate::wire::close::peer_text;
 
 /// Version of what is said after the handshake. The ALPN changes only when the hello itself does.
 const VERSION: u32 = 1;
@@ -59,11 +59,11 @@ impl Hello {
     /// The reason to close with; it names both sides' values.
     pub(crate) fn parse(bytes: &[u8], cluster: &ClusterName) -> Result<Self, String> {
         #[derive(Deserialize)]
-        struct Version {
+        struct HelloVersion {
             version: u32,
         }
         let malformed = |_| "the hello is malformed".to_owned();
-        let Version { version } = serde_json::from_slice(bytes).map_err(malformed)?;
+        let HelloVersion { version } = serde_json::from_slice(bytes).map_err(malformed)?;
         if version != VERSION {
             return Err(format!(
                 "you speak protocol version {version}, this node speaks {VERSION}: upgrade the older node"

@@ -9,7 +9,7 @@ use futures_util::stream::{Stream, StreamExt};
 use iroh::TransportAddr;
 use iroh::endpoint::{Connection, PathList};
 
-use crate::relays::Relays;
+use crate::socket::relays::Relays;
 use crate::state::LinkState;
 
 /// The path that a link uses at a moment. It changes while the link is up: what begins over a relay goes

@@ -5,35 +5,70 @@
 //! one stream of this side.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use blixard_model::EndpointId;
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use iroh::endpoint::{Connection, SendStream};
 use tokio::time::timeout;
 
-use crate::close::Close;
 use crate::context::Context;
-use crate::half_open::Place;
-use crate::inbound::HandOverError;
-use crate::join::Named;
-use crate::joins::{NoPlace, UnderWay};
+use crate::incoming::Incoming;
+use crate::join::ask::Named;
+use crate::join::desk::{JoinUnderWay, NoPlace};
 use crate::limits::{
     HELLO_LEN_MAX, HELLO_TIMEOUT, JOIN_REQUEST_LEN_MAX, JOIN_TIMEOUT, REQUEST_LEN_MAX, STALL_TIMEOUT,
 };
-use crate::net::Incoming;
-use crate::reply::{Answer, Reply};
-use crate::wire::{self, Kind};
-use crate::{frame, hello};
+use crate::link::hello;
+use crate::link::reply::{HandOverError, Reply, ReplyBody};
+use crate::socket::protocol::{ConnectionSide, InboundConnection, Protocol};
+use crate::wire::close::Close;
+use crate::wire::frame;
+use crate::wire::{self, MessageKind};
 
-/// Serves one join and closes its connection. `half_open` is held until the join has a place of its own.
-pub(crate) async fn serve(
-    context: &Context,
-    from: EndpointId,
-    source: Option<SocketAddr>,
-    connection: &Connection,
-    half_open: Place,
-) {
+/// Joins: spoken with strangers, while they are served.
+#[derive(Debug)]
+pub(crate) struct JoinProtocol {
+    context: Arc<Context>,
+}
+
+impl JoinProtocol {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+}
+
+impl Protocol for JoinProtocol {
+    fn alpn(&self) -> &'static [u8] {
+        wire::JOIN_ALPN
+    }
+
+    fn is_offered(&self) -> bool {
+        self.context.joins.served().is_some()
+    }
+
+    fn admit(&self, _other: EndpointId, side: ConnectionSide) -> Result<(), Close> {
+        // Of this node's own attempts the one who made them knows.
+        if side == ConnectionSide::Dialled || self.is_offered() {
+            return Ok(());
+        }
+        self.context.peers.refused.join_not_served.add(1);
+        Err(Close::NoJoins)
+    }
+
+    fn serve(&self, inbound: InboundConnection) -> BoxFuture<'_, ()> {
+        serve(&self.context, inbound).boxed()
+    }
+}
+
+/// Serves one join and closes its connection. Its half-open place is held until the join has a place of its
+/// own.
+async fn serve(context: &Context, inbound: InboundConnection) {
+    let InboundConnection { connection, from, source, place: half_open } = inbound;
+    let connection = &connection;
     let close = match context.joins.begin(source.map(|source| source.ip()), Instant::now()) {
         Err(why) => refuse(context, why),
         Ok(under_way) => {
@@ -89,7 +124,7 @@ async fn exchange(
     from: EndpointId,
     source: Option<SocketAddr>,
     connection: &Connection,
-    under_way: &UnderWay,
+    under_way: &JoinUnderWay,
 ) -> Close {
     let whole = async {
         let (mut send, bytes) = match timeout(HELLO_TIMEOUT, hear(context, connection, under_way)).await {
@@ -137,7 +172,7 @@ async fn exchange(
 async fn hear(
     context: &Context,
     connection: &Connection,
-    under_way: &UnderWay,
+    under_way: &JoinUnderWay,
 ) -> Result<(SendStream, Bytes), String> {
     let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
     let named = hello::encode(&Named::new(under_way.cluster, &context.cluster_name))?;
@@ -150,17 +185,17 @@ async fn hear(
 }
 
 /// What the joiner is told.
-fn message(answer: Result<Answer, HandOverError>) -> (Kind, Bytes) {
+fn message(answer: Result<ReplyBody, HandOverError>) -> (MessageKind, Bytes) {
     let say = |kind, why: &str| (kind, Bytes::copy_from_slice(why.as_bytes()));
     match answer {
-        Ok(Answer::One(bytes)) if bytes.len() <= REQUEST_LEN_MAX => (Kind::Answer, bytes),
-        Ok(Answer::One(bytes)) => {
+        Ok(ReplyBody::One(bytes)) if bytes.len() <= REQUEST_LEN_MAX => (MessageKind::Answer, bytes),
+        Ok(ReplyBody::One(bytes)) => {
             tracing::error!(len = bytes.len(), "the answer to a join is too long to be sent");
-            say(Kind::Failed, "the answer is too long to be sent")
+            say(MessageKind::Failed, "the answer is too long to be sent")
         }
-        Ok(Answer::NotTaken(why)) => say(Kind::NotTaken, &why),
-        Ok(Answer::Stream { .. }) => say(Kind::Failed, "a join is not answered by a stream"),
-        Err(HandOverError::Stopping) => say(Kind::NotTaken, "the node is stopping"),
-        Err(HandOverError::Dropped) => say(Kind::Failed, "the node dropped the request"),
+        Ok(ReplyBody::NotTaken(why)) => say(MessageKind::NotTaken, &why),
+        Ok(ReplyBody::Stream { .. }) => say(MessageKind::Failed, "a join is not answered by a stream"),
+        Err(HandOverError::Stopping) => say(MessageKind::NotTaken, "the node is stopping"),
+        Err(HandOverError::Dropped) => say(MessageKind::Failed, "the node dropped the request"),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use iroh::Endpoint;
 use tokio::sync::watch;
 
-use crate::endpoint::BindError;
+use crate::socket::bind_error::EndpointBindError;
 use crate::stats::Counter;
 
 /// Whether this node can talk to anybody.
@@ -47,7 +47,7 @@ pub enum TransportDown {
     /// The first attempt has not ended yet.
     Starting,
     /// It can not be opened.
-    Bind(BindError),
+    Bind(EndpointBindError),
     /// It was open and ended by itself.
     Ended(String),
     /// The node stops: there will be none any more.

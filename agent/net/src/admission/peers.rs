@@ -9,18 +9,18 @@ use iroh::endpoint::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::close::Close;
-use crate::hello::Hello;
 use crate::limits::REFUSALS_LOGGED_MAX;
-use crate::queue::RaftQueue;
-use crate::snapshot::SnapshotJob;
-use crate::snapshot_room::SnapshotRoom;
+use crate::link::hello::Hello;
+use crate::link::queue::RaftQueue;
+use crate::link::snapshot::SnapshotJob;
+use crate::link::snapshot_room::SnapshotRoom;
+use crate::link::whereabouts::Whereabouts;
 use crate::stats::{PeerCounters, PeerStats, RefusedCounters};
-use crate::whereabouts::Whereabouts;
+use crate::wire::close::Close;
 
 /// A connection that said hello and waits for the peer's task to accept it.
 #[derive(Debug)]
-pub(crate) struct Inbound {
+pub(crate) struct GreetedConnection {
     pub(crate) connection: Connection,
     pub(crate) hello: Hello,
     /// The task's verdict; the sender dropped means that it ended.
@@ -63,7 +63,7 @@ impl Slot {
 #[derive(Debug, Clone)]
 pub(crate) struct PeerHandle {
     pub(crate) whereabouts: Arc<watch::Sender<Whereabouts>>,
-    pub(crate) inbox: mpsc::Sender<Inbound>,
+    pub(crate) inbox: mpsc::Sender<GreetedConnection>,
     pub(crate) raft: RaftQueue,
     pub(crate) snapshots: mpsc::Sender<SnapshotJob>,
     /// For the peer's snapshots that arrive here.
@@ -111,7 +111,7 @@ impl PeerHandle {
 pub(crate) struct Peers {
     list: RwLock<List>,
     refusals: Mutex<BTreeSet<(EndpointId, String)>>,
-    /// Inbound connections refused.
+    /// GreetedConnection connections refused.
     pub(crate) refused: RefusedCounters,
 }
 

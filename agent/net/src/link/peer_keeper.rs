@@ -8,17 +8,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::close::Close;
+use crate::admission::peers::{PeerHandle, Slot};
 use crate::context::Context;
 use crate::limits::{INBOX_MAX, RESTART_WAIT, SNAPSHOT_QUEUE_MAX};
-use crate::link::Outgoing;
-use crate::peer::{PeerTask, Progress};
-use crate::peers::{PeerHandle, Slot};
-use crate::queue::RaftQueue;
-use crate::snapshot_room::SnapshotRoom;
+use crate::link::peer::{DialProgress, PeerTask};
+use crate::link::queue::RaftQueue;
+use crate::link::snapshot_room::SnapshotRoom;
+use crate::link::traffic::OutgoingQueues;
+use crate::link::whereabouts::Whereabouts;
 use crate::state::{DownReason, LinkState};
 use crate::stats::PeerCounters;
-use crate::whereabouts::Whereabouts;
+use crate::wire::close::Close;
 
 /// What a task hands on to the one that takes its place, not a copy of it.
 #[derive(Debug, Clone)]
@@ -54,13 +54,13 @@ pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) ->
         id,
         whereabouts: whereabouts.subscribe(),
         inbox: inbox_receiver,
-        outgoing: Outgoing { raft: raft_receiver, snapshots: snapshot_receiver },
+        outgoing: OutgoingQueues { raft: raft_receiver, snapshots: snapshot_receiver },
         slot: Arc::clone(&slot),
         cancel: cancel.clone(),
         parting: Arc::clone(&parting),
         counters: Arc::clone(&counters),
         transport: context.transport.subscribe(),
-        progress: Progress::default(),
+        progress: DialProgress::default(),
     };
     let task = tokio::spawn(task.run());
     let peer = PeerHandle {
@@ -133,9 +133,9 @@ mod tests {
     use bytes::Bytes;
     use tokio::time::timeout;
 
-    use crate::peers::PeerHandle;
-    use crate::testing::{LONG, Log, node, pair};
-    use crate::whereabouts::Whereabouts;
+    use crate::admission::peers::PeerHandle;
+    use crate::link::whereabouts::Whereabouts;
+    use crate::testing::{CapturedLog, LONG, node, pair};
     use crate::{DownReason, LinkState, PeerConfig, SendOutcome};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_queue_closed_by_a_fault_is_one_error_with_its_cause() {
-        let (log, _guard) = Log::start();
+        let (log, _guard) = CapturedLog::start();
         let (a, b) = pair().await;
         let b_id = b.net.endpoint_id();
         let peer = a.net.peer(&b_id).expect("listed");
@@ -219,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_queue_closed_by_a_removal_or_by_the_end_of_the_node_is_no_error() {
-        let (log, _guard) = Log::start();
+        let (log, _guard) = CapturedLog::start();
         let (a, b) = pair().await;
         let c = node().await;
         a.set_peers(vec![b.as_peer(), c.as_peer()]);

@@ -1,8 +1,8 @@
-//! What travels on the streams of a link ([`ALPN`]) and of a join ([`JOIN_ALPN`]).
+//! What travels on the streams of a link ([`LINK_ALPN`]) and of a join ([`JOIN_ALPN`]).
 //!
 //! | stream | opened by | first byte | then |
 //! |---|---|---|---|
-//! | bidirectional, the very first | the dialler | (none) | hello; welcome back ([`crate::hello`]) |
+//! | bidirectional, the very first | the dialler | (none) | hello; welcome back ([`crate::link::hello`]) |
 //! | unidirectional, one each way | each side, once | [`RAFT`] | Raft frames until the link ends |
 //! | bidirectional | the asker | [`REQUEST`] | one frame; answer: messages |
 //! | bidirectional | the sender | [`SNAPSHOT`] | one frame; answer: one message when the receiver took it |
@@ -11,11 +11,14 @@
 //!
 //! | stream | opened by | first byte | then |
 //! |---|---|---|---|
-//! | bidirectional | the acceptor | (none) | its cluster ([`crate::join`]); request back; answer |
+//! | bidirectional | the acceptor | (none) | its cluster ([`crate::join::ask`]); request back; answer |
 //!
 //! The first two are one frame each, the answer is one message.
 //!
 //! A message is a kind byte and a frame.
+
+pub(crate) mod close;
+pub(crate) mod frame;
 
 use std::time::Duration;
 
@@ -24,11 +27,11 @@ use iroh::endpoint::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
-use crate::frame::{self, FrameError};
 use crate::limits::{REQUEST_LEN_MAX, STALL_TIMEOUT};
+use crate::wire::frame::FrameError;
 
-/// Protocol name of the QUIC handshake.
-pub(crate) const ALPN: &[u8] = b"blixard/1";
+/// Protocol name of a link in the QUIC handshake.
+pub(crate) const LINK_ALPN: &[u8] = b"blixard/1";
 /// Protocol name of a join. It is spoken with strangers, and only while joins are served.
 pub(crate) const JOIN_ALPN: &[u8] = b"blixard-join/1";
 
@@ -46,7 +49,7 @@ pub(crate) const SNAPSHOT_PRIORITY: i32 = -2;
 
 /// The kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MessageKind {
     /// The whole answer.
     Answer,
     /// A part of a streamed answer.
@@ -59,7 +62,7 @@ pub(crate) enum Kind {
     NotTaken,
 }
 
-impl Kind {
+impl MessageKind {
     const ALL: [Self; 5] = [Self::Answer, Self::Item, Self::End, Self::Failed, Self::NotTaken];
 
     fn byte(self) -> u8 {
@@ -132,17 +135,30 @@ pub(crate) async fn write_framed(
 /// As [`write_framed`].
 pub(crate) async fn write_message(
     stream: &mut SendStream,
-    kind: Kind,
+    kind: MessageKind,
     bytes: Bytes,
 ) -> Result<(), FrameError> {
     write_framed(stream, kind.byte(), bytes, REQUEST_LEN_MAX).await
+}
+
+/// Writes the last message of a stream and ends it. A failure means that the other side is gone or stopped
+/// reading: it knows.
+pub(crate) async fn finish(stream: &mut SendStream, kind: MessageKind, bytes: Bytes) {
+    if write_message(stream, kind, bytes).await.is_ok() {
+        let _ = stream.finish();
+    }
+}
+
+/// As [`finish`], with a text for people.
+pub(crate) async fn finish_with_text(stream: &mut SendStream, kind: MessageKind, why: &str) {
+    finish(stream, kind, Bytes::copy_from_slice(why.as_bytes())).await;
 }
 
 /// Reads a message; its beginning may take any time.
 ///
 /// # Errors
 /// As [`MessageError`] lists them.
-pub(crate) async fn read_message<R>(stream: &mut R) -> Result<(Kind, Bytes), MessageError>
+pub(crate) async fn read_message<R>(stream: &mut R) -> Result<(MessageKind, Bytes), MessageError>
 where
     R: AsyncRead + Unpin,
 {
@@ -150,7 +166,7 @@ where
     if stream.read_exact(&mut byte).await.is_err() {
         return Err(MessageError::Missing);
     }
-    let kind = Kind::from_byte(byte[0]).ok_or(MessageError::UnknownKind(byte[0]))?;
+    let kind = MessageKind::from_byte(byte[0]).ok_or(MessageError::UnknownKind(byte[0]))?;
     let frame = read_frame(stream, REQUEST_LEN_MAX, STALL_TIMEOUT).await?;
     Ok((kind, frame))
 }
@@ -180,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    fn message(kind: Kind, bytes: &[u8]) -> Vec<u8> {
+    fn message(kind: MessageKind, bytes: &[u8]) -> Vec<u8> {
         let head = frame::header(bytes.len(), REQUEST_LEN_MAX).expect("short");
         [&[kind.byte()][..], &head, bytes].concat()
     }
@@ -190,7 +206,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
         let _inside = runtime.enter();
         let mut target = blixard_hostile::Target::new("net-messages").heap_max(1 << 20);
-        for kind in Kind::ALL {
+        for kind in MessageKind::ALL {
             target = target
                 .valid(message(kind, b""))
                 .valid([message(kind, b"x"), message(kind, &[9; 99])].concat());

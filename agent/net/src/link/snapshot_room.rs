@@ -63,7 +63,7 @@ impl Arrival {
     /// It is whole: its bytes give their room back when the last handle to them is dropped, its place is
     /// given back with the permit.
     pub(crate) fn whole(self, bytes: Bytes) -> (Bytes, OwnedSemaphorePermit) {
-        (Bytes::from_owner(Held { bytes, _share: self.share }), self.place)
+        (Bytes::from_owner(HeldSnapshot { bytes, _share: self.share }), self.place)
     }
 }
 
@@ -75,12 +75,12 @@ struct Share {
 }
 
 /// A snapshot and its share.
-struct Held {
+struct HeldSnapshot {
     bytes: Bytes,
     _share: Share,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for HeldSnapshot {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::limits::{REFUSALS_LOGGED_MAX, RELAY_PATIENCE};
-use crate::relay_list::{RelayCa, RelayList};
+use crate::socket::relay_list::{RelayCa, RelayList};
 use crate::stats::Counter;
 
 /// The list, and what was seen of it.
@@ -158,7 +158,7 @@ impl Relays {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Log;
+    use crate::testing::CapturedLog;
 
     fn url(text: &str) -> RelayUrl {
         text.parse().expect("a url")
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_dialled_through_the_own_relays_or_through_none() {
-        let (log, _guard) = Log::start();
+        let (log, _guard) = CapturedLog::start();
         let (id, own) = (EndpointId::from_bytes([7; 32]), relays(&["https://a", "https://b"]));
         let all = ["https://a/", "https://b/"].map(|text| text.parse().expect("a url"));
         assert_eq!(own.for_peer(id, Some(&url("https://b"))), all, "it may have gone to the other");

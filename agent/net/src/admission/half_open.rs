@@ -14,7 +14,7 @@ use crate::limits::{HALF_OPEN_MAX, HALF_OPEN_PER_SOURCE_MAX, HALF_OPEN_TRUSTING}
 #[derive(Debug)]
 pub(crate) enum Admission {
     /// Go on with it, and hold the place until it said hello or ended.
-    Admitted(Place),
+    Admitted(HalfOpenPlace),
     /// Let the source prove that it receives what is sent to its address, then ask again.
     Validate,
     /// Too many in all.
@@ -37,7 +37,7 @@ struct Places {
 
 /// The place of one of them; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct HalfOpenPlace {
     places: Arc<HalfOpen>,
     /// For whom it counts, if for anybody.
     source: Option<Option<IpAddr>>,
@@ -76,11 +76,11 @@ impl HalfOpen {
         }
         places.total += 1;
         drop(places);
-        Admission::Admitted(Place { places: Arc::clone(self), source })
+        Admission::Admitted(HalfOpenPlace { places: Arc::clone(self), source })
     }
 }
 
-impl Drop for Place {
+impl Drop for HalfOpenPlace {
     fn drop(&mut self) {
         let mut places = self.places.lock();
         places.total = places.total.saturating_sub(1);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     /// Takes as many places as there are, up to `most`.
-    fn take(places: &Arc<HalfOpen>, source: &str, validated: bool, most: usize) -> Vec<Place> {
+    fn take(places: &Arc<HalfOpen>, source: &str, validated: bool, most: usize) -> Vec<HalfOpenPlace> {
         let admit = |_| match places.admit(ip(source), validated) {
             Admission::Admitted(place) => Some(place),
             _ => None,
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn all_sources_together_are_bounded() {
         let places = Arc::new(HalfOpen::default());
-        let held: Vec<Place> =
+        let held: Vec<HalfOpenPlace> =
             (0..200u8).flat_map(|n| take(&places, &format!("192.0.2.{n}"), true, 1)).collect();
         assert_eq!(held.len(), HALF_OPEN_MAX);
         assert!(matches!(places.admit(ip("198.51.100.1"), true), Admission::Crowded));
@@ -157,7 +157,7 @@ mod tests {
             Admission::Admitted(place) => Some(place),
             _ => None,
         };
-        let held: Vec<Place> = (0..1000).map_while(relayed).collect();
+        let held: Vec<HalfOpenPlace> = (0..1000).map_while(relayed).collect();
         assert_eq!(held.len(), HALF_OPEN_PER_SOURCE_MAX);
         assert!(matches!(places.admit(None, true), Admission::CrowdedSource));
         assert_eq!(take(&places, "192.0.2.1", true, 1).len(), 1, "there is room for the others");
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn an_ipv6_network_is_one_source() {
         let places = Arc::new(HalfOpen::default());
-        let held: Vec<Place> =
+        let held: Vec<HalfOpenPlace> =
             (0..200).flat_map(|n| take(&places, &format!("2001:db8::{n:x}"), true, 1)).collect();
         assert_eq!(held.len(), HALF_OPEN_PER_SOURCE_MAX);
         assert_eq!(take(&places, "2001:db8:0:1::1", true, 1).len(), 1);

@@ -9,13 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use blixard_model::ClusterId;
-use iroh::Endpoint;
 
-use crate::half_open::network;
+use crate::admission::half_open::network;
 use crate::limits::{JOIN_BURST, JOIN_PERIOD, JOINS_MAX};
 use crate::stats::{Counter, JoinStats};
-use crate::transport::Transport;
-use crate::wire::{ALPN, JOIN_ALPN};
 
 /// The joins of this node.
 #[derive(Debug, Default)]
@@ -32,7 +29,7 @@ struct Desk {
     under_way: usize,
     /// Those of which there is one under way; `None` is all of unknown address together.
     sources: BTreeSet<Option<IpAddr>>,
-    pace: Pace,
+    pace: JoinPace,
 }
 
 /// Why there is no place for a join.
@@ -48,7 +45,7 @@ pub(crate) enum NoPlace {
 
 /// A join under way; its place is given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct UnderWay {
+pub(crate) struct JoinUnderWay {
     joins: Arc<Joins>,
     source: Option<IpAddr>,
     /// Of which cluster the joiner is told.
@@ -60,23 +57,12 @@ impl Joins {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes joins from here on, or none any more.
-    pub(crate) fn serve(&self, cluster: Option<ClusterId>, transport: &Transport) {
+    /// Takes joins from here on, or none any more. True when that changes whether any are taken.
+    pub(crate) fn serve(&self, cluster: Option<ClusterId>) -> bool {
         let mut desk = self.lock();
         let changed = desk.served.is_some() != cluster.is_some();
         desk.served = cluster;
-        // Under the lock, so that an endpoint that is opened meanwhile learns of this or of a later state.
-        if let Some(endpoint) = transport.endpoint().filter(|_| changed) {
-            endpoint.set_alpns(desk.alpns());
-        }
-    }
-
-    /// Tells an endpoint that [`Joins::serve`] can already find what it is to accept.
-    pub(crate) fn equip(&self, endpoint: &Endpoint) {
-        let desk = self.lock();
-        if desk.served.is_some() {
-            endpoint.set_alpns(desk.alpns());
-        }
+        changed
     }
 
     /// For which cluster joins are taken at this moment.
@@ -90,7 +76,11 @@ impl Joins {
     }
 
     /// Gives a join from `source`, an address that the handshake proved, its place.
-    pub(crate) fn begin(self: &Arc<Self>, source: Option<IpAddr>, now: Instant) -> Result<UnderWay, NoPlace> {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        source: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<JoinUnderWay, NoPlace> {
         let source = source.map(network);
         let mut desk = self.lock();
         let cluster = desk.served.ok_or(NoPlace::NotServed)?;
@@ -103,18 +93,11 @@ impl Joins {
         }
         desk.under_way += 1;
         desk.sources.insert(source);
-        Ok(UnderWay { joins: Arc::clone(self), source, cluster })
+        Ok(JoinUnderWay { joins: Arc::clone(self), source, cluster })
     }
 }
 
-impl Desk {
-    fn alpns(&self) -> Vec<Vec<u8>> {
-        let join = self.served.map(|_| JOIN_ALPN.to_vec());
-        [ALPN.to_vec()].into_iter().chain(join).collect()
-    }
-}
-
-impl UnderWay {
+impl JoinUnderWay {
     /// Does what may only be done while the cluster that the joiner was told of is served; `false` when it is
     /// not any more. Whoever ends the service waits for it.
     pub(crate) fn while_served(&self, act: impl FnOnce()) -> bool {
@@ -127,7 +110,7 @@ impl UnderWay {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for JoinUnderWay {
     fn drop(&mut self) {
         let mut desk = self.joins.lock();
         desk.under_way = desk.under_way.saturating_sub(1);
@@ -137,12 +120,12 @@ impl Drop for UnderWay {
 
 /// Lets [`JOIN_BURST`] through at once and one more each [`JOIN_PERIOD`].
 #[derive(Debug, Default)]
-struct Pace {
+struct JoinPace {
     /// When nothing of the burst will be used any more.
     rested_at: Option<Instant>,
 }
 
-impl Pace {
+impl JoinPace {
     fn allows(&mut self, now: Instant) -> bool {
         let begin = self.rested_at.map_or(now, |at| at.max(now));
         let used = begin.saturating_duration_since(now);
@@ -173,7 +156,7 @@ mod tests {
 
     fn serving() -> Arc<Joins> {
         let joins = Arc::new(Joins::default());
-        joins.serve(Some(CLUSTER), &Transport::new());
+        joins.serve(Some(CLUSTER));
         joins
     }
 
@@ -181,17 +164,14 @@ mod tests {
     fn nothing_has_a_place_unless_joins_are_served() {
         let joins = Arc::new(Joins::default());
         assert_eq!(joins.begin(ip("192.0.2.1"), Instant::now()).err(), Some(NoPlace::NotServed));
-        assert_eq!(joins.lock().alpns(), [ALPN.to_vec()]);
-        let (transport, other) = (Transport::new(), ClusterId::from_bytes([2; 16]));
-        joins.serve(Some(CLUSTER), &transport);
-        assert_eq!(joins.lock().alpns(), [ALPN.to_vec(), JOIN_ALPN.to_vec()]);
+        let other = ClusterId::from_bytes([2; 16]);
+        assert!(joins.serve(Some(CLUSTER)));
         let under_way = joins.begin(ip("192.0.2.1"), Instant::now()).expect("a place");
         assert!(under_way.while_served(|| ()));
-        joins.serve(Some(other), &transport);
+        assert!(!joins.serve(Some(other)), "some are taken as before");
         assert!(!under_way.while_served(|| panic!("another cluster")));
-        joins.serve(None, &transport);
+        assert!(joins.serve(None));
         assert!(!under_way.while_served(|| panic!("none")));
-        assert_eq!(joins.lock().alpns(), [ALPN.to_vec()]);
     }
 
     #[test]

@@ -11,9 +11,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use iroh::endpoint::{Connection, RecvStream, VarInt};
 use tokio::time::{Instant, timeout_at};
 
-use crate::close::peer_text;
 use crate::limits::REQUEST_LEN_MAX;
-use crate::wire::{self, Kind, MessageError};
+use crate::wire::close::peer_text;
+use crate::wire::{self, MessageError, MessageKind};
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,9 +72,11 @@ pub(crate) async fn ask(
 ) -> Result<Bytes, RequestError> {
     let (kind, bytes, _) = exchange(connection, bytes, wait).await?;
     match kind {
-        Kind::Answer => Ok(bytes),
-        Kind::Item | Kind::End => Err(RequestError::Unknown("the peer streams its answer".to_owned())),
-        Kind::Failed | Kind::NotTaken => Err(refusal(kind, &bytes)),
+        MessageKind::Answer => Ok(bytes),
+        MessageKind::Item | MessageKind::End => {
+            Err(RequestError::Unknown("the peer streams its answer".to_owned()))
+        }
+        MessageKind::Failed | MessageKind::NotTaken => Err(refusal(kind, &bytes)),
     }
 }
 
@@ -86,23 +88,23 @@ pub(crate) async fn ask_stream(
 ) -> Result<ResponseStream, RequestError> {
     let (kind, bytes, receive) = exchange(connection, bytes, wait).await?;
     match kind {
-        Kind::Answer => Ok(stream::iter([Ok(bytes)]).boxed()),
-        Kind::End => Ok(stream::empty().boxed()),
-        Kind::Item => Ok(stream::iter([Ok(bytes)]).chain(items(receive)).boxed()),
-        Kind::Failed | Kind::NotTaken => Err(refusal(kind, &bytes)),
+        MessageKind::Answer => Ok(stream::iter([Ok(bytes)]).boxed()),
+        MessageKind::End => Ok(stream::empty().boxed()),
+        MessageKind::Item => Ok(stream::iter([Ok(bytes)]).chain(items(receive)).boxed()),
+        MessageKind::Failed | MessageKind::NotTaken => Err(refusal(kind, &bytes)),
     }
 }
 
-fn refusal(kind: Kind, text: &[u8]) -> RequestError {
+fn refusal(kind: MessageKind, text: &[u8]) -> RequestError {
     let why = peer_text(text);
-    if kind == Kind::NotTaken { NotSent::NotTaken(why).into() } else { RequestError::Unknown(why) }
+    if kind == MessageKind::NotTaken { NotSent::NotTaken(why).into() } else { RequestError::Unknown(why) }
 }
 
 async fn exchange(
     connection: &Connection,
     bytes: Bytes,
     wait: Duration,
-) -> Result<(Kind, Bytes, RecvStream), RequestError> {
+) -> Result<(MessageKind, Bytes, RecvStream), RequestError> {
     if bytes.len() > REQUEST_LEN_MAX {
         return Err(NotSent::TooLong.into());
     }
@@ -137,9 +139,9 @@ fn items(receive: RecvStream) -> impl futures_util::Stream<Item = Result<Bytes, 
     stream::unfold(Some(receive), async |state| {
         let mut receive = state?;
         match wire::read_message(&mut receive).await {
-            Ok((Kind::Item, bytes)) => Some((Ok(bytes), Some(receive))),
-            Ok((Kind::End, _)) => None,
-            Ok((Kind::Failed, why)) => Some((Err(StreamBroken(peer_text(&why))), None)),
+            Ok((MessageKind::Item, bytes)) => Some((Ok(bytes), Some(receive))),
+            Ok((MessageKind::End, _)) => None,
+            Ok((MessageKind::Failed, why)) => Some((Err(StreamBroken(peer_text(&why))), None)),
             Ok((kind, _)) => Some((Err(StreamBroken(format!("unexpected {kind:?}"))), None)),
             Err(MessageError::Missing) => Some((Err(StreamBroken("the link is down".to_owned())), None)),
             Err(error) => Some((Err(StreamBroken(error.to_string())), None)),

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::limits::{SNAPSHOT_LEN_MAX, SNAPSHOT_TAKEN_TIMEOUT};
-use crate::wire::{self, Kind};
+use crate::wire::{self, MessageKind};
 
 /// A snapshot that waits for its turn.
 #[derive(Debug)]
@@ -102,9 +102,9 @@ async fn deliver(connection: &Connection, bytes: Bytes) -> Result<(), SnapshotEr
     // A receiver that stops reading says why in its answer.
     let answer = timeout(SNAPSHOT_TAKEN_TIMEOUT, wire::read_message(&mut receive)).await;
     match (written, answer) {
-        (Ok(()), Ok(Ok((Kind::Answer, _)))) => Ok(()),
-        (_, Ok(Ok((Kind::Failed | Kind::NotTaken, why)))) => {
-            Err(SnapshotError::NotTaken(crate::close::peer_text(&why)))
+        (Ok(()), Ok(Ok((MessageKind::Answer, _)))) => Ok(()),
+        (_, Ok(Ok((MessageKind::Failed | MessageKind::NotTaken, why)))) => {
+            Err(SnapshotError::NotTaken(crate::wire::close::peer_text(&why)))
         }
         (Err(error), _) => Err(SnapshotError::NotTaken(error.to_string())),
         (Ok(()), Ok(Ok(_))) => Err(SnapshotError::NotTaken("unknown answer".to_owned())),

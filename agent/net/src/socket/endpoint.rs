@@ -4,68 +4,31 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use iroh::Endpoint;
 use iroh::endpoint::{IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets};
 
-use crate::gate::Gate;
+use crate::admission::gate::Gate;
 use crate::key::NodeKey;
 use crate::limits::{
     CONNECTION_WINDOW, IDLE_TIMEOUT, INITIAL_RTT, KEEP_ALIVE_INTERVAL, REQUESTS_PER_PEER_MAX, STREAM_WINDOW,
 };
-use crate::relays::Relays;
-use crate::wire::ALPN;
-
-/// Why the endpoint could not be opened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BindError {
-    /// Somebody else listens there.
-    #[error(
-        "UDP address {address} is in use: stop the program that uses it (`ss -lunp` shows it; is another \
-         agent running?) or set another port"
-    )]
-    InUse {
-        /// The wanted address.
-        address: SocketAddr,
-    },
-    /// The machine has no such address.
-    #[error(
-        "{address} is not an address of this machine: correct listen_address (`ip address` shows those there \
-         are)"
-    )]
-    NotLocal {
-        /// The wanted address.
-        address: SocketAddr,
-    },
-    /// The kernel refused otherwise.
-    #[error("can not listen on UDP {address}: {cause}")]
-    Socket {
-        /// The wanted address.
-        address: SocketAddr,
-        /// The cause.
-        cause: String,
-    },
-    /// The QUIC stack could not start.
-    #[error("can not open the QUIC endpoint on UDP {address}: {cause}")]
-    Endpoint {
-        /// The wanted address.
-        address: SocketAddr,
-        /// The cause.
-        cause: String,
-    },
-}
+use crate::socket::bind_error::EndpointBindError;
+use crate::socket::protocol::Protocols;
+use crate::socket::relays::Relays;
 
 /// Opens an endpoint; the address comes back with the port that was taken.
 pub(crate) async fn open(
     key: &NodeKey,
     address: SocketAddr,
     relays: &Relays,
-    gate: Gate,
-) -> Result<(Endpoint, SocketAddr), BindError> {
-    let other = |cause: String| BindError::Endpoint { address, cause };
+    protocols: &Arc<Protocols>,
+) -> Result<(Endpoint, SocketAddr), EndpointBindError> {
+    let other = |cause: String| EndpointBindError::Endpoint { address, cause };
     let builder = Endpoint::builder(presets::Minimal)
         .secret_key(key.secret().clone())
-        .alpns(vec![ALPN.to_vec()])
+        .alpns(protocols.offered())
         .relay_mode(relays.mode())
         .ca_tls_config(relays.tls())
         .dns_resolver(relays.resolver())
@@ -73,7 +36,7 @@ pub(crate) async fn open(
         .clear_address_lookup()
         .portmapper_config(PortmapperConfig::Disabled)
         .transport_config(transport().map_err(|error| other(error.to_string()))?)
-        .hooks(gate)
+        .hooks(Gate::new(Arc::downgrade(protocols)))
         .clear_ip_transports()
         .bind_addr(address)
         .map_err(|error| other(error.to_string()))?;
@@ -100,15 +63,15 @@ fn transport() -> Result<QuicTransportConfig, iroh::endpoint::VarIntBoundsExceed
         .build())
 }
 
-fn bind_error(address: SocketAddr, error: iroh::endpoint::BindError) -> BindError {
+fn bind_error(address: SocketAddr, error: iroh::endpoint::BindError) -> EndpointBindError {
     let source = match error {
         iroh::endpoint::BindError::Sockets { source, .. }
         | iroh::endpoint::BindError::CreateQuicEndpoint { source, .. } => source,
-        other => return BindError::Endpoint { address, cause: other.to_string() },
+        other => return EndpointBindError::Endpoint { address, cause: other.to_string() },
     };
     match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { address },
-        io::ErrorKind::AddrNotAvailable => BindError::NotLocal { address },
-        _ => BindError::Socket { address, cause: source.to_string() },
+        io::ErrorKind::AddrInUse => EndpointBindError::InUse { address },
+        io::ErrorKind::AddrNotAvailable => EndpointBindError::NotLocal { address },
+        _ => EndpointBindError::Socket { address, cause: source.to_string() },
     }
 }

@@ -32,19 +32,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::close::{self, Close, Ended};
+use crate::admission::peers::{GreetedConnection, Slot};
 use crate::context::Context;
-use crate::hello::{self, DialId, Hello, Welcome};
 use crate::key;
 use crate::limits::{CONNECT_BACKOFF, CONNECT_TIMEOUT, HELLO_LEN_MAX, HELLO_TIMEOUT, STABLE_AFTER};
-use crate::link::{self, Link, Origin, Outgoing};
-use crate::path::{self, LinkPath};
-use crate::peers::{Inbound, Slot};
+use crate::link::hello::{self, DialId, Hello, Welcome};
+use crate::link::traffic::{self, LinkOrigin, OutgoingQueues, PeerLink};
+use crate::link::whereabouts::Whereabouts;
+use crate::socket::path::{self, LinkPath};
+use crate::socket::transport::TransportState;
 use crate::state::{DownReason, LinkState};
 use crate::stats::PeerCounters;
-use crate::transport::TransportState;
-use crate::whereabouts::Whereabouts;
-use crate::{frame, wire};
+use crate::wire;
+use crate::wire::close::{self, Close, ConnectionEnd};
+use crate::wire::frame;
 
 /// Owner of one peer.
 #[derive(Debug)]
@@ -52,20 +53,20 @@ pub(crate) struct PeerTask {
     pub(crate) context: Arc<Context>,
     pub(crate) id: EndpointId,
     pub(crate) whereabouts: watch::Receiver<Whereabouts>,
-    pub(crate) inbox: mpsc::Receiver<Inbound>,
-    pub(crate) outgoing: Outgoing,
+    pub(crate) inbox: mpsc::Receiver<GreetedConnection>,
+    pub(crate) outgoing: OutgoingQueues,
     pub(crate) slot: Arc<Slot>,
     pub(crate) cancel: CancellationToken,
     /// What to tell the peer when it was cut off.
     pub(crate) parting: Arc<OnceLock<Close>>,
     pub(crate) counters: Arc<PeerCounters>,
     pub(crate) transport: watch::Receiver<TransportState>,
-    pub(crate) progress: Progress,
+    pub(crate) progress: DialProgress,
 }
 
 /// What the task remembers from one state to the next.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct DialProgress {
     /// Attempts to connect in this run: the number of the last one.
     dials: u64,
     /// The peer's connection accepted last.
@@ -78,7 +79,7 @@ pub(crate) struct Progress {
     logged: Option<DownReason>,
 }
 
-impl Default for Progress {
+impl Default for DialProgress {
     fn default() -> Self {
         Self { dials: 0, accepted: None, failures: 0, down_since: Instant::now(), logged: None }
     }
@@ -89,14 +90,14 @@ enum Next {
     Dial,
     Wait,
     AwaitTransport,
-    Serve(Link),
+    Serve(PeerLink),
     Stop,
 }
 
 /// How a link ended.
 enum LinkEnd {
-    Ended(Ended),
-    Replaced(Inbound),
+    Ended(ConnectionEnd),
+    Replaced(GreetedConnection),
     Stop,
 }
 
@@ -178,9 +179,9 @@ impl PeerTask {
         };
         let hello = Hello::new(&self.context.cluster_name, id, self.progress.accepted);
         match self.introduce(&connection, &hello).await {
-            Introduced::Welcome(welcome) => Next::Serve(Link {
+            Introduced::Welcome(welcome) => Next::Serve(PeerLink {
                 connection,
-                origin: Origin::Dialled(id),
+                origin: LinkOrigin::Dialled(id),
                 peer_incarnation: welcome.incarnation,
             }),
             Introduced::Failed(ended) => {
@@ -203,7 +204,7 @@ impl PeerTask {
         let keeps_its_attempt = self.context.local < self.id;
         let mut welcome = pin!(say_hello(connection, hello));
         // The peer's attempt, kept in case this one fails.
-        let mut held: Option<Inbound> = None;
+        let mut held: Option<GreetedConnection> = None;
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => return Introduced::Stop,
@@ -228,22 +229,26 @@ impl PeerTask {
         }
     }
 
-    fn accept(&mut self, inbound: Option<Inbound>) -> Next {
+    fn accept(&mut self, inbound: Option<GreetedConnection>) -> Next {
         let Some(inbound) = inbound else { return Next::Stop };
-        let Inbound { connection, hello, verdict } = inbound;
+        let GreetedConnection { connection, hello, verdict } = inbound;
         if verdict.send(Ok(())).is_err() {
             let why = "the peer's new connection ended before it was accepted";
-            return self.failed(Ended::For(DownReason::Lost(why.to_owned())));
+            return self.failed(ConnectionEnd::For(DownReason::Lost(why.to_owned())));
         }
         self.progress.accepted = Some(hello.id());
-        Next::Serve(Link { connection, origin: Origin::Accepted, peer_incarnation: hello.incarnation })
+        Next::Serve(PeerLink {
+            connection,
+            origin: LinkOrigin::Accepted,
+            peer_incarnation: hello.incarnation,
+        })
     }
 
-    async fn serve(&mut self, link: Link) -> Next {
+    async fn serve(&mut self, link: PeerLink) -> Next {
         let started = Instant::now();
         let path = LinkPath::of(&link.connection, &self.context.relays);
         self.slot.set(Some(link.connection.clone()));
-        let dialled = link.origin != Origin::Accepted;
+        let dialled = link.origin != LinkOrigin::Accepted;
         self.publish(path.state(started, dialled));
         self.progress.logged = None;
         self.counters.note_wait(self.progress.failures, None);
@@ -271,8 +276,10 @@ impl PeerTask {
             }
             LinkEnd::Ended(ended) => {
                 let reason = match ended {
-                    Ended::For(reason) => reason,
-                    Ended::Duplicate => DownReason::Lost("the peer keeps another connection".to_owned()),
+                    ConnectionEnd::For(reason) => reason,
+                    ConnectionEnd::Duplicate => {
+                        DownReason::Lost("the peer keeps another connection".to_owned())
+                    }
                 };
                 let reason = if self.context.transport.is_up() { reason } else { DownReason::NoTransport };
                 self.counters.note_error(reason.to_string());
@@ -285,13 +292,13 @@ impl PeerTask {
         }
     }
 
-    async fn serve_until_end(&mut self, link: &Link, (since, mut path): (Instant, LinkPath)) -> LinkEnd {
+    async fn serve_until_end(&mut self, link: &PeerLink, (since, mut path): (Instant, LinkPath)) -> LinkEnd {
         let token = self.cancel.child_token();
         // Whatever ends this function ends the tasks of the link's streams.
         let _ends_streams = token.clone().drop_guard();
         let outgoing = (&mut self.outgoing, &*self.counters);
         let cut = (&*self.slot, &token);
-        let running = link::run(&self.context, self.id, &link.connection, outgoing, cut);
+        let running = traffic::run(&self.context, self.id, &link.connection, outgoing, cut);
         let mut running = Box::pin(running);
         let mut changes = pin!(path::changes(&link.connection, &self.context.relays));
         loop {
@@ -305,7 +312,7 @@ impl PeerTask {
                         let peer = self.id.short();
                         tracing::info!(PEER = peer, "link to {peer} goes another way ({now})");
                     }
-                    let dialled = link.origin != Origin::Accepted;
+                    let dialled = link.origin != LinkOrigin::Accepted;
                     publish(&self.context, self.id, &self.cancel, now.state(since, dialled));
                     path = now;
                 },
@@ -320,14 +327,14 @@ impl PeerTask {
         }
     }
 
-    fn failed(&mut self, ended: Ended) -> Next {
+    fn failed(&mut self, ended: ConnectionEnd) -> Next {
         self.counters.connect_failures.add(1);
         if !self.context.transport.is_up() {
             return Next::AwaitTransport;
         }
         self.progress.failures = self.progress.failures.saturating_add(1);
         // A duplicate is no fault: the peer's own connection is on its way.
-        let Ended::For(reason) = ended else { return Next::Wait };
+        let ConnectionEnd::For(reason) = ended else { return Next::Wait };
         let (peer, attempts) = (self.id.short(), self.progress.failures);
         if self.progress.logged.as_ref() == Some(&reason) {
             tracing::debug!(PEER = peer, attempts, "no link to {peer}: {reason}");
@@ -375,20 +382,20 @@ fn publish(context: &Context, id: EndpointId, cancel: &CancellationToken, state:
 /// How the exchange of hello and welcome ended.
 enum Introduced {
     Welcome(Welcome),
-    Failed(Ended),
-    GaveWay(Inbound),
+    Failed(ConnectionEnd),
+    GaveWay(GreetedConnection),
     Stop,
 }
 
 /// Whether a connection that says `hello` is newer than the link that is up; see the module's rules.
-fn replaces(origin: Origin, peer_incarnation: u64, hello: &Hello) -> bool {
+fn replaces(origin: LinkOrigin, peer_incarnation: u64, hello: &Hello) -> bool {
     match origin {
-        Origin::Accepted => true,
-        Origin::Dialled(id) => hello.incarnation != peer_incarnation || hello.accepted == Some(id),
+        LinkOrigin::Accepted => true,
+        LinkOrigin::Dialled(id) => hello.incarnation != peer_incarnation || hello.accepted == Some(id),
     }
 }
 
-fn refuse(inbound: Inbound, close: Close) {
+fn refuse(inbound: GreetedConnection, close: Close) {
     // When nobody waits for the verdict the connection is gone already.
     let _ = inbound.verdict.send(Err(close));
 }
@@ -402,16 +409,17 @@ async fn connect(
     endpoint: &Endpoint,
     id: &EndpointId,
     whereabouts: Whereabouts,
-) -> Result<Connection, Ended> {
-    let key = key::public_key(id).map_err(|error| Ended::For(DownReason::Unreachable(error.to_string())))?;
-    match timeout(CONNECT_TIMEOUT, endpoint.connect(whereabouts.of(key), wire::ALPN)).await {
-        Err(_) => Err(Ended::For(DownReason::Unreachable("no answer".to_owned()))),
+) -> Result<Connection, ConnectionEnd> {
+    let key = key::public_key(id)
+        .map_err(|error| ConnectionEnd::For(DownReason::Unreachable(error.to_string())))?;
+    match timeout(CONNECT_TIMEOUT, endpoint.connect(whereabouts.of(key), wire::LINK_ALPN)).await {
+        Err(_) => Err(ConnectionEnd::For(DownReason::Unreachable("no answer".to_owned()))),
         Ok(Err(error)) => Err(close::not_connected(&error).ended()),
         Ok(Ok(connection)) => Ok(connection),
     }
 }
 
-async fn say_hello(connection: &Connection, hello: &Hello) -> Result<Welcome, Ended> {
+async fn say_hello(connection: &Connection, hello: &Hello) -> Result<Welcome, ConnectionEnd> {
     let exchange = async {
         let bytes = hello::encode(hello)?;
         let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
@@ -430,7 +438,7 @@ async fn say_hello(connection: &Connection, hello: &Hello) -> Result<Welcome, En
     // A refusal comes as the end of the connection.
     Err(match connection.close_reason() {
         Some(error) => close::ended(&error),
-        None => Ended::For(DownReason::Unreachable(why)),
+        None => ConnectionEnd::For(DownReason::Unreachable(why)),
     })
 }
 
@@ -447,13 +455,13 @@ mod tests {
 
     #[test]
     fn a_second_inbound_connection_always_replaces_the_first() {
-        assert!(replaces(Origin::Accepted, 2, &hello(2, None)));
-        assert!(replaces(Origin::Accepted, 2, &hello(3, None)));
+        assert!(replaces(LinkOrigin::Accepted, 2, &hello(2, None)));
+        assert!(replaces(LinkOrigin::Accepted, 2, &hello(3, None)));
     }
 
     #[test]
     fn an_own_connection_gives_way_only_to_a_peer_that_lost_it() {
-        let mine = Origin::Dialled(MINE);
+        let mine = LinkOrigin::Dialled(MINE);
         assert!(!replaces(mine, 2, &hello(2, None)), "dialled before it knew of mine");
         let older = DialId { dial: 4, ..MINE };
         assert!(!replaces(mine, 2, &hello(2, Some(older))), "dialled before it knew of mine");

@@ -14,13 +14,14 @@ use iroh::endpoint::{Connection, RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
-use crate::close::{self, Close, JoinClosed, NotConnected, peer_text};
+use crate::key;
 use crate::limits::{
     CLOSE_TIMEOUT, CONNECT_TIMEOUT, HELLO_LEN_MAX, HELLO_TIMEOUT, JOIN_REQUEST_LEN_MAX, STALL_TIMEOUT,
 };
-use crate::whereabouts::Whereabouts;
-use crate::wire::{self, Kind};
-use crate::{frame, key};
+use crate::link::whereabouts::Whereabouts;
+use crate::wire::close::{self, Close, JoinClosed, NotConnected, peer_text};
+use crate::wire::frame;
+use crate::wire::{self, MessageKind};
 
 /// Version of what is said on the join protocol.
 const VERSION: u32 = 1;
@@ -85,11 +86,11 @@ impl Named {
     /// Reads the first words and checks that they name the expected cluster.
     fn check(bytes: &[u8], expected: ClusterId) -> Result<(), JoinError> {
         #[derive(Deserialize)]
-        struct Version {
+        struct JoinVersion {
             version: u32,
         }
         let malformed = |_| JoinError::NotUnderstood("its first words are malformed".to_owned());
-        let Version { version } = serde_json::from_slice(bytes).map_err(malformed)?;
+        let JoinVersion { version } = serde_json::from_slice(bytes).map_err(malformed)?;
         if version != VERSION {
             let why = format!("it speaks version {version} of the join protocol, this node {VERSION}");
             return Err(JoinError::NotUnderstood(why));
@@ -205,10 +206,10 @@ async fn exchange(
         Ok(answer) => answer.map_err(|error| unknown(error.to_string()))?,
     };
     match kind {
-        Kind::Answer => Ok(bytes),
-        Kind::NotTaken => Err(JoinError::Busy(peer_text(&bytes))),
-        Kind::Failed => Err(unknown(peer_text(&bytes))),
-        Kind::Item | Kind::End => Err(unknown("it streams its answer".to_owned())),
+        MessageKind::Answer => Ok(bytes),
+        MessageKind::NotTaken => Err(JoinError::Busy(peer_text(&bytes))),
+        MessageKind::Failed => Err(unknown(peer_text(&bytes))),
+        MessageKind::Item | MessageKind::End => Err(unknown("it streams its answer".to_owned())),
     }
 }
 
@@ -229,7 +230,7 @@ mod tests {
     const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
 
     fn valid(cluster: ClusterId) -> Vec<u8> {
-        crate::hello::encode(&Named::new(cluster, &"lab".parse().expect("name"))).expect("short")
+        crate::link::hello::encode(&Named::new(cluster, &"lab".parse().expect("name"))).expect("short")
     }
 
     #[test]

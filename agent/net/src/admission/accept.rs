@@ -1,0 +1,81 @@
+//! Inbound connections, from the first packet until the protocol that they are for takes them over.
+//!
+//! A stranger costs little: their number is bounded, in all and by source, every step has a deadline, and
+//! beyond a few of them an address has to prove itself before anything is computed for it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use iroh::Endpoint;
+use iroh::endpoint::{ConnectingError, Incoming, IncomingAddr};
+use tokio::time::timeout;
+
+use crate::admission::half_open::{Admission, HalfOpenPlace};
+use crate::context::Context;
+use crate::key;
+use crate::limits::CONNECT_TIMEOUT;
+use crate::socket::protocol::{InboundConnection, Protocols};
+
+/// Accepts connections until the endpoint ends. Its caller ends it when the node stops.
+pub(crate) async fn accept_all(context: &Arc<Context>, protocols: &Arc<Protocols>, endpoint: &Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        let refused = &context.peers.refused;
+        let validated = incoming.remote_addr_validated();
+        let source = match incoming.remote_addr() {
+            IncomingAddr::Ip(address) => Some(address),
+            _ => None,
+        };
+        let place = match context.half_open.admit(source.map(|source| source.ip()), validated) {
+            Admission::Admitted(place) => place,
+            Admission::Validate => {
+                // Fails only for an address that is validated.
+                let _ = incoming.retry();
+                continue;
+            }
+            Admission::Crowded => {
+                refused.crowded.add(1);
+                incoming.refuse();
+                continue;
+            }
+            Admission::CrowdedSource => {
+                refused.crowded_source.add(1);
+                incoming.refuse();
+                continue;
+            }
+        };
+        let (context, protocols) = (Arc::clone(context), Arc::clone(protocols));
+        let tracker = context.tracker.clone();
+        tracker.spawn(async move {
+            let served = serve(&context, &protocols, incoming, source, place);
+            context.cancel.run_until_cancelled(served).await;
+        });
+    }
+}
+
+async fn serve(
+    context: &Context,
+    protocols: &Protocols,
+    incoming: Incoming,
+    source: Option<SocketAddr>,
+    place: HalfOpenPlace,
+) {
+    let refused = &context.peers.refused;
+    let connection = match timeout(CONNECT_TIMEOUT, incoming).await {
+        Ok(Ok(connection)) => connection,
+        // Counted where it was decided: not in the list.
+        Ok(Err(ConnectingError::LocallyRejected { .. })) => return,
+        Ok(Err(error)) => {
+            refused.handshake.add(1);
+            tracing::debug!(reason = %error, "inbound handshake failed");
+            return;
+        }
+        Err(_) => {
+            refused.handshake.add(1);
+            return;
+        }
+    };
+    // The handshake agreed on a name that was offered: it is in the table.
+    let Some(protocol) = protocols.get(connection.alpn()) else { return };
+    let from = key::endpoint_id(connection.remote_id());
+    protocol.serve(InboundConnection { connection, from, source, place }).await;
+}

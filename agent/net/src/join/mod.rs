@@ -1,0 +1,6 @@
+//! Joins: how a node that is no member asks one to let it in, with a ticket.
+
+pub(crate) mod ask;
+pub(crate) mod desk;
+pub(crate) mod serve;
+pub mod ticket;

@@ -1,0 +1,256 @@
+//! Modules of a crate do not import each other in a circle: each can be read, and tested, after those that it
+//! is built on.
+//!
+//! A module is a file. It imports what its paths lead to, outside test code and followed through re-exports to
+//! the file that holds the item. Declaring a module (`mod a;`) or re-exporting from it is no import. Paths
+//! inside macros are not looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use syn::visit::{self, Visit};
+
+use super::Finding;
+use super::tree::TextFile;
+
+/// Crates that still have circles, by their folder under `agent/`, and how many they may have. A crate that
+/// is not here has none.
+const CIRCLES_MAX: &[(&str, usize)] = &[
+    ("cli", 1),
+    ("consensus", 1),
+    ("core", 1),
+    ("daemon", 2),
+    ("hostile", 1),
+    ("model", 1),
+    ("node", 1),
+    ("sim", 2),
+    ("xtask", 1),
+];
+
+/// The path of a module or an item inside a crate, without `crate`.
+type ItemPath = Vec<String>;
+
+/// The modules that each module imports.
+type Imports<'a> = BTreeMap<&'a ItemPath, BTreeSet<&'a ItemPath>>;
+
+/// One file of a crate.
+#[derive(Debug, Default)]
+struct Module {
+    /// Where it is written.
+    path: String,
+    /// Every path that it names.
+    named: BTreeSet<ItemPath>,
+    /// Names that it gets from elsewhere, for itself or for others, and what they stand for.
+    names: BTreeMap<String, ItemPath>,
+}
+
+/// Checks every crate under `agent/`.
+pub(crate) fn check(files: &[TextFile], is_test: impl Fn(&str) -> bool) -> Vec<Finding> {
+    let mut crates: BTreeMap<&str, BTreeMap<ItemPath, Module>> = BTreeMap::new();
+    for file in files.iter().filter(|file| !is_test(&file.path)) {
+        let Some((krate, module)) = place(&file.path) else { continue };
+        let Ok(tree) = syn::parse_file(&file.text) else { continue };
+        let mut reader = Reader { at: module.clone(), module: Module::default() };
+        reader.module.path.clone_from(&file.path);
+        reader.visit_file(&tree);
+        crates.entry(krate).or_default().insert(module, reader.module);
+    }
+    crates.iter().flat_map(|(krate, modules)| check_crate(krate, modules)).collect()
+}
+
+fn check_crate(krate: &str, modules: &BTreeMap<ItemPath, Module>) -> Vec<Finding> {
+    let circles = circles(&imports(modules));
+    let allowed = CIRCLES_MAX.iter().find(|(name, _)| *name == krate).map_or(0, |(_, most)| *most);
+    if circles.len() <= allowed {
+        return Vec::new();
+    }
+    let finding = |circle: &Vec<&ItemPath>| {
+        let names: Vec<String> = circle.iter().map(|module| module.join("::")).collect();
+        let path = circle.first().and_then(|module| modules.get(*module)).map_or("", |module| &module.path);
+        Finding::new(path, 1, format!("modules import each other in a circle: {}", names.join(", ")))
+    };
+    circles.iter().map(finding).collect()
+}
+
+/// The crate's folder and the module's path; `None` for what is no source of a library or a program.
+fn place(path: &str) -> Option<(&str, ItemPath)> {
+    let (krate, file) = path.strip_prefix("agent/")?.split_once("/src/")?;
+    let mut module: ItemPath = file.strip_suffix(".rs")?.split('/').map(str::to_owned).collect();
+    if module.last().is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str())) {
+        module.pop();
+    }
+    Some((krate, module))
+}
+
+/// Which modules each module imports.
+fn imports(modules: &BTreeMap<ItemPath, Module>) -> Imports<'_> {
+    let imported = |at: &ItemPath, module: &Module| {
+        module.named.iter().filter_map(|path| home(modules, path)).filter(|home| *home != at).collect()
+    };
+    modules.iter().map(|(at, module)| (at, imported(at, module))).collect()
+}
+
+/// The module in which the item of that path is written.
+fn home<'a>(modules: &'a BTreeMap<ItemPath, Module>, path: &[String]) -> Option<&'a ItemPath> {
+    let mut path = path.to_vec();
+    // Re-exports of re-exports are followed so often; a circle of them does not compile.
+    for _ in 0..8 {
+        let len = (0..=path.len()).rev().find(|len| modules.contains_key(&path[..*len]))?;
+        let (found, module) = modules.get_key_value(&path[..len])?;
+        match path.get(len).and_then(|name| module.names.get(name)) {
+            Some(target) => path = [target.as_slice(), &path[len + 1..]].concat(),
+            None => return Some(found),
+        }
+    }
+    None
+}
+
+/// Groups of modules each of which imports, in the end, each other one.
+fn circles<'a>(imports: &Imports<'a>) -> Vec<Vec<&'a ItemPath>> {
+    let reached: BTreeMap<&ItemPath, BTreeSet<&ItemPath>> =
+        imports.keys().map(|module| (*module, reachable(imports, module))).collect();
+    let mut found: BTreeSet<Vec<&ItemPath>> = BTreeSet::new();
+    for (module, theirs) in &reached {
+        let circle: Vec<&ItemPath> =
+            theirs.iter().filter(|other| reached[**other].contains(*module)).copied().collect();
+        if !circle.is_empty() {
+            found.insert(circle);
+        }
+    }
+    found.into_iter().collect()
+}
+
+fn reachable<'a>(imports: &Imports<'a>, from: &ItemPath) -> BTreeSet<&'a ItemPath> {
+    let mut found = BTreeSet::new();
+    let mut next: Vec<&ItemPath> = imports.get(from).into_iter().flatten().copied().collect();
+    while let Some(module) = next.pop() {
+        if found.insert(module) {
+            next.extend(imports.get(module).into_iter().flatten());
+        }
+    }
+    found
+}
+
+/// Collects the paths of a file.
+struct Reader {
+    /// The module that is read; inner modules count as their file.
+    at: ItemPath,
+    module: Module,
+}
+
+impl Reader {
+    /// The same path from the crate's root. One that begins with a name may lead into a module below, or out
+    /// of the crate: then it ends up in this module, which does not import itself.
+    fn resolve(&self, path: &[String]) -> ItemPath {
+        let (mut base, mut rest) = match path.first().map_or("", String::as_str) {
+            "crate" => (Vec::new(), &path[1..]),
+            "self" => (self.at.clone(), &path[1..]),
+            _ => (self.at.clone(), path),
+        };
+        while rest.first().is_some_and(|part| part == "super") {
+            base.pop();
+            rest = &rest[1..];
+        }
+        base.extend_from_slice(rest);
+        base
+    }
+
+    fn read_use(&mut self, item: &syn::ItemUse) {
+        let mut paths = Vec::new();
+        flatten(&item.tree, &mut Vec::new(), &mut paths);
+        let is_reexport = !matches!(item.vis, syn::Visibility::Inherited);
+        for (path, name) in paths {
+            let target = self.resolve(&path);
+            if !is_reexport {
+                self.module.named.insert(target.clone());
+            }
+            self.module.names.insert(name, target);
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Reader {
+    fn visit_item(&mut self, item: &'ast syn::Item) {
+        if !super::rust::is_test_item(item) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.read_use(item);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let parts: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        // `self` and `Self` alone are values and types.
+        if parts.len() > 1 {
+            self.module.named.insert(self.resolve(&parts));
+        }
+        visit::visit_path(self, path);
+    }
+}
+
+/// Each path of a `use`, and the name that it gets.
+fn flatten(tree: &syn::UseTree, before: &mut ItemPath, paths: &mut Vec<(ItemPath, String)>) {
+    let mut add = |last: &syn::Ident, name: &syn::Ident| {
+        let whole = if last == "self" { before.clone() } else { [&before[..], &[last.to_string()]].concat() };
+        let name = if name == "self" { before.last().cloned().unwrap_or_default() } else { name.to_string() };
+        paths.push((whole, name));
+    };
+    match tree {
+        syn::UseTree::Path(path) => {
+            before.push(path.ident.to_string());
+            flatten(&path.tree, before, paths);
+            before.pop();
+        }
+        syn::UseTree::Name(name) => add(&name.ident, &name.ident),
+        syn::UseTree::Rename(rename) => add(&rename.ident, &rename.rename),
+        syn::UseTree::Glob(_) => paths.push((before.clone(), String::new())),
+        syn::UseTree::Group(group) => group.items.iter().for_each(|tree| flatten(tree, before, paths)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(files: &[(&str, &str)]) -> Vec<String> {
+        let file = |(path, text): &(&str, &str)| TextFile {
+            path: format!("agent/x/src/{path}"),
+            text: (*text).to_owned(),
+        };
+        let files: Vec<TextFile> = files.iter().map(file).collect();
+        check(&files, |_| false).into_iter().map(|finding| finding.what).collect()
+    }
+
+    #[test]
+    fn a_circle_is_named_once_with_all_its_modules() {
+        let files = [
+            ("lib.rs", "mod a; mod b; mod c;"),
+            ("a.rs", "use crate::{b::B, c};"),
+            ("b.rs", "fn f() { super::c::g() }"),
+            ("c/mod.rs", "impl crate::a::T for u8 {}"),
+        ];
+        assert_eq!(found(&files), ["modules import each other in a circle: a, b, c"]);
+    }
+
+    #[test]
+    fn declaring_reexporting_and_testing_is_no_import() {
+        let files = [
+            ("lib.rs", "mod a; pub use a::{A, inner as other};"),
+            ("a/mod.rs", "mod inner; pub(crate) use self::inner::I; use crate::b::B; pub struct A;"),
+            ("a/inner.rs", "pub struct I; #[cfg(test)] mod tests { use crate::b; use super::*; }"),
+            ("b.rs", "use crate::a::I; pub struct B;"),
+        ];
+        assert_eq!(found(&files), [""; 0]);
+    }
+
+    #[test]
+    fn a_reexport_leads_to_the_module_of_the_item() {
+        let files = [
+            ("lib.rs", "mod a; mod b; pub use a::A;"),
+            ("a.rs", "pub struct A; use crate::b::B;"),
+            ("b.rs", "pub struct B; use crate::A;"),
+        ];
+        assert_eq!(found(&files), ["modules import each other in a circle: a, b"]);
+    }
+}
