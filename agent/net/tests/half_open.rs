@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use blixard_net::limits::REQUESTS_PER_PEER_MAX;
-use blixard_net::{NodeKey, PeerConfig};
+use blixard_net::{NodeKey, PeerConfig, RefusedStats};
 use bytes::Bytes;
-use iroh::endpoint::Connection;
+use iroh::endpoint::{Connection, VarInt};
 use tokio::time::timeout;
 
 use crate::support::{LONG, Node, Raw, closed_with, frame, hello, node, node_with};
@@ -56,6 +56,26 @@ async fn refusals_are_counted_by_their_cause() {
     }
     let stats = a.until_stats("all refused", |stats| stats.refused.bad_hello == 3).await;
     assert_eq!((stats.refused.not_listed, stats.refused.no_hello), (1, 0), "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dialler_that_hangs_up_is_not_counted_as_one_that_says_something_wrong() {
+    let (a, member) = (node().await, Raw::new().await);
+    a.set_peers(vec![member.as_peer()]);
+    for begun in [None, Some(&hello(1, "lab")[..9])] {
+        let connection = member.dial(&a).await;
+        let (mut send, _receive) = connection.open_bi().await.expect("stream");
+        match begun {
+            // The end of the stream arrives alone, as it may before that of the connection.
+            None => send.finish().expect("open"),
+            Some(begun) => {
+                send.write_all(begun).await.expect("a beginning");
+                send.reset(VarInt::from_u32(0)).expect("open");
+            }
+        }
+        assert!(closed_with(&connection).await.contains("hung up"));
+    }
+    assert_eq!(a.net.stats().refused, RefusedStats::default());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

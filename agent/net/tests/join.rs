@@ -7,7 +7,7 @@ use blixard_model::{ClusterId, EndpointId};
 use blixard_net::limits::{JOIN_REQUEST_LEN_MAX, REQUEST_LEN_MAX};
 use blixard_net::{Incoming, JoinError, NetStats, NodeKey, Reply};
 use bytes::Bytes;
-use iroh::endpoint::{Connection, RecvStream, VarInt};
+use iroh::endpoint::{Connection, ReadError, RecvStream, VarInt};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::timeout;
 
@@ -257,6 +257,64 @@ async fn a_node_with_another_key_never_sees_the_secret() {
     assert!(matches!(a.incoming.try_recv(), Err(TryRecvError::Empty)));
     // Whoever does not like what it hears is not refused for it.
     assert_eq!(a.net.stats().refused.bad_join, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joiner_that_hangs_up_is_not_counted_as_one_that_says_something_wrong() {
+    let a = serving().await;
+    // The end of the stream arrives alone, as it may before that of the connection. One that takes back what it
+    // began to say hangs up as well.
+    for (n, begun) in [(1, None), (2, Some(false)), (3, Some(true))] {
+        let raw = Raw::on(format!("127.0.0.{n}:0").parse().expect("address")).await;
+        let connection = raw.dial_as(&a, JOIN_ALPN).await.expect("served");
+        let (mut send, _receive) =
+            timeout(LONG, connection.accept_bi()).await.expect("in time").expect("told");
+        match begun {
+            None => send.finish().expect("open"),
+            Some(begun) => {
+                if begun {
+                    send.write_all(&[0, 0, 0, 9, 1]).await.expect("a beginning");
+                }
+                send.reset(VarInt::from_u32(0)).expect("open");
+            }
+        }
+        assert_eq!(closed_with(&connection).await, "the joiner left");
+    }
+    a.until_stats("over", |stats| stats.joins.under_way == 0).await;
+    assert_eq!(a.net.stats().refused.bad_join, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joiner_closes_its_connection_before_its_stream_ends() {
+    let (joiner, raw) = (node().await, Raw::new().await);
+    let addresses = raw.endpoint.bound_sockets();
+    let contact = Contact { endpoint_id: raw.id(), addresses, relay_url: None };
+    let seen = async || {
+        let incoming = timeout(LONG, raw.endpoint.accept()).await.expect("dialled").expect("open");
+        let connection = incoming.await.expect("handshake");
+        let (mut send, mut receive) = connection.open_bi().await.expect("stream");
+        send.write_all(&named(1, OTHER)).await.expect("words");
+        timeout(LONG, receive.read_chunk(usize::MAX)).await.expect("it ends").map(|chunk| chunk.is_some())
+    };
+    for _ in 0..20 {
+        let (asked, seen) = tokio::join!(joiner.net.join(&contact, CLUSTER, SECRET, LONG), seen());
+        assert!(matches!(asked, Err(JoinError::AnotherCluster { .. })), "{asked:?}");
+        assert!(matches!(seen, Err(ReadError::ConnectionLost(_))), "{seen:?}");
+    }
+    // So does one whose caller loses interest.
+    let (asked, heard) = (joiner.net.join(&contact, CLUSTER, SECRET, LONG), async {
+        let incoming = timeout(LONG, raw.endpoint.accept()).await.expect("dialled").expect("open");
+        let connection = incoming.await.expect("handshake");
+        let (mut send, receive) = connection.open_bi().await.expect("stream");
+        send.write_all(&named(1, OTHER)[..9]).await.expect("a beginning");
+        (connection, receive, send)
+    });
+    let (_connection, mut receive, _send) = tokio::select! {
+        asked = asked => panic!("it was told nothing yet: {asked:?}"),
+        heard = heard => heard,
+    };
+    let seen = timeout(LONG, receive.read_chunk(usize::MAX)).await.expect("it ends");
+    assert!(matches!(seen, Err(ReadError::ConnectionLost(_))), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

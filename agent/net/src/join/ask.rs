@@ -117,7 +117,11 @@ pub(crate) async fn ask(
     }
     let deadline = Instant::now() + patience;
     let connection = connect(endpoint, contact, whereabouts, deadline).await?;
-    let asked = exchange(&connection, expected, request, deadline).await;
+    // Dropped in this order: the connection is closed before its streams end, so that the other side does not
+    // take a joiner that hangs up for one that says nothing.
+    let mut streams = None;
+    let _hangs_up = HangUp(&connection);
+    let asked = exchange(&connection, &mut streams, expected, request, deadline).await;
     let asked = asked.map_err(|error| match (error, connection.close_reason()) {
         // Whatever it looked like: when the other side ended it, that is why.
         (JoinError::Unreachable(_), Some(closed)) => match close::join_closed(&closed) {
@@ -133,7 +137,6 @@ pub(crate) async fn ask(
         (error, _) => error,
     });
     if asked.is_err() {
-        Close::Broken("the joiner left".to_owned()).apply(&connection);
         return asked;
     }
     // It closes when it has given the place back: the next attempt is not refused for this one.
@@ -141,6 +144,16 @@ pub(crate) async fn ask(
     let _ = timeout_at(most, connection.closed()).await;
     Close::Answered.apply(&connection);
     asked
+}
+
+/// Closes a join's connection when it is dropped, also with the future that holds it.
+struct HangUp<'a>(&'a Connection);
+
+impl Drop for HangUp<'_> {
+    fn drop(&mut self) {
+        // Of no effect on a connection that was closed already.
+        Close::Broken("the joiner left".to_owned()).apply(self.0);
+    }
 }
 
 async fn connect(
@@ -181,12 +194,13 @@ async fn connect(
 
 async fn exchange(
     connection: &Connection,
+    streams: &mut Option<(SendStream, RecvStream)>,
     expected: ClusterId,
     request: Bytes,
     deadline: Instant,
 ) -> Result<Bytes, JoinError> {
     let hello_by = deadline.min(Instant::now() + HELLO_TIMEOUT);
-    let (mut send, mut receive) = match timeout_at(hello_by, hear(connection, expected)).await {
+    let (send, receive) = match timeout_at(hello_by, hear(connection, streams, expected)).await {
         Err(_) => return Err(JoinError::Unreachable("it says nothing".to_owned())),
         Ok(streams) => streams?,
     };
@@ -195,13 +209,13 @@ async fn exchange(
     let head = frame::header(request.len(), JOIN_REQUEST_LEN_MAX).map_err(|_| JoinError::TooLong)?;
     let mut chunks = [Bytes::copy_from_slice(&head), request];
     let chunks = if chunks[1].is_empty() { &mut chunks[..1] } else { &mut chunks[..] };
-    match timeout_at(deadline, wire::write(&mut send, chunks)).await {
+    match timeout_at(deadline, wire::write(send, chunks)).await {
         Err(_) => return Err(unknown("the deadline passed while it was written".to_owned())),
         Ok(written) => written.map_err(|error| unknown(error.to_string()))?,
     }
     // Fails only when the other side stopped reading: its answer, or the lack of one, says the rest.
     let _ = send.finish();
-    let (kind, bytes) = match timeout_at(deadline, wire::read_message(&mut receive)).await {
+    let (kind, bytes) = match timeout_at(deadline, wire::read_message(receive)).await {
         Err(_) => return Err(unknown("the deadline passed".to_owned())),
         Ok(answer) => answer.map_err(|error| unknown(error.to_string()))?,
     };
@@ -214,13 +228,17 @@ async fn exchange(
 }
 
 /// Hears who is there; the streams come back only when it is the right one.
-async fn hear(connection: &Connection, expected: ClusterId) -> Result<(SendStream, RecvStream), JoinError> {
+async fn hear<'a>(
+    connection: &Connection,
+    streams: &'a mut Option<(SendStream, RecvStream)>,
+    expected: ClusterId,
+) -> Result<&'a mut (SendStream, RecvStream), JoinError> {
     let unreachable = |why: String| JoinError::Unreachable(why);
-    let streams = connection.accept_bi().await.map_err(|error| unreachable(error.to_string()))?;
-    let (send, mut receive) = streams;
-    let words = wire::read_frame(&mut receive, HELLO_LEN_MAX, STALL_TIMEOUT).await;
+    let accepted = connection.accept_bi().await.map_err(|error| unreachable(error.to_string()))?;
+    let streams = streams.insert(accepted);
+    let words = wire::read_frame(&mut streams.1, HELLO_LEN_MAX, STALL_TIMEOUT).await;
     Named::check(&words.map_err(|error| unreachable(error.to_string()))?, expected)?;
-    Ok((send, receive))
+    Ok(streams)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::link::hello;
 use crate::link::reply::{HandOverError, Reply, ReplyBody};
 use crate::socket::protocol::{ConnectionSide, InboundConnection, Protocol};
 use crate::wire::close::Close;
-use crate::wire::frame;
+use crate::wire::frame::{self, FrameError};
 use crate::wire::{self, MessageKind};
 
 /// Joins: spoken with strangers, while they are served.
@@ -129,11 +129,11 @@ async fn exchange(
     let whole = async {
         let (mut send, bytes) = match timeout(HELLO_TIMEOUT, hear(context, connection, under_way)).await {
             Ok(Ok(heard)) => heard,
-            // It ended by itself: it may have expected another cluster.
-            Ok(Err(_)) if connection.close_reason().is_some() => {
-                return Close::Broken("the joiner left".to_owned());
+            // It may have expected another cluster.
+            Ok(Err(Unheard::Left)) => return Close::Broken("the joiner left".to_owned()),
+            Ok(Err(Unheard::Bad(why))) => {
+                return bad(context, &format!("the request to join can not be read: {why}"));
             }
-            Ok(Err(why)) => return bad(context, &format!("the request to join can not be read: {why}")),
             Err(_) => return bad(context, "no request to join in time"),
         };
         let (reply, answer) = Reply::new();
@@ -168,20 +168,34 @@ async fn exchange(
     }
 }
 
+/// Why there is no request to join.
+enum Unheard {
+    /// The joiner hung up.
+    Left,
+    /// What it said, or did not take, is no part of a join.
+    Bad(String),
+}
+
+impl From<FrameError> for Unheard {
+    fn from(error: FrameError) -> Self {
+        if error.is_hang_up() { Self::Left } else { Self::Bad(error.to_string()) }
+    }
+}
+
 /// Tells the joiner where it is, and hears what it wants.
 async fn hear(
     context: &Context,
     connection: &Connection,
     under_way: &JoinUnderWay,
-) -> Result<(SendStream, Bytes), String> {
-    let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
-    let named = hello::encode(&Named::new(under_way.cluster, &context.cluster_name))?;
-    let head = frame::header(named.len(), HELLO_LEN_MAX).map_err(|error| error.to_string())?;
+) -> Result<(SendStream, Bytes), Unheard> {
+    let (mut send, mut receive) = connection.open_bi().await.map_err(|_| Unheard::Left)?;
+    let named = hello::encode(&Named::new(under_way.cluster, &context.cluster_name)).map_err(Unheard::Bad)?;
+    let head = frame::header(named.len(), HELLO_LEN_MAX)?;
     let mut chunks = [Bytes::copy_from_slice(&head), named.into()];
-    wire::write(&mut send, &mut chunks).await.map_err(|error| error.to_string())?;
+    wire::write(&mut send, &mut chunks).await?;
     // The caller's deadline, for all of it, is shorter.
-    let bytes = wire::read_frame(&mut receive, JOIN_REQUEST_LEN_MAX, JOIN_TIMEOUT).await;
-    Ok((send, bytes.map_err(|error| error.to_string())?))
+    let bytes = wire::read_introduction(&mut receive, JOIN_REQUEST_LEN_MAX, JOIN_TIMEOUT).await?;
+    Ok((send, bytes.ok_or(Unheard::Left)?))
 }
 
 /// What the joiner is told.

@@ -89,12 +89,10 @@ async fn greet(context: &Context, inbound: InboundConnection) {
 async fn introduce(context: &Context, id: EndpointId, connection: &Connection) -> Result<(), Close> {
     let gone = |_| Close::Broken("the connection ended".to_owned());
     let (mut send, mut receive) = connection.accept_bi().await.map_err(gone)?;
-    let bytes = wire::read_frame(&mut receive, HELLO_LEN_MAX, HELLO_TIMEOUT).await;
-    let bytes = bytes.map_err(|error| match connection.close_reason() {
-        // The dialler gave way to this node's own attempt.
-        Some(reason) => Close::Broken(reason.to_string()),
-        None => Close::Refused(format!("the hello can not be read: {error}")),
-    })?;
+    let bytes = wire::read_introduction(&mut receive, HELLO_LEN_MAX, HELLO_TIMEOUT).await;
+    let bytes = bytes.map_err(|error| Close::Refused(format!("the hello can not be read: {error}")))?;
+    // It gave way to this node's own attempt.
+    let bytes = bytes.ok_or_else(|| Close::Broken("the dialler hung up before its hello".to_owned()))?;
     let hello = Hello::parse(&bytes, &context.cluster_name).map_err(Close::Refused)?;
     // The list may have changed since the handshake.
     context.peers.check(&id)?;

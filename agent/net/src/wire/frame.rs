@@ -37,6 +37,14 @@ pub(crate) enum FrameError {
     Io(#[from] io::Error),
 }
 
+impl FrameError {
+    /// Whether the other side took its words back, by resetting the stream or by ending the connection, and did
+    /// not say anything wrong.
+    pub(crate) fn is_hang_up(&self) -> bool {
+        matches!(self, Self::Io(_))
+    }
+}
+
 /// The four bytes that go before a frame of `len` bytes.
 ///
 /// # Errors

@@ -185,6 +185,26 @@ where
     }
 }
 
+/// Reads the frame with which the other side introduces itself; `None` when it hangs up instead. The end of a
+/// connection and that of its streams travel apart: either may be seen first, so both count as a hang-up.
+///
+/// # Errors
+/// What it said is no frame.
+pub(crate) async fn read_introduction<R>(
+    stream: &mut R,
+    max: usize,
+    stall: Duration,
+) -> Result<Option<Bytes>, FrameError>
+where
+    R: AsyncRead + Unpin,
+{
+    match timeout(stall, frame::read(stream, max, stall)).await {
+        Err(_) => Err(FrameError::Stalled(stall)),
+        Ok(Err(error)) if error.is_hang_up() => Ok(None),
+        Ok(result) => result,
+    }
+}
+
 /// Reads the first byte of a stream; `None` when there is none in time.
 pub(crate) async fn read_first(stream: &mut RecvStream, wait: Duration) -> Option<u8> {
     timeout(wait, stream.read_u8()).await.ok()?.ok()
