@@ -1,8 +1,8 @@
 //! Modules of a crate do not import each other in a circle: each can be read, and tested, after those that it
 //! is built on.
 //!
-//! A module is a file. It imports what its paths lead to, outside test code and followed through re-exports to
-//! the file that holds the item. Declaring a module (`mod a;`) or re-exporting from it is no import. Paths
+//! A module is a file. It imports what its paths lead to, outside test code and followed through re-exports
+//! to the file that holds the item. Declaring a module (`mod a;`) or re-exporting from it is no import. Paths
 //! inside macros are not looked at.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -20,8 +20,17 @@ pub const SNAPSHOT_QUEUE_MAX: usize = 1;
 pub const INCOMING_QUEUE_MAX: usize = 1024;
 /// Bytes of Raft messages that arrived and were not dropped by the application yet.
 pub const INCOMING_RAFT_BYTES_MAX: usize = 64 << 20;
-/// Requests that one peer may have under way here at a time.
-pub const REQUESTS_PER_PEER_MAX: u32 = 64;
+/// Streams that one peer may have open here at a time, of all kinds together. QUIC enforces it: more of them
+/// wait to be opened.
+pub const STREAMS_PER_PEER_MAX: u32 = 64;
+/// Requests to one peer that may be under way at a time; more of them wait until their deadline.
+pub const REQUESTS_PER_PEER_MAX: usize = 32;
+/// Streamed answers of one peer that may be read at a time; more of them are refused at once. They last as
+/// long as somebody follows them, so nothing else waits for their end.
+pub const STREAMED_ANSWERS_PER_PEER_MAX: usize = 16;
+/// Streamed answers that are sent to one peer at a time: a few more than it may read, because one that was
+/// ended there goes on here for a moment.
+pub const STREAMED_ANSWERS_TO_PEER_MAX: usize = STREAMED_ANSWERS_PER_PEER_MAX + 8;
 /// Time without a sign of life after which a link counts as lost.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Relays that a node may have.
@@ -44,6 +53,15 @@ pub(crate) const JOIN_PERIOD: Duration = Duration::from_secs(1);
 pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest first message of a dialler and its answer, in bytes.
 pub(crate) const HELLO_LEN_MAX: usize = 1024;
+/// Snapshots to one peer that may be under way at a time.
+const SNAPSHOTS_TO_PEER_MAX: usize = 1;
+/// QUIC gives streams that ended back some at a time: so many of them may be missing for a while.
+const STREAMS_IN_ARREARS_MAX: usize = STREAMS_PER_PEER_MAX as usize / 8;
+// Each kind of stream has a share of its own, so none of them waits for another kind.
+const _: () = assert!(
+    REQUESTS_PER_PEER_MAX + STREAMED_ANSWERS_PER_PEER_MAX + SNAPSHOTS_TO_PEER_MAX + STREAMS_IN_ARREARS_MAX
+        <= STREAMS_PER_PEER_MAX as usize
+);
 /// Snapshots of one peer that may arrive at a time. Together with those that the application has not dropped
 /// yet they may take [`SNAPSHOT_LEN_MAX`] of memory.
 pub(crate) const INBOUND_SNAPSHOTS_PER_PEER_MAX: usize = 1;

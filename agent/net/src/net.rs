@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use blixard_model::wire::Contact;
 use blixard_model::{ClusterId, ClusterName, EndpointId, RelayUrl};
 use bytes::Bytes;
+use iroh::endpoint::Connection;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -29,6 +30,7 @@ use crate::link::greet::LinkProtocol;
 use crate::link::peer_keeper::{self, Lasting};
 use crate::link::queue::SendOutcome;
 use crate::link::request::{self, NotSent, RequestError, ResponseStream};
+use crate::link::shares::StreamShares;
 use crate::link::snapshot::{self, SnapshotDelivery, SnapshotError};
 use crate::link::snapshot_room;
 use crate::link::whereabouts::Whereabouts;
@@ -321,22 +323,24 @@ impl Net {
         bytes: Bytes,
         patience: Duration,
     ) -> Result<Bytes, RequestError> {
-        let connection = self.connection(to)?;
-        request::ask(&connection, bytes, patience).await
+        let (connection, shares) = self.connection(to)?;
+        request::ask(&connection, &shares, bytes, patience).await
     }
 
-    /// Asks a peer for a streamed answer; the patience is for its beginning.
+    /// Asks a peer for a streamed answer; the patience is for its beginning. Never waits for other streamed
+    /// answers to end.
     ///
     /// # Errors
-    /// As [`Net::request`].
+    /// As [`Net::request`]; [`NotSent::TooManyStreamed`] when
+    /// [`crate::limits::STREAMED_ANSWERS_PER_PEER_MAX`] of that peer are being read.
     pub async fn request_stream(
         &self,
         to: EndpointId,
         bytes: Bytes,
         patience: Duration,
     ) -> Result<ResponseStream, RequestError> {
-        let connection = self.connection(to)?;
-        request::ask_stream(&connection, bytes, patience).await
+        let (connection, shares) = self.connection(to)?;
+        request::ask_stream(&connection, &shares, bytes, patience).await
     }
 
     /// The state of the link to every peer in the list. Not to be borrowed while anything else is asked of
@@ -373,12 +377,13 @@ impl Net {
         self.shared.transport.endpoint()
     }
 
-    fn connection(&self, to: EndpointId) -> Result<iroh::endpoint::Connection, NotSent> {
+    /// The link of the moment to a peer, and its shares.
+    fn connection(&self, to: EndpointId) -> Result<(Connection, Arc<StreamShares>), NotSent> {
         let peer = self.shared.peers.get(&to).ok_or(NotSent::NotAPeer)?;
         if let Some(why) = self.shared.transport.missing() {
             return Err(NotSent::NoTransport(why));
         }
-        peer.slot.get().ok_or(NotSent::LinkDown)
+        Ok((peer.slot.get().ok_or(NotSent::LinkDown)?, peer.shares))
     }
 }
 

@@ -2,14 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use blixard_net::limits::{RAFT_FRAME_LEN_MAX, REQUEST_LEN_MAX, REQUESTS_PER_PEER_MAX, SNAPSHOT_LEN_MAX};
-use blixard_net::{Incoming, LinkState, NodeKey, NotSent, RequestError, SendOutcome, SnapshotError};
+use blixard_net::limits::{
+    RAFT_FRAME_LEN_MAX, REQUEST_LEN_MAX, REQUESTS_PER_PEER_MAX, SNAPSHOT_LEN_MAX,
+    STREAMED_ANSWERS_PER_PEER_MAX, STREAMED_ANSWERS_TO_PEER_MAX,
+};
+use blixard_net::{
+    Incoming, LinkState, NodeKey, NotSent, PeerConfig, ReplyStream, RequestError, SendOutcome, SnapshotError,
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use crate::support::{LONG, node, pair};
+use crate::support::{LONG, Node, Raw, frame, node, pair};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn raft_messages_arrive_in_order_both_ways_with_their_sender() {
@@ -128,12 +133,11 @@ async fn not_sent_is_told_from_unknown() {
 async fn requests_over_the_limit_wait_and_were_not_sent_when_their_deadline_passes() {
     let (a, mut b) = pair().await;
     let (b_id, one) = (b.id(), Bytes::from_static(b"1"));
-    let limit = usize::try_from(REQUESTS_PER_PEER_MAX).expect("small");
+    let limit = REQUESTS_PER_PEER_MAX;
     let many = join_all((0..limit).map(|_| a.net.request(b_id, one.clone(), LONG)));
     let held_and_refused = async {
         let mut held = Vec::new();
-        // QUIC announces given back places some at a time.
-        while held.len() < limit - limit / 8 {
+        while held.len() < limit {
             held.push(b.next_request().await.2);
         }
         let wait = Duration::from_millis(500);
@@ -159,6 +163,117 @@ async fn requests_over_the_limit_wait_and_were_not_sent_when_their_deadline_pass
     };
     let (answers, ()) = tokio::join!(many, held_and_refused);
     assert!(answers.iter().all(|answer| *answer == Ok(one.clone())), "{answers:?}");
+}
+
+/// Answers each request with a stream that goes on, until there are so many; anything else is a failure.
+async fn follow(b: &mut Node, count: usize) -> Vec<ReplyStream> {
+    let mut streams = Vec::new();
+    while streams.len() < count {
+        let mut stream = b.next_request().await.2.stream();
+        stream.send(Bytes::from_static(b"line")).await.expect("followed");
+        streams.push(stream);
+    }
+    streams
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followed_answers_are_bounded_and_nothing_else_waits_for_them() {
+    let (a, mut b) = pair().await;
+    let (a_net, b_id, one) = (a.net.clone(), b.id(), Bytes::from_static(b"1"));
+    let most = STREAMED_ANSWERS_PER_PEER_MAX;
+    let asked = join_all((0..most).map(|_| a_net.request_stream(b_id, one.clone(), LONG)));
+    let (mut followed, _streams) = tokio::join!(asked, follow(&mut b, most));
+    assert!(followed.iter().all(Result::is_ok));
+    // Refused at once, with the way out, and without being sent.
+    for _ in 0..48 {
+        let refused = a_net.request_stream(b_id, one.clone(), LONG).await.err().expect("one too many");
+        assert_eq!(refused, RequestError::NotSent(NotSent::TooManyStreamed));
+        assert!(refused.to_string().contains("end one of them"), "{refused}");
+    }
+    // As many requests as there may be, and a snapshot beside them.
+    let asked = join_all((0..REQUESTS_PER_PEER_MAX).map(|_| a_net.request(b_id, one.clone(), LONG)));
+    let snapshot = a_net.send_snapshot(b_id, Bytes::from_static(b"snapshot"));
+    let arrived = async {
+        let (mut replies, mut snapshots) = (Vec::new(), 0);
+        while replies.len() < REQUESTS_PER_PEER_MAX || snapshots == 0 {
+            match b.next().await {
+                Incoming::Request { reply, .. } => replies.push(reply),
+                Incoming::Snapshot { .. } => snapshots += 1,
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        replies.into_iter().for_each(|reply| reply.send(Bytes::new()));
+    };
+    let (answers, snapshot, ()) = tokio::join!(asked, snapshot, arrived);
+    assert!(answers.iter().all(Result::is_ok) && snapshot == Ok(()), "{answers:?} {snapshot:?}");
+    // One that ends makes room for another.
+    followed.pop();
+    let (again, _stream) = tokio::join!(a_net.request_stream(b_id, one.clone(), LONG), follow(&mut b, 1));
+    assert!(again.is_ok());
+    let other = node().await;
+    b.set_peers(vec![a.as_peer(), other.as_peer()]);
+    other.set_peers(vec![b.as_peer()]);
+    other.until_up(b_id).await;
+    let (theirs, _stream) = tokio::join!(other.net.request_stream(b_id, one, LONG), follow(&mut b, 1));
+    assert!(theirs.is_ok(), "each peer has its own share");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_follows_too_many_answers_is_refused_and_its_requests_go_on() {
+    let (mut a, raw) = (node().await, Raw::new().await);
+    a.set_peers(vec![raw.as_peer()]);
+    let (connection, _send, _receive) = raw.link(&a).await;
+    let mut raft = connection.open_uni().await.expect("stream");
+    raft.write_all(&[1]).await.expect("kind");
+    let ask = async || {
+        let (mut send, receive) = timeout(LONG, connection.open_bi()).await.expect("room").expect("stream");
+        send.write_all(&[&[2][..], &frame(b"ask")].concat()).await.expect("question");
+        send.finish().expect("open");
+        receive
+    };
+    let (mut streams, mut followed) = (Vec::new(), Vec::new());
+    for _ in 0..STREAMED_ANSWERS_TO_PEER_MAX {
+        let mut receive = ask().await;
+        streams.extend(follow(&mut a, 1).await);
+        let mut kind = [0];
+        receive.read_exact(&mut kind).await.expect("an item");
+        assert_eq!(kind, [2]);
+        followed.push(receive);
+    }
+    // As a peer does whose version has no bound of its own.
+    for _ in 0..100 {
+        let mut receive = ask().await;
+        let stream = a.next_request().await.2.stream();
+        let refusal = timeout(LONG, receive.read_to_end(1 << 10)).await.expect("in time").expect("answer");
+        assert!(refusal[0] == 5 && String::from_utf8_lossy(&refusal).contains("end one of"), "{refusal:?}");
+        timeout(LONG, stream.closed()).await.expect("the application learns of it");
+    }
+    let mut receive = ask().await;
+    a.next_request().await.2.send(Bytes::from_static(b"yes"));
+    let answer = timeout(LONG, receive.read_to_end(1 << 10)).await.expect("in time").expect("answer");
+    assert_eq!(answer, [&[1][..], &frame(b"yes")].concat());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_takes_no_streams_delays_a_snapshot_no_longer_than_its_deadline() {
+    let (a, raw) = (node().await, Raw::with_streams(1).await);
+    let addresses = raw.endpoint.bound_sockets();
+    a.set_peers(vec![PeerConfig { endpoint_id: raw.id(), addresses, relay_url: None }]);
+    let incoming = timeout(LONG, raw.endpoint.accept()).await.expect("dialled").expect("open");
+    let connection = incoming.await.expect("handshake");
+    // The stream of the hello is the only one it allows, and it does not end.
+    let (mut send, _hello) = connection.accept_bi().await.expect("hello");
+    send.write_all(&frame(br#"{"incarnation":7}"#)).await.expect("welcome");
+    let mut raft = connection.open_uni().await.expect("stream");
+    raft.write_all(&[1]).await.expect("kind");
+    a.until_up(raw.id()).await;
+    let delivery = a.net.send_snapshot(raw.id(), Bytes::from_static(b"snapshot"));
+    let refused = timeout(LONG, delivery).await.expect("in time");
+    assert!(
+        matches!(&refused, Err(SnapshotError::NotTaken(why)) if why.contains("no more streams")),
+        "{refused:?}"
+    );
+    assert!(a.net.links().borrow()[&raw.id()].is_up());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

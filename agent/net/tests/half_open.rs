@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use blixard_net::limits::REQUESTS_PER_PEER_MAX;
+use blixard_net::limits::STREAMS_PER_PEER_MAX;
 use blixard_net::{NodeKey, PeerConfig, RefusedStats};
 use bytes::Bytes;
 use iroh::endpoint::{Connection, VarInt};
@@ -110,7 +110,7 @@ async fn request_streams_that_trickle_end_and_the_link_goes_on() {
     raft.write_all(&[1]).await.expect("kind");
     let mut slow = Vec::new();
     // One is that of the hello, one is left for a proper question.
-    for _ in 0..REQUESTS_PER_PEER_MAX - 2 {
+    for _ in 0..STREAMS_PER_PEER_MAX - 2 {
         let (mut send, receive) = connection.open_bi().await.expect("stream");
         send.write_all(&[2, 0]).await.expect("a beginning");
         slow.push((send, receive));

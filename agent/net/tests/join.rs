@@ -262,8 +262,8 @@ async fn a_node_with_another_key_never_sees_the_secret() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_joiner_that_hangs_up_is_not_counted_as_one_that_says_something_wrong() {
     let a = serving().await;
-    // The end of the stream arrives alone, as it may before that of the connection. One that takes back what it
-    // began to say hangs up as well.
+    // The end of the stream arrives alone, as it may before that of the connection. One that takes back what
+    // it began to say hangs up as well.
     for (n, begun) in [(1, None), (2, Some(false)), (3, Some(true))] {
         let raw = Raw::on(format!("127.0.0.{n}:0").parse().expect("address")).await;
         let connection = raw.dial_as(&a, JOIN_ALPN).await.expect("served");

@@ -11,7 +11,9 @@ use blixard_net::{
     TransportState,
 };
 use bytes::Bytes;
-use iroh::endpoint::{Connection, RecvStream, SendStream, presets};
+use iroh::endpoint::{
+    Connection, QuicTransportConfig, QuicTransportConfigBuilder, RecvStream, SendStream, VarInt, presets,
+};
 use iroh::{Endpoint, EndpointAddr, PublicKey, SecretKey};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -212,7 +214,18 @@ impl Raw {
     }
 
     pub(crate) async fn on(bind: SocketAddr) -> Self {
+        Self::with(bind, QuicTransportConfig::builder()).await
+    }
+
+    /// One that lets the other side have so many bidirectional streams.
+    pub(crate) async fn with_streams(most: u32) -> Self {
+        let transport = QuicTransportConfig::builder().max_concurrent_bidi_streams(VarInt::from_u32(most));
+        Self::with(any_port(), transport).await
+    }
+
+    async fn with(bind: SocketAddr, transport: QuicTransportConfigBuilder) -> Self {
         let endpoint = Endpoint::builder(presets::Minimal)
+            .transport_config(transport.build())
             .secret_key(SecretKey::generate())
             .alpns(vec![b"blixard/1".to_vec(), JOIN_ALPN.to_vec()])
             .clear_ip_transports()

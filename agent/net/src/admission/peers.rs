@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limits::REFUSALS_LOGGED_MAX;
 use crate::link::hello::Hello;
 use crate::link::queue::RaftQueue;
+use crate::link::shares::StreamShares;
 use crate::link::snapshot::SnapshotJob;
 use crate::link::snapshot_room::SnapshotRoom;
 use crate::link::whereabouts::Whereabouts;
@@ -68,6 +69,8 @@ pub(crate) struct PeerHandle {
     pub(crate) snapshots: mpsc::Sender<SnapshotJob>,
     /// For the peer's snapshots that arrive here.
     pub(crate) snapshot_room: Arc<SnapshotRoom>,
+    /// Streams to and from the peer.
+    pub(crate) shares: Arc<StreamShares>,
     pub(crate) slot: Arc<Slot>,
     pub(crate) cancel: CancellationToken,
     /// What the peer is told when it is cut off; set before `cancel`.

@@ -117,8 +117,8 @@ pub(crate) async fn ask(
     }
     let deadline = Instant::now() + patience;
     let connection = connect(endpoint, contact, whereabouts, deadline).await?;
-    // Dropped in this order: the connection is closed before its streams end, so that the other side does not
-    // take a joiner that hangs up for one that says nothing.
+    // The guard is dropped before the streams are: the other side sees the end of the connection first, and
+    // does not take a joiner that hangs up for one that says nothing.
     let mut streams = None;
     let _hangs_up = HangUp(&connection);
     let asked = exchange(&connection, &mut streams, expected, request, deadline).await;
@@ -136,14 +136,12 @@ pub(crate) async fn ask(
         },
         (error, _) => error,
     });
-    if asked.is_err() {
-        return asked;
-    }
+    let answer = asked?;
     // It closes when it has given the place back: the next attempt is not refused for this one.
     let most = deadline.min(Instant::now() + CLOSE_TIMEOUT);
     let _ = timeout_at(most, connection.closed()).await;
     Close::Answered.apply(&connection);
-    asked
+    Ok(answer)
 }
 
 /// Closes a join's connection when it is dropped, also with the future that holds it.

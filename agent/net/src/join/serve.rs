@@ -27,7 +27,7 @@ use crate::link::reply::{HandOverError, Reply, ReplyBody};
 use crate::socket::protocol::{ConnectionSide, InboundConnection, Protocol};
 use crate::wire::close::Close;
 use crate::wire::frame::{self, FrameError};
-use crate::wire::{self, MessageKind};
+use crate::wire::{self, MessageKind, OpenError};
 
 /// Joins: spoken with strangers, while they are served.
 #[derive(Debug)]
@@ -188,7 +188,11 @@ async fn hear(
     connection: &Connection,
     under_way: &JoinUnderWay,
 ) -> Result<(SendStream, Bytes), Unheard> {
-    let (mut send, mut receive) = connection.open_bi().await.map_err(|_| Unheard::Left)?;
+    let by = tokio::time::Instant::now() + HELLO_TIMEOUT;
+    let (mut send, mut receive) = wire::open_bi(connection, by).await.map_err(|error| match error {
+        OpenError::Ended(_) => Unheard::Left,
+        OpenError::TooMany => Unheard::Bad(error.to_string()),
+    })?;
     let named = hello::encode(&Named::new(under_way.cluster, &context.cluster_name)).map_err(Unheard::Bad)?;
     let head = frame::header(named.len(), HELLO_LEN_MAX)?;
     let mut chunks = [Bytes::copy_from_slice(&head), named.into()];

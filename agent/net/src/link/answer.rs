@@ -13,6 +13,10 @@ use crate::link::reply::{HandOverError, Reply, ReplyBody};
 use crate::link::stream_kind::{OpenedStream, StreamKind};
 use crate::wire::{self, MessageKind};
 
+/// What a peer is told that follows as many streamed answers as it may.
+const TOO_MANY_STREAMED: &str = "as many streamed answers as there may be go to your node already: end one \
+                                 of them, or ask on the node that answers";
+
 /// Streams with one request and its answer.
 pub(crate) struct RequestStreams;
 
@@ -51,7 +55,14 @@ async fn answer(context: &Context, stream: OpenedStream) {
         }
         Ok(ReplyBody::One(bytes)) => wire::finish(send, MessageKind::Answer, bytes).await,
         Ok(ReplyBody::NotTaken(why)) => wire::finish_with_text(send, MessageKind::NotTaken, &why).await,
-        Ok(ReplyBody::Stream { items, ended }) => send_items(send, items, ended).await,
+        Ok(ReplyBody::Stream { items, ended }) => {
+            // A peer that is off the list is being cut off.
+            let Some(peer) = context.peers.get(&from) else { return };
+            match peer.shares.answer_streamed() {
+                Some(_place) => send_items(send, items, ended).await,
+                None => wire::finish_with_text(send, MessageKind::NotTaken, TOO_MANY_STREAMED).await,
+            }
+        }
         Err(HandOverError::Stopping) => {
             wire::finish_with_text(send, MessageKind::NotTaken, "the node is stopping").await
         }

@@ -29,7 +29,7 @@ use futures_util::StreamExt;
 use iroh::Endpoint;
 use iroh::endpoint::Connection;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::peers::{GreetedConnection, Slot};
@@ -420,9 +420,11 @@ async fn connect(
 }
 
 async fn say_hello(connection: &Connection, hello: &Hello) -> Result<Welcome, ConnectionEnd> {
+    let by = tokio::time::Instant::now() + HELLO_TIMEOUT;
     let exchange = async {
         let bytes = hello::encode(hello)?;
-        let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        let (mut send, mut receive) =
+            wire::open_bi(connection, by).await.map_err(|error| error.to_string())?;
         let header = frame::header(bytes.len(), HELLO_LEN_MAX).map_err(|error| error.to_string())?;
         let mut chunks = [bytes::Bytes::copy_from_slice(&header), bytes.into()];
         wire::write(&mut send, &mut chunks).await.map_err(|error| error.to_string())?;
@@ -430,7 +432,7 @@ async fn say_hello(connection: &Connection, hello: &Hello) -> Result<Welcome, Co
         let answer = answer.map_err(|error| error.to_string())?;
         serde_json::from_slice(&answer).map_err(|_| "the peer's welcome is malformed".to_owned())
     };
-    let why = match timeout(HELLO_TIMEOUT, exchange).await {
+    let why = match timeout_at(by, exchange).await {
         Ok(Ok(welcome)) => return Ok(welcome),
         Ok(Err(why)) => why,
         Err(_) => "no welcome in time".to_owned(),

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::limits::{INBOX_MAX, RESTART_WAIT, SNAPSHOT_QUEUE_MAX};
 use crate::link::peer::{DialProgress, PeerTask};
 use crate::link::queue::RaftQueue;
+use crate::link::shares::StreamShares;
 use crate::link::snapshot_room::SnapshotRoom;
 use crate::link::traffic::OutgoingQueues;
 use crate::link::whereabouts::Whereabouts;
@@ -28,6 +29,7 @@ pub(crate) struct Lasting {
     pub(crate) counters: Arc<PeerCounters>,
     /// What the application still holds goes on counting.
     pub(crate) snapshot_room: Arc<SnapshotRoom>,
+    pub(crate) shares: Arc<StreamShares>,
 }
 
 impl Lasting {
@@ -37,13 +39,14 @@ impl Lasting {
             whereabouts: Arc::new(watch::Sender::new(whereabouts)),
             counters: Arc::default(),
             snapshot_room: Arc::new(SnapshotRoom::new(Arc::clone(&context.snapshot_room))),
+            shares: Arc::new(StreamShares::new()),
         }
     }
 }
 
 /// Starts the task of a peer that is, or is about to be, in the list.
 pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) -> PeerHandle {
-    let Lasting { whereabouts, counters, snapshot_room } = lasting;
+    let Lasting { whereabouts, counters, snapshot_room, shares } = lasting;
     let (raft, raft_receiver) = RaftQueue::new(Arc::clone(&counters));
     let (snapshots, snapshot_receiver) = mpsc::channel(SNAPSHOT_QUEUE_MAX);
     let (inbox, inbox_receiver) = mpsc::channel(INBOX_MAX);
@@ -69,6 +72,7 @@ pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) ->
         raft,
         snapshots,
         snapshot_room,
+        shares,
         slot,
         cancel,
         parting,
@@ -122,6 +126,7 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
                 whereabouts: Arc::clone(&peer.whereabouts),
                 counters: Arc::clone(&peer.counters),
                 snapshot_room: Arc::clone(&peer.snapshot_room),
+                shares: Arc::clone(&peer.shares),
             };
             list.insert(id, spawn(&context, id, lasting));
         }

@@ -46,7 +46,9 @@ impl Reply {
         let _ = self.0.send(ReplyBody::NotTaken(why.into()));
     }
 
-    /// Answers with any number of frames.
+    /// Answers with any number of frames. An asker to whom too many of them go already is told that its
+    /// request was not taken, and nobody reads what is sent
+    /// ([`crate::limits::STREAMED_ANSWERS_TO_PEER_MAX`]).
     pub fn stream(self) -> ReplyStream {
         let (sender, items) = mpsc::channel(REPLY_STREAM_QUEUE_MAX);
         let (end, ended) = oneshot::channel();

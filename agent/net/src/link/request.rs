@@ -9,11 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use iroh::endpoint::{Connection, RecvStream, VarInt};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use crate::limits::REQUEST_LEN_MAX;
+use crate::limits::{REQUEST_LEN_MAX, STREAMED_ANSWERS_PER_PEER_MAX};
+use crate::link::shares::StreamShares;
 use crate::wire::close::peer_text;
-use crate::wire::{self, MessageError, MessageKind};
+use crate::wire::{self, MessageError, MessageKind, OpenError};
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +46,12 @@ pub enum NotSent {
     /// Too many requests are under way; the deadline passed while this one waited to be written.
     #[error("the deadline passed before it could be written")]
     Busy,
+    /// [`STREAMED_ANSWERS_PER_PEER_MAX`] streamed answers of that peer are being read already.
+    #[error(
+        "{STREAMED_ANSWERS_PER_PEER_MAX} streamed answers of that node are being read through this one, more \
+         are not possible: end one of them, or ask on that node itself"
+    )]
+    TooManyStreamed,
     /// The peer said that it did not look at it.
     #[error("not taken by the receiver: {0}")]
     NotTaken(String),
@@ -67,10 +75,14 @@ impl From<NotSent> for RequestError {
 /// Sends a request and waits for its answer of one frame.
 pub(crate) async fn ask(
     connection: &Connection,
+    shares: &StreamShares,
     bytes: Bytes,
     wait: Duration,
 ) -> Result<Bytes, RequestError> {
-    let (kind, bytes, _) = exchange(connection, bytes, wait).await?;
+    let deadline = Instant::now() + wait;
+    // Waits while as many requests are under way as there may be.
+    let _place = timeout_at(deadline, shares.request()).await.map_err(|_| NotSent::Busy)?;
+    let (kind, bytes, _) = exchange(connection, bytes, deadline).await?;
     match kind {
         MessageKind::Answer => Ok(bytes),
         MessageKind::Item | MessageKind::End => {
@@ -83,14 +95,16 @@ pub(crate) async fn ask(
 /// Sends a request and waits for the beginning of its answer.
 pub(crate) async fn ask_stream(
     connection: &Connection,
+    shares: &StreamShares,
     bytes: Bytes,
     wait: Duration,
 ) -> Result<ResponseStream, RequestError> {
-    let (kind, bytes, receive) = exchange(connection, bytes, wait).await?;
+    let place = shares.streamed_answer().ok_or(NotSent::TooManyStreamed)?;
+    let (kind, bytes, receive) = exchange(connection, bytes, Instant::now() + wait).await?;
     match kind {
         MessageKind::Answer => Ok(stream::iter([Ok(bytes)]).boxed()),
         MessageKind::End => Ok(stream::empty().boxed()),
-        MessageKind::Item => Ok(stream::iter([Ok(bytes)]).chain(items(receive)).boxed()),
+        MessageKind::Item => Ok(stream::iter([Ok(bytes)]).chain(items(receive, place)).boxed()),
         MessageKind::Failed | MessageKind::NotTaken => Err(refusal(kind, &bytes)),
     }
 }
@@ -103,17 +117,15 @@ fn refusal(kind: MessageKind, text: &[u8]) -> RequestError {
 async fn exchange(
     connection: &Connection,
     bytes: Bytes,
-    wait: Duration,
+    deadline: Instant,
 ) -> Result<(MessageKind, Bytes, RecvStream), RequestError> {
     if bytes.len() > REQUEST_LEN_MAX {
         return Err(NotSent::TooLong.into());
     }
-    let deadline = Instant::now() + wait;
-    // Waits while as many requests are under way as the peer allows.
-    let (mut send, mut receive) = match timeout_at(deadline, connection.open_bi()).await {
-        Err(_) => return Err(NotSent::Busy.into()),
-        Ok(Err(_)) => return Err(NotSent::LinkDown.into()),
-        Ok(Ok(streams)) => streams,
+    let (mut send, mut receive) = match wire::open_bi(connection, deadline).await {
+        Err(OpenError::TooMany) => return Err(NotSent::Busy.into()),
+        Err(OpenError::Ended(_)) => return Err(NotSent::LinkDown.into()),
+        Ok(streams) => streams,
     };
     let written = wire::write_framed(&mut send, wire::REQUEST, bytes, REQUEST_LEN_MAX);
     let not_sent = match timeout_at(deadline, written).await {
@@ -135,11 +147,15 @@ async fn exchange(
     }
 }
 
-fn items(receive: RecvStream) -> impl futures_util::Stream<Item = Result<Bytes, StreamBroken>> + Send {
-    stream::unfold(Some(receive), async |state| {
-        let mut receive = state?;
+/// The rest of a streamed answer; its place is given back with it.
+fn items(
+    receive: RecvStream,
+    place: OwnedSemaphorePermit,
+) -> impl futures_util::Stream<Item = Result<Bytes, StreamBroken>> + Send {
+    stream::unfold(Some((receive, place)), async |state| {
+        let (mut receive, place) = state?;
         match wire::read_message(&mut receive).await {
-            Ok((MessageKind::Item, bytes)) => Some((Ok(bytes), Some(receive))),
+            Ok((MessageKind::Item, bytes)) => Some((Ok(bytes), Some((receive, place)))),
             Ok((MessageKind::End, _)) => None,
             Ok((MessageKind::Failed, why)) => Some((Err(StreamBroken(peer_text(&why))), None)),
             Ok((kind, _)) => Some((Err(StreamBroken(format!("unexpected {kind:?}"))), None)),

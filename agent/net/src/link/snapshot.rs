@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use iroh::endpoint::Connection;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::limits::{SNAPSHOT_LEN_MAX, SNAPSHOT_TAKEN_TIMEOUT};
-use crate::wire::{self, MessageKind};
+use crate::limits::{SNAPSHOT_LEN_MAX, SNAPSHOT_TAKEN_TIMEOUT, STALL_TIMEOUT};
+use crate::wire::{self, MessageKind, OpenError};
 
 /// A snapshot that waits for its turn.
 #[derive(Debug)]
@@ -89,8 +89,10 @@ pub(crate) async fn deliver_all(connection: &Connection, queue: &mut mpsc::Recei
 }
 
 async fn deliver(connection: &Connection, bytes: Bytes) -> Result<(), SnapshotError> {
-    let Ok((mut send, mut receive)) = connection.open_bi().await else {
-        return Err(SnapshotError::LinkDown);
+    let (mut send, mut receive) = match wire::open_bi(connection, Instant::now() + STALL_TIMEOUT).await {
+        Ok(streams) => streams,
+        Err(OpenError::Ended(_)) => return Err(SnapshotError::LinkDown),
+        Err(error @ OpenError::TooMany) => return Err(SnapshotError::NotTaken(error.to_string())),
     };
     if send.set_priority(wire::SNAPSHOT_PRIORITY).is_err() {
         return Err(SnapshotError::LinkDown);

@@ -7,7 +7,7 @@ use blixard_model::EndpointId;
 use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::peers::Slot;
@@ -84,9 +84,9 @@ pub(crate) async fn run(
 }
 
 async fn write_raft(connection: &Connection, queue: &mut mpsc::Receiver<Queued>) -> String {
-    let mut stream = match connection.open_uni().await {
+    let mut stream = match wire::open_uni(connection, Instant::now() + HELLO_TIMEOUT).await {
         Ok(stream) => stream,
-        Err(error) => return error.to_string(),
+        Err(error) => return format!("no stream of Raft messages can be opened: {error}"),
     };
     if stream.set_priority(wire::RAFT_PRIORITY).is_err() {
         return "the stream of Raft messages is closed".to_owned();

@@ -12,7 +12,7 @@ use iroh::endpoint::{IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt,
 use crate::admission::gate::Gate;
 use crate::key::NodeKey;
 use crate::limits::{
-    CONNECTION_WINDOW, IDLE_TIMEOUT, INITIAL_RTT, KEEP_ALIVE_INTERVAL, REQUESTS_PER_PEER_MAX, STREAM_WINDOW,
+    CONNECTION_WINDOW, IDLE_TIMEOUT, INITIAL_RTT, KEEP_ALIVE_INTERVAL, STREAM_WINDOW, STREAMS_PER_PEER_MAX,
 };
 use crate::socket::bind_error::EndpointBindError;
 use crate::socket::protocol::Protocols;
@@ -53,7 +53,7 @@ fn transport() -> Result<QuicTransportConfig, iroh::endpoint::VarIntBoundsExceed
         .default_path_max_idle_timeout(IDLE_TIMEOUT)
         .default_path_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .initial_rtt(INITIAL_RTT)
-        .max_concurrent_bidi_streams(VarInt::from_u32(REQUESTS_PER_PEER_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_PEER_MAX))
         // The one of Raft messages.
         .max_concurrent_uni_streams(VarInt::from_u32(1))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))

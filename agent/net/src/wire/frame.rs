@@ -38,8 +38,8 @@ pub(crate) enum FrameError {
 }
 
 impl FrameError {
-    /// Whether the other side took its words back, by resetting the stream or by ending the connection, and did
-    /// not say anything wrong.
+    /// Whether the other side took its words back, by resetting the stream or by ending the connection, and
+    /// did not say anything wrong.
     pub(crate) fn is_hang_up(&self) -> bool {
         matches!(self, Self::Io(_))
     }

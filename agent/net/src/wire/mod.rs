@@ -23,9 +23,9 @@ pub(crate) mod frame;
 use std::time::Duration;
 
 use bytes::Bytes;
-use iroh::endpoint::{RecvStream, SendStream};
+use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::limits::{REQUEST_LEN_MAX, STALL_TIMEOUT};
 use crate::wire::frame::FrameError;
@@ -92,6 +92,36 @@ pub(crate) enum MessageError {
     /// The frame can not be read.
     #[error("{0}")]
     Frame(#[from] FrameError),
+}
+
+/// Why no stream could be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The other side takes no more of them at this moment.
+    #[error("the other side takes no more streams at this moment")]
+    TooMany,
+    /// The connection is gone.
+    #[error("{0}")]
+    Ended(#[from] ConnectionError),
+}
+
+/// Opens a bidirectional stream. Waits while as many are open as the other side allows, until the deadline.
+///
+/// # Errors
+/// [`OpenError`]
+pub(crate) async fn open_bi(
+    connection: &Connection,
+    deadline: Instant,
+) -> Result<(SendStream, RecvStream), OpenError> {
+    Ok(timeout_at(deadline, connection.open_bi()).await.map_err(|_| OpenError::TooMany)??)
+}
+
+/// As [`open_bi`], a unidirectional one.
+///
+/// # Errors
+/// [`OpenError`]
+pub(crate) async fn open_uni(connection: &Connection, deadline: Instant) -> Result<SendStream, OpenError> {
+    Ok(timeout_at(deadline, connection.open_uni()).await.map_err(|_| OpenError::TooMany)??)
 }
 
 /// Writes chunks in order; each piece must be taken by the peer's window within the stall time.
