@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use blixard_model::wire::Contact;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 
 use crate::{Incoming, LinkState, Net, NetConfig, NodeKey, PeerConfig, RelayList, SendOutcome};
@@ -93,6 +94,11 @@ pub(crate) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
 impl CapturedLog {
     pub(crate) fn start() -> (Self, DefaultGuard) {
+        // While there is one subscriber in the whole process, tracing asks that of the thread which first comes
+        // to a line whether the line is wanted, and remembers the answer for all threads: in a thread of another
+        // test there is none, and the line would be lost here.
+        static SECOND: OnceLock<Dispatch> = OnceLock::new();
+        SECOND.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
