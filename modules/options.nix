@@ -138,7 +138,9 @@ let
       listen_address = mkOption {
         type = types.str;
         default = "0.0.0.0";
-        description = "The IP address the agent binds.";
+        description = ''
+          The IP address the agent binds. `0.0.0.0` and `::` both stand for all addresses of IPv4 and IPv6.
+        '';
       };
       port = mkOption {
         type = types.port;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use blixard_model::EndpointId;
 use blixard_model::member::ADDRESSES_MAX;
+use blixard_net::IpFamilies;
 use nix::ifaddrs::getifaddrs;
 
 use blixard_core::ClusterState;
@@ -13,16 +14,17 @@ const PEERS_LOOKED_UP_MAX: usize = 16;
 
 /// The addresses to offer: what is configured; and this machine's own, when nothing is configured, or nothing
 /// of it is this machine's any more because it has moved. Those from which these peers are reached come
-/// first: a machine with many inner networks may have more than there is room for.
+/// first: a machine with many inner networks may have more than there is room for. None is offered that the
+/// node's socket does not hear.
 pub(crate) fn offered(
     configured: &[SocketAddr],
-    listen: SocketAddr,
+    (listen, heard): (SocketAddr, IpFamilies),
     peers: impl IntoIterator<Item = SocketAddr>,
 ) -> Vec<SocketAddr> {
     let sources: Vec<IpAddr> = peers.into_iter().take(PEERS_LOOKED_UP_MAX).filter_map(source).collect();
     let mut local = local();
     local.sort_by_key(|ip| (!sources.contains(ip), *ip));
-    choose(configured, listen, &local)
+    choose(configured, (listen, heard), &local)
 }
 
 /// The address of this machine that the kernel would send from; nothing is sent.
@@ -47,16 +49,22 @@ pub(crate) fn free(
     offered.into_iter().filter(|address| configured.contains(address) || !is_taken(address)).collect()
 }
 
-fn choose(configured: &[SocketAddr], listen: SocketAddr, local: &[IpAddr]) -> Vec<SocketAddr> {
+fn choose(
+    configured: &[SocketAddr],
+    (listen, heard): (SocketAddr, IpFamilies),
+    local: &[IpAddr],
+) -> Vec<SocketAddr> {
     let mine: Vec<SocketAddr> = if listen.ip().is_unspecified() {
-        let same_kind = |ip: &&IpAddr| listen.is_ipv6() || ip.is_ipv4();
-        local.iter().filter(same_kind).map(|ip| SocketAddr::new(*ip, listen.port())).collect()
+        let local = local.iter().filter(|ip| heard.hear(**ip));
+        local.map(|ip| SocketAddr::new(*ip, listen.port())).collect()
     } else {
         vec![listen]
     };
+    let configured: Vec<SocketAddr> =
+        configured.iter().copied().filter(|address| heard.hear(address.ip())).collect();
     // Behind a translated address none of them is ever this machine's: the others only try one more.
     let moved = !configured.iter().any(|address| mine.contains(address));
-    let mut all = configured.to_vec();
+    let mut all = configured;
     if moved {
         all.extend(mine);
     }
@@ -99,6 +107,7 @@ mod tests {
     fn the_address_from_which_a_peer_is_reached_comes_first() {
         assert_eq!(source(at(&["127.0.0.1:9"])[0]), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         let listen = at(&["0.0.0.0:7431"])[0];
+        let listen = (listen, IpFamilies::heard_at(listen.ip()));
         let all = offered(&[], listen, []);
         let Some(last) = all.last() else { return };
         let towards = SocketAddr::new(last.ip(), 9);
@@ -108,16 +117,23 @@ mod tests {
     #[test]
     fn what_is_written_down_counts_while_it_is_true() {
         let local: Vec<IpAddr> = vec!["10.0.0.1".parse().expect("ip"), "fd00::1".parse().expect("ip")];
-        let any: SocketAddr = "0.0.0.0:7431".parse().expect("address");
-        let cases = [
-            (at(&["10.0.0.1:7431"]), any, at(&["10.0.0.1:7431"])),
-            (at(&[]), any, at(&["10.0.0.1:7431"])),
-            (at(&["10.0.0.9:7431"]), any, at(&["10.0.0.9:7431", "10.0.0.1:7431"])),
-            (at(&[]), "[::]:7431".parse().expect("address"), at(&["10.0.0.1:7431", "[fd00::1]:7431"])),
-            (at(&[]), "10.0.0.1:9".parse().expect("address"), at(&["10.0.0.1:9"])),
-        ];
-        for (configured, listen, expected) in cases {
-            assert_eq!(choose(&configured, listen, &local), expected, "{configured:?} {listen}");
+        let any = ["0.0.0.0:7431", "[::]:7431"].map(|text| text.parse::<SocketAddr>().expect("address"));
+        for any in any {
+            let cases = [
+                (at(&["10.0.0.1:7431"]), any, at(&["10.0.0.1:7431"])),
+                (at(&[]), any, at(&["10.0.0.1:7431", "[fd00::1]:7431"])),
+                (at(&["10.0.0.9:7431"]), any, at(&["10.0.0.9:7431", "10.0.0.1:7431", "[fd00::1]:7431"])),
+                (at(&[]), "10.0.0.1:9".parse().expect("address"), at(&["10.0.0.1:9"])),
+                // Of a family that the socket does not hear.
+                (at(&["[fd00::9]:9"]), "10.0.0.1:9".parse().expect("address"), at(&["10.0.0.1:9"])),
+            ];
+            for (configured, listen, expected) in cases {
+                let heard = IpFamilies::heard_at(listen.ip());
+                assert_eq!(choose(&configured, (listen, heard), &local), expected, "{configured:?} {listen}");
+            }
         }
+        // A machine without IPv6.
+        let (v4_only, configured) = (IpFamilies::heard_at(local[0]), at(&["[fd00::1]:7431"]));
+        assert_eq!(choose(&configured, (any[1], v4_only), &local), at(&["10.0.0.1:7431"]));
     }
 }

@@ -11,7 +11,7 @@ use blixard_model::formation::{Genesis, Identity, Phase as IdentityPhase};
 use blixard_model::report::NodeReport;
 use blixard_model::wire::{AgedReport, Contact};
 use blixard_model::{Capacity, ClusterId, EndpointId, NodeName, StoreId};
-use blixard_net::{Net, PeerConfig};
+use blixard_net::{IpFamilies, Net, PeerConfig};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -165,10 +165,13 @@ impl Agent {
     /// What this node has to say of itself as a member.
     pub(crate) fn offer(&self) -> NodeOffer {
         let peers = self.peer_addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let listen = self.config.listen();
+        // While nothing is listened on, what is to be.
+        let heard = self.net.families().unwrap_or_else(|| IpFamilies::heard_at(listen.ip()));
         NodeOffer {
             witness: self.config.role == NodeRole::Witness,
             capacity: self.capacity,
-            addresses: addresses::offered(&self.config.own_addresses(), self.config.listen(), peers),
+            addresses: addresses::offered(&self.config.own_addresses(), (listen, heard), peers),
             relay_url: self.net.home_relay(),
         }
     }

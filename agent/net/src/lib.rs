@@ -60,6 +60,7 @@ pub use link::request::{NotSent, RequestError, ResponseStream, StreamBroken};
 pub use link::snapshot::{SnapshotDelivery, SnapshotError};
 pub use net::{Net, NetConfig, NetStartError, PeerConfig};
 pub use socket::bind_error::EndpointBindError;
+pub use socket::families::{AddressError, IpFamilies, check_address};
 pub use socket::relay_list::{RelayCa, RelayCaError, RelayList, RelayListError};
 pub use socket::transport::{TransportDown, TransportState};
 pub use state::{DownReason, LinkState, Links};

@@ -34,6 +34,7 @@ use crate::link::shares::StreamShares;
 use crate::link::snapshot::{self, SnapshotDelivery, SnapshotError};
 use crate::link::snapshot_room;
 use crate::link::whereabouts::Whereabouts;
+use crate::socket::families::IpFamilies;
 use crate::socket::keeper;
 use crate::socket::protocol::Protocols;
 use crate::socket::relay_list::{RelayCa, RelayList};
@@ -48,7 +49,8 @@ use crate::wire::close::Close;
 pub struct NetConfig {
     /// This node's identity.
     pub key: NodeKey,
-    /// The UDP address to listen on; port 0 takes any free one.
+    /// The UDP address to listen on; port 0 takes any free one. An unspecified address, `0.0.0.0` or `::`,
+    /// stands for both IP families as far as the machine has them.
     pub bind: SocketAddr,
     /// Only peers that say the same name are accepted.
     pub cluster_name: ClusterName,
@@ -175,6 +177,11 @@ impl Net {
         self.shared.transport.local_addr()
     }
 
+    /// The IP families that this node hears; `None` while it listens on nothing.
+    pub fn families(&self) -> Option<IpFamilies> {
+        self.shared.transport.families()
+    }
+
     /// The relay of its own list that this node is found at: the nearest one, and until that is known the
     /// first. `None` without relays.
     pub fn home_relay(&self) -> Option<RelayUrl> {
@@ -282,6 +289,9 @@ impl Net {
         let mut whereabouts = Whereabouts::default();
         let relays = self.shared.relays.for_peer(contact.endpoint_id, contact.relay_url.as_ref());
         whereabouts.add(contact.addresses.iter().copied(), relays);
+        let families = self.shared.transport.families().ok_or_else(|| JoinError::NoTransport(missing()))?;
+        let whereabouts =
+            whereabouts.within(families).map_err(|why| JoinError::Unreachable(why.to_string()))?;
         join_ask::ask(endpoint, contact, whereabouts, (cluster_id, request), patience).await
     }
 

@@ -94,9 +94,9 @@ pub(crate) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
 impl CapturedLog {
     pub(crate) fn start() -> (Self, DefaultGuard) {
-        // While there is one subscriber in the whole process, tracing asks that of the thread which first comes
-        // to a line whether the line is wanted, and remembers the answer for all threads: in a thread of another
-        // test there is none, and the line would be lost here.
+        // While the process has one subscriber, tracing asks the subscriber of the thread that first comes to
+        // a line whether the line is wanted, and keeps the answer for all threads. A thread of another test
+        // has none, and the line would be lost here.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
         let log = Self::default();

@@ -1,8 +1,9 @@
 //! A node whose address can not be listened on: it lives, says why, and is back by itself.
 
-use std::net::UdpSocket;
-use std::time::Duration;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
+use blixard_model::ClusterId;
 use blixard_net::{
     DownReason, EndpointBindError, LinkState, NodeKey, NotSent, PeerConfig, RequestError, SendOutcome,
 };
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::timeout;
 
-use crate::support::{LONG, Node, node, start};
+use crate::support::{LONG, Node, node, node_with, start};
 
 /// The reason of a transport that could not be opened so many times, and the state itself.
 async fn until_failed(node: &Node, times: u32) -> (EndpointBindError, TransportState) {
@@ -96,4 +97,67 @@ async fn a_node_without_a_network_can_be_closed() {
     until_failed(&a, 1).await;
     timeout(Duration::from_secs(2), a.net.close()).await.expect("closed in time");
     assert!(a.incoming.recv().await.is_none());
+}
+
+/// Where a node that listens everywhere is found at that address of its machine.
+fn at(node: &Node, ip: &str) -> PeerConfig {
+    let address = SocketAddr::new(ip.parse().expect("address"), node.addr().port());
+    PeerConfig { addresses: vec![address], ..node.as_peer() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_listens_everywhere_is_reached_over_both_families() {
+    for any in ["0.0.0.0:0", "[::]:0"] {
+        let a = node_with(NodeKey::generate(), any.parse().expect("address"), "lab").await;
+        assert_eq!(a.addr().is_ipv4(), any.starts_with('0'));
+        assert_eq!(a.net.families().expect("it listens").to_string(), "IPv4 and IPv6");
+        for (ip, bind) in [("127.0.0.1", "127.0.0.1:0"), ("::1", "[::1]:0"), ("::ffff:127.0.0.1", any)] {
+            let b = node_with(NodeKey::generate(), bind.parse().expect("address"), "lab").await;
+            a.set_peers(vec![PeerConfig { addresses: Vec::new(), ..b.as_peer() }]);
+            b.set_peers(vec![at(&a, ip)]);
+            b.until_up(a.id()).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_of_a_family_that_is_not_heard_is_named_at_once() {
+    let (a, b) = (node().await, node_with(NodeKey::generate(), any_v6(), "lab").await);
+    for (from, to) in [(&a, &b), (&b, &a)] {
+        let begun = Instant::now();
+        from.set_peers(vec![to.as_peer()]);
+        let named = |state: &LinkState| match state {
+            LinkState::Down { reason: DownReason::Unreachable(why), .. } => {
+                why.contains(&to.addr().to_string()) && why.contains("only") && why.contains("listen_address")
+            }
+            _ => false,
+        };
+        from.until(to.id(), "out of reach", named).await;
+        let (contact, cluster) = (to.as_contact(), ClusterId::from_bytes([1; 16]));
+        let error =
+            from.net.join(&contact, cluster, Bytes::new(), LONG).await.expect_err("out of reach").to_string();
+        assert!(error.contains("none of its addresses can be dialled"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "nothing is waited for: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_is_in_use_in_one_family_is_named_with_that_family() {
+    let holder = UdpSocket::bind(any_v6()).expect("socket");
+    let port = holder.local_addr().expect("address").port();
+    let everywhere = SocketAddr::new("0.0.0.0".parse().expect("address"), port);
+    let a = start(NodeKey::generate(), everywhere, "lab");
+    let in_use = EndpointBindError::InUse { address: SocketAddr::new("::".parse().expect("address"), port) };
+    let named = |state: &TransportState| match state {
+        TransportState::Down { reason: TransportDown::Bind(error), .. } => *error == in_use,
+        _ => false,
+    };
+    a.until_transport("in use", named).await;
+    drop(holder);
+    a.until_listening().await;
+    assert_eq!(a.net.families().expect("it listens").to_string(), "IPv4 and IPv6");
+}
+
+fn any_v6() -> SocketAddr {
+    "[::1]:0".parse().expect("address")
 }

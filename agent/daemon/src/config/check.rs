@@ -1,9 +1,11 @@
 //! What contradicts itself or the world in a configuration, with the key and the way out.
 
+use std::net::SocketAddr;
+
 use blixard_core::state::member_check::{MemberFacts, MemberField, check_member, check_members};
 use blixard_model::EndpointId;
 use blixard_model::member::MEMBERS_MAX;
-use blixard_net::RelayList;
+use blixard_net::{IpFamilies, RelayList, check_address};
 
 use super::Config;
 
@@ -15,6 +17,9 @@ impl Config {
     pub(super) fn problem(&self) -> Option<String> {
         if self.port == 0 {
             return Some("port: 0 is not a port".to_owned());
+        }
+        if let Err(error) = check_address(self.listen_address) {
+            return Some(format!("listen_address: {error}"));
         }
         if self.joins() && !self.members.is_empty() {
             let key = if self.join { "join" } else { "join_ticket_file" };
@@ -79,7 +84,45 @@ impl Config {
             };
             return Some(format!("members.{name}.{key}: {error}"));
         }
-        self.advertised_problem(&facts)
+        self.advertised_problem(&facts).or_else(|| self.families_problem())
+    }
+
+    /// What other machines could not use, and what this node's socket would not hear or send to. Told for
+    /// every member here, because such an address is refused by nobody: it is dialled in vain.
+    fn families_problem(&self) -> Option<String> {
+        let own = (format!("members.{}.addresses", self.node_name), self.own_addresses());
+        let own = match self.advertise_addresses.is_empty() {
+            true => own,
+            false => ("advertise_addresses".to_owned(), own.1),
+        };
+        let others = self.members.iter().filter(|(name, _)| **name != self.node_name);
+        let others = others.map(|(name, member)| (format!("members.{name}.addresses"), &member.addresses));
+        let others: Vec<(String, &Vec<SocketAddr>)> = others.collect();
+        let all = others.iter().map(|(key, addresses)| (key, *addresses)).chain([(&own.0, &own.1)]);
+        for (key, addresses) in all {
+            let wrong = addresses.iter().find_map(|address| check_address(address.ip()).err());
+            if let Some(error) = wrong {
+                return Some(format!("{key}: {error}"));
+            }
+        }
+        let (listen, heard) = (self.listen_address, IpFamilies::heard_at(self.listen_address));
+        let way_out = "or leave listen_address out to listen on IPv4 and IPv6";
+        if let Some(address) = own.1.iter().find(|address| !heard.hear(address.ip())) {
+            let key = own.0;
+            return Some(format!(
+                "{key}: {address} is not heard with listen_address {listen}, which hears {heard}: write one \
+                 of that family, {way_out}"
+            ));
+        }
+        // What has no direct way may be reached through a relay.
+        let mut others = others.iter().filter(|_| self.net.relay_urls.is_empty());
+        let (key, _) = others.find(|(_, addresses)| {
+            !addresses.is_empty() && !addresses.iter().any(|address| heard.hear(address.ip()))
+        })?;
+        Some(format!(
+            "{key}: none of them can be sent to with listen_address {listen}, which hears {heard}: add one \
+             of that family, {way_out}"
+        ))
     }
 
     /// What this node says of itself takes the place of what the list says.

@@ -192,6 +192,39 @@ fn addresses_that_nobody_could_send_to_are_refused_by_key() {
 }
 
 #[test]
+fn addresses_are_checked_against_what_the_socket_hears() {
+    let (four, six) = ("\"10.77.0.1:7431\"", "\"[2001:db8::2]:7431\"");
+    let listening = |listen: &str, advertised: &str, first: &str, second: &str| {
+        let text = format!(
+            "node_name = \"n1\"\nlisten_address = \"{listen}\"\nadvertise_addresses = [{advertised}]\n\
+             [members.n1]\nendpoint_id = \"{ID}\"\naddresses = [{first}]\n\
+             [members.n2]\nendpoint_id = \"{OTHER_ID}\"\naddresses = [{second}]\n"
+        );
+        parse(&text)
+    };
+    for both in ["0.0.0.0", "::"] {
+        assert!(listening(both, "", four, six).is_ok() && listening(both, "", six, four).is_ok());
+    }
+    assert!(listening("10.77.0.1", "", four, &format!("{six}, \"10.77.0.2:7431\"")).is_ok(), "one is enough");
+    let cases = [
+        ("10.77.0.1", "", four, six, "members.n2.addresses: none of them can be sent to"),
+        ("2001:db8::1", "", six, four, "members.n2.addresses: none of them can be sent to"),
+        ("10.77.0.1", "", six, "\"10.77.0.2:1\"", "members.n1.addresses: [2001:db8::2]:7431 is not heard"),
+        ("10.77.0.1", six, four, "\"10.77.0.2:1\"", "advertise_addresses: [2001:db8::2]:7431 is not heard"),
+        ("::", "", four, "\"[fe80::2]:1\"", "members.n2.addresses: fe80::2 is a link-local address"),
+        ("::", "", four, "\"[fe80::2%3]:1\"", "members.n2.addresses: fe80::2 is a link-local address"),
+        ("::", "", four, "\"[::ffff:10.77.0.2]:1\"", "members.n2.addresses: ::ffff:10.77.0.2 is an IPv4"),
+        ("::", "\"[fe80::1]:1\"", four, six, "advertise_addresses: fe80::1 is a link-local address"),
+        ("fe80::1", "", four, six, "listen_address: fe80::1 is a link-local address"),
+        ("::ffff:10.77.0.1", "", four, six, "write 10.77.0.1"),
+    ];
+    for (listen, advertised, first, second, wanted) in cases {
+        let error = listening(listen, advertised, first, second).expect_err(wanted);
+        assert!(error.contains(wanted), "{wanted}: {error}");
+    }
+}
+
+#[test]
 fn a_node_alone_advertises_what_it_likes_except_nothing_at_all() {
     let alone = |address| parse(&format!("node_name = \"n1\"\nadvertise_addresses = [\"{address}\"]"));
     assert!(alone("127.0.0.1:1").is_ok());

@@ -162,7 +162,14 @@ impl PeerTask {
             }
             return Next::Wait;
         }
-        let Some(endpoint) = self.context.transport.endpoint() else { return Next::AwaitTransport };
+        let transport = &self.context.transport;
+        let (Some(endpoint), Some(families)) = (transport.endpoint(), transport.families()) else {
+            return Next::AwaitTransport;
+        };
+        let whereabouts = match whereabouts.within(families) {
+            Ok(whereabouts) => whereabouts,
+            Err(why) => return self.failed(ConnectionEnd::For(DownReason::Unreachable(why.to_string()))),
+        };
         self.progress.dials += 1;
         self.counters.connect_attempts.add(1);
         let id = DialId { incarnation: self.context.incarnation, dial: self.progress.dials };

@@ -1,6 +1,7 @@
-//! Opening the QUIC endpoint: one UDP socket on a fixed port, and the relays of this node's own list, if it
-//! has any. No other relay, no public discovery, no port mapping, no resolver but the machine's own, and that
-//! one only for a relay's name: nothing is sent to anybody but the configured peers and relays.
+//! Opening the QUIC endpoint: a UDP socket for each IP family on a fixed port, and the relays of this node's
+//! own list, if it has any. No other relay, no public discovery, no port mapping, no resolver but the
+//! machine's own, and that one only for a relay's name: nothing is sent to anybody but the configured peers
+//! and relays.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,18 +16,28 @@ use crate::limits::{
     CONNECTION_WINDOW, IDLE_TIMEOUT, INITIAL_RTT, KEEP_ALIVE_INTERVAL, STREAM_WINDOW, STREAMS_PER_PEER_MAX,
 };
 use crate::socket::bind_error::EndpointBindError;
+use crate::socket::families;
 use crate::socket::protocol::Protocols;
 use crate::socket::relays::Relays;
+use crate::socket::udp;
 
-/// Opens an endpoint; the address comes back with the port that was taken.
+/// An endpoint that listens.
+pub(crate) struct OpenEndpoint {
+    pub(crate) endpoint: Endpoint,
+    /// The addresses of its sockets, with the port that was taken; at least one, the wanted one first.
+    pub(crate) sockets: Vec<SocketAddr>,
+}
+
+/// Opens an endpoint on an address, which stands for both IP families when it is unspecified.
 pub(crate) async fn open(
     key: &NodeKey,
     address: SocketAddr,
     relays: &Relays,
     protocols: &Arc<Protocols>,
-) -> Result<(Endpoint, SocketAddr), EndpointBindError> {
+) -> Result<OpenEndpoint, EndpointBindError> {
     let other = |cause: String| EndpointBindError::Endpoint { address, cause };
-    let builder = Endpoint::builder(presets::Minimal)
+    let wanted = to_bind(address)?;
+    let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(key.secret().clone())
         .alpns(protocols.offered())
         .relay_mode(relays.mode())
@@ -37,13 +48,36 @@ pub(crate) async fn open(
         .portmapper_config(PortmapperConfig::Disabled)
         .transport_config(transport().map_err(|error| other(error.to_string()))?)
         .hooks(Gate::new(Arc::downgrade(protocols)))
-        .clear_ip_transports()
-        .bind_addr(address)
-        .map_err(|error| other(error.to_string()))?;
-    let endpoint = builder.bind().await.map_err(|error| bind_error(address, error))?;
-    let local_addr =
-        endpoint.bound_sockets().first().copied().ok_or_else(|| other("no socket".to_owned()))?;
-    Ok((endpoint, local_addr))
+        .clear_ip_transports();
+    for address in &wanted {
+        builder = builder.bind_addr(*address).map_err(|error| other(error.to_string()))?;
+    }
+    // iroh does not say which one failed.
+    let blamed = || wanted.iter().copied().find(|address| udp::try_bind(*address).is_err());
+    let endpoint = builder.bind().await.map_err(|error| bind_error(blamed().unwrap_or(address), error))?;
+    let mut sockets = endpoint.bound_sockets();
+    if sockets.is_empty() {
+        return Err(other("no socket".to_owned()));
+    }
+    sockets.sort_by_key(|socket| socket.is_ipv4() != address.is_ipv4());
+    Ok(OpenEndpoint { endpoint, sockets })
+}
+
+/// The addresses to bind. Of two families one may be missing on this machine; port 0 becomes a free one, the
+/// same for both.
+fn to_bind(address: SocketAddr) -> Result<Vec<SocketAddr>, EndpointBindError> {
+    let mut wanted = families::wanted(address);
+    if wanted.len() > 1 {
+        wanted.retain(|address| udp::has_family(*address));
+    }
+    let Some(first) = wanted.first().copied().filter(|_| wanted.len() > 1) else {
+        return Ok(if wanted.is_empty() { vec![address] } else { wanted });
+    };
+    if first.port() == 0 {
+        let port = udp::free_port(first).map_err(|error| socket_error(first, &error))?;
+        wanted.iter_mut().for_each(|address| address.set_port(port));
+    }
+    Ok(wanted)
 }
 
 fn transport() -> Result<QuicTransportConfig, iroh::endpoint::VarIntBoundsExceeded> {
@@ -69,9 +103,13 @@ fn bind_error(address: SocketAddr, error: iroh::endpoint::BindError) -> Endpoint
         | iroh::endpoint::BindError::CreateQuicEndpoint { source, .. } => source,
         other => return EndpointBindError::Endpoint { address, cause: other.to_string() },
     };
-    match source.kind() {
+    socket_error(address, &source)
+}
+
+fn socket_error(address: SocketAddr, error: &io::Error) -> EndpointBindError {
+    match error.kind() {
         io::ErrorKind::AddrInUse => EndpointBindError::InUse { address },
         io::ErrorKind::AddrNotAvailable => EndpointBindError::NotLocal { address },
-        _ => EndpointBindError::Socket { address, cause: source.to_string() },
+        _ => EndpointBindError::Socket { address, cause: error.to_string() },
     }
 }

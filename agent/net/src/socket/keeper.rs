@@ -4,7 +4,7 @@
 //! taken away later is a state with a reason, and the agent lives on without links until it is mended.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,11 @@ use crate::context::Context;
 use crate::key::NodeKey;
 use crate::limits::{BIND_BACKOFF, CLOSE_TIMEOUT, SOCKET_CHECK_PERIOD};
 use crate::socket::bind_error::EndpointBindError;
-use crate::socket::endpoint;
+use crate::socket::endpoint::{self, OpenEndpoint};
+use crate::socket::families::IpFamilies;
 use crate::socket::protocol::Protocols;
 use crate::socket::transport::TransportDown;
+use crate::socket::udp;
 
 /// Attempts for which an address in use is taken to be still held by the endpoint that ended.
 const LINGER_ATTEMPTS: u32 = 6;
@@ -40,18 +42,20 @@ pub(crate) async fn keep(
             opened = endpoint::open(&key, address, &context.relays, &protocols) => opened,
         };
         let down = match opened {
-            Ok((endpoint, local_addr)) => {
+            Ok(OpenEndpoint { endpoint, sockets }) => {
                 // Peers look for it where it was.
-                address = local_addr;
+                if let Some(first) = sockets.first() {
+                    address = *first;
+                }
                 if opened_before {
                     context.transport.rebuilds.add(1);
                 }
                 (opened_before, attempts, logged) = (true, 0, None);
-                tracing::info!("listens on {local_addr} (UDP)");
-                context.transport.set_up(endpoint.clone(), local_addr);
+                log_listening(&sockets);
+                context.transport.set_up(endpoint.clone(), address, &sockets);
                 // What changed while it was being opened.
                 protocols.announce(&context.transport);
-                match use_until_end(&context, &protocols, &endpoint, local_addr).await {
+                match use_until_end(&context, &protocols, &endpoint, &sockets).await {
                     None => return,
                     Some(down) => down,
                 }
@@ -98,26 +102,33 @@ async fn use_until_end(
     context: &Arc<Context>,
     protocols: &Arc<Protocols>,
     endpoint: &Endpoint,
-    local_addr: SocketAddr,
+    sockets: &[SocketAddr],
 ) -> Option<TransportDown> {
     tokio::select! {
         () = context.cancel.cancelled() => None,
         () = accept::accept_all(context, protocols, endpoint) => {
             Some(TransportDown::Ended("the QUIC endpoint ended".to_owned()))
         }
-        down = lost_socket(local_addr) => Some(down),
+        down = lost_socket(sockets) => Some(down),
         () = context.relays.follow_home(endpoint) => None,
     }
 }
 
-/// Resolves when the endpoint does not hold its address any more. It does not say so itself: iroh closes its
-/// socket when the machine's addresses change, and goes on without one when it can not be opened again.
-async fn lost_socket(local_addr: SocketAddr) -> TransportDown {
+fn log_listening(sockets: &[SocketAddr]) {
+    let families = IpFamilies::of(sockets);
+    let texts: Vec<String> = sockets.iter().map(SocketAddr::to_string).collect();
+    tracing::info!("listens on {} (UDP, {families})", texts.join(" and "));
+}
+
+/// Resolves when the endpoint does not hold one of its addresses any more. It does not say so itself: iroh
+/// closes its sockets when the machine's addresses change, and goes on without those that cannot be opened
+/// again.
+async fn lost_socket(sockets: &[SocketAddr]) -> TransportDown {
     let mut checks = interval(SOCKET_CHECK_PERIOD);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         checks.tick().await;
-        if let Some(down) = socket_fault(local_addr) {
+        if let Some(down) = sockets.iter().find_map(|address| socket_fault(*address)) {
             return down;
         }
     }
@@ -125,8 +136,8 @@ async fn lost_socket(local_addr: SocketAddr) -> TransportDown {
 
 /// Tries to take the address: that has to fail while the endpoint holds it.
 fn socket_fault(local_addr: SocketAddr) -> Option<TransportDown> {
-    match UdpSocket::bind(local_addr) {
-        Ok(_) => Some(TransportDown::Ended("the endpoint let go of its socket".to_owned())),
+    match udp::try_bind(local_addr) {
+        Ok(()) => Some(TransportDown::Ended("the endpoint let go of its socket".to_owned())),
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
             Some(TransportDown::Bind(EndpointBindError::NotLocal { address: local_addr }))
         }
@@ -144,6 +155,8 @@ async fn close(endpoint: Endpoint) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
 
     #[test]

@@ -9,6 +9,7 @@ use iroh::Endpoint;
 use tokio::sync::watch;
 
 use crate::socket::bind_error::EndpointBindError;
+use crate::socket::families::IpFamilies;
 use crate::stats::Counter;
 
 /// Whether this node can talk to anybody.
@@ -16,8 +17,10 @@ use crate::stats::Counter;
 pub enum TransportState {
     /// It listens.
     Up {
-        /// The address, with the port that was taken.
+        /// The address, with the port that was taken. An unspecified one stands for all of `families`.
         local_addr: SocketAddr,
+        /// The IP families that are heard.
+        families: IpFamilies,
         /// Since when.
         since: Instant,
     },
@@ -116,6 +119,14 @@ impl Transport {
         }
     }
 
+    /// The IP families that are heard; `None` without an endpoint.
+    pub(crate) fn families(&self) -> Option<IpFamilies> {
+        match *self.state.borrow() {
+            TransportState::Up { families, .. } => Some(families),
+            TransportState::Down { .. } => None,
+        }
+    }
+
     /// Why there is no endpoint; `None` while there is one.
     pub(crate) fn missing(&self) -> Option<String> {
         match &*self.state.borrow() {
@@ -125,9 +136,10 @@ impl Transport {
     }
 
     /// From here on it is used.
-    pub(crate) fn set_up(&self, endpoint: Endpoint, local_addr: SocketAddr) {
+    pub(crate) fn set_up(&self, endpoint: Endpoint, local_addr: SocketAddr, sockets: &[SocketAddr]) {
         *self.lock() = Some(endpoint);
-        self.state.send_replace(TransportState::Up { local_addr, since: Instant::now() });
+        let families = IpFamilies::of(sockets);
+        self.state.send_replace(TransportState::Up { local_addr, families, since: Instant::now() });
     }
 
     /// As [`Transport::set_down`], for good.
