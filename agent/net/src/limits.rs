@@ -4,6 +4,15 @@ use std::time::Duration;
 
 use blixard_model::backoff::Backoff;
 
+/// How often something may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PaceLimit {
+    /// So many times at once ...
+    pub(crate) burst: u32,
+    /// ... and once more after each such time.
+    pub(crate) period: Duration,
+}
+
 /// Largest Raft message, in bytes.
 pub const RAFT_FRAME_LEN_MAX: usize = 8 << 20;
 /// Largest snapshot, in bytes.
@@ -36,8 +45,9 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Relays that a node may have.
 pub const RELAYS_MAX: usize = 4;
 
-/// Joins under way here at a time, one at most from each source.
-pub const JOINS_MAX: usize = 4;
+/// Joins under way here at a time, one at most from each source. More than a few addresses are needed to take
+/// all of them.
+pub const JOINS_MAX: usize = 16;
 /// Longest request to join, in bytes.
 pub const JOIN_REQUEST_LEN_MAX: usize = 8 << 10;
 /// Endpoints that are known to have been removed. Those beyond are kept out as well, without their word.
@@ -45,10 +55,10 @@ pub const REMOVED_MAX: usize = 2_048;
 /// Longest word about a removed endpoint, in bytes; of a longer one the beginning counts.
 pub const REMOVED_WORD_LEN_MAX: usize = 64;
 
-/// Joins that may follow each other at once ...
-pub(crate) const JOIN_BURST: u32 = 8;
-/// ... and the time after which one more may.
-pub(crate) const JOIN_PERIOD: Duration = Duration::from_secs(1);
+/// The pace of joins from one source.
+pub(crate) const JOIN_PACE_OF_SOURCE: PaceLimit = PaceLimit { burst: 8, period: Duration::from_secs(1) };
+/// The pace of all joins together: several sources at their pace leave room for another one.
+pub(crate) const JOIN_PACE_OF_ALL: PaceLimit = PaceLimit { burst: 64, period: Duration::from_millis(125) };
 /// Time for a whole join, the application's answer included.
 pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest first message of a dialler and its answer, in bytes.
@@ -74,6 +84,11 @@ pub const INBOUND_SNAPSHOT_BYTES_MAX: usize = 2 * SNAPSHOT_LEN_MAX;
 pub(crate) const HALF_OPEN_MAX: usize = 64;
 /// Inbound connections from one validated source address that have not said hello yet.
 pub(crate) const HALF_OPEN_PER_SOURCE_MAX: usize = 16;
+/// Inbound connections from addresses of members, or with their keys through a relay, that have not said
+/// hello yet. They are beside those of strangers.
+pub(crate) const HALF_OPEN_MEMBERS_MAX: usize = 64;
+/// Those from one member's address: it may dial again before an attempt was given up here.
+pub(crate) const HALF_OPEN_PER_MEMBER_MAX: usize = 4;
 /// From this many on, a stranger's address is validated before its handshake costs anything.
 pub(crate) const HALF_OPEN_TRUSTING: usize = 16;
 /// Connections of one peer that wait for its task.

@@ -381,6 +381,12 @@ impl Net {
         self.shared.peers.get(id)
     }
 
+    /// For tests that look at the list.
+    #[cfg(test)]
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.shared.peers
+    }
+
     /// For tests that let the endpoint end.
     #[cfg(test)]
     pub(crate) fn endpoint(&self) -> Option<iroh::Endpoint> {

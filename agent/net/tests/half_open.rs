@@ -1,5 +1,6 @@
 //! Connections that never say hello, and streams that trickle.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use blixard_net::limits::STREAMS_PER_PEER_MAX;
@@ -40,6 +41,33 @@ async fn silent_connections_of_one_source_are_capped_and_keep_no_other_out() {
     }
     let stats = a.until_stats("free again", |stats| stats.handshakes == 0).await;
     assert_eq!(stats.refused.no_hello, u64::try_from(held.len()).expect("few"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_get_in_while_a_few_addresses_hold_every_place_of_strangers() {
+    let a = node().await;
+    let at = |n: u8| format!("127.0.0.{n}:0").parse().expect("address");
+    let mut raws = Vec::new();
+    for n in 2..8 {
+        raws.push(Raw::on(at(n)).await);
+    }
+    let b = node_with(NodeKey::generate(), at(9), "lab").await;
+    // Of the silent ones the list gives no address. Of the member it does, with a port at which nobody
+    // answers, so that it is the member that dials.
+    let addresses = vec![SocketAddr::new(b.addr().ip(), 9)];
+    let member = PeerConfig { endpoint_id: b.id(), addresses, relay_url: None };
+    a.set_peers(raws.iter().map(Raw::as_peer).chain([member]).collect());
+    let mut held = Vec::new();
+    for raw in &raws {
+        held.extend(silent(raw, &a, 20).await);
+    }
+    let stats = a.net.stats();
+    assert!(stats.handshakes >= 64 && stats.refused.crowded > 0, "{stats:?}");
+    let begun = Instant::now();
+    b.set_peers(vec![a.as_peer()]);
+    b.until_up(a.id()).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(a.net.stats().handshakes >= 64, "they are still held");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

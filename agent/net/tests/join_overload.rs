@@ -63,7 +63,8 @@ async fn idle_joiners_are_few_and_are_cut_at_their_deadline() {
         assert!(why.contains("no request to join in time"), "{why}");
     }
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
-    a.until_stats("over", |stats| (stats.joins.under_way, stats.refused.bad_join) == (0, 4)).await;
+    let cut = |stats: &NetStats| (stats.joins.under_way, stats.refused.bad_join) == (0, JOINS_MAX as u64);
+    a.until_stats("over", cut).await;
     assert!(matches!(a.incoming.try_recv(), Err(TryRecvError::Empty)));
 }
 

@@ -10,7 +10,7 @@ use iroh::Endpoint;
 use iroh::endpoint::{ConnectingError, Incoming, IncomingAddr};
 use tokio::time::timeout;
 
-use crate::admission::half_open::{Admission, HalfOpenPlace};
+use crate::admission::half_open::{Admission, ConnectionSource, HalfOpenPlace};
 use crate::context::Context;
 use crate::key;
 use crate::limits::CONNECT_TIMEOUT;
@@ -21,11 +21,15 @@ pub(crate) async fn accept_all(context: &Arc<Context>, protocols: &Arc<Protocols
     while let Some(incoming) = endpoint.accept().await {
         let refused = &context.peers.refused;
         let validated = incoming.remote_addr_validated();
-        let source = match incoming.remote_addr() {
-            IncomingAddr::Ip(address) => Some(address),
-            _ => None,
+        let (address, source) = match incoming.remote_addr() {
+            IncomingAddr::Ip(address) => (Some(address), ConnectionSource::Address(address.ip())),
+            IncomingAddr::Relay { endpoint_id, .. } => {
+                (None, ConnectionSource::Relay(key::endpoint_id(endpoint_id)))
+            }
+            _ => (None, ConnectionSource::Unknown),
         };
-        let place = match context.half_open.admit(source.map(|source| source.ip()), validated) {
+        let is_member = context.peers.are_at(source);
+        let place = match context.half_open.admit(source, validated, is_member) {
             Admission::Admitted(place) => place,
             Admission::Validate => {
                 // Fails only for an address that is validated.
@@ -46,7 +50,7 @@ pub(crate) async fn accept_all(context: &Arc<Context>, protocols: &Arc<Protocols
         let (context, protocols) = (Arc::clone(context), Arc::clone(protocols));
         let tracker = context.tracker.clone();
         tracker.spawn(async move {
-            let served = serve(&context, &protocols, incoming, source, place);
+            let served = serve(&context, &protocols, incoming, address, place);
             context.cancel.run_until_cancelled(served).await;
         });
     }

@@ -1,14 +1,33 @@
 //! How many inbound connections may be on their way to a hello: in all, and from one source.
 //!
 //! Only an address that was validated counts for its source: others can be written into a packet by anybody,
-//! who could otherwise use up what belongs to a member. All that come through relays are one source: whoever
-//! may use the relay makes as many endpoint ids as it likes.
+//! who could otherwise use up what belongs to a member. All strangers that come through relays are one
+//! source: whoever may use the relay makes as many endpoint ids as it likes.
+//!
+//! Members have places of their own, so that strangers keep none of them out: a connection from an address
+//! that the list of peers gives, or through a relay with a key of the list, needs no place of the strangers'.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::limits::{HALF_OPEN_MAX, HALF_OPEN_PER_SOURCE_MAX, HALF_OPEN_TRUSTING};
+use blixard_model::EndpointId;
+
+use crate::limits::{
+    HALF_OPEN_MAX, HALF_OPEN_MEMBERS_MAX, HALF_OPEN_PER_MEMBER_MAX, HALF_OPEN_PER_SOURCE_MAX,
+    HALF_OPEN_TRUSTING,
+};
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ConnectionSource {
+    /// Straight from an address.
+    Address(IpAddr),
+    /// Through a relay, to which it proved this key.
+    Relay(EndpointId),
+    /// In a way that this version does not know.
+    Unknown,
+}
 
 /// What to do with a new connection.
 #[derive(Debug)]
@@ -27,20 +46,63 @@ pub(crate) enum Admission {
 #[derive(Debug, Default)]
 pub(crate) struct HalfOpen(Mutex<Places>);
 
-/// The places that are taken. A source is in the map while it holds any.
 #[derive(Debug, Default)]
 struct Places {
+    members: HalfOpenPool<ConnectionSource>,
+    /// By address or network; `None` are those without an address of their own.
+    strangers: HalfOpenPool<Option<IpAddr>>,
+}
+
+/// The places of a pool that are taken. A source is in the map while it holds any.
+#[derive(Debug)]
+struct HalfOpenPool<S> {
     total: usize,
-    /// `None` are those without an address of their own, which come through relays.
-    by_source: BTreeMap<Option<IpAddr>, usize>,
+    by_source: BTreeMap<S, usize>,
+}
+
+impl<S> Default for HalfOpenPool<S> {
+    fn default() -> Self {
+        Self { total: 0, by_source: BTreeMap::new() }
+    }
+}
+
+impl<S: Ord> HalfOpenPool<S> {
+    /// Takes a place, unless the source holds `most` of them.
+    fn take(&mut self, source: S, most: usize) -> bool {
+        let held = self.by_source.entry(source).or_default();
+        let free = *held < most;
+        if free {
+            *held += 1;
+            self.total += 1;
+        }
+        free
+    }
+
+    fn give_back(&mut self, source: &S) {
+        self.total = self.total.saturating_sub(1);
+        if let Some(held) = self.by_source.get_mut(source) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                self.by_source.remove(source);
+            }
+        }
+    }
+}
+
+/// For whom a place counts.
+#[derive(Debug)]
+enum CountedFor {
+    Member(ConnectionSource),
+    Stranger(Option<IpAddr>),
+    /// One whose address is not validated counts in all only.
+    Nobody,
 }
 
 /// The place of one of them; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct HalfOpenPlace {
     places: Arc<HalfOpen>,
-    /// For whom it counts, if for anybody.
-    source: Option<Option<IpAddr>>,
+    counted_for: CountedFor,
 }
 
 impl HalfOpen {
@@ -50,46 +112,78 @@ impl HalfOpen {
 
     /// How many there are at this moment.
     pub(crate) fn count(&self) -> usize {
-        self.lock().total
+        let places = self.lock();
+        places.members.total + places.strangers.total
     }
 
     /// Decides about a connection from `source`, an address that it proved to be its own when `validated`.
-    /// What has none comes through a relay, which let it prove its key.
-    pub(crate) fn admit(self: &Arc<Self>, source: Option<IpAddr>, validated: bool) -> Admission {
+    /// `is_member` says that the list of peers gives that address, or that key.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        source: ConnectionSource,
+        validated: bool,
+        is_member: bool,
+    ) -> Admission {
         let mut places = self.lock();
-        if places.total >= HALF_OPEN_MAX {
-            return Admission::Crowded;
+        let counted_for = match places.choose(source, validated, is_member) {
+            Ok(counted_for) => counted_for,
+            Err(refusal) => return refusal,
+        };
+        drop(places);
+        Admission::Admitted(HalfOpenPlace { places: Arc::clone(self), counted_for })
+    }
+}
+
+impl Places {
+    /// Takes a place for a connection.
+    fn choose(
+        &mut self,
+        source: ConnectionSource,
+        validated: bool,
+        is_member: bool,
+    ) -> Result<CountedFor, Admission> {
+        let proved = validated || matches!(source, ConnectionSource::Relay(_));
+        if is_member
+            && proved
+            && self.members.total < HALF_OPEN_MEMBERS_MAX
+            && self.members.take(source, HALF_OPEN_PER_MEMBER_MAX)
+        {
+            return Ok(CountedFor::Member(source));
         }
-        if !validated && places.total >= HALF_OPEN_TRUSTING {
-            return Admission::Validate;
+        let strangers = &mut self.strangers;
+        // A member's address may be written into a packet by anybody: it has to be proved, however many there
+        // are.
+        let crowded = strangers.total >= HALF_OPEN_MAX;
+        if !validated && strangers.total >= HALF_OPEN_TRUSTING && (is_member || !crowded) {
+            return Err(Admission::Validate);
+        }
+        if crowded {
+            return Err(Admission::Crowded);
         }
         let source = match source {
-            Some(address) => validated.then(|| Some(network(address))),
-            None => Some(None),
+            ConnectionSource::Address(address) => validated.then(|| Some(network(address))),
+            ConnectionSource::Relay(_) | ConnectionSource::Unknown => Some(None),
         };
-        if let Some(source) = source {
-            let held = places.by_source.entry(source).or_default();
-            if *held >= HALF_OPEN_PER_SOURCE_MAX {
-                return Admission::CrowdedSource;
+        match source {
+            Some(source) if strangers.take(source, HALF_OPEN_PER_SOURCE_MAX) => {
+                Ok(CountedFor::Stranger(source))
             }
-            *held += 1;
+            Some(_) => Err(Admission::CrowdedSource),
+            None => {
+                strangers.total += 1;
+                Ok(CountedFor::Nobody)
+            }
         }
-        places.total += 1;
-        drop(places);
-        Admission::Admitted(HalfOpenPlace { places: Arc::clone(self), source })
     }
 }
 
 impl Drop for HalfOpenPlace {
     fn drop(&mut self) {
         let mut places = self.places.lock();
-        places.total = places.total.saturating_sub(1);
-        let Some(source) = self.source else { return };
-        if let Some(held) = places.by_source.get_mut(&source) {
-            *held = held.saturating_sub(1);
-            if *held == 0 {
-                places.by_source.remove(&source);
-            }
+        match &self.counted_for {
+            CountedFor::Member(source) => places.members.give_back(source),
+            CountedFor::Stranger(source) => places.strangers.give_back(source),
+            CountedFor::Nobody => places.strangers.total = places.strangers.total.saturating_sub(1),
         }
     }
 }
@@ -106,13 +200,17 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn ip(text: &str) -> Option<IpAddr> {
-        Some(text.parse().expect("address"))
+    fn at(text: &str) -> ConnectionSource {
+        ConnectionSource::Address(text.parse().expect("address"))
+    }
+
+    fn through_relay(id: u8) -> ConnectionSource {
+        ConnectionSource::Relay(EndpointId::from_bytes([id; 32]))
     }
 
     /// Takes as many places as there are, up to `most`.
     fn take(places: &Arc<HalfOpen>, source: &str, validated: bool, most: usize) -> Vec<HalfOpenPlace> {
-        let admit = |_| match places.admit(ip(source), validated) {
+        let admit = |_| match places.admit(at(source), validated, false) {
             Admission::Admitted(place) => Some(place),
             _ => None,
         };
@@ -124,12 +222,12 @@ mod tests {
         let places = Arc::new(HalfOpen::default());
         let held = take(&places, "192.0.2.1", true, 1000);
         assert_eq!(held.len(), HALF_OPEN_PER_SOURCE_MAX);
-        assert!(matches!(places.admit(ip("192.0.2.1"), true), Admission::CrowdedSource));
+        assert!(matches!(places.admit(at("192.0.2.1"), true, false), Admission::CrowdedSource));
         assert_eq!(take(&places, "192.0.2.2", true, 1).len(), 1);
         drop(held);
         assert_eq!(take(&places, "192.0.2.1", true, 1).len(), 1);
         assert_eq!(places.count(), 0);
-        assert!(places.lock().by_source.is_empty());
+        assert!(places.lock().strangers.by_source.is_empty());
     }
 
     #[test]
@@ -137,7 +235,7 @@ mod tests {
         let places = Arc::new(HalfOpen::default());
         let held = take(&places, "192.0.2.1", false, 1000);
         assert_eq!(held.len(), HALF_OPEN_TRUSTING);
-        assert!(matches!(places.admit(ip("192.0.2.1"), false), Admission::Validate));
+        assert!(matches!(places.admit(at("192.0.2.1"), false, false), Admission::Validate));
         assert_eq!(take(&places, "192.0.2.1", true, 1000).len(), HALF_OPEN_PER_SOURCE_MAX);
     }
 
@@ -147,22 +245,69 @@ mod tests {
         let held: Vec<HalfOpenPlace> =
             (0..200u8).flat_map(|n| take(&places, &format!("192.0.2.{n}"), true, 1)).collect();
         assert_eq!(held.len(), HALF_OPEN_MAX);
-        assert!(matches!(places.admit(ip("198.51.100.1"), true), Admission::Crowded));
+        assert!(matches!(places.admit(at("198.51.100.1"), true, false), Admission::Crowded));
     }
 
     #[test]
     fn whoever_comes_through_relays_is_one_source() {
         let places = Arc::new(HalfOpen::default());
-        let relayed = |_| match places.admit(None, true) {
+        let relayed = |n| match places.admit(through_relay(n), true, false) {
             Admission::Admitted(place) => Some(place),
             _ => None,
         };
-        let held: Vec<HalfOpenPlace> = (0..1000).map_while(relayed).collect();
+        let held: Vec<HalfOpenPlace> = (0..=255).map_while(relayed).collect();
         assert_eq!(held.len(), HALF_OPEN_PER_SOURCE_MAX);
-        assert!(matches!(places.admit(None, true), Admission::CrowdedSource));
+        assert!(matches!(places.admit(through_relay(0), true, false), Admission::CrowdedSource));
         assert_eq!(take(&places, "192.0.2.1", true, 1).len(), 1, "there is room for the others");
         drop(held);
-        assert!(places.lock().by_source.is_empty());
+        assert!(places.lock().strangers.by_source.is_empty());
+    }
+
+    #[test]
+    fn strangers_keep_no_member_out() {
+        let places = Arc::new(HalfOpen::default());
+        // A few addresses take all that strangers may have.
+        let sources = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
+        let held: Vec<HalfOpenPlace> =
+            sources.iter().flat_map(|source| take(&places, source, true, 1000)).collect();
+        assert_eq!(held.len(), HALF_OPEN_MAX);
+        assert!(matches!(places.admit(at("198.51.100.1"), false, false), Admission::Crowded));
+        // A member's address has to be proved, and has a place then.
+        let member = at("198.51.100.1");
+        assert!(matches!(places.admit(member, false, true), Admission::Validate));
+        let admitted = |source| match places.admit(source, true, true) {
+            Admission::Admitted(place) => Some(place),
+            _ => None,
+        };
+        // Whoever shares that address takes no more than its share.
+        let own: Vec<HalfOpenPlace> = (0..100).map_while(|_| admitted(member)).collect();
+        assert_eq!(own.len(), HALF_OPEN_PER_MEMBER_MAX);
+        assert!(admitted(at("198.51.100.2")).is_some());
+        assert!(admitted(through_relay(1)).is_some(), "by its key, where it has no address");
+        assert_eq!(places.count(), HALF_OPEN_MAX + HALF_OPEN_PER_MEMBER_MAX);
+        drop((held, own));
+        assert_eq!(places.count(), 0);
+        let places = places.lock();
+        assert!(places.members.by_source.is_empty() && places.strangers.by_source.is_empty());
+    }
+
+    #[test]
+    fn a_member_that_needs_more_than_its_share_is_one_of_many() {
+        let places = Arc::new(HalfOpen::default());
+        let admitted = |_| match places.admit(at("198.51.100.1"), true, true) {
+            Admission::Admitted(place) => Some(place),
+            _ => None,
+        };
+        let held: Vec<HalfOpenPlace> = (0..1000).map_while(admitted).collect();
+        assert_eq!(held.len(), HALF_OPEN_PER_MEMBER_MAX + HALF_OPEN_PER_SOURCE_MAX);
+        let members: Vec<HalfOpenPlace> = (0..=255)
+            .map_while(|n| match places.admit(through_relay(n), true, true) {
+                Admission::Admitted(place) => Some(place),
+                _ => None,
+            })
+            .collect();
+        assert!(members.len() >= HALF_OPEN_MEMBERS_MAX - HALF_OPEN_PER_MEMBER_MAX, "{}", members.len());
+        assert!(members.len() < 255, "they are bounded as well");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use iroh::endpoint::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::half_open::ConnectionSource;
 use crate::limits::REFUSALS_LOGGED_MAX;
 use crate::link::hello::Hello;
 use crate::link::queue::RaftQueue;
@@ -113,9 +114,16 @@ impl PeerHandle {
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     list: RwLock<List>,
-    refusals: Mutex<BTreeSet<(EndpointId, String)>>,
+    refusals: Mutex<LoggedRefusals>,
     /// GreetedConnection connections refused.
     pub(crate) refused: RefusedCounters,
+}
+
+/// Refusals that were logged. Those of peers have a share of their own, so that strangers hide none of them.
+#[derive(Debug, Default)]
+struct LoggedRefusals {
+    peers: BTreeSet<(EndpointId, String)>,
+    strangers: BTreeSet<(EndpointId, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -147,6 +155,18 @@ impl Peers {
         }
     }
 
+    /// Whether a peer is found at that address, as far as the list says, or has that key.
+    pub(crate) fn are_at(&self, source: ConnectionSource) -> bool {
+        let list = self.read();
+        match source {
+            ConnectionSource::Address(ip) => {
+                list.peers.values().any(|peer| peer.whereabouts.borrow().has(ip))
+            }
+            ConnectionSource::Relay(id) => list.peers.contains_key(&id),
+            ConnectionSource::Unknown => false,
+        }
+    }
+
     /// The counts of every peer.
     pub(crate) fn stats(&self) -> BTreeMap<EndpointId, PeerStats> {
         self.read().peers.iter().map(|(id, peer)| (*id, peer.stats())).collect()
@@ -174,14 +194,16 @@ impl Peers {
         let before: Vec<EndpointId> = list.peers.keys().copied().collect();
         change(&mut list.peers);
         if !list.peers.keys().eq(&before) {
-            self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            *self.refusals.lock().unwrap_or_else(PoisonError::into_inner) = LoggedRefusals::default();
         }
     }
 
     /// Logs a refusal once for each endpoint and reason. Endpoint ids cost nothing to make: beyond a number
     /// of them nothing more is logged, so that a stranger can not fill the journal.
     pub(crate) fn log_refusal(&self, id: EndpointId, why: &str) {
+        let is_peer = self.read().peers.contains_key(&id);
         let mut logged = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let logged = if is_peer { &mut logged.peers } else { &mut logged.strangers };
         if logged.len() < REFUSALS_LOGGED_MAX && logged.insert((id, why.to_owned())) {
             tracing::warn!(PEER = %id.short(), "connection of {id} refused: {why}");
         }
@@ -191,6 +213,23 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{CapturedLog, pair};
+
+    #[tokio::test]
+    async fn strangers_hide_no_refusal_of_a_peer() {
+        let (log, _guard) = CapturedLog::start();
+        let (a, b) = pair().await;
+        let before = log.lines("WARN").len();
+        let peers = a.net.peers();
+        for n in 0..=255 {
+            peers.log_refusal(EndpointId::from_bytes([n; 32]), "not in the list of members");
+        }
+        assert_eq!(log.lines("WARN").len(), before + REFUSALS_LOGGED_MAX);
+        for _ in 0..2 {
+            peers.log_refusal(b.net.endpoint_id(), "another cluster");
+        }
+        assert_eq!(log.lines("WARN").len(), before + REFUSALS_LOGGED_MAX + 1, "once");
+    }
 
     #[test]
     fn whoever_cuts_a_peer_off_waits_for_a_delivery_and_none_comes_after_it() {

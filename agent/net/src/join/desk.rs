@@ -1,9 +1,10 @@
 //! Whether this node takes joins, for which cluster, and how many there may be.
 //!
 //! Whoever has an address can ask to join, so what a stranger may take is little: a few at a time, one from
-//! each source, at a bounded pace. What has no place is refused, it never waits.
+//! each source, at a bounded pace in all and a slower one for each source. What has no place is refused, it
+//! never waits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -11,7 +12,7 @@ use std::time::Instant;
 use blixard_model::ClusterId;
 
 use crate::admission::half_open::network;
-use crate::limits::{JOIN_BURST, JOIN_PERIOD, JOINS_MAX};
+use crate::limits::{JOIN_PACE_OF_ALL, JOIN_PACE_OF_SOURCE, JOINS_MAX, PaceLimit};
 use crate::stats::{Counter, JoinStats};
 
 /// The joins of this node.
@@ -30,6 +31,9 @@ struct Desk {
     /// Those of which there is one under way; `None` is all of unknown address together.
     sources: BTreeSet<Option<IpAddr>>,
     pace: JoinPace,
+    /// By source, as in `sources`, without those that have their whole burst again. The pace of all bounds
+    /// how many there are.
+    paces: BTreeMap<Option<IpAddr>, JoinPace>,
 }
 
 /// Why there is no place for a join.
@@ -88,12 +92,22 @@ impl Joins {
             return Err(NoPlace::Crowded);
         }
         // Last: what is refused for another reason does not count for the pace.
-        if !desk.pace.allows(now) {
-            return Err(NoPlace::TooSoon);
-        }
+        desk.keep_pace(source, now)?;
         desk.under_way += 1;
         desk.sources.insert(source);
         Ok(JoinUnderWay { joins: Arc::clone(self), source, cluster })
+    }
+}
+
+impl Desk {
+    /// Counts a join of that source for both paces, when both allow it.
+    fn keep_pace(&mut self, source: Option<IpAddr>, now: Instant) -> Result<(), NoPlace> {
+        self.paces.retain(|_, pace| pace.is_used(now));
+        let own = self.paces.get(&source).copied().unwrap_or_default();
+        let own = own.after_one(now, JOIN_PACE_OF_SOURCE).ok_or(NoPlace::TooSoon)?;
+        self.pace = self.pace.after_one(now, JOIN_PACE_OF_ALL).ok_or(NoPlace::TooSoon)?;
+        self.paces.insert(source, own);
+        Ok(())
     }
 }
 
@@ -118,22 +132,24 @@ impl Drop for JoinUnderWay {
     }
 }
 
-/// Lets [`JOIN_BURST`] through at once and one more each [`JOIN_PERIOD`].
-#[derive(Debug, Default)]
+/// How much of a burst is used at a moment.
+#[derive(Debug, Clone, Copy, Default)]
 struct JoinPace {
-    /// When nothing of the burst will be used any more.
+    /// When nothing of it will be used any more.
     rested_at: Option<Instant>,
 }
 
 impl JoinPace {
-    fn allows(&mut self, now: Instant) -> bool {
+    /// The pace after one more, if that one is allowed.
+    fn after_one(self, now: Instant, limit: PaceLimit) -> Option<Self> {
         let begin = self.rested_at.map_or(now, |at| at.max(now));
         let used = begin.saturating_duration_since(now);
-        let allowed = used <= JOIN_PERIOD * JOIN_BURST.saturating_sub(1);
-        if allowed {
-            self.rested_at = Some(begin + JOIN_PERIOD);
-        }
-        allowed
+        let allowed = used <= limit.period * limit.burst.saturating_sub(1);
+        allowed.then(|| Self { rested_at: Some(begin + limit.period) })
+    }
+
+    fn is_used(&self, now: Instant) -> bool {
+        self.rested_at.is_some_and(|at| at > now)
     }
 }
 
@@ -193,16 +209,43 @@ mod tests {
     fn a_burst_is_let_through_and_then_one_each_period() {
         let (joins, begin) = (serving(), Instant::now());
         let allowed = |now, most: u32| (0..most).take_while(|_| joins.begin(None, now).is_ok()).count();
-        let burst = usize::try_from(JOIN_BURST).expect("few");
+        let PaceLimit { burst, period } = JOIN_PACE_OF_SOURCE;
+        let burst = usize::try_from(burst).expect("few");
         assert_eq!(allowed(begin, 100), burst);
         assert_eq!(joins.begin(None, begin).err(), Some(NoPlace::TooSoon));
-        let later = begin + JOIN_PERIOD - Duration::from_millis(1);
+        let later = begin + period - Duration::from_millis(1);
         assert_eq!(allowed(later, 100), 0);
-        assert_eq!(allowed(begin + JOIN_PERIOD, 100), 1);
-        assert_eq!(allowed(begin + JOIN_PERIOD * 3, 100), 2);
-        assert_eq!(allowed(begin + JOIN_PERIOD * 1000, 100), burst, "it does not grow");
+        assert_eq!(allowed(begin + period, 100), 1);
+        assert_eq!(allowed(begin + period * 3, 100), 2);
+        assert_eq!(allowed(begin + period * 1000, 100), burst, "it does not grow");
         // A clock that seems to go back lets nobody through for longer.
         assert_eq!(allowed(begin, 100), 0);
+    }
+
+    #[test]
+    fn a_few_sources_that_ask_all_the_time_keep_no_other_out() {
+        let (joins, begin) = (serving(), Instant::now());
+        let mut refused = 0;
+        // Ten minutes, in which each of four strangers asks ten times a second.
+        for step in 0..6_000 {
+            let now = begin + Duration::from_millis(100) * step;
+            for n in 0..4 {
+                let asked = joins.begin(ip(&format!("192.0.2.{n}")), now);
+                refused += usize::from(asked.is_err_and(|why| why == NoPlace::TooSoon));
+            }
+            if step % 50 == 49 {
+                let joiner = joins.begin(ip("198.51.100.1"), now);
+                assert!(joiner.is_ok(), "{step}: {joiner:?}");
+            }
+        }
+        assert!(refused > 4 * 6_000 * 8 / 10, "each of them is held to its pace: {refused}");
+        // Many sources: what they may do together is bounded, and what is remembered of them too.
+        let now = begin + Duration::from_secs(3_600);
+        let many = (0..=255).flat_map(|a| (0..=255).map(move |b| format!("203.0.{a}.{b}")));
+        let taken = many.filter(|source| joins.begin(ip(source), now).is_ok()).count();
+        let most = usize::try_from(JOIN_PACE_OF_ALL.burst).expect("few");
+        assert_eq!(taken, most);
+        assert!(joins.lock().paces.len() <= most);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! Where a peer or a contact may be dialled.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use iroh::{EndpointAddr, PublicKey, TransportAddr};
 
@@ -33,6 +33,12 @@ impl Whereabouts {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         self.0.extend(addresses.into_iter().map(canonical).map(TransportAddr::Ip));
         self.0.extend(relays.into_iter().map(TransportAddr::Relay));
+    }
+
+    /// Whether that address is among them, whatever the port.
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.0.iter().any(|place| matches!(place, TransportAddr::Ip(address) if address.ip() == ip))
     }
 
     /// Whether there is nowhere to dial.
