@@ -18,6 +18,7 @@ let
     "blixard-core"
     "blixard-consensus"
     "blixard-store"
+    "blixard-launcher"
   ];
 in
 rustPlatform.buildRustPackage {

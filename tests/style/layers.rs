@@ -11,7 +11,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["blixard-model", "blixard-consensus"]),
     ("node", &["blixard-model", "blixard-core", "blixard-consensus", "blixard-store"]),
     ("net", &["blixard-model"]),
-    ("systemd", &["blixard-model", "blixard-core"]),
+    ("launcher", &["blixard-model"]),
+    ("systemd", &["blixard-model", "blixard-core", "blixard-launcher"]),
     ("sim", &["blixard-model", "blixard-core", "blixard-consensus", "blixard-store", "blixard-node"]),
     ("xtask", &["blixard-model"]),
     ("hostile", &[]),
@@ -40,7 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "blixard-systemd",
         ],
     ),
-    ("blixard", &["blixard-cli", "blixard-daemon", "blixard-systemd"]),
+    ("blixard", &["blixard-cli", "blixard-daemon", "blixard-launcher"]),
 ];
 
 /// Libraries that one crate alone names, tests included.

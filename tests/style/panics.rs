@@ -4,8 +4,19 @@ use super::Finding;
 use super::rust::RustFile;
 
 /// The crates that run on a node.
-const CRATES: &[&str] =
-    &["model", "core", "consensus", "store", "node", "net", "systemd", "cli", "daemon", "blixard"];
+const CRATES: &[&str] = &[
+    "model",
+    "core",
+    "consensus",
+    "store",
+    "node",
+    "net",
+    "launcher",
+    "systemd",
+    "cli",
+    "daemon",
+    "blixard",
+];
 const METHODS: &[&str] = &["unwrap", "expect", "unwrap_err", "expect_err"];
 
 /// Whether the rule holds for this file.

@@ -5,7 +5,7 @@ mod files;
 use std::process::ExitCode;
 
 use blixard_cli::Asked;
-use blixard_systemd::launcher;
+use blixard_launcher as launcher;
 
 fn main() -> ExitCode {
     let asked = match blixard_cli::parse() {

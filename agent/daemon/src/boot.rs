@@ -14,6 +14,7 @@ use blixard_model::api::RetryKind;
 use blixard_net::{Net, NetConfig, NodeKey};
 use blixard_node::NodeError;
 use blixard_store::{DirDisk, Store};
+use blixard_systemd::SystemdVms;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -22,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 use super::config::Config;
 use super::context::{Agent, AgentParts, Phase};
 use super::owner::OwnerTask;
-use super::runtime::SystemdVms;
 use super::{
     announce, api, birth, formation, joining, random, reconcile, register, router, space, supervise, was_in,
 };

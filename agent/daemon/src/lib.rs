@@ -34,7 +34,6 @@ mod reconcile;
 mod register;
 mod retries;
 mod router;
-mod runtime;
 mod scrape;
 mod space;
 mod submit;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blixard_core::VmRecord;
-use blixard_core::ports::{ObservedUnit, VmRuntime};
+use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::{Action, NodeView, Ongoing};
-use blixard_model::launch::LaunchSpec;
+use blixard_model::order::LaunchOrder;
 use blixard_model::report::NodeReport;
 use blixard_model::{Command, Request, VmName};
+use blixard_systemd::VmRuntime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -166,7 +167,7 @@ async fn perform<R: VmRuntime>(
 ) -> Option<String> {
     match (action, record) {
         (Action::Start(name), Some(vm)) => {
-            let launch = LaunchSpec {
+            let order = LaunchOrder {
                 vm: vm.spec,
                 accel: agent.config.vms.accel,
                 qemu: agent.config.vms.qemu.clone(),
@@ -174,10 +175,10 @@ async fn perform<R: VmRuntime>(
                 generation: vm.placement.generation,
             };
             let begun = Instant::now();
-            match runtime.start(&launch).await {
+            match runtime.start(&order).await {
                 Ok(()) => {
                     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    let generation = launch.generation;
+                    let generation = order.generation;
                     tracing::info!(VM = %name, generation, "VM {name} runs after {ms} ms");
                     None
                 }

@@ -8,7 +8,8 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use blixard_systemd::{SystemdRuntime, journal, launcher};
+use blixard_launcher as launcher;
+use blixard_systemd::{UnitManager, journal};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -49,7 +50,7 @@ async fn drive(words: &[&str]) -> Result<(), Box<dyn Error>> {
         }
         _ => {}
     }
-    let runtime = SystemdRuntime::connect().await?;
+    let runtime = UnitManager::connect().await?;
     println!("connected after {} ms", began.elapsed().as_millis());
     let began = Instant::now();
     match words {
@@ -67,7 +68,7 @@ async fn drive(words: &[&str]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn watch(runtime: &SystemdRuntime, began: Instant) {
+async fn watch(runtime: &UnitManager, began: Instant) {
     loop {
         runtime.changed().await;
         println!("changed at {} ms", began.elapsed().as_millis());
@@ -75,7 +76,7 @@ async fn watch(runtime: &SystemdRuntime, began: Instant) {
     }
 }
 
-async fn print_list(runtime: &SystemdRuntime) {
+async fn print_list(runtime: &UnitManager) {
     match runtime.list().await {
         Ok(units) => units.iter().for_each(|unit| println!("{unit:?} {} {}", unit.observed(), unit.exit)),
         Err(error) => println!("{error}"),

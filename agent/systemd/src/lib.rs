@@ -1,26 +1,22 @@
-//! VMs as units of systemd, and the launcher that such a unit runs.
+//! VMs as units of systemd: the agent's side.
 //!
-//! Two halves that share only the order file:
-//!
-//! - the agent's half ([`SystemdRuntime`]) writes an order, sets the limits, starts and stops
-//!   `blixard-vm@NAME.service` over D-Bus and lists what there is. It is the only code that names `zbus`.
-//! - the unit's half ([`launcher`]) reads the order as a credential, checks it again, builds an argument list
-//!   and becomes the hypervisor; it also waits until the hypervisor runs, and stops it gracefully. It never
-//!   speaks D-Bus, and works while the agent is away.
+//! [`UnitManager`] writes a launch order, sets the limits, starts and stops `blixard-vm@NAME.service` over
+//! D-Bus and lists what there is. [`SystemdVms`] puts it behind [`VmRuntime`], which is what the agent's
+//! reconciler asks. This is the only crate that names `zbus`. What runs inside the unit is
+//! `blixard-launcher`.
 //!
 //! Decides nothing: when to start or stop a VM is decided in `blixard-core`.
 
 pub mod journal;
-pub mod launcher;
-pub mod order;
-pub mod runtime;
+pub mod manager;
 pub mod unit;
 
 mod job;
 mod link;
 mod proxy;
+mod vms;
 
 pub use journal::{Follow, JournalError};
-pub use order::{OrderDir, OrderError};
-pub use runtime::{BusError, ListError, Options, ResetError, StartError, StopError, SystemdRuntime};
+pub use manager::{BusError, ListError, Options, ResetError, StartError, StopError, UnitManager};
 pub use unit::{ActiveState, UnitExit, VmUnit};
+pub use vms::{RuntimeError, SystemdVms, VmRuntime};

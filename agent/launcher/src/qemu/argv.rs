@@ -4,7 +4,7 @@
 //! and not on the command line, and 24 devices fit instead of 8. Firmware is qboot, which hands over a kernel
 //! without option ROMs. Accepted by QEMU 7.2 to 10.
 
-use blixard_model::launch::LaunchSpec;
+use blixard_model::order::LaunchOrder;
 use blixard_model::vm::TCG_CACHE_MIB;
 use blixard_model::{Accel, Hypervisor};
 
@@ -42,26 +42,26 @@ pub struct Host {
 }
 
 /// The kernel's command line: what the machine needs, then the user's, which so wins.
-pub(crate) fn kernel_cmdline(launch: &LaunchSpec, host: &Host) -> String {
+pub(crate) fn kernel_cmdline(order: &LaunchOrder, host: &Host) -> String {
     let mut words = vec!["console=ttyS0 reboot=t panic=-1 quiet".to_owned()];
     // Without it the kernel measures the counter against a timer that TCG emulates: on a busy machine that
     // fails, and under ACPI there is no other clock to fall back to (the boot then hangs).
-    if let (Accel::Tcg, Some(khz)) = (launch.accel, host.tsc_khz) {
+    if let (Accel::Tcg, Some(khz)) = (order.accel, host.tsc_khz) {
         words.push(format!("tsc_early_khz={khz}"));
     }
-    words.push(format!("blixard.name={}", launch.vm.name));
-    if !launch.vm.cmdline.is_empty() {
-        words.push(launch.vm.cmdline.clone());
+    words.push(format!("blixard.name={}", order.vm.name));
+    if !order.vm.cmdline.is_empty() {
+        words.push(order.vm.cmdline.clone());
     }
     words.join(" ")
 }
 
-/// The whole argument list, program first. `launch` has passed its validation, `disks` are its disks in their
+/// The whole argument list, program first. `order` has passed its validation, `disks` are its disks in their
 /// order.
-pub fn argv(launch: &LaunchSpec, disks: &[CheckedDisk], host: &Host) -> Vec<String> {
-    let Hypervisor::Qemu = launch.vm.hypervisor;
-    let vm = &launch.vm;
-    let (accel, cpu, timers) = match launch.accel {
+pub fn argv(order: &LaunchOrder, disks: &[CheckedDisk], host: &Host) -> Vec<String> {
+    let Hypervisor::Qemu = order.vm.hypervisor;
+    let vm = &order.vm;
+    let (accel, cpu, timers) = match order.accel {
         Accel::Kvm => ("kvm".to_owned(), "host", "pit=off,pic=off"),
         // split-wx: the unit may not map memory that is writable and executable. The old timer and its
         // interrupt controller are only for a guest that has to measure its counter.
@@ -71,7 +71,7 @@ pub fn argv(launch: &LaunchSpec, disks: &[CheckedDisk], host: &Host) -> Vec<Stri
             if host.tsc_khz.is_some() { "pit=off,pic=off" } else { "pit=on,pic=on" },
         ),
     };
-    let mut argv = Argv(vec![launch.qemu.clone()]);
+    let mut argv = Argv(vec![order.qemu.clone()]);
     argv.pair("-name", format!("guest={},debug-threads=on", vm.name));
     argv.flags(&["-no-user-config", "-nodefaults", "-no-reboot"]);
     argv.pair("-display", "none");
@@ -85,7 +85,7 @@ pub fn argv(launch: &LaunchSpec, disks: &[CheckedDisk], host: &Host) -> Vec<Stri
     if let Some(initrd) = &vm.initrd {
         argv.pair("-initrd", initrd.clone());
     }
-    argv.pair("-append", kernel_cmdline(launch, host));
+    argv.pair("-append", kernel_cmdline(order, host));
     // The console goes to the unit's stdout; nothing is ever read from stdin.
     argv.pair("-chardev", "stdio,id=console,mux=off,signal=off");
     argv.pair("-serial", "chardev:console");
@@ -139,10 +139,10 @@ impl Argv {
 mod tests {
     use super::*;
 
-    fn launch(accel: Accel) -> LaunchSpec {
+    fn order_of(accel: Accel) -> LaunchOrder {
         let text = r#"{"name":"web","cpus":2,"memory_mib":256,"kernel":"/boot/vmlinuz",
             "initrd":"/boot/initrd","cmdline":"quiet blixard.test=1"}"#;
-        LaunchSpec {
+        LaunchOrder {
             vm: serde_json::from_str(text).expect("spec"),
             accel,
             qemu: "qemu-system-x86_64".into(),
@@ -165,7 +165,7 @@ mod tests {
             disk("/var/lib/blixard-disks/web.raw", false, DiskKind::File),
             disk("/var/lib/blixard-disks/a, \"b\"", true, DiskKind::BlockDevice),
         ];
-        let argv = argv(&launch(Accel::Tcg), &disks, &host(Some(2_596_135)));
+        let argv = argv(&order_of(Accel::Tcg), &disks, &host(Some(2_596_135)));
         let lines = argv.join("\n");
         let expected = r#"qemu-system-x86_64
 -name
@@ -239,20 +239,21 @@ virtio-blk-device,drive=disk1"#;
     }
 
     /// The same order as a plain one would be: what the user chose must not change which options there are.
-    fn plain(order: &LaunchSpec) -> LaunchSpec {
-        let mut plain = launch(order.accel);
+    fn plain(order: &LaunchOrder) -> LaunchOrder {
+        let mut plain = order_of(order.accel);
         plain.vm.initrd = order.vm.initrd.as_ref().map(|_| "/i".to_owned());
         plain
     }
 
     #[test]
     fn fuzz_vm_orders() {
-        let mut full = launch(Accel::Kvm);
+        let mut full = order_of(Accel::Kvm);
         let disk = |path: &str| blixard_model::vm::Disk { path: path.into(), read_only: true };
         full.vm.disks = vec![disk("/var/lib/blixard-disks/web.raw"), disk("/a \"b\" \\ $(id) %n -x")];
-        let encode = |order: &LaunchSpec| serde_json::to_vec(order).expect("json");
-        let target =
-            blixard_hostile::Target::new("vm-orders").valid(encode(&full)).valid(encode(&launch(Accel::Tcg)));
+        let encode = |order: &LaunchOrder| serde_json::to_vec(order).expect("json");
+        let target = blixard_hostile::Target::new("vm-orders")
+            .valid(encode(&full))
+            .valid(encode(&order_of(Accel::Tcg)));
         let words = [
             "\"disks\":[",
             "{\"path\":\"/x\"}",
@@ -266,7 +267,7 @@ virtio-blk-device,drive=disk1"#;
             "$(id)",
         ];
         target.words(words).heap_max(8 << 20).run(|bytes| {
-            let order: LaunchSpec = match serde_json::from_slice(bytes) {
+            let order: LaunchOrder = match serde_json::from_slice(bytes) {
                 Ok(order) => order,
                 Err(error) => return error.to_string(),
             };
@@ -299,24 +300,24 @@ virtio-blk-device,drive=disk1"#;
 
     #[test]
     fn under_kvm_the_processor_runs_it_and_keeps_its_time() {
-        let argv = argv(&launch(Accel::Kvm), &[], &host(Some(2_000_000)));
+        let argv = argv(&order_of(Accel::Kvm), &[], &host(Some(2_000_000)));
         assert_eq!((value_of(&argv, "-accel"), value_of(&argv, "-cpu")), ("kvm", "host"));
         assert!(!value_of(&argv, "-append").contains("tsc_early_khz"));
     }
 
     #[test]
     fn tcg_without_a_known_counter_keeps_the_timer_to_measure_it() {
-        let argv = argv(&launch(Accel::Tcg), &[], &host(None));
+        let argv = argv(&order_of(Accel::Tcg), &[], &host(None));
         assert!(value_of(&argv, "-machine").contains("pit=on,pic=on"));
         assert!(!value_of(&argv, "-append").contains("tsc_early_khz"));
     }
 
     #[test]
     fn a_vm_without_initrd_and_cmdline_names_neither() {
-        let mut launch = launch(Accel::Tcg);
-        launch.vm.initrd = None;
-        launch.vm.cmdline = String::new();
-        let argv = argv(&launch, &[], &host(None));
+        let mut order = order_of(Accel::Tcg);
+        order.vm.initrd = None;
+        order.vm.cmdline = String::new();
+        let argv = argv(&order, &[], &host(None));
         assert!(!argv.iter().any(|word| word == "-initrd"));
         assert!(value_of(&argv, "-append").ends_with("blixard.name=web"));
     }

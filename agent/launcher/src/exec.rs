@@ -9,16 +9,19 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use blixard_model::launch::LaunchSpec;
+use blixard_model::order::LaunchOrder;
 use blixard_model::vm::{Disk, InvalidSpec};
 use blixard_model::{Accel, InvalidId, VmName};
 
-use super::qemu::{CheckedDisk, DiskKind, Host, KERNEL_CMDLINE_LEN_MAX, argv, kernel_cmdline};
-use super::qmp_socket;
 use crate::order::{OrderError, read_order};
+use crate::qemu::argv::{CheckedDisk, DiskKind, Host, KERNEL_CMDLINE_LEN_MAX, argv, kernel_cmdline};
+use crate::qmp_socket;
 
 /// Name of the credential that holds the order: `LoadCredential=` of the unit.
-const CREDENTIAL: &str = "spec";
+const CREDENTIAL: &str = "order";
+
+/// Its name in the template of release 0.1.0, which stays loaded until systemd reads the new one.
+const CREDENTIAL_0_1_0: &str = "spec";
 
 /// The VM was not launched.
 #[derive(Debug, thiserror::Error)]
@@ -79,46 +82,58 @@ pub enum LaunchError {
 pub fn vm_exec(name: &str) -> Result<Infallible, LaunchError> {
     let name: VmName = name.parse()?;
     let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(LaunchError::NoCredentials)?;
-    let launch = read_order(&Path::new(&directory).join(CREDENTIAL))?;
-    let argv = prepare(&name, &launch)?;
-    let (program, arguments) = argv.split_first().unwrap_or((&launch.qemu, &[]));
+    let order = read_credential(Path::new(&directory))?;
+    let argv = prepare(&name, &order)?;
+    let (program, arguments) = argv.split_first().unwrap_or((&order.qemu, &[]));
     // No shell: each word reaches the hypervisor as it is.
     let source = Command::new(OsStr::new(program)).args(arguments).exec();
     Err(LaunchError::Exec { program: program.clone(), source })
 }
 
-/// Checks an order against this machine and turns it into the argument list.
-fn prepare(name: &VmName, launch: &LaunchSpec) -> Result<Vec<String>, LaunchError> {
-    if launch.vm.name != *name {
-        return Err(LaunchError::OtherVm { found: launch.vm.name.clone() });
+/// Reads the order among the unit's credentials, under whichever name the unit's template gives it.
+fn read_credential(directory: &Path) -> Result<LaunchOrder, OrderError> {
+    let path = directory.join(CREDENTIAL);
+    match read_order(&path) {
+        Err(OrderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let older = directory.join(CREDENTIAL_0_1_0);
+            read_order(if older.exists() { &older } else { &path })
+        }
+        other => other,
     }
-    launch.vm.validate()?;
-    check_program(&launch.qemu)?;
-    check_readable("kernel", &launch.vm.kernel)?;
-    if let Some(initrd) = &launch.vm.initrd {
+}
+
+/// Checks an order against this machine and turns it into the argument list.
+fn prepare(name: &VmName, order: &LaunchOrder) -> Result<Vec<String>, LaunchError> {
+    if order.vm.name != *name {
+        return Err(LaunchError::OtherVm { found: order.vm.name.clone() });
+    }
+    order.vm.validate()?;
+    check_program(&order.qemu)?;
+    check_readable("kernel", &order.vm.kernel)?;
+    if let Some(initrd) = &order.vm.initrd {
         check_readable("initrd", initrd)?;
     }
     let disk_dirs: Vec<PathBuf> =
-        launch.disk_dirs.iter().filter_map(|dir| fs::canonicalize(dir).ok()).collect();
-    let disks = launch
+        order.disk_dirs.iter().filter_map(|dir| fs::canonicalize(dir).ok()).collect();
+    let disks = order
         .vm
         .disks
         .iter()
         .enumerate()
-        .map(|(i, disk)| check_disk(&format!("disks[{i}]"), disk, &disk_dirs, &launch.disk_dirs))
+        .map(|(i, disk)| check_disk(&format!("disks[{i}]"), disk, &disk_dirs, &order.disk_dirs))
         .collect::<Result<Vec<_>, _>>()?;
-    if launch.accel == Accel::Kvm {
+    if order.accel == Accel::Kvm {
         OpenOptions::new().read(true).write(true).open("/dev/kvm").map_err(LaunchError::NoKvm)?;
     }
     let host = Host {
         qmp_socket: qmp_socket(name).display().to_string(),
         tsc_khz: fs::read_to_string("/proc/cpuinfo").ok().as_deref().and_then(tsc_khz),
     };
-    let len = kernel_cmdline(launch, &host).len();
+    let len = kernel_cmdline(order, &host).len();
     if len > KERNEL_CMDLINE_LEN_MAX {
         return Err(LaunchError::CmdlineTooLong { len });
     }
-    Ok(argv(launch, &disks, &host))
+    Ok(argv(order, &disks, &host))
 }
 
 /// A name for PATH or an absolute path: never one that depends on where this process happens to be.
@@ -200,7 +215,7 @@ mod tests {
 
     struct Place {
         dir: tempfile::TempDir,
-        launch: LaunchSpec,
+        order: LaunchOrder,
     }
 
     /// A kernel and a disk directory with one disk, and an order that names them.
@@ -215,54 +230,67 @@ mod tests {
             "name": "web", "cpus": 1, "memory_mib": 256, "kernel": at("kernel"), "initrd": at("initrd"),
             "disks": [{ "path": at("disks/web.raw") }],
         });
-        let launch = LaunchSpec {
+        let order = LaunchOrder {
             vm: serde_json::from_value(spec).expect("spec"),
             accel: Accel::Tcg,
             qemu: "qemu-system-x86_64".into(),
             disk_dirs: vec!["/no/such/directory".into(), at("disks")],
             generation: 1,
         };
-        Place { dir, launch }
+        Place { dir, order }
     }
 
-    fn refusal(launch: &LaunchSpec) -> String {
-        prepare(&launch.vm.name, launch).expect_err("refused").to_string()
+    fn refusal(order: &LaunchOrder) -> String {
+        prepare(&order.vm.name, order).expect_err("refused").to_string()
     }
 
     #[test]
     fn a_good_order_becomes_an_argument_list() {
-        let Place { dir: _dir, launch } = place();
-        let argv = prepare(&launch.vm.name, &launch).expect("argv");
+        let Place { dir: _dir, order } = place();
+        let argv = prepare(&order.vm.name, &order).expect("argv");
         assert_eq!(argv[0], "qemu-system-x86_64");
         assert!(argv.iter().any(|word| word.contains("disks/web.raw")));
     }
 
     #[test]
+    fn the_order_is_found_under_the_credential_name_of_either_template() {
+        let older = include_bytes!("../tests/fixtures/0.1.0/order.json");
+        let dir = tempfile::tempdir().expect("tempdir");
+        let missing = read_credential(dir.path()).expect_err("no order");
+        assert!(missing.to_string().contains("/order: "), "{missing}");
+        fs::write(dir.path().join("spec"), older).expect("write");
+        assert_eq!(read_credential(dir.path()).expect("older").generation, 7);
+        let newer = String::from_utf8_lossy(older).replace("\"generation\":7", "\"generation\":8");
+        fs::write(dir.path().join("order"), newer).expect("write");
+        assert_eq!(read_credential(dir.path()).expect("newer").generation, 8);
+    }
+
+    #[test]
     fn an_order_for_another_vm_is_refused() {
-        let Place { dir: _dir, launch } = place();
+        let Place { dir: _dir, order } = place();
         let other: VmName = "db".parse().expect("name");
-        assert!(matches!(prepare(&other, &launch), Err(LaunchError::OtherVm { .. })));
+        assert!(matches!(prepare(&other, &order), Err(LaunchError::OtherVm { .. })));
     }
 
     #[test]
     fn an_invalid_spec_is_refused_here_too() {
-        let Place { dir: _dir, mut launch } = place();
-        launch.vm.cpus = 0;
-        assert!(refusal(&launch).contains("cpus"));
+        let Place { dir: _dir, mut order } = place();
+        order.vm.cpus = 0;
+        assert!(refusal(&order).contains("cpus"));
     }
 
     #[test]
     fn missing_files_are_named_with_their_field() {
-        let Place { dir, mut launch } = place();
-        launch.vm.initrd = Some(dir.path().join("none").display().to_string());
-        assert!(refusal(&launch).starts_with("initrd "));
-        launch.vm.kernel = dir.path().join("disks").display().to_string();
-        assert!(refusal(&launch).contains("is not a file"));
+        let Place { dir, mut order } = place();
+        order.vm.initrd = Some(dir.path().join("none").display().to_string());
+        assert!(refusal(&order).starts_with("initrd "));
+        order.vm.kernel = dir.path().join("disks").display().to_string();
+        assert!(refusal(&order).contains("is not a file"));
     }
 
     #[test]
     fn a_disk_must_lie_under_a_disk_directory_after_links_too() {
-        let Place { dir, mut launch } = place();
+        let Place { dir, mut order } = place();
         let at = |name: &str| dir.path().join(name).display().to_string();
         symlink(at("outside.raw"), at("disks/link.raw")).expect("symlink");
         symlink(at("disks/web.raw"), at("into.raw")).expect("symlink");
@@ -273,39 +301,39 @@ mod tests {
             ("disks/none.raw", "No such file"),
         ];
         for (path, words) in cases {
-            launch.vm.disks[0].path = at(path);
-            let refusal = refusal(&launch);
+            order.vm.disks[0].path = at(path);
+            let refusal = refusal(&order);
             assert!(refusal.starts_with("disks[0] ") && refusal.contains(words), "{path}: {refusal}");
         }
-        launch.vm.disks[0].path = at("into.raw");
-        assert!(prepare(&launch.vm.name, &launch).is_ok(), "a link into a disk directory resolves to inside");
+        order.vm.disks[0].path = at("into.raw");
+        assert!(prepare(&order.vm.name, &order).is_ok(), "a link into a disk directory resolves to inside");
         fs::create_dir(at("disks/sub")).expect("mkdir");
-        launch.vm.disks[0].path = at("disks/sub");
-        assert!(refusal(&launch).contains("neither a file nor"));
+        order.vm.disks[0].path = at("disks/sub");
+        assert!(refusal(&order).contains("neither a file nor"));
     }
 
     #[test]
     fn a_directory_whose_name_only_begins_alike_is_outside() {
-        let Place { dir, mut launch } = place();
+        let Place { dir, mut order } = place();
         let twin = dir.path().join("disks-of-others");
         fs::create_dir(&twin).expect("mkdir");
         fs::write(twin.join("x.raw"), b"x").expect("write");
-        launch.vm.disks[0].path = twin.join("x.raw").display().to_string();
-        assert!(refusal(&launch).contains("is not under a disk directory"));
+        order.vm.disks[0].path = twin.join("x.raw").display().to_string();
+        assert!(refusal(&order).contains("is not under a disk directory"));
     }
 
     #[test]
     fn a_relative_program_is_refused() {
-        let Place { dir: _dir, mut launch } = place();
-        launch.qemu = "bin/qemu".into();
-        assert!(refusal(&launch).contains("absolute path"));
+        let Place { dir: _dir, mut order } = place();
+        order.qemu = "bin/qemu".into();
+        assert!(refusal(&order).contains("absolute path"));
     }
 
     #[test]
     fn the_longest_command_line_of_a_spec_is_one_that_the_kernel_reads() {
-        let Place { dir: _dir, mut launch } = place();
-        launch.vm.cmdline = "x".repeat(blixard_model::vm::CMDLINE_LEN_MAX);
-        assert!(prepare(&launch.vm.name, &launch).is_ok());
+        let Place { dir: _dir, mut order } = place();
+        order.vm.cmdline = "x".repeat(blixard_model::vm::CMDLINE_LEN_MAX);
+        assert!(prepare(&order.vm.name, &order).is_ok());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use blixard_model::VmName;
-use blixard_model::launch::LaunchSpec;
+use blixard_model::order::LaunchOrder;
 
 /// Largest order, in bytes: a spec at all its limits stays below.
 pub const ORDER_LEN_MAX: usize = 64 * 1024;
@@ -61,16 +61,16 @@ impl OrderDir {
     ///
     /// # Errors
     /// The order is too large, or the file system refused.
-    pub fn write(&self, launch: &LaunchSpec) -> Result<(), OrderError> {
-        let path = self.path(&launch.vm.name);
-        let bytes = serde_json::to_vec(launch)
+    pub fn write(&self, order: &LaunchOrder) -> Result<(), OrderError> {
+        let path = self.path(&order.vm.name);
+        let bytes = serde_json::to_vec(order)
             .map_err(|source| OrderError::Malformed { path: path.clone(), source })?;
         if bytes.len() > ORDER_LEN_MAX {
             return Err(OrderError::TooLarge { path });
         }
         ensure_dir(&self.0).map_err(at(&self.0))?;
         // Another VM's name can not be this one: a name holds no dot.
-        let partial = self.0.join(format!(".{}.json", launch.vm.name));
+        let partial = self.0.join(format!(".{}.json", order.vm.name));
         write_new(&partial, &bytes).map_err(at(&partial))?;
         fs::rename(&partial, &path).map_err(at(&path))
     }
@@ -79,9 +79,9 @@ impl OrderDir {
     ///
     /// # Errors
     /// The file is not an order, or the file system refused.
-    pub fn read(&self, name: &VmName) -> Result<Option<LaunchSpec>, OrderError> {
+    pub fn read(&self, name: &VmName) -> Result<Option<LaunchOrder>, OrderError> {
         match read_order(&self.path(name)) {
-            Ok(launch) => Ok(Some(launch)),
+            Ok(order) => Ok(Some(order)),
             Err(OrderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -108,7 +108,7 @@ impl OrderDir {
 ///
 /// # Errors
 /// The file is missing, too large or not an order.
-pub(crate) fn read_order(path: &Path) -> Result<LaunchSpec, OrderError> {
+pub(crate) fn read_order(path: &Path) -> Result<LaunchOrder, OrderError> {
     let file = fs::File::open(path).map_err(at(path))?;
     let mut bytes = Vec::new();
     let limit = u64::try_from(ORDER_LEN_MAX).unwrap_or(u64::MAX).saturating_add(1);
@@ -149,9 +149,9 @@ mod tests {
 
     use super::*;
 
-    fn launch(generation: u64) -> LaunchSpec {
+    fn order(generation: u64) -> LaunchOrder {
         let text = r#"{"name":"web","cpus":1,"memory_mib":256,"kernel":"/boot/vmlinuz"}"#;
-        LaunchSpec {
+        LaunchOrder {
             vm: serde_json::from_str(text).expect("spec"),
             accel: Accel::Tcg,
             qemu: "qemu-system-x86_64".into(),
@@ -169,8 +169,8 @@ mod tests {
         fs::create_dir(parent.path().join("vms")).expect("mkdir");
         fs::write(parent.path().join("vms/.web.json"), b"left by a crash").expect("write");
         for generation in [1, 2] {
-            dir.write(&launch(generation)).expect("write");
-            assert_eq!(dir.read(&name).expect("read"), Some(launch(generation)));
+            dir.write(&order(generation)).expect("write");
+            assert_eq!(dir.read(&name).expect("read"), Some(order(generation)));
         }
         let mode = fs::metadata(parent.path().join("vms/web.json")).expect("metadata").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -185,7 +185,7 @@ mod tests {
         let path = parent.path().join("web.json");
         fs::write(&path, vec![b' '; ORDER_LEN_MAX + 1]).expect("write");
         assert!(matches!(read_order(&path), Err(OrderError::TooLarge { .. })));
-        let whole = serde_json::to_vec(&launch(1)).expect("json");
+        let whole = serde_json::to_vec(&order(1)).expect("json");
         fs::write(&path, &whole[..whole.len() / 2]).expect("write");
         assert!(matches!(read_order(&path), Err(OrderError::Malformed { .. })));
     }
@@ -193,14 +193,14 @@ mod tests {
     #[test]
     fn the_largest_valid_spec_fits() {
         use blixard_model::vm::{CMDLINE_LEN_MAX, DISKS_MAX, Disk, PATH_LEN_MAX};
-        let mut launch = launch(u64::MAX);
+        let mut order = order(u64::MAX);
         // Quotes and backslashes double in JSON: the worst that a valid path or command line can hold.
         let path = |i: usize| format!("/{}{i:02}", "\"".repeat(PATH_LEN_MAX - 3));
-        launch.vm.kernel = path(0);
-        launch.vm.initrd = Some(path(1));
-        launch.vm.cmdline = "\\".repeat(CMDLINE_LEN_MAX);
-        launch.vm.disks = (0..DISKS_MAX).map(|i| Disk { path: path(i), read_only: true }).collect();
-        launch.vm.validate().expect("valid");
-        assert!(serde_json::to_vec(&launch).expect("json").len() <= ORDER_LEN_MAX);
+        order.vm.kernel = path(0);
+        order.vm.initrd = Some(path(1));
+        order.vm.cmdline = "\\".repeat(CMDLINE_LEN_MAX);
+        order.vm.disks = (0..DISKS_MAX).map(|i| Disk { path: path(i), read_only: true }).collect();
+        order.vm.validate().expect("valid");
+        assert!(serde_json::to_vec(&order).expect("json").len() <= ORDER_LEN_MAX);
     }
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blixard_launcher::order::{ORDER_DIR, OrderDir, OrderError};
 use blixard_model::VmName;
-use blixard_model::launch::LaunchSpec;
+use blixard_model::order::LaunchOrder;
 use futures_util::stream::{StreamExt, TryStreamExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -14,7 +15,6 @@ use zbus::fdo::Error as Fdo;
 
 use crate::job::{JobUnknown, JobWatch};
 use crate::link::{self, CALL_DEADLINE, Link};
-use crate::order::{ORDER_DIR, OrderDir, OrderError};
 use crate::proxy::{UnitProperties, UnitRow};
 use crate::unit::{ActiveState, Limits, UNIT_PATTERN, UnitExit, VmUnit, unit_name, vm_name};
 
@@ -151,7 +151,7 @@ pub struct ResetError(#[from] BusError);
 /// A handle on the VM units of this machine; cheap to clone. Reconnects by itself after a lost bus; every
 /// call has a deadline. Dropping the last clone ends the connection, and no VM.
 #[derive(Debug, Clone)]
-pub struct SystemdRuntime {
+pub struct UnitManager {
     inner: Arc<Inner>,
 }
 
@@ -169,7 +169,7 @@ impl Drop for Inner {
     }
 }
 
-impl SystemdRuntime {
+impl UnitManager {
     /// Connects to the system bus; orders go where the shipped unit reads them.
     ///
     /// # Errors
@@ -209,11 +209,11 @@ impl SystemdRuntime {
     ///
     /// # Errors
     /// Why not, with the exit of the unit where it ran.
-    pub async fn start(&self, launch: &LaunchSpec) -> Result<(), StartError> {
-        self.inner.orders.write(launch)?;
+    pub async fn start(&self, order: &LaunchOrder) -> Result<(), StartError> {
+        self.inner.orders.write(order)?;
         let link = self.link("StartUnit").await?;
-        let unit = unit_name(&launch.vm.name);
-        let limits = Limits::of(&launch.vm);
+        let unit = unit_name(&order.vm.name);
+        let limits = Limits::of(&order.vm);
         let properties = [
             ("MemoryMax", Variant::from(limits.memory_max_bytes)),
             ("CPUQuotaPerSecUSec", Variant::from(limits.cpu_usec_per_sec)),
@@ -437,7 +437,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let address = format!("unix:path={}", dir.path().join("no-bus").display());
         let options = Options { bus_address: Some(address), order_dir: dir.path().into() };
-        let error = SystemdRuntime::connect_with(options).await.expect_err("there is no bus");
+        let error = UnitManager::connect_with(options).await.expect_err("there is no bus");
         assert!(error.to_string().contains("systemctl status dbus"), "{error}");
     }
 
@@ -458,8 +458,8 @@ mod tests {
     #[test]
     fn futures_can_move_between_threads() {
         fn is_send<T: Send>(_: &T) {}
-        fn all(runtime: &SystemdRuntime, launch: &LaunchSpec, name: &VmName) {
-            is_send(&runtime.start(launch));
+        fn all(runtime: &UnitManager, order: &LaunchOrder, name: &VmName) {
+            is_send(&runtime.start(order));
             is_send(&runtime.stop(name));
             is_send(&runtime.list());
             is_send(&runtime.reset_failed(name));

@@ -1,14 +1,14 @@
-//! The order that the agent writes for one VM and `blixard vm-exec` reads.
+//! The launch order: what the agent writes for one VM and `blixard vm-exec` reads.
 
 use serde::{Deserialize, Serialize};
 
 use crate::vm::{Accel, VmSpec};
 
 /// Everything the launcher needs to run one VM on this node; written as JSON to `/run/blixard/vms/NAME.json`
-/// and handed to the unit as the credential `spec`.
+/// and handed to the unit as the credential `order`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LaunchSpec {
+pub struct LaunchOrder {
     /// What the user wants.
     pub vm: VmSpec,
     /// This node's accelerator.

@@ -7,8 +7,8 @@ use blixard_model::{InvalidId, VmName};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::qmp::{Qmp, QmpError};
-use super::{Pace, is_alive, main_pid, qmp_socket};
+use crate::qemu::qmp::{Qmp, QmpError};
+use crate::{Pace, is_alive, main_pid, qmp_socket};
 
 /// Time that the guest has for its shutdown, in seconds. With [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is
 /// less than the unit's `TimeoutStopSec=`.
@@ -100,8 +100,8 @@ fn await_end(main: Option<Pid>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::qmp::fake::{GREETING, OK, serve};
     use super::*;
+    use crate::qemu::qmp::fake::{GREETING, OK, serve};
 
     const LONG: Duration = Duration::from_secs(20);
 

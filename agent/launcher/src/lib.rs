@@ -1,12 +1,21 @@
-//! What a VM's unit runs: `vm-exec` becomes the hypervisor, `vm-wait` says when it runs, `vm-stop` ends it
-//! gracefully.
+//! What runs inside a VM's unit `blixard-vm@NAME.service`: [`vm_exec`] becomes the hypervisor, [`vm_wait`]
+//! returns once the VM runs, [`vm_stop`] ends it gracefully.
 //!
-//! Blocking and small: three short programs in the unit's own sandbox. They trust nothing that the agent
-//! wrote without checking it again, start no shell, and speak to nobody but the hypervisor's control socket.
+//! The agent writes a launch order ([`OrderDir`]); systemd hands it to the unit as a credential, and
+//! [`vm_exec`] reads it. That file is all that the agent and a unit share: the launcher never speaks D-Bus
+//! and works while the agent is away.
+//!
+//! Blocking and small: three short programs in the unit's own sandbox. They check again whatever the agent
+//! wrote, start no shell, and speak to nobody but the hypervisor's control socket. No async runtime, no
+//! network. When to start or stop a VM is decided in `blixard-core`.
+//!
+//! A new release also stops what an older one started: a `daemon-reload` gives running units the new
+//! template's `ExecStop=`. So the control socket's path and the subcommands' names are fixed, and orders of
+//! every release are read. `tests/older_release.rs` holds this.
 
 mod exec;
+pub mod order;
 mod qemu;
-mod qmp;
 mod stop;
 mod wait;
 
@@ -19,8 +28,9 @@ use nix::sys::signal;
 use nix::unistd::Pid;
 
 pub use exec::{LaunchError, vm_exec};
-pub use qemu::{CheckedDisk, DiskKind, Host, argv};
-pub use qmp::QmpError;
+pub use order::{OrderDir, OrderError};
+pub use qemu::argv::{CheckedDisk, DiskKind, Host, argv};
+pub use qemu::qmp::QmpError;
 pub use stop::{StopError, vm_stop};
 pub use wait::{WaitError, vm_wait};
 
@@ -28,7 +38,7 @@ pub use wait::{WaitError, vm_wait};
 const RUN_DIR: &str = "/run/blixard-vm";
 
 /// The hypervisor's control socket, in the unit's runtime directory.
-fn qmp_socket(name: &VmName) -> PathBuf {
+pub fn qmp_socket(name: &VmName) -> PathBuf {
     [RUN_DIR, name.as_str(), "qmp.sock"].iter().collect()
 }
 

@@ -1,22 +1,47 @@
-//! VMs as units of this machine's systemd, behind `blixard-core`'s port.
+//! The port through which the agent runs VMs, and systemd behind it.
 //!
 //! The bus may come later than the agent, or go away: then every call says so and the next one tries again.
 //! The agent itself goes on: consensus needs no D-Bus.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
+use std::future::Future;
 use std::sync::{Mutex as StdMutex, PoisonError};
 
-use blixard_core::ports::{ObservedUnit, VmRuntime};
+use blixard_core::ports::ObservedUnit;
 use blixard_model::VmName;
-use blixard_model::launch::LaunchSpec;
-use blixard_systemd::{StartError, SystemdRuntime, VmUnit, journal};
+use blixard_model::order::LaunchOrder;
 use tokio::sync::Mutex;
+
+use crate::journal;
+use crate::manager::{StartError, UnitManager};
+use crate::unit::VmUnit;
+
+/// Runs VMs as units of the service manager. Every method has a deadline of its own and is idempotent.
+pub trait VmRuntime: Send + Sync + 'static {
+    /// Why something could not be done.
+    type Error: fmt::Display + Send;
+
+    /// Starts a VM and returns once its hypervisor says running.
+    fn start(&self, order: &LaunchOrder) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Stops a VM gracefully and returns once its unit is gone or inactive.
+    fn stop(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Forgets how a unit that has ended failed.
+    fn reset_failed(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Forgets the launch order of a VM that is deleted.
+    fn forget(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// All VM units there are, the truth. A unit that ended well or never ran need not be among them.
+    fn list(&self) -> impl Future<Output = Result<Vec<ObservedUnit>, Self::Error>> + Send;
+    /// The last console lines of a VM's last run.
+    fn console(&self, name: &VmName, lines: u32) -> impl Future<Output = Vec<String>> + Send;
+    /// Resolves when something may have changed: a hint to list again.
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+}
 
 /// systemd, once it can be reached.
 #[derive(Debug, Default)]
-pub(crate) struct SystemdVms {
-    connection: Mutex<Option<SystemdRuntime>>,
+pub struct SystemdVms {
+    connection: Mutex<Option<UnitManager>>,
     /// Names the last run of each VM in the journal.
     invocations: StdMutex<BTreeMap<VmName, String>>,
 }
@@ -24,19 +49,19 @@ pub(crate) struct SystemdVms {
 /// Why systemd did not do it, in words.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct RuntimeError(String);
+pub struct RuntimeError(String);
 
 fn words(error: impl Display) -> RuntimeError {
     RuntimeError(error.to_string())
 }
 
 impl SystemdVms {
-    async fn systemd(&self) -> Result<SystemdRuntime, RuntimeError> {
+    async fn systemd(&self) -> Result<UnitManager, RuntimeError> {
         let mut connection = self.connection.lock().await;
         if let Some(systemd) = &*connection {
             return Ok(systemd.clone());
         }
-        let systemd = SystemdRuntime::connect().await.map_err(words)?;
+        let systemd = UnitManager::connect().await.map_err(words)?;
         *connection = Some(systemd.clone());
         Ok(systemd)
     }
@@ -61,10 +86,10 @@ fn observed(unit: VmUnit) -> ObservedUnit {
 impl VmRuntime for SystemdVms {
     type Error = RuntimeError;
 
-    async fn start(&self, launch: &LaunchSpec) -> Result<(), RuntimeError> {
-        let started = self.systemd().await?.start(launch).await;
+    async fn start(&self, order: &LaunchOrder) -> Result<(), RuntimeError> {
+        let started = self.systemd().await?.start(order).await;
         if let Err(StartError::Failed { invocation, .. }) = &started {
-            self.note_invocation(&launch.vm.name, invocation.as_ref());
+            self.note_invocation(&order.vm.name, invocation.as_ref());
         }
         started.map_err(words)
     }

@@ -7,8 +7,8 @@ use blixard_model::{InvalidId, VmName};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::qmp::{Qmp, QmpError};
-use super::{Pace, is_alive, main_pid, qmp_socket};
+use crate::qemu::qmp::{Qmp, QmpError};
+use crate::{Pace, is_alive, main_pid, qmp_socket};
 
 /// Longest wait, in seconds: less than the unit's `TimeoutStartSec=`, so that the reason is told here.
 const DEADLINE: Duration = Duration::from_secs(45);
@@ -76,8 +76,8 @@ fn status(socket: &Path, deadline: Instant) -> Result<String, QmpError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::qmp::fake::{GREETING, OK, serve};
     use super::*;
+    use crate::qemu::qmp::fake::{GREETING, OK, serve};
 
     const LONG: Duration = Duration::from_secs(20);
 
