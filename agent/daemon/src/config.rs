@@ -161,7 +161,7 @@ fn default_voter_lost_after_s() -> u32 {
     DEFAULT_VOTER_LOST_AFTER_S
 }
 fn default_accel() -> Accel {
-    Accel::Kvm
+    Accel::default_on(std::env::consts::ARCH)
 }
 fn default_qemu() -> String {
     "qemu-system-x86_64".to_owned()

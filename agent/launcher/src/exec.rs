@@ -65,6 +65,15 @@ pub enum LaunchError {
     /// The order says KVM and this machine does not offer it.
     #[error("/dev/kvm: {0}: set vms.accel = \"tcg\" in the agent's configuration to run without it")]
     NoKvm(#[source] io::Error),
+    /// KVM runs guests of the machine's own architecture only, and guests are x86-64.
+    #[error(
+        "vms.accel: KVM cannot run x86-64 guests on {arch} (vms.accel = \"tcg\" in the agent's configuration \
+         emulates them)"
+    )]
+    KvmArchitecture {
+        /// The machine's architecture, as Rust names it.
+        arch: &'static str,
+    },
     /// The hypervisor could not be run.
     #[error("{program}: {source} (vms.qemu in the agent's configuration names it)")]
     Exec {
@@ -123,7 +132,7 @@ fn prepare(name: &VmName, order: &LaunchOrder) -> Result<Vec<String>, LaunchErro
         .map(|(i, disk)| check_disk(&format!("disks[{i}]"), disk, &disk_dirs, &order.disk_dirs))
         .collect::<Result<Vec<_>, _>>()?;
     if order.accel == Accel::Kvm {
-        OpenOptions::new().read(true).write(true).open("/dev/kvm").map_err(LaunchError::NoKvm)?;
+        check_kvm(std::env::consts::ARCH, Path::new("/dev/kvm"))?;
     }
     let host = Host {
         qmp_socket: qmp_socket(name).display().to_string(),
@@ -134,6 +143,15 @@ fn prepare(name: &VmName, order: &LaunchOrder) -> Result<Vec<String>, LaunchErro
         return Err(LaunchError::CmdlineTooLong { len });
     }
     Ok(argv(order, &disks, &host))
+}
+
+/// Whether KVM can run a guest here: on a machine of this architecture, through this device.
+fn check_kvm(arch: &'static str, device: &Path) -> Result<(), LaunchError> {
+    if !Accel::Kvm.runs_on(arch) {
+        return Err(LaunchError::KvmArchitecture { arch });
+    }
+    OpenOptions::new().read(true).write(true).open(device).map_err(LaunchError::NoKvm)?;
+    Ok(())
 }
 
 /// A name for PATH or an absolute path: never one that depends on where this process happens to be.

@@ -104,6 +104,21 @@ pub enum Accel {
     Tcg,
 }
 
+impl Accel {
+    /// Whether it runs guests, which are x86-64, on a machine of this architecture. `arch` is a value of
+    /// [`std::env::consts::ARCH`].
+    pub fn runs_on(self, arch: &str) -> bool {
+        self == Self::Tcg || arch == "x86_64"
+    }
+
+    /// What a node uses unless its configuration says otherwise: KVM where it can run the guests. A missing
+    /// `/dev/kvm` does not change it: a VM that starts ten times slower than yesterday, without a word,
+    /// would be worse than one that says why it does not start.
+    pub fn default_on(arch: &str) -> Self {
+        if Self::Kvm.runs_on(arch) { Self::Kvm } else { Self::Tcg }
+    }
+}
+
 /// Whether a VM shall run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,14 +3,21 @@
 use std::net::SocketAddr;
 
 use blixard_core::state::member_check::{MemberFacts, MemberField, check_member, check_members};
-use blixard_model::EndpointId;
 use blixard_model::member::MEMBERS_MAX;
+use blixard_model::{Accel, EndpointId};
 use blixard_net::{IpFamilies, RelayList, check_address};
 
 use super::Config;
 
 /// Least `voter_lost_after_s`: several elections.
 const VOTER_LOST_AFTER_S_MIN: u32 = 5;
+
+/// What keeps this accelerator from running guests on a machine of this architecture.
+fn accel_problem(accel: Accel, arch: &str) -> Option<String> {
+    (!accel.runs_on(arch)).then(|| {
+        format!("vms.accel: \"kvm\" cannot run x86-64 guests on {arch}: leave it out, or set \"tcg\"")
+    })
+}
 
 impl Config {
     /// What makes it useless, if anything does.
@@ -45,6 +52,9 @@ impl Config {
         }
         if self.vms.qemu.is_empty() || self.vms.qemu.starts_with('-') {
             return Some(format!("vms.qemu: {:?} is not a program", self.vms.qemu));
+        }
+        if let Some(problem) = accel_problem(self.vms.accel, std::env::consts::ARCH) {
+            return Some(problem);
         }
         if self.resources.cpus == Some(0) {
             return Some(
@@ -175,5 +185,19 @@ impl Config {
             )),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kvm_is_the_default_where_it_runs_the_guests_and_refused_elsewhere() {
+        assert_eq!(accel_problem(Accel::default_on("x86_64"), "x86_64"), None);
+        assert_eq!(accel_problem(Accel::default_on("aarch64"), "aarch64"), None);
+        assert_eq!((Accel::default_on("x86_64"), Accel::default_on("aarch64")), (Accel::Kvm, Accel::Tcg));
+        let problem = accel_problem(Accel::Kvm, "aarch64").expect("refused");
+        assert!(problem.starts_with("vms.accel: ") && problem.contains("aarch64"), "{problem}");
     }
 }
