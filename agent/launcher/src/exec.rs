@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use blixard_model::order::LaunchOrder;
 use blixard_model::vm::{Disk, InvalidSpec};
 use blixard_model::{Accel, InvalidId, VmName};
 
+use crate::image::format_of;
 use crate::order::{OrderError, read_order};
 use crate::qemu::argv::{CheckedDisk, DiskKind, Host, KERNEL_CMDLINE_LEN_MAX, argv, kernel_cmdline};
 use crate::qmp_socket;
@@ -202,12 +203,17 @@ fn check_disk(
     } else {
         return Err(wrong("is neither a file nor a block device".into()));
     };
-    OpenOptions::new().read(true).write(!disk.read_only).open(&real).map_err(|error| {
+    let mut file = OpenOptions::new().read(true).write(!disk.read_only).open(&real).map_err(|error| {
         wrong(format!(
             "{error}: group blixard-disk must be able to {}",
             if disk.read_only { "read it" } else { "write it" }
         ))
     })?;
+    // The length by seeking: a block device's metadata has none.
+    let format = file.seek(SeekFrom::End(0)).and_then(|len| format_of(&file, len));
+    if let Some(format) = format.map_err(|error| wrong(error.to_string()))? {
+        return Err(wrong(format.refusal(&disk.path)));
+    }
     let path = real.into_os_string().into_string().map_err(|_| wrong("its real path is not UTF-8".into()))?;
     Ok(CheckedDisk { path, read_only: disk.read_only, kind })
 }
@@ -338,6 +344,29 @@ mod tests {
         fs::write(twin.join("x.raw"), b"x").expect("write");
         order.vm.disks[0].path = twin.join("x.raw").display().to_string();
         assert!(refusal(&order).contains("is not under a disk directory"));
+    }
+
+    #[test]
+    fn an_image_that_is_not_raw_is_refused_and_left_as_it_is() {
+        let Place { dir, order } = place();
+        let path = dir.path().join("disks/web.raw");
+        let image = b"QFI\xfb\0\0\0\x03 and the rest of the header";
+        fs::write(&path, image).expect("write");
+        let refusal = refusal(&order);
+        let start = format!("disks[0] {:?}: is a qcow2 image and disks are raw", path.display().to_string());
+        assert!(refusal.starts_with(&start), "{refusal}");
+        assert!(refusal.contains("qemu-img convert -f qcow2 -O raw"), "{refusal}");
+        assert_eq!(fs::read(&path).expect("read"), image);
+    }
+
+    #[test]
+    fn kvm_is_refused_where_it_cannot_run_the_guest() {
+        let device = tempfile::NamedTempFile::new().expect("file");
+        assert!(check_kvm("x86_64", device.path()).is_ok());
+        let foreign = check_kvm("aarch64", device.path()).expect_err("another architecture");
+        assert!(foreign.to_string().contains("on aarch64 (vms.accel = \"tcg\""), "{foreign}");
+        let missing = check_kvm("x86_64", Path::new("/no/such/device")).expect_err("no device");
+        assert!(matches!(missing, LaunchError::NoKvm(_)));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! every release are read. `tests/older_release.rs` holds this.
 
 mod exec;
+mod image;
 pub mod order;
 mod qemu;
 mod stop;
