@@ -1,5 +1,6 @@
-//! Numbers and times as people read them, for texts that nodes hand on to each other and to people.
+//! Numbers, times and errors as people read them, for texts that nodes hand on to each other and to people.
 
+use std::error::Error;
 use std::time::Duration;
 
 /// A number with its thousands apart: `1,200`.
@@ -41,9 +42,49 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// An error and its causes on one line, each once: `launch order: /x/order: No such file or directory`.
+///
+/// Our own errors leave their source out of their text. Some libraries' errors repeat it there: a cause that
+/// the text already ends with is left out.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let words = next.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = next.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Failed {
+        #[error("the order")]
+        Apart(#[source] io::Error),
+        #[error("the order: {0}")]
+        Repeated(#[source] io::Error),
+        #[error("outer")]
+        Outer(#[source] Box<Failed>),
+    }
+
+    #[test]
+    fn each_cause_stands_once() {
+        let full = || io::Error::other("disk full");
+        assert_eq!(with_causes(&full()), "disk full");
+        assert_eq!(with_causes(&Failed::Apart(full())), "the order: disk full");
+        assert_eq!(with_causes(&Failed::Repeated(full())), "the order: disk full");
+        let outer = Failed::Outer(Box::new(Failed::Repeated(full())));
+        assert_eq!(with_causes(&outer), "outer: the order: disk full");
+    }
 
     #[test]
     fn thousands_stand_apart() {

@@ -11,12 +11,16 @@ pub mod journal;
 pub mod manager;
 pub mod unit;
 
+mod bus;
+#[cfg(test)]
+mod fake;
 mod job;
 mod link;
 mod proxy;
 mod vms;
 
+pub use bus::BusError;
 pub use journal::{Follow, JournalError};
-pub use manager::{BusError, ListError, Options, ResetError, StartError, StopError, UnitManager};
+pub use manager::{ListError, Options, ResetError, StartError, StopError, UnitManager};
 pub use unit::{ActiveState, UnitExit, VmUnit};
 pub use vms::{RuntimeError, SystemdVms, VmRuntime};

@@ -10,9 +10,10 @@ use blixard_model::order::LaunchOrder;
 use futures_util::stream::{StreamExt, TryStreamExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use zbus::Variant;
-use zbus::fdo::Error as Fdo;
+use tokio::time::Instant;
+use zbus::{OwnedObjectPath, Variant};
 
+use crate::bus::{BusError, call, call_authorized, is_conflict, is_gone, is_lost, is_no_such_unit};
 use crate::job::{JobUnknown, JobWatch};
 use crate::link::{self, CALL_DEADLINE, Link};
 use crate::proxy::{UnitProperties, UnitRow};
@@ -46,55 +47,18 @@ impl Default for Options {
     }
 }
 
-/// A call to systemd that brought no answer, or a refusal.
-#[derive(Debug, thiserror::Error)]
-pub enum BusError {
-    /// There is no system bus, or no systemd on it.
-    #[error("systemd does not answer on the system bus (is dbus running? systemctl status dbus): {0}")]
-    Connect(#[source] Box<zbus::Error>),
-    /// The bus was lost and is not back yet, or was lost during the call: whether it took effect is unknown.
-    #[error("{call}: the system bus was lost")]
-    Lost {
-        /// The D-Bus method.
-        call: &'static str,
-    },
-    /// No answer in time: whether the call took effect is unknown.
-    #[error("{call}: systemd did not answer within {} s", CALL_DEADLINE.as_secs())]
-    Timeout {
-        /// The D-Bus method.
-        call: &'static str,
-    },
-    /// polkit said no.
-    #[error("{call}: not permitted (is polkit's rule 50-blixard.rules installed, and polkitd?): {detail}")]
-    Denied {
-        /// The D-Bus method.
-        call: &'static str,
-        /// systemd's words.
-        detail: String,
-    },
-    /// systemd refused.
-    #[error("{call}: {source}")]
-    Call {
-        /// The D-Bus method.
-        call: &'static str,
-        /// systemd's name for the error and its words.
-        #[source]
-        source: Box<zbus::Error>,
-    },
-}
-
 /// A VM was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The order could not be written.
-    #[error("launch order: {0}")]
+    #[error("launch order")]
     Order(#[from] OrderError),
     /// systemd could not be asked, or refused.
     #[error(transparent)]
     Bus(#[from] BusError),
     /// The unit is being stopped: start it again once it is.
-    #[error("the unit is being stopped: {0}")]
-    Busy(String),
+    #[error("the unit is being stopped")]
+    Busy(#[source] BusError),
     /// It was started and ended, or never said running. Displayed as its exit: `exited 1`.
     #[error("{}", failed_start(result, exit))]
     Failed {
@@ -147,6 +111,78 @@ pub struct ListError(#[from] BusError);
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct ResetError(#[from] BusError);
+
+/// Where a start stands.
+enum Found {
+    /// The hypervisor says running.
+    Running,
+    /// A job is under way, and will be heard to end.
+    Starting(JobWatch, OwnedObjectPath),
+    /// It is starting and no job says so: look again.
+    Between,
+    /// It ended, or never ran.
+    Ended { result: String, exit: UnitExit, invocation: Option<String> },
+}
+
+/// What a look at a unit says of its start.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    JobPending,
+    Running,
+    Between,
+    /// With the result that its job must have had.
+    Ended(&'static str),
+}
+
+fn standing(active: ActiveState, job_type: Option<&str>) -> Standing {
+    match (active, job_type) {
+        (_, Some("stop")) => Standing::Ended("canceled"),
+        (_, Some(_)) => Standing::JobPending,
+        (ActiveState::Active, None) => Standing::Running,
+        (ActiveState::Activating | ActiveState::Other, None) => Standing::Between,
+        (ActiveState::Deactivating | ActiveState::Inactive | ActiveState::Failed, None) => {
+            Standing::Ended("failed")
+        }
+    }
+}
+
+/// Does it again as long as the bus was lost and the deadline has not passed.
+async fn through_loss<T, E, F>(deadline: Instant, mut attempt: impl FnMut() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+    E: MaybeBus,
+{
+    loop {
+        match attempt().await {
+            Err(error) if error.bus().is_some_and(is_lost) && Instant::now() < deadline => {
+                // The connection's keeper may not have noticed yet.
+                tokio::time::sleep(SETTLE_STEP).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// An error that may be the bus's.
+trait MaybeBus {
+    fn bus(&self) -> Option<&BusError>;
+}
+
+impl MaybeBus for BusError {
+    fn bus(&self) -> Option<&BusError> {
+        Some(self)
+    }
+}
+
+impl MaybeBus for StartError {
+    fn bus(&self) -> Option<&BusError> {
+        if let Self::Bus(error) = self { Some(error) } else { None }
+    }
+}
+
+fn time_left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
 
 /// A handle on the VM units of this machine; cheap to clone. Reconnects by itself after a lost bus; every
 /// call has a deadline. Dropping the last clone ends the connection, and no VM.
@@ -205,14 +241,41 @@ impl UnitManager {
     }
 
     /// Writes the order, sets every limit, starts the unit and waits until its hypervisor says running (at
-    /// most [`START_DEADLINE`]). A unit that already runs stays as it is, but for the limits.
+    /// most [`START_DEADLINE`]). A unit that already runs stays as it is, but for the limits. A bus that is
+    /// lost meanwhile, or a systemd that executes itself anew, is waited for: the unit's job goes on without
+    /// them.
     ///
     /// # Errors
     /// Why not, with the exit of the unit where it ran.
     pub async fn start(&self, order: &LaunchOrder) -> Result<(), StartError> {
         self.inner.orders.write(order)?;
-        let link = self.link("StartUnit").await?;
         let unit = unit_name(&order.vm.name);
+        let deadline = Instant::now() + START_DEADLINE;
+        let mut found = through_loss(deadline, || self.queue_start(order, &unit)).await?;
+        loop {
+            found = match found {
+                Found::Running => return Ok(()),
+                Found::Ended { result, exit, invocation } => {
+                    return Err(StartError::Failed { result, exit, invocation });
+                }
+                Found::Starting(watch, job) => match watch.result_of(&job, time_left(deadline)).await {
+                    Ok(result) if result == "done" => Found::Running,
+                    Ok(result) => through_loss(deadline, || self.find_ended(&unit, &result)).await?,
+                    Err(JobUnknown::Timeout) => return Err(StartError::Timeout),
+                    Err(JobUnknown::Lost) => through_loss(deadline, || self.find(&unit)).await?,
+                },
+                Found::Between if Instant::now() >= deadline => return Err(StartError::Timeout),
+                Found::Between => {
+                    tokio::time::sleep(SETTLE_STEP).await;
+                    through_loss(deadline, || self.find(&unit)).await?
+                }
+            };
+        }
+    }
+
+    /// Sets the limits and queues the start.
+    async fn queue_start(&self, order: &LaunchOrder, unit: &str) -> Result<Found, StartError> {
+        let link = self.link("StartUnit").await?;
         let limits = Limits::of(&order.vm);
         let properties = [
             ("MemoryMax", Variant::from(limits.memory_max_bytes)),
@@ -221,43 +284,71 @@ impl UnitManager {
         ];
         // Runtime only: the file it writes is gone with the machine's next boot, and set anew with each
         // start.
-        let setting = link.manager.set_unit_properties(&unit, true, &properties);
-        call("SetUnitProperties", setting).await?;
+        let setting = link.manager.set_unit_properties(unit, true, &properties);
+        call_authorized(&link, "SetUnitProperties", setting).await?;
         let watch = JobWatch::new(&link.jobs);
-        let job = match call("StartUnit", link.manager.start_unit(&unit, "fail")).await {
-            Ok(job) => job,
-            Err(error) if is_conflict(&error) => return Err(StartError::Busy(error.to_string())),
-            Err(error) => return Err(error.into()),
-        };
-        match watch.result_of(&job, START_DEADLINE).await {
-            Ok(result) if result == "done" => Ok(()),
-            Ok(result) => {
-                let (exit, invocation) = settled_exit(&link, &unit).await?;
-                Err(StartError::Failed { result, exit, invocation })
-            }
-            Err(JobUnknown::Timeout) => Err(StartError::Timeout),
-            Err(JobUnknown::Lost) => Err(BusError::Lost { call: "StartUnit" }.into()),
+        match call_authorized(&link, "StartUnit", link.manager.start_unit(unit, "fail")).await {
+            Ok(job) => Ok(Found::Starting(watch, job)),
+            Err(error) if is_conflict(&error) => Err(StartError::Busy(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
+    /// Looks where a start stands whose end was not heard.
+    async fn find(&self, unit: &str) -> Result<Found, StartError> {
+        let link = self.link("ListUnitsByPatterns").await?;
+        // Made before the look: the job may end right after it.
+        let watch = JobWatch::new(&link.jobs);
+        let rows = call("ListUnitsByPatterns", link.manager.list_units_by_patterns(&[], &[unit])).await?;
+        let Some(row) = rows.into_iter().find(|row| row.0 == unit) else {
+            return self.find_ended(unit, "failed").await;
+        };
+        let (_, _, _, active, _, _, _, job_id, job_type, job_path) = row;
+        let job_type = (job_id != 0).then_some(job_type);
+        match standing(ActiveState::parse(&active), job_type.as_deref()) {
+            Standing::JobPending => Ok(Found::Starting(watch, job_path)),
+            Standing::Running => Ok(Found::Running),
+            Standing::Between => Ok(Found::Between),
+            Standing::Ended(result) => self.find_ended(unit, result).await,
+        }
+    }
+
+    async fn find_ended(&self, unit: &str, result: &str) -> Result<Found, StartError> {
+        let link = self.link("GetUnit").await?;
+        let (exit, invocation) = settled_exit(&link, unit).await?;
+        Ok(Found::Ended { result: result.to_owned(), exit, invocation })
+    }
+
     /// Stops the unit gracefully (its ExecStop asks the guest first) and waits until it has ended, at most
-    /// [`STOP_DEADLINE`]. A unit that does not run is success.
+    /// [`STOP_DEADLINE`]. A unit that does not run is success. A bus that is lost meanwhile is waited for, and
+    /// the stop asked for again, which changes nothing for a unit that already stops.
     ///
     /// # Errors
     /// It may still run.
     pub async fn stop(&self, name: &VmName) -> Result<(), StopError> {
+        let unit = unit_name(name);
+        let deadline = Instant::now() + STOP_DEADLINE;
+        loop {
+            let Some((watch, job)) = through_loss(deadline, || self.queue_stop(&unit)).await? else {
+                return Ok(());
+            };
+            match watch.result_of(&job, time_left(deadline)).await {
+                Ok(result) if result == "done" => return Ok(()),
+                Ok(result) => return Err(StopError::Failed { result }),
+                Err(JobUnknown::Timeout) => return Err(StopError::Timeout),
+                Err(JobUnknown::Lost) => {}
+            }
+        }
+    }
+
+    /// Queues the stop; `None` when there is nothing to stop.
+    async fn queue_stop(&self, unit: &str) -> Result<Option<(JobWatch, OwnedObjectPath)>, BusError> {
         let link = self.link("StopUnit").await?;
         let watch = JobWatch::new(&link.jobs);
-        let job = match call("StopUnit", link.manager.stop_unit(&unit_name(name), "replace")).await {
-            Ok(job) => job,
-            Err(error) if is_no_such_unit(&error) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        match watch.result_of(&job, STOP_DEADLINE).await {
-            Ok(result) if result == "done" => Ok(()),
-            Ok(result) => Err(StopError::Failed { result }),
-            Err(JobUnknown::Timeout) => Err(StopError::Timeout),
-            Err(JobUnknown::Lost) => Err(BusError::Lost { call: "StopUnit" }.into()),
+        match call_authorized(&link, "StopUnit", link.manager.stop_unit(unit, "replace")).await {
+            Ok(job) => Ok(Some((watch, job))),
+            Err(error) if is_no_such_unit(&error) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -267,7 +358,9 @@ impl UnitManager {
     /// systemd could not be asked, or refused.
     pub async fn reset_failed(&self, name: &VmName) -> Result<(), ResetError> {
         let link = self.link("ResetFailedUnit").await?;
-        match call("ResetFailedUnit", link.manager.reset_failed_unit(&unit_name(name))).await {
+        let unit = unit_name(name);
+        let resetting = link.manager.reset_failed_unit(&unit);
+        match call_authorized(&link, "ResetFailedUnit", resetting).await {
             Err(error) if !is_no_such_unit(&error) => Err(error.into()),
             _ => Ok(()),
         }
@@ -301,56 +394,6 @@ impl UnitManager {
             _ => Err(lost),
         }
     }
-}
-
-/// Makes one call, with its deadline and its error in words.
-async fn call<T>(name: &'static str, making: impl Future<Output = zbus::Result<T>>) -> Result<T, BusError> {
-    // The connection has the same deadline for an answer; this one also holds while the call is being sent.
-    match tokio::time::timeout(CALL_DEADLINE, making).await {
-        Ok(answer) => answer.map_err(|error| in_words(name, error)),
-        Err(_) => Err(BusError::Timeout { call: name }),
-    }
-}
-
-fn in_words(call: &'static str, error: zbus::Error) -> BusError {
-    match error {
-        zbus::Error::InputOutput(io) if io.kind() == std::io::ErrorKind::TimedOut => {
-            BusError::Timeout { call }
-        }
-        zbus::Error::InputOutput(_) => BusError::Lost { call },
-        zbus::Error::FDO(fdo) => match *fdo {
-            Fdo::AccessDenied(detail) | Fdo::InteractiveAuthorizationRequired(detail) => {
-                BusError::Denied { call, detail }
-            }
-            // What the bus itself says while systemd is away from it.
-            Fdo::NoReply(_) | Fdo::Disconnected(_) | Fdo::NameHasNoOwner(_) => BusError::Lost { call },
-            other => BusError::Call { call, source: Box::new(zbus::Error::FDO(Box::new(other))) },
-        },
-        other => BusError::Call { call, source: Box::new(other) },
-    }
-}
-
-/// Whether systemd answered with this error of its own.
-fn is_error(error: &BusError, name: &str) -> bool {
-    let BusError::Call { source, .. } = error else { return false };
-    matches!(&**source, zbus::Error::MethodError(got, _, _) if got.as_str() == name)
-}
-
-fn is_no_such_unit(error: &BusError) -> bool {
-    is_error(error, "org.freedesktop.systemd1.NoSuchUnit")
-}
-
-/// Mode "fail" met a stop that is queued or under way.
-fn is_conflict(error: &BusError) -> bool {
-    is_error(error, "org.freedesktop.systemd1.TransactionIsDestructive")
-        || is_error(error, "org.freedesktop.systemd1.TransactionJobsConflicting")
-}
-
-/// Whether the unit was unloaded between the list and the look at it.
-fn is_gone(error: &BusError) -> bool {
-    let BusError::Call { source, .. } = error else { return false };
-    is_no_such_unit(error)
-        || matches!(&**source, zbus::Error::FDO(fdo) if matches!(**fdo, Fdo::UnknownObject(_)))
 }
 
 async fn read_unit(link: &Link, name: VmName, row: UnitRow) -> Result<Option<VmUnit>, BusError> {
@@ -397,14 +440,14 @@ async fn settled_exit(link: &Link, name: &str) -> Result<(UnitExit, Option<Strin
         Err(error) if is_gone(&error) => return Ok((UnitExit::default(), None)),
         Err(error) => return Err(error),
     };
-    let settled = tokio::time::Instant::now() + SETTLE_DEADLINE;
+    let settled = Instant::now() + SETTLE_DEADLINE;
     let reading = async {
         let unit = UnitProperties::of(&link.connection, path.into_inner()).await?;
         loop {
             let active: String = unit.unit("ActiveState").await?;
             let moving =
                 matches!(ActiveState::parse(&active), ActiveState::Activating | ActiveState::Deactivating);
-            if !moving || tokio::time::Instant::now() >= settled {
+            if !moving || Instant::now() >= settled {
                 break;
             }
             tokio::time::sleep(SETTLE_STEP).await;
@@ -431,6 +474,8 @@ fn hex(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::{self, FakeUnit};
+    use crate::job::JobSignal;
 
     #[tokio::test]
     async fn without_a_bus_the_error_says_what_to_look_at() {
@@ -448,11 +493,70 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_by_polkit_names_the_rule() {
-        let fdo = Fdo::InteractiveAuthorizationRequired("Interactive authentication required.".into());
-        let error = in_words("StartUnit", zbus::Error::FDO(Box::new(fdo)));
-        assert!(matches!(error, BusError::Denied { .. }));
-        assert!(error.to_string().contains("50-blixard.rules"), "{error}");
+    fn a_look_says_where_a_start_stands() {
+        use ActiveState::{Activating, Active, Deactivating, Failed, Inactive};
+        let cases = [
+            (Activating, Some("start"), Standing::JobPending),
+            (Inactive, Some("start"), Standing::JobPending),
+            (Active, None, Standing::Running),
+            (Activating, None, Standing::Between),
+            (Failed, None, Standing::Ended("failed")),
+            (Inactive, None, Standing::Ended("failed")),
+            (Deactivating, None, Standing::Ended("failed")),
+            // Somebody wants it stopped: the end of that job must not be taken for a start.
+            (Deactivating, Some("stop"), Standing::Ended("canceled")),
+            (Active, Some("stop"), Standing::Ended("canceled")),
+        ];
+        for (active, job, wanted) in cases {
+            assert_eq!(standing(active, job), wanted, "{active:?} {job:?}");
+        }
+    }
+
+    /// A manager without a bus, on a link that the test holds.
+    fn manager(dir: &tempfile::TempDir, link: Arc<Link>) -> (UnitManager, watch::Sender<Option<Arc<Link>>>) {
+        let (sender, link) = watch::channel(Some(link));
+        let keeper = tokio::spawn(std::future::pending());
+        let inner = Inner { orders: OrderDir::new(dir.path()), link, changed: Arc::default(), keeper };
+        (UnitManager { inner: Arc::new(inner) }, sender)
+    }
+
+    fn order() -> LaunchOrder {
+        serde_json::from_str(include_str!("../../launcher/tests/fixtures/0.1.0/order.json")).expect("order")
+    }
+
+    /// Starts a VM, lets systemd execute itself anew while the start is awaited, and hands the new systemd's
+    /// link and state to `after`, once the manager has looked at the unit again.
+    async fn start_through_a_reexec(unit: FakeUnit, after: impl FnOnce(&Link)) -> Result<(), StartError> {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (old, mut old_calls) = fake::systemd(FakeUnit::default()).await;
+        let (new, mut new_calls) = fake::systemd(unit).await;
+        let (manager, link) = manager(&dir, Arc::clone(&old));
+        let start = tokio::spawn(async move { manager.start(&order()).await });
+        fake::until(&mut old_calls, "StartUnit").await;
+        link.send_replace(Some(Arc::clone(&new)));
+        old.jobs.send(JobSignal::Lost).expect("awaited");
+        fake::until(&mut new_calls, "ListUnitsByPatterns").await;
+        after(&new);
+        start.await.expect("no panic")
+    }
+
+    #[tokio::test]
+    async fn a_start_goes_on_waiting_when_systemd_executes_itself_anew() {
+        let unit = FakeUnit { active: "activating", job: Some("start"), ..FakeUnit::default() };
+        let done = |link: &Link| {
+            let signal = JobSignal::Done { path: fake::job(), result: "done".into() };
+            link.jobs.send(signal).expect("awaited");
+        };
+        start_through_a_reexec(unit, done).await.expect("started");
+    }
+
+    #[tokio::test]
+    async fn a_start_that_ended_while_nobody_listened_is_told_by_the_unit() {
+        let active = FakeUnit { active: "active", job: None, ..FakeUnit::default() };
+        start_through_a_reexec(active, |_| {}).await.expect("started");
+        let failed = FakeUnit { active: "failed", job: None, result: "exit-code", status: 3 };
+        let error = start_through_a_reexec(failed, |_| {}).await.expect_err("failed");
+        assert_eq!(error.to_string(), "exited 3");
     }
 
     #[test]

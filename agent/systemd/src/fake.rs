@@ -1,0 +1,150 @@
+//! A systemd for tests: one VM unit behind systemd's D-Bus interfaces, on one end of a socket pair.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc};
+use zbus::connection::Builder;
+use zbus::{Guid, ObjectPath, OwnedObjectPath, OwnedVariant};
+
+use crate::job::JOBS_QUEUED_MAX;
+use crate::link::Link;
+use crate::proxy::{ManagerProxy, UnitRow};
+
+/// What the one unit says of itself.
+#[derive(Debug, Clone)]
+pub(crate) struct FakeUnit {
+    pub(crate) active: &'static str,
+    /// Type of the pending job.
+    pub(crate) job: Option<&'static str>,
+    pub(crate) result: &'static str,
+    /// Exit status of the main process.
+    pub(crate) status: i32,
+}
+
+impl Default for FakeUnit {
+    fn default() -> Self {
+        Self { active: "inactive", job: None, result: "success", status: 0 }
+    }
+}
+
+/// The names of the calls, as they come.
+pub(crate) type Calls = mpsc::UnboundedReceiver<&'static str>;
+
+const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit/web";
+
+/// Path of the job that every call queues.
+pub(crate) fn job() -> OwnedObjectPath {
+    path("/org/freedesktop/systemd1/job/7")
+}
+
+fn path(text: &'static str) -> OwnedObjectPath {
+    ObjectPath::try_from(text).expect("path").into()
+}
+
+/// A link to a systemd with this unit.
+pub(crate) async fn systemd(unit: FakeUnit) -> (Arc<Link>, Calls) {
+    let (calls, heard) = mpsc::unbounded_channel();
+    let (ours, theirs) = UnixStream::pair().expect("pair");
+    let manager = FakeManager { unit: unit.clone(), calls };
+    let server = Builder::unix_stream(theirs)
+        .server(Guid::generate())
+        .p2p()
+        .serve_at("/org/freedesktop/systemd1", manager)
+        .serve_at(UNIT_PATH, FakeService { unit: unit.clone() })
+        .serve_at(UNIT_PATH, FakeUnitProperties { unit })
+        .build();
+    let client = Builder::unix_stream(ours).p2p().build();
+    let (server, connection) = tokio::try_join!(server, client).expect("connected");
+    // It serves as long as it is held.
+    tokio::spawn(async move {
+        let _server = server;
+        std::future::pending::<()>().await;
+    });
+    let manager = ManagerProxy::builder(&connection).build().await.expect("proxy");
+    let (jobs, _) = broadcast::channel(JOBS_QUEUED_MAX);
+    (Arc::new(Link { connection, manager, jobs }), heard)
+}
+
+/// Waits for a call of this name.
+pub(crate) async fn until(calls: &mut Calls, name: &str) {
+    while calls.recv().await.expect("calls") != name {}
+}
+
+struct FakeManager {
+    unit: FakeUnit,
+    calls: mpsc::UnboundedSender<&'static str>,
+}
+
+impl FakeManager {
+    fn note(&self, call: &'static str) {
+        // A test that has seen enough no longer listens.
+        let _ = self.calls.send(call);
+    }
+}
+
+#[zbus::interface(name = "org.freedesktop.systemd1.Manager")]
+impl FakeManager {
+    fn set_unit_properties(&self, _name: &str, _runtime: bool, _properties: Vec<(String, OwnedVariant)>) {
+        self.note("SetUnitProperties");
+    }
+
+    fn start_unit(&self, _name: &str, _mode: &str) -> OwnedObjectPath {
+        self.note("StartUnit");
+        job()
+    }
+
+    fn get_unit(&self, _name: &str) -> OwnedObjectPath {
+        path(UNIT_PATH)
+    }
+
+    fn list_units_by_patterns(&self, _states: Vec<String>, patterns: Vec<String>) -> Vec<UnitRow> {
+        self.note("ListUnitsByPatterns");
+        let text = str::to_owned;
+        let (id, job_type) = self.unit.job.map_or((0, ""), |job| (7, job));
+        let name = patterns.first().cloned().unwrap_or_default();
+        let active = text(self.unit.active);
+        let row = (name, text(""), text("loaded"), active, text(""), text(""), path(UNIT_PATH));
+        let (name, description, load, active, sub, followed, unit) = row;
+        vec![(name, description, load, active, sub, followed, unit, id, text(job_type), job())]
+    }
+}
+
+struct FakeUnitProperties {
+    unit: FakeUnit,
+}
+
+#[zbus::interface(name = "org.freedesktop.systemd1.Unit")]
+impl FakeUnitProperties {
+    #[zbus(property)]
+    fn active_state(&self) -> &str {
+        self.unit.active
+    }
+
+    #[zbus(property, name = "InvocationID")]
+    fn invocation_id(&self) -> Vec<u8> {
+        vec![7; 16]
+    }
+}
+
+struct FakeService {
+    unit: FakeUnit,
+}
+
+#[zbus::interface(name = "org.freedesktop.systemd1.Service")]
+impl FakeService {
+    #[zbus(property)]
+    fn result(&self) -> &str {
+        self.unit.result
+    }
+
+    #[zbus(property)]
+    fn exec_main_code(&self) -> i32 {
+        1
+    }
+
+    #[zbus(property)]
+    fn exec_main_status(&self) -> i32 {
+        self.unit.status
+    }
+}
