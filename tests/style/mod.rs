@@ -3,6 +3,7 @@
 
 mod circles;
 mod docs;
+mod errors;
 mod findings;
 mod layers;
 mod manifests;
@@ -56,6 +57,16 @@ fn lines_files_and_functions_are_short() {
 #[test]
 fn nothing_outside_tests_panics_on_purpose() {
     none(tree::rust().iter().filter(|file| panics::applies(&file.path)).flat_map(panics::check));
+}
+
+#[test]
+fn each_cause_of_an_error_is_printed_once() {
+    none(
+        tree::files()
+            .iter()
+            .filter(|file| errors::applies(&file.path))
+            .flat_map(|file| errors::check(&file.path, &file.text)),
+    );
 }
 
 #[test]

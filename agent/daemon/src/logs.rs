@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use blixard_model::wire::PeerRequest;
+use blixard_model::words::with_causes;
 use blixard_model::{EndpointId, VmName};
 use blixard_net::Reply;
 use blixard_systemd::JournalError;
@@ -56,8 +57,9 @@ pub(crate) async fn open(
 }
 
 async fn local(name: &VmName, lines: u32, follow: bool) -> Result<Console, SubmitError> {
-    let unreadable =
-        |error: JournalError| SubmitError::Unavailable(format!("the journal can not be read: {error}"));
+    let unreadable = |error: JournalError| {
+        SubmitError::Unavailable(format!("the journal can not be read: {}", with_causes(&error)))
+    };
     let lines = lines.min(LINES_MAX);
     if !follow {
         let lines = journal::last_lines(name, None, lines).await.map_err(unreadable)?;
@@ -65,7 +67,7 @@ async fn local(name: &VmName, lines: u32, follow: bool) -> Result<Console, Submi
     }
     let follow = journal::follow(name, lines).map_err(unreadable)?;
     let lines = stream::try_unfold(follow, |mut follow| async move {
-        let line = follow.next_line().await.map_err(std::io::Error::other)?;
+        let line = follow.next_line().await.map_err(|error| std::io::Error::other(with_causes(&error)))?;
         Ok(line.map(|line| (text_line(line), follow)))
     });
     Ok(lines.boxed())

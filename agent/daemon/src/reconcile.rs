@@ -11,6 +11,7 @@ use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::{Action, NodeView, Ongoing};
 use blixard_model::order::LaunchOrder;
 use blixard_model::report::NodeReport;
+use blixard_model::words::with_causes;
 use blixard_model::{Command, Request, VmName};
 use blixard_systemd::VmRuntime;
 use tokio::task::JoinSet;
@@ -100,7 +101,7 @@ impl<R: VmRuntime> Reconciler<R> {
                 self.units = units;
                 None
             }
-            Err(error) => Some(format!("systemd can not be asked: {error}")),
+            Err(error) => Some(format!("systemd can not be asked: {}", with_causes(&error))),
         };
         let units = self.units.clone();
         let up_to_date = self.up_to_date && ours && problem.is_none();
@@ -183,7 +184,7 @@ async fn perform<R: VmRuntime>(
                     None
                 }
                 Err(error) => {
-                    let reason = with_console(runtime, name, error.to_string()).await;
+                    let reason = with_console(runtime, name, with_causes(&error)).await;
                     tracing::warn!(VM = %name, "VM {name} not started: {reason}");
                     Some(reason)
                 }
@@ -192,13 +193,13 @@ async fn perform<R: VmRuntime>(
         (Action::Stop(name), _) => {
             match runtime.stop(name).await {
                 Ok(()) => tracing::info!(VM = %name, "VM {name} stopped"),
-                Err(error) => tracing::warn!(VM = %name, "VM {name} not stopped: {error}"),
+                Err(error) => tracing::warn!(VM = %name, "VM {name} not stopped: {}", with_causes(&error)),
             }
             None
         }
         (Action::ResetFailed(name), _) => {
             if let Err(error) = runtime.reset_failed(name).await {
-                tracing::debug!(VM = %name, %error, "failure not forgotten");
+                tracing::debug!(VM = %name, "failure of {name} not forgotten: {}", with_causes(&error));
             }
             None
         }
@@ -213,7 +214,8 @@ async fn perform<R: VmRuntime>(
                 Ok(_) => {
                     tracing::info!(VM = %name, "VM {name} deleted: its unit is gone");
                     if let Err(error) = runtime.forget(name).await {
-                        tracing::warn!(VM = %name, "launch order of {name} not removed: {error}");
+                        let why = with_causes(&error);
+                        tracing::warn!(VM = %name, "launch order of {name} not removed: {why}");
                     }
                 }
                 Err(error) => tracing::debug!(VM = %name, %error, "not confirmed yet"),

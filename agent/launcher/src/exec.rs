@@ -34,7 +34,7 @@ pub enum LaunchError {
     #[error("no $CREDENTIALS_DIRECTORY: vm-exec is run by the unit blixard-vm@NAME.service only")]
     NoCredentials,
     /// The order can not be read.
-    #[error("launch order: {0}")]
+    #[error("launch order")]
     Order(#[from] OrderError),
     /// The order is for another VM.
     #[error("the launch order is for VM {found}, not for this unit's")]
@@ -43,7 +43,7 @@ pub enum LaunchError {
         found: VmName,
     },
     /// The order asks for what can not be.
-    #[error("launch order: {0}")]
+    #[error("launch order")]
     Spec(#[from] InvalidSpec),
     /// A file that the VM needs is not there or not usable. Names the field, the path and the reason.
     #[error("{field} {path:?}: {problem}")]
@@ -64,7 +64,7 @@ pub enum LaunchError {
         len: usize,
     },
     /// The order says KVM and this machine does not offer it.
-    #[error("/dev/kvm: {0}: set vms.accel = \"tcg\" in the agent's configuration to run without it")]
+    #[error("/dev/kvm cannot be used (vms.accel = \"tcg\" in the agent's configuration runs without it)")]
     NoKvm(#[source] io::Error),
     /// KVM runs guests of the machine's own architecture only, and guests are x86-64.
     #[error(
@@ -76,7 +76,7 @@ pub enum LaunchError {
         arch: &'static str,
     },
     /// The hypervisor could not be run.
-    #[error("{program}: {source} (vms.qemu in the agent's configuration names it)")]
+    #[error("{program} cannot be run (vms.qemu in the agent's configuration names it)")]
     Exec {
         /// The program.
         program: String,
@@ -235,6 +235,8 @@ fn tsc_khz(cpuinfo: &str) -> Option<u64> {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use blixard_model::words::with_causes;
+
     use super::*;
 
     struct Place {
@@ -265,7 +267,7 @@ mod tests {
     }
 
     fn refusal(order: &LaunchOrder) -> String {
-        prepare(&order.vm.name, order).expect_err("refused").to_string()
+        with_causes(&prepare(&order.vm.name, order).expect_err("refused"))
     }
 
     #[test]
@@ -281,7 +283,7 @@ mod tests {
         let older = include_bytes!("../tests/fixtures/0.1.0/order.json");
         let dir = tempfile::tempdir().expect("tempdir");
         let missing = read_credential(dir.path()).expect_err("no order");
-        assert!(missing.to_string().contains("/order: "), "{missing}");
+        assert!(missing.to_string().ends_with("/order"), "{missing}");
         fs::write(dir.path().join("spec"), older).expect("write");
         assert_eq!(read_credential(dir.path()).expect("older").generation, 7);
         let newer = String::from_utf8_lossy(older).replace("\"generation\":7", "\"generation\":8");

@@ -18,7 +18,7 @@ pub const ORDER_DIR: &str = "/run/blixard/vms";
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
     /// The file system refused.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -31,12 +31,23 @@ pub enum OrderError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is not an order.
-    #[error("{path}: not a launch order: {source}")]
+    /// The file is not an order. Says where it stops being one and not what stands there: systemd reads the
+    /// file as root, so it may be a link to one that the reader of this text may not see.
+    #[error("{path}: not a launch order (line {line}, column {column})")]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where it stops being one.
+        /// From 1.
+        line: usize,
+        /// From 1; 0 before the first byte of a line.
+        column: usize,
+    },
+    /// The order could not be put into words.
+    #[error("the launch order of VM {name} is not JSON")]
+    Encode {
+        /// The VM.
+        name: VmName,
+        /// Why.
         source: serde_json::Error,
     },
 }
@@ -64,7 +75,7 @@ impl OrderDir {
     pub fn write(&self, order: &LaunchOrder) -> Result<(), OrderError> {
         let path = self.path(&order.vm.name);
         let bytes = serde_json::to_vec(order)
-            .map_err(|source| OrderError::Malformed { path: path.clone(), source })?;
+            .map_err(|source| OrderError::Encode { name: order.vm.name.clone(), source })?;
         if bytes.len() > ORDER_LEN_MAX {
             return Err(OrderError::TooLarge { path });
         }
@@ -116,7 +127,11 @@ pub(crate) fn read_order(path: &Path) -> Result<LaunchOrder, OrderError> {
     if bytes.len() > ORDER_LEN_MAX {
         return Err(OrderError::TooLarge { path: path.to_owned() });
     }
-    serde_json::from_slice(&bytes).map_err(|source| OrderError::Malformed { path: path.to_owned(), source })
+    serde_json::from_slice(&bytes).map_err(|error| OrderError::Malformed {
+        path: path.to_owned(),
+        line: error.line(),
+        column: error.column(),
+    })
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> OrderError + use<> {
@@ -188,6 +203,19 @@ mod tests {
         let whole = serde_json::to_vec(&order(1)).expect("json");
         fs::write(&path, &whole[..whole.len() / 2]).expect("write");
         assert!(matches!(read_order(&path), Err(OrderError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_file_that_is_no_order_is_refused_without_a_word_of_it() {
+        let parent = tempfile::tempdir().expect("tempdir");
+        let path = parent.path().join("web.json");
+        for text in ["\"hunter2\"", "hunter2:x:0:0", "{\"hunter2\":1}", "{\"vm\":{\"name\":\"HUNTER2\"}}"] {
+            fs::write(&path, text).expect("write");
+            let error = read_order(&path).expect_err("not an order");
+            let words = blixard_model::words::with_causes(&error);
+            assert!(words.contains("not a launch order (line 1, column "), "{words}");
+            assert!(!words.to_lowercase().contains("hunter2"), "{words}");
+        }
     }
 
     #[test]

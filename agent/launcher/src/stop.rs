@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use blixard_model::words::with_causes;
 use blixard_model::{InvalidId, VmName};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ fn stop_gracefully(socket: &Path, grace: Duration, repeat: Duration) -> Result<b
         Ok(false) => {}
         Err(error) if error.is_absent() => return Ok(true),
         // A guest without a keyboard, a confused socket: what is left is to end it.
-        Err(error) => eprintln!("the guest could not be asked to shut down: {error}"),
+        Err(error) => eprintln!("the guest could not be asked to shut down: {}", with_causes(&error)),
     }
     let deadline = Instant::now() + QUIT_DEADLINE;
     let quit = Qmp::connect(socket, deadline).and_then(|mut qmp| {

@@ -29,9 +29,10 @@ pub enum WaitError {
         status: String,
     },
     /// It never answered.
-    #[error("the VM does not run after {} s: {last}", DEADLINE.as_secs())]
+    #[error("the VM does not run after {} s", DEADLINE.as_secs())]
     Timeout {
         /// What the last try brought.
+        #[source]
         last: QmpError,
     },
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use blixard_launcher as launcher;
+use blixard_model::words::with_causes;
 use blixard_systemd::{UnitManager, journal};
 
 fn main() -> ExitCode {
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     match run(&words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -79,6 +80,6 @@ async fn watch(runtime: &UnitManager, began: Instant) {
 async fn print_list(runtime: &UnitManager) {
     match runtime.list().await {
         Ok(units) => units.iter().for_each(|unit| println!("{unit:?} {} {}", unit.observed(), unit.exit)),
-        Err(error) => println!("{error}"),
+        Err(error) => println!("{}", with_causes(&error)),
     }
 }

@@ -26,7 +26,7 @@ const STDERR_LEN_MAX: u64 = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// `journalctl` could not be run or read.
-    #[error("journalctl: {0}")]
+    #[error("journalctl cannot be run or read")]
     Io(#[from] io::Error),
     /// `journalctl` refused.
     #[error("journalctl failed ({status}): {message}")]

@@ -4,23 +4,25 @@
 //! The agent itself goes on: consensus needs no D-Bus.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display};
+use std::error::Error;
 use std::future::Future;
 use std::sync::{Mutex as StdMutex, PoisonError};
 
 use blixard_core::ports::ObservedUnit;
+use blixard_launcher::OrderError;
 use blixard_model::VmName;
 use blixard_model::order::LaunchOrder;
 use tokio::sync::Mutex;
 
+use crate::bus::BusError;
 use crate::journal;
-use crate::manager::{StartError, UnitManager};
+use crate::manager::{ListError, ResetError, StartError, StopError, UnitManager};
 use crate::unit::VmUnit;
 
 /// Runs VMs as units of the service manager. Every method has a deadline of its own and is idempotent.
 pub trait VmRuntime: Send + Sync + 'static {
     /// Why something could not be done.
-    type Error: fmt::Display + Send;
+    type Error: Error + Send + Sync + 'static;
 
     /// Starts a VM and returns once its hypervisor says running.
     fn start(&self, order: &LaunchOrder) -> impl Future<Output = Result<(), Self::Error>> + Send;
@@ -46,13 +48,22 @@ pub struct SystemdVms {
     invocations: StdMutex<BTreeMap<VmName, String>>,
 }
 
-/// Why systemd did not do it, in words.
+/// Why systemd did not do it.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RuntimeError(String);
-
-fn words(error: impl Display) -> RuntimeError {
-    RuntimeError(error.to_string())
+#[error(transparent)]
+pub enum RuntimeError {
+    /// The bus could not be reached.
+    Bus(#[from] BusError),
+    /// A VM was not started.
+    Start(#[from] StartError),
+    /// A VM was not stopped.
+    Stop(#[from] StopError),
+    /// The units could not be listed.
+    List(#[from] ListError),
+    /// A failure could not be forgotten.
+    Reset(#[from] ResetError),
+    /// An order could not be removed.
+    Order(#[from] OrderError),
 }
 
 impl SystemdVms {
@@ -61,7 +72,7 @@ impl SystemdVms {
         if let Some(systemd) = &*connection {
             return Ok(systemd.clone());
         }
-        let systemd = UnitManager::connect().await.map_err(words)?;
+        let systemd = UnitManager::connect().await?;
         *connection = Some(systemd.clone());
         Ok(systemd)
     }
@@ -91,24 +102,24 @@ impl VmRuntime for SystemdVms {
         if let Err(StartError::Failed { invocation, .. }) = &started {
             self.note_invocation(&order.vm.name, invocation.as_ref());
         }
-        started.map_err(words)
+        Ok(started?)
     }
 
     async fn stop(&self, name: &VmName) -> Result<(), RuntimeError> {
-        self.systemd().await?.stop(name).await.map_err(words)
+        Ok(self.systemd().await?.stop(name).await?)
     }
 
     async fn reset_failed(&self, name: &VmName) -> Result<(), RuntimeError> {
-        self.systemd().await?.reset_failed(name).await.map_err(words)
+        Ok(self.systemd().await?.reset_failed(name).await?)
     }
 
     async fn forget(&self, name: &VmName) -> Result<(), RuntimeError> {
         self.invocations.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        self.systemd().await?.orders().remove(name).map_err(words)
+        Ok(self.systemd().await?.orders().remove(name)?)
     }
 
     async fn list(&self) -> Result<Vec<ObservedUnit>, RuntimeError> {
-        let units = self.systemd().await?.list().await.map_err(words)?;
+        let units = self.systemd().await?.list().await?;
         units.iter().for_each(|unit| self.note_invocation(&unit.name, unit.invocation.as_ref()));
         Ok(units.into_iter().map(observed).collect())
     }

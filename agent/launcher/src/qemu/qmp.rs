@@ -15,7 +15,7 @@ const LINE_LEN_MAX: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
     /// Nobody listens there (yet, or any more).
-    #[error("the hypervisor's control socket can not be reached: {0}")]
+    #[error("the hypervisor's control socket cannot be reached")]
     Connect(#[source] io::Error),
     /// The hypervisor closed the connection: it has ended.
     #[error("the hypervisor closed its control socket")]
@@ -24,7 +24,7 @@ pub enum QmpError {
     #[error("the hypervisor did not answer in time")]
     Timeout,
     /// Reading or writing failed.
-    #[error("the hypervisor's control socket: {0}")]
+    #[error("the hypervisor's control socket cannot be read or written")]
     Io(#[source] io::Error),
     /// Not the protocol, or a line beyond the limit.
     #[error("the hypervisor's control socket: {0}")]
