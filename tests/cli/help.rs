@@ -30,7 +30,7 @@ fn help_names_the_commands_and_the_exit_codes() {
             "4  the outcome is not known",
         ],
     );
-    for hidden in ["vm-exec", "vm-wait", "vm-stop"] {
+    for hidden in ["vm-exec", "vm-wait", "vm-stop", "vm-forget"] {
         assert!(!text.contains(hidden), "{text}");
     }
     says(&["vm", "--help"], &["create", "run", "list", "show", "start", "stop", "delete", "logs"]);

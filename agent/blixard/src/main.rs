@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Asked::VmExec(name) => ended(launcher::vm_exec(name.as_str()).map(|never| match never {})),
         Asked::VmWait(name) => ended(launcher::vm_wait(name.as_str())),
         Asked::VmStop(name) => ended(launcher::vm_stop(name.as_str())),
+        Asked::VmForget(name) => ended(launcher::vm_forget(name.as_str())),
         Asked::Client(command) => blixard_cli::run(command, &files::LocalFiles),
     }
 }

@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Stops the hypervisor of a VM gracefully (ExecStop)
     #[command(hide = true)]
     VmStop(VmUnitArgs),
+    /// Removes what systemd keeps of a deleted VM's limits (blixard-vm-forget@.service)
+    #[command(hide = true)]
+    VmForget(VmUnitArgs),
     #[command(flatten)]
     Client(ClientCommand),
 }

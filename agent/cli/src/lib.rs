@@ -53,6 +53,8 @@ pub enum Asked {
     VmWait(VmName),
     /// The one that stops the hypervisor of a VM.
     VmStop(VmName),
+    /// The one that removes what systemd keeps of a deleted VM's limits.
+    VmForget(VmName),
     /// A command of this crate; [`run`] does it.
     Client(ClientRun),
 }
@@ -73,6 +75,7 @@ pub fn parse() -> Result<Asked, ExitCode> {
         Command::VmExec(args) => Asked::VmExec(args.name),
         Command::VmWait(args) => Asked::VmWait(args.name),
         Command::VmStop(args) => Asked::VmStop(args.name),
+        Command::VmForget(args) => Asked::VmForget(args.name),
         Command::Client(command) => Asked::Client(ClientRun(command)),
     })
 }

@@ -215,7 +215,7 @@ async fn perform<R: VmRuntime>(
                     tracing::info!(VM = %name, "VM {name} deleted: its unit is gone");
                     if let Err(error) = runtime.forget(name).await {
                         let why = with_causes(&error);
-                        tracing::warn!(VM = %name, "launch order of {name} not removed: {why}");
+                        tracing::warn!(VM = %name, "what is left of {name} was not removed: {why}");
                     }
                 }
                 Err(error) => tracing::debug!(VM = %name, %error, "not confirmed yet"),

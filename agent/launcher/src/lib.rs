@@ -9,11 +9,14 @@
 //! wrote, start no shell, and speak to nobody but the hypervisor's control socket. No async runtime, no
 //! network. When to start or stop a VM is decided in `blixard-core`.
 //!
+//! [`vm_forget`] runs in a unit of its own, `blixard-vm-forget@NAME.service`, once a VM is deleted.
+//!
 //! A new release also stops what an older one started: a `daemon-reload` gives running units the new
 //! template's `ExecStop=`. So the control socket's path and the subcommands' names are fixed, and orders of
 //! every release are read. `tests/older_release.rs` holds this.
 
 mod exec;
+mod forget;
 mod image;
 pub mod order;
 mod qemu;
@@ -29,6 +32,7 @@ use nix::sys::signal;
 use nix::unistd::Pid;
 
 pub use exec::{LaunchError, vm_exec};
+pub use forget::{ForgetError, vm_forget};
 pub use order::{OrderDir, OrderError};
 pub use qemu::argv::{CheckedDisk, DiskKind, Host, argv};
 pub use qemu::qmp::QmpError;

@@ -1,6 +1,9 @@
-//! The shipped template of a VM's unit: settings that a guest's isolation rests on.
+//! The shipped units and polkit rule: settings that a guest's isolation rests on, and what belongs together.
 
 const TEMPLATE: &str = include_str!("../../dist/systemd/blixard-vm@.service");
+
+const FORGET: &str = include_str!("../../dist/systemd/blixard-vm-forget@.service");
+const RULE: &str = include_str!("../../dist/polkit/50-blixard.rules");
 
 /// The values of a setting, in order.
 fn values(setting: &str) -> Vec<&'static str> {
@@ -14,4 +17,17 @@ fn a_guest_chooses_neither_priority_nor_rate_of_its_console_lines() {
     assert_eq!(values("SyslogLevel"), [""; 0], "the default, info");
     assert_eq!(values("LogRateLimitIntervalSec"), ["30s"]);
     assert_eq!(values("LogRateLimitBurst"), ["1000"]);
+}
+
+#[test]
+fn the_helper_that_runs_as_root_can_do_one_thing_and_the_rule_lets_it_be_started() {
+    for line in [
+        "ExecStart=/usr/bin/blixard vm-forget %i",
+        "CapabilityBoundingSet=",
+        "ProtectSystem=strict",
+        "ReadWritePaths=-/run/systemd/system.control",
+    ] {
+        assert!(FORGET.lines().any(|found| found == line), "{line}");
+    }
+    assert!(RULE.contains(r"/^blixard-vm-forget@[a-z]([a-z0-9-]{0,46}[a-z0-9])?\.service$/"));
 }

@@ -147,7 +147,7 @@ async fn forward(
             Some("JobRemoved") => {
                 if let Ok((_, path, unit, result)) =
                     signal.body().deserialize::<(u32, OwnedObjectPath, String, String)>()
-                    && crate::unit::vm_name(&unit).is_some()
+                    && crate::unit::is_awaited(&unit)
                 {
                     let _ = jobs.send(JobSignal::Done { path, result });
                     changed.notify_one();

@@ -17,13 +17,18 @@ use crate::bus::{BusError, call, call_authorized, is_conflict, is_gone, is_lost,
 use crate::job::{JobUnknown, JobWatch};
 use crate::link::{self, CALL_DEADLINE, Link};
 use crate::proxy::{UnitProperties, UnitRow};
-use crate::unit::{ActiveState, Limits, UNIT_PATTERN, UnitExit, VmUnit, unit_name, vm_name};
+use crate::unit::{
+    ActiveState, Limits, UNIT_PATTERN, UnitExit, VmUnit, forget_unit_name, unit_name, vm_name,
+};
 
 /// Longest start, in seconds: the unit's `TimeoutStartSec=` (60) and some.
 pub const START_DEADLINE: Duration = Duration::from_secs(75);
 
 /// Longest stop, in seconds: the unit's `TimeoutStopSec=` (40) for ExecStop, again for SIGTERM, and some.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(100);
+
+/// Longest removal of a deleted VM's limits, in seconds: the helper unit's `TimeoutStartSec=` (10) and some.
+const FORGET_DEADLINE: Duration = Duration::from_secs(15);
 
 /// How long a unit that did not start may take to end, in seconds, before its exit is read as it then is.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
@@ -111,6 +116,31 @@ pub struct ListError(#[from] BusError);
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct ResetError(#[from] BusError);
+
+/// What is left of a deleted VM could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// The order could not be removed.
+    #[error("launch order")]
+    Order(#[from] OrderError),
+    /// systemd could not be asked, or refused to start the helper unit.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// The helper unit failed.
+    #[error("the job of {unit} ended as {result:?} (see `journalctl --unit={unit}`)")]
+    Failed {
+        /// The helper unit.
+        unit: String,
+        /// The job's result.
+        result: String,
+    },
+    /// The helper unit took too long.
+    #[error("{unit} did not end within {} s", FORGET_DEADLINE.as_secs())]
+    Timeout {
+        /// The helper unit.
+        unit: String,
+    },
+}
 
 /// Where a start stands.
 enum Found {
@@ -227,11 +257,6 @@ impl UnitManager {
         let keeper = tokio::spawn(link::keep(address, signals, sender, Arc::clone(&changed)));
         let orders = OrderDir::new(options.order_dir);
         Ok(Self { inner: Arc::new(Inner { orders, link, changed, keeper }) })
-    }
-
-    /// The launch orders, to read one or to remove that of a deleted VM.
-    pub fn orders(&self) -> &OrderDir {
-        &self.inner.orders
     }
 
     /// Resolves when a VM unit may have changed, or the bus was lost or found: a hint to list again, the list
@@ -363,6 +388,27 @@ impl UnitManager {
         match call_authorized(&link, "ResetFailedUnit", resetting).await {
             Err(error) if !is_no_such_unit(&error) => Err(error.into()),
             _ => Ok(()),
+        }
+    }
+
+    /// Removes what is left of a deleted VM: its order, and the limits that systemd keeps for its unit. Its unit
+    /// must be gone. What is not there is success.
+    ///
+    /// # Errors
+    /// The file system, systemd or the helper unit refused: what is left harms nothing.
+    pub async fn forget(&self, name: &VmName) -> Result<(), ForgetError> {
+        self.inner.orders.remove(name)?;
+        let link = self.link("StartUnit").await?;
+        let unit = forget_unit_name(name);
+        let watch = JobWatch::new(&link.jobs);
+        let starting = link.manager.start_unit(&unit, "replace");
+        let job = call_authorized(&link, "StartUnit", starting).await?;
+        // Waited for: a VM of the same name that starts next sets its limits anew.
+        match watch.result_of(&job, FORGET_DEADLINE).await {
+            Ok(result) if result == "done" => Ok(()),
+            Ok(result) => Err(ForgetError::Failed { unit, result }),
+            Err(JobUnknown::Timeout) => Err(ForgetError::Timeout { unit }),
+            Err(JobUnknown::Lost) => Err(BusError::Lost { call: "StartUnit" }.into()),
         }
     }
 
@@ -557,6 +603,24 @@ mod tests {
         let failed = FakeUnit { active: "failed", job: None, result: "exit-code", status: 3 };
         let error = start_through_a_reexec(failed, |_| {}).await.expect_err("failed");
         assert_eq!(error.to_string(), "exited 3");
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_deleted_vm_is_removed_by_its_helper_unit() {
+        let name = order().vm.name;
+        for (result, ends_well) in [("done", true), ("failed", false)] {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let (link, mut calls) = fake::systemd(FakeUnit::default()).await;
+            let (manager, _sender) = manager(&dir, Arc::clone(&link));
+            manager.inner.orders.write(&order()).expect("order");
+            let (forgetting, forgotten) = (manager.clone(), name.clone());
+            let forget = tokio::spawn(async move { forgetting.forget(&forgotten).await });
+            fake::until(&mut calls, "StartUnit").await;
+            let signal = JobSignal::Done { path: fake::job(), result: result.into() };
+            link.jobs.send(signal).expect("awaited");
+            assert_eq!(forget.await.expect("no panic").is_ok(), ends_well);
+            assert_eq!(manager.inner.orders.read(&name).expect("read"), None);
+        }
     }
 
     #[test]

@@ -16,12 +16,23 @@ pub const EMULATOR_CPU_PERCENT: u64 = 50;
 pub const EMULATOR_TASKS: u64 = 128;
 
 const PREFIX: &str = "blixard-vm@";
+const FORGET_PREFIX: &str = "blixard-vm-forget@";
 const SUFFIX: &str = ".service";
 const MIB: u64 = 1 << 20;
 
 /// The unit of a VM. A VM name is its own instance name: nothing in it needs escaping.
 pub fn unit_name(name: &VmName) -> String {
     format!("{PREFIX}{name}{SUFFIX}")
+}
+
+/// The helper unit that removes the limits of a deleted VM.
+pub(crate) fn forget_unit_name(name: &VmName) -> String {
+    format!("{FORGET_PREFIX}{name}{SUFFIX}")
+}
+
+/// Whether somebody may wait for a job of this unit: a VM's own, or its helper.
+pub(crate) fn is_awaited(unit: &str) -> bool {
+    vm_name(unit).is_some() || unit.starts_with(FORGET_PREFIX)
 }
 
 /// The VM of a unit, `None` for any other unit and for instances that are no VM names.
@@ -192,6 +203,7 @@ mod tests {
         assert_eq!(unit_name(&name), "blixard-vm@web-1.service");
         assert_eq!(vm_name("blixard-vm@web-1.service"), Some(name));
         let others = ["dbus.service", "blixard-vm@.service", "blixard-vm@Web.service", "blixard-vm@a.mount"];
+        assert_eq!(vm_name(&forget_unit_name(&"web-1".parse().expect("name"))), None);
         for other in
             others.iter().chain(&["blixard-vm@..service", "xblixard-vm@a.service", "blixard-vm@a\n.service"])
         {

@@ -9,14 +9,13 @@ use std::future::Future;
 use std::sync::{Mutex as StdMutex, PoisonError};
 
 use blixard_core::ports::ObservedUnit;
-use blixard_launcher::OrderError;
 use blixard_model::VmName;
 use blixard_model::order::LaunchOrder;
 use tokio::sync::Mutex;
 
 use crate::bus::BusError;
 use crate::journal;
-use crate::manager::{ListError, ResetError, StartError, StopError, UnitManager};
+use crate::manager::{ForgetError, ListError, ResetError, StartError, StopError, UnitManager};
 use crate::unit::VmUnit;
 
 /// Runs VMs as units of the service manager. Every method has a deadline of its own and is idempotent.
@@ -30,7 +29,7 @@ pub trait VmRuntime: Send + Sync + 'static {
     fn stop(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// Forgets how a unit that has ended failed.
     fn reset_failed(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
-    /// Forgets the launch order of a VM that is deleted.
+    /// Forgets the launch order and the limits of a VM that is deleted and whose unit is gone.
     fn forget(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// All VM units there are, the truth. A unit that ended well or never ran need not be among them.
     fn list(&self) -> impl Future<Output = Result<Vec<ObservedUnit>, Self::Error>> + Send;
@@ -62,8 +61,8 @@ pub enum RuntimeError {
     List(#[from] ListError),
     /// A failure could not be forgotten.
     Reset(#[from] ResetError),
-    /// An order could not be removed.
-    Order(#[from] OrderError),
+    /// What is left of a deleted VM could not be removed.
+    Forget(#[from] ForgetError),
 }
 
 impl SystemdVms {
@@ -115,7 +114,7 @@ impl VmRuntime for SystemdVms {
 
     async fn forget(&self, name: &VmName) -> Result<(), RuntimeError> {
         self.invocations.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        Ok(self.systemd().await?.orders().remove(name)?)
+        Ok(self.systemd().await?.forget(name).await?)
     }
 
     async fn list(&self) -> Result<Vec<ObservedUnit>, RuntimeError> {
