@@ -10,6 +10,9 @@ pub struct ObservedUnit {
     pub name: VmName,
     /// What the unit does. Only starting, running, stopping, stopped and failed occur.
     pub state: ObservedState,
+    /// Generation of the placement whose order the unit was started by. `None` where the unit does not show
+    /// one: a release before generations were shown started it.
+    pub generation: Option<u64>,
     /// The unit's main process.
     pub main_pid: Option<u32>,
     /// How the last run ended, in words, when it did not end well: `exited 1`, `killed by signal 9`.

@@ -12,7 +12,7 @@ use blixard_core::reconciler::{Action, NodeView, Ongoing};
 use blixard_model::order::LaunchOrder;
 use blixard_model::report::NodeReport;
 use blixard_model::words::with_causes;
-use blixard_model::{Command, Request, VmName};
+use blixard_model::{Command, Desired, Request, VmName};
 use blixard_systemd::VmRuntime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -190,11 +190,8 @@ async fn perform<R: VmRuntime>(
                 }
             }
         }
-        (Action::Stop(name), _) => {
-            match runtime.stop(name).await {
-                Ok(()) => tracing::info!(VM = %name, "VM {name} stopped"),
-                Err(error) => tracing::warn!(VM = %name, "VM {name} not stopped: {}", with_causes(&error)),
-            }
+        (Action::Stop(name), record) => {
+            stop(runtime, name, record).await;
             None
         }
         (Action::ResetFailed(name), _) => {
@@ -223,5 +220,21 @@ async fn perform<R: VmRuntime>(
             None
         }
         (Action::Start(_) | Action::ConfirmGone(_), None) => None,
+    }
+}
+
+async fn stop<R: VmRuntime>(runtime: &R, name: &VmName, record: Option<VmRecord>) {
+    // A VM that shall run is stopped for one reason only.
+    let wanted = record.filter(|vm| vm.desired == Desired::Running).map(|vm| vm.placement.generation);
+    match (runtime.stop(name).await, wanted) {
+        (Ok(()), None) => tracing::info!(VM = %name, "VM {name} stopped"),
+        (Ok(()), Some(generation)) => tracing::info!(
+            VM = %name, generation,
+            "VM {name} stopped: it ran by the order of an earlier placement, and is started as generation \
+             {generation} wants it"
+        ),
+        (Err(error), _) => {
+            tracing::warn!(VM = %name, "VM {name} not stopped: {}", with_causes(&error));
+        }
     }
 }

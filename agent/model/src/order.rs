@@ -17,6 +17,7 @@ pub struct LaunchOrder {
     pub qemu: String,
     /// Disks outside these directories are refused.
     pub disk_dirs: Vec<String>,
-    /// The placement's generation, as the unit's proof of which order it obeys.
+    /// The placement's generation. The unit shows it while it runs: a unit that shows another one than the
+    /// cluster's state says is stopped and started anew.
     pub generation: u64,
 }

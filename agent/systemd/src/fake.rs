@@ -28,8 +28,8 @@ impl Default for FakeUnit {
     }
 }
 
-/// The names of the calls, as they come.
-pub(crate) type Calls = mpsc::UnboundedReceiver<&'static str>;
+/// The names of the calls as they come, and the description that one sets.
+pub(crate) type Calls = mpsc::UnboundedReceiver<String>;
 
 const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit/web";
 
@@ -66,27 +66,37 @@ pub(crate) async fn systemd(unit: FakeUnit) -> (Arc<Link>, Calls) {
     (Arc::new(Link { connection, manager, jobs }), heard)
 }
 
-/// Waits for a call of this name.
-pub(crate) async fn until(calls: &mut Calls, name: &str) {
-    while calls.recv().await.expect("calls") != name {}
+/// Waits for a call of this name and returns those that came before it.
+pub(crate) async fn until(calls: &mut Calls, name: &str) -> Vec<String> {
+    let mut before = Vec::new();
+    loop {
+        let call = calls.recv().await.expect("calls");
+        if call == name {
+            return before;
+        }
+        before.push(call);
+    }
 }
 
 struct FakeManager {
     unit: FakeUnit,
-    calls: mpsc::UnboundedSender<&'static str>,
+    calls: mpsc::UnboundedSender<String>,
 }
 
 impl FakeManager {
-    fn note(&self, call: &'static str) {
+    fn note(&self, call: impl Into<String>) {
         // A test that has seen enough no longer listens.
-        let _ = self.calls.send(call);
+        let _ = self.calls.send(call.into());
     }
 }
 
 #[zbus::interface(name = "org.freedesktop.systemd1.Manager")]
 impl FakeManager {
-    fn set_unit_properties(&self, _name: &str, _runtime: bool, _properties: Vec<(String, OwnedVariant)>) {
+    fn set_unit_properties(&self, _name: &str, _runtime: bool, properties: Vec<(String, OwnedVariant)>) {
         self.note("SetUnitProperties");
+        for (_, value) in properties.into_iter().filter(|(name, _)| name == "Description") {
+            self.note(String::try_from(value).expect("a text"));
+        }
     }
 
     fn start_unit(&self, _name: &str, _mode: &str) -> OwnedObjectPath {

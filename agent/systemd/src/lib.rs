@@ -16,6 +16,7 @@ mod bus;
 mod fake;
 mod job;
 mod link;
+mod look;
 mod proxy;
 mod vms;
 

@@ -13,12 +13,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use zbus::{OwnedObjectPath, Variant};
 
-use crate::bus::{BusError, call, call_authorized, is_conflict, is_gone, is_lost, is_no_such_unit};
+use crate::bus::{BusError, call, call_authorized, is_conflict, is_lost, is_no_such_unit};
 use crate::job::{JobUnknown, JobWatch};
 use crate::link::{self, CALL_DEADLINE, Link};
-use crate::proxy::{UnitProperties, UnitRow};
+use crate::look::{is_under_way, read_unit, settled_exit};
 use crate::unit::{
-    ActiveState, Limits, UNIT_PATTERN, UnitExit, VmUnit, forget_unit_name, unit_name, vm_name,
+    ActiveState, Limits, UNIT_PATTERN, UnitExit, VmUnit, description, forget_unit_name, unit_name, vm_name,
 };
 
 /// Longest start, in seconds: the unit's `TimeoutStartSec=` (60) and some.
@@ -30,9 +30,8 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(100);
 /// Longest removal of a deleted VM's limits, in seconds: the helper unit's `TimeoutStartSec=` (10) and some.
 const FORGET_DEADLINE: Duration = Duration::from_secs(15);
 
-/// How long a unit that did not start may take to end, in seconds, before its exit is read as it then is.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
-const SETTLE_STEP: Duration = Duration::from_millis(50);
+/// Pause before a unit is looked at again.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Units whose properties are asked for at the same time.
 const LIST_CONCURRENCY: usize = 8;
@@ -186,7 +185,7 @@ where
         match attempt().await {
             Err(error) if error.bus().is_some_and(is_lost) && Instant::now() < deadline => {
                 // The connection's keeper may not have noticed yet.
-                tokio::time::sleep(SETTLE_STEP).await;
+                tokio::time::sleep(LOOK_PAUSE).await;
             }
             other => return other,
         }
@@ -265,10 +264,10 @@ impl UnitManager {
         self.inner.changed.notified().await;
     }
 
-    /// Writes the order, sets every limit, starts the unit and waits until its hypervisor says running (at
-    /// most [`START_DEADLINE`]). A unit that already runs stays as it is, but for the limits. A bus that is
-    /// lost meanwhile, or a systemd that executes itself anew, is waited for: the unit's job goes on without
-    /// them.
+    /// Writes the order, sets every limit and the generation that the unit shows, starts the unit and waits
+    /// until its hypervisor says running (at most [`START_DEADLINE`]). A unit that already runs stays as it
+    /// is, but for the limits. A bus that is lost meanwhile, or a systemd that executes itself anew, is
+    /// waited for: the unit's job goes on without them.
     ///
     /// # Errors
     /// Why not, with the exit of the unit where it ran.
@@ -291,7 +290,7 @@ impl UnitManager {
                 },
                 Found::Between if Instant::now() >= deadline => return Err(StartError::Timeout),
                 Found::Between => {
-                    tokio::time::sleep(SETTLE_STEP).await;
+                    tokio::time::sleep(LOOK_PAUSE).await;
                     through_loss(deadline, || self.find(&unit)).await?
                 }
             };
@@ -302,11 +301,17 @@ impl UnitManager {
     async fn queue_start(&self, order: &LaunchOrder, unit: &str) -> Result<Found, StartError> {
         let link = self.link("StartUnit").await?;
         let limits = Limits::of(&order.vm);
-        let properties = [
+        let mut properties = vec![
             ("MemoryMax", Variant::from(limits.memory_max_bytes)),
             ("CPUQuotaPerSecUSec", Variant::from(limits.cpu_usec_per_sec)),
             ("TasksMax", Variant::from(limits.tasks_max)),
         ];
+        // A run goes on by the order it was started with, whatever is written meanwhile. The order was
+        // written before this look, so a start that comes after it obeys the generation described here.
+        if !is_under_way(&link, unit).await? {
+            let text = description(&order.vm.name, order.generation);
+            properties.push(("Description", Variant::from(text)));
+        }
         // Runtime only: the file it writes is gone with the machine's next boot, and set anew with each
         // start.
         let setting = link.manager.set_unit_properties(unit, true, &properties);
@@ -345,8 +350,8 @@ impl UnitManager {
     }
 
     /// Stops the unit gracefully (its ExecStop asks the guest first) and waits until it has ended, at most
-    /// [`STOP_DEADLINE`]. A unit that does not run is success. A bus that is lost meanwhile is waited for, and
-    /// the stop asked for again, which changes nothing for a unit that already stops.
+    /// [`STOP_DEADLINE`]. A unit that does not run is success. A bus that is lost meanwhile is waited for,
+    /// and the stop asked for again, which changes nothing for a unit that already stops.
     ///
     /// # Errors
     /// It may still run.
@@ -391,8 +396,8 @@ impl UnitManager {
         }
     }
 
-    /// Removes what is left of a deleted VM: its order, and the limits that systemd keeps for its unit. Its unit
-    /// must be gone. What is not there is success.
+    /// Removes what is left of a deleted VM: its order, and the limits that systemd keeps for its unit. Its
+    /// unit must be gone. What is not there is success.
     ///
     /// # Errors
     /// The file system, systemd or the helper unit refused: what is left harms nothing.
@@ -442,86 +447,12 @@ impl UnitManager {
     }
 }
 
-async fn read_unit(link: &Link, name: VmName, row: UnitRow) -> Result<Option<VmUnit>, BusError> {
-    let (_, _, _, active, sub, _, path, job_id, job_type, _) = row;
-    let reading = async {
-        let unit = UnitProperties::of(&link.connection, path.into_inner()).await?;
-        tokio::try_join!(
-            unit.service::<u32>("MainPID"),
-            read_exit(&unit),
-            unit.unit::<Vec<u8>>("InvocationID"),
-            unit.unit::<u64>("StateChangeTimestamp"),
-        )
-    };
-    match call("Get", reading).await {
-        Ok((main_pid, exit, invocation, changed_us)) => Ok(Some(VmUnit {
-            name,
-            active: ActiveState::parse(&active),
-            sub,
-            main_pid: (main_pid != 0).then_some(main_pid),
-            exit,
-            invocation: hex(&invocation),
-            changed_unix_us: (changed_us != 0).then_some(changed_us),
-            job: (job_id != 0).then_some(job_type),
-        })),
-        Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-async fn read_exit(unit: &UnitProperties<'_>) -> zbus::Result<UnitExit> {
-    let (result, main_code, main_status) = tokio::try_join!(
-        unit.service::<String>("Result"),
-        unit.service::<i32>("ExecMainCode"),
-        unit.service::<i32>("ExecMainStatus"),
-    )?;
-    Ok(UnitExit { result, main_code, main_status })
-}
-
-/// How a unit that did not start has ended, and its invocation. The job may end before the unit has: waits
-/// for that.
-async fn settled_exit(link: &Link, name: &str) -> Result<(UnitExit, Option<String>), BusError> {
-    let path = match call("GetUnit", link.manager.get_unit(name)).await {
-        Ok(path) => path,
-        Err(error) if is_gone(&error) => return Ok((UnitExit::default(), None)),
-        Err(error) => return Err(error),
-    };
-    let settled = Instant::now() + SETTLE_DEADLINE;
-    let reading = async {
-        let unit = UnitProperties::of(&link.connection, path.into_inner()).await?;
-        loop {
-            let active: String = unit.unit("ActiveState").await?;
-            let moving =
-                matches!(ActiveState::parse(&active), ActiveState::Activating | ActiveState::Deactivating);
-            if !moving || Instant::now() >= settled {
-                break;
-            }
-            tokio::time::sleep(SETTLE_STEP).await;
-        }
-        tokio::try_join!(read_exit(&unit), unit.unit::<Vec<u8>>("InvocationID"))
-    };
-    match call("Get", reading).await {
-        Ok((exit, invocation)) => Ok((exit, hex(&invocation))),
-        Err(error) if is_gone(&error) => Ok((UnitExit::default(), None)),
-        Err(error) => Err(error),
-    }
-}
-
-fn hex(bytes: &[u8]) -> Option<String> {
-    use std::fmt::Write;
-    let mut text = String::new();
-    for byte in bytes {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    (!text.is_empty()).then_some(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fake::{self, FakeUnit};
     use crate::job::JobSignal;
+    use crate::unit::generation_of;
 
     #[tokio::test]
     async fn without_a_bus_the_error_says_what_to_look_at() {
@@ -603,6 +534,20 @@ mod tests {
         let failed = FakeUnit { active: "failed", job: None, result: "exit-code", status: 3 };
         let error = start_through_a_reexec(failed, |_| {}).await.expect_err("failed");
         assert_eq!(error.to_string(), "exited 3");
+    }
+
+    #[tokio::test]
+    async fn a_start_describes_its_generation_and_never_relabels_a_run() {
+        for (active, described) in [("inactive", true), ("failed", true), ("active", false)] {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let (link, mut calls) = fake::systemd(FakeUnit { active, ..FakeUnit::default() }).await;
+            let (manager, _sender) = manager(&dir, link);
+            let start = tokio::spawn(async move { manager.start(&order()).await });
+            let before = fake::until(&mut calls, "StartUnit").await;
+            let shown = before.iter().filter_map(|call| generation_of(call)).collect::<Vec<_>>();
+            assert_eq!(shown, if described { vec![7] } else { vec![] }, "{active}: {before:?}");
+            start.abort();
+        }
     }
 
     #[tokio::test]

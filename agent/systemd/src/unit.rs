@@ -25,6 +25,17 @@ pub fn unit_name(name: &VmName) -> String {
     format!("{PREFIX}{name}{SUFFIX}")
 }
 
+/// What a unit is described as while it runs by the order of this generation: what `systemctl status` shows,
+/// and what [`generation_of`] reads back.
+pub(crate) fn description(name: &VmName, generation: u64) -> String {
+    format!("Blixard VM {name}, generation {generation}")
+}
+
+/// The generation in a unit's description; `None` in the template's own, which says none.
+pub(crate) fn generation_of(description: &str) -> Option<u64> {
+    description.rsplit_once(", generation ")?.1.parse().ok()
+}
+
 /// The helper unit that removes the limits of a deleted VM.
 pub(crate) fn forget_unit_name(name: &VmName) -> String {
     format!("{FORGET_PREFIX}{name}{SUFFIX}")
@@ -165,6 +176,8 @@ pub struct VmUnit {
     pub active: ActiveState,
     /// systemd's `SubState`, for people: `running`, `start-post`, `stop`, ...
     pub sub: String,
+    /// Generation of the placement whose order it was last started by, if it shows one.
+    pub generation: Option<u64>,
     /// The hypervisor's process, while there is one.
     pub main_pid: Option<u32>,
     /// How the last run ended; `success` while it runs.
@@ -208,6 +221,19 @@ mod tests {
             others.iter().chain(&["blixard-vm@..service", "xblixard-vm@a.service", "blixard-vm@a\n.service"])
         {
             assert_eq!(vm_name(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_generation_is_described_and_read_back() {
+        let name: VmName = "generation-7".parse().expect("name");
+        for generation in [0, 7, u64::MAX] {
+            assert_eq!(generation_of(&description(&name, generation)), Some(generation));
+        }
+        let template = include_str!("../../dist/systemd/blixard-vm@.service");
+        let own = template.lines().find_map(|line| line.strip_prefix("Description=")).expect("a description");
+        for text in [own, "Blixard VM generation-7", ", generation ", ", generation -1", ""] {
+            assert_eq!(generation_of(text), None, "{text:?}");
         }
     }
 

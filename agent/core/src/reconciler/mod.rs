@@ -3,6 +3,7 @@
 //! ```text
 //!   desired    unit                      action
 //!   running    starting, running         -
+//!              the same, by the order of another placement: stop, then start as wanted
 //!              stopping                  wait
 //!              stopped, failed, none     start (after a pause that grows with each failure)
 //!   stopped    starting, running         stop
@@ -155,6 +156,13 @@ pub fn reconcile(view: &NodeView<'_>, memory: &mut Memory) -> Vec<Action> {
     ours.chain(strangers.filter(|_| !mutant::lives("strangers-left-running"))).collect()
 }
 
+/// Whether the unit runs by the order of another placement of that name: not the VM that is wanted. A unit
+/// that shows no generation is taken for the wanted one, by its name.
+fn is_of_another_placement(vm: &VmRecord, unit: &ObservedUnit) -> bool {
+    unit.generation.is_some_and(|generation| generation != vm.placement.generation)
+        && !mutant::lives("other-generation-kept")
+}
+
 fn unit_of<'a>(units: &'a [ObservedUnit], name: &VmName) -> Option<&'a ObservedUnit> {
     units.iter().find(|unit| unit.name == *name)
 }
@@ -162,7 +170,11 @@ fn unit_of<'a>(units: &'a [ObservedUnit], name: &VmName) -> Option<&'a ObservedU
 fn step(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: &NodeView<'_>) -> Option<Action> {
     let name = vm.spec.name.clone();
     let state = unit.map_or(ObservedState::Stopped, |unit| unit.state);
+    let is_other = unit.is_some_and(|unit| is_of_another_placement(vm, unit));
     match (vm.desired, state) {
+        (Desired::Running, ObservedState::Starting | ObservedState::Running) if is_other => {
+            Some(Action::Stop(name))
+        }
         (_, ObservedState::Stopping) => None,
         (Desired::Running, ObservedState::Stopped | ObservedState::Failed) => {
             memory.may_start(&name, view.now_ms).then_some(Action::Start(name))
@@ -198,6 +210,10 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
             }
             None => (ObservedState::Pending, None),
         },
+        Desired::Running if unit.is_some_and(|unit| is_of_another_placement(vm, unit)) => {
+            let why = "it runs by the order of an earlier placement: stopped, then started as wanted";
+            (ObservedState::Stopping, Some(why.to_owned()))
+        }
         Desired::Running => (observed, failure.filter(|_| observed != ObservedState::Running)),
         Desired::Stopped if idle => (ObservedState::Stopped, None),
         Desired::Stopped => (observed, None),

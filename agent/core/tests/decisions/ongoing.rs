@@ -23,7 +23,13 @@ fn begin(ongoing: &mut Ongoing, vms: &[VmRecord], units: &[ObservedUnit], now_ms
 }
 
 fn running(vm: &str) -> ObservedUnit {
-    ObservedUnit { name: name(vm), state: ObservedState::Running, main_pid: Some(1), ended: None }
+    ObservedUnit {
+        name: name(vm),
+        state: ObservedState::Running,
+        generation: None,
+        main_pid: Some(1),
+        ended: None,
+    }
 }
 
 #[test]

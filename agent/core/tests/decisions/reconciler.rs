@@ -13,7 +13,7 @@ fn vm(desired: Desired) -> VmRecord {
 }
 
 fn unit(state: ObservedState) -> ObservedUnit {
-    ObservedUnit { name: name("a"), state, main_pid: Some(1), ended: None }
+    ObservedUnit { name: name("a"), state, generation: Some(7), main_pid: Some(1), ended: None }
 }
 
 fn view<'a>(placed: &'a [&'a VmRecord], units: &'a [ObservedUnit], now_ms: u64) -> NodeView<'a> {
@@ -47,6 +47,33 @@ fn each_difference_has_its_one_step() {
         let actions = reconcile(&view(&[&vm], &units, 0), &mut Memory::default());
         assert_eq!(actions, wanted.into_iter().collect::<Vec<_>>(), "{desired:?} {state:?}");
     }
+}
+
+#[test]
+fn a_unit_of_another_placement_is_stopped_and_then_started_as_wanted() {
+    use ObservedState::{Failed, Running, Starting, Stopped, Stopping};
+    let a = || name("a");
+    let cases = [
+        (Some(6), Starting, Some(Action::Stop(a()))),
+        (Some(6), Running, Some(Action::Stop(a()))),
+        (Some(8), Running, Some(Action::Stop(a()))),
+        (Some(6), Stopping, None),
+        (Some(6), Stopped, Some(Action::Start(a()))),
+        (Some(6), Failed, Some(Action::Start(a()))),
+        (Some(7), Running, None),
+        // Started by a release that shows none: adopted by its name.
+        (None, Running, None),
+    ];
+    for (generation, state, wanted) in cases {
+        let (vm, unit) = (vm(Desired::Running), ObservedUnit { generation, ..unit(state) });
+        let actions = reconcile(&view(&[&vm], &[unit], 0), &mut Memory::default());
+        assert_eq!(actions, wanted.into_iter().collect::<Vec<_>>(), "{generation:?} {state:?}");
+    }
+    let (vm, unit) =
+        (vm(Desired::Running), ObservedUnit { generation: Some(6), ..unit(ObservedState::Running) });
+    let told = report(&view(&[&vm], &[unit], 0), &Memory::default()).remove(0);
+    assert_eq!(told.state, ObservedState::Stopping);
+    assert!(told.reason.is_some_and(|reason| reason.contains("an earlier placement")));
 }
 
 #[test]

@@ -36,6 +36,7 @@ impl Hypervisor {
         let observed = |(name, unit): (&VmName, &Unit)| ObservedUnit {
             name: name.clone(),
             state: unit.state,
+            generation: Some(unit.generation),
             main_pid: unit.lives().then_some(unit.pid),
             ended: unit.ended.clone(),
         };

@@ -31,6 +31,12 @@ pub(super) const TESTED: &[Tested] = &[
         test: "lineage::whatever_the_state",
     },
     Tested {
+        name: "other-generation-kept",
+        source: "restore: a unit of another placement is taken for the wanted one, by its name",
+        target: ("blixard-core", "decisions"),
+        test: "reconciler::a_unit_of_another_placement",
+    },
+    Tested {
         name: "lineage-uses-raft-id-again",
         source: "recovery, R10: the founder goes on under a raft id that was given before",
         target: ("blixard-core", "decisions"),
