@@ -151,7 +151,7 @@ fn a_member_leaves_and_says_so_also_after_a_restart() {
         others.iter().all(|n| c.nodes[*n].status().is_some_and(|s| s.members.len() == 2 && s.quorum))
     });
     create(&c.nodes[others[0]], "after");
-    c.nodes[leaving].blixard("vm list").ends(3, "no cluster");
+    c.nodes[leaving].blixard("vm list").ends(3, "was removed from its cluster");
     c.nodes[leaving].kill();
     c.nodes[leaving].start();
     c.until("it still knows", removed);

@@ -72,7 +72,7 @@ fn the_numbers_tell_what_happened() {
         "blixard_store_synced_writes_total",
         "blixard_store_synced_write_seconds_total",
         "blixard_store_written_bytes_total",
-        "blixard_proposal_seconds_count",
+        "blixard_change_seconds_count",
         "blixard_apply_seconds_count",
         "blixard_raft_applied_index",
         "blixard_log_entries",

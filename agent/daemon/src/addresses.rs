@@ -2,12 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use blixard_model::EndpointId;
 use blixard_model::member::ADDRESSES_MAX;
 use blixard_net::IpFamilies;
 use nix::ifaddrs::getifaddrs;
-
-use blixard_core::ClusterState;
 
 /// Peers for whom it is looked up from where they are reached.
 const PEERS_LOOKED_UP_MAX: usize = 16;
@@ -34,19 +31,6 @@ fn source(peer: SocketAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(peer).ok()?;
     socket.local_addr().ok().map(|address| address.ip())
-}
-
-/// The same without those that are somebody else's by the log: what is not written down is a guess, and a
-/// machine's inner networks may look like another's.
-pub(crate) fn free(
-    offered: Vec<SocketAddr>,
-    configured: &[SocketAddr],
-    state: &ClusterState,
-    me: EndpointId,
-) -> Vec<SocketAddr> {
-    let others = || state.members.values().filter(|member| member.endpoint_id != me);
-    let is_taken = |address: &SocketAddr| others().any(|member| member.addresses.contains(address));
-    offered.into_iter().filter(|address| configured.contains(address) || !is_taken(address)).collect()
 }
 
 fn choose(

@@ -1,7 +1,21 @@
 //! Clocks: the one that decisions count on, which never goes back and goes on while the machine sleeps, and
 //! the one that people read.
 
+use blixard_node::host::{BootId, Moment};
 use nix::time::{ClockId, clock_gettime};
+
+/// The time by this machine's clocks, in this boot.
+pub(crate) fn moment(boot_id: BootId) -> Moment {
+    Moment { boot_id, boot_ms: boottime_ms(), wall_ms: wall_ms() }
+}
+
+/// The kernel's name for this boot. A process stays in one boot, unless it is carried over into another as a
+/// frozen image is.
+pub(crate) fn boot_id() -> BootId {
+    // The file exists on every Linux this runs on.
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    BootId::from_text(&text)
+}
 
 /// Milliseconds of CLOCK_BOOTTIME.
 pub(crate) fn boottime_ms() -> u64 {

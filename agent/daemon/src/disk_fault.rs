@@ -4,9 +4,12 @@
 use std::path::Path;
 
 use blixard_node::NodeError;
+use blixard_node::host::HostEnd;
+use blixard_node::host::disk::DiskError;
 use blixard_store::{DiskFault, OpenError, WriteError};
 
 use crate::keygen::KeyNotKept;
+use crate::shell::ShellError;
 
 /// The store counts as lost and a restart can not help (EX_DATAERR of sysexits.h).
 pub const EXIT_STORE_LOST: u8 = 65;
@@ -56,16 +59,25 @@ fn find(error: &anyhow::Error) -> Option<DiskFault> {
         let opening = cause.downcast_ref::<OpenError>().and_then(OpenError::disk_fault);
         let key = || cause.downcast_ref::<KeyNotKept>().map(|error| error.fault);
         let writing = || cause.downcast_ref::<WriteError>().and_then(WriteError::disk_fault);
-        opening.or_else(writing).or_else(key)
+        let host = || match cause.downcast_ref::<ShellError>() {
+            Some(ShellError::Disk(error)) => error.disk_fault(),
+            Some(ShellError::Host(_)) | None => cause.downcast_ref::<DiskError>()?.disk_fault(),
+        };
+        opening.or_else(writing).or_else(key).or_else(host)
     })
 }
 
 /// The store went back in time, or takes part under a raft id that has left: its own words say what to do.
 fn is_lost(error: &anyhow::Error) -> bool {
-    let lost = |error: &NodeError<WriteError>| {
-        matches!(error, NodeError::RolledBack { .. } | NodeError::Left { .. })
+    let lost = |error: &HostEnd| {
+        matches!(error, HostEnd::Node(NodeError::RolledBack { .. } | NodeError::Left { .. }))
     };
-    error.chain().any(|cause| cause.downcast_ref::<NodeError<WriteError>>().is_some_and(lost))
+    let host = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<ShellError>() {
+        Some(ShellError::Host(end)) => lost(end),
+        Some(ShellError::Disk(_)) => false,
+        None => cause.downcast_ref::<HostEnd>().is_some_and(lost),
+    };
+    error.chain().any(host)
 }
 
 #[cfg(test)]
@@ -79,8 +91,9 @@ mod tests {
 
     fn written(errno: i32) -> anyhow::Error {
         let error = std::io::Error::from_raw_os_error(errno);
-        let failed: Result<(), _> = Err(NodeError::Store(WriteError::Redb(redb::Error::Io(error))));
-        failed.context("the consensus task failed").expect_err("an error")
+        let error = DiskError::from(WriteError::Redb(redb::Error::Io(error)));
+        let failed: Result<(), _> = Err(ShellError::from(error));
+        failed.context("the host task failed").expect_err("an error")
     }
 
     fn opened(errno: i32) -> anyhow::Error {
@@ -103,17 +116,18 @@ mod tests {
         let write = WriteError::Redb(redb::Error::Io(std::io::Error::from_raw_os_error(EIO)));
         let source = std::io::Error::from_raw_os_error(ENOSPC);
         let open = OpenError::Io { path: "/d/store.redb".into(), source };
-        let bound = anyhow::Error::new(blixard_node::birth::BindError::from(write));
-        let resumed = anyhow::Error::new(blixard_node::birth::ResumeError::from(open));
+        let bound = DiskError::from(blixard_node::birth::BindError::from(write));
+        let bound = anyhow::Error::new(ShellError::from(bound));
+        let resumed = anyhow::Error::new(open).context("the store cannot be resumed from");
         assert_eq!([exit_code(&bound), exit_code(&resumed)], [EXIT_DISK_FAILED, EXIT_DISK_FULL]);
     }
 
     #[test]
     fn a_store_that_counts_as_lost_has_a_code_of_its_own_and_says_what_to_do() {
-        let left = NodeError::<WriteError>::Left { raft_id: blixard_model::RaftId(3) };
+        let left = NodeError::Left { raft_id: blixard_model::RaftId(3) };
         for error in [NodeError::RolledBack { stored: 9, holds: 4 }, left] {
-            let ended =
-                explain(anyhow::Error::new(error).context("the consensus task failed"), Path::new("/d"));
+            let error = ShellError::from(HostEnd::from(error));
+            let ended = explain(anyhow::Error::new(error).context("the host task failed"), Path::new("/d"));
             assert_eq!(exit_code(&ended), EXIT_STORE_LOST);
             assert!(format!("{ended:#}").contains("move store.redb out of the data directory"), "{ended:#}");
         }

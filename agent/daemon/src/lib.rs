@@ -2,45 +2,38 @@
 //! no decisions (those are `blixard-core`'s).
 //!
 //! ```text
-//!   operator ─▶ api ─▶ submit ─▶ (leader's) owner ─▶ log ─▶ ClusterState on every node
-//!                                                                │
-//!            leader's reports ◀─ announce ◀─ reconcile ◀─────────┘
-//!                                                │ ▲
-//!                                          systemd over D-Bus
+//!   operator ─▶ api ─▶ shell ──Input──▶ Host ──Effect──▶ shell ─▶ network, disk, systemd over D-Bus
+//!                        ▲                                  │
+//!   other nodes ─▶ incoming                                 └──── what came of it: the next Input
 //! ```
 
 mod addresses;
-mod announce;
 mod api;
-mod birth;
 mod boot;
 mod clock;
+mod codec;
 mod config;
 mod context;
 mod disk_fault;
-mod formation;
 #[cfg(test)]
 mod fuzz;
-mod handle;
-mod joining;
+mod incoming;
 mod keygen;
 mod logs;
 mod metrics;
+mod offer;
 mod offline;
-mod owner;
-mod peer_call;
 mod random;
-mod reconcile;
-mod register;
 mod retries;
-mod router;
 mod scrape;
+mod shell;
 mod space;
-mod submit;
+mod status_line;
 mod supervise;
 mod telemetry;
 #[cfg(test)]
 mod testing;
+mod tickets;
 mod views;
 mod was_in;
 

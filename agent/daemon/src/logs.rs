@@ -6,14 +6,14 @@ use blixard_model::wire::PeerRequest;
 use blixard_model::words::with_causes;
 use blixard_model::{EndpointId, VmName};
 use blixard_net::Reply;
+use blixard_node::SubmitError;
 use blixard_systemd::JournalError;
 use blixard_systemd::journal;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
+use super::codec;
 use super::context::Agent;
-use super::peer_call::encode;
-use super::submit::SubmitError;
 
 /// Lines to begin with, unless asked otherwise.
 pub(crate) const LINES_DEFAULT: u32 = 100;
@@ -35,17 +35,14 @@ pub(crate) async fn open(
     lines: u32,
     follow: bool,
 ) -> Result<Option<Console>, SubmitError> {
-    let Some(running) = agent.running() else {
-        return Err(SubmitError::Unavailable("this node is in no cluster yet".to_owned()));
-    };
     let wanted = name.clone();
-    let placed = running.consensus.view(move |view| {
-        let vm = view.state.vms.get(&wanted)?;
-        let node = vm.placement.node.clone();
-        let endpoint = view.state.member_by_name(&node).map(|member| member.endpoint_id);
+    let placed = agent.host.look_at_member(move |member| {
+        let state = member.state();
+        let node = state.vms.get(&wanted)?.placement.node.clone();
+        let endpoint = state.member_by_name(&node).map(|member| member.endpoint_id);
         Some((node, endpoint))
     });
-    let placed = placed.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
+    let placed = placed.await.map_err(SubmitError::from)?;
     let Some((node, endpoint)) = placed else { return Ok(None) };
     if node == *agent.name() {
         return local(name, lines, follow).await.map(Some);
@@ -85,7 +82,7 @@ async fn remote(
     lines: u32,
     follow: bool,
 ) -> Result<Console, SubmitError> {
-    let request = encode(&PeerRequest::Logs { name: name.clone(), lines, follow });
+    let request = codec::encode(&PeerRequest::Logs { name: name.clone(), lines, follow });
     let stream = agent.net.request_stream(to, request, BEGIN_TIMEOUT).await;
     let stream =
         stream.map_err(|error| SubmitError::Unavailable(format!("its node can not be asked: {error}")))?;

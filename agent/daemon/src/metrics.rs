@@ -26,11 +26,11 @@ pub(crate) struct Metrics {
     pub(crate) elections_won: Counter,
     /// Times another node than before was seen to lead.
     pub(crate) leader_changes: Counter,
-    /// Raft messages dropped because the consensus task was behind.
+    /// Raft messages dropped because the host task was behind.
     pub(crate) inbox_dropped: Counter,
     formation_failures: Family<Label, Counter>,
     turns: Histogram,
-    proposals: Histogram,
+    changes: Histogram,
 }
 
 impl Default for Metrics {
@@ -51,7 +51,7 @@ impl Default for Metrics {
             inbox_dropped: Counter::default(),
             formation_failures,
             turns: Histogram::new(buckets()),
-            proposals: Histogram::new(buckets()),
+            changes: Histogram::new(buckets()),
         }
     }
 }
@@ -67,14 +67,14 @@ impl Metrics {
         }
     }
 
-    /// A turn of the consensus task applied something.
+    /// A turn of the host applied something.
     pub(crate) fn turn(&self, took: Duration) {
         self.turns.observe(took.as_secs_f64());
     }
 
-    /// A write that this node proposed was applied here.
-    pub(crate) fn proposal(&self, took: Duration) {
-        self.proposals.observe(took.as_secs_f64());
+    /// A change that was asked of this node is done.
+    pub(crate) fn change(&self, took: Duration) {
+        self.changes.observe(took.as_secs_f64());
     }
 
     /// Shows them in `registry`.
@@ -84,7 +84,7 @@ impl Metrics {
             ("formations", "Clusters found or formed from an empty store", &self.formations),
             ("elections_won", "Elections that this node won", &self.elections_won),
             ("leader_changes", "Times another node than before was seen to lead", &self.leader_changes),
-            ("inbox_dropped", "Raft messages dropped, the consensus task was behind", &self.inbox_dropped),
+            ("inbox_dropped", "Raft messages dropped, the host task was behind", &self.inbox_dropped),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
@@ -94,6 +94,6 @@ impl Metrics {
         let seconds = self.formation_seconds.clone();
         registry.register("formation_seconds", "From the first round to the cluster", seconds);
         registry.register("apply_seconds", "Turns that applied something", self.turns.clone());
-        registry.register("proposal_seconds", "From proposal to applied", self.proposals.clone());
+        registry.register("change_seconds", "From a change asked here to its answer", self.changes.clone());
     }
 }

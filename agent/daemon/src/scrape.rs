@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::context::Agent;
-use super::retries::Retrying;
+use super::retries::{self, Retrying};
 
 /// What the answer calls itself.
 pub(crate) const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -43,17 +43,15 @@ pub(crate) async fn text(agent: &Agent) -> Result<String, std::fmt::Error> {
 
 async fn look(agent: &Agent) -> Look {
     let names = agent.peer_names().await;
-    let running = match agent.running() {
-        None => None,
-        Some(running) => {
-            let looked = running.consensus.view(|view| (view.raft.clone(), view.stats, view.store)).await;
-            let inbox = running.consensus.inbox_len();
-            looked.ok().map(|(raft, node, store)| Running { raft, node, store, inbox })
-        }
-    };
+    let inbox = agent.host.inbox_len();
+    let looked = agent.host.look(move |look| {
+        let node = look.host.member()?.replica();
+        Some(Running { raft: node.raft_status(), node: node.stats(), store: look.store, inbox })
+    });
+    let running = looked.await.ok().flatten();
     let (net, links) = (agent.net.stats(), agent.net.links().borrow().clone());
     let transport_up = agent.net.transport().borrow().is_up();
-    Look { names, running, links, transport_up, retrying: agent.retries.list(&agent.net), net }
+    Look { names, running, links, transport_up, retrying: retries::list(agent).await, net }
 }
 
 #[derive(Debug)]
@@ -95,7 +93,7 @@ impl Look {
             ("raft_commit_index", "Highest index known committed", |r| float(r.raft.commit)),
             ("raft_applied_index", "Highest index applied here", |r| float(r.raft.applied)),
             ("raft_leads", "1 while this node leads", |r| bit(r.raft.role == RaftRole::Leader)),
-            ("inbox_length", "Inputs that wait for the consensus task", |r| float(r.inbox)),
+            ("inbox_length", "Inputs that wait for the host task", |r| float(r.inbox)),
             ("proposals_waiting", "Writes that wait to be applied", |r| float(r.node.proposals)),
             ("reads_waiting", "Reads that wait for their index", |r| float(r.node.reads)),
             ("log_entries", "Entries of the log in memory", |r| float(r.node.log.entries)),

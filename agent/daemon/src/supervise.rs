@@ -1,11 +1,6 @@
 //! The words to systemd: ready, alive, what the agent is doing.
 
-use std::time::Duration;
-
 use sd_notify::NotifyState;
-
-/// How often the watchdog is fed by who does nothing else.
-const FEED_PERIOD: Duration = Duration::from_secs(2);
 
 /// Tells systemd; without one there is nobody to tell.
 fn tell(state: &[NotifyState<'_>]) {
@@ -35,13 +30,4 @@ pub(crate) fn status(text: &str) {
 /// The owner of the state is alive.
 pub(crate) fn feed_watchdog() {
     tell(&[NotifyState::Watchdog]);
-}
-
-/// Feeds the watchdog where there is nothing that could get stuck.
-pub(crate) async fn feed_for_ever() {
-    let mut period = tokio::time::interval(FEED_PERIOD);
-    loop {
-        period.tick().await;
-        feed_watchdog();
-    }
 }

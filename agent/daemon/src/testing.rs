@@ -1,114 +1,92 @@
-//! An agent for tests of single tasks: a network without peers, and a consensus task that is not there.
+//! An agent for tests of the edges: a network without peers, and a host that waits for the others.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
-use blixard_consensus::RaftRole;
-use blixard_model::api::RetryKind;
-use blixard_model::formation::Genesis;
-use blixard_model::wire::{Contact, MembersAsk, ProgressReport};
-use blixard_model::{Capacity, ClusterId, EndpointId, RaftId, StoreId};
+use blixard_consensus::Limits;
+use blixard_model::{Capacity, StoreId};
 use blixard_net::{Net, NetConfig, NodeKey, RelayList};
-use blixard_node::{Stranger, Summary};
-use prometheus_client::metrics::counter::Counter;
+use blixard_node::host::{Effect, Found, Host, HostConfig};
+use blixard_store::{DirDisk, Store};
 use tokio::sync::{mpsc, watch};
-use tokio::time::interval;
 
+use super::clock;
 use super::config::Config;
-use super::context::{Agent, AgentParts, Phase, Running};
-use super::handle::{ConsensusHandle, Input, Seldom};
-use super::retries::Retrying;
+use super::context::{Agent, AgentParts, offer};
+use super::metrics::Metrics;
+use super::shell::{HostHandle, Look, Message, Standing};
 
-/// Node n1 of cluster `lab`, which waits for the others. To be called inside a runtime.
-pub(crate) fn agent(dir: &Path) -> Agent {
+/// What a test has of a host task that does not run.
+pub(crate) struct Idle {
+    pub(crate) inbox: mpsc::Receiver<Message>,
+    pub(crate) host: Host,
+    pub(crate) store: Store,
+}
+
+impl Idle {
+    /// Takes what waits for the host, and answers what it answers at once.
+    pub(crate) fn serve(&mut self) {
+        let now = clock::moment(clock::boot_id());
+        let mut waiters = BTreeMap::new();
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::Input(input) => self.host.handle(now, input).expect("goes on"),
+                Message::Wanted(waiter, input, reply) => {
+                    waiters.insert(waiter, reply);
+                    self.host.handle(now, input).expect("goes on");
+                }
+                Message::Look(look) => look(&Look { host: &self.host, now, store: self.store.stats() }),
+                Message::PeerAsked(..) | Message::JoinAsked(..) | Message::Stop => {}
+            }
+        }
+        for effect in self.host.turn(now).expect("goes on") {
+            if let Effect::Answer { waiter, answer } = effect
+                && let Some(reply) = waiters.remove(&waiter)
+            {
+                reply.send(answer).expect("awaited");
+            }
+        }
+    }
+}
+
+/// Node n1 of cluster `lab`, which waits for a ticket. To be called inside a runtime.
+pub(crate) fn agent(dir: &Path) -> (Agent, Idle) {
     let path = dir.join("config.toml");
-    std::fs::write(&path, "node_name = \"n1\"\ncluster_name = \"lab\"\n").expect("written");
+    let text = format!("node_name = \"n1\"\ncluster_name = \"lab\"\njoin = true\ndata_dir = {dir:?}\n");
+    std::fs::write(&path, text).expect("written");
     let config = Config::load(&path).expect("valid");
     let key = NodeKey::generate();
     let endpoint_id = key.endpoint_id();
-    let bind = "127.0.0.1:0".parse().expect("address");
     let net = NetConfig {
         key,
-        bind,
+        bind: "127.0.0.1:0".parse().expect("address"),
         cluster_name: config.cluster_name.clone(),
         relays: RelayList::default(),
         relay_ca: None,
     };
     let (net, _incoming) = Net::start(net).expect("started");
     let (store_id, capacity) = (StoreId::from_bytes([1; 16]), Capacity { cpus: 1, memory_mib: 1 });
-    Agent::new(AgentParts { config, endpoint_id, store_id, capacity, net, promise: None, was_in: None })
-}
-
-/// What a member knows whose leader this is.
-pub(crate) fn summary(leader: Option<EndpointId>) -> Summary {
-    Summary {
-        joinable: false,
-        raft_id: RaftId(1),
-        role: RaftRole::Follower,
-        leads: false,
-        leader: leader.map(|id| ("n2".parse().expect("name"), id)),
-        term: 1,
-        applied: 1,
-        is_member: true,
-        membership_version: 1,
-    }
-}
-
-/// A consensus task that looks at nothing, with room for one input: its handle, its inbox, its summary.
-pub(crate) fn consensus(
-    leader: Option<EndpointId>,
-) -> (ConsensusHandle, mpsc::Receiver<Input>, watch::Sender<Summary>) {
+    let store = Store::open(&DirDisk::new(dir), endpoint_id, &config.cluster_name, store_id).expect("opened");
+    let host = HostConfig {
+        name: config.node_name.clone(),
+        endpoint_id,
+        store_id,
+        cluster_name: config.cluster_name.clone(),
+        declared: Vec::new(),
+        joins: true,
+        needs: None,
+        ticket: None,
+        offer: offer(&config, capacity, &net, Vec::new()),
+        written: Vec::new(),
+        voter_lost_ticks: 1_800,
+        limits: Limits::default(),
+        incarnation: 1,
+    };
+    let host = Host::new(host, Found::default(), clock::moment(clock::boot_id())).expect("begins");
     let (sender, inbox) = mpsc::channel(1);
-    let (said, heard) = watch::channel(summary(leader));
-    (ConsensusHandle::new(sender, heard, Counter::default()), inbox, said)
-}
-
-/// A node of which nothing is seldom looked at.
-pub(crate) struct Nothing;
-
-impl Seldom for Nothing {
-    fn peers(&self) -> Vec<Contact> {
-        Vec::new()
-    }
-
-    fn kept_out(&self) -> BTreeMap<EndpointId, RaftId> {
-        BTreeMap::new()
-    }
-
-    fn vouches(&self) -> Vec<MembersAsk> {
-        Vec::new()
-    }
-
-    fn strangers(&self) -> Vec<Stranger> {
-        Vec::new()
-    }
-
-    fn progress_report(&self) -> Option<ProgressReport> {
-        None
-    }
-}
-
-/// Makes the agent one that runs in a cluster.
-pub(crate) fn run(agent: &Agent, consensus: ConsensusHandle) {
-    let genesis = Genesis { cluster_name: "lab".parse().expect("name"), voters: Vec::new(), origin: None };
-    let cluster_id = ClusterId::from_bytes([1; 16]);
-    agent.phase.send_replace(Phase::Running(Running { cluster_id, genesis, consensus }));
-}
-
-/// What `status` shows of these retries once it is so. For tests with a clock of their own.
-pub(crate) async fn shown(
-    agent: &Agent,
-    what: RetryKind,
-    is_so: impl Fn(Option<&Retrying>) -> bool,
-) -> Option<Retrying> {
-    let mut looks = interval(Duration::from_millis(50));
-    for _ in 0..1_000 {
-        looks.tick().await;
-        let found = agent.retries.list(&agent.net).into_iter().find(|retrying| retrying.what == what);
-        if is_so(found.as_ref()) {
-            return found;
-        }
-    }
-    panic!("it never is");
+    let standing = watch::Sender::new(Standing::of(&host));
+    let metrics = Metrics::default();
+    let handle = HostHandle::new(sender, standing.subscribe(), metrics.inbox_dropped.clone());
+    let parts = AgentParts { config, endpoint_id, store_id, capacity, net, metrics, host: handle };
+    (Agent::new(parts), Idle { inbox, host, store })
 }

@@ -1,15 +1,35 @@
 //! From a store to a running node.
 
-use blixard_consensus::{Consensus, ConsensusConfig, Limits, NewError, genesis_snapshot};
+use blixard_consensus::{Consensus, ConsensusConfig, Durable, Limits, NewError, genesis_snapshot};
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, cluster_id};
 use blixard_model::{EndpointId, NodeName, RaftId};
-use blixard_store::{ClusterMarker, LogStore, OpenError, Store, WriteError};
+use blixard_store::{ClusterMarker, OpenError, Store, WriteError};
 
 use crate::forming::Birth;
 use crate::machine::{StateMachine, encode_state};
 use crate::node::{Node, NodeConfig, Told};
 use crate::waiting::Waits;
+
+/// What a store that is bound to a cluster holds.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Its cluster and this node's place in it.
+    pub marker: ClusterMarker,
+    /// The log.
+    pub durable: Durable,
+}
+
+impl Kept {
+    /// What this store holds; none while it is bound to no cluster.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn load(store: &Store) -> Result<Option<Self>, OpenError> {
+        let Some(marker) = store.cluster().cloned() else { return Ok(None) };
+        Ok(Some(Self { marker, durable: store.load()? }))
+    }
+}
 
 /// Why a store can not be bound to a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +45,6 @@ pub enum BindError {
 /// Why a node can not resume.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
-    /// There is nothing to resume.
-    #[error("the store is bound to no cluster")]
-    Unbound,
     /// The node was renamed.
     #[error(
         "node_name is {ours}, but the cluster knows this store as {theirs}, and what it runs is placed by \
@@ -39,9 +56,6 @@ pub enum ResumeError {
         /// The name in the store.
         theirs: NodeName,
     },
-    /// The file can not be read.
-    #[error("the store can not be resumed from")]
-    Open(#[from] OpenError),
     /// Its content can not be used.
     #[error(transparent)]
     Log(#[from] NewError),
@@ -101,20 +115,15 @@ pub fn bind(
     Ok(())
 }
 
-/// Resumes from a bound store; `keep` makes of it the log store of the node (itself, or something around it).
+/// Resumes from what a bound store holds.
 ///
 /// # Errors
 /// See [`ResumeError`].
-pub fn resume<S: LogStore, P: Waits, R: Waits>(
-    store: Store,
-    who: Resume,
-    keep: impl FnOnce(Store) -> S,
-) -> Result<Node<S, P, R>, ResumeError> {
-    let marker = store.cluster().cloned().ok_or(ResumeError::Unbound)?;
+pub fn resume<P: Waits, R: Waits>(kept: Kept, who: Resume) -> Result<Node<P, R>, ResumeError> {
+    let Kept { marker, durable } = kept;
     if marker.node_name != who.name {
         return Err(ResumeError::Renamed { ours: who.name, theirs: marker.node_name });
     }
-    let durable = store.load()?;
     let consensus = ConsensusConfig {
         raft_id: marker.raft_id,
         incarnation: who.incarnation,
@@ -132,7 +141,7 @@ pub fn resume<S: LogStore, P: Waits, R: Waits>(
         // Worth nothing once anything is applied.
         told: Told { applied: 1, members: marker.contacts },
     };
-    Ok(Node::new(config, raft, keep(store)))
+    Ok(Node::new(config, raft))
 }
 
 /// Election timeouts differ between clusters and nodes and are the same in every run.

@@ -15,7 +15,6 @@ use blixard_model::{
     Command, Member, MembershipChange, NodeName, Outcome, RaftId, Refusal, Removal, Request, Role, TicketId,
     TicketRecord, TicketState, TicketUse, mutant,
 };
-use blixard_store::LogStore;
 
 use crate::machine::encode_request;
 use crate::node::Node;
@@ -47,7 +46,7 @@ fn refused(refusal: Refusal) -> ProposeResult {
     ProposeResult::Applied { outcome: refusal.into() }
 }
 
-impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+impl<P: Waits, R: Waits> Node<P, R> {
     /// This node's clock, in milliseconds since the Unix epoch. Nothing but the life of tickets rests on it.
     pub fn note_time(&mut self, wall_ms: u64) {
         self.wall_ms = wall_ms;

@@ -6,12 +6,11 @@ use blixard_consensus::{RaftRole, TICK_MS};
 use blixard_core::planner::explain::{ExplainView, explain_changes};
 use blixard_model::RaftId;
 use blixard_model::wire::{MemberProgress, ProgressReport};
-use blixard_store::LogStore;
 
 use crate::node::Node;
 use crate::waiting::Waits;
 
-impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+impl<P: Waits, R: Waits> Node<P, R> {
     /// What this node knows of the members as leader; `None` when it does not lead.
     pub fn progress_report(&self) -> Option<ProgressReport> {
         if self.raft_status().role != RaftRole::Leader {

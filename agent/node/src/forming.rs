@@ -7,14 +7,13 @@ use blixard_model::backoff::{Backoff, Retry};
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::wire::Contact;
 use blixard_model::{ClusterId, ClusterName, EndpointId, RaftId};
-use blixard_store::{Store, WriteError};
 
 /// Asking everybody who they are. The first pause is about how long the links of nodes that start together
 /// take; the longest is what a node that comes last may have to wait for the others in the worst case.
 pub const FORM: Backoff = Backoff { first_ms: 300, longest_ms: 1_000 };
 
 /// How a node begins in a cluster.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Birth {
     /// Born with it.
     Formed(Genesis),
@@ -47,35 +46,25 @@ pub struct Configured<'a> {
 pub enum Formed {
     /// Not yet: it waits for these.
     Waiting(Vec<String>),
-    /// It promised, durably; the others are to hear of it.
+    /// It promises; the others are to hear of it once that is durable.
     Promised(Genesis),
     /// There is a cluster.
     Born(Birth),
 }
 
-/// Looks at a round of answers and takes the next step. A promise is durable when this returns. Who does not
-/// answer in this round has not answered: an old answer may be of a store that is gone since.
-///
-/// # Errors
-/// The store's; final.
-pub fn advance(
-    store: &mut Store,
-    me: &Identity,
-    configured: Configured<'_>,
-    answers: &BTreeMap<EndpointId, Identity>,
-) -> Result<Formed, WriteError> {
+/// Looks at a round of answers and says what comes of it. A promise has to be made durable before anybody
+/// hears of it. A node that does not answer in this round has not answered: an old answer may be of a store
+/// that is gone since.
+pub fn decide(me: &Identity, configured: Configured<'_>, answers: &BTreeMap<EndpointId, Identity>) -> Formed {
     let Configured { cluster_name, declared, joins } = configured;
-    Ok(match plan_formation(&FormationView { me, cluster_name, declared, joins, answers }) {
-        FormationStep::Promise(genesis) => {
-            store.set_promise(&genesis)?;
-            Formed::Promised(genesis)
-        }
+    match plan_formation(&FormationView { me, cluster_name, declared, joins, answers }) {
+        FormationStep::Promise(genesis) => Formed::Promised(genesis),
         FormationStep::Wait(waiting_for) => Formed::Waiting(waiting_for),
         FormationStep::Form(genesis) => Formed::Born(Birth::Formed(genesis)),
         FormationStep::Join { cluster_id, genesis, raft_id, contacts } => {
             Formed::Born(Birth::Joined { cluster_id, genesis, raft_id, contacts })
         }
-    })
+    }
 }
 
 /// The members that others told of: a node with an empty store whose endpoint is a member's lets these in as

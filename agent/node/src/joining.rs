@@ -108,6 +108,11 @@ impl Joining {
         JoinStep::Ask(contact.clone())
     }
 
+    /// When [`Joining::next`] has something to say.
+    pub fn due_ms(&self) -> u64 {
+        if self.refused.is_some() { 0 } else { self.retry.at_ms() }
+    }
+
     /// How an attempt ended; the node's place once it has one. An answer of another cluster than the ticket's
     /// is none.
     pub fn note(&mut self, now_ms: u64, ended: Result<JoinResponse, String>) -> Option<Birth> {

@@ -10,7 +10,6 @@ use blixard_model::member::MEMBERS_MAX;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::MembersAsk;
 use blixard_model::{EndpointId, Member, NodeName, RaftId, mutant};
-use blixard_store::LogStore;
 
 use crate::node::{Node, Told};
 use crate::notice::Notice;
@@ -46,11 +45,7 @@ pub(crate) struct Facts {
 
 impl Facts {
     /// Only who was heard of after this tick counts as there.
-    pub(crate) fn heard_after<S: LogStore, P: Waits, R: Waits>(
-        mut self,
-        since: u64,
-        node: &Node<S, P, R>,
-    ) -> Self {
+    pub(crate) fn heard_after<P: Waits, R: Waits>(mut self, since: u64, node: &Node<P, R>) -> Self {
         for (id, progress) in &mut self.progress {
             progress.heard = node.heard.get(id).is_some_and(|at| *at > since);
             progress.recent_active = progress.heard;
@@ -63,10 +58,7 @@ impl Facts {
         raft_id == self.status.id || self.progress.get(&raft_id).is_some_and(|progress| progress.heard)
     }
 
-    pub(crate) fn view<'a, S: LogStore, P: Waits, R: Waits>(
-        &'a self,
-        node: &'a Node<S, P, R>,
-    ) -> MembershipView<'a> {
+    pub(crate) fn view<'a, P: Waits, R: Waits>(&'a self, node: &'a Node<P, R>) -> MembershipView<'a> {
         MembershipView {
             state: &node.raft.machine().0,
             leader: self.status.id,
@@ -80,18 +72,14 @@ impl Facts {
     }
 }
 
-impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+impl<P: Waits, R: Waits> Node<P, R> {
     /// What a peer said of itself: unasked, or as the answer to a question that was asked when this node's
     /// [`Summary::membership_version`](crate::Summary::membership_version) was `asked`. An answer is no older
     /// than its question, a word that came unasked may be as old as any.
     ///
     /// # Errors
     /// [`NodeError::Left`]: it knows for certain that this node's raft id has left the cluster.
-    pub fn note_identity(
-        &mut self,
-        identity: Identity,
-        asked: Option<u64>,
-    ) -> Result<(), NodeError<S::Error>> {
+    pub fn note_identity(&mut self, identity: Identity, asked: Option<u64>) -> Result<(), NodeError> {
         if let Phase::Formed { cluster_id, you_left: true, you_were_removed, .. } = identity.phase
             && cluster_id == self.config.cluster_id
             && !mutant::lives("left-store-not-recognised")
@@ -127,7 +115,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     ///
     /// # Errors
     /// [`NodeError::Removed`], unless that was from another cluster, or under an earlier raft id.
-    pub fn note_removed(&mut self, removed: RemovedFrom) -> Result<(), NodeError<S::Error>> {
+    pub fn note_removed(&mut self, removed: RemovedFrom) -> Result<(), NodeError> {
         let own = self.summary.raft_id;
         let ours = removed.cluster_id == self.config.cluster_id;
         if ours && removed.raft_id >= own { Err(NodeError::Removed { raft_id: own }) } else { Ok(()) }

@@ -2,18 +2,17 @@
 
 use blixard_consensus::{Inbound, Outgoing, StepError};
 use blixard_model::{EndpointId, RaftId, mutant};
-use blixard_store::LogStore;
 use bytes::Bytes;
 
 use crate::node::Node;
 use crate::notice::Notice;
-use crate::turn::{NodeError, Send};
+use crate::turn::{Envelope, NodeError};
 use crate::waiting::Waits;
 
 /// Most senders kept that the log here does not know yet.
 const ROUTES_MAX: usize = 64;
 
-impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+impl<P: Waits, R: Waits> Node<P, R> {
     /// A frame from a peer whose endpoint id the network has proved. What is not acceptable is dropped; Raft
     /// sends again what matters.
     ///
@@ -24,7 +23,7 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         from: EndpointId,
         frame: &[u8],
         is_snapshot: bool,
-    ) -> Result<(), NodeError<S::Error>> {
+    ) -> Result<(), NodeError> {
         let id = self.config.cluster_id;
         let Some((cluster_id, message)) = frame.split_at_checked(id.as_bytes().len()) else { return Ok(()) };
         if cluster_id != id.as_bytes() {
@@ -95,11 +94,11 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
     }
 
     /// Where a message goes; `None` when nobody is known under the raft id.
-    pub(crate) fn address(&self, message: Outgoing) -> Option<Send> {
+    pub(crate) fn address(&self, message: Outgoing) -> Option<Envelope> {
         let members = &self.raft.machine().0.members;
         let known = members.get(&message.to).map(|member| member.endpoint_id);
         let to = known.or_else(|| self.routes.get(&message.to).copied())?;
         let frame = Bytes::from(message.encode_behind(self.config.cluster_id.as_bytes()));
-        Some(Send { to, member: message.to, frame, is_snapshot: message.is_snapshot })
+        Some(Envelope { to, member: message.to, frame, is_snapshot: message.is_snapshot })
     }
 }

@@ -10,7 +10,6 @@ use blixard_model::wire::{Contact, ProposeResult};
 use blixard_model::{
     ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, RelayUrl, Request, TicketId, mutant,
 };
-use blixard_store::LogStore;
 
 use crate::changing::AskedChange;
 use crate::machine::{StateMachine, encode_request};
@@ -51,10 +50,8 @@ pub struct Told {
 /// A node in a cluster. One owner feeds it and calls [`Node::turn`] after every batch of inputs. `P` waits
 /// for the end of a proposal, `R` for a read.
 #[derive(Debug)]
-pub struct Node<S: LogStore, P, R> {
+pub struct Node<P, R> {
     pub(crate) raft: Consensus<StateMachine>,
-    /// Where the log is kept.
-    pub(crate) store: S,
     pub(crate) config: NodeConfig,
     pub(crate) tick: u64,
     pub(crate) waiting: Waiting<P, R>,
@@ -88,13 +85,12 @@ pub struct Node<S: LogStore, P, R> {
     pub(crate) notices: Vec<Notice>,
 }
 
-impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
-    /// A node that resumes with this consensus, whose log `store` keeps.
-    pub fn new(config: NodeConfig, raft: Consensus<StateMachine>, store: S) -> Self {
+impl<P: Waits, R: Waits> Node<P, R> {
+    /// A node that resumes with this consensus.
+    pub fn new(config: NodeConfig, raft: Consensus<StateMachine>) -> Self {
         let summary = summarise(&raft, 0, false);
         Self {
             raft,
-            store,
             config,
             tick: 0,
             waiting: Waiting::default(),
@@ -123,9 +119,8 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         self.forget_old_claims();
         for (key, waiter) in self.waiting.take_due_reads(self.tick) {
             self.raft.forget_read(key);
-            if let Some(waiter) = waiter {
-                self.read(waiter);
-            }
+            // There is room: it has just left some.
+            let _asked = waiter.is_some_and(|waiter| self.read(waiter));
         }
         for key in self.waiting.take_given_up() {
             self.raft.forget_proposal(key);
@@ -192,11 +187,28 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         }
     }
 
-    /// Hands the waiter out once everything acknowledged before is applied here. Without room it is dropped,
-    /// and so told.
-    pub fn read(&mut self, waiter: R) {
-        if let Some(key) = self.raft.read() {
+    /// Hands the waiter out once everything acknowledged before is applied here. False: too many wait, and
+    /// this one does not.
+    #[must_use]
+    pub fn read(&mut self, waiter: R) -> bool {
+        let key = self.raft.read();
+        if let Some(key) = key {
             self.waiting.add_read(key, waiter, self.tick);
+        }
+        key.is_some()
+    }
+
+    /// Nobody waits any more for the proposals that these made; they may still be applied.
+    pub fn forget_proposer(&mut self, is: impl Fn(&P) -> bool) {
+        for key in self.waiting.take_proposals_of(is) {
+            self.raft.forget_proposal(key);
+        }
+    }
+
+    /// Nobody waits any more for the reads of these.
+    pub fn forget_reader(&mut self, is: impl Fn(&R) -> bool) {
+        for key in self.waiting.take_reads_of(is) {
+            self.raft.forget_read(key);
         }
     }
 

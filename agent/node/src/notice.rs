@@ -1,7 +1,10 @@
 //! What is worth telling people; the owner logs it.
 
 use blixard_consensus::StepError;
-use blixard_model::{EndpointId, MembershipChange, NodeName};
+use blixard_model::formation::Genesis;
+use blixard_model::{ClusterId, EndpointId, MembershipChange, NodeName, RaftId, Refusal, TicketId, VmName};
+
+use crate::forming::Birth;
 
 /// Something that happened and belongs into the log of the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,4 +36,75 @@ pub enum Notice {
         /// The sender, proved by the network.
         from: EndpointId,
     },
+    /// A host without a cluster asks everybody who they are.
+    AsksAround,
+    /// What a host without a cluster waits for.
+    Waits {
+        /// In words.
+        reasons: Vec<String>,
+        /// It did not wait for these before.
+        is_new: bool,
+    },
+    /// It promised to form this cluster and no other; that is durable.
+    Promised(Box<Genesis>),
+    /// There is a cluster; the store is being bound to it.
+    Born {
+        /// How it begins in it.
+        birth: Box<Birth>,
+        /// How long it took since the host started, in milliseconds.
+        after_ms: u64,
+    },
+    /// Its ticket admits nobody.
+    NotLetIn(Refusal),
+    /// An operator removed this node from its cluster.
+    Removed {
+        /// Which cluster.
+        cluster_id: ClusterId,
+    },
+    /// The cluster would refuse what this node offers.
+    OfferRefused(Refusal),
+    /// A node on this node's list is not admitted.
+    ListedNotAdmitted(Refusal),
+    /// A node with a ticket asks to be admitted.
+    AsksToJoin {
+        /// Which node, proved by its handshake.
+        endpoint_id: EndpointId,
+        /// As it calls itself.
+        name: NodeName,
+        /// Where it comes from.
+        place: String,
+        /// With which ticket.
+        ticket: TicketId,
+    },
+    /// It was admitted.
+    Admitted {
+        /// Which node.
+        endpoint_id: EndpointId,
+        /// Its name.
+        name: NodeName,
+        /// With which ticket.
+        ticket: TicketId,
+        /// Under which raft id.
+        raft_id: RaftId,
+    },
+    /// It was not.
+    NotAdmitted {
+        /// Which node.
+        endpoint_id: EndpointId,
+        /// As it calls itself.
+        name: NodeName,
+        /// Where it came from.
+        place: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A VM ended though it should run.
+    VmEnded {
+        /// Which VM.
+        vm: VmName,
+        /// How.
+        how: String,
+    },
+    /// The cluster knows that a deleted VM's unit is gone.
+    VmGone(VmName),
 }

@@ -1,7 +1,6 @@
 //! Sizes and lengths of a node, for whoever watches it.
 
 use blixard_consensus::LogStats;
-use blixard_store::LogStore;
 
 use crate::node::Node;
 use crate::waiting::Waits;
@@ -17,20 +16,10 @@ pub struct NodeStats {
     pub reads: usize,
 }
 
-impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+impl<P: Waits, R: Waits> Node<P, R> {
     /// Sizes and lengths now.
     pub fn stats(&self) -> NodeStats {
         let (proposals, reads) = self.waiting();
         NodeStats { log: self.raft.log_stats(), proposals, reads }
-    }
-
-    /// The store, of a node that has ended.
-    pub fn into_store(self) -> S {
-        self.store
-    }
-
-    /// The store, to look at.
-    pub fn store(&self) -> &S {
-        &self.store
     }
 }

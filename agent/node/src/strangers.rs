@@ -2,7 +2,6 @@
 
 use blixard_model::formation::{Genesis, Phase};
 use blixard_model::{ClusterId, EndpointId, NodeName};
-use blixard_store::LogStore;
 
 use crate::node::Node;
 use crate::waiting::Waits;
@@ -31,7 +30,7 @@ pub struct Stranger {
     pub kinship: Kinship,
 }
 
-impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
+impl<P: Waits, R: Waits> Node<P, R> {
     /// Who lately said that it belongs to another cluster.
     pub fn strangers(&self) -> Vec<Stranger> {
         let ours = self.config.cluster_id;

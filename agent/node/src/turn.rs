@@ -1,9 +1,8 @@
 //! A turn: one pump of consensus, and what the owner has to carry out.
 
-use blixard_consensus::{Consensus, Effects, PumpError, RaftRole};
+use blixard_consensus::{Consensus, Effects, LogWrite, PumpError, RaftRole};
 use blixard_model::wire::ProposeResult;
 use blixard_model::{EndpointId, Member, Outcome, RaftId, mutant};
-use blixard_store::LogStore;
 use bytes::Bytes;
 
 use crate::machine::StateMachine;
@@ -14,7 +13,7 @@ use crate::waiting::Waits;
 
 /// A Raft message to a peer; may be dropped.
 #[derive(Debug)]
-pub struct Send {
+pub struct Envelope {
     /// To whom.
     pub to: EndpointId,
     /// Under which raft id, for [`Node::report_unreachable`] and [`Node::report_snapshot`].
@@ -29,7 +28,9 @@ pub struct Send {
 #[derive(Debug)]
 pub struct Turn<P, R> {
     /// To be sent, in order.
-    pub sends: Vec<Send>,
+    pub sends: Vec<Envelope>,
+    /// To be made durable after these were handed over to be sent, and before anything else happens.
+    pub write: Option<LogWrite>,
     /// Proposals that ended.
     pub answers: Vec<(P, ProposeResult)>,
     /// Reads that may be served now.
@@ -40,10 +41,7 @@ pub struct Turn<P, R> {
 
 /// Why a node must end. What is on disk is what counts.
 #[derive(Debug, thiserror::Error)]
-pub enum NodeError<E: std::error::Error + 'static> {
-    /// The store failed.
-    #[error("the store failed")]
-    Store(#[source] E),
+pub enum NodeError {
     /// The log holds what this version can not apply.
     #[error(transparent)]
     Pump(#[from] PumpError),
@@ -94,15 +92,30 @@ pub(crate) fn summarise(raft: &Consensus<StateMachine>, membership_version: u64,
     }
 }
 
-impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
-    /// Does all there is to do after a batch of inputs. Blocks until what has to be durable is.
+impl<P: Waits, R: Waits> Node<P, R> {
+    /// Does what there is to do after a batch of inputs. With [`Turn::write`] there is more to come: once
+    /// that is durable, [`Node::written`] goes on, and nothing else may reach the node before.
     ///
     /// # Errors
     /// Final: the node must not be used any more.
-    pub fn turn(&mut self) -> Result<Turn<P, R>, NodeError<S::Error>> {
-        let effects = self.pump_and_write()?;
+    pub fn turn(&mut self) -> Result<Turn<P, R>, NodeError> {
+        let effects = self.raft.pump()?;
+        Ok(self.end_of_pump(effects))
+    }
+
+    /// What the last turn gave to be written is durable: goes on with the turn.
+    ///
+    /// # Errors
+    /// Final: the node must not be used any more.
+    pub fn written(&mut self) -> Result<Turn<P, R>, NodeError> {
+        let effects = self.raft.written()?;
+        Ok(self.end_of_pump(effects))
+    }
+
+    fn end_of_pump(&mut self, effects: Effects<Outcome>) -> Turn<P, R> {
         let sends = effects.messages.into_iter().filter_map(|message| self.address(message));
-        let stalls = |send: &Send| mutant::lives("dead-peer-stalls-all") && !self.linked.contains(&send.to);
+        let stalls =
+            |send: &Envelope| mutant::lives("dead-peer-stalls-all") && !self.linked.contains(&send.to);
         let sends = sends.take_while(|send| !stalls(send)).collect();
         #[cfg(blixard_mutants)]
         self.write_past_the_log();
@@ -121,18 +134,8 @@ impl<S: LogStore, P: Waits, R: Waits> Node<S, P, R> {
         self.note_tickets();
         self.note_summary();
         let answers = std::mem::take(&mut self.waiting.answers);
-        Ok(Turn { sends, answers, reads, notices: std::mem::take(&mut self.notices) })
-    }
-
-    /// Pumps until nothing is left to be written. What came out is carried out together at the end, so that
-    /// messages go where the members are by then.
-    fn pump_and_write(&mut self) -> Result<Effects<Outcome>, NodeError<S::Error>> {
-        let mut effects = self.raft.pump()?;
-        while let Some(write) = effects.write.take() {
-            self.store.write(&write).map_err(NodeError::Store)?;
-            effects.extend(self.raft.written()?);
-        }
-        Ok(effects)
+        let notices = std::mem::take(&mut self.notices);
+        Turn { sends, write: effects.write, answers, reads, notices }
     }
 
     /// What a node's own deletions become in a planted bug.

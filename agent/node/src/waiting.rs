@@ -78,6 +78,26 @@ impl<P: Waits, R: Waits> Waiting<P, R> {
         gone
     }
 
+    /// The proposals of these, which wait no more. Returns the keys.
+    pub(crate) fn take_proposals_of(&mut self, is: impl Fn(&P) -> bool) -> Vec<u64> {
+        let of = self.proposals.iter().filter(|(_, waiter)| is(waiter));
+        let keys: Vec<u64> = of.map(|(key, _)| *key).collect();
+        for key in &keys {
+            self.proposals.remove(key);
+        }
+        keys
+    }
+
+    /// The reads of these, which wait no more. Returns the keys.
+    pub(crate) fn take_reads_of(&mut self, is: impl Fn(&R) -> bool) -> Vec<u64> {
+        let of = self.reads.iter().filter(|(_, read)| is(&read.waiter));
+        let keys: Vec<u64> = of.map(|(key, _)| *key).collect();
+        for key in &keys {
+            self.reads.remove(key);
+        }
+        keys
+    }
+
     /// The reads that are to be asked again, and the keys that they had.
     pub(crate) fn take_due_reads(&mut self, tick: u64) -> Vec<(u64, Option<R>)> {
         if mutant::lives("reads-not-repeated") {

@@ -9,7 +9,8 @@ use blixard_model::formation::{Genesis, Identity, Origin, Phase};
 use blixard_model::{EndpointId, RaftId, StoreId};
 use blixard_node::Node;
 use blixard_node::birth::{BindError, Resume, ResumeError, bind, resume};
-use blixard_node::forming::{Birth, Configured, Formed, advance};
+use blixard_node::forming::{Birth, Configured, Formed, decide};
+use blixard_node::host::disk::{Kept, Write, carry_out};
 use blixard_store::{DirDisk, Store};
 
 use crate::group::{Waiter, declared, endpoint, genesis, identity, name, store};
@@ -29,8 +30,19 @@ fn others(promise: Option<&Genesis>) -> BTreeMap<EndpointId, Identity> {
 fn step(kept: &mut Store, answers: &BTreeMap<EndpointId, Identity>) -> Formed {
     let me = identity(1, kept.store_id(), Phase::Empty { promise: kept.promise().cloned() });
     let cluster = "lab".parse().expect("a name");
-    advance(kept, &me, Configured { cluster_name: &cluster, declared: &declared(3), joins: false }, answers)
-        .expect("written")
+    let list = declared(3);
+    let configured = Configured { cluster_name: &cluster, declared: &list, joins: false };
+    let formed = decide(&me, configured, answers);
+    if let Formed::Promised(genesis) = &formed {
+        let promise = Write::Promise(Box::new(genesis.clone()));
+        carry_out(kept, (endpoint(1), &name(1)), &promise).expect("written");
+    }
+    formed
+}
+
+/// What the store holds.
+fn loaded(store: &Store) -> Kept {
+    Kept::load(store).expect("read").expect("bound")
 }
 
 fn who(n: u8) -> Resume {
@@ -43,7 +55,7 @@ fn who(n: u8) -> Resume {
     }
 }
 
-type Resumed = Result<Node<Store, Waiter, Waiter>, ResumeError>;
+type Resumed = Result<Node<Waiter, Waiter>, ResumeError>;
 
 #[test]
 fn a_promise_is_on_disk_before_it_is_told_and_a_birth_after_all_promised() {
@@ -78,7 +90,7 @@ fn a_birth_binds_marker_and_log_together_and_resumes() {
     let log = kept.load().expect("read");
     assert_eq!((log.hard_state.term, log.hard_state.commit, log.snapshot.map(|s| s.index)), (1, 1, Some(1)));
 
-    let node = (resume(kept, who(1), |store| store) as Resumed).expect("resumed");
+    let node = (resume(loaded(&kept), who(1)) as Resumed).expect("resumed");
     assert_eq!(node.summary().raft_id, RaftId(1));
     assert_eq!(node.raft_status().voters, [1, 2, 3].map(RaftId));
     assert_eq!(node.state().members.len(), 3);
@@ -98,7 +110,7 @@ fn what_joins_later_begins_with_an_empty_log_and_no_vote() {
     drop(kept);
     let kept = open(dir.path());
     assert_eq!(kept.load().expect("read"), Durable::default());
-    let node = (resume(kept, who(1), |store| store) as Resumed).expect("resumed");
+    let node = (resume(loaded(&kept), who(1)) as Resumed).expect("resumed");
     assert_eq!((node.summary().raft_id, node.summary().is_member), (RaftId(4), false));
 }
 
@@ -125,12 +137,11 @@ fn a_genesis_of_another_store_or_of_others_binds_nothing() {
 #[test]
 fn an_unbound_store_and_a_renamed_node_do_not_resume() {
     let dir = tempfile::tempdir().expect("dir");
-    let unbound: Resumed = resume(open(dir.path()), who(1), |store| store);
-    assert!(matches!(unbound, Err(ResumeError::Unbound)), "{unbound:?}");
+    assert!(Kept::load(&open(dir.path())).expect("read").is_none());
 
     let mut kept = open(dir.path());
     bind(&mut kept, endpoint(1), &name(1), Birth::Formed(genesis(3))).expect("bound");
-    let renamed: Resumed = resume(kept, who(2), |store| store);
+    let renamed: Resumed = resume(loaded(&kept), who(2));
     let error = renamed.expect_err("resumed under another name");
     assert!(matches!(error, ResumeError::Renamed { .. }), "{error:?}");
     assert!(error.to_string().contains("set node_name back to n1"), "{error}");

@@ -263,7 +263,8 @@ fn a_member_leaves_and_its_words_are_not_believed_any_more() {
     assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
     let state = group.node(leader).state();
     assert!(state.members.len() == 2 && state.removed.contains_key(&endpoint(follower)));
-    // It has not heard of it, and asks for votes.
+    // An older copy of its disk comes back, which has not heard of it, and asks for votes.
+    group.start(follower);
     group.cut.insert(leader);
     let asks = (0..60).find_map(|_| {
         group.node(follower).tick();

@@ -11,18 +11,23 @@ use blixard_model::wire::ProposeResult;
 use blixard_model::{
     Capacity, Command, Desired, EndpointId, Hypervisor, NodeName, RaftId, Request, StoreId, VmSpec,
 };
-use blixard_node::{Node, NodeConfig, NodeError, Notice, Send, StateMachine, Told, Waits, encode_state};
-use blixard_store::LogStore;
+use blixard_node::{
+    Envelope, Node, NodeConfig, NodeError, Notice, StateMachine, Told, Turn, Waits, encode_state,
+};
 
-/// A disk that nobody reads.
-#[derive(Debug)]
-pub(crate) struct Memory;
-
-impl LogStore for Memory {
-    type Error = std::convert::Infallible;
-    fn write(&mut self, _batch: &LogWrite) -> Result<(), Self::Error> {
-        Ok(())
+/// A whole turn, with everything that it has to be durable written.
+pub(crate) fn whole_turn(node: &mut TestNode, mut write: impl FnMut(&LogWrite)) -> Turn<Waiter, Waiter> {
+    let mut whole = node.turn().expect("goes on");
+    while let Some(asked) = whole.write.take() {
+        write(&asked);
+        let next = node.written().expect("goes on");
+        whole.sends.extend(next.sends);
+        whole.answers.extend(next.answers);
+        whole.reads.extend(next.reads);
+        whole.notices.extend(next.notices);
+        whole.write = next.write;
     }
+    whole
 }
 
 /// Who waits for an answer, and whether it hears it.
@@ -42,7 +47,7 @@ pub(crate) fn waiter(name: &'static str) -> Waiter {
     Waiter { name, gave_up: false }
 }
 
-pub(crate) type TestNode = Node<Memory, Waiter, Waiter>;
+pub(crate) type TestNode = Node<Waiter, Waiter>;
 
 pub(crate) fn endpoint(n: u8) -> EndpointId {
     EndpointId::from_bytes([n; 32])
@@ -56,7 +61,7 @@ pub(crate) fn name(n: u8) -> NodeName {
     format!("n{n}").parse().expect("a name")
 }
 
-fn address(n: u8) -> SocketAddr {
+pub(crate) fn address(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 77, 0, n], 7431))
 }
 
@@ -156,7 +161,7 @@ impl Group {
             name: name(n),
             declared: declared(self.voters),
         };
-        self.nodes.insert(n, Node::new(config, raft, Memory));
+        self.nodes.insert(n, Node::new(config, raft));
     }
 
     /// Begins a node that was admitted, with nothing of the log.
@@ -173,7 +178,7 @@ impl Group {
             told: Told::default(),
             voter_lost_ticks: 600,
         };
-        self.nodes.insert(n, Node::new(config, raft, Memory));
+        self.nodes.insert(n, Node::new(config, raft));
     }
 
     pub(crate) fn node(&mut self, n: u8) -> &mut TestNode {
@@ -181,8 +186,8 @@ impl Group {
     }
 
     /// A turn of one node; what it sends is returned, everything else noted.
-    pub(crate) fn turn(&mut self, n: u8) -> Vec<Send> {
-        let turn = self.node(n).turn().expect("memory does not fail");
+    pub(crate) fn turn(&mut self, n: u8) -> Vec<Envelope> {
+        let turn = whole_turn(self.node(n), |_| {});
         self.answers.extend(turn.answers.into_iter().map(|(waiter, result)| (n, waiter.name, result)));
         self.reads.extend(turn.reads.into_iter().map(|waiter| (n, waiter.name)));
         self.notices.extend(turn.notices.into_iter().map(|notice| (n, notice)));
@@ -195,10 +200,10 @@ impl Group {
     }
 
     /// Carries frames until there are none, or a node has to end.
-    pub(crate) fn try_settle(&mut self) -> Result<(), NodeError<std::convert::Infallible>> {
+    pub(crate) fn try_settle(&mut self) -> Result<(), NodeError> {
         loop {
             let numbers: Vec<u8> = self.nodes.keys().copied().collect();
-            let sends: Vec<(u8, Send)> = numbers
+            let sends: Vec<(u8, Envelope)> = numbers
                 .into_iter()
                 .flat_map(|n| self.turn(n).into_iter().map(move |send| (n, send)))
                 .collect();

@@ -5,6 +5,7 @@ mod birth;
 mod changing;
 mod explain;
 mod group;
+mod host;
 mod membership;
 mod messages;
 mod pace;

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use blixard_consensus::RaftRole;
 use blixard_model::{RaftId, formation::Phase};
-use blixard_node::{NodeError, Notice, Send};
+use blixard_node::{Envelope, NodeError, Notice};
 
 use crate::group::{Group, create, endpoint, genesis, identity, store, waiter};
 
 /// The frames that one node sends first, to whom, from whom: its campaign.
-fn campaign(group: &mut Group) -> (u8, Vec<Send>) {
+fn campaign(group: &mut Group) -> (u8, Vec<Envelope>) {
     for _ in 0..30 {
         let numbers: Vec<u8> = group.nodes.keys().copied().collect();
         for n in numbers {

@@ -1,5 +1,6 @@
 //! A new cluster with the state of another one, over a real store.
 
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
 use blixard_consensus::{EntryContent, HardState, Limits, LogWrite, StoredEntry, genesis_snapshot};
@@ -12,14 +13,15 @@ use blixard_model::wire::MembersAsk;
 use blixard_model::{ClusterId, MembershipChange, RaftId, Role, VmName};
 use blixard_node::birth::{Resume, bind, resume};
 use blixard_node::forming::Birth;
+use blixard_node::host::disk::Kept;
 use blixard_node::rebirth::{
     MisplacedBackup, RebirthError, RemainsError, check_place, plan_rebirth, read_remains,
 };
-use blixard_node::{BackupFacts, Node, decode_backup, encode_backup, encode_state};
+use blixard_node::{BackupFacts, decode_backup, encode_backup, encode_state};
 use blixard_store::{Begin, ClusterMarker, DirDisk, FILE_NAME, LogStore, Store};
 
 use crate::group::{
-    CAPACITY, Group, Waiter, create, declared, endpoint, genesis, identity, name, store, waiter,
+    CAPACITY, Group, TestNode, create, declared, endpoint, genesis, identity, name, store, waiter, whole_turn,
 };
 
 fn open(dir: &Path) -> Store {
@@ -50,17 +52,47 @@ fn who() -> Resume {
     }
 }
 
-type Alone = Node<Store, Waiter, Waiter>;
+/// A node and its store.
+struct Alone {
+    node: TestNode,
+    store: Store,
+}
+
+impl Alone {
+    fn of(store: Store) -> Self {
+        let kept = Kept::load(&store).expect("read").expect("bound");
+        Self { node: resume(kept, who()).expect("resumed"), store }
+    }
+
+    /// A turn, with what it has to be durable written.
+    fn turn(&mut self) {
+        whole_turn(&mut self.node, |write| self.store.write(write).expect("written"));
+    }
+}
+
+impl Deref for Alone {
+    type Target = TestNode;
+
+    fn deref(&self) -> &TestNode {
+        &self.node
+    }
+}
+
+impl DerefMut for Alone {
+    fn deref_mut(&mut self) -> &mut TestNode {
+        &mut self.node
+    }
+}
 
 fn resumed(dir: &Path) -> Alone {
-    resume(open(dir), who(), |store| store).expect("resumed")
+    Alone::of(open(dir))
 }
 
 /// Ticks a node that is alone until it leads.
 fn elect(node: &mut Alone) {
     for _ in 0..100 {
         node.tick();
-        node.turn().expect("a turn");
+        node.turn();
         if node.summary().leads {
             return;
         }
@@ -113,7 +145,7 @@ fn a_restored_node_elects_itself_and_goes_on_where_the_backup_ended() {
     // At most once holds across the restore, and new writes go on.
     node.propose(create("a", Some(1)), waiter("again"));
     node.propose(create("c", Some(1)), waiter("new"));
-    node.turn().expect("a turn");
+    node.turn();
     assert_eq!(vms(&node), ["a", "b", "c"]);
     assert!(node.state().vms["c"].placement.generation > index, "a generation is used twice");
     assert_ne!(node.state().cluster_id(), state.cluster_id());
@@ -153,11 +185,11 @@ fn log_of(names: &[&'static str]) -> Vec<StoredEntry> {
     let dir = tempfile::tempdir().expect("dir");
     let mut kept = open(dir.path());
     bind(&mut kept, endpoint(1), &name(1), Birth::Formed(genesis(1))).expect("bound");
-    let mut node: Alone = resume(kept, who(), |store| store).expect("resumed");
+    let mut node = Alone::of(kept);
     elect(&mut node);
     for vm in names {
         node.propose(create(vm, Some(1)), waiter(vm));
-        node.turn().expect("a turn");
+        node.turn();
     }
     drop(node);
     open(dir.path()).load().expect("read").entries
@@ -238,14 +270,14 @@ fn log_with_a_removal() -> Vec<StoredEntry> {
     let dir = tempfile::tempdir().expect("dir");
     let mut kept = open(dir.path());
     bind(&mut kept, endpoint(1), &name(1), Birth::Formed(genesis(1))).expect("bound");
-    let mut node: Alone = resume(kept, who(), |store| store).expect("resumed");
+    let mut node = Alone::of(kept);
     elect(&mut node);
     let empty = identity(2, store(2), Phase::Empty { promise: None });
     node.note_identity(empty, None).expect("no end");
     let mut admitted = false;
     for _ in 0..100 {
         node.tick();
-        node.turn().expect("a turn");
+        node.turn();
         let members = node.state().members.len();
         admitted |= members == 2;
         if admitted && members == 2 {

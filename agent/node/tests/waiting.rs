@@ -55,8 +55,8 @@ fn a_proposal_that_nobody_waits_for_is_forgotten() {
 fn reads_that_raft_dropped_are_asked_again() {
     let mut group = Group::of(3);
     // Nobody leads: Raft drops them without a word.
-    group.node(1).read(waiter("waits"));
-    group.node(1).read(Waiter { name: "gone", gave_up: true });
+    assert!(group.node(1).read(waiter("waits")));
+    assert!(group.node(1).read(Waiter { name: "gone", gave_up: true }));
     group.settle();
     assert_eq!(group.node(1).waiting(), (0, 2));
     group.tick(READ_RETRY_TICKS);
@@ -74,7 +74,7 @@ fn a_read_at_any_node_shows_what_was_acknowledged_before() {
     let (leader, follower) = (group.leader(), group.follower());
     group.node(leader).propose(create("a", None), waiter("w"));
     group.settle();
-    group.node(follower).read(waiter("read"));
+    assert!(group.node(follower).read(waiter("read")));
     group.tick(1);
     assert_eq!(group.reads, [(follower, "read")]);
     assert_eq!(group.node(follower).state().vms.len(), 1);

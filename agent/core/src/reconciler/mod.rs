@@ -79,6 +79,15 @@ impl Memory {
         attempts.last_failure = Some(reason[..reason.floor_char_boundary(REASON_LEN_MAX)].to_owned());
     }
 
+    /// Adds the last lines of the console to why it failed last.
+    pub fn note_console(&mut self, name: &VmName, lines: &[String]) {
+        let last = self.vms.get_mut(name).and_then(|attempts| attempts.last_failure.as_mut());
+        if let Some(reason) = last.filter(|_| !lines.is_empty()) {
+            *reason = format!("{reason}: {}", lines.join(" | "));
+            reason.truncate(reason.floor_char_boundary(REASON_LEN_MAX));
+        }
+    }
+
     /// Whether the VM was seen running and has not been seen to end since.
     pub fn was_running(&self, name: &VmName) -> bool {
         self.vms.get(name).is_some_and(|attempts| attempts.running_since_ms.is_some())

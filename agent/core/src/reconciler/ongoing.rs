@@ -30,6 +30,11 @@ impl Ongoing {
         self.memory.note_failure(name, reason, now_ms);
     }
 
+    /// The last lines of its console, which were fetched meanwhile.
+    pub fn note_console(&mut self, name: &VmName, lines: &[String]) {
+        self.memory.note_console(name, lines);
+    }
+
     /// The actions to begin now. Each must end in [`Ongoing::note_done`].
     pub fn begin(&mut self, view: &NodeView<'_>) -> Vec<Action> {
         let mut actions = reconcile(view, &mut self.memory);

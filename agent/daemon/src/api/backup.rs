@@ -7,10 +7,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use blixard_core::ClusterState;
 use blixard_model::Refusal;
-use blixard_node::{BackupFacts, encode_backup};
+use blixard_node::{BackupFacts, SubmitError, encode_backup};
 
 use super::super::clock;
-use super::super::submit::SubmitError;
 use super::error::ApiError;
 use super::routes::{Api, ApiResult, FreshQuery, query, readable};
 
@@ -20,10 +19,10 @@ pub(super) async fn backup(
     parsed: Result<Query<FreshQuery>, QueryRejection>,
 ) -> ApiResult<Response> {
     let FreshQuery { stale } = query(parsed)?;
-    let running = readable(&agent, stale).await?;
+    readable(&agent, stale).await?;
     let node = agent.name().clone();
-    let looked = running.consensus.view(move |look| -> Option<(ClusterState, BackupFacts)> {
-        let raft = look.raft;
+    let looked = agent.host.look_at_member(move |member| -> Option<(ClusterState, BackupFacts)> {
+        let raft = member.replica().raft_status();
         let facts = BackupFacts {
             index: raft.applied,
             term: raft.term,
@@ -33,10 +32,10 @@ pub(super) async fn backup(
             made_at_ms: clock::wall_ms(),
         };
         // A node that was admitted and has no state yet knows nothing but how the cluster was born.
-        (raft.applied > 0).then(|| (look.state.clone(), facts))
+        (raft.applied > 0).then(|| (member.state().clone(), facts))
     });
     let unavailable = |why: String| ApiError::from(SubmitError::Unavailable(why));
-    let looked = looked.await.map_err(|error| unavailable(error.to_string()))?;
+    let looked = looked.await.map_err(SubmitError::from)?;
     let (state, facts) = looked.ok_or_else(|| {
         unavailable("this node has not got the cluster's state yet: ask another one".to_owned())
     })?;

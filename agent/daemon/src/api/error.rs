@@ -5,8 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use blixard_model::api::{ErrorBody, ErrorKind};
 use blixard_model::{Refusal, RequestId};
-
-use super::super::submit::SubmitError;
+use blixard_node::SubmitError;
 
 /// An [`ErrorBody`] with its HTTP status.
 #[derive(Debug)]

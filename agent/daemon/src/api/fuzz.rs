@@ -1,6 +1,7 @@
 //! Hostile requests to the local API. The agent behind it is in no cluster: what gets past the edge is told
 //! apart by that.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,19 +13,29 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::super::testing;
+use super::super::testing::{self, Idle};
 use super::{routes, server};
 
-/// The router of an agent that waits for the others.
-async fn router(dir: &std::path::Path) -> Router {
-    routes::router(Arc::new(testing::agent(dir)), CancellationToken::new())
-        .layer(DefaultBodyLimit::max(server::BODY_LEN_MAX))
+/// Most times that a request has to wait for the host.
+const LOOKS_MAX: usize = 16;
+
+/// The router of an agent in no cluster, and its host.
+async fn router(dir: &std::path::Path) -> (Router, RefCell<Idle>) {
+    let (agent, idle) = testing::agent(dir);
+    let router = routes::router(Arc::new(agent), CancellationToken::new())
+        .layer(DefaultBodyLimit::max(server::BODY_LEN_MAX));
+    (router, RefCell::new(idle))
 }
 
-/// The answer, which needs no waiting: the cluster is never asked.
-fn send(router: &Router, request: Request<Body>) -> (StatusCode, String) {
-    let answer = router.clone().oneshot(request).now_or_never().expect("answered at once");
-    let answer = answer.unwrap_or_else(|never| match never {});
+/// The answer, which waits for nobody but the host.
+fn send((router, host): &(Router, RefCell<Idle>), request: Request<Body>) -> (StatusCode, String) {
+    let mut answering = Box::pin(router.clone().oneshot(request));
+    let answer = (0..LOOKS_MAX).find_map(|_| {
+        let answered = (&mut answering).now_or_never();
+        host.borrow_mut().serve();
+        answered
+    });
+    let answer = answer.expect("answered at once").unwrap_or_else(|never| match never {});
     let status = answer.status();
     let body =
         axum::body::to_bytes(answer.into_body(), 1 << 20).now_or_never().expect("whole").expect("short");

@@ -1,7 +1,5 @@
 //! `/v1/tickets`, `/v1/cluster/...` and the removal of nodes: who belongs to the cluster.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
@@ -12,20 +10,16 @@ use blixard_core::ticket::hash_of;
 use blixard_model::api::{Accepted, JoinCluster, JoinTaken, Listing, NewTicket, TicketMade, TicketView};
 use blixard_model::ticket::TICKET_TTL_MS_DEFAULT;
 use blixard_model::wire::{Contact, MembersAsk};
-use blixard_model::{ClusterId, Command, NodeName, Outcome, RaftId, Refusal, Request, TicketId, VmsFate};
+use blixard_model::{Command, NodeName, Outcome, RaftId, Refusal, Request, TicketId, VmsFate};
 use blixard_net::ticket::{JoinTicket, TICKET_CONTACTS_MAX};
+use blixard_node::SubmitError;
+use blixard_node::host::{JoinRefusal, Want};
 use serde::Deserialize;
-use tokio::time::Instant;
 
-use super::super::context::{Agent, Phase};
-use super::super::submit::{SubmitError, submit};
-use super::super::{clock, random};
+use super::super::context::Agent;
+use super::super::{clock, random, tickets};
 use super::error::ApiError;
 use super::routes::{Api, ApiResult, FreshQuery, patience, query, readable, request_id};
-
-/// After the members have decided that this node leaves it learns it within this time, or is cut off from
-/// them.
-const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> ApiResult<T> {
     serde_json::from_slice(bytes).map_err(|error| ApiError::usage(format!("body: {error}")))
@@ -43,20 +37,21 @@ pub(super) async fn create_ticket(
 ) -> ApiResult<Json<TicketMade>> {
     let NewTicket { ttl_ms, name } = body(&bytes)?;
     let ttl_ms = ttl_ms.unwrap_or(TICKET_TTL_MS_DEFAULT);
-    let deadline = Instant::now() + patience(&headers)?;
+    let patience = patience(&headers)?;
     let agent = &api.agent;
     let (ticket, secret) = (random::ticket_id(), random::ticket_secret());
     let hash = hash_of(&secret);
     let command = Command::CreateTicket { id: ticket, name: name.clone(), hash, ttl_ms, at_ms: 0 };
     let request = Request { id: random::request_id(), command };
-    done(submit(agent, request, deadline).await?)?;
-    let running = readable(agent, true).await?;
-    let looked = running.consensus.view(move |look| {
-        let made = look.state.tickets.get(&ticket).map(|ticket| ticket.expires_ms);
-        (made, contacts(look.node.peers(), look.state))
+    done(agent.host.change(request, patience).await?)?;
+    let looked = agent.host.look_at_member(move |member| {
+        let state = member.state();
+        let made = state.tickets.get(&ticket).map(|ticket| ticket.expires_ms);
+        (state.cluster_id(), made, contacts(member.replica().peers(), state))
     });
-    let (expires_ms, contacts) = looked.await.map_err(|error| SubmitError::Unknown(error.to_string()))?;
-    let text = JoinTicket { cluster_id: running.cluster_id, id: ticket, secret, contacts }.encode();
+    let (cluster_id, expires_ms, contacts) =
+        looked.await.map_err(|error| SubmitError::Unknown(error.to_string()))?;
+    let text = JoinTicket { cluster_id, id: ticket, secret, contacts }.encode();
     // This node may apply it a moment after the leader did.
     let expires_ms = expires_ms.unwrap_or_else(|| clock::wall_ms().saturating_add(ttl_ms));
     Ok(Json(TicketMade { id: ticket, ticket: text, name, expires_ms }))
@@ -80,9 +75,9 @@ pub(super) async fn list_tickets(
     parsed: Result<Query<FreshQuery>, QueryRejection>,
 ) -> ApiResult<Json<Listing<TicketView>>> {
     let FreshQuery { stale } = query(parsed)?;
-    let running = readable(&agent, stale).await?;
+    readable(&agent, stale).await?;
     let now_ms = clock::wall_ms();
-    let looked = running.consensus.view(move |look| {
+    let looked = agent.host.look_at_member(move |member| {
         let view = |ticket: &blixard_model::TicketRecord| TicketView {
             id: ticket.id,
             name: ticket.name.clone(),
@@ -90,9 +85,9 @@ pub(super) async fn list_tickets(
             expires_ms: ticket.expires_ms,
             expires_in_ms: ticket.expires_ms.saturating_sub(now_ms),
         };
-        (look.state.tickets.values().map(view).collect(), look.raft.applied)
+        (member.state().tickets.values().map(view).collect(), member.replica().summary().applied)
     });
-    let (items, applied) = looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
+    let (items, applied) = looked.await.map_err(SubmitError::from)?;
     Ok(Json(Listing { items, linearizable: !stale, applied }))
 }
 
@@ -103,9 +98,9 @@ pub(super) async fn revoke_ticket(
 ) -> ApiResult<Json<Accepted>> {
     let ticket: TicketId = id(&ticket)?;
     let request_id = request_id(&headers)?;
-    let deadline = Instant::now() + patience(&headers)?;
+    let patience = patience(&headers)?;
     let request = Request { id: request_id.clone(), command: Command::RevokeTicket { id: ticket } };
-    let unchanged = done(submit(&api.agent, request, deadline).await?)?;
+    let unchanged = done(api.agent.host.change(request, patience).await?)?;
     Ok(Json(Accepted { request_id, node: None, unchanged }))
 }
 
@@ -125,65 +120,28 @@ pub(super) async fn join_cluster(
 ) -> ApiResult<Json<JoinTaken>> {
     let JoinCluster { ticket: text } = body(&bytes)?;
     let ticket = JoinTicket::decode(&text).map_err(|error| ApiError::usage(error.to_string()))?;
-    let refuse = |why: String| Err(ApiError::refused(Refusal::Invalid { why }));
-    let phase = agent.phase.borrow().clone();
-    match phase {
-        Phase::Running(running) if running.cluster_id == ticket.cluster_id => {
-            return refuse("this node is a member of that cluster already".to_owned());
-        }
-        Phase::Running(running) => return refuse(in_another_cluster(running.cluster_id)),
-        Phase::Removed { cluster_id } => return refuse(in_another_cluster(cluster_id)),
-        Phase::Forming { .. } if !agent.joins => {
-            let why = "this node is on a list of `members` and is admitted because it is listed: for a \
-                       ticket, take the list out of its configuration and write `join = true`";
-            return refuse(why.to_owned());
-        }
-        Phase::Forming { .. } => {}
-    }
     let answer = JoinTaken { cluster_id: ticket.cluster_id, id: ticket.id };
-    let taken = tokio::task::block_in_place(|| agent.tickets.take(&agent.config.data_dir, &text, ticket));
-    taken.map_err(|error| SubmitError::Unavailable(format!("the ticket can not be kept: {error}")))?;
-    Ok(Json(answer))
-}
-
-fn in_another_cluster(cluster_id: ClusterId) -> String {
-    format!(
-        "this node's store belongs to cluster {}: a node joins with an empty store. To give that cluster up \
-         here, stop blixard.service, write `join = true` into the configuration, move store.redb out of the \
-         data directory and start it again",
-        cluster_id.short()
-    )
+    let want = Want::Join { ticket: Box::new(tickets::held(ticket)), text };
+    match agent.host.join(want).await.map_err(SubmitError::from)? {
+        Ok(()) => Ok(Json(answer)),
+        Err(refusal @ (JoinRefusal::NotKept { .. } | JoinRefusal::TooLate)) => {
+            Err(SubmitError::Unavailable(refusal.to_string()).into())
+        }
+        Err(refusal) => Err(ApiError::refused(Refusal::Invalid { why: refusal.to_string() })),
+    }
 }
 
 /// This node leaves its cluster for good.
 pub(super) async fn leave_cluster(State(api): State<Api>, headers: HeaderMap) -> ApiResult<Json<Accepted>> {
-    let running = readable(&api.agent, true).await?;
-    let raft_id = running.consensus.summary().borrow().raft_id;
-    leave(&api.agent, raft_id, &headers).await
+    let looked = api.agent.host.look_at_member(|member| member.replica().summary().raft_id).await;
+    leave(&api.agent, looked.map_err(SubmitError::from)?, &headers).await
 }
 
 async fn leave(agent: &Agent, raft_id: RaftId, headers: &HeaderMap) -> ApiResult<Json<Accepted>> {
     let request_id = request_id(headers)?;
-    let deadline = Instant::now() + patience(headers)?;
     let ask = MembersAsk::Remove { raft_id, force: false, vms: None };
-    let mut phase = agent.phase.subscribe();
-    let is_removed = |phase: &Phase| matches!(phase, Phase::Removed { .. });
-    let accepted = Json(Accepted { request_id, node: Some(agent.name().clone()), unchanged: false });
-    // Once it is done nobody talks to this node any more: the answer may be lost, the removal is learned.
-    let ended = tokio::select! {
-        ended = submit(agent, ask, deadline) => ended,
-        _removed = phase.wait_for(is_removed) => return Ok(accepted),
-    };
-    match ended {
-        Ok(outcome) => {
-            done(outcome)?;
-            Ok(accepted)
-        }
-        Err(error) => {
-            let learned = tokio::time::timeout(LEARN_TIMEOUT, phase.wait_for(is_removed)).await;
-            if matches!(learned, Ok(Ok(_))) { Ok(accepted) } else { Err(error.into()) }
-        }
-    }
+    done(agent.host.change(ask, patience(headers)?).await?)?;
+    Ok(Json(Accepted { request_id, node: Some(agent.name().clone()), unchanged: false }))
 }
 
 /// How a node is removed.
@@ -209,13 +167,13 @@ pub(super) async fn remove_node(
         return Err(ApiError::refused(Refusal::Invalid { why }));
     }
     let agent = &api.agent;
-    let deadline = Instant::now() + patience(&headers)?;
+    let patience = patience(&headers)?;
     let id = request_id(&headers)?;
     let mut standing = look_up(agent, &name).await?;
     if let Standing::Member(raft_id) = standing
         && (vms.is_some() || name != *agent.name())
     {
-        let ended = done(submit(agent, MembersAsk::Remove { raft_id, force, vms }, deadline).await?)?;
+        let ended = done(agent.host.change(MembersAsk::Remove { raft_id, force, vms }, patience).await?)?;
         if !ended {
             return Ok(Json(Accepted { request_id: id, node: Some(name), unchanged: false }));
         }
@@ -237,7 +195,7 @@ pub(super) async fn remove_node(
         (Standing::Gone(Err(refusal)), None) => return Err(ApiError::refused(refusal)),
         (Standing::Gone(Err(_)), Some(VmsFate::Delete)) => {
             let command = Command::ForgetVms { node: name.clone() };
-            submit(agent, Request { id: id.clone(), command }, deadline).await?
+            agent.host.change(Request { id: id.clone(), command }, patience).await?
         }
         (Standing::Gone(_), _) => Outcome::unchanged(None),
     };
@@ -253,10 +211,10 @@ enum Standing {
 }
 
 async fn look_up(agent: &Agent, name: &NodeName) -> ApiResult<Standing> {
-    let running = readable(agent, false).await?;
+    readable(agent, false).await?;
     let wanted = name.clone();
-    let looked = running.consensus.view(move |look| standing(look.state, &wanted));
-    Ok(looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?)
+    let looked = agent.host.look_at_member(move |member| standing(member.state(), &wanted));
+    Ok(looked.await.map_err(SubmitError::from)?)
 }
 
 fn standing(state: &ClusterState, name: &NodeName) -> Standing {

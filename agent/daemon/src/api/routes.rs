@@ -12,16 +12,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use blixard_model::api::{Accepted, CreateVm, Listing, REQUEST_ID_HEADER, TIMEOUT_HEADER, VmView};
-use blixard_model::wire::{AgedReport, PeerRequest, PeerResponse};
+use blixard_model::wire::AgedReport;
 use blixard_model::{Command, Desired, NodeName, Outcome, Refusal, Request, RequestId, VmName};
+use blixard_node::SubmitError;
 use futures_util::StreamExt;
 use serde::Deserialize;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::context::{Agent, Running};
-use super::super::peer_call::ask;
-use super::super::submit::{SubmitError, read_barrier, submit};
+use super::super::context::Agent;
 use super::super::{logs, random, scrape, views};
 use super::backup::backup;
 use super::error::ApiError;
@@ -31,8 +29,6 @@ use super::{members, status};
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Longest time a write may take.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
-/// How long the leader may take to tell what everybody reports.
-const REPORTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) type ApiResult<T> = Result<T, ApiError>;
 
@@ -94,30 +90,18 @@ async fn metrics(State(Api { agent, .. }): State<Api>) -> Response {
     }
 }
 
-/// The cluster to read from: confirmed by a quorum, unless the caller takes a stale view.
-pub(super) async fn readable(agent: &Agent, stale: bool) -> ApiResult<Running> {
-    if !stale {
-        return Ok(read_barrier(agent, Instant::now() + TIMEOUT_DEFAULT).await?);
+/// The state here may be read: confirmed by a quorum, unless the caller takes a stale view.
+pub(super) async fn readable(agent: &Agent, stale: bool) -> ApiResult<()> {
+    if stale {
+        return Ok(());
     }
-    let why = "this node is in no cluster yet: `blixard status` says whom it waits for";
-    Ok(agent.running().ok_or_else(|| SubmitError::Unavailable(why.to_owned()))?)
+    Ok(agent.host.readable(TIMEOUT_DEFAULT).await?)
 }
 
-/// What every node last reported: the leader knows; this node itself knows of its own VMs in any case.
-async fn reports(agent: &Agent, running: &Running) -> BTreeMap<NodeName, AgedReport> {
-    let leader = running.consensus.summary().borrow().leader.clone();
-    let mut all = match leader {
-        Some((_, id)) if id != agent.endpoint_id => {
-            match ask(&agent.net, id, &PeerRequest::Reports, REPORTS_TIMEOUT).await {
-                Ok(PeerResponse::Reports { reports }) => reports,
-                _ => Vec::new(),
-            }
-        }
-        _ => agent.noted_reports(),
-    };
-    let own = agent.noted_reports().into_iter().filter(|aged| aged.report.node == *agent.name());
-    all.extend(own);
-    all.into_iter().map(|aged| (aged.report.node.clone(), aged)).collect()
+/// What every node last reported, by its name.
+async fn reports(agent: &Agent) -> BTreeMap<NodeName, AgedReport> {
+    let reports = agent.host.reports().await;
+    reports.into_iter().map(|aged| (aged.report.node.clone(), aged)).collect()
 }
 
 async fn list_vms(
@@ -125,13 +109,13 @@ async fn list_vms(
     parsed: Result<Query<FreshQuery>, QueryRejection>,
 ) -> ApiResult<Json<Listing<VmView>>> {
     let FreshQuery { stale } = query(parsed)?;
-    let running = readable(&agent, stale).await?;
-    let reports = reports(&agent, &running).await;
-    let looked = running.consensus.view(move |look| {
-        let items = look.state.vms.values().map(|record| views::vm(record, &reports)).collect();
-        (items, look.raft.applied)
+    readable(&agent, stale).await?;
+    let reports = reports(&agent).await;
+    let looked = agent.host.look_at_member(move |member| {
+        let items = member.state().vms.values().map(|record| views::vm(record, &reports)).collect();
+        (items, member.replica().summary().applied)
     });
-    let (items, applied) = looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
+    let (items, applied) = looked.await.map_err(SubmitError::from)?;
     Ok(Json(Listing { items, linearizable: !stale, applied }))
 }
 
@@ -142,13 +126,13 @@ async fn show_vm(
 ) -> ApiResult<Json<VmView>> {
     let name = vm_name(&name)?;
     let FreshQuery { stale } = query(parsed)?;
-    let running = readable(&agent, stale).await?;
-    let reports = reports(&agent, &running).await;
+    readable(&agent, stale).await?;
+    let reports = reports(&agent).await;
     let wanted = name.clone();
-    let looked = running
-        .consensus
-        .view(move |look| look.state.vms.get(&wanted).map(|record| views::vm(record, &reports)));
-    let found = looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
+    let looked = agent
+        .host
+        .look_at_member(move |member| member.state().vms.get(&wanted).map(|vm| views::vm(vm, &reports)));
+    let found = looked.await.map_err(SubmitError::from)?;
     found.map(Json).ok_or_else(|| ApiError::refused(Refusal::VmNotFound { name }))
 }
 
@@ -189,9 +173,9 @@ async fn delete_vm(
 
 async fn write(api: &Api, headers: &HeaderMap, command: Command) -> ApiResult<Json<Accepted>> {
     let id = request_id(headers)?;
-    let deadline = Instant::now() + patience(headers)?;
+    let patience = patience(headers)?;
     let request = Request { id: id.clone(), command };
-    let outcome = submit(&api.agent, request, deadline).await;
+    let outcome = api.agent.host.change(request, patience).await;
     match outcome.map_err(|error| ApiError::from(error).of_request(&id))? {
         Outcome::Done { node, unchanged } => Ok(Json(Accepted { request_id: id, node, unchanged })),
         // No write admits anybody.

@@ -1,23 +1,19 @@
 //! `/v1/status` and `/v1/nodes`: this node's own view, and what the leader adds to it when it can be asked.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use blixard_model::api::{Listing, NodePhase, NodeView, RetryView, StatusView};
-use blixard_model::wire::{PeerRequest, PeerResponse, ProgressReport};
 use blixard_net::{DownReason, LinkState, TransportDown, TransportState};
+use blixard_node::{SubmitError, Summary};
 
-use super::super::context::{Agent, Phase, Running};
-use super::super::peer_call::ask;
-use super::super::retries::Retrying;
-use super::super::submit::SubmitError;
+use super::super::context::Agent;
+use super::super::retries::{self, Retrying};
+use super::super::shell::{Standing, millis};
 use super::super::views::{self, Reach};
 use super::routes::{Api, ApiResult, FreshQuery, query, readable};
-
-/// How long the leader may take to tell how far everybody is.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a node that was removed and has an empty store is not let in.
 const REFUSED_AS_REMOVED: &str = "an operator removed it from the cluster; to let it in again, take \
@@ -53,14 +49,17 @@ pub(super) async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Js
         voters: None,
         changes: Vec::new(),
     };
-    let phase = agent.phase.borrow().clone();
-    match phase {
-        Phase::Forming { waiting_for, .. } => {
+    let standing = agent.host.standing().borrow().clone();
+    match standing {
+        Standing::Unborn { waiting_for, ticket_problem } => {
             view.waiting_for = waiting_for;
-            view.ticket_problem = agent.tickets.trouble();
+            view.ticket_problem = ticket_problem;
         }
-        Phase::Running(running) => fill_status(&agent, &running, &mut view).await?,
-        Phase::Removed { cluster_id } => {
+        Standing::Member { cluster_id, summary, .. } => {
+            view.cluster_id = Some(cluster_id);
+            fill_status(&agent, summary, &mut view).await?;
+        }
+        Standing::Removed { cluster_id } => {
             view.phase = NodePhase::Removed;
             view.cluster_id = Some(cluster_id);
             view.waiting_for = vec![REMOVED.to_owned()];
@@ -79,29 +78,27 @@ async fn retrying(agent: &Agent) -> Vec<RetryView> {
         last_error: retrying.last_error,
         failing_for_ms: Some(millis(retrying.failing_for)),
     };
-    agent.retries.list(&agent.net).into_iter().map(view).collect()
+    retries::list(agent).await.into_iter().map(view).collect()
 }
 
-async fn fill_status(agent: &Agent, running: &Running, view: &mut StatusView) -> ApiResult<()> {
-    let summary = running.consensus.summary().borrow().clone();
-    let told = leaders_word(agent, running).await;
+async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> ApiResult<()> {
+    let told = agent.host.progress().await;
     let reach = reach(agent);
     let declared = agent.declared.clone();
-    let looked = running.consensus.view(move |look| {
-        let own = look.node.progress_report();
-        let voters = views::voters(look.state, look.raft, &reach, own.as_ref());
+    let looked = agent.host.look_at_member(move |member| {
+        let (node, state, raft) = (member.replica(), member.state(), member.replica().raft_status());
+        let own = node.progress_report();
+        let voters = views::voters(state, &raft, &reach, own.as_ref());
         let report = own.or(told).unwrap_or_default();
-        let nodes = views::nodes(look.state, look.raft, &reach, &report);
-        let strangers = look.node.strangers();
-        let warnings = views::warnings(look.state, &declared, &strangers);
+        let nodes = views::nodes(state, &raft, &reach, &report);
+        let strangers = node.strangers();
+        let warnings = views::warnings(state, &declared, &strangers);
         let mut changes = report.changes;
-        changes.extend(views::awaited(look.state, &declared, &strangers, &reach));
-        ((nodes, voters, changes), look.state.vms.len(), warnings, look.raft.clone())
+        changes.extend(views::awaited(state, &declared, &strangers, &reach));
+        ((nodes, voters, changes), state.vms.len(), warnings, raft)
     });
-    let ((members, voters, changes), vms, warnings, raft) =
-        looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
+    let ((members, voters, changes), vms, warnings, raft) = looked.await.map_err(SubmitError::from)?;
     view.phase = if summary.is_member { NodePhase::Member } else { NodePhase::Joining };
-    view.cluster_id = Some(running.cluster_id);
     view.leader = summary.leader.map(|(name, _)| name);
     view.quorum = view.leader.is_some();
     view.term = raft.term;
@@ -152,33 +149,19 @@ fn reach(agent: &Agent) -> Reach {
     Reach { me: agent.endpoint_id, links }
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What the leader knows of the members, when another node leads and answers in time.
-async fn leaders_word(agent: &Agent, running: &Running) -> Option<ProgressReport> {
-    let leader = running.consensus.summary().borrow().leader.clone();
-    let (_, id) = leader.filter(|(_, id)| *id != agent.endpoint_id)?;
-    match ask(&agent.net, id, &PeerRequest::Progress, PROGRESS_TIMEOUT).await {
-        Ok(PeerResponse::Progress { progress }) => Some(progress.bounded()),
-        // One that leads no more, or an older version: the others are told of later.
-        Ok(_) | Err(_) => None,
-    }
-}
-
 pub(super) async fn list_nodes(
     State(Api { agent, .. }): State<Api>,
     parsed: Result<Query<FreshQuery>, QueryRejection>,
 ) -> ApiResult<Json<Listing<NodeView>>> {
     let FreshQuery { stale } = query(parsed)?;
-    let running = readable(&agent, stale).await?;
-    let told = leaders_word(&agent, &running).await;
+    readable(&agent, stale).await?;
+    let told = agent.host.progress().await;
     let reach = reach(&agent);
-    let looked = running.consensus.view(move |look| {
-        let report = look.node.progress_report().or(told).unwrap_or_default();
-        (views::nodes(look.state, look.raft, &reach, &report), look.raft.applied)
+    let looked = agent.host.look_at_member(move |member| {
+        let (node, raft) = (member.replica(), member.replica().raft_status());
+        let report = node.progress_report().or(told).unwrap_or_default();
+        (views::nodes(member.state(), &raft, &reach, &report), raft.applied)
     });
-    let (items, applied) = looked.await.map_err(|error| SubmitError::Unavailable(error.to_string()))?;
+    let (items, applied) = looked.await.map_err(SubmitError::from)?;
     Ok(Json(Listing { items, linearizable: !stale, applied }))
 }

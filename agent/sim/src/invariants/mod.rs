@@ -26,9 +26,11 @@ use blixard_core::ClusterState;
 use blixard_model::formation::Genesis;
 use blixard_model::{EndpointId, Outcome, RaftId, Removal, Request, RequestId, StoreId, VmName};
 
+use blixard_node::Replica;
+
 use crate::Violation;
+use crate::world::Machine;
 use crate::world::mirror::Mirror;
-use crate::world::{Machine, Node};
 pub(crate) use bounded::Bounds;
 use canon::{Applied, Canon};
 
@@ -110,7 +112,7 @@ impl Checker {
     pub(crate) fn turn(
         &mut self,
         machines: &[Machine],
-        seen: (usize, u64, &Node, &mut Mirror),
+        seen: (usize, u64, &Replica, &mut Mirror),
         now_us: u64,
     ) -> u64 {
         let (machine, run, node, mirror) = seen;

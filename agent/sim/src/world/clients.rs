@@ -1,13 +1,12 @@
 //! Clients: they write and read through any agent, try again under the same request id, sometimes give up.
 
-use std::rc::Rc;
-
 use blixard_model::{Command, Desired, Disk, Hypervisor, Outcome, Request, VmName, VmSpec};
 use blixard_node::SubmitError;
+use blixard_node::host::Want;
 
 use super::World;
 use super::event::{Event, MachineId};
-use super::machine::{Process, Purpose, ReadTicket};
+use super::machine::Waiter;
 use super::text_id;
 use crate::options::below;
 
@@ -39,13 +38,11 @@ struct Op {
     attempt: Option<(u64, MachineId)>,
     /// Some attempt's end is not known.
     maybe: bool,
-    /// Dropped with the attempt: then nobody waits for its answer.
-    waits: Rc<()>,
 }
 
 impl Op {
     fn new(request: Option<Request>, floor: u64) -> Self {
-        Self { request, floor, attempt: None, maybe: false, waits: Rc::new(()) }
+        Self { request, floor, attempt: None, maybe: false }
     }
 }
 
@@ -137,19 +134,15 @@ impl World {
         let attempt = self.new_id();
         let Some(op) = &mut self.clients[client].op else { return };
         op.attempt = Some((attempt, at));
-        op.waits = Rc::new(());
-        let waits = Rc::downgrade(&op.waits);
         let request = op.request.clone();
         self.queue.after(TIMEOUT_US, Event::ClientTimeout { client, op: attempt });
         match request {
             Some(request) => {
-                self.submit(at, request, PATIENCE_MS, Purpose::Client { client, op: attempt });
+                self.change(at, request, PATIENCE_MS, Waiter::Client { client, op: attempt });
             }
             None => {
-                if let Some(node) = self.machines[at].process.as_mut().and_then(Process::node_mut) {
-                    node.read(ReadTicket::Client { client, op: attempt, waits });
-                }
-                self.input(at);
+                let waiter = Waiter::Reader { client, op: attempt };
+                self.want(at, waiter, Want::Read, PATIENCE_MS);
             }
         }
     }
@@ -204,7 +197,6 @@ impl World {
         }
         if let Some(op) = &mut self.clients[client].op {
             op.attempt = None;
-            op.waits = Rc::new(());
             op.maybe = true;
         }
         self.counts.retries += 1;
@@ -218,9 +210,15 @@ impl World {
         self.queue.after(wait, Event::Client { client });
     }
 
-    /// A list was read: of the state that the agent had applied when it was served.
-    pub(crate) fn client_read(&mut self, at: MachineId, client: usize, attempt: u64) {
+    /// A list was read: of the state that the agent had applied when it was served. Or nobody confirmed it:
+    /// then another agent is asked.
+    pub(crate) fn client_read(&mut self, at: MachineId, (client, attempt): (usize, u64), served: bool) {
         let now_us = self.queue.now_us();
+        if !served {
+            let Some(op) = self.waiting_op(client, attempt) else { return };
+            op.attempt = None;
+            return self.queue.after(RETRY_US, Event::Client { client });
+        }
         let Some(index) = self.machines[at].node().map(|node| node.summary().applied) else { return };
         let Some(op) = self.waiting_op(client, attempt) else { return };
         let floor = op.floor;
@@ -233,9 +231,13 @@ impl World {
     }
 
     pub(crate) fn handle_client_timeout(&mut self, client: usize, attempt: u64) {
-        if self.waiting_op(client, attempt).is_some() {
-            self.op_unknown(client);
+        let Some(op) = self.waiting_op(client, attempt) else { return };
+        if let Some((_, at)) = op.attempt {
+            self.waiters_gave_up(at, |waiter| {
+                matches!(waiter, Waiter::Client { op, .. } | Waiter::Reader { op, .. } if *op == attempt)
+            });
         }
+        self.op_unknown(client);
     }
 
     /// The agent that these clients talked to is gone.

@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use blixard_core::reconciler::Action;
+use blixard_model::VmName;
 use blixard_model::wire::{JoinRequest, JoinResponse, PeerRequest, PeerResponse};
+use blixard_node::host::{CallId, HeldTicket};
 use bytes::Bytes;
 
 use super::faults::Fault;
@@ -19,14 +21,16 @@ pub(crate) enum Message {
     Raft(Bytes),
     /// A snapshot; its delivery is reported to the sender's run.
     Snapshot { frame: Bytes, member: u64 },
-    /// A question.
-    Request { call: u64, request: Box<PeerRequest> },
+    /// A question of this run.
+    Request { run: u64, call: CallId, request: Box<PeerRequest> },
     /// Its answer.
-    Response { call: u64, response: Box<PeerResponse> },
+    Response { run: u64, call: CallId, response: Box<PeerResponse> },
     /// A stranger with a ticket.
-    Join { call: u64, request: Box<JoinRequest> },
+    Join { run: u64, call: CallId, request: Box<JoinRequest> },
     /// What it is answered.
-    Joined { call: u64, response: Box<JoinResponse> },
+    Joined { run: u64, call: CallId, response: Box<JoinResponse> },
+    /// Nobody waits for the answer to this question any more.
+    GaveUp { run: u64, call: CallId },
 }
 
 /// Something that happens at one moment.
@@ -34,26 +38,18 @@ pub(crate) enum Message {
 pub(crate) enum Event {
     /// Raft's clock on one machine.
     Tick { machine: MachineId, run: u64 },
-    /// The consensus task takes its turn.
+    /// The host has its turn.
     Turn { machine: MachineId, run: u64 },
-    /// An agent that is not in a cluster asks around, or looks at what came back.
-    FormingRound { machine: MachineId, run: u64 },
-    /// As above: the round is over.
-    FormingLook { machine: MachineId, run: u64 },
-    /// One that has a ticket asks to be let in.
-    Join { machine: MachineId, run: u64 },
+    /// The time has come that the host asked to be woken at.
+    Wake { machine: MachineId, run: u64 },
     /// Its store is bound to the cluster that it found.
     Bind { machine: MachineId, run: u64 },
-    /// An agent tells who it is, and looks whether what it offers is known.
-    Announce { machine: MachineId, run: u64 },
-    /// The registration may be tried again.
-    Register { machine: MachineId, run: u64 },
-    /// The reconciler looks at the units.
-    Reconcile { machine: MachineId, run: u64 },
-    /// A submission goes on.
-    Submission { machine: MachineId, run: u64, id: u64 },
-    /// A question was not answered in time.
-    CallTimeout { machine: MachineId, run: u64, call: u64 },
+    /// A connection to be admitted over is looked at.
+    Connection { machine: MachineId, run: u64, call: CallId, to: MachineId },
+    /// The service manager lists the units.
+    ListUnits { machine: MachineId, run: u64 },
+    /// The last lines of a console are there.
+    Console { machine: MachineId, run: u64, vm: VmName },
     /// A snapshot was delivered to the peer's agent, or not.
     SnapshotEnd { machine: MachineId, run: u64, member: u64, delivered: bool },
     /// A message arrives.
@@ -68,6 +64,8 @@ pub(crate) enum Event {
     Client { client: usize },
     /// The operator acts.
     Operator,
+    /// A ticket is brought to a machine.
+    Ticket { machine: MachineId, ticket: Box<HeldTicket> },
     /// A client gives an operation up on its side: the connection ended.
     ClientTimeout { client: usize, op: u64 },
     /// The agent of a machine is started.
@@ -88,15 +86,11 @@ impl Event {
         match self {
             Self::Tick { machine, .. }
             | Self::Turn { machine, .. }
-            | Self::FormingRound { machine, .. }
-            | Self::FormingLook { machine, .. }
-            | Self::Join { machine, .. }
+            | Self::Wake { machine, .. }
             | Self::Bind { machine, .. }
-            | Self::Announce { machine, .. }
-            | Self::Register { machine, .. }
-            | Self::Reconcile { machine, .. }
-            | Self::Submission { machine, .. }
-            | Self::CallTimeout { machine, .. }
+            | Self::Connection { machine, .. }
+            | Self::ListUnits { machine, .. }
+            | Self::Console { machine, .. }
             | Self::SnapshotEnd { machine, .. }
             | Self::Arrival { to: machine, .. } => Some(*machine),
             _ => None,
@@ -108,15 +102,11 @@ impl Event {
         match self {
             Self::Tick { run, .. }
             | Self::Turn { run, .. }
-            | Self::FormingRound { run, .. }
-            | Self::FormingLook { run, .. }
-            | Self::Join { run, .. }
+            | Self::Wake { run, .. }
             | Self::Bind { run, .. }
-            | Self::Announce { run, .. }
-            | Self::Register { run, .. }
-            | Self::Reconcile { run, .. }
-            | Self::Submission { run, .. }
-            | Self::CallTimeout { run, .. }
+            | Self::Connection { run, .. }
+            | Self::ListUnits { run, .. }
+            | Self::Console { run, .. }
             | Self::SnapshotEnd { run, .. } => Some(*run),
             _ => None,
         }

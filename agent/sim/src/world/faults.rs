@@ -1,11 +1,15 @@
 //! What goes wrong, carried out.
 
 use blixard_model::wire::PeerRequest;
+use blixard_node::host::{CallId, Want};
 
 use super::event::{Event, MachineId, Message};
-use super::machine::DiskHealth;
+use super::machine::{DiskHealth, Waiter};
 use super::network::STRAGGLES_LONG_US;
 use super::{World, text_id};
+
+/// How long handing the leadership over may take when an agent stops, in ms.
+const HAND_OVER_MS: u64 = 2_000;
 
 /// One thing that goes wrong, or is mended again.
 #[derive(Debug, Clone)]
@@ -134,11 +138,13 @@ impl World {
 
     /// What it just said of its store arrives when the next one has taken that one's place.
     fn leave_last_words(&mut self, id: MachineId) {
-        let me = self.identity_of(id, None);
+        let Some(process) = &self.machines[id].process else { return };
+        let (me, run) = (process.host.identity(None), process.run);
         for to in (0..self.machines.len()).filter(|to| *to != id) {
             if self.rng.chance(1, 2) {
                 let request = Box::new(PeerRequest::Identify { me: me.clone() });
-                let message = Message::Request { call: self.new_id(), request };
+                // Nobody is there any more who could be answered.
+                let message = Message::Request { run, call: CallId(self.new_id()), request };
                 let late = self.rng.below(STRAGGLES_LONG_US);
                 self.queue.after(late, Event::Arrival { to, from: id, message });
             }
@@ -157,13 +163,9 @@ impl World {
     }
 
     fn ask_to_stop(&mut self, id: MachineId) {
-        let Some(process) = &mut self.machines[id].process else { return };
-        let run = process.run;
+        let Some(run) = self.run_of(id) else { return };
         self.counts.restarts += 1;
-        if let Some(node) = process.node_mut() {
-            node.transfer_leadership();
-        }
-        self.input(id);
+        self.want(id, Waiter::HandOver, Want::HandOver, HAND_OVER_MS);
         self.queue.after(500_000, Event::Fault(Fault::Stop(id, run)));
     }
 

@@ -8,7 +8,7 @@ use blixard_model::report::ObservedState;
 
 use super::World;
 use super::event::{Event, MachineId};
-use super::machine::{DiskHealth, Phase};
+use super::machine::DiskHealth;
 use crate::options::below;
 
 /// How often it is looked whether all is well, in µs.
@@ -119,7 +119,7 @@ impl World {
                 missing.push(format!("{name} does not run"));
                 continue;
             };
-            match process.node() {
+            match machine.node() {
                 None => missing.push(format!("{name} is in no cluster")),
                 Some(node) if node.summary().applied < applied => {
                     missing.push(format!("{name} has applied {} of {applied}", node.summary().applied));
@@ -187,9 +187,9 @@ fn describe(machine: &super::Machine) -> String {
     let (name, units) = (&machine.name, machine.hypervisor.units().len());
     match machine.node() {
         Some(node) => format!("  {name}: {:?}, {units} units", node.raft_status()),
-        None => match machine.process.as_ref().map(|process| &process.phase) {
-            Some(Phase::Forming(forming)) => format!("  {name} waits for {:?}", forming.waiting_for),
-            _ => format!("  {name} does not run"),
+        None => match machine.process.as_ref().and_then(|process| process.host.unborn()) {
+            Some(unborn) => format!("  {name} waits for {:?}", unborn.waiting_for()),
+            None => format!("  {name} does not run"),
         },
     }
 }

@@ -1,136 +1,44 @@
 //! A machine: its disk, its clock, its units, and the agent that runs on it or not.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::{Rc, Weak};
 
-use blixard_core::reconciler::{Action, Ongoing};
-use blixard_model::formation::{Genesis, Identity};
-use blixard_model::wire::Contact;
-use blixard_model::{Capacity, ClusterId, EndpointId, NodeName, StoreId, TicketId, TicketSecret};
-use blixard_node::forming::{Birth, Pace};
-use blixard_node::joining::Joining;
-use blixard_node::{Registration, Submission, Waits};
+use blixard_model::removal::RemovedFrom;
+use blixard_model::{Capacity, EndpointId, NodeName, StoreId};
+use blixard_node::Replica;
+use blixard_node::host::disk::Write;
+use blixard_node::host::{CallId, HeldTicket, Host, PeerCallId, WaiterId};
 use blixard_store::Store;
 
 use super::event::MachineId;
 use super::hypervisor::Hypervisor;
-use super::mirror::{Mirror, Watched};
+use super::mirror::Mirror;
 use crate::disk::{Image, SimDisk};
 
 /// When a run begins, by every wall clock, in ms since the epoch.
 const WALL_BEGIN_MS: u64 = 1_700_000_000_000;
 
-/// A node as the simulated agent holds it.
-pub(crate) type Node = blixard_node::Node<Watched, Ticket, ReadTicket>;
-
-/// Who waits for a proposal, as long as it does.
-#[derive(Debug)]
-pub(crate) enum Ticket {
-    /// A submission of this agent.
-    Submission(u64, Weak<()>),
-    /// Another agent.
-    Peer { to: MachineId, call: u64, waits: Weak<()> },
-}
-
-impl Waits for Ticket {
-    fn gave_up(&self) -> bool {
-        let (Self::Submission(_, waits) | Self::Peer { waits, .. }) = self;
-        waits.strong_count() == 0
-    }
-}
-
-/// Who waits for a read, as long as it does.
-#[derive(Debug)]
-pub(crate) enum ReadTicket {
-    /// A client's list.
-    Client { client: usize, op: u64, waits: Weak<()> },
-    /// The reconciler's first look at an up to date log.
-    Barrier,
-}
-
-impl Waits for ReadTicket {
-    fn gave_up(&self) -> bool {
-        match self {
-            Self::Client { waits, .. } => waits.strong_count() == 0,
-            Self::Barrier => false,
-        }
-    }
-}
-
-/// Whose write a submission is.
+/// Who waits for an answer of an agent.
 #[derive(Debug, Clone)]
-pub(crate) enum Purpose {
-    /// A client's.
+pub(crate) enum Waiter {
+    /// A client that writes.
     Client { client: usize, op: u64 },
-    /// The agent's own: what it offers.
-    Declare,
-    /// The reconciler's: a unit is gone.
-    Confirm(Action),
-    /// The operator's.
+    /// A client that reads a list.
+    Reader { client: usize, op: u64 },
+    /// The operator.
     Operator(u64),
-    /// A word for a node on its list.
-    Vouch,
-    /// A node's with a ticket, which waits for the answer.
-    Join { to: MachineId, call: u64 },
+    /// The operator, who brings this ticket.
+    Ticket(HeldTicket),
+    /// Whoever asked the agent to stop.
+    HandOver,
 }
 
-/// A submission under way.
-#[derive(Debug)]
-pub(crate) struct Sub {
-    pub(crate) submission: Submission,
-    pub(crate) purpose: Purpose,
-    /// An attempt is under way: here, or as this call.
-    pub(crate) asked: Option<Asked>,
-}
-
-/// The attempt that a submission waits for.
-#[derive(Debug)]
-pub(crate) enum Asked {
-    /// This node proposes. Dropped with the attempt: then nobody waits for it.
-    Here { _waits: Rc<()> },
-    /// Another one does.
-    Call(u64),
-}
-
-/// What a question to another agent was for.
-#[derive(Debug)]
-pub(crate) enum Call {
-    /// A forwarded write, of a client or to confirm that a unit is gone. What is dropped with the call tells
-    /// that nobody waits for it.
-    Forward { submission: u64, confirms: bool, waits: Rc<()> },
-    /// Who is it? Asked at this version of the membership.
-    Identify { of: MachineId, version: Option<u64> },
-    /// To be let in with a ticket.
-    Join,
-}
-
-/// An agent that is in no cluster.
-#[derive(Debug)]
-pub(crate) struct Forming {
-    pub(crate) store: Store,
-    /// What came back in this round.
-    pub(crate) answers: BTreeMap<EndpointId, Identity>,
-    pub(crate) promise: Option<Genesis>,
-    /// Whom it waits for.
-    pub(crate) waiting_for: Vec<String>,
-    /// When it asks again.
-    pub(crate) pace: Pace,
-    /// There is a cluster, and the store is being bound to it.
-    pub(crate) birth: Option<Birth>,
-    /// It has a ticket.
-    pub(crate) joining: Option<Joining>,
-    /// The members that others told of.
-    pub(crate) told: Vec<EndpointId>,
-}
-
-/// How far an agent has come.
-#[derive(Debug)]
-pub(crate) enum Phase {
-    /// It asks around.
-    Forming(Box<Forming>),
-    /// In a cluster.
-    Running(Box<Node>),
+/// A question of another agent that is not answered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) from: MachineId,
+    /// The run that asked.
+    pub(crate) run: u64,
+    pub(crate) call: CallId,
 }
 
 /// One run of an agent.
@@ -139,78 +47,21 @@ pub(crate) struct Process {
     /// Different for every run of every agent.
     pub(crate) run: u64,
     pub(crate) store_id: StoreId,
-    pub(crate) phase: Phase,
-    pub(crate) mirror: Rc<RefCell<Mirror>>,
-    pub(crate) genesis: Option<Genesis>,
-    pub(crate) ongoing: Ongoing,
-    pub(crate) up_to_date: bool,
-    pub(crate) registration: Registration,
-    pub(crate) submissions: BTreeMap<u64, Sub>,
-    pub(crate) calls: BTreeMap<u64, Call>,
+    pub(crate) store: Store,
+    pub(crate) host: Host,
+    pub(crate) mirror: Mirror,
+    /// Whom the host keeps links with, beside those that are listed.
+    pub(crate) contacts: BTreeSet<EndpointId>,
+    /// Whom it does not let in, and what they are told.
+    pub(crate) kept_out: BTreeMap<EndpointId, RemovedFrom>,
+    pub(crate) asked: BTreeMap<PeerCallId, Asked>,
+    pub(crate) waiters: BTreeMap<WaiterId, Waiter>,
+    /// The store is being bound to a cluster, on a slow disk.
+    pub(crate) binding: Option<Write>,
+    pub(crate) last_number: u64,
     pub(crate) turn_due: bool,
-    pub(crate) reconcile_due: bool,
-}
-
-impl Process {
-    pub(crate) fn node(&self) -> Option<&Node> {
-        match &self.phase {
-            Phase::Running(node) => Some(node),
-            Phase::Forming(_) => None,
-        }
-    }
-
-    pub(crate) fn node_mut(&mut self) -> Option<&mut Node> {
-        match &mut self.phase {
-            Phase::Running(node) => Some(node),
-            Phase::Forming(_) => None,
-        }
-    }
-
-    /// Whether somebody waits for the answer to this call, for as long as somebody does.
-    pub(crate) fn waits_for(&self, call: u64) -> Weak<()> {
-        match self.calls.get(&call) {
-            Some(Call::Forward { waits, .. }) => Rc::downgrade(waits),
-            Some(Call::Identify { .. } | Call::Join) | None => Weak::new(),
-        }
-    }
-
-    /// Without a cluster: whether others said that this one is a member of theirs.
-    pub(crate) fn is_told_of(&self, endpoint_id: EndpointId) -> bool {
-        match &self.phase {
-            Phase::Forming(forming) => forming.told.contains(&endpoint_id),
-            Phase::Running(_) => false,
-        }
-    }
-
-    pub(crate) fn forming_mut(&mut self) -> Option<&mut Forming> {
-        match &mut self.phase {
-            Phase::Forming(forming) => Some(forming),
-            Phase::Running(_) => None,
-        }
-    }
-
-    pub(crate) fn vouches(&self) -> bool {
-        self.submissions.values().any(|sub| matches!(sub.purpose, Purpose::Vouch))
-    }
-
-    pub(crate) fn declares(&self) -> bool {
-        self.submissions.values().any(|sub| matches!(sub.purpose, Purpose::Declare))
-    }
-}
-
-/// A ticket, as a machine that is to join holds it.
-#[derive(Debug, Clone)]
-pub(crate) struct HeldTicket {
-    pub(crate) cluster_id: ClusterId,
-    pub(crate) id: TicketId,
-    pub(crate) secret: TicketSecret,
-    pub(crate) contacts: Vec<Contact>,
-}
-
-impl HeldTicket {
-    pub(crate) fn names(&self, endpoint_id: EndpointId) -> bool {
-        self.contacts.iter().any(|contact| contact.endpoint_id == endpoint_id)
-    }
+    /// When it is woken next, in µs.
+    pub(crate) wake_us: Option<u64>,
 }
 
 /// How a machine's disk is, as far as an operator would know.
@@ -267,11 +118,6 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Its monotonic clock, in ms.
-    pub(crate) fn mono_ms(&self, now_us: u64) -> u64 {
-        scale(now_us, self.clock_ppm) / 1_000
-    }
-
     /// Its CLOCK_BOOTTIME, in ms.
     pub(crate) fn boot_ms(&self, now_us: u64) -> u64 {
         (scale(now_us, self.clock_ppm) + self.jumped_us) / 1_000
@@ -288,8 +134,14 @@ impl Machine {
         u64::try_from(true_us).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn node(&self) -> Option<&Node> {
-        self.process.as_ref().and_then(Process::node)
+    /// Its node, while it is a member of a cluster.
+    pub(crate) fn node(&self) -> Option<&Replica> {
+        Some(self.process.as_ref()?.host.member()?.replica())
+    }
+
+    /// It runs and has no cluster.
+    pub(crate) fn is_unborn(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.host.unborn().is_some())
     }
 
     pub(crate) fn is_in_cluster(&self) -> bool {

@@ -1,11 +1,9 @@
-//! The store of a simulated agent, and a copy of the log in it for the invariants to look at.
+//! A copy of the log in an agent's store, for the invariants to look at.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use blixard_consensus::{Durable, EntryContent, LogWrite, StoredEntry};
-use blixard_store::{LogStore, Store, WriteError};
 
 /// An entry as the invariants see it.
 #[derive(Debug, Clone)]
@@ -29,12 +27,12 @@ pub(crate) struct Mirror {
 }
 
 impl Mirror {
-    fn load(&mut self, durable: &Durable) {
+    pub(crate) fn load(&mut self, durable: &Durable) {
         self.snapshot_index = durable.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
         self.put(&durable.entries);
     }
 
-    fn apply(&mut self, write: &LogWrite) {
+    pub(crate) fn apply(&mut self, write: &LogWrite) {
         if let Some(snapshot) = &write.snapshot {
             self.snapshot_index = snapshot.index;
             // What was cut may have been applied in this very turn: it is forgotten after the invariants have
@@ -67,31 +65,5 @@ impl Mirror {
                 Err(why) => self.unreadable = Some(why),
             }
         }
-    }
-}
-
-/// The production store with a mirror beside it.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    store: Store,
-    mirror: Rc<RefCell<Mirror>>,
-}
-
-impl Watched {
-    pub(crate) fn new(store: Store, mirror: Rc<RefCell<Mirror>>) -> Self {
-        if let Ok(durable) = store.load() {
-            mirror.borrow_mut().load(&durable);
-        }
-        Self { store, mirror }
-    }
-}
-
-impl LogStore for Watched {
-    type Error = WriteError;
-
-    fn write(&mut self, batch: &LogWrite) -> Result<(), WriteError> {
-        self.store.write(batch)?;
-        self.mirror.borrow_mut().apply(batch);
-        Ok(())
     }
 }

@@ -1,29 +1,27 @@
 //! The world of one run: machines, the network between them, clients, and what goes wrong.
 //!
-//! One thread, virtual time, one seed. The agents' decisions are the production crates'; what stands here in
-//! the agent's place is its wiring: which timer calls which of them.
+//! One thread, virtual time, one seed. The hosts are the production crate's; what stands here in the daemon's
+//! place is its shell, which carries their inputs and effects.
 
 mod agent;
 mod clients;
 pub(crate) mod event;
 pub(crate) mod faults;
-mod forming;
 mod hypervisor;
-mod joining;
 mod liveness;
 mod machine;
 pub(crate) mod mirror;
 mod nemesis;
 mod network;
 mod operator;
-mod registering;
-mod requests;
+mod shell;
 mod units;
 
 use std::collections::BTreeSet;
 
 use blixard_core::formation::DeclaredMember;
 use blixard_model::{Capacity, ClusterName, EndpointId, NodeName};
+use blixard_node::host::Input;
 
 use crate::disk::SimDisk;
 use crate::invariants::{Bounds, Checker};
@@ -38,7 +36,7 @@ use liveness::Liveness;
 use network::Network;
 use operator::Operator;
 
-pub(crate) use machine::{DiskHealth, Machine, Node};
+pub(crate) use machine::{DiskHealth, Machine};
 
 /// What each machine offers: few VMs fit, so that what does not is met often.
 const CAPACITY: Capacity = Capacity { cpus: 8, memory_mib: 1_536 };
@@ -213,23 +211,21 @@ impl World {
         match event {
             Event::Tick { machine, .. } => self.handle_tick(machine),
             Event::Turn { machine, .. } => self.handle_turn(machine),
-            Event::FormingRound { machine, .. } => self.handle_forming_round(machine),
-            Event::FormingLook { machine, .. } => self.handle_forming_look(machine),
-            Event::Join { machine, .. } => self.handle_join(machine),
+            Event::Wake { machine, .. } => self.handle_wake(machine),
             Event::Bind { machine, .. } => self.handle_bind(machine),
             Event::Operator => self.handle_operator(),
-            Event::Announce { machine, .. } => self.handle_announce(machine),
-            Event::Register { machine, .. } => self.register(machine),
-            Event::Reconcile { machine, .. } => self.handle_reconcile(machine),
-            Event::Submission { machine, id, .. } => self.go_on(machine, id),
-            Event::CallTimeout { machine, call, .. } => self.handle_call_timeout(machine, call),
+            Event::Ticket { machine, ticket } => self.handle_ticket(machine, *ticket),
+            Event::Connection { machine, call, to, .. } => self.handle_connection(machine, call, to),
+            Event::ListUnits { machine, .. } => self.handle_list_units(machine),
+            Event::Console { machine, vm, .. } => self.handle_console(machine, vm),
             Event::SnapshotEnd { machine, member, delivered, .. } => {
-                self.handle_snapshot_end(machine, member, delivered);
+                let member = blixard_model::RaftId(member);
+                self.input(machine, Input::SnapshotSent { member, delivered });
             }
             Event::Arrival { to, from, message } => self.handle_arrival(to, from, message),
             Event::Link { machine } => self.handle_link(machine),
             Event::JobDone { machine, boot, run, action, fails } => {
-                self.handle_job_done((machine, boot, run), &action, fails);
+                self.handle_job_done((machine, boot, run), action, fails);
             }
             Event::GuestEnds { machine } => self.handle_guest_ends(machine),
             Event::Client { client } => self.handle_client(client),

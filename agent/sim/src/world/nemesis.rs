@@ -4,7 +4,7 @@
 use super::World;
 use super::event::{Event, MachineId};
 use super::faults::Fault;
-use super::machine::{DiskHealth, Phase};
+use super::machine::DiskHealth;
 use crate::options::below;
 
 /// A hard birth is over by then, in µs: from then on faults come as often as always.
@@ -181,7 +181,8 @@ impl World {
     /// Its store waits to be admitted: the cluster does not count on it yet.
     pub(crate) fn holds_nothing(&self, id: MachineId) -> bool {
         let Some(process) = &self.machines[id].process else { return false };
-        let waits = process.node().is_none() && self.machines.iter().any(super::Machine::is_in_cluster);
+        let waits =
+            self.machines[id].node().is_none() && self.machines.iter().any(super::Machine::is_in_cluster);
         waits
             && self
                 .checker
@@ -223,9 +224,9 @@ impl World {
     /// birth already that counts on it; so it is always the same machine, and never one of two.
     pub(crate) fn may_wipe_unborn(&self, id: MachineId) -> bool {
         // Who is listed late does not help those who form without it.
-        let forming = |machine: &super::Machine| match machine.process.as_ref().map(|it| &it.phase) {
-            Some(Phase::Forming(forming)) => forming.promise.as_ref().is_none_or(|it| it.voters.len() >= 3),
-            Some(Phase::Running(_)) | None => false,
+        let forming = |machine: &super::Machine| {
+            let unborn = machine.process.as_ref().and_then(|process| process.host.unborn());
+            unborn.is_some_and(|unborn| unborn.promise().is_none_or(|it| it.voters.len() >= 3))
         };
         self.machines.iter().all(|machine| machine.listed >= 3)
             && self.wiped_unborn.is_none_or(|wiped| wiped == id)
@@ -254,7 +255,7 @@ impl World {
         members.into_iter().all(|machine| {
             let Some(process) = &machine.process else { return false };
             // One that has promised and not begun yet is needed as it is.
-            let Some(node) = process.node() else { return false };
+            let Some(node) = machine.node() else { return false };
             let belongs = self.checker.belongs(machine.endpoint_id, process.store_id);
             let mut known = node.raft_status().voters;
             known.sort();

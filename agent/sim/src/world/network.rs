@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::{PeerRequest, PeerResponse};
-use blixard_node::Send;
+use blixard_node::Envelope;
+use blixard_node::host::Input;
 
 use super::World;
 use super::event::{Event, MachineId, Message};
 use super::faults::Fault;
-use super::machine::{Call, Phase, Process};
 
 /// A link that carries nothing is given up after this time, in µs.
 const LINK_LOST_US: u64 = 3_000_000;
@@ -97,11 +96,22 @@ impl World {
         if self.machines[from].process.is_none() {
             view.clear();
         }
-        if let Some(node) = self.machines[from].process.as_mut().and_then(Process::node_mut) {
-            node.note_links(view.clone());
-        }
+        let gone: Vec<MachineId> = (0..self.machines.len())
+            .filter(|to| {
+                let endpoint_id = self.machines[*to].endpoint_id;
+                self.machines[from].view.contains(&endpoint_id) && !view.contains(&endpoint_id)
+            })
+            .collect();
         self.machines[from].view = view;
-        self.learn_removal(from);
+        // A link that ends takes along what was asked over it.
+        self.peers_gave_up(from, |asked| gone.contains(&asked.from));
+        self.tell_links(from);
+    }
+
+    /// The host learns which links it has, and what was said on those that it was refused.
+    pub(crate) fn tell_links(&mut self, id: MachineId) {
+        let (up, removed) = (self.machines[id].view.clone(), self.removed_words(id));
+        self.input(id, Input::Links { up, removed });
     }
 
     /// Whether this agent takes anything of that one: it is listed, a member, or was named with a ticket, and
@@ -110,42 +120,29 @@ impl World {
         let (machine, other_id) = (&self.machines[at], self.machines[other].endpoint_id);
         let Some(process) = &machine.process else { return false };
         let listed = other < machine.listed;
-        match &process.phase {
-            Phase::Forming(forming) => {
-                listed
-                    || forming.told.contains(&other_id)
-                    || machine.ticket.as_ref().is_some_and(|it| it.names(other_id))
-            }
-            Phase::Running(node) => {
-                (listed || node.is_peer(other_id)) && !node.kept_out().contains_key(&other_id)
-            }
-        }
+        (listed || process.contacts.contains(&other_id)) && !process.kept_out.contains_key(&other_id)
     }
 
     /// Whoever dials a member that knows of its removal is told so.
-    fn learn_removal(&mut self, id: MachineId) {
+    fn removed_words(&self, id: MachineId) -> Vec<RemovedFrom> {
         let me = self.machines[id].endpoint_id;
-        for other in (0..self.machines.len()).filter(|other| *other != id) {
-            if self.network.is_cut(id, other) || self.network.is_cut(other, id) || !self.lets_in(id, other) {
-                continue;
-            }
-            let Some(teller) = self.machines[other].node() else { continue };
-            let Some(raft_id) = teller.kept_out().get(&me).copied() else { continue };
-            let removed = RemovedFrom { cluster_id: teller.state().cluster_id(), raft_id };
-            let Some(node) = self.machines[id].process.as_mut().and_then(Process::node_mut) else { return };
-            if let Err(error) = node.note_removed(removed) {
-                return self.node_failed(id, &error);
-            }
-        }
+        let others = (0..self.machines.len()).filter(|other| *other != id);
+        let dialled = others.filter(|other| {
+            let cut = self.network.is_cut(id, *other) || self.network.is_cut(*other, id);
+            !cut && self.lets_in(id, *other)
+        });
+        dialled
+            .filter_map(|other| self.machines[other].process.as_ref()?.kept_out.get(&me).copied())
+            .collect()
     }
 
-    pub(crate) fn send_raft(&mut self, from: MachineId, send: Send) {
+    pub(crate) fn send_raft(&mut self, from: MachineId, send: Envelope) {
         let known = self.machines[from].view.contains(&send.to);
         let Some(to) = self.machine_of(send.to).filter(|_| known) else {
             if send.is_snapshot {
                 self.snapshot_result(from, send.member.0, false, 0);
-            } else if let Some(node) = self.machines[from].process.as_mut().and_then(Process::node_mut) {
-                node.report_unreachable(send.member);
+            } else {
+                self.input(from, Input::RaftNotSent { member: send.member });
             }
             return;
         };
@@ -167,8 +164,9 @@ impl World {
             }
             return;
         }
-        let doubled = matches!(message, Message::Raft(_) | Message::Join { .. })
-            && self.rng.chance(self.options.duplication, 1_000);
+        // A snapshot has a stream of its own, and its end is reported once.
+        let doubled =
+            !matches!(message, Message::Snapshot { .. }) && self.rng.chance(self.options.duplication, 1_000);
         if doubled {
             self.counts.duplicated += 1;
             let wait = self.delay_us(from);
@@ -199,10 +197,11 @@ impl World {
         }
         let what = match &message {
             Message::Raft(frame) | Message::Snapshot { frame, .. } => crate::trace::hash_bytes(frame),
-            Message::Request { call, .. }
-            | Message::Response { call, .. }
-            | Message::Join { call, .. }
-            | Message::Joined { call, .. } => *call,
+            Message::Request { run, call, .. }
+            | Message::Response { run, call, .. }
+            | Message::Join { run, call, .. }
+            | Message::Joined { run, call, .. }
+            | Message::GaveUp { run, call } => run.rotate_left(32) ^ call.0,
         };
         // The connection was closed when the other side was removed; what was on its way is not read.
         let stranger =
@@ -228,40 +227,11 @@ impl World {
         self.queue.after(wait_us, Event::SnapshotEnd { machine: from, run, member, delivered });
     }
 
-    /// Asks another agent; the answer, or its absence, comes to [`World::handle_response`] or
-    /// [`World::handle_call_timeout`]. False: there is no link, nobody will see the question.
-    pub(crate) fn ask(
-        &mut self,
-        (from, to): (MachineId, MachineId),
-        (call, what): (u64, Call),
-        request: PeerRequest,
-        patience_us: u64,
-    ) -> bool {
-        let linked = self.machines[from].view.contains(&self.machines[to].endpoint_id);
-        let Some(process) = self.machines[from].process.as_mut().filter(|_| linked) else { return false };
-        let dies = matches!(what, Call::Forward { confirms: true, .. });
-        process.calls.insert(call, what);
-        let run = process.run;
-        self.queue.after(patience_us, Event::CallTimeout { machine: from, run, call });
-        let message = Message::Request { call, request: Box::new(request) };
-        let all_whole = self.machines.iter().all(|machine| !machine.rolled_back);
-        if dies && all_whole && self.options.faults.kill && self.rng.chance(1, 8) {
-            self.send_as_last_word(from, to, message);
-        } else {
-            self.transmit(from, to, message);
-        }
-        true
-    }
-
     /// The agent is killed with this on its way, which arrives when its next run has long said it again.
-    fn send_as_last_word(&mut self, from: MachineId, to: MachineId, message: Message) {
+    pub(crate) fn send_as_last_word(&mut self, from: MachineId, to: MachineId, message: Message) {
         let late = STRAGGLES_LONG_US / 10 + self.rng.below(STRAGGLES_LONG_US / 2);
         self.queue.after(late, Event::Arrival { to, from, message });
         let soon = self.rng.below(100_000);
         self.queue.after(soon, Event::Fault(Fault::Kill(from)));
-    }
-
-    pub(crate) fn reply(&mut self, from: MachineId, to: MachineId, call: u64, response: PeerResponse) {
-        self.transmit(from, to, Message::Response { call, response: Box::new(response) });
     }
 }

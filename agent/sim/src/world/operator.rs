@@ -5,10 +5,11 @@ use blixard_core::formation::contacts;
 use blixard_core::ticket::hash_of;
 use blixard_model::wire::MembersAsk;
 use blixard_model::{Command, Outcome, RaftId, Request, TicketId, TicketRecord, TicketSecret, VmsFate};
+use blixard_node::host::{HeldTicket, Want};
 use blixard_node::{Ask, SubmitError};
 
 use super::event::{Event, MachineId};
-use super::machine::{DiskHealth, HeldTicket, Phase, Process, Purpose};
+use super::machine::{DiskHealth, Waiter};
 use super::text_id;
 use super::{Machine, World};
 use crate::options::below;
@@ -95,7 +96,7 @@ impl World {
         if let Some(at) = in_cluster.get(below(&mut self.rng, in_cluster.len().max(1))).copied()
             && !self.liveness.is_cut_off(at)
         {
-            self.submit(at, ask, PATIENCE_MS, Purpose::Operator(number));
+            self.change(at, ask, PATIENCE_MS, Waiter::Operator(number));
         }
     }
 
@@ -113,9 +114,8 @@ impl World {
         };
         let waits = |id: &MachineId| {
             let machine = &self.machines[*id];
-            let forming = matches!(machine.process.as_ref().map(|it| &it.phase), Some(Phase::Forming(_)));
             let has_one = machine.ticket.as_ref().is_some_and(|held| open(held.id));
-            machine.joins && !has_one && forming
+            machine.joins && !has_one && machine.is_unborn()
         };
         (0..self.machines.len()).filter(waits).collect()
     }
@@ -149,20 +149,21 @@ impl World {
         let (cluster_id, contacts) = (state.cluster_id(), contacts(state));
         for machine in machines.iter().copied() {
             let (contacts, secret) = (contacts.clone(), secret.clone());
-            self.machines[machine].ticket = Some(HeldTicket { cluster_id, id, secret, contacts });
-            let seed = self.new_id();
-            let joining = self.new_joining(machine, seed);
-            let Some(process) = &mut self.machines[machine].process else { continue };
-            let run = process.run;
-            if let Some(forming) = process.forming_mut() {
-                forming.joining = joining;
-            }
+            let ticket = HeldTicket { cluster_id, id, secret, contacts };
             // Some come when it has been used, taken back, or is over.
             let spread = if self.liveness.is_on() { 1_000 } else { 15_000_000 };
             let wait = if self.rng.chance(1, 2) { 1_000 } else { self.rng.below(spread) };
-            self.queue.after(wait, Event::Join { machine, run });
+            self.queue.after(wait, Event::Ticket { machine, ticket: Box::new(ticket) });
         }
-        self.links_changed();
+    }
+
+    /// The ticket is brought to a machine; to its agent, if one runs.
+    pub(crate) fn handle_ticket(&mut self, machine: MachineId, ticket: HeldTicket) {
+        if !self.machines[machine].is_unborn() {
+            return;
+        }
+        let want = Want::Join { ticket: Box::new(ticket.clone()), text: String::new() };
+        self.want(machine, Waiter::Ticket(ticket), want, PATIENCE_MS);
     }
 
     fn revoke_some(&mut self) {
@@ -177,8 +178,10 @@ impl World {
     /// and one that no member's list has any more is answered by nobody: it is to join.
     fn unlist_unknown(&mut self) {
         for id in 0..self.machines.len() {
-            let forming = self.machines[id].process.as_mut().is_some_and(|it| it.forming_mut().is_some());
-            if forming && !self.machines[id].joins && (self.has_removed(id) || self.is_listed_nowhere(id)) {
+            if self.machines[id].is_unborn()
+                && !self.machines[id].joins
+                && (self.has_removed(id) || self.is_listed_nowhere(id))
+            {
                 let machine = &mut self.machines[id];
                 (machine.joins, machine.listed) = (true, 0);
             }
@@ -299,8 +302,7 @@ impl World {
         let Some(state) = self.checker.state() else { return Vec::new() };
         let mut missing = Vec::new();
         for (id, machine) in self.machines.iter().enumerate() {
-            let node = machine.process.as_ref().and_then(Process::node);
-            let left = node.is_some_and(|node| state.has_left(node.summary().raft_id));
+            let left = machine.node().is_some_and(|node| state.has_left(node.summary().raft_id));
             if left && !self.liveness.is_cut_off(id) {
                 missing.push(format!("{} has not learned that it was removed", machine.name));
             }

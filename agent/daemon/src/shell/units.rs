@@ -1,0 +1,137 @@
+//! Carries out what the host wants of systemd, beside the host task: systemd may take long.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use blixard_core::VmRecord;
+use blixard_core::reconciler::Action;
+use blixard_model::order::LaunchOrder;
+use blixard_model::words::with_causes;
+use blixard_model::{Desired, VmName};
+use blixard_node::host::Input;
+use blixard_systemd::{SystemdVms, VmRuntime as _};
+
+use super::super::context::Agent;
+use super::Shell;
+use super::handle::millis;
+
+impl Shell {
+    /// Passes on systemd's word that units may have changed.
+    pub(super) fn watch_units(&self) {
+        let (units, host) = (Arc::clone(&self.units), self.agent.host.clone());
+        self.tasks.spawn(async move {
+            loop {
+                units.changed().await;
+                if !host.input(Input::UnitsChanged).await {
+                    return;
+                }
+            }
+        });
+    }
+
+    pub(super) fn list_units(&self) {
+        let (units, host) = (Arc::clone(&self.units), self.agent.host.clone());
+        self.tasks.spawn(async move {
+            let listed = units.list().await.map_err(|error| with_causes(&error));
+            host.input(Input::Units { listed }).await;
+        });
+    }
+
+    pub(super) fn fetch_console(&self, vm: VmName, lines: u32) {
+        let (units, host) = (Arc::clone(&self.units), self.agent.host.clone());
+        self.tasks.spawn(async move {
+            let lines = units.console(&vm, lines).await;
+            host.input(Input::Console { vm, lines }).await;
+        });
+    }
+
+    pub(super) fn forget_order(&self, vm: VmName) {
+        let units = Arc::clone(&self.units);
+        self.tasks.spawn(async move {
+            if let Err(error) = units.forget(&vm).await {
+                let why = with_causes(&error);
+                tracing::warn!(VM = %vm, "what is left of {vm} was not removed: {why}");
+            }
+        });
+    }
+
+    /// An action that ends unexpectedly has ended all the same: the host hears of it in any case.
+    pub(super) fn act(&self, action: Action, vm: Option<Box<VmRecord>>) {
+        let (agent, units) = (Arc::clone(&self.agent), Arc::clone(&self.units));
+        let doing = {
+            let action = action.clone();
+            let agent = Arc::clone(&agent);
+            self.tasks.spawn(async move { perform(&agent, &units, &action, vm).await })
+        };
+        self.tasks.spawn(async move {
+            let failure = doing.await.unwrap_or_else(|error| {
+                tracing::error!("an action ended unexpectedly: {error}");
+                Some("the agent could not do it: see its journal".to_owned())
+            });
+            agent.host.input(Input::ActionDone { action, failure }).await;
+        });
+    }
+}
+
+/// Does one action. What comes back is why it failed, where that is more than a reason to look again.
+async fn perform(
+    agent: &Agent,
+    units: &SystemdVms,
+    action: &Action,
+    vm: Option<Box<VmRecord>>,
+) -> Option<String> {
+    match (action, vm) {
+        (Action::Start(name), Some(vm)) => start(agent, units, name, *vm).await,
+        (Action::Stop(name), vm) => {
+            stop(units, name, vm.as_deref()).await;
+            None
+        }
+        (Action::ResetFailed(name), _) => {
+            if let Err(error) = units.reset_failed(name).await {
+                tracing::debug!(VM = %name, "failure of {name} not forgotten: {}", with_causes(&error));
+            }
+            None
+        }
+        (Action::Start(_) | Action::ConfirmGone(_), _) => None,
+    }
+}
+
+async fn start(agent: &Agent, units: &SystemdVms, name: &VmName, vm: VmRecord) -> Option<String> {
+    let generation = vm.placement.generation;
+    let order = LaunchOrder {
+        vm: vm.spec,
+        accel: agent.config.vms.accel,
+        qemu: agent.config.vms.qemu.clone(),
+        disk_dirs: agent.config.disk_dirs(),
+        generation,
+    };
+    let begun = Instant::now();
+    match units.start(&order).await {
+        Ok(()) => {
+            let ms = millis(begun.elapsed());
+            tracing::info!(VM = %name, generation, "VM {name} runs after {ms} ms");
+            None
+        }
+        Err(error) => {
+            let why = with_causes(&error);
+            tracing::warn!(VM = %name, "VM {name} not started: {why}");
+            Some(why)
+        }
+    }
+}
+
+async fn stop(units: &SystemdVms, name: &VmName, vm: Option<&VmRecord>) {
+    // A VM that shall run is stopped for one reason only.
+    let wanted = vm.filter(|vm| vm.desired == Desired::Running).map(|vm| vm.placement.generation);
+    match (units.stop(name).await, wanted) {
+        (Ok(()), None) => tracing::info!(VM = %name, "VM {name} stopped"),
+        (Ok(()), Some(generation)) => tracing::info!(
+            VM = %name, generation,
+            "VM {name} stopped: it ran by the order of an earlier placement, and is started as generation \
+             {generation} wants it"
+        ),
+        (Err(error), _) => {
+            tracing::warn!(VM = %name, "VM {name} not stopped: {}", with_causes(&error));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What this machine wants of a member: its callers, its units.
+
+use blixard_core::ports::ObservedUnit;
+use blixard_core::reconciler::Action;
+use blixard_model::wire::{AgedReport, MembersAsk, PeerRequest, ProposeResult};
+use blixard_model::{Command, EndpointId, Outcome};
+
+use super::submissions::{Purpose, SUBMISSIONS_MAX};
+use super::waiters::{READ_MS, ReadState};
+use super::{CallPurpose, Member, Reader};
+use crate::host::effect::{Answer, Effect, JoinRefusal};
+use crate::host::input::{HeldTicket, WaiterId, Want};
+use crate::host::moment::Moment;
+use crate::notice::Notice;
+use crate::submission::{Ask, SubmitError};
+
+/// How long telling the cluster that a unit is gone may take, in milliseconds.
+const CONFIRM_MS: u64 = 10_000;
+/// How long the leader may take to tell what it knows, in milliseconds.
+const TELL_MS: u64 = 2_000;
+/// After the members have decided that this node leaves it learns it within this time, in milliseconds, or is
+/// cut off from them.
+const LEARN_MS: u64 = 5_000;
+/// How many of a VM's last console lines go into the reason why it ended.
+const CONSOLE_LINES: u32 = 5;
+
+impl Member {
+    pub(super) fn handle_wanted(&mut self, now: Moment, waiter: WaiterId, want: Want, patience_ms: u64) {
+        let until_ms = now.boot_ms.saturating_add(patience_ms);
+        match want {
+            Want::Change(ask) => self.change(now, waiter, *ask, patience_ms),
+            Want::Read => {
+                let limit_ms = until_ms.min(now.boot_ms.saturating_add(READ_MS));
+                let led = self.replica.summary().leader.is_some();
+                let state = if led { ReadState::Asked } else { ReadState::NoLeader };
+                self.waiters.add_read(waiter, state, limit_ms);
+                if led {
+                    self.begin_read(waiter);
+                }
+            }
+            Want::Reports => match self.other_leader() {
+                Some(to) => self.ask_leader(now, to, CallPurpose::Reports(waiter), PeerRequest::Reports),
+                None => self.answer_reports(now, waiter, Vec::new()),
+            },
+            Want::Progress => match self.other_leader() {
+                Some(to) => self.ask_leader(now, to, CallPurpose::Progress(waiter), PeerRequest::Progress),
+                None => self.answer(waiter, Answer::Progress(self.replica.progress_report())),
+            },
+            Want::HandOver => {
+                let begun = self.replica.transfer_leadership();
+                self.dirty = true;
+                if begun {
+                    self.waiters.add_hand_over(waiter, until_ms);
+                } else {
+                    self.answer(waiter, Answer::HandedOver(false));
+                }
+            }
+            Want::Join { ticket, .. } => {
+                let refusal = self.why_no_ticket(&ticket);
+                self.answer(waiter, Answer::TicketTaken(Err(refusal)));
+            }
+        }
+    }
+
+    fn why_no_ticket(&self, ticket: &HeldTicket) -> JoinRefusal {
+        let cluster_id = self.replica.state().cluster_id();
+        if cluster_id == ticket.cluster_id {
+            JoinRefusal::MemberAlready
+        } else {
+            JoinRefusal::InAnotherCluster { cluster_id }
+        }
+    }
+
+    fn change(&mut self, now: Moment, waiter: WaiterId, ask: Ask, patience_ms: u64) {
+        // Once this node is out nobody talks to it any more: that it is may be learned later than decided.
+        let patience_ms = if self.is_own_removal(&ask) { patience_ms + LEARN_MS } else { patience_ms };
+        if !self.submit(now, ask, patience_ms, Purpose::Waiter(waiter)) {
+            let why = format!("{SUBMISSIONS_MAX} changes are on their way already: try again");
+            self.answer(waiter, Answer::Changed(Err(SubmitError::Unavailable(why))));
+        }
+    }
+
+    /// Who leads, if it is another node that can be asked.
+    fn other_leader(&self) -> Option<EndpointId> {
+        let leader = self.replica.summary().leader.as_ref().map(|(_, id)| *id);
+        leader.filter(|id| *id != self.own.endpoint_id && self.linked.contains(id))
+    }
+
+    fn ask_leader(&mut self, now: Moment, to: EndpointId, purpose: CallPurpose, request: PeerRequest) {
+        let (_, effect) = self.calls.ask((purpose, to), request, now.boot_ms, TELL_MS);
+        self.out.push(effect);
+    }
+
+    /// What the leader told, and what this node knows itself of its own VMs in any case.
+    pub(super) fn answer_reports(&mut self, now: Moment, waiter: WaiterId, told: Vec<AgedReport>) {
+        let mut reports = told;
+        if reports.is_empty() {
+            reports = self.reports.all(now.boot_ms);
+        }
+        let own = self.reports.own(now.boot_ms);
+        reports.retain(|aged| aged.report.node != own.report.node);
+        reports.push(own);
+        self.answer(waiter, Answer::Reports(reports));
+    }
+
+    pub(super) fn handle_waiter_gave_up(&mut self, waiter: WaiterId) {
+        self.waiters.give_up(waiter);
+        self.replica.forget_reader(|reader| *reader == Reader::Waiter(waiter));
+        self.give_up_submission(&Purpose::Waiter(waiter));
+    }
+
+    pub(super) fn handle_units(&mut self, now: Moment, listed: Result<Vec<ObservedUnit>, String>) {
+        let (at_ms, look) = self.vms.listed(now, self.replica.state(), listed);
+        for (vm, how) in look.ended {
+            self.out.push(Effect::Notice(Notice::VmEnded { vm: vm.clone(), how }));
+            self.out.push(Effect::FetchConsole { vm, lines: CONSOLE_LINES });
+        }
+        for (action, vm) in look.actions {
+            match (action, vm) {
+                (Action::ConfirmGone(name), Some(vm)) => {
+                    let command = Command::ConfirmGone {
+                        name: name.clone(),
+                        node: vm.placement.node,
+                        generation: vm.placement.generation,
+                    };
+                    self.confirm(now, Action::ConfirmGone(name), command);
+                }
+                (action, vm) => self.out.push(Effect::Act { action, vm: vm.map(Box::new) }),
+            }
+        }
+        self.reports.set_own(at_ms, look.report);
+    }
+
+    fn confirm(&mut self, now: Moment, action: Action, command: Command) {
+        let taken = match self.own_request(command) {
+            Some(request) => self.submit(now, request, CONFIRM_MS, Purpose::Confirm(action.clone())),
+            None => false,
+        };
+        if !taken {
+            self.vms.action_done(now.boot_ms, &action, None);
+        }
+    }
+
+    pub(super) fn handle_action_done(&mut self, now: Moment, action: &Action, failure: Option<String>) {
+        self.vms.action_done(now.boot_ms, action, failure.as_deref());
+        if let (Action::Start(vm), Some(_)) = (action, failure) {
+            self.out.push(Effect::FetchConsole { vm: vm.clone(), lines: CONSOLE_LINES });
+        }
+    }
+
+    /// Answers everybody who waits, because this node goes on no more. Whoever asked for its own removal has
+    /// got it, if it was removed.
+    pub(in crate::host) fn abandon(&mut self, why: &str, removed: bool) {
+        let own = self.replica.summary().raft_id;
+        for (purpose, ask, error) in self.submissions.abandon(why) {
+            let is_own = matches!(&ask, Ask::Members(MembersAsk::Remove { raft_id, .. })
+                if *raft_id == own);
+            match purpose {
+                Purpose::Waiter(waiter) => {
+                    let end = if removed && is_own { Ok(Outcome::done(None)) } else { Err(error) };
+                    self.answer(waiter, Answer::Changed(end));
+                }
+                Purpose::Join(call) => self.join_decided(call, Err(error)),
+                Purpose::Register | Purpose::Confirm(_) | Purpose::Vouch => {}
+            }
+        }
+        let (reads, hand_overs, served) = self.waiters.abandon();
+        for waiter in reads {
+            let error = SubmitError::Unavailable(why.to_owned());
+            self.answer(waiter, Answer::Readable(Err(error)));
+        }
+        for waiter in hand_overs {
+            self.answer(waiter, Answer::HandedOver(false));
+        }
+        for call in served {
+            let why = why.to_owned();
+            self.answer_proposed(call, ProposeResult::Unknown { why });
+        }
+        for call in self.calls.clear() {
+            self.out.push(Effect::ForgetCall { call });
+        }
+    }
+}

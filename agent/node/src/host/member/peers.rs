@@ -1,0 +1,257 @@
+//! What peers ask this member, and what they answer.
+
+use std::net::SocketAddr;
+
+use blixard_model::wire::{AgedReport, JoinRequest, JoinResponse, PeerRequest, PeerResponse, ProposeResult};
+use blixard_model::{EndpointId, Outcome};
+
+use super::submissions::{Attempt, Purpose};
+use super::{CallPurpose, Joiner, Member, Proposer};
+use crate::host::effect::{Answer, Effect};
+use crate::host::input::{CallError, CallId, PeerCallId};
+use crate::host::moment::Moment;
+use crate::joining;
+use crate::notice::Notice;
+use crate::submission::{Ask, SubmitError};
+use crate::turn::NodeError;
+
+/// Longest time that a forwarded change is waited for here, in milliseconds.
+const PROPOSE_MS_MAX: u64 = 600_000;
+/// How long the leader may take to decide on a node with a ticket, in milliseconds: less than the network
+/// waits for the answer.
+pub(crate) const ADMIT_MS: u64 = 24_000;
+
+impl Member {
+    pub(super) fn handle_peer_asked(
+        &mut self,
+        now: Moment,
+        (call, from): (PeerCallId, EndpointId),
+        request: PeerRequest,
+    ) -> Result<(), NodeError> {
+        let response = match request {
+            PeerRequest::Identify { me } if me.endpoint_id != from => {
+                declined("the identity is another endpoint's")
+            }
+            PeerRequest::Identify { me } => {
+                let answer = self.identity(Some(&me));
+                self.replica.note_identity(me, None)?;
+                self.dirty = true;
+                PeerResponse::Identity { me: Box::new(answer) }
+            }
+            PeerRequest::Propose { request, timeout_ms } => {
+                self.lead(now, call, request.into(), timeout_ms);
+                return Ok(());
+            }
+            PeerRequest::ChangeMembers { change, timeout_ms } => {
+                self.lead(now, call, change.into(), timeout_ms);
+                return Ok(());
+            }
+            PeerRequest::Report { aged } => self.note_report(now, from, aged),
+            PeerRequest::Reports => PeerResponse::Reports { reports: self.reports.all(now.boot_ms) },
+            PeerRequest::Progress => match self.replica.progress_report() {
+                Some(progress) => PeerResponse::Progress { progress },
+                None => declined("this node does not lead"),
+            },
+            PeerRequest::Logs { .. } => declined("a console is asked for on a stream"),
+        };
+        self.out.push(Effect::AnswerPeer { call, response: Box::new(response) });
+        Ok(())
+    }
+
+    /// A peer takes this node for the leader.
+    fn lead(&mut self, now: Moment, call: PeerCallId, ask: Ask, timeout_ms: u64) {
+        let until_ms = now.boot_ms.saturating_add(timeout_ms.min(PROPOSE_MS_MAX));
+        self.waiters.add_served(call, until_ms);
+        self.replica.ask(ask, Proposer::Peer(call));
+        self.dirty = true;
+    }
+
+    /// A node reports of itself only.
+    fn note_report(&mut self, now: Moment, from: EndpointId, aged: AgedReport) -> PeerResponse {
+        let member = self.replica.state().member_by_endpoint(from);
+        if member.is_none_or(|member| member.name != aged.report.node) {
+            return declined("the report is of another node");
+        }
+        self.reports.note(now.boot_ms, aged);
+        PeerResponse::Noted
+    }
+
+    /// What a peer asked of this leader ended.
+    pub(super) fn serve_peer(&mut self, call: PeerCallId, result: ProposeResult) {
+        if self.waiters.end_served(call) {
+            self.answer_proposed(call, result);
+        }
+    }
+
+    pub(super) fn answer_proposed(&mut self, call: PeerCallId, result: ProposeResult) {
+        let response = Box::new(PeerResponse::Proposed { result });
+        self.out.push(Effect::AnswerPeer { call, response });
+    }
+
+    pub(super) fn handle_peer_gave_up(&mut self, call: PeerCallId) {
+        if self.waiters.end_served(call) {
+            self.replica.forget_proposer(|proposer| *proposer == Proposer::Peer(call));
+        }
+        if self.joiners.remove(&call).is_some() {
+            self.give_up_submission(&Purpose::Join(call));
+        }
+    }
+
+    /// Nobody waits for this change any more. It may still happen.
+    pub(super) fn give_up_submission(&mut self, purpose: &Purpose) {
+        match self.submissions.give_up(purpose) {
+            Some((id, Some(Attempt::Here))) => {
+                self.replica.forget_proposer(|proposer| *proposer == Proposer::Submission(id));
+            }
+            Some((_, Some(Attempt::Call(call)))) => {
+                self.calls.take(call);
+                self.out.push(Effect::ForgetCall { call });
+            }
+            Some((_, None)) | None => {}
+        }
+    }
+
+    pub(super) fn handle_peer_answered(
+        &mut self,
+        now: Moment,
+        call: CallId,
+        answer: Result<Box<PeerResponse>, CallError>,
+    ) -> Result<(), NodeError> {
+        match self.calls.take(call) {
+            Some((purpose, to)) => self.call_ended(now, (purpose, to), answer),
+            None => Ok(()),
+        }
+    }
+
+    /// A question was answered, or will not be.
+    pub(super) fn call_ended(
+        &mut self,
+        now: Moment,
+        (purpose, to): (CallPurpose, EndpointId),
+        answer: Result<Box<PeerResponse>, CallError>,
+    ) -> Result<(), NodeError> {
+        match purpose {
+            CallPurpose::Forward(id) => self.attempt_ended(now, id, proposed(answer)),
+            CallPurpose::Identify { version } => self.identified(now, to, version, answer)?,
+            CallPurpose::Report => {
+                let noted = match answer.map(|response| *response) {
+                    Ok(PeerResponse::Noted) => Ok(()),
+                    Ok(PeerResponse::Declined { why }) => Err(why),
+                    Ok(_) => Err("the answer is of something else".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                };
+                self.reports.answered(to, now.boot_ms, noted);
+            }
+            CallPurpose::Reports(waiter) => {
+                let told = match answer.map(|response| *response) {
+                    Ok(PeerResponse::Reports { reports }) => reports,
+                    Ok(_) | Err(_) => Vec::new(),
+                };
+                self.answer_reports(now, waiter, told);
+            }
+            CallPurpose::Progress(waiter) => {
+                let progress = match answer.map(|response| *response) {
+                    Ok(PeerResponse::Progress { progress }) => Some(progress.bounded()),
+                    // One that leads no more: the others are told of later.
+                    Ok(_) | Err(_) => None,
+                };
+                self.answer(waiter, Answer::Progress(progress));
+            }
+        }
+        Ok(())
+    }
+
+    fn identified(
+        &mut self,
+        now: Moment,
+        peer: EndpointId,
+        version: u64,
+        answer: Result<Box<PeerResponse>, CallError>,
+    ) -> Result<(), NodeError> {
+        let why = match answer.map(|response| *response) {
+            Ok(PeerResponse::Identity { me }) if me.endpoint_id == peer => {
+                self.identities.answered(peer);
+                self.dirty = true;
+                return self.replica.note_identity(*me, Some(version));
+            }
+            Ok(PeerResponse::Declined { why }) => why,
+            Ok(_) => "the answer is of something else".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.identities.failed(peer, now.boot_ms, why);
+        Ok(())
+    }
+
+    /// A node that has a ticket is at the door: the leader decides.
+    pub(super) fn handle_join_asked(
+        &mut self,
+        now: Moment,
+        (call, from): (PeerCallId, EndpointId),
+        source: Option<SocketAddr>,
+        request: JoinRequest,
+    ) {
+        let later = |why: &str| JoinResponse::Later { why: why.to_owned(), known_as: None };
+        if request.node.endpoint_id != from {
+            return self.answer_join(call, later("the identity is another endpoint's"));
+        }
+        if !self.replica.summary().joinable {
+            return self.answer_join(call, later("no ticket is open here"));
+        }
+        let place = source.map_or_else(|| "an unknown address".to_owned(), |source| source.to_string());
+        let (name, ticket) = (request.node.name.clone(), request.ticket);
+        let joiner = Joiner { endpoint_id: from, name, place, ticket };
+        self.out.push(Effect::Notice(Notice::AsksToJoin {
+            endpoint_id: from,
+            name: joiner.name.clone(),
+            place: joiner.place.clone(),
+            ticket,
+        }));
+        match joining::ask(self.replica.state(), request) {
+            Ok(ask) => {
+                self.joiners.insert(call, joiner);
+                if !self.submit(now, ask, ADMIT_MS, Purpose::Join(call)) {
+                    self.joiners.remove(&call);
+                    self.answer_join(call, later("too much is under way here"));
+                }
+            }
+            Err(at_once) => self.answer_join(call, *at_once),
+        }
+    }
+
+    pub(super) fn join_decided(&mut self, call: PeerCallId, end: Result<Outcome, SubmitError>) {
+        let Some(joiner) = self.joiners.remove(&call) else { return };
+        let response = joining::answer(self.replica.state(), joiner.endpoint_id, end);
+        let Joiner { endpoint_id, name, place, ticket } = joiner;
+        match &response {
+            JoinResponse::Admitted { raft_id, .. } => {
+                let raft_id = *raft_id;
+                self.out.push(Effect::Notice(Notice::Admitted { endpoint_id, name, ticket, raft_id }));
+            }
+            JoinResponse::Refused { refusal } => {
+                let refusal = refusal.clone();
+                self.out.push(Effect::Notice(Notice::NotAdmitted { endpoint_id, name, place, refusal }));
+            }
+            JoinResponse::Later { .. } => {}
+        }
+        self.answer_join(call, response);
+    }
+
+    fn answer_join(&mut self, call: PeerCallId, response: JoinResponse) {
+        self.out.push(Effect::AnswerJoin { call, response: Box::new(response) });
+    }
+}
+
+fn declined(why: &str) -> PeerResponse {
+    PeerResponse::Declined { why: why.to_owned() }
+}
+
+/// How a forwarded change ended.
+fn proposed(answer: Result<Box<PeerResponse>, CallError>) -> ProposeResult {
+    match answer.map(|response| *response) {
+        Ok(PeerResponse::Proposed { result }) => result,
+        Ok(PeerResponse::Declined { why }) => ProposeResult::Rejected { why },
+        Ok(_) => ProposeResult::Unknown { why: "the answer is of something else".to_owned() },
+        Err(CallError::NotSent(why)) => ProposeResult::Rejected { why },
+        Err(CallError::Unknown(why)) => ProposeResult::Unknown { why },
+    }
+}

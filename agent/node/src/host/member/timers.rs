@@ -1,0 +1,263 @@
+//! What a member does because its time has come.
+
+use blixard_core::reconciler::Action;
+use blixard_model::wire::{MembersAsk, PeerRequest, ProposeResult};
+use blixard_model::{EndpointId, Outcome};
+
+use super::submissions::{Attempt, Next, Purpose, SubmissionId};
+use super::waiters::ReadState;
+use super::{CallPurpose, Member, Proposer, Reader, identities, registering, reports};
+use crate::host::effect::{Answer, Effect};
+use crate::host::input::{CallError, WaiterId};
+use crate::host::moment::Moment;
+use crate::notice::Notice;
+use crate::registration::RegistrationStep;
+use crate::submission::{Ask, Submission, SubmitError};
+use crate::turn::NodeError;
+
+/// How often the leader is told of listed nodes that wait, in milliseconds.
+const VOUCH_PERIOD_MS: u64 = 2_000;
+/// How long the leader may take to admit one, in milliseconds.
+const VOUCH_MS: u64 = 4_000;
+/// Added to the time that a leader gets for a forwarded change, in milliseconds, so that its own answer
+/// arrives before ours ends.
+const FORWARD_MARGIN_MS: u64 = 300;
+
+impl Member {
+    /// When this member wants to be woken at the latest.
+    pub(in crate::host) fn wake_at_ms(&self) -> u64 {
+        let maybe = [
+            self.calls.due_ms(),
+            self.submissions.due_ms(),
+            self.waiters.due_ms(),
+            self.reports.due_ms(),
+            self.registering.due_ms(),
+        ];
+        let always = [self.identities.due_ms(), self.vms.due_ms(), self.vouch_due_ms];
+        maybe.into_iter().flatten().chain(always).min().unwrap_or(0)
+    }
+
+    pub(super) fn look_at_timers(&mut self, now: Moment) -> Result<(), NodeError> {
+        let now_ms = now.boot_ms;
+        for (call, purpose, to) in self.calls.take_overdue(now_ms) {
+            self.out.push(Effect::ForgetCall { call });
+            let late = CallError::Unknown("no answer in time".to_owned());
+            self.call_ended(now, (purpose, to), Err(late))?;
+        }
+        for (id, attempt) in self.submissions.due(now_ms) {
+            match attempt {
+                Some(Attempt::Here) => {
+                    self.replica.forget_proposer(|proposer| *proposer == Proposer::Submission(id));
+                    let why = "not committed in time".to_owned();
+                    self.attempt_ended(now, id, ProposeResult::Unknown { why });
+                }
+                Some(Attempt::Call(_)) | None => self.go_on(now, id),
+            }
+        }
+        self.end_overdue_waiters(now_ms);
+        self.ask_identities(now_ms);
+        self.send_report(now_ms);
+        if self.registering.due_ms().is_some_and(|due| due <= now_ms) {
+            self.register(now);
+        }
+        if self.vms.wants_list(now_ms) {
+            self.out.push(Effect::ListUnits);
+        }
+        self.vouch(now);
+        Ok(())
+    }
+
+    fn end_overdue_waiters(&mut self, now_ms: u64) {
+        for (waiter, state) in self.waiters.take_overdue_reads(now_ms) {
+            let why = match state {
+                ReadState::NoLeader => {
+                    "no quorum: no leader is known; `blixard status` shows who can be reached"
+                }
+                ReadState::Asked => "no quorum confirmed the read; --stale shows what this node knows",
+            };
+            self.replica.forget_reader(|reader| *reader == Reader::Waiter(waiter));
+            self.answer(waiter, Answer::Readable(Err(SubmitError::Unavailable(why.to_owned()))));
+        }
+        for waiter in self.waiters.take_overdue_hand_overs(now_ms) {
+            self.answer(waiter, Answer::HandedOver(false));
+        }
+        for call in self.waiters.take_overdue_served(now_ms) {
+            self.replica.forget_proposer(|proposer| *proposer == Proposer::Peer(call));
+            let why = "not committed in time".to_owned();
+            self.answer_proposed(call, ProposeResult::Unknown { why });
+        }
+    }
+
+    fn ask_identities(&mut self, now_ms: u64) {
+        let asked = self.calls.iter().filter(|(purpose, _)| matches!(purpose, CallPurpose::Identify { .. }));
+        let asked = asked.map(|(_, to)| to).collect();
+        let summary = self.replica.summary();
+        let version = summary.membership_version;
+        let whom = self.identities.next_round(now_ms, summary, &self.linked, &asked);
+        if whom.is_empty() {
+            return;
+        }
+        let me = self.identity(None);
+        for to in whom {
+            let request = PeerRequest::Identify { me: me.clone() };
+            let purpose = CallPurpose::Identify { version };
+            let (_, effect) = self.calls.ask((purpose, to), request, now_ms, identities::ANSWER_MS);
+            self.out.push(effect);
+        }
+    }
+
+    fn send_report(&mut self, now_ms: u64) {
+        let leader = self.replica.summary().leader.as_ref().map(|(_, id)| *id);
+        let leader = leader.filter(|id| *id != self.own.endpoint_id);
+        let Some(to) = self.reports.next(now_ms, leader) else { return };
+        if !self.linked.contains(&to) {
+            return self.reports.answered(to, now_ms, Err("the link is down".to_owned()));
+        }
+        let request = PeerRequest::Report { aged: self.reports.own(now_ms) };
+        let (_, effect) = self.calls.ask((CallPurpose::Report, to), request, now_ms, reports::ANSWER_MS);
+        self.out.push(effect);
+    }
+
+    /// Sees to it that the log says what this node offers.
+    pub(super) fn register(&mut self, now: Moment) {
+        if self.submissions.has(|purpose| *purpose == Purpose::Register) {
+            return;
+        }
+        match self.registering.next(now.boot_ms, self.replica.state(), self.replica.summary()) {
+            RegistrationStep::Nothing | RegistrationStep::Wait { .. } => {}
+            RegistrationStep::Refused(refusal) => {
+                self.out.push(Effect::Notice(Notice::OfferRefused(refusal)));
+            }
+            RegistrationStep::Submit(command) => {
+                let Some(request) = self.own_request(command) else { return };
+                self.submit(now, request, registering::ATTEMPT_MS, Purpose::Register);
+            }
+        }
+    }
+
+    /// As follower, tells the leader of nodes on this node's list that wait to be admitted: it may have
+    /// another list, or none.
+    fn vouch(&mut self, now: Moment) {
+        if now.boot_ms < self.vouch_due_ms {
+            return;
+        }
+        self.vouch_due_ms = now.boot_ms.saturating_add(VOUCH_PERIOD_MS);
+        if self.submissions.has(|purpose| *purpose == Purpose::Vouch) {
+            return;
+        }
+        for ask in self.replica.vouches() {
+            self.submit(now, ask, VOUCH_MS, Purpose::Vouch);
+        }
+    }
+
+    /// Begins to bring a change to whoever leads. False: too many are on their way.
+    pub(super) fn submit(
+        &mut self,
+        now: Moment,
+        ask: impl Into<Ask>,
+        patience_ms: u64,
+        purpose: Purpose,
+    ) -> bool {
+        let deadline_ms = now.boot_ms.saturating_add(patience_ms);
+        self.next_request += 1;
+        let seed = self.own.incarnation ^ self.next_request.rotate_left(32);
+        let submission = Submission::new(ask, deadline_ms, seed);
+        let Some(id) = self.submissions.begin(submission, purpose) else { return false };
+        self.go_on(now, id);
+        true
+    }
+
+    /// All of them look again: the summary or the links changed.
+    pub(super) fn go_on_all(&mut self, now: Moment) {
+        for id in self.submissions.ids() {
+            self.go_on(now, id);
+        }
+    }
+
+    /// Does what a submission says next.
+    pub(super) fn go_on(&mut self, now: Moment, id: SubmissionId) {
+        let (me, summary) = (self.own.endpoint_id, self.replica.summary());
+        let (given_up, next) = self.submissions.go_on(id, now.boot_ms, me, summary);
+        if let Some(call) = given_up {
+            self.calls.take(call);
+            self.out.push(Effect::ForgetCall { call });
+        }
+        match next {
+            Next::Wait => {}
+            Next::Propose(ask) => {
+                self.replica.ask(ask, Proposer::Submission(id));
+                self.dirty = true;
+            }
+            Next::Forward { to, ask, patience_ms } => self.forward(now, id, to, &ask, patience_ms),
+            Next::Done(purpose, end) => self.submission_ended(now, purpose, end),
+        }
+    }
+
+    fn forward(&mut self, now: Moment, id: SubmissionId, to: EndpointId, ask: &Ask, patience_ms: u64) {
+        let limit_ms = patience_ms.saturating_add(FORWARD_MARGIN_MS);
+        let call = self.calls.open(CallPurpose::Forward(id), to, now.boot_ms, limit_ms);
+        self.submissions.asked(id, call);
+        if !self.linked.contains(&to) {
+            self.calls.take(call);
+            let leader = self.replica.summary().leader.as_ref().map(|(name, _)| name.to_string());
+            let why = format!("{}: the link is down", leader.unwrap_or_else(|| to.short()));
+            return self.attempt_ended(now, id, ProposeResult::Rejected { why });
+        }
+        let request = Box::new(ask.to_leader(patience_ms));
+        self.out.push(Effect::AskPeer { call, to, request, patience_ms: limit_ms });
+    }
+
+    pub(super) fn attempt_ended(&mut self, now: Moment, id: SubmissionId, result: ProposeResult) {
+        if self.submissions.attempt_ended(id, now.boot_ms, result) {
+            self.go_on(now, id);
+        }
+    }
+
+    fn submission_ended(&mut self, now: Moment, purpose: Purpose, end: Result<Outcome, SubmitError>) {
+        match purpose {
+            Purpose::Waiter(waiter) => self.answer(waiter, Answer::Changed(end)),
+            Purpose::Register => {
+                self.registering.ended(now.boot_ms, end);
+                self.register(now);
+            }
+            Purpose::Confirm(action) => self.confirmed(now, &action, end),
+            Purpose::Vouch => {
+                if let Ok(Outcome::Refused { refusal }) = end {
+                    self.out.push(Effect::Notice(Notice::ListedNotAdmitted(refusal)));
+                }
+            }
+            Purpose::Join(call) => self.join_decided(call, end),
+        }
+    }
+
+    /// The cluster was told that a deleted VM's unit is gone, or was not.
+    fn confirmed(&mut self, now: Moment, action: &Action, end: Result<Outcome, SubmitError>) {
+        let vm = action.vm().clone();
+        if end.is_ok() {
+            self.out.push(Effect::Notice(Notice::VmGone(vm.clone())));
+            self.out.push(Effect::ForgetOrder { vm });
+        }
+        self.vms.action_done(now.boot_ms, action, None);
+    }
+
+    pub(super) fn begin_reads(&mut self) {
+        for waiter in self.waiters.begin_reads() {
+            self.begin_read(waiter);
+        }
+    }
+
+    pub(super) fn begin_read(&mut self, waiter: WaiterId) {
+        if self.replica.read(Reader::Waiter(waiter)) {
+            self.dirty = true;
+        } else if self.waiters.end_read(waiter) {
+            let why = "too many reads wait already".to_owned();
+            self.answer(waiter, Answer::Readable(Err(SubmitError::Unavailable(why))));
+        }
+    }
+
+    /// What an operator asks of the members of this node itself.
+    pub(super) fn is_own_removal(&self, ask: &Ask) -> bool {
+        let own = self.replica.summary().raft_id;
+        matches!(ask, Ask::Members(MembersAsk::Remove { raft_id, .. }) if *raft_id == own)
+    }
+}

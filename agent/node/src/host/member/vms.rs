@@ -1,0 +1,140 @@
+//! This node's VMs: when the units are listed, what is done to them, what is reported of them.
+//!
+//! What is believed is the list of units, taken anew each time. Changes of the log and signals of systemd
+//! only make the next look come sooner.
+
+use blixard_core::ports::ObservedUnit;
+use blixard_core::reconciler::{Action, NodeView, Ongoing};
+use blixard_core::{ClusterState, VmRecord};
+use blixard_model::report::NodeReport;
+use blixard_model::{EndpointId, NodeName, VmName};
+
+use super::super::moment::Moment;
+
+/// The units are listed at least this often, in milliseconds ...
+const PERIOD_MS: u64 = 2_000;
+/// ... and at most this often: a busy log must not become a busy service manager.
+const PERIOD_MIN_MS: u64 = 50;
+/// A list that systemd does not give within this time, in milliseconds, is asked for again.
+const LIST_MS: u64 = 30_000;
+
+/// What a look at the units comes to.
+#[derive(Debug)]
+pub(super) struct Look {
+    /// What to do, each with the VM as the log has it.
+    pub(super) actions: Vec<(Action, Option<VmRecord>)>,
+    /// The VMs that ended though they should run, and how.
+    pub(super) ended: Vec<(VmName, String)>,
+    /// What the leader is told.
+    pub(super) report: NodeReport,
+}
+
+/// The reconciler's memory, and what it waits for.
+#[derive(Debug)]
+pub(super) struct Vms {
+    me: EndpointId,
+    name: NodeName,
+    ongoing: Ongoing,
+    /// The log was read up to date once since this agent started.
+    up_to_date: bool,
+    units: Vec<ObservedUnit>,
+    /// When the list that is awaited was asked for.
+    listing_since_ms: Option<u64>,
+    next_list_ms: u64,
+    last_list_ms: Option<u64>,
+}
+
+impl Vms {
+    pub(super) fn new(me: EndpointId, name: NodeName, now_ms: u64) -> Self {
+        Self {
+            me,
+            name,
+            ongoing: Ongoing::default(),
+            up_to_date: false,
+            units: Vec::new(),
+            listing_since_ms: None,
+            next_list_ms: now_ms,
+            last_list_ms: None,
+        }
+    }
+
+    /// The log here holds everything that was acknowledged when this agent started.
+    pub(super) fn note_up_to_date(&mut self, now_ms: u64) {
+        self.up_to_date = true;
+        self.hurry(now_ms);
+    }
+
+    /// Something may have changed: the next look comes as soon as it may.
+    pub(super) fn hurry(&mut self, now_ms: u64) {
+        let soonest = self.last_list_ms.map_or(now_ms, |last| last.saturating_add(PERIOD_MIN_MS).max(now_ms));
+        self.next_list_ms = self.next_list_ms.min(soonest);
+    }
+
+    /// Whether the units are to be listed now.
+    pub(super) fn wants_list(&mut self, now_ms: u64) -> bool {
+        let awaited = self.listing_since_ms.is_some_and(|since| now_ms.saturating_sub(since) < LIST_MS);
+        if awaited || now_ms < self.next_list_ms {
+            return false;
+        }
+        self.listing_since_ms = Some(now_ms);
+        self.last_list_ms = Some(now_ms);
+        self.next_list_ms = now_ms.saturating_add(PERIOD_MS);
+        true
+    }
+
+    /// When to look again.
+    pub(super) fn due_ms(&self) -> u64 {
+        self.listing_since_ms.map_or(self.next_list_ms, |since| since.saturating_add(LIST_MS))
+    }
+
+    /// The units were listed. The time of the look is when they were asked for: what changed meanwhile may be
+    /// missing. Returns it with what comes of the look.
+    pub(super) fn listed(
+        &mut self,
+        now: Moment,
+        state: &ClusterState,
+        listed: Result<Vec<ObservedUnit>, String>,
+    ) -> (u64, Look) {
+        let asked_ms = self.listing_since_ms.take().unwrap_or(now.boot_ms);
+        let problem = match listed {
+            Ok(units) => {
+                self.units = units;
+                None
+            }
+            Err(why) => Some(format!("systemd can not be asked: {why}")),
+        };
+        // Placements are by name: they are this node's only if the log gives the name to its key.
+        let ours = state.member_by_endpoint(self.me).is_some_and(|member| member.name == self.name);
+        let placed: Vec<&VmRecord> = state.placed_on(&self.name).collect();
+        let up_to_date = self.up_to_date && ours && problem.is_none();
+        let view = NodeView { placed: &placed, units: &self.units, up_to_date, now_ms: now.boot_ms };
+        let mut ended = Vec::new();
+        if problem.is_none() {
+            for (name, how) in self.ongoing.unexpected_ends(&view) {
+                let how = how.unwrap_or_else(|| "ended by itself".to_owned());
+                self.ongoing.note_end(&name, &how, now.boot_ms);
+                ended.push((name, how));
+            }
+        }
+        let record = |action: &Action| {
+            placed.iter().find(|vm| vm.spec.name == *action.vm()).map(|vm| VmRecord::clone(vm))
+        };
+        let actions = self.ongoing.begin(&view);
+        let actions = actions.into_iter().map(|action| (record(&action), action)).map(|(r, a)| (a, r));
+        let actions = actions.collect();
+        let report = NodeReport { node: self.name.clone(), vms: self.ongoing.report(&view), problem };
+        (asked_ms, Look { actions, ended, report })
+    }
+
+    /// An action ended, with why if it failed.
+    pub(super) fn action_done(&mut self, now_ms: u64, action: &Action, failure: Option<&str>) {
+        self.ongoing.note_done(action, failure, now_ms);
+        self.hurry(now_ms);
+    }
+
+    /// The console lines of a VM that ended or did not start, for the reason that is shown.
+    pub(super) fn note_console(&mut self, now_ms: u64, vm: &VmName, lines: &[String]) {
+        self.ongoing.note_console(vm, lines);
+        self.hurry(now_ms);
+    }
+}

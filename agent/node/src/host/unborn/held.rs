@@ -1,0 +1,81 @@
+//! The ticket of a host that is to join a cluster: which it has, and what became of it.
+
+use std::collections::BTreeMap;
+
+use blixard_model::api::RetryKind;
+use blixard_model::wire::Contact;
+
+use crate::host::input::{HeldTicket, WaiterId};
+use crate::host::trouble::Trouble;
+use crate::joining::Joining;
+
+/// While there is no ticket its file is looked at this often, in milliseconds: it may be put there later.
+pub(super) const READ_PERIOD_MS: u64 = 5_000;
+
+/// The ticket, and the use that is made of it.
+#[derive(Debug)]
+pub(super) struct TicketUse {
+    pub(super) held: Option<(HeldTicket, Joining)>,
+    /// Why there is none to use, for people.
+    pub(super) problem: Option<String>,
+    /// Tickets that are being written to disk.
+    pub(super) keeping: BTreeMap<WaiterId, HeldTicket>,
+    seed: u64,
+    pub(super) read_due_ms: u64,
+    pub(super) failing_since_ms: Option<u64>,
+}
+
+impl TicketUse {
+    pub(super) fn new(ticket: Option<Result<HeldTicket, String>>, seed: u64, now_ms: u64) -> Self {
+        let (held, problem) = match ticket {
+            Some(Ok(ticket)) => (Some(ticket), None),
+            Some(Err(why)) => (None, Some(why)),
+            None => (None, None),
+        };
+        let mut ticket = Self {
+            held: None,
+            problem,
+            keeping: BTreeMap::new(),
+            seed,
+            read_due_ms: now_ms.saturating_add(READ_PERIOD_MS),
+            failing_since_ms: None,
+        };
+        if let Some(held) = held {
+            ticket.hold(held);
+        }
+        ticket
+    }
+
+    /// Another ticket takes the place of the one there is.
+    pub(super) fn hold(&mut self, ticket: HeldTicket) {
+        let joining = Joining::new(ticket.cluster_id, ticket.contacts.clone(), self.seed);
+        self.held = Some((ticket, joining));
+        self.problem = None;
+        self.failing_since_ms = None;
+    }
+
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// The members that the ticket names.
+    pub(super) fn contacts(&self) -> &[Contact] {
+        self.held.as_ref().map_or(&[], |(ticket, _)| &ticket.contacts)
+    }
+
+    pub(super) fn take_waiters(&mut self) -> Vec<WaiterId> {
+        std::mem::take(&mut self.keeping).into_keys().collect()
+    }
+
+    pub(super) fn trouble(&self, now_ms: u64) -> Option<Trouble> {
+        let (failures, at_ms, why) = self.held.as_ref()?.1.trouble()?;
+        Some(Trouble {
+            what: RetryKind::Join,
+            peer: None,
+            failures,
+            next_try_ms: Some(at_ms).filter(|at| *at > now_ms),
+            why: why.to_owned(),
+            since_ms: self.failing_since_ms.unwrap_or(now_ms),
+        })
+    }
+}

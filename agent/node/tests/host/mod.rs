@@ -1,0 +1,240 @@
+//! A host's whole life: inputs in, effects out.
+
+mod hosts;
+
+use blixard_core::ports::ObservedUnit;
+use blixard_model::api::RetryKind;
+use blixard_model::backoff::ANNOUNCE;
+use blixard_model::formation::Phase;
+use blixard_model::removal::RemovedFrom;
+use blixard_model::report::ObservedState;
+use blixard_model::wire::{Contact, MembersAsk, PeerRequest, PeerResponse};
+use blixard_model::{ClusterId, Outcome, RaftId, TicketId, TicketSecret};
+use blixard_node::Notice;
+use blixard_node::host::disk::{Write, Written};
+use blixard_node::host::{
+    Answer, BootId, Effect, Found, HeldTicket, Host, HostEnd, Input, Moment, PeerCallId, WaiterId, Want,
+};
+
+use crate::group::{create, endpoint, identity, name, store};
+use hosts::{Hosts, at, config};
+
+#[test]
+fn empty_hosts_form_one_cluster_and_a_write_at_a_follower_is_brought_to_the_leader() {
+    let mut hosts = Hosts::formed(3);
+    let follower = (1..=3).find(|n| *n != hosts.leader()).expect("one follows");
+    let waiter = hosts.change(follower, create("web", Some(follower)));
+    hosts.until("it is answered", |hosts| hosts.answers.contains_key(&waiter));
+    let done = Answer::Changed(Ok(Outcome::done(Some(name(follower)))));
+    assert_eq!(hosts.answers[&waiter], done);
+    hosts.until("all have it", |hosts| {
+        (1..=3).all(|n| hosts.host(n).member().is_some_and(|member| member.state().vms.len() == 1))
+    });
+}
+
+/// What comes of a question of a host that this one may ask.
+fn asked(host: &mut Host, now: Moment, call: u64, request: PeerRequest) -> PeerResponse {
+    let (call, request) = (PeerCallId(call), Box::new(request));
+    host.handle(now, Input::PeerAsked { call, from: endpoint(2), request }).expect("goes on");
+    let effects = host.turn(now).expect("goes on");
+    let answer = effects.into_iter().find_map(|effect| match effect {
+        Effect::AnswerPeer { call: of, response } if of == call => Some(*response),
+        _ => None,
+    });
+    answer.expect("answered")
+}
+
+#[test]
+fn a_promise_is_told_once_it_is_durable_and_not_before() {
+    let mut host = Host::new(config(1, 3), Found::default(), at(1_000)).expect("begins");
+    let up = [endpoint(2), endpoint(3)].into();
+    host.handle(at(1_000), Input::Links { up, removed: Vec::new() }).expect("goes on");
+    let questions = host.turn(at(1_000)).expect("goes on");
+    let calls = questions.into_iter().filter_map(|effect| match effect {
+        Effect::AskPeer { call, to, .. } => Some((call, to.as_bytes()[0])),
+        _ => None,
+    });
+    for (call, n) in calls.collect::<Vec<_>>() {
+        let me = Box::new(identity(n, store(n), Phase::Empty { promise: None }));
+        let answer = Ok(Box::new(PeerResponse::Identity { me }));
+        host.handle(at(1_010), Input::PeerAnswered { call, answer }).expect("goes on");
+    }
+    let effects = host.turn(at(1_010)).expect("goes on");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Write(Write::Promise(_)))), "{effects:?}");
+    let me = identity(2, store(2), Phase::Empty { promise: None });
+    let promise = |response| match response {
+        PeerResponse::Identity { me } => match me.phase {
+            Phase::Empty { promise } => promise,
+            Phase::Formed { .. } => None,
+        },
+        _ => None,
+    };
+    let before = asked(&mut host, at(1_020), 1, PeerRequest::Identify { me: me.clone() });
+    assert_eq!(promise(before), None, "it is not on disk");
+    host.handle(at(1_030), Input::Written(Box::new(Written::Promise))).expect("goes on");
+    let after = asked(&mut host, at(1_040), 2, PeerRequest::Identify { me });
+    assert!(promise(after).is_some());
+}
+
+#[test]
+fn reports_that_are_not_taken_are_sent_less_often_and_another_leader_is_told_at_once() {
+    let mut hosts = Hosts::formed(3);
+    hosts.loses = |input| match input {
+        Input::PeerAsked { request, .. } => matches!(**request, PeerRequest::Report { .. }),
+        _ => false,
+    };
+    let leader = hosts.leader();
+    let follower = (1..=3).find(|n| *n != leader).expect("one follows");
+    let failed = |hosts: &Hosts| hosts.trouble(follower, RetryKind::Report).map_or(0, |it| it.failures);
+    hosts.until("it fails again and again", |hosts| failed(hosts) >= 4);
+    let seen = hosts.trouble(follower, RetryKind::Report).expect("it fails");
+    assert_eq!(seen.peer, Some(endpoint(leader)));
+    let longest = hosts.now_ms + ANNOUNCE.longest_ms;
+    assert!(seen.next_try_ms.is_none_or(|at| at <= longest), "{seen:?}");
+
+    hosts.loses = |_| false;
+    hosts.cut.insert(leader);
+    hosts.link_all();
+    hosts.until("another one leads", |hosts| {
+        let summary = hosts.host(follower).member().map(|member| member.replica().summary().clone());
+        summary.and_then(|it| it.leader).is_some_and(|(_, id)| id != endpoint(leader))
+    });
+    hosts.pass(200);
+    assert_eq!(hosts.trouble(follower, RetryKind::Report), None, "a new beginning");
+}
+
+#[test]
+fn what_comes_while_the_log_is_written_waits_for_that() {
+    let mut hosts = Hosts::formed(1);
+    let now = at(hosts.now_ms);
+    let host = &mut hosts.machine(1).host;
+    let wanted = |waiter: u64, vm: &str| Input::Wanted {
+        waiter: WaiterId(waiter),
+        want: Want::Change(Box::new(create(vm, None).into())),
+        patience_ms: 5_000,
+    };
+    host.handle(now, wanted(901, "a")).expect("goes on");
+    let effects = host.turn(now).expect("goes on");
+    assert!(matches!(effects.last(), Some(Effect::Write(Write::Log(_)))), "{effects:?}");
+    assert!(!host.wants_turn());
+    host.handle(now, Input::Tick).expect("held");
+    host.handle(now, wanted(902, "b")).expect("held");
+    assert!(host.turn(now).expect("nothing").is_empty());
+    let mut answered = Vec::new();
+    host.handle(now, Input::Written(Box::new(Written::Log))).expect("goes on");
+    while host.wants_turn() {
+        for effect in host.turn(now).expect("goes on") {
+            match effect {
+                Effect::Write(_) => {
+                    host.handle(now, Input::Written(Box::new(Written::Log))).expect("goes on");
+                }
+                Effect::Answer { waiter, answer: Answer::Changed(Ok(_)) } => answered.push(waiter.0),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(answered, [901, 902]);
+}
+
+#[test]
+fn a_host_that_was_carried_into_another_boot_ends() {
+    let mut host = Host::new(config(1, 3), Found::default(), at(1_000)).expect("begins");
+    let elsewhere = Moment { boot_id: BootId::from_text("0b00-7"), ..at(2_000) };
+    assert!(matches!(host.handle(elsewhere, Input::Tick), Err(HostEnd::AnotherBoot)));
+    assert!(matches!(host.turn(elsewhere), Err(HostEnd::AnotherBoot)));
+    assert!(host.handle(at(2_000), Input::Tick).is_ok());
+}
+
+#[test]
+fn a_host_that_learns_that_it_was_removed_answers_who_asked_for_it_and_goes_on_to_say_so() {
+    let mut hosts = Hosts::formed(3);
+    let leaving = (1..=3).find(|n| *n != hosts.leader()).expect("one follows");
+    let member = hosts.host(leaving).member().expect("a member");
+    let (cluster_id, raft_id) = (member.state().cluster_id(), member.replica().summary().raft_id);
+    hosts.loses = |input| matches!(input, Input::PeerAnswered { .. });
+    let own = hosts.change(leaving, MembersAsk::Remove { raft_id, force: false, vms: None });
+    let other = hosts.change(leaving, create("web", None));
+    let removed = vec![RemovedFrom { cluster_id, raft_id }];
+    hosts.give(leaving, Input::Links { up: [].into(), removed });
+    assert_eq!(hosts.answers[&own], Answer::Changed(Ok(Outcome::done(None))));
+    assert!(matches!(&hosts.answers[&other], Answer::Changed(Err(_))), "{:?}", hosts.answers[&other]);
+    assert_eq!(hosts.host(leaving).removed().expect("removed").cluster_id(), cluster_id);
+    let told = |notice: &Notice| matches!(notice, Notice::Removed { cluster_id: of } if *of == cluster_id);
+    assert!(hosts.machine(leaving).notices.iter().any(told));
+    let late = RemovedFrom { cluster_id, raft_id: RaftId(1) };
+    hosts.give(leaving, Input::Links { up: [].into(), removed: vec![late] });
+    let waiter = hosts.change(leaving, create("late", None));
+    let Answer::Changed(Err(why)) = &hosts.answers[&waiter] else { panic!("not refused") };
+    assert!(why.to_string().contains("removed from its cluster"), "{why}");
+}
+
+#[test]
+fn the_end_of_a_vm_is_reported_at_once_and_its_last_words_when_they_are_there() {
+    let mut hosts = Hosts::formed(1);
+    let waiter = hosts.change(1, create("web", None));
+    hosts.until("it is made", |hosts| hosts.answers.contains_key(&waiter));
+    let web: blixard_model::VmName = "web".parse().expect("a name");
+    let unit =
+        |state| ObservedUnit { name: web.clone(), state, generation: None, main_pid: Some(7), ended: None };
+    let reason = |hosts: &Hosts| {
+        let member = hosts.host(1).member().expect("a member");
+        let reports = member.reports(at(hosts.now_ms));
+        reports[0].report.vms.first().and_then(|vm| vm.reason.clone()).unwrap_or_default()
+    };
+    hosts.machine(1).units = vec![unit(ObservedState::Running)];
+    hosts.pass(2_500);
+    assert_eq!(reason(&hosts), "");
+    hosts.machine(1).units.clear();
+    hosts.give(1, Input::UnitsChanged);
+    hosts.pass(100);
+    assert!(reason(&hosts).starts_with("ended by itself (next try"), "{}", reason(&hosts));
+    assert_eq!(std::mem::take(&mut hosts.machine(1).consoles), std::slice::from_ref(&web));
+    let lines = vec!["kernel panic".to_owned(), "the end".to_owned()];
+    hosts.give(1, Input::Console { vm: web, lines });
+    hosts.pass(100);
+    assert!(reason(&hosts).starts_with("ended by itself: kernel panic | the end"), "{}", reason(&hosts));
+}
+
+#[test]
+fn a_ticket_that_is_put_there_later_is_found_and_used() {
+    let mut host = Host::new(config(4, 0), Found::default(), at(1_000)).expect("begins");
+    let wakes = |host: &mut Host, ms: u64| {
+        host.handle(at(ms), Input::Wake).expect("goes on");
+        host.turn(at(ms)).expect("goes on")
+    };
+    let reads = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::ReadTicket));
+    assert!(!reads(&wakes(&mut host, 1_000)), "it was read at the start");
+    assert!(reads(&wakes(&mut host, 6_000)));
+    let missing = Some(Err("/secret: No such file".to_owned()));
+    host.handle(at(6_000), Input::TicketRead(Box::new(missing))).expect("goes on");
+    assert_eq!(host.unborn().expect("no cluster").waiting_for(), ["/secret: No such file"]);
+    assert!(reads(&wakes(&mut host, 11_000)), "and again");
+    let contact = Contact { endpoint_id: endpoint(1), addresses: Vec::new(), relay_url: None };
+    let ticket = HeldTicket {
+        cluster_id: ClusterId::from_bytes([7; 16]),
+        id: TicketId::from_bytes([7; 8]),
+        secret: TicketSecret::from_bytes([7; 32]),
+        contacts: vec![contact.clone()],
+    };
+    host.handle(at(11_000), Input::TicketRead(Box::new(Some(Ok(ticket))))).expect("goes on");
+    let effects = host.turn(at(11_000)).expect("goes on");
+    let asks =
+        |effect: &Effect| matches!(effect, Effect::AskToJoin { contact: whom, .. } if *whom == contact);
+    assert!(effects.iter().any(asks), "{effects:?}");
+}
+
+#[test]
+fn a_link_that_came_up_makes_the_next_round_come_soon() {
+    let mut host = Host::new(config(1, 3), Found::default(), at(1_000)).expect("begins");
+    for _ in 0..8 {
+        let due = host.wake_at_ms().expect("it asks again");
+        host.handle(at(due), Input::Wake).expect("goes on");
+        host.turn(at(due)).expect("goes on");
+    }
+    let ended = host.troubles(at(1_000)).first().expect("it waits").clone();
+    assert!(ended.failures >= 8 && ended.what == RetryKind::Form, "{ended:?}");
+    let slow = host.wake_at_ms().expect("planned");
+    host.handle(at(slow - 600), Input::Links { up: [endpoint(2)].into(), removed: Vec::new() })
+        .expect("goes on");
+    assert!(host.wake_at_ms().expect("planned") < slow - 200, "{slow}");
+}
