@@ -25,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "blixard-store",
             "blixard-node",
             "blixard-net",
-            "blixard-systemd",
+            "blixard-launcher",
         ],
     ),
     ("cli", &["blixard-model"]),
