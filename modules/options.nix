@@ -252,10 +252,10 @@ in
       default = null;
       example = "/run/keys/blixard-join.ticket";
       description = ''
-        A file on the machine with a ticket of {command}`blixard cluster token create`, readable by root alone
-        and outside the Nix store: with it this node, which has no list of members, joins the cluster that
-        made the ticket. The agent gets it through systemd's LoadCredential. It is used once; the file may be
-        removed when the node is a member.
+        A file on the machine with a ticket of {command}`blixard cluster ticket create`, readable by root
+        alone and outside the Nix store: with it this node, which has no list of members, joins the cluster
+        that made the ticket. The agent gets it through systemd's LoadCredential. It is used once; the file
+        may be removed when the node is a member.
       '';
     };
 

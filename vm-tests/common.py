@@ -129,7 +129,7 @@ STORE = "/var/lib/blixard/store.redb"
 
 def make_ticket(machine, name):
     """A ticket for the node of that name."""
-    return machine.succeed(f"blixard cluster token create --ttl 10m --name {name}").strip()
+    return machine.succeed(f"blixard cluster ticket create --ttl 10m --name {name}").strip()
 
 
 def join_with(ticket):

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use blixard_model::api::DEFAULT_SOCKET;
+
 use crate::binary::run;
 
 #[track_caller]
@@ -52,6 +54,26 @@ fn help_of_a_write_says_how_it_waits_and_how_it_is_repeated() {
     says(&["vm", "run", "--help"], &["--cpus", "--memory-mib", "--kernel", "--disk", "--node", "--file"]);
     says(&["vm", "logs", "--help"], &["--follow", "--lines"]);
     says(&["vm", "list", "--help"], &["--stale", "--json"]);
+}
+
+#[test]
+fn a_ticket_was_called_token_once_and_that_still_works_unseen() {
+    let help = says(&["cluster", "--help"], &["  ticket  "]);
+    assert!(!help.contains("token"), "{help}");
+    for verb in ["create", "list", "revoke"] {
+        let ticket = says(&["cluster", "ticket", verb, "--help"], &[]);
+        assert_eq!(says(&["cluster", "token", verb, "--help"], &[]), ticket);
+    }
+}
+
+#[test]
+fn the_module_and_the_documents_name_the_socket_that_the_program_uses() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    for file in ["modules/options.nix", "agent/docs/operations.md", "agent/docs/metrics.md"] {
+        let text = std::fs::read_to_string(root.join(file)).expect("readable");
+        assert!(text.contains(DEFAULT_SOCKET), "{file}");
+    }
+    says(&["status", "--help"], &[DEFAULT_SOCKET]);
 }
 
 #[test]

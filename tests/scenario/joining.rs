@@ -6,13 +6,13 @@ use blixard_model::{Role, TicketState};
 use super::cluster::{Cluster, Node};
 
 fn ticket(node: &Node, flags: &str) -> TicketMade {
-    let run = node.blixard(&format!("cluster token create --json {flags}"));
+    let run = node.blixard(&format!("cluster ticket create --json {flags}"));
     assert_eq!(run.code, 0, "{run:?}");
     run.json()
 }
 
 fn tickets(node: &Node) -> Vec<TicketView> {
-    let run = node.blixard("cluster token list --json");
+    let run = node.blixard("cluster ticket list --json");
     assert_eq!(run.code, 0, "{run:?}");
     run.json::<Listing<TicketView>>().items
 }
@@ -86,7 +86,7 @@ fn a_ticket_admits_one_node_and_says_so_to_the_next() {
     assert_eq!(run.code, 0, "{run:?}\n{}", c.nodes[3].log());
     join(&c.nodes[4], &made.ticket).ends(1, "it has admitted n4");
     join(&c.nodes[4], &other.ticket).ends(1, "it is for a node named n9");
-    let run = c.nodes[0].blixard(&format!("cluster token revoke {}", other.id));
+    let run = c.nodes[0].blixard(&format!("cluster ticket revoke {}", other.id));
     assert_eq!(run.code, 0, "{run:?}");
     assert!(c.nodes[0].status().expect("answers").members.iter().all(|m| m.name.as_str() != "n5"));
 }
@@ -95,7 +95,7 @@ fn a_ticket_admits_one_node_and_says_so_to_the_next() {
 fn revoked_and_damaged_tickets_admit_nobody() {
     let c = three_and_one();
     let (made, open) = (ticket(&c.nodes[0], ""), ticket(&c.nodes[0], "--name n9"));
-    let run = c.nodes[1].blixard(&format!("cluster token revoke {}", made.id));
+    let run = c.nodes[1].blixard(&format!("cluster ticket revoke {}", made.id));
     assert_eq!(run.code, 0, "{run:?}");
     join(&c.nodes[3], &made.ticket).ends(1, "it was revoked");
     let mut damaged = made.ticket.clone();
@@ -104,7 +104,7 @@ fn revoked_and_damaged_tickets_admit_nobody() {
     join(&c.nodes[3], "blixard").ends(2, "damaged");
     join(&c.nodes[3], "").ends(2, "ticket");
     assert_eq!(c.nodes[3].status().expect("answers").phase, NodePhase::Forming);
-    let run = c.nodes[0].blixard(&format!("cluster token revoke {}", open.id));
+    let run = c.nodes[0].blixard(&format!("cluster ticket revoke {}", open.id));
     assert_eq!(run.code, 0, "{run:?}");
 }
 

@@ -30,7 +30,7 @@ for machine in stay:
 
 with subtest("one joins with the ticket on stdin; the ticket admits nobody else"):
     second = make_ticket(victim, "n5")
-    first = leader.succeed("blixard cluster token create").strip()
+    first = leader.succeed("blixard cluster ticket create").strip()
     wait_for_status(n4, 'any(.waiting_for[]; contains("a ticket"))')
     n4.succeed(join_with(first))
     wait_for_status(n5, '.phase == "forming"')

@@ -5,18 +5,17 @@ mod cluster;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blixard_model::api::DEFAULT_SOCKET;
 use blixard_model::id::{NodeName, RequestId, VmName};
 use blixard_model::vm::{Disk, Hypervisor};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::cluster::{
-    BackupArgs, ClusterCommand, JoinArgs, LeaveArgs, RecoverArgs, TokenCommand, TokenCreateArgs,
-    TokenRevokeArgs,
+    BackupArgs, ClusterCommand, JoinArgs, LeaveArgs, RecoverArgs, TicketCommand, TicketCreateArgs,
+    TicketRevokeArgs,
 };
 pub use self::cluster::{OfflineArgs, RestoreArgs};
 
-/// Where the agent listens unless told otherwise.
-pub(crate) const DEFAULT_SOCKET: &str = "/run/blixard/blixard.sock";
 /// Longest `--timeout`, in seconds (one day).
 const TIMEOUT_S_MAX: i64 = 86_400;
 

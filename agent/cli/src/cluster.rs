@@ -9,7 +9,7 @@ use std::time::Duration;
 use blixard_model::backup::{BACKUP_LEN_MAX, BackupHeader};
 use serde::Serialize;
 
-use super::args::{BackupArgs, ClusterCommand, RecoverArgs, TokenCommand};
+use super::args::{BackupArgs, ClusterCommand, RecoverArgs, TicketCommand};
 use super::client::Client;
 use super::failure::Failure;
 use super::files::ClusterFiles;
@@ -28,7 +28,7 @@ it instead: their cluster would go on beside the new one";
 /// Runs one of them.
 pub(super) async fn run(command: ClusterCommand, files: &dyn ClusterFiles) -> Result<(), Failure> {
     match command {
-        ClusterCommand::Token(command) => members::token(command).await,
+        ClusterCommand::Ticket(command) => members::ticket(command).await,
         ClusterCommand::Join(args) => members::join(args).await,
         ClusterCommand::Leave(args) => members::leave(args).await,
         ClusterCommand::Backup(args) => backup(args, files).await,
@@ -40,9 +40,9 @@ pub(super) async fn run(command: ClusterCommand, files: &dyn ClusterFiles) -> Re
 /// Whether its errors are to be JSON.
 pub(super) fn wants_json(command: &ClusterCommand) -> bool {
     match command {
-        ClusterCommand::Token(TokenCommand::Create(args)) => args.ask.json,
-        ClusterCommand::Token(TokenCommand::List(args)) => args.ask.json,
-        ClusterCommand::Token(TokenCommand::Revoke(args)) => args.ask.json,
+        ClusterCommand::Ticket(TicketCommand::Create(args)) => args.ask.json,
+        ClusterCommand::Ticket(TicketCommand::List(args)) => args.ask.json,
+        ClusterCommand::Ticket(TicketCommand::Revoke(args)) => args.ask.json,
         ClusterCommand::Join(args) => args.ask.json,
         ClusterCommand::Leave(args) => args.ask.json,
         ClusterCommand::Backup(args) => args.ask.json,

@@ -11,7 +11,8 @@ use blixard_model::id::RequestId;
 use hyper::Method;
 
 use super::args::{
-    AskArgs, Fate, JoinArgs, LeaveArgs, ListArgs, RemoveArgs, TokenCommand, TokenCreateArgs, TokenRevokeArgs,
+    AskArgs, Fate, JoinArgs, LeaveArgs, ListArgs, RemoveArgs, TicketCommand, TicketCreateArgs,
+    TicketRevokeArgs,
 };
 use super::client::{Client, Deadline, Write, json_body};
 use super::failure::Failure;
@@ -28,11 +29,11 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 const TICKET_LEN_MAX: u64 = 16 << 10;
 
 /// Runs one of the commands about tickets.
-pub(super) async fn token(command: TokenCommand) -> Result<(), Failure> {
+pub(super) async fn ticket(command: TicketCommand) -> Result<(), Failure> {
     match command {
-        TokenCommand::Create(args) => create(args).await,
-        TokenCommand::List(args) => list(args).await,
-        TokenCommand::Revoke(args) => revoke(args).await,
+        TicketCommand::Create(args) => create(args).await,
+        TicketCommand::List(args) => list(args).await,
+        TicketCommand::Revoke(args) => revoke(args).await,
     }
 }
 
@@ -47,7 +48,7 @@ async fn send<T: serde::de::DeserializeOwned>(
     client.write(Write { method, path, body, id: &id }, deadline_of(ask, patience)).await
 }
 
-async fn create(args: TokenCreateArgs) -> Result<(), Failure> {
+async fn create(args: TicketCreateArgs) -> Result<(), Failure> {
     let ttl_ms = Some(u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX));
     let body = json_body(&NewTicket { ttl_ms, name: args.name })?;
     let made: TicketMade = send(&args.ask, (Method::POST, "/v1/tickets"), body, ANSWER_TIMEOUT).await?;
@@ -70,7 +71,7 @@ async fn list(args: ListArgs) -> Result<(), Failure> {
     super::print_list(&list, args.ask.json, table::tickets)
 }
 
-async fn revoke(args: TokenRevokeArgs) -> Result<(), Failure> {
+async fn revoke(args: TicketRevokeArgs) -> Result<(), Failure> {
     let path = format!("/v1/tickets/{}", args.id);
     let accepted: Accepted = send(&args.ask, (Method::DELETE, &path), Vec::new(), ANSWER_TIMEOUT).await?;
     let text = match accepted.unchanged {
@@ -103,7 +104,7 @@ async fn wait_until_member(ask: &AskArgs, deadline: Deadline) -> Result<StatusVi
         if let Some(problem) = view.ticket_problem {
             return Err(Failure::refused(
                 problem,
-                "`blixard cluster token create` on a member makes a ticket",
+                "`blixard cluster ticket create` on a member makes a ticket",
             ));
         }
         match view.phase {

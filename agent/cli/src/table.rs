@@ -102,7 +102,7 @@ pub(crate) fn node_list(list: &Listing<NodeView>) -> String {
     }
 }
 
-/// `blixard cluster token list`.
+/// `blixard cluster ticket list`.
 pub(crate) fn tickets(list: &Listing<TicketView>) -> String {
     if list.items.is_empty() {
         return "no tickets\n".to_owned();

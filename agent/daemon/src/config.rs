@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use blixard_core::formation::DeclaredMember;
+use blixard_model::api::DEFAULT_SOCKET;
 use blixard_model::id::ClusterName;
 use blixard_model::{Accel, Capacity, EndpointId, NodeName, RelayUrl};
 use blixard_net::{RelayCa, RelayList};
@@ -155,7 +156,7 @@ fn default_port() -> u16 {
     DEFAULT_PORT
 }
 fn default_socket() -> PathBuf {
-    "/run/blixard/blixard.sock".into()
+    DEFAULT_SOCKET.into()
 }
 fn default_voter_lost_after_s() -> u32 {
     DEFAULT_VOTER_LOST_AFTER_S

@@ -37,6 +37,8 @@ use crate::report::ObservedState;
 use crate::ticket::TicketState;
 use crate::vm::{Desired, VmSpec};
 
+/// Where the agent listens unless its configuration says otherwise, and where the command line looks for it.
+pub const DEFAULT_SOCKET: &str = "/run/blixard/blixard.sock";
 /// Header that names a write, so that it can be sent again safely.
 pub const REQUEST_ID_HEADER: &str = "blixard-request-id";
 /// Header that bounds a write, in milliseconds.

@@ -204,7 +204,7 @@ hex_id! {
 
 hex_id! {
     /// Random id of a ticket; no secret.
-    TicketId, 8, "ticket id", "16 hexadecimal digits, as `blixard cluster token list` shows them"
+    TicketId, 8, "ticket id", "16 hexadecimal digits, as `blixard cluster ticket list` shows them"
 }
 
 hex_id! {

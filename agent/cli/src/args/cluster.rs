@@ -11,8 +11,8 @@ use super::{AskArgs, FreshArgs, ListArgs, WaitArgs};
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Tickets, by which nodes that are on no list become members
-    #[command(subcommand)]
-    Token(TokenCommand),
+    #[command(subcommand, alias = "token")]
+    Ticket(TicketCommand),
     /// Lets this node join a cluster with a ticket, and waits until it is a member
     Join(JoinArgs),
     /// Takes this node out of its cluster for good
@@ -26,17 +26,17 @@ pub(crate) enum ClusterCommand {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum TokenCommand {
+pub(crate) enum TicketCommand {
     /// Makes a ticket for one node and prints it; it is shown this once
-    Create(TokenCreateArgs),
+    Create(TicketCreateArgs),
     /// Lists the tickets, without their secrets
     List(ListArgs),
     /// Takes a ticket back
-    Revoke(TokenRevokeArgs),
+    Revoke(TicketRevokeArgs),
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct TokenCreateArgs {
+pub(crate) struct TicketCreateArgs {
     /// How long it admits a node, for example 30m or 2h; 10s to 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_ttl)]
     pub(crate) ttl: Duration,
@@ -52,8 +52,8 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct TokenRevokeArgs {
-    /// The ticket, as `token list` shows it
+pub(crate) struct TicketRevokeArgs {
+    /// The ticket, as `ticket list` shows it
     #[arg(value_name = "ID")]
     pub(crate) id: TicketId,
     #[command(flatten)]
