@@ -40,6 +40,9 @@ fn what_is_not_understood_ends_with_2_and_nothing_is_sent() {
 fn usage_errors_are_json_where_json_was_asked_for() {
     for args in [
         &["vm", "start", "../x", "--json"][..],
+        &["--json", "vm", "start", "../x"],
+        &["vm", "--json", "strat"],
+        &["vm", "logs", "web", "--json"],
         &["vm", "run", "web", "--kernel", "/k", "--cpus", "0", "--json"],
     ] {
         let run = run(Path::new(NOWHERE), args);
@@ -78,6 +81,27 @@ fn the_kind_of_the_error_is_the_exit_code() {
         assert_eq!(error.request_id, Some("r-1".parse().expect("id")));
         agent.run(&["vm", "list"]).ends(code, "error: because");
     }
+}
+
+#[test]
+fn a_read_without_a_quorum_offers_a_stale_one_and_a_write_does_not() {
+    let agent = FakeAgent::new(|_| Reply::error(503, ErrorKind::Unavailable, "no quorum"));
+    let offer = "error: no quorum\n--stale shows what this node knows, which may be out of date\n";
+    for args in [
+        &["vm", "list"][..],
+        &["vm", "show", "web"],
+        &["node", "list"],
+        &["cluster", "ticket", "list"],
+        &["cluster", "backup", "-"],
+    ] {
+        agent.run(args).ends(3, offer);
+        let stale = agent.run(&[args, &["--stale"]].concat());
+        assert_eq!((stale.code, stale.stderr.as_str()), (3, "error: no quorum\n"), "{args:?}");
+    }
+    let message = agent.run(&["vm", "list", "--json"]).error().message;
+    assert!(message.contains("--stale"), "{message}");
+    let write = agent.run(&["vm", "stop", "web", "--no-wait"]);
+    assert_eq!((write.code, write.stderr.as_str()), (3, "error: no quorum\n"));
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn read(stream: &UnixStream) -> Option<Seen> {
     Some(request)
 }
 
-/// A client that goes away meanwhile is part of some tests: what can not be written is dropped.
+/// A client that goes away meanwhile is part of some tests: what cannot be written is dropped.
 fn answer(stream: &mut UnixStream, reply: Reply) {
     let pieces = match reply {
         Reply::Break => return,

@@ -30,6 +30,7 @@ fn help_names_the_commands_and_the_exit_codes() {
             "completions",
             "Exit codes",
             "4  the outcome is not known",
+            "--json",
         ],
     );
     for hidden in ["vm-exec", "vm-wait", "vm-stop", "vm-forget"] {
@@ -41,8 +42,26 @@ fn help_names_the_commands_and_the_exit_codes() {
     says(&["cluster", "restore", "--help"], &["--as-new", "--config", "/etc/blixard/config.toml"]);
     says(&["cluster", "recover", "--help"], &["--i-know-the-others-are-gone", "--config"]);
     says(&["agent", "--help"], &["--config", "--check-config"]);
-    says(&["status", "--help"], &["--watch", "--interval", "--check", "with --check: something does"]);
+    says(&["status", "--help"], &["--watch", "--interval", "--check", "with --check: something needs"]);
     says(&["keygen", "--help"], &["--key-file", "--config"]);
+}
+
+#[test]
+fn help_of_every_command_names_its_exit_codes() {
+    for args in [
+        &["vm", "--help"][..],
+        &["vm", "list", "--help"],
+        &["node", "remove", "--help"],
+        &["cluster", "join", "--help"],
+        &["cluster", "ticket", "create", "--help"],
+        &["cluster", "restore", "--help"],
+    ] {
+        says(args, &["Exit codes:", "3  nothing happened"]);
+    }
+    for args in [&["vm", "logs", "--help"][..], &["agent", "--help"], &["cluster", "recover", "--help"]] {
+        let text = says(args, &["Exit codes:"]);
+        assert!(!text.contains("--json"), "there is no document: {text}");
+    }
 }
 
 #[test]
@@ -83,10 +102,15 @@ fn the_version_is_the_packages() {
 
 #[test]
 fn completions_know_the_commands() {
-    for (shell, needle) in
-        [("bash", "complete -F"), ("zsh", "#compdef blixard"), ("fish", "complete -c blixard")]
-    {
+    for (shell, needle) in [
+        ("bash", "complete -F"),
+        ("elvish", "edit:completion:arg-completer"),
+        ("fish", "complete -c blixard"),
+        ("powershell", "Register-ArgumentCompleter"),
+        ("zsh", "#compdef blixard"),
+    ] {
         says(&["completions", shell], &[needle, "status", "request-id"]);
     }
-    run(Path::new("/nonexistent"), &["completions", "csh"]).ends(2, "possible values: bash, zsh, fish");
+    run(Path::new("/nonexistent"), &["completions", "csh"])
+        .ends(2, "possible values: bash, elvish, fish, powershell, zsh");
 }

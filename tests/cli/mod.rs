@@ -4,6 +4,7 @@
 mod errors;
 mod fake_agent;
 mod help;
+mod joins;
 mod logs;
 mod reads;
 mod status;

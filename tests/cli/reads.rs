@@ -21,8 +21,8 @@ fn json_is_exactly_the_shape_of_the_api() {
         Reply::json(&vms),
         Reply::json(&web()),
     ]);
-    assert_eq!(agent.run(&["status", "--json"]).json::<StatusView>(), views::status());
-    assert_eq!(agent.run(&["node", "list", "--json"]).json::<Listing<NodeView>>(), nodes);
+    assert_eq!(agent.run(&["--json", "status"]).json::<StatusView>(), views::status());
+    assert_eq!(agent.run(&["node", "--json", "list"]).json::<Listing<NodeView>>(), nodes);
     assert_eq!(agent.run(&["vm", "list", "--json"]).json::<Listing<VmView>>(), vms);
     assert_eq!(agent.run(&["vm", "show", "web", "--json"]).json::<VmView>(), web());
     assert_eq!(agent.asked(), ["GET /v1/status", "GET /v1/nodes", "GET /v1/vms", "GET /v1/vms/web"]);

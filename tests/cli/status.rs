@@ -79,7 +79,7 @@ fn an_older_agent_says_less_and_is_shown() {
     object.remove("voters").expect("a field");
     object.remove("changes").expect("a field");
     let member = object["members"][0].as_object_mut().expect("an object");
-    for field in ["witness", "unreachable_for_ms", "behind", "snapshot", "lost"] {
+    for field in ["witness", "unreachable_for_ms", "silent_for_ms", "behind", "snapshot", "lost"] {
         member.remove(field).expect("a field");
     }
     let run = FakeAgent::script(vec![Reply::json(&older)]).run(&["status"]);

@@ -48,6 +48,7 @@ pub(crate) fn node(name: &str) -> NodeView {
         vms: 0,
         witness: false,
         unreachable_for_ms: None,
+        silent_for_ms: None,
         behind: Some(0),
         snapshot: false,
         lost: false,

@@ -57,8 +57,9 @@ fn a_vm_that_fails_ends_the_wait_with_its_reason() {
         failed(Desired::Running, "exited 1: no such kernel"),
     ]);
     let run = agent.run(&RUN);
-    run.ends(1, "error: VM web failed: exited 1: no such kernel");
+    run.ends(1, "error: VM web failed on n1: exited 1: no such kernel");
     assert!(run.stderr.contains("blixard vm logs web"), "{run:?}");
+    assert!(run.stderr.contains("its kernel, initrd and disks have to be on n1"), "{run:?}");
 }
 
 #[test]
@@ -113,7 +114,7 @@ fn a_wait_that_is_not_over_in_time_is_unknown_not_failed() {
             },
         );
     let run = agent.run(&[&RUN[..], &["--timeout", "1"]].concat());
-    run.ends(4, "accepted, but not so in time (last seen: web on n1: starting)");
+    run.ends(4, "accepted, but not done in time (last seen: web on n1: starting)");
     assert!(run.stderr.contains("the cluster goes on with it"), "{run:?}");
 }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use blixard_model::api::{NodePhase, RetryKind, RetryView, StatusView};
 use blixard_model::id::NodeName;
-
-use super::table::quorum;
 use blixard_model::words::duration;
+
+use crate::show::status::quorum;
 
 /// What fails for longer than this needs a look, in milliseconds.
 const RETRYING_MS_MAX: u64 = 60_000;

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-use super::failure::Failure;
+use crate::failure::Failure;
 
 /// Largest answer that is read into memory, in bytes.
 const ANSWER_LEN_MAX: usize = 32 << 20;
@@ -82,7 +82,7 @@ pub(crate) async fn bounded<T>(deadline: Deadline, work: impl Future<Output = T>
     }
 }
 
-/// Ends at Ctrl-C; never when the signal can not be watched (it then ends the process as usual).
+/// Ends at Ctrl-C; never when the signal cannot be watched (it then ends the process as usual).
 pub(crate) async fn interrupt() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
@@ -286,7 +286,7 @@ impl Client {
                 format!("this user may not open {socket}"),
                 "be root or a member of group blixard (usermod -aG blixard USER, then log in again)",
             ),
-            _ => Failure::unavailable(format!("{socket} can not be connected to: {error}"), WAY_OUT_AGENT),
+            _ => Failure::unavailable(format!("{socket} cannot be connected to: {error}"), WAY_OUT_AGENT),
         }
     }
 
@@ -329,7 +329,7 @@ fn build(
     }
     request
         .body(Full::new(Bytes::from(body)))
-        .map_err(|error| Failure::usage(format!("the request can not be built: {error}"), ""))
+        .map_err(|error| Failure::usage(format!("the request cannot be built: {error}"), ""))
 }
 
 async fn collect(body: Incoming) -> Result<Bytes, Failure> {
@@ -391,7 +391,7 @@ fn quote(body: &[u8]) -> String {
 /// A usage failure; the model's types can all be written.
 pub(crate) fn json_body(body: &impl Serialize) -> Result<Vec<u8>, Failure> {
     serde_json::to_vec(body)
-        .map_err(|error| Failure::usage(format!("the request can not be written as JSON: {error}"), ""))
+        .map_err(|error| Failure::usage(format!("the request cannot be written as JSON: {error}"), ""))
 }
 
 #[cfg(test)]

@@ -9,44 +9,35 @@ use std::time::Duration;
 use blixard_model::backup::{BACKUP_LEN_MAX, BackupHeader};
 use serde::Serialize;
 
-use super::args::{BackupArgs, ClusterCommand, RecoverArgs, TicketCommand};
-use super::client::Client;
-use super::failure::Failure;
-use super::files::ClusterFiles;
-use super::{deadline_of, members, output, stale_query};
+use crate::args::{BackupArgs, ClusterCommand, RecoverArgs};
+use crate::failure::Failure;
+use crate::files::ClusterFiles;
+use crate::session::Session;
+use crate::{join, node, output, ticket};
 
 /// Patience of a backup: the state may be large.
 const BACKUP_TIMEOUT: Duration = Duration::from_secs(120);
-/// Only who made a backup reads it: specs are in it.
+/// A backup holds the specs of all VMs: only its owner may read it.
 const FILE_MODE: u32 = 0o600;
 const RECOVER_EXPLAINED: &str = "\
-this begins a NEW cluster with what this node has: it alone is in it, all other members are given up. What \
+this begins a NEW cluster from this node's own state: it is the only member, all others are given up. What \
 was acknowledged and had not reached this node is lost, so do it on the node whose log ends last (`blixard \
 status` on each: the latest term, then the highest index). If a quorum of the others can come back, wait for \
 it instead: their cluster would go on beside the new one";
 
 /// Runs one of them.
-pub(super) async fn run(command: ClusterCommand, files: &dyn ClusterFiles) -> Result<(), Failure> {
+pub(crate) async fn run(
+    command: ClusterCommand,
+    json: bool,
+    files: &dyn ClusterFiles,
+) -> Result<(), Failure> {
     match command {
-        ClusterCommand::Ticket(command) => members::ticket(command).await,
-        ClusterCommand::Join(args) => members::join(args).await,
-        ClusterCommand::Leave(args) => members::leave(args).await,
-        ClusterCommand::Backup(args) => backup(args, files).await,
+        ClusterCommand::Ticket(command) => ticket::run(command, json).await,
+        ClusterCommand::Join(args) => join::run(args, json).await,
+        ClusterCommand::Leave(args) => node::leave(args, json).await,
+        ClusterCommand::Backup(args) => backup(args, json, files).await,
         ClusterCommand::Restore(args) => output::print(&files.restore(&args)?),
         ClusterCommand::Recover(args) => recover(&args, files),
-    }
-}
-
-/// Whether its errors are to be JSON.
-pub(super) fn wants_json(command: &ClusterCommand) -> bool {
-    match command {
-        ClusterCommand::Ticket(TicketCommand::Create(args)) => args.ask.json,
-        ClusterCommand::Ticket(TicketCommand::List(args)) => args.ask.json,
-        ClusterCommand::Ticket(TicketCommand::Revoke(args)) => args.ask.json,
-        ClusterCommand::Join(args) => args.ask.json,
-        ClusterCommand::Leave(args) => args.ask.json,
-        ClusterCommand::Backup(args) => args.ask.json,
-        ClusterCommand::Restore(_) | ClusterCommand::Recover(_) => false,
     }
 }
 
@@ -60,20 +51,19 @@ struct Made<'a> {
     vms: usize,
 }
 
-async fn backup(args: BackupArgs, files: &dyn ClusterFiles) -> Result<(), Failure> {
+async fn backup(args: BackupArgs, json: bool, files: &dyn ClusterFiles) -> Result<(), Failure> {
     let to_stdout = args.file.as_os_str() == "-";
-    if to_stdout && args.ask.json {
+    if to_stdout && json {
         let cause = "--json and the backup itself both want stdout";
         return Err(Failure::usage(cause, "name a file"));
     }
     if !to_stdout {
         check_free(&args.file, args.force)?;
     }
-    let path = format!("/v1/backup{}", stale_query(args.fresh));
-    let client = Client::new(&args.ask.at.socket);
-    let bytes = client.download(&path, BACKUP_LEN_MAX, deadline_of(&args.ask, BACKUP_TIMEOUT)).await?;
+    let session = Session::open(&args.ask, json, BACKUP_TIMEOUT);
+    let bytes = session.download("/v1/backup", args.fresh, BACKUP_LEN_MAX).await?;
     let backup = files.check_backup(&bytes).map_err(|error| {
-        let cause = format!("what the agent sent can not be restored: {error}");
+        let cause = format!("what the agent sent cannot be restored: {error}");
         Failure::unavailable(cause, "do the agent and this command have the same version?")
     })?;
     if args.fresh.stale {
@@ -83,10 +73,10 @@ async fn backup(args: BackupArgs, files: &dyn ClusterFiles) -> Result<(), Failur
         return output::write(&mut io::stdout().lock(), &bytes).map(|_| ());
     }
     keep(&args.file, &bytes).map_err(|error| {
-        Failure::unavailable(format!("{} can not be written: {error}", args.file.display()), "")
+        Failure::unavailable(format!("{} cannot be written: {error}", args.file.display()), "")
     })?;
     let made = Made { file: &args.file, file_len: bytes.len(), header: &backup.header, vms: backup.vms };
-    if args.ask.json { output::print_json(&made) } else { output::print(&text(&made)) }
+    session.print(&made, &text(&made))
 }
 
 fn text(made: &Made<'_>) -> String {
@@ -108,7 +98,7 @@ fn recover(args: &RecoverArgs, files: &dyn ClusterFiles) -> Result<(), Failure> 
     output::print(&files.recover(&args.node)?)
 }
 
-/// Before the agent is asked: nobody waits for what is not written.
+/// Checked before the agent is asked, so that nobody waits for a backup that is not written.
 fn check_free(file: &Path, force: bool) -> Result<(), Failure> {
     match fs::symlink_metadata(file) {
         Ok(found) if found.is_dir() => {
@@ -128,7 +118,7 @@ fn keep(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = part_of(file)?;
     let written = write_part(&part, bytes).and_then(|()| fs::rename(&part, file));
     if let Err(error) = written {
-        // What can not be removed either is of no use, and does no harm.
+        // A part that stays is of no use, and does no harm.
         let _left = fs::remove_file(&part).is_err();
         return Err(error);
     }

@@ -6,7 +6,7 @@ use blixard_model::api::{ErrorBody, ErrorKind};
 use blixard_model::command::Refusal;
 use blixard_model::id::RequestId;
 
-use super::text::clean;
+use crate::text::clean;
 
 /// Why a command was not done and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Failure {
         Self::new(ErrorKind::Refused, cause, way_out)
     }
 
-    /// The command can not be meant like this; nothing was sent.
+    /// The command cannot be meant like this; nothing was sent.
     pub(crate) fn usage(cause: impl Into<String>, way_out: impl Into<String>) -> Self {
         Self::new(ErrorKind::Usage, cause, way_out)
     }

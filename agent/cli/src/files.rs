@@ -2,8 +2,8 @@
 
 use blixard_model::backup::BackupHeader;
 
-use super::args::{OfflineArgs, RestoreArgs};
-use super::failure::Failure;
+use crate::args::{OfflineArgs, RestoreArgs};
+use crate::failure::Failure;
 
 /// The state in a backup or in a store is read by crates that the command line does not link: the binary
 /// hands in an implementation.
@@ -11,7 +11,7 @@ pub trait ClusterFiles {
     /// Reads a whole backup and checks that it can be restored.
     ///
     /// # Errors
-    /// Why it can not be restored.
+    /// Why it cannot be restored.
     fn check_backup(&self, bytes: &[u8]) -> Result<CheckedBackup, String>;
 
     /// Begins a new cluster with a backup's state, on a node whose agent is stopped. Returns what was done

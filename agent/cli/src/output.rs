@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
-use super::failure::Failure;
+use crate::failure::Failure;
 
 /// What became of something written to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
 /// A JSON document on one line.
 ///
 /// # Errors
-/// It can not be written as JSON.
+/// It cannot be written as JSON.
 pub(crate) fn json_line(document: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(document).map(|text| text + "\n").map_err(no_json)
 }

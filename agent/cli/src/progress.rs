@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output;
-use super::text::clean;
+use crate::output;
+use crate::text::clean;
 
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(100);

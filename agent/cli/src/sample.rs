@@ -1,7 +1,10 @@
 //! Views to test with.
 
-use blixard_model::api::{ChangeView, Listing, NodePhase, NodeView, StatusView, VmView, VotersView};
-use blixard_model::id::{ClusterId, EndpointId, RaftId, StoreId};
+use blixard_model::TicketState;
+use blixard_model::api::{
+    ChangeView, Listing, NodePhase, NodeView, StatusView, TicketView, VmView, VotersView,
+};
+use blixard_model::id::{ClusterId, EndpointId, RaftId, StoreId, TicketId};
 use blixard_model::member::{Capacity, Role};
 use blixard_model::report::ObservedState;
 use blixard_model::vm::{Desired, Disk, Hypervisor, VmSpec};
@@ -48,9 +51,21 @@ pub(crate) fn node(name: &str) -> NodeView {
         vms: 1,
         witness: false,
         unreachable_for_ms: None,
+        silent_for_ms: None,
         behind: Some(0),
         snapshot: false,
         lost: false,
+    }
+}
+
+/// A ticket in this state, that has or had half an hour left.
+pub(crate) fn ticket(state: TicketState) -> TicketView {
+    TicketView {
+        id: TicketId::from_bytes([0xab; 8]),
+        name: None,
+        state,
+        expires_ms: 1_795_000_000_000,
+        expires_in_ms: 1_800_000,
     }
 }
 

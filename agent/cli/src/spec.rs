@@ -1,35 +1,95 @@
 //! From flags and a file to a checked `VmSpec`. Pure: the file's text is an input.
 
 use blixard_model::command::Refusal;
-use blixard_model::vm::VmSpec;
-use serde_json::{Map, Value, json};
+use blixard_model::id::{NodeName, VmName};
+use blixard_model::vm::{Disk, Hypervisor, VmSpec};
+use clap::Args;
+use serde::Deserialize;
 
-use super::args::SpecArgs;
-use super::failure::Failure;
+use crate::failure::Failure;
 
-/// Cpus of a VM that does not say.
+/// Virtual cpus of a VM that does not say.
 const DEFAULT_CPUS: u32 = 1;
 /// Guest memory of a VM that does not say, in MiB.
 const DEFAULT_MEMORY_MIB: u64 = 256;
+const WAY_OUT_FILE: &str = "a spec is one JSON object, for example the \"spec\" of `vm show --json`";
 
-/// The spec that `args` ask for, on top of `file`, the text behind `--file`.
+/// Some fields of a spec, from flags or from a file. Paths name files of the node that the VM will run on.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SpecPatch {
+    /// The VM's name: 1 to 48 of a-z, 0-9 and '-', beginning with a letter
+    #[arg(value_name = "NAME", required_unless_present = "file")]
+    name: Option<VmName>,
+    /// Virtual cpus [default: 1]
+    #[arg(long, value_name = "N")]
+    cpus: Option<u32>,
+    /// Guest memory in MiB [default: 256]
+    #[arg(long, value_name = "N")]
+    memory_mib: Option<u64>,
+    /// The kernel image, a path on the node
+    #[arg(long, value_name = "PATH", required_unless_present = "file")]
+    kernel: Option<String>,
+    /// The initramfs, a path on the node
+    #[arg(long, value_name = "PATH")]
+    initrd: Option<String>,
+    /// Words added to the kernel's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    cmdline: Option<String>,
+    /// A raw disk image under one of the node's disk directories; ':ro' makes it read-only. May be repeated
+    #[arg(long = "disk", value_name = "PATH[:ro]", value_parser = parse_disk)]
+    disks: Option<Vec<Disk>>,
+    /// Places the VM on this node and no other
+    #[arg(long, value_name = "NODE")]
+    node: Option<NodeName>,
+    /// The program that runs the VM; qemu is the only one [default: qemu]
+    #[arg(long, value_name = "NAME")]
+    hypervisor: Option<Hypervisor>,
+}
+
+impl SpecPatch {
+    /// The fields of this one, and those of `below` where this one has none.
+    fn over(self, below: Self) -> Self {
+        Self {
+            name: self.name.or(below.name),
+            cpus: self.cpus.or(below.cpus),
+            memory_mib: self.memory_mib.or(below.memory_mib),
+            kernel: self.kernel.or(below.kernel),
+            initrd: self.initrd.or(below.initrd),
+            cmdline: self.cmdline.or(below.cmdline),
+            disks: self.disks.or(below.disks),
+            node: self.node.or(below.node),
+            hypervisor: self.hypervisor.or(below.hypervisor),
+        }
+    }
+
+    /// A whole spec, with defaults where there are some.
+    fn finish(self) -> Result<VmSpec, Failure> {
+        let missing = |field: &str| {
+            Failure::usage(format!("the spec has no {field}"), "give it as an argument or in the file")
+        };
+        Ok(VmSpec {
+            name: self.name.ok_or_else(|| missing("name"))?,
+            cpus: self.cpus.unwrap_or(DEFAULT_CPUS),
+            memory_mib: self.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
+            kernel: self.kernel.ok_or_else(|| missing("kernel"))?,
+            initrd: self.initrd,
+            cmdline: self.cmdline.unwrap_or_default(),
+            disks: self.disks.unwrap_or_default(),
+            node: self.node,
+            hypervisor: self.hypervisor.unwrap_or_default(),
+        })
+    }
+}
+
+/// The spec that `flags` ask for, on top of `file`, the text behind `--file`.
 ///
 /// # Errors
 /// A usage failure that names the field: a file that is no JSON object, an unknown or missing field, or a
-/// value that can not be.
-pub(crate) fn spec_of(args: &SpecArgs, file: Option<&str>) -> Result<VmSpec, Failure> {
-    let mut fields = match file {
-        Some(text) => parse_file(text)?,
-        None => Map::new(),
-    };
-    for (field, value) in flags(args) {
-        fields.insert(field.to_owned(), value);
-    }
-    fields.entry("cpus").or_insert(json!(DEFAULT_CPUS));
-    fields.entry("memory_mib").or_insert(json!(DEFAULT_MEMORY_MIB));
-    let spec: VmSpec = serde_json::from_value(Value::Object(fields)).map_err(|error| {
-        Failure::usage(format!("the spec can not be: {error}"), "the fields are those of `vm run --help`")
-    })?;
+/// value that cannot be.
+pub(crate) fn spec_of(flags: SpecPatch, file: Option<&str>) -> Result<VmSpec, Failure> {
+    let below = file.map(parse_file).transpose()?.unwrap_or_default();
+    let spec = flags.over(below).finish()?;
     match spec.validate() {
         Ok(()) => Ok(spec),
         Err(invalid) => {
@@ -40,53 +100,56 @@ pub(crate) fn spec_of(args: &SpecArgs, file: Option<&str>) -> Result<VmSpec, Fai
     }
 }
 
-fn parse_file(text: &str) -> Result<Map<String, Value>, Failure> {
-    let way_out = "a spec is one JSON object, for example the \"spec\" of `vm show --json`";
-    match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(Failure::usage("the spec file holds something else than a JSON object", way_out)),
-        Err(error) => Err(Failure::usage(format!("the spec file is not JSON: {error}"), way_out)),
+fn parse_file(text: &str) -> Result<SpecPatch, Failure> {
+    // An array would be taken for the fields in their order.
+    if text.trim_start().starts_with('[') {
+        return Err(Failure::usage("the spec file holds a list instead of one JSON object", WAY_OUT_FILE));
     }
+    serde_json::from_str(text)
+        .map_err(|error| Failure::usage(format!("the spec file is not understood: {error}"), WAY_OUT_FILE))
 }
 
-/// The fields that flags set, by their names in the JSON form.
-fn flags(args: &SpecArgs) -> Vec<(&'static str, Value)> {
-    let SpecArgs { name, file: _, cpus, memory_mib, kernel, initrd, cmdline, disks, node, hypervisor } = args;
-    let disks = (!disks.is_empty()).then_some(disks);
-    [
-        ("name", name.as_ref().map(|name| json!(name))),
-        ("cpus", cpus.map(|cpus| json!(cpus))),
-        ("memory_mib", memory_mib.map(|mib| json!(mib))),
-        ("kernel", kernel.as_ref().map(|path| json!(path))),
-        ("initrd", initrd.as_ref().map(|path| json!(path))),
-        ("cmdline", cmdline.as_ref().map(|words| json!(words))),
-        ("disks", disks.map(|disks| json!(disks))),
-        ("node", node.as_ref().map(|node| json!(node))),
-        ("hypervisor", hypervisor.map(|hypervisor| json!(hypervisor))),
-    ]
-    .into_iter()
-    .filter_map(|(field, value)| value.map(|value| (field, value)))
-    .collect()
+/// `PATH`, `PATH:ro` or `PATH:rw`; whether the path can be is checked with the rest of the spec.
+fn parse_disk(text: &str) -> Result<Disk, String> {
+    let (path, read_only) = match text.rsplit_once(':') {
+        Some((path, "ro")) => (path, true),
+        Some((path, "rw")) => (path, false),
+        _ => (text, false),
+    };
+    if path.is_empty() {
+        return Err("the path is missing: write PATH or PATH:ro".to_owned());
+    }
+    Ok(Disk { path: path.to_owned(), read_only })
 }
 
 #[cfg(test)]
 mod tests {
     use blixard_model::api::ErrorKind;
-    use blixard_model::vm::{Disk, Hypervisor};
 
     use super::*;
 
-    fn args() -> SpecArgs {
-        SpecArgs {
+    fn flags() -> SpecPatch {
+        SpecPatch {
             name: Some("web".parse().expect("name")),
             kernel: Some("/boot/vmlinux".into()),
-            ..SpecArgs::default()
+            ..SpecPatch::default()
         }
     }
 
     #[test]
+    fn a_disk_is_a_path_with_an_optional_mode() {
+        let disk = |path: &str, read_only| Ok(Disk { path: path.to_owned(), read_only });
+        assert_eq!(parse_disk("/d/a.raw"), disk("/d/a.raw", false));
+        assert_eq!(parse_disk("/d/a.raw:ro"), disk("/d/a.raw", true));
+        assert_eq!(parse_disk("/d/a.raw:rw"), disk("/d/a.raw", false));
+        assert_eq!(parse_disk("/d/a:b"), disk("/d/a:b", false));
+        assert!(parse_disk(":ro").is_err());
+        assert!(parse_disk("").is_err());
+    }
+
+    #[test]
     fn a_name_and_a_kernel_are_enough() {
-        let spec = spec_of(&args(), None).expect("spec");
+        let spec = spec_of(flags(), None).expect("spec");
         assert_eq!(
             (spec.name.as_str(), spec.cpus, spec.memory_mib, spec.kernel.as_str()),
             ("web", 1, 256, "/boot/vmlinux")
@@ -97,17 +160,17 @@ mod tests {
     #[test]
     fn every_flag_lands_in_its_field() {
         let disk = Disk { path: "/d/a.raw".into(), read_only: true };
-        let all = SpecArgs {
+        let all = SpecPatch {
             cpus: Some(2),
             memory_mib: Some(512),
             initrd: Some("/boot/initrd".into()),
             cmdline: Some("quiet".into()),
-            disks: vec![disk.clone()],
+            disks: Some(vec![disk.clone()]),
             node: Some("n2".parse().expect("name")),
             hypervisor: Some(Hypervisor::Qemu),
-            ..args()
+            ..flags()
         };
-        let spec = spec_of(&all, None).expect("spec");
+        let spec = spec_of(all, None).expect("spec");
         assert_eq!((spec.cpus, spec.memory_mib, spec.cmdline.as_str()), (2, 512, "quiet"));
         assert_eq!(spec.initrd.as_deref(), Some("/boot/initrd"));
         assert_eq!((spec.disks, spec.node), (vec![disk], Some("n2".parse().expect("name"))));
@@ -116,31 +179,37 @@ mod tests {
     #[test]
     fn flags_win_over_the_file_and_the_rest_of_the_file_stays() {
         let file = r#"{"name":"db","cpus":4,"memory_mib":1024,"kernel":"/k","cmdline":"ro"}"#;
-        let spec = spec_of(&SpecArgs { cpus: Some(2), ..args() }, Some(file)).expect("spec");
+        let spec = spec_of(SpecPatch { cpus: Some(2), ..flags() }, Some(file)).expect("spec");
         assert_eq!((spec.name.as_str(), spec.cpus, spec.memory_mib), ("web", 2, 1024));
         assert_eq!((spec.kernel.as_str(), spec.cmdline.as_str()), ("/boot/vmlinux", "ro"));
     }
 
     #[test]
-    fn a_file_alone_is_a_spec() {
-        let spec = spec_of(&SpecArgs::default(), Some(r#"{"name":"db","kernel":"/k"}"#)).expect("spec");
+    fn a_file_alone_is_a_spec_and_what_show_prints_is_one() {
+        let spec = spec_of(SpecPatch::default(), Some(r#"{"name":"db","kernel":"/k"}"#)).expect("spec");
         assert_eq!((spec.name.as_str(), spec.cpus), ("db", 1));
+        let shown = crate::sample::vm("web").spec;
+        let text = serde_json::to_string(&shown).expect("JSON");
+        assert_eq!(spec_of(SpecPatch::default(), Some(&text)), Ok(shown));
     }
 
     #[test]
-    fn what_can_not_be_is_a_usage_failure_that_names_the_field() {
-        let file = |text: &'static str| (SpecArgs::default(), Some(text));
+    fn what_cannot_be_is_a_usage_failure_that_names_the_field() {
+        let file = |text: &'static str| (SpecPatch::default(), Some(text));
         let cases = [
-            (file("[]"), "JSON object"),
-            (file("{"), "not JSON"),
+            (file("[]"), "one JSON object"),
+            (file("[\"web\"]"), "one JSON object"),
+            (file("{"), "EOF"),
+            (file("7"), "invalid type: integer"),
             (file(r#"{"name":"db","kernel":"/k","memroy":1}"#), "memroy"),
-            (file(r#"{"name":"db"}"#), "kernel"),
+            (file(r#"{"name":"db"}"#), "no kernel"),
+            (file(r#"{"kernel":"/k"}"#), "no name"),
             (file(r#"{"name":"../x","kernel":"/k"}"#), "VM name"),
-            ((SpecArgs { memory_mib: Some(0), ..args() }, None), "memory_mib"),
-            ((SpecArgs { kernel: Some("vmlinux".into()), ..args() }, None), "kernel"),
+            ((SpecPatch { memory_mib: Some(0), ..flags() }, None), "memory_mib"),
+            ((SpecPatch { kernel: Some("vmlinux".into()), ..flags() }, None), "kernel"),
         ];
-        for ((args, file), needle) in cases {
-            let failure = spec_of(&args, file).expect_err("can not be");
+        for ((flags, file), needle) in cases {
+            let failure = spec_of(flags, file).expect_err("cannot be");
             assert_eq!(failure.kind, ErrorKind::Usage, "{failure:?}");
             assert!(failure.cause.contains(needle), "{needle}: {failure:?}");
         }
@@ -148,7 +217,7 @@ mod tests {
 
     #[test]
     fn an_invalid_value_carries_the_refusal() {
-        let failure = spec_of(&SpecArgs { cpus: Some(0), ..args() }, None).expect_err("no cpus");
+        let failure = spec_of(SpecPatch { cpus: Some(0), ..flags() }, None).expect_err("no cpus");
         assert!(matches!(failure.refusal.as_deref(), Some(Refusal::InvalidSpec(i)) if i.field == "cpus"));
     }
 }

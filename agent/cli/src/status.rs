@@ -6,40 +6,42 @@ use std::time::{Duration, SystemTime};
 use blixard_model::api::StatusView;
 use console::Term;
 
-use super::args::{AskArgs, StatusArgs};
-use super::check::problems;
-use super::client::{Client, interrupt};
-use super::failure::Failure;
-use super::output::{self, Written};
-use super::vm::ANSWER_TIMEOUT;
-use super::{deadline_of, table};
+use crate::args::{AskArgs, StatusArgs};
+use crate::check::problems;
+use crate::client::interrupt;
+use crate::failure::Failure;
+use crate::output::{self, Written};
+use crate::session::{ANSWER_TIMEOUT, Session};
+use crate::show;
 
 /// Pause between two looks unless another one is asked for.
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
 
 /// Runs it.
-pub(super) async fn run(args: StatusArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: StatusArgs, json: bool) -> Result<(), Failure> {
     let StatusArgs { watch: watches, interval, check, ask } = args;
     if watches {
-        return watch(&ask, interval.unwrap_or(INTERVAL_DEFAULT)).await;
+        return watch(&ask, json, interval.unwrap_or(INTERVAL_DEFAULT)).await;
     }
-    let view = look(&ask).await?;
+    let session = Session::open(&ask, json, ANSWER_TIMEOUT);
+    let view = look(&session).await?;
     if check {
         let problems = problems(&view);
         return if problems.is_empty() { Ok(()) } else { Err(Failure::refused(problems.join("; "), "")) };
     }
-    if ask.json { output::print_json(&view) } else { output::print(&table::status(&view)) }
+    session.print(&view, &show::status::screen(&view))
 }
 
-async fn look(ask: &AskArgs) -> Result<StatusView, Failure> {
-    Client::new(&ask.at.socket).get("/v1/status", deadline_of(ask, ANSWER_TIMEOUT)).await
+async fn look(session: &Session) -> Result<StatusView, Failure> {
+    session.get("/v1/status").await
 }
 
-async fn watch(ask: &AskArgs, interval: Duration) -> Result<(), Failure> {
+async fn watch(ask: &AskArgs, json: bool, interval: Duration) -> Result<(), Failure> {
     let looks = async {
         loop {
-            let looked = look(ask).await;
-            if show(looked, ask.json)? == Written::ReaderGone {
+            // A session for each look: the deadline is one look's.
+            let looked = look(&Session::open(ask, json, ANSWER_TIMEOUT)).await;
+            if draw(looked, json)? == Written::ReaderGone {
                 return Ok(());
             }
             tokio::time::sleep(interval).await;
@@ -54,7 +56,7 @@ async fn watch(ask: &AskArgs, interval: Duration) -> Result<(), Failure> {
 }
 
 /// Shows a look, or why there was none: the agent may be starting again.
-fn show(looked: Result<StatusView, Failure>, json: bool) -> Result<Written, Failure> {
+fn draw(looked: Result<StatusView, Failure>, json: bool) -> Result<Written, Failure> {
     let mut stdout = std::io::stdout().lock();
     if json {
         return match looked {
@@ -66,7 +68,7 @@ fn show(looked: Result<StatusView, Failure>, json: bool) -> Result<Written, Fail
         };
     }
     let now = humantime::format_rfc3339_seconds(SystemTime::now());
-    let text = looked.map_or_else(|failure| failure.human(), |view| table::status(&view));
+    let text = looked.map_or_else(|failure| failure.human(), |view| show::status::screen(&view));
     if !stdout.is_terminal() {
         return output::write(&mut stdout, format!("--- {now}\n{text}").as_bytes());
     }
@@ -81,7 +83,7 @@ fn show(looked: Result<StatusView, Failure>, json: bool) -> Result<Written, Fail
     }
 }
 
-/// As much of the text as the terminal has room for: what scrolled out at the top could not be seen again.
+/// As much of the text as the terminal has room for: what scrolls out at the top could not be seen again.
 fn fit(text: &str, rows: u16, columns: u16) -> String {
     let columns = usize::from(columns).max(1);
     // The cursor needs a row of its own, and so does the note.

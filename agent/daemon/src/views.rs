@@ -62,6 +62,7 @@ pub(crate) fn nodes(
                 .copied()
                 .flatten()
                 .filter(|_| !reachable),
+            silent_for_ms: None,
             behind: progress.and_then(|progress| progress.behind),
             snapshot: progress.is_some_and(|progress| progress.snapshot),
             lost: progress.is_some_and(|progress| progress.lost),

@@ -239,6 +239,11 @@ pub struct NodeView {
     /// Milliseconds since the answering node has no link to it; null while it has one, or never looked.
     #[serde(default)]
     pub unreachable_for_ms: Option<u64>,
+    /// Milliseconds since the answering node last received anything from it over their link; null for the
+    /// answering node itself, without a link, and where the agent does not say. A link is given up only after
+    /// some seconds of silence.
+    #[serde(default)]
+    pub silent_for_ms: Option<u64>,
     /// How many committed log entries it is not known to have. The leader knows; null where it could not be
     /// asked, or has not heard of the member since it leads.
     #[serde(default)]

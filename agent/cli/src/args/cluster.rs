@@ -1,68 +1,35 @@
 //! `blixard cluster`: what concerns the cluster as a whole.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use blixard_model::id::{NodeName, TicketId};
 use clap::{Args, Subcommand};
 
-use super::{AskArgs, FreshArgs, ListArgs, WaitArgs};
+use super::shared::{AskArgs, FreshArgs, WaitArgs};
+use super::ticket::TicketCommand;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Tickets, by which nodes that are on no list become members
+    /// Makes, lists and revokes tickets, with which nodes that are not in the `members` list join
     #[command(subcommand, alias = "token")]
     Ticket(TicketCommand),
-    /// Lets this node join a cluster with a ticket, and waits until it is a member
+    /// Joins this node to a cluster with a ticket, and waits until it is a member
     Join(JoinArgs),
     /// Takes this node out of its cluster for good
     Leave(LeaveArgs),
-    /// Writes the replicated state to a file: members, VMs and where they are placed (no disks, no keys)
+    /// Writes the replicated state to a file: members, VMs and placements, but no disks and no keys
     Backup(BackupArgs),
-    /// Begins a new cluster with a backup's state, on this node alone, whose agent is stopped
+    /// Begins a new cluster from a backup, with this node alone; its agent must be stopped
     Restore(RestoreArgs),
-    /// Begins a new cluster with what this node has, when the quorum is lost for good; its agent is stopped
+    /// Begins a new cluster from this node's own state after the quorum is lost for good; its agent must be
+    /// stopped
     Recover(RecoverArgs),
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum TicketCommand {
-    /// Makes a ticket for one node and prints it; it is shown this once
-    Create(TicketCreateArgs),
-    /// Lists the tickets, without their secrets
-    List(ListArgs),
-    /// Takes a ticket back
-    Revoke(TicketRevokeArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TicketCreateArgs {
-    /// How long it admits a node, for example 30m or 2h; 10s to 7d
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_ttl)]
-    pub(crate) ttl: Duration,
-    /// The only name that the node may have
-    #[arg(long, value_name = "NODE")]
-    pub(crate) name: Option<NodeName>,
-    #[command(flatten)]
-    pub(crate) ask: AskArgs,
-}
-
-fn parse_ttl(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| error.to_string())
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TicketRevokeArgs {
-    /// The ticket, as `ticket list` shows it
-    #[arg(value_name = "ID")]
-    pub(crate) id: TicketId,
-    #[command(flatten)]
-    pub(crate) ask: AskArgs,
-}
-
+/// Arguments of `blixard cluster join`.
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// Where the ticket is; '-' is stdin. Never an argument: those can be seen by everybody on the machine
+    /// The file that holds the ticket; '-' is stdin. A ticket is never an argument: every user of the machine
+    /// can see those
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(crate) ticket_file: PathBuf,
     #[command(flatten)]
@@ -71,18 +38,20 @@ pub(crate) struct JoinArgs {
     pub(crate) ask: AskArgs,
 }
 
+/// Arguments of `blixard cluster leave`.
 #[derive(Debug, Args)]
 pub(crate) struct LeaveArgs {
     #[command(flatten)]
     pub(crate) ask: AskArgs,
 }
 
+/// Arguments of `blixard cluster backup`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupArgs {
-    /// The file to make; '-' is stdout
+    /// The file to write; '-' is stdout
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Replaces the file if there is one
+    /// Replaces the file if it exists
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]
@@ -97,7 +66,7 @@ pub struct OfflineArgs {
     /// This node's configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/blixard/config.toml")]
     pub config: PathBuf,
-    /// This node's key, where the configuration does not say where it is
+    /// This node's key, if the configuration does not say where it is
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 }
@@ -108,7 +77,7 @@ pub struct RestoreArgs {
     /// The backup
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Takes a backup of another cluster too: the new one has the configured name
+    /// Accepts a backup of another cluster: the new cluster gets the configured name
     #[arg(long)]
     pub as_new: bool,
     /// Its node
@@ -116,9 +85,11 @@ pub struct RestoreArgs {
     pub node: OfflineArgs,
 }
 
+/// Arguments of `blixard cluster recover`.
 #[derive(Debug, Args)]
 pub(crate) struct RecoverArgs {
-    /// Says that too few of the other voters will ever come back: without it nothing is done
+    /// Confirms that too few of the other voters will ever come back; without it the command only explains
+    /// what it would do
     #[arg(long)]
     pub(crate) i_know_the_others_are_gone: bool,
     #[command(flatten)]
