@@ -93,6 +93,19 @@ fn stop_and_delete_wait_until_it_is_so() {
 }
 
 #[test]
+fn a_wait_says_each_change_once_and_not_that_time_goes_by() {
+    let silent = |seconds: u64| {
+        let reason = Some(format!("n1 has not reported for {seconds} s"));
+        Reply::json(&VmView { reason, ..views::vm("web", Desired::Absent, Deleting) })
+    };
+    let agent = FakeAgent::script(vec![accepted(), silent(6), silent(7), silent(12), silent(125), gone()]);
+    let run = agent.run(&["vm", "delete", "web"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let lines: Vec<&str> = run.stderr.lines().collect();
+    assert_eq!(lines, ["web: accepted on n1", "web on n1: deleting: n1 has not reported for 6 s"]);
+}
+
+#[test]
 fn a_wait_outlasts_an_election_and_a_restart_of_the_agent() {
     let agent = FakeAgent::script(vec![
         accepted(),

@@ -1,5 +1,5 @@
-//! What a waiting command shows meanwhile, on stderr: a spinner on a terminal, a line for each change
-//! elsewhere.
+//! What a waiting command shows meanwhile, on stderr: a spinner on a terminal, elsewhere a line for each
+//! change. That time goes by is no change.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
-use crate::text::clean;
+use crate::text::{clean, timeless};
 
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(100);
@@ -19,7 +19,7 @@ pub(crate) enum Progress {
     Silent,
     /// No terminal: one line when something changed.
     Lines {
-        /// The last line printed.
+        /// The last line printed, without its times.
         last: String,
     },
     /// A terminal: the last state and the time that went by.
@@ -49,9 +49,10 @@ impl Progress {
         match self {
             Self::Silent => {}
             Self::Lines { last } => {
-                if *last != text {
+                let said = timeless(&text);
+                if *last != said {
                     output::note(&format!("{text}\n"));
-                    *last = text;
+                    *last = said;
                 }
             }
             Self::Spinner(bar) => bar.set_message(text),

@@ -17,6 +17,29 @@ pub(crate) fn clean(text: &str) -> String {
     clean
 }
 
+/// `text` with an ellipsis for each length of time: two texts that differ in nothing else say the same, one
+/// later than the other.
+pub(crate) fn timeless(text: &str) -> String {
+    const UNITS: [&str; 5] = ["ms", "s", "min", "h", "d"];
+    let number = |word: &str| {
+        let digits = word.trim_start_matches('(');
+        !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit() || c == '.' || c == ',')
+    };
+    let unit = |word: &str| UNITS.contains(&word.trim_end_matches([')', ',', ';', ':', '.']));
+    let words: Vec<&str> = text.split(' ').collect();
+    let (mut kept, mut at) = (Vec::new(), 0);
+    while let Some(word) = words.get(at) {
+        let is_time = number(word) && words.get(at + 1).is_some_and(|next| unit(next));
+        if !is_time {
+            kept.push(*word);
+        } else if kept.last() != Some(&"…") {
+            kept.push("…");
+        }
+        at += if is_time { 2 } else { 1 };
+    }
+    kept.join(" ")
+}
+
 /// [`clean`] for a stream of bytes that is cut anywhere: keeps back the beginning of an unfinished character.
 #[derive(Debug, Default)]
 pub(crate) struct ConsoleFilter {
@@ -75,6 +98,25 @@ mod tests {
         assert_eq!(clean("a\tb\r\nc"), "a\tb\nc");
         assert_eq!(clean("\x1b]0;x\x07\x7f\u{9b}2J"), "^[]0;x^G\u{fffd}\u{fffd}2J");
         assert_eq!(clean("grün ✓"), "grün ✓");
+    }
+
+    #[test]
+    fn what_differs_in_a_time_alone_says_the_same() {
+        let silent =
+            |time: &str| timeless(&format!("n3: unknown: n3 has not reported for {time}; it may run"));
+        for time in ["1.0 s", "120 s", "2 min", "2 min 10 s", "3 h", "1,200 ms"] {
+            assert_eq!(silent(time), silent("17 s"), "{time}");
+        }
+        assert_eq!(timeless("failed (next try in 3 s)"), timeless("failed (next try in 0 s)"));
+        for (one, other) in [
+            ("exited 1", "exited 2"),
+            ("n1: 3 of 5", "n1: 4 of 5"),
+            ("failed", "failed (next try in 3 s)"),
+            ("running for 3 s", "starting for 3 s"),
+        ] {
+            assert_ne!(timeless(one), timeless(other));
+        }
+        assert_eq!(timeless("no time  in here"), "no time  in here");
     }
 
     #[test]
