@@ -71,7 +71,7 @@ let
     assertion = isAddress address;
     message =
       "${option}: ${quoted address} is not an IP address with a port, as in 10.77.0.1:7431 or"
-      + " [fd00::1]:7431.";
+      + " [fd00::1]:7431; names are not looked up.";
   };
 
   ofPlace =

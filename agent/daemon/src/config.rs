@@ -1,5 +1,6 @@
 //! The configuration file: read, checked, complete before anything is started.
 
+mod address;
 mod check;
 mod read;
 
@@ -40,7 +41,7 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) key_file: Option<PathBuf>,
     /// The address that is listened on.
-    #[serde(default = "default_listen_address")]
+    #[serde(default = "default_listen_address", deserialize_with = "address::ip")]
     pub(crate) listen_address: IpAddr,
     /// The UDP port that is listened on.
     #[serde(default = "default_port")]
@@ -49,7 +50,7 @@ pub(crate) struct Config {
     #[serde(default = "default_socket")]
     pub(crate) socket: PathBuf,
     /// Where others reach this node, when that is not what `members` says.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "address::list")]
     pub(crate) advertise_addresses: Vec<SocketAddr>,
     /// Without a list of members: this node joins a cluster with a ticket, and forms none of its own.
     #[serde(default)]
@@ -139,7 +140,7 @@ pub(crate) struct MemberSettings {
     /// What `blixard keygen` prints there.
     endpoint_id: EndpointId,
     /// Where it is reached.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "address::list")]
     addresses: Vec<SocketAddr>,
 }
 

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, FILE_LEN_MAX};
 
-/// Why a configuration can not be used. Names the key and the way out.
+/// Why a configuration cannot be used. Names the key and the way out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// The file can not be read.
-    #[error("{path}: {source}", path = path.display())]
+    /// The file cannot be read; the source says why.
+    #[error("{path} cannot be read", path = path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    /// No TOML, or a value that can not be.
+    /// No TOML, or a value that cannot be.
     #[error("{path}: {message}", path = path.display())]
     Syntax { path: PathBuf, message: String },
     /// Keys that nothing reads.

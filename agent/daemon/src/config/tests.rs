@@ -225,6 +225,29 @@ fn addresses_are_checked_against_what_the_socket_hears() {
 }
 
 #[test]
+fn a_name_in_the_place_of_an_address_is_refused_with_the_reason_and_the_line() {
+    let member = format!("[members.n1]\nendpoint_id = \"{ID}\"\naddresses = [\"10.77.0.1:1\", \"n4:7500\"]");
+    let cases = [
+        (member, "line 4"),
+        ("advertise_addresses = [\"n4:7500\"]".to_owned(), "line 2"),
+        ("listen_address = \"n4\"".to_owned(), "line 2"),
+    ];
+    for (text, line) in cases {
+        let error = parse(&format!("node_name = \"n1\"\n{text}")).expect_err("a name");
+        assert!(error.contains("names are not looked up") && error.contains(line), "{error}");
+    }
+    let error = parse("node_name = \"n1\"\nlisten_address = \"10.0.0.1:1\"").expect_err("a port");
+    assert!(error.contains("write 10.0.0.1 here, and the port as `port`"), "{error}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_and_its_cause_said_once() {
+    let error = Config::load(Path::new("/nonexistent/c.toml")).expect_err("no file");
+    let chain = format!("{:#}", anyhow::Error::from(error));
+    assert_eq!(chain, "/nonexistent/c.toml cannot be read: No such file or directory (os error 2)");
+}
+
+#[test]
 fn a_node_alone_advertises_what_it_likes_except_nothing_at_all() {
     let alone = |address| parse(&format!("node_name = \"n1\"\nadvertise_addresses = [\"{address}\"]"));
     assert!(alone("127.0.0.1:1").is_ok());
