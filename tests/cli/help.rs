@@ -54,10 +54,15 @@ fn help_of_every_command_names_its_exit_codes() {
         &["node", "remove", "--help"],
         &["cluster", "join", "--help"],
         &["cluster", "ticket", "create", "--help"],
-        &["cluster", "restore", "--help"],
     ] {
-        says(args, &["Exit codes:", "3  nothing happened"]);
+        let text = says(args, &["Exit codes:", "3  nothing happened", "4  the outcome is not known\n"]);
+        assert!(!text.contains("--request-id"), "it has none: {text}");
     }
+    says(
+        &["vm", "run", "--help"],
+        &["the same --request-id is safe", "[default: 120, or 30 with --no-wait]"],
+    );
+    says(&["vm", "list", "--help"], &["[default: 30]"]);
     for args in [&["vm", "logs", "--help"][..], &["agent", "--help"], &["cluster", "recover", "--help"]] {
         let text = says(args, &["Exit codes:"]);
         assert!(!text.contains("--json"), "there is no document: {text}");

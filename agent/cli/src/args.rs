@@ -28,10 +28,13 @@ pub(crate) use self::vm::{ChangeArgs, CreateArgs, LogsArgs, RunArgs, ShowArgs, S
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  refused, or it came out otherwise
+  1  refused, or it failed
   2  the command line is wrong
   3  nothing happened: no quorum, or the agent cannot be reached
-  4  the outcome is not known; repeating it with the same --request-id is safe";
+  4  the outcome is not known";
+
+/// What follows [`EXIT_CODES`] where a request can be repeated under its id.
+const REPEATING_IS_SAFE: &str = ": repeating the command with the same --request-id is safe";
 
 const AGENT_EXIT_CODES: &str = "\
 Exit codes:
@@ -41,12 +44,15 @@ Exit codes:
   74  the disk of the data directory failed
   75  the disk of the data directory is full";
 
+/// Where the global flag stands among the others: behind them, before `--help`.
+const GLOBAL_ORDER: usize = 900;
+
 /// A few machines as one home for microVMs
 #[derive(Debug, Parser)]
 #[command(name = "blixard", version, about, max_term_width = 110, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// Prints one JSON document instead of text, and errors as JSON on stderr
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = GLOBAL_ORDER)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -90,7 +96,7 @@ pub(crate) enum ClientCommand {
     /// Joins and leaves a cluster, makes backups, and recovers a cluster that is lost
     #[command(subcommand)]
     Cluster(ClusterCommand),
-    /// Prints a script with which a shell completes commands and the names of VMs and nodes
+    /// Prints a script with which a shell completes commands and flags
     #[command(after_help = COMPLETIONS_HELP)]
     Completions(CompletionsArgs),
 }
@@ -109,7 +115,7 @@ pub struct AgentArgs {
 /// Arguments of `blixard keygen`.
 #[derive(Debug, Args)]
 pub struct KeygenArgs {
-    /// The key's file
+    /// The file that holds the key; made if it does not exist
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub key_file: Option<PathBuf>,
     /// Uses the key that this configuration names [default: /etc/blixard/config.toml]
@@ -151,26 +157,40 @@ pub(crate) enum Shell {
     Zsh,
 }
 
-/// The whole tree. Each command's help ends with its exit codes, and does not show `--json` where there is no
-/// document to print.
+/// The whole tree. Each command's help ends with its exit codes, names its own default of `--timeout`, and
+/// does not show `--json` where there is no document to print.
 pub(crate) fn command() -> clap::Command {
-    complete(Cli::command().after_help(EXIT_CODES), &[])
+    finish(Cli::command().after_help([EXIT_CODES, REPEATING_IS_SAFE].concat()), &[])
 }
 
-fn complete(tree: clap::Command, path: &[&str]) -> clap::Command {
+fn finish(tree: clap::Command, path: &[&str]) -> clap::Command {
     tree.mut_subcommands(|sub| {
         let name = sub.get_name().to_owned();
         let path = [path, &[name.as_str()]].concat();
-        let mut sub = sub;
-        if sub.get_after_help().is_none() && path != ["keygen"] {
-            sub = sub.after_help(EXIT_CODES);
-        }
-        if !prints_document(&path) {
-            // An argument of a command takes the place of the global one of the same id.
-            sub = sub.arg(Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).hide(true));
-        }
-        complete(sub, &path)
+        finish(finish_one(sub, &path), &path)
     })
+}
+
+fn finish_one(mut command: clap::Command, path: &[&str]) -> clap::Command {
+    let has = |command: &clap::Command, id: &str| command.get_arguments().any(|arg| arg.get_id() == id);
+    if command.get_after_help().is_none() && path != ["keygen"] {
+        let repeating = if has(&command, "request_id") { REPEATING_IS_SAFE } else { "" };
+        command = command.after_help([EXIT_CODES, repeating].concat());
+    }
+    let default = match path {
+        _ if has(&command, "no_wait") => "120, or 30 with --no-wait",
+        ["cluster", "backup"] => "120",
+        _ => "30",
+    };
+    if has(&command, "timeout") {
+        let help = format!("Gives up after this time [default: {default}]");
+        command = command.mut_arg("timeout", |timeout| timeout.help(help));
+    }
+    if !prints_document(path) {
+        // An argument of a command takes the place of the global one of the same id.
+        command = command.arg(Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).hide(true));
+    }
+    command
 }
 
 /// Id and name of the global flag.

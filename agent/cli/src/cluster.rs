@@ -20,10 +20,10 @@ const BACKUP_TIMEOUT: Duration = Duration::from_secs(120);
 /// A backup holds the specs of all VMs: only its owner may read it.
 const FILE_MODE: u32 = 0o600;
 const RECOVER_EXPLAINED: &str = "\
-this begins a NEW cluster from this node's own state: it is the only member, all others are given up. What \
-was acknowledged and had not reached this node is lost, so do it on the node whose log ends last (`blixard \
-status` on each: the latest term, then the highest index). If a quorum of the others can come back, wait for \
-it instead: their cluster would go on beside the new one";
+this begins a NEW cluster from this node's own state: it alone is in it, all other members are given up. \
+What was acknowledged and had not reached this node is lost, so do it on the node whose log ends last \
+(`blixard status` on each: the latest term, then the highest index). If a quorum of the others can come \
+back, wait for it instead: their cluster would go on beside the new one";
 
 /// Runs one of them.
 pub(crate) async fn run(

@@ -7,6 +7,14 @@ use clap::{Args, Subcommand};
 use super::shared::{AskArgs, FreshArgs, WaitArgs};
 use super::ticket::TicketCommand;
 
+const OFFLINE_EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused: nothing was changed
+  2  the command line is wrong
+  3  the disk refused: the old store is in its place
+  4  the disk failed at the last step: the old or the new store is in its place, whole";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Makes, lists and revokes tickets, with which nodes that are not in the `members` list join
@@ -19,17 +27,19 @@ pub(crate) enum ClusterCommand {
     /// Writes the replicated state to a file: members, VMs and placements, but no disks and no keys
     Backup(BackupArgs),
     /// Begins a new cluster from a backup, with this node alone; its agent must be stopped
+    #[command(after_help = OFFLINE_EXIT_CODES)]
     Restore(RestoreArgs),
     /// Begins a new cluster from this node's own state after the quorum is lost for good; its agent must be
     /// stopped
+    #[command(after_help = OFFLINE_EXIT_CODES)]
     Recover(RecoverArgs),
 }
 
 /// Arguments of `blixard cluster join`.
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// The file that holds the ticket; '-' is stdin. A ticket is never an argument: every user of the machine
-    /// can see those
+    /// Reads the ticket from this file; '-' is stdin. It is not taken as an argument, because every user of
+    /// the machine can see those
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(crate) ticket_file: PathBuf,
     #[command(flatten)]

@@ -22,7 +22,7 @@ pub(crate) struct SocketArgs {
 pub(crate) struct AskArgs {
     #[command(flatten)]
     pub(crate) at: SocketArgs,
-    /// Gives up after this time [default: 30, or 120 for a command that waits]
+    /// Gives up after this time
     #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
     pub(crate) timeout: Option<u32>,
 }

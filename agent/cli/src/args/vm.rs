@@ -96,7 +96,7 @@ pub(crate) struct LogsArgs {
     pub(crate) lines: Option<u32>,
     #[command(flatten)]
     pub(crate) at: SocketArgs,
-    /// Gives up after this time [default: 30]
+    /// Gives up after this time
     #[arg(long, value_name = "SECONDS", conflicts_with = "follow", value_parser = parse_timeout)]
     pub(crate) timeout: Option<u32>,
 }
