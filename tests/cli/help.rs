@@ -104,18 +104,3 @@ fn the_module_and_the_documents_name_the_socket_that_the_program_uses() {
 fn the_version_is_the_packages() {
     assert_eq!(says(&["--version"], &[]), format!("blixard {}\n", env!("CARGO_PKG_VERSION")));
 }
-
-#[test]
-fn completions_know_the_commands() {
-    for (shell, needle) in [
-        ("bash", "complete -F"),
-        ("elvish", "edit:completion:arg-completer"),
-        ("fish", "complete -c blixard"),
-        ("powershell", "Register-ArgumentCompleter"),
-        ("zsh", "#compdef blixard"),
-    ] {
-        says(&["completions", shell], &[needle, "status", "request-id"]);
-    }
-    run(Path::new("/nonexistent"), &["completions", "csh"])
-        .ends(2, "possible values: bash, elvish, fish, powershell, zsh");
-}

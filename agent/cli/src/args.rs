@@ -96,7 +96,7 @@ pub(crate) enum ClientCommand {
     /// Joins and leaves a cluster, makes backups, and recovers a cluster that is lost
     #[command(subcommand)]
     Cluster(ClusterCommand),
-    /// Prints a script with which a shell completes commands and flags
+    /// Prints a script with which a shell completes commands and the names of VMs and nodes
     #[command(after_help = COMPLETIONS_HELP)]
     Completions(CompletionsArgs),
 }
@@ -155,6 +155,19 @@ pub(crate) enum Shell {
     Fish,
     Powershell,
     Zsh,
+}
+
+impl Shell {
+    /// Its name, as the user gives it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Elvish => "elvish",
+            Self::Fish => "fish",
+            Self::Powershell => "powershell",
+            Self::Zsh => "zsh",
+        }
+    }
 }
 
 /// The whole tree. Each command's help ends with its exit codes, names its own default of `--timeout`, and

@@ -6,7 +6,7 @@
 //!   (views as text), `text`, `failure`;
 //! - the agent: `client` (one request), `session` (one command's way to it), `write` (a change of a VM and
 //!   the wait behind it);
-//! - the terminal: `output`, `progress`;
+//! - the terminal: `output`, `progress`, and the user's shell: `completion`;
 //! - the commands: `status`, `vm`, `node`, `cluster`, `ticket`, `join`.
 //!
 //! What needs the store's formats is handed in by the program (`files`). Never here: decisions about the
@@ -16,6 +16,7 @@ mod args;
 mod check;
 mod client;
 mod cluster;
+mod completion;
 mod failure;
 mod files;
 mod join;
@@ -39,7 +40,7 @@ use std::process::ExitCode;
 use blixard_model::id::VmName;
 
 pub use self::args::{AgentArgs, KeygenArgs, OfflineArgs, RestoreArgs};
-use self::args::{ClientCommand, Command, CompletionsArgs, Shell};
+use self::args::{ClientCommand, Command};
 pub use self::failure::Failure;
 pub use self::files::{CheckedBackup, ClusterFiles};
 
@@ -72,8 +73,12 @@ pub struct ClientRun {
 /// What the arguments of the process ask for.
 ///
 /// # Errors
-/// The exit code, after the text was printed: 0 for help and version, 2 for what is not understood.
+/// The exit code, after the text was printed: 0 for help, version and completions, 2 for what is not
+/// understood.
 pub fn parse() -> Result<Asked, ExitCode> {
+    if completion::answer(args::command, std::env::args_os()).map_err(not_understood)? {
+        return Err(ExitCode::SUCCESS);
+    }
     let args::Cli { json, command } = args::parse(std::env::args_os()).map_err(not_understood)?;
     Ok(match command {
         Command::Agent(args) => Asked::Agent(args),
@@ -130,19 +135,6 @@ async fn dispatch(command: ClientCommand, json: bool, files: &dyn ClusterFiles) 
         ClientCommand::Node(command) => node::run(command, json).await,
         ClientCommand::Vm(command) => vm::run(*command, json).await,
         ClientCommand::Cluster(command) => cluster::run(command, json, files).await,
-        ClientCommand::Completions(args) => completions(&args),
+        ClientCommand::Completions(args) => output::print(&completion::script(args.shell.name())?),
     }
-}
-
-fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
-    let shell = match args.shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Elvish => clap_complete::Shell::Elvish,
-        Shell::Fish => clap_complete::Shell::Fish,
-        Shell::Powershell => clap_complete::Shell::PowerShell,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-    };
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut args::command(), "blixard", &mut script);
-    output::print(&String::from_utf8_lossy(&script))
 }

@@ -6,6 +6,7 @@ use blixard_model::vm::{Disk, Hypervisor, VmSpec};
 use clap::Args;
 use serde::Deserialize;
 
+use crate::completion::node_names;
 use crate::failure::Failure;
 
 /// Virtual cpus of a VM that does not say.
@@ -40,7 +41,7 @@ pub(crate) struct SpecPatch {
     #[arg(long = "disk", value_name = "PATH[:ro]", value_parser = parse_disk)]
     disks: Option<Vec<Disk>>,
     /// Places the VM on this node and no other
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", add = node_names())]
     node: Option<NodeName>,
     /// The program that runs the VM; qemu is the only one [default: qemu]
     #[arg(long, value_name = "NAME")]

@@ -4,6 +4,7 @@ use blixard_model::id::NodeName;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::shared::{AskArgs, ListArgs};
+use crate::completion::node_names;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
@@ -17,7 +18,7 @@ pub(crate) enum NodeCommand {
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArgs {
     /// The node to remove
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = node_names())]
     pub(crate) name: NodeName,
     /// Removes a node that does not answer and will not come back
     #[arg(long)]

@@ -6,6 +6,7 @@ use blixard_model::id::{NodeName, TicketId};
 use clap::{Args, Subcommand};
 
 use super::shared::{AskArgs, ListArgs};
+use crate::completion::ticket_ids;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TicketCommand {
@@ -38,7 +39,7 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Args)]
 pub(crate) struct TicketRevokeArgs {
     /// The ticket's id, as `ticket list` shows it
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = ticket_ids())]
     pub(crate) id: TicketId,
     #[command(flatten)]
     pub(crate) ask: AskArgs,

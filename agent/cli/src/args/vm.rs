@@ -6,6 +6,7 @@ use blixard_model::id::VmName;
 use clap::{Args, Subcommand};
 
 use super::shared::{AskArgs, FreshArgs, ListArgs, SocketArgs, WaitArgs, WriteArgs, parse_timeout};
+use crate::completion::vm_names;
 use crate::spec::SpecPatch;
 
 #[derive(Debug, Subcommand)]
@@ -62,7 +63,7 @@ pub(crate) struct SpecArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     /// The VM
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = vm_names())]
     pub(crate) name: VmName,
     #[command(flatten)]
     pub(crate) fresh: FreshArgs,
@@ -74,7 +75,7 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ChangeArgs {
     /// The VM
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = vm_names())]
     pub(crate) name: VmName,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
@@ -86,7 +87,7 @@ pub(crate) struct ChangeArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
     /// The VM
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = vm_names())]
     pub(crate) name: VmName,
     /// Prints new lines as they come, until Ctrl-C
     #[arg(long, short = 'f')]
