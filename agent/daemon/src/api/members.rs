@@ -5,7 +5,6 @@ use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
-use blixard_core::ClusterState;
 use blixard_core::ticket::hash_of;
 use blixard_model::api::{Accepted, JoinCluster, JoinTaken, Listing, NewTicket, TicketMade, TicketView};
 use blixard_model::ticket::TICKET_TTL_MS_DEFAULT;
@@ -13,7 +12,7 @@ use blixard_model::wire::{Contact, MembersAsk};
 use blixard_model::{Command, NodeName, Outcome, RaftId, Refusal, Request, TicketId, VmsFate};
 use blixard_net::ticket::{JoinTicket, TICKET_CONTACTS_MAX};
 use blixard_node::SubmitError;
-use blixard_node::host::{JoinRefusal, Want};
+use blixard_node::host::{JoinRefusal, NodeRemoval, Want};
 use serde::Deserialize;
 
 use super::super::context::Agent;
@@ -166,64 +165,8 @@ pub(super) async fn remove_node(
         let why = "what becomes of VMs is for nodes that will not come back: --vms needs --force".to_owned();
         return Err(ApiError::refused(Refusal::Invalid { why }));
     }
-    let agent = &api.agent;
-    let patience = patience(&headers)?;
     let id = request_id(&headers)?;
-    let mut standing = look_up(agent, &name).await?;
-    if let Standing::Member(raft_id) = standing
-        && (vms.is_some() || name != *agent.name())
-    {
-        let ended = done(agent.host.change(MembersAsk::Remove { raft_id, force, vms }, patience).await?)?;
-        if !ended {
-            return Ok(Json(Accepted { request_id: id, node: Some(name), unchanged: false }));
-        }
-        // It had left when it was looked at: because an operator said so, or because its store was lost, and
-        // then its VMs are still there, or it is back already.
-        standing = look_up(agent, &name).await?;
-        if let Standing::Member(_) = standing {
-            let why = format!(
-                "the place that {name} had was let go meanwhile because its store was lost, and it has got \
-                 another one: ask again if that is to go"
-            );
-            return Err(ApiError::refused(Refusal::Membership { why }));
-        }
-    }
-    let outcome = match (standing, vms) {
-        // Whatever it was asked with: once it is out it hears of it only as a member that leaves does.
-        (Standing::Member(raft_id), _) => return leave(agent, raft_id, &headers).await,
-        (Standing::Unknown, _) => return Err(ApiError::refused(Refusal::NodeNotFound { node: name })),
-        (Standing::Gone(Err(refusal)), None) => return Err(ApiError::refused(refusal)),
-        (Standing::Gone(Err(_)), Some(VmsFate::Delete)) => {
-            let command = Command::ForgetVms { node: name.clone() };
-            agent.host.change(Request { id: id.clone(), command }, patience).await?
-        }
-        (Standing::Gone(_), _) => Outcome::unchanged(None),
-    };
+    let removal = NodeRemoval { name: name.clone(), force, vms, id: id.clone() };
+    let outcome = api.agent.host.remove_node(removal, patience(&headers)?).await?;
     Ok(Json(Accepted { request_id: id, node: Some(name), unchanged: done(outcome)? }))
-}
-
-/// What the log knows of a node's name.
-enum Standing {
-    Member(RaftId),
-    /// It is no member any more; which VMs are still placed there.
-    Gone(Result<(), Refusal>),
-    Unknown,
-}
-
-async fn look_up(agent: &Agent, name: &NodeName) -> ApiResult<Standing> {
-    readable(agent, false).await?;
-    let wanted = name.clone();
-    let looked = agent.host.look_at_member(move |member| standing(member.state(), &wanted));
-    Ok(looked.await.map_err(SubmitError::from)?)
-}
-
-fn standing(state: &ClusterState, name: &NodeName) -> Standing {
-    let placed = state.check_no_vms(name);
-    // Who was only given up when a cluster was recovered may come back from the lists.
-    let was_removed = state.removed.values().any(|removed| removed.name == *name && !removed.given_up);
-    match state.member_by_name(name) {
-        Some(member) => Standing::Member(member.raft_id),
-        None if placed.is_err() || was_removed => Standing::Gone(placed),
-        None => Standing::Unknown,
-    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use blixard_model::wire::{AgedReport, JoinResponse, PeerResponse, ProgressReport};
 use blixard_model::{ClusterId, EndpointId, Outcome};
 use blixard_node::host::{
-    Answer, Host, Input, JoinRefusal, Member, Moment, PeerCallId, RaftFrame, WaiterId, Want,
+    Answer, Host, Input, JoinRefusal, Member, Moment, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want,
 };
 use blixard_node::{Ask, SubmitError, Summary};
 use blixard_store::StoreStats;
@@ -207,8 +207,24 @@ impl HostHandle {
         ask: impl Into<Ask>,
         patience: Duration,
     ) -> Result<Outcome, SubmitError> {
+        self.end_of_change(Want::Change(Box::new(ask.into())), patience).await
+    }
+
+    /// Removes a node by its name, as [`HostHandle::change`] brings a change to whoever leads.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub(crate) async fn remove_node(
+        &self,
+        removal: NodeRemoval,
+        patience: Duration,
+    ) -> Result<Outcome, SubmitError> {
+        self.end_of_change(Want::RemoveNode(Box::new(removal)), patience).await
+    }
+
+    async fn end_of_change(&self, want: Want, patience: Duration) -> Result<Outcome, SubmitError> {
         let stopping = || "the agent is stopping, or its disk is slow".to_owned();
-        match self.want(Want::Change(Box::new(ask.into())), patience).await {
+        match self.want(want, patience).await {
             Ok(Answer::Changed(end)) => end,
             Ok(_) | Err(true) => Err(SubmitError::Unknown(stopping())),
             Err(false) => Err(SubmitError::Unavailable(stopping())),

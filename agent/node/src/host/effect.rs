@@ -125,7 +125,7 @@ pub enum Effect {
 /// How something that somebody on this machine wanted ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// To [`Want::Change`](super::Want::Change).
+    /// To [`Want::Change`](super::Want::Change) and [`Want::RemoveNode`](super::Want::RemoveNode).
     Changed(Result<Outcome, SubmitError>),
     /// To [`Want::Read`](super::Want::Read): the state may be read now.
     Readable(Result<(), SubmitError>),

@@ -8,7 +8,9 @@ use blixard_core::reconciler::Action;
 use blixard_core::state::NodeOffer;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{Contact, JoinRequest, JoinResponse, PeerRequest, PeerResponse};
-use blixard_model::{ClusterId, EndpointId, RaftId, TicketId, TicketSecret, VmName};
+use blixard_model::{
+    ClusterId, EndpointId, NodeName, RaftId, RequestId, TicketId, TicketSecret, VmName, VmsFate,
+};
 use bytes::Bytes;
 
 use super::disk::Written;
@@ -175,6 +177,8 @@ pub enum CallError {
 pub enum Want {
     /// A change, brought to whoever leads.
     Change(Box<Ask>),
+    /// A node is to leave the cluster, by its name.
+    RemoveNode(Box<NodeRemoval>),
     /// To read what is applied here, once everything acknowledged before is.
     Read,
     /// What every node last reported of its VMs.
@@ -203,4 +207,17 @@ pub struct HeldTicket {
     pub secret: TicketSecret,
     /// Members that may be asked.
     pub contacts: Vec<Contact>,
+}
+
+/// A node that is to leave the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRemoval {
+    /// The node.
+    pub name: NodeName,
+    /// It does not answer and will not come back.
+    pub force: bool,
+    /// What becomes of its VMs; needs `force`.
+    pub vms: Option<VmsFate>,
+    /// Names the write that forgets its VMs, so that sending it twice applies it once.
+    pub id: RequestId,
 }

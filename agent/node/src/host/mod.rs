@@ -35,7 +35,7 @@ use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{ClusterName, EndpointId, NodeName, StoreId};
 
 pub use effect::{Answer, Effect, JoinRefusal};
-pub use input::{CallError, CallId, HeldTicket, Input, PeerCallId, RaftFrame, WaiterId, Want};
+pub use input::{CallError, CallId, HeldTicket, Input, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want};
 pub use member::{Member, Proposer, Reader, Replica, SubmissionId};
 pub use moment::{BootId, Moment};
 pub use removed::Removed;

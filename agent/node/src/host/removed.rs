@@ -60,7 +60,7 @@ impl Removed {
     fn answer(&self, want: &Want) -> Answer {
         let unavailable = || SubmitError::Unavailable(REMOVED.to_owned());
         match want {
-            Want::Change(_) => Answer::Changed(Err(unavailable())),
+            Want::Change(_) | Want::RemoveNode(_) => Answer::Changed(Err(unavailable())),
             Want::Read => Answer::Readable(Err(unavailable())),
             Want::Reports => Answer::Reports(Vec::new()),
             Want::Progress => Answer::Progress(None),

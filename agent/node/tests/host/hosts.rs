@@ -230,8 +230,12 @@ impl Hosts {
 
     /// Somebody on this machine asks for a change, for up to five seconds.
     pub(crate) fn change(&mut self, n: u8, ask: impl Into<Ask>) -> WaiterId {
+        self.want(n, Want::Change(Box::new(ask.into())))
+    }
+
+    /// Somebody on this machine wants something, for up to five seconds.
+    pub(crate) fn want(&mut self, n: u8, want: Want) -> WaiterId {
         let waiter = WaiterId(self.new_number());
-        let want = Want::Change(Box::new(ask.into()));
         self.give(n, Input::Wanted { waiter, want, patience_ms: 5_000 });
         waiter
     }

@@ -9,11 +9,12 @@ use blixard_model::formation::Phase;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::report::ObservedState;
 use blixard_model::wire::{Contact, MembersAsk, PeerRequest, PeerResponse};
-use blixard_model::{ClusterId, Outcome, RaftId, TicketId, TicketSecret};
+use blixard_model::{ClusterId, Outcome, RaftId, Refusal, TicketId, TicketSecret};
 use blixard_node::Notice;
 use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
-    Answer, BootId, Effect, Found, HeldTicket, Host, HostEnd, Input, Moment, PeerCallId, WaiterId, Want,
+    Answer, BootId, Effect, Found, HeldTicket, Host, HostEnd, Input, Moment, NodeRemoval, PeerCallId,
+    WaiterId, Want,
 };
 
 use crate::group::{create, endpoint, identity, name, store};
@@ -166,6 +167,33 @@ fn a_host_that_learns_that_it_was_removed_answers_who_asked_for_it_and_goes_on_t
     let waiter = hosts.change(leaving, create("late", None));
     let Answer::Changed(Err(why)) = &hosts.answers[&waiter] else { panic!("not refused") };
     assert!(why.to_string().contains("removed from its cluster"), "{why}");
+}
+
+#[test]
+fn a_node_is_removed_by_its_name_once_and_an_unknown_one_is_refused() {
+    let mut hosts = Hosts::formed(3);
+    let leader = hosts.leader();
+    let (asked, leaving) = match leader {
+        1 => (2, 3),
+        2 => (1, 3),
+        _ => (1, 2),
+    };
+    let remove = |of| NodeRemoval { name: of, force: false, vms: None, id: "r1".parse().expect("an id") };
+    let ends = |hosts: &mut Hosts, of| {
+        let waiter = hosts.want(asked, Want::RemoveNode(Box::new(remove(of))));
+        hosts.until("it ends", |hosts| hosts.answers.contains_key(&waiter));
+        hosts.answers[&waiter].clone()
+    };
+    let unknown = Refusal::NodeNotFound { node: name(9) };
+    assert_eq!(ends(&mut hosts, name(9)), Answer::Changed(Ok(unknown.into())));
+    assert_eq!(ends(&mut hosts, name(leaving)), Answer::Changed(Ok(Outcome::done(None))));
+    assert_eq!(ends(&mut hosts, name(leaving)), Answer::Changed(Ok(Outcome::unchanged(None))));
+    // Without a quorum nobody knows who is a member.
+    hosts.cut.insert(leader);
+    hosts.link_all();
+    hosts.pass(3_000);
+    let Answer::Changed(Err(why)) = ends(&mut hosts, name(leader)) else { panic!("decided") };
+    assert!(why.to_string().contains("no quorum"), "{why}");
 }
 
 #[test]

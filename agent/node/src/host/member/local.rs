@@ -5,6 +5,7 @@ use blixard_core::reconciler::Action;
 use blixard_model::wire::{AgedReport, MembersAsk, PeerRequest, ProposeResult};
 use blixard_model::{Command, EndpointId, Outcome};
 
+use super::removals::RemovalStep;
 use super::submissions::{Purpose, SUBMISSIONS_MAX};
 use super::waiters::{READ_MS, ReadState};
 use super::{CallPurpose, Member, Reader};
@@ -29,15 +30,11 @@ impl Member {
         let until_ms = now.boot_ms.saturating_add(patience_ms);
         match want {
             Want::Change(ask) => self.change(now, waiter, *ask, patience_ms),
-            Want::Read => {
-                let limit_ms = until_ms.min(now.boot_ms.saturating_add(READ_MS));
-                let led = self.replica.summary().leader.is_some();
-                let state = if led { ReadState::Asked } else { ReadState::NoLeader };
-                self.waiters.add_read(waiter, state, limit_ms);
-                if led {
-                    self.begin_read(waiter);
-                }
+            Want::RemoveNode(removal) => {
+                self.removals.begin(waiter, *removal, until_ms);
+                self.read_until(now, waiter, until_ms);
             }
+            Want::Read => self.read_until(now, waiter, until_ms),
             Want::Reports => match self.other_leader() {
                 Some(to) => self.ask_leader(now, to, CallPurpose::Reports(waiter), PeerRequest::Reports),
                 None => self.answer_reports(now, waiter, Vec::new()),
@@ -62,6 +59,57 @@ impl Member {
         }
     }
 
+    fn read_until(&mut self, now: Moment, waiter: WaiterId, until_ms: u64) {
+        let limit_ms = until_ms.min(now.boot_ms.saturating_add(READ_MS));
+        let led = self.replica.summary().leader.is_some();
+        let state = if led { ReadState::Asked } else { ReadState::NoLeader };
+        self.waiters.add_read(waiter, state, limit_ms);
+        if led {
+            self.begin_read(now, waiter);
+        }
+    }
+
+    /// A read may be served now, or will not be: it is what somebody waits for, or a step of a removal.
+    pub(super) fn readable(&mut self, now: Moment, waiter: WaiterId, read: Result<(), SubmitError>) {
+        if !self.removals.has(waiter) {
+            return self.answer(waiter, Answer::Readable(read));
+        }
+        if let Err(error) = read {
+            self.removals.end(waiter);
+            return self.answer(waiter, Answer::Changed(Err(error)));
+        }
+        let step = self.removals.looked_up(waiter, self.replica.state(), &self.own.name);
+        self.go_on_removing(now, waiter, step);
+    }
+
+    /// A change that somebody waits for ended: it is all, or a step of a removal.
+    pub(super) fn changed(&mut self, now: Moment, waiter: WaiterId, end: Result<Outcome, SubmitError>) {
+        match end {
+            Ok(outcome) if self.removals.has(waiter) => {
+                let step = self.removals.changed(waiter, &outcome);
+                self.go_on_removing(now, waiter, step);
+            }
+            end => {
+                self.removals.end(waiter);
+                self.answer(waiter, Answer::Changed(end));
+            }
+        }
+    }
+
+    fn go_on_removing(&mut self, now: Moment, waiter: WaiterId, step: Option<RemovalStep>) {
+        match step {
+            None => {}
+            Some(RemovalStep::LookUp(until_ms)) => self.read_until(now, waiter, until_ms),
+            Some(RemovalStep::Change(ask, until_ms)) => {
+                self.change(now, waiter, ask, until_ms.saturating_sub(now.boot_ms));
+            }
+            Some(RemovalStep::End(outcome)) => {
+                self.removals.end(waiter);
+                self.answer(waiter, Answer::Changed(Ok(outcome)));
+            }
+        }
+    }
+
     fn why_no_ticket(&self, ticket: &HeldTicket) -> JoinRefusal {
         let cluster_id = self.replica.state().cluster_id();
         if cluster_id == ticket.cluster_id {
@@ -76,6 +124,7 @@ impl Member {
         let patience_ms = if self.is_own_removal(&ask) { patience_ms + LEARN_MS } else { patience_ms };
         if !self.submit(now, ask, patience_ms, Purpose::Waiter(waiter)) {
             let why = format!("{SUBMISSIONS_MAX} changes are on their way already: try again");
+            self.removals.end(waiter);
             self.answer(waiter, Answer::Changed(Err(SubmitError::Unavailable(why))));
         }
     }
@@ -105,6 +154,7 @@ impl Member {
 
     pub(super) fn handle_waiter_gave_up(&mut self, waiter: WaiterId) {
         self.waiters.give_up(waiter);
+        self.removals.end(waiter);
         self.replica.forget_reader(|reader| *reader == Reader::Waiter(waiter));
         self.give_up_submission(&Purpose::Waiter(waiter));
     }
@@ -167,7 +217,9 @@ impl Member {
         let (reads, hand_overs, served) = self.waiters.abandon();
         for waiter in reads {
             let error = SubmitError::Unavailable(why.to_owned());
-            self.answer(waiter, Answer::Readable(Err(error)));
+            let removes = self.removals.has(waiter);
+            let answer = if removes { Answer::Changed(Err(error)) } else { Answer::Readable(Err(error)) };
+            self.answer(waiter, answer);
         }
         for waiter in hand_overs {
             self.answer(waiter, Answer::HandedOver(false));

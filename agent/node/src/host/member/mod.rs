@@ -10,6 +10,7 @@
 //! | [`Reports`] | what nodes report of their VMs |
 //! | [`Registering`] | what this node offers, until the log says so |
 //! | [`Vms`] | this node's units, and what is done to them |
+//! | [`Removals`] | removals of nodes by name, step by step |
 //! | [`Waiters`] | reads, and peers that wait for what this node leads |
 //! | [`Calls`] | questions to peers that are not answered yet |
 
@@ -17,6 +18,7 @@ mod identities;
 mod local;
 mod peers;
 mod registering;
+mod removals;
 mod reports;
 mod submissions;
 mod timers;
@@ -46,6 +48,7 @@ use crate::turn::NodeError;
 use crate::waiting::Waits;
 use identities::Identities;
 use registering::Registering;
+use removals::Removals;
 use reports::Reports;
 pub use submissions::SubmissionId;
 use submissions::Submissions;
@@ -119,6 +122,7 @@ pub struct Member {
     calls: Calls<CallPurpose>,
     submissions: Submissions,
     waiters: Waiters,
+    removals: Removals,
     joiners: BTreeMap<PeerCallId, Joiner>,
     identities: Identities,
     reports: Reports,
@@ -165,6 +169,7 @@ impl Member {
             calls: Calls::default(),
             submissions: Submissions::default(),
             waiters: Waiters::default(),
+            removals: Removals::default(),
             joiners: BTreeMap::new(),
             identities: Identities::new(seed(1), now_ms),
             reports: Reports::new(name.clone(), seed(2), now_ms),
@@ -384,7 +389,7 @@ impl Member {
             Reader::UpToDate => self.vms.note_up_to_date(now.boot_ms),
             Reader::Waiter(waiter) => {
                 if self.waiters.end_read(waiter) {
-                    self.answer(waiter, Answer::Readable(Ok(())));
+                    self.readable(now, waiter, Ok(()));
                 }
             }
         }
@@ -394,7 +399,7 @@ impl Member {
         let summary = self.replica.summary();
         let leads_or_tries = summary.role != blixard_consensus::RaftRole::Follower;
         if summary.leader.is_some() {
-            self.begin_reads();
+            self.begin_reads(now);
         }
         if !leads_or_tries {
             for waiter in self.waiters.take_hand_overs() {

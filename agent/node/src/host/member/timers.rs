@@ -54,7 +54,7 @@ impl Member {
                 Some(Attempt::Call(_)) | None => self.go_on(now, id),
             }
         }
-        self.end_overdue_waiters(now_ms);
+        self.end_overdue_waiters(now);
         self.ask_identities(now_ms);
         self.send_report(now_ms);
         if self.registering.due_ms().is_some_and(|due| due <= now_ms) {
@@ -67,7 +67,8 @@ impl Member {
         Ok(())
     }
 
-    fn end_overdue_waiters(&mut self, now_ms: u64) {
+    fn end_overdue_waiters(&mut self, now: Moment) {
+        let now_ms = now.boot_ms;
         for (waiter, state) in self.waiters.take_overdue_reads(now_ms) {
             let why = match state {
                 ReadState::NoLeader => {
@@ -76,7 +77,7 @@ impl Member {
                 ReadState::Asked => "no quorum confirmed the read; --stale shows what this node knows",
             };
             self.replica.forget_reader(|reader| *reader == Reader::Waiter(waiter));
-            self.answer(waiter, Answer::Readable(Err(SubmitError::Unavailable(why.to_owned()))));
+            self.readable(now, waiter, Err(SubmitError::Unavailable(why.to_owned())));
         }
         for waiter in self.waiters.take_overdue_hand_overs(now_ms) {
             self.answer(waiter, Answer::HandedOver(false));
@@ -215,7 +216,7 @@ impl Member {
 
     fn submission_ended(&mut self, now: Moment, purpose: Purpose, end: Result<Outcome, SubmitError>) {
         match purpose {
-            Purpose::Waiter(waiter) => self.answer(waiter, Answer::Changed(end)),
+            Purpose::Waiter(waiter) => self.changed(now, waiter, end),
             Purpose::Register => {
                 self.registering.ended(now.boot_ms, end);
                 self.register(now);
@@ -240,18 +241,18 @@ impl Member {
         self.vms.action_done(now.boot_ms, action, None);
     }
 
-    pub(super) fn begin_reads(&mut self) {
+    pub(super) fn begin_reads(&mut self, now: Moment) {
         for waiter in self.waiters.begin_reads() {
-            self.begin_read(waiter);
+            self.begin_read(now, waiter);
         }
     }
 
-    pub(super) fn begin_read(&mut self, waiter: WaiterId) {
+    pub(super) fn begin_read(&mut self, now: Moment, waiter: WaiterId) {
         if self.replica.read(Reader::Waiter(waiter)) {
             self.dirty = true;
         } else if self.waiters.end_read(waiter) {
             let why = "too many reads wait already".to_owned();
-            self.answer(waiter, Answer::Readable(Err(SubmitError::Unavailable(why))));
+            self.readable(now, waiter, Err(SubmitError::Unavailable(why)));
         }
     }
 

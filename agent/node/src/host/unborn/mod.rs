@@ -248,7 +248,7 @@ impl Unborn {
     fn handle_wanted(&mut self, waiter: WaiterId, want: Want) {
         let unavailable = || SubmitError::Unavailable(NO_CLUSTER.to_owned());
         let answer = match want {
-            Want::Change(_) => Answer::Changed(Err(unavailable())),
+            Want::Change(_) | Want::RemoveNode(_) => Answer::Changed(Err(unavailable())),
             Want::Read => Answer::Readable(Err(unavailable())),
             Want::Reports => Answer::Reports(Vec::new()),
             Want::Progress => Answer::Progress(None),

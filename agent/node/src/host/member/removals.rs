@@ -1,0 +1,127 @@
+//! Removals of nodes by name, as an operator asks for them.
+//!
+//! ```text
+//!            the log is read            a member           it had left already
+//!   LooksUp ────────────────▶ decide ──────────▶ Removes ───────────────────────▶ LooksUp, the second time
+//!                                │ no member                      │ removed
+//!                                ▼                                ▼
+//!                    refused, or Forgets its VMs                 Done
+//! ```
+
+use std::collections::BTreeMap;
+
+use blixard_core::ClusterState;
+use blixard_model::wire::MembersAsk;
+use blixard_model::{Command, NodeName, Outcome, RaftId, Refusal, Request, VmsFate};
+
+use crate::host::input::{NodeRemoval, WaiterId};
+use crate::submission::Ask;
+
+/// A removal under way.
+#[derive(Debug)]
+struct UnderWay {
+    asked: NodeRemoval,
+    until_ms: u64,
+    /// The node had left when it was to be removed: it is looked up once more.
+    had_left: bool,
+    /// The last change that this takes is on its way.
+    last: bool,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum RemovalStep {
+    /// Bring this to the leader.
+    Change(Ask, u64),
+    /// Read the log up to date, and look again.
+    LookUp(u64),
+    /// The end.
+    End(Outcome),
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Removals(BTreeMap<WaiterId, UnderWay>);
+
+impl Removals {
+    pub(super) fn begin(&mut self, waiter: WaiterId, asked: NodeRemoval, until_ms: u64) {
+        self.0.insert(waiter, UnderWay { asked, until_ms, had_left: false, last: false });
+    }
+
+    pub(super) fn has(&self, waiter: WaiterId) -> bool {
+        self.0.contains_key(&waiter)
+    }
+
+    /// It ended, or nobody waits for it any more.
+    pub(super) fn end(&mut self, waiter: WaiterId) {
+        self.0.remove(&waiter);
+    }
+
+    /// The state is up to date: what this removal takes. `own` is this node's name.
+    pub(super) fn looked_up(
+        &mut self,
+        waiter: WaiterId,
+        state: &ClusterState,
+        own: &NodeName,
+    ) -> Option<RemovalStep> {
+        let removal = self.0.get_mut(&waiter)?;
+        let NodeRemoval { name, force, vms, id } = removal.asked.clone();
+        let refused = |refusal: Refusal| Some(RemovalStep::End(refusal.into()));
+        match (standing(state, &name), vms) {
+            (Standing::Member(_), _) if removal.had_left => refused(Refusal::Membership {
+                why: format!(
+                    "{name} lost its store and was admitted again under a new raft id while this ran; repeat \
+                     the command to remove it"
+                ),
+            }),
+            (Standing::Member(raft_id), vms) => {
+                // Once it is out, a node that leaves hears of it only as a member that is removed does.
+                let leaves = vms.is_none() && name == *own;
+                removal.last = leaves;
+                let ask = MembersAsk::Remove { raft_id, force: force && !leaves, vms };
+                Some(RemovalStep::Change(ask.into(), removal.until_ms))
+            }
+            (Standing::Unknown, _) => refused(Refusal::NodeNotFound { node: name }),
+            (Standing::Gone(Err(refusal)), None) => refused(refusal),
+            (Standing::Gone(Err(_)), Some(VmsFate::Delete)) => {
+                removal.last = true;
+                let request = Request { id, command: Command::ForgetVms { node: name } };
+                Some(RemovalStep::Change(request.into(), removal.until_ms))
+            }
+            (Standing::Gone(_), _) => Some(RemovalStep::End(Outcome::unchanged(None))),
+        }
+    }
+
+    /// A change that it took ended so.
+    pub(super) fn changed(&mut self, waiter: WaiterId, outcome: &Outcome) -> Option<RemovalStep> {
+        let removal = self.0.get_mut(&waiter)?;
+        match outcome {
+            // It had left when it was looked at: because an operator said so, or because its store was lost,
+            // and then its VMs are still there, or it is back already.
+            Outcome::Done { unchanged: true, .. } if !removal.last => {
+                removal.had_left = true;
+                Some(RemovalStep::LookUp(removal.until_ms))
+            }
+            other => Some(RemovalStep::End(other.clone())),
+        }
+    }
+}
+
+/// What the log knows of a node's name.
+enum Standing {
+    Member(RaftId),
+    /// It is no member any more; which VMs are still placed there.
+    Gone(Result<(), Refusal>),
+    Unknown,
+}
+
+fn standing(state: &ClusterState, name: &NodeName) -> Standing {
+    let placed = state.check_no_vms(name);
+    // A node that was only given up when a cluster was recovered may come back from the lists.
+    let was_removed = state.removed.values().any(|removed| removed.name == *name && !removed.given_up);
+    match state.member_by_name(name) {
+        Some(member) => Standing::Member(member.raft_id),
+        None if placed.is_err() || was_removed => Standing::Gone(placed),
+        None => Standing::Unknown,
+    }
+}
