@@ -1,4 +1,4 @@
-//! Tests that the documents name: each must be there under that name.
+//! Tests and files that the documents name: each must be there under that name.
 
 use std::collections::BTreeSet;
 
@@ -21,6 +21,52 @@ pub(crate) fn check(path: &str, text: &str, known: &BTreeSet<String>) -> Vec<Fin
     findings
 }
 
+/// Every file that a document names between backticks and that the repository does not have. Paths begin at
+/// the root, in `agent/`, or, in a section with the heading of a crate, in that crate's sources. Braces stand
+/// for several files.
+pub(crate) fn check_paths(path: &str, text: &str, known: &BTreeSet<&str>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut sources: Option<String> = None;
+    for (n, line) in text.lines().enumerate() {
+        if line.starts_with('#') {
+            sources = line.split('`').nth(1).filter(|name| name.starts_with("agent/")).map(str::to_owned);
+        }
+        let names = line.split('`').skip(1).step_by(2).filter(|name| is_path(name, sources.is_some()));
+        for name in names.flat_map(alternatives) {
+            let in_crate = sources.as_ref().map(|of| format!("{of}/src/{name}"));
+            let places = [Some(name.clone()), Some(format!("agent/{name}")), in_crate];
+            if !places.iter().flatten().any(|place| known.contains(place.as_str())) {
+                findings.push(Finding::new(path, n + 1, format!("there is no file {name}")));
+            }
+        }
+    }
+    findings
+}
+
+/// Kinds of files that are looked for. Other kinds are also made when something runs.
+const KINDS: &[&str] = &[".rs", ".py", ".nix"];
+
+/// The name of a file, with its folder unless it may be in the folder that is spoken of. Capitals stand for
+/// any name.
+fn is_path(name: &str, has_folder: bool) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-./{},".contains(c);
+    (has_folder || name.contains('/'))
+        && !name.starts_with('/')
+        && KINDS.iter().any(|kind| name.ends_with(kind))
+        && name.chars().all(is_plain)
+}
+
+/// The names that `a/{b,c}.rs` stands for.
+fn alternatives(name: &str) -> Vec<String> {
+    let parts = name.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)));
+    match parts {
+        Some((before, (among, after))) => {
+            among.split(',').map(|one| format!("{before}{one}{after}")).collect()
+        }
+        None => vec![name.to_owned()],
+    }
+}
+
 /// The functions that a file of Rust defines.
 pub(crate) fn functions(text: &str) -> impl Iterator<Item = String> + '_ {
     let name =
@@ -40,4 +86,16 @@ fn a_name_that_nothing_has_is_found() {
     let text = "| `a_test_that_is`, short `a_b_c` |\n| `a_test_that_was` and `A_B_C_D` |";
     let found = check("a.md", text, &known);
     assert_eq!(found, [Finding::new("a.md", 2, "there is no test a_test_that_was")]);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_found() {
+    let known: BTreeSet<&str> = ["agent/a/src/b.rs", "agent/a/src/c.rs", "tests/d.py"].into();
+    let text = "`a/src/b.rs`, `agent/a/src/{b,c}.rs`, `tests/d.py`, `b.rs`, `/etc/x.nix`, `a/NAME.rs`\n\
+                `a/src/{b,gone}.rs` and `tests/gone.py`";
+    let found = check_paths("a.md", text, &known);
+    let gone = |name: &str| Finding::new("a.md", 2, format!("there is no file {name}"));
+    assert_eq!(found, [gone("a/src/gone.rs"), gone("tests/gone.py")]);
+    let text = "## `agent/a`\n`b.rs`\n`b/c.rs`\n## other\n`d.rs`";
+    assert_eq!(check_paths("a.md", text, &known), [Finding::new("a.md", 3, "there is no file b/c.rs")]);
 }

@@ -94,15 +94,30 @@ fn modules_of_a_crate_import_each_other_in_no_circle() {
 }
 
 #[test]
-fn every_test_that_testing_md_names_is_there() {
+fn every_test_that_a_document_names_is_there() {
     let of =
         |extension: &'static str| tree::files().iter().filter(move |file| file.path.ends_with(extension));
     let stories =
         of(".py").filter_map(|file| file.path.strip_prefix("vm-tests/stories/")?.strip_suffix(".py"));
     let mut known: BTreeSet<String> = stories.map(str::to_owned).collect();
     known.extend(of(".rs").flat_map(|file| docs::functions(&file.text)));
-    let documents = of("docs/testing.md");
-    none(documents.flat_map(|file| docs::check(&file.path, &file.text, &known)));
+    // Long names in the other documents are settings and metrics.
+    let about_tests = documents()
+        .filter(|file| file.path.ends_with("docs/testing.md") || file.path.contains("docs/evidence/"));
+    none(about_tests.flat_map(|file| docs::check(&file.path, &file.text, &known)));
+}
+
+#[test]
+fn every_file_that_a_document_names_is_there() {
+    let known: BTreeSet<&str> = tree::files().iter().map(|file| file.path.as_str()).collect();
+    none(documents().flat_map(|file| docs::check_paths(&file.path, &file.text, &known)));
+}
+
+/// What is written for contributors and operators: the texts in the root and in `agent/docs`.
+fn documents() -> impl Iterator<Item = &'static tree::TextFile> {
+    let is_one =
+        |path: &str| path.ends_with(".md") && (!path.contains('/') || path.starts_with("agent/docs/"));
+    tree::files().iter().filter(move |file| is_one(&file.path))
 }
 
 #[test]
