@@ -20,7 +20,7 @@ PATIENT_KILLS = 3
 ROUND_KILLS = 50
 DROP_IN = f"/run/systemd/system/{AGENT}.d/at-once.conf"
 #: What the agent says of a store that it does not open.
-BROKEN = "can not be (opened|read)|counts as lost"
+BROKEN = "can ?not be (opened|read)|counts as lost"
 
 # Kills this machine's agent and waits until it serves again: active, the same store, a member, and further in
 # the log than when it was killed. Prints what it saw as JSON.

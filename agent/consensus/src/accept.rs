@@ -1,4 +1,4 @@
-//! What is let through to Raft.
+//! Decides which messages reach Raft.
 //!
 //! Raft 0.7 takes for granted that a message comes from another Raft: many of its own checks are panics, and
 //! some sums overflow. Members are trusted not to lie, but one that is broken, rolled back or of another
@@ -28,7 +28,7 @@ const CHANGE_LEN_MAX: usize = 16 << 10;
 /// Most members in the configuration of a snapshot.
 const MEMBERS_MAX: usize = 1_024;
 
-/// Why something can not be, in a few words.
+/// The reason of a refusal, in a few words.
 type Checked = Result<(), &'static str>;
 
 fn refuse(why: &'static str) -> Checked {
@@ -169,7 +169,7 @@ pub(crate) fn check_against(raw: &RawNode<Log>, message: &Message) -> Result<(),
     check_acknowledged(raw, message)
 }
 
-/// What an honest member said, and what has come too late: dropped without a word.
+/// A message of a correct member that came too late: dropped without an error.
 fn check_time(raw: &RawNode<Log>, message: &Message) -> Checked {
     let raft = &raw.raft;
     let is_written = raft.raft_log.persisted >= raft.raft_log.last_index();

@@ -21,7 +21,7 @@ pub(crate) fn conf_change(change: &MembershipChange) -> ConfChangeV2 {
     conf_change
 }
 
-/// The change itself travels in the context: what Raft is told is derived from it, so the two can not differ.
+/// The change itself travels in the context: what Raft is told is derived from it, so the two cannot differ.
 pub(crate) fn decode_change(entry: &Entry) -> Result<MembershipChange, String> {
     let mut raw_change = ConfChangeV2::default();
     raw_change.merge_from_bytes(&entry.data).map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! What a node is started with, and Raft's own settings.
+//! The configuration of a node at its start, and the settings of Raft.
 
 use blixard_model::{RaftId, mutant};
 use raft::ReadOnlyOption;
@@ -11,7 +11,7 @@ pub const TICK_MS: u64 = 100;
 pub(crate) const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 2;
 
-/// What a node is started with.
+/// The configuration of a node at its start.
 #[derive(Debug, Clone, Copy)]
 pub struct ConsensusConfig {
     /// This node's raft id.

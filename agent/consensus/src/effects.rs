@@ -8,7 +8,7 @@ use crate::durable::{LogWrite, encode_behind};
 /// A message to a member.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// To whom.
+    /// The member that it is for.
     pub to: RaftId,
     /// A snapshot: large, and its delivery must be reported.
     pub is_snapshot: bool,
@@ -34,7 +34,7 @@ pub struct Applied<O> {
     pub index: u64,
     /// The key of the proposal, if it was this node's in this run.
     pub key: Option<u64>,
-    /// What it gave.
+    /// The outcome of applying it.
     pub outcome: O,
 }
 
@@ -86,23 +86,23 @@ impl<O> Effects<O> {
     }
 }
 
-/// Why the node can not go on. The process must end: what is on disk is what counts.
+/// The node cannot go on. The process must end: only the content of the disk counts.
 #[derive(Debug, thiserror::Error)]
 pub enum PumpError {
     /// An entry or snapshot that this version does not understand.
-    #[error("index {index} can not be applied: {why}; upgrade this node")]
+    #[error("index {index} cannot be applied: {why}; upgrade this node")]
     Apply {
-        /// The index.
+        /// The index of the entry.
         index: u64,
-        /// Why.
+        /// Why the entry cannot be applied.
         why: String,
     },
     /// Raft refused a configuration that the log holds.
-    #[error("raft refused the configuration at index {index}: {source}")]
+    #[error("raft refused the configuration at index {index}")]
     Configuration {
-        /// The index.
+        /// The index of the entry.
         index: u64,
-        /// Why.
+        /// Why Raft does not take the configuration.
         source: raft::Error,
     },
 }

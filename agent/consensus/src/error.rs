@@ -4,11 +4,11 @@ use blixard_model::{RaftId, Refusal};
 
 use crate::limits::COMMAND_LEN_MAX;
 
-/// Why a node can not be made of what the store holds.
+/// The reason why a node cannot start with the content of its store.
 #[derive(Debug, thiserror::Error)]
 pub enum NewError {
-    /// The store holds what can not be understood.
-    #[error("the log can not be read: {0}")]
+    /// The content of the store cannot be decoded.
+    #[error("the log cannot be read: {0}")]
     Corrupt(String),
     /// Raft's own objection.
     #[error("raft: {0}")]
@@ -55,8 +55,8 @@ pub enum StepError {
         /// Where its log ends.
         last: u64,
     },
-    /// A snapshot whose state this version can not understand; this node stays behind until it is upgraded.
-    #[error("the leader's snapshot can not be understood: {0}; upgrade this node")]
+    /// A snapshot whose state this version cannot understand; this node stays behind until it is upgraded.
+    #[error("the leader's snapshot cannot be understood: {0}; upgrade this node")]
     Snapshot(String),
     /// Raft's own objection; harmless.
     #[error("raft: {0}")]

@@ -31,7 +31,7 @@ impl Inbound {
         Ok(Self(message))
     }
 
-    /// Whom it says to be from.
+    /// The sender that the message names.
     pub fn from(&self) -> RaftId {
         RaftId(self.0.from)
     }

@@ -1,4 +1,4 @@
-//! What is bounded, and by how much.
+//! Limits of the log and of what waits for it.
 
 /// Largest Raft message accepted from a peer, in bytes (snapshots come by another way and may be larger).
 pub(crate) const MESSAGE_LEN_MAX: usize = 8 << 20;

@@ -1,10 +1,10 @@
-//! What committed entries are applied to.
+//! The state machine that committed entries are applied to.
 
 use blixard_model::{MembershipChange, RaftId, Refusal};
 
 /// The replicated state machine. Every method is synchronous, total and deterministic.
 pub trait Machine {
-    /// What applying an entry gives.
+    /// The outcome of applying an entry.
     type Outcome;
     /// What a snapshot holds, once it is read.
     type State;
@@ -12,7 +12,7 @@ pub trait Machine {
     /// Applies the entry at `index`.
     ///
     /// # Errors
-    /// The entry can not be understood by this version. The process must end: going on would make replicas
+    /// The entry cannot be understood by this version. The process must end: going on would make replicas
     /// differ.
     fn apply(&mut self, index: u64, data: &[u8]) -> Result<Self::Outcome, String>;
 
@@ -31,7 +31,7 @@ pub trait Machine {
     /// Reads a snapshot's state, before it takes the place of what is here.
     ///
     /// # Errors
-    /// The bytes can not be understood by this version.
+    /// The bytes cannot be understood by this version.
     fn read_snapshot(&self, data: &[u8]) -> Result<Self::State, String>;
 
     /// Replaces the state by a snapshot's.

@@ -26,13 +26,13 @@ pub struct Replayed<M> {
     pub is_member: bool,
 }
 
-/// Why a log can not be applied to its end.
+/// Why a log cannot be applied to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// Its parts can not be understood, or contradict each other.
+    /// Its parts cannot be understood, or contradict each other.
     #[error(transparent)]
     Log(#[from] NewError),
-    /// An entry can not be applied.
+    /// An entry cannot be applied.
     #[error(transparent)]
     Entry(#[from] PumpError),
 }

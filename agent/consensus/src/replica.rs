@@ -18,7 +18,7 @@ impl<M: Machine> Replica<M> {
     /// At the snapshot that the store holds; `machine` as it is when there is none.
     ///
     /// # Errors
-    /// The machine can not read the snapshot.
+    /// The machine cannot read the snapshot.
     pub(crate) fn new(machine: M, snapshot: Option<&Snapshot>) -> Result<Self, String> {
         let mut replica = Self { machine, index: 0, term: 0, read_ahead: None };
         if let Some(snapshot) = snapshot {
@@ -49,7 +49,7 @@ impl<M: Machine> Replica<M> {
     /// Reads a snapshot's state that is likely to be restored soon.
     ///
     /// # Errors
-    /// The machine can not read it.
+    /// The machine cannot read it.
     pub(crate) fn read_ahead(&mut self, snapshot: &Snapshot) -> Result<(), String> {
         let state = self.machine.read_snapshot(&snapshot.data)?;
         self.read_ahead = Some((snapshot.clone(), state));
@@ -63,9 +63,9 @@ impl<M: Machine> Replica<M> {
     /// Replaces the state by the snapshot's.
     ///
     /// # Errors
-    /// The machine can not read it.
+    /// The machine cannot read it.
     pub(crate) fn restore(&mut self, snapshot: &Snapshot) -> Result<(), String> {
-        // Compared by where it is, not byte by byte: what is kept can not have moved.
+        // Compared by where it is, not byte by byte: what is kept cannot have moved.
         let same = |(read, _): &mut (Snapshot, M::State)| {
             read.data.as_ptr() == snapshot.data.as_ptr() && read.data.len() == snapshot.data.len()
         };
@@ -81,7 +81,7 @@ impl<M: Machine> Replica<M> {
     /// Applies a command. [`Replica::pass`] follows.
     ///
     /// # Errors
-    /// The machine can not understand it.
+    /// The machine cannot understand it.
     pub(crate) fn apply(&mut self, index: u64, data: &[u8]) -> Result<M::Outcome, String> {
         self.machine.apply(index, data)
     }

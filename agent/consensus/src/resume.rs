@@ -17,7 +17,7 @@ impl Resumed {
     /// Reads what the store holds.
     ///
     /// # Errors
-    /// It can not be understood, or no log is like this.
+    /// It cannot be understood, or no log is like this.
     pub(crate) fn read(raft_id: RaftId, durable: &Durable) -> Result<Self, String> {
         let mut snapshot = durable.snapshot.as_ref().map(durable::decode_snapshot).transpose()?;
         if mutant::lives("conf-state-of-self") && durable.hard_state.term > 1 {

@@ -1,4 +1,4 @@
-//! What can be seen of the Raft node from outside.
+//! The status of the Raft node, for its owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ pub struct RaftStatus {
     pub id: RaftId,
     /// Its role.
     pub role: RaftRole,
-    /// Who leads the term, if known. Known means: heard of within an election timeout.
+    /// The leader of the term, if known. Known means: heard of within an election timeout.
     pub leader: Option<RaftId>,
     /// The term.
     pub term: u64,
@@ -47,14 +47,14 @@ pub struct RaftStatus {
     pub progress: BTreeMap<RaftId, (u64, bool)>,
 }
 
-/// What a leader has under way beside replicating the log.
+/// The work of a leader beside replicating the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UnderWay {
     /// A configuration change that is proposed and not applied.
     pub change: Option<MembershipChange>,
-    /// Who is to take the leadership over.
+    /// The member that the leadership is handed over to.
     pub hands_over_to: Option<RaftId>,
-    /// Who is being sent a snapshot.
+    /// The members that are being sent a snapshot.
     pub snapshots: BTreeSet<RaftId>,
 }
 

@@ -62,7 +62,7 @@ pub enum WaitClass {
     WrongName,
     /// There is a cluster, which has to admit this node.
     WaitsForAdmission,
-    /// Anything else: what was declared or answered can not be a cluster.
+    /// The list or the answers cannot become a cluster for another reason.
     Invalid,
 }
 
@@ -114,7 +114,7 @@ pub struct DeclaredMember {
     pub addresses: Vec<SocketAddr>,
 }
 
-/// What an unformed node looks at.
+/// The facts on which an unborn node decides.
 #[derive(Debug)]
 pub struct FormationView<'a> {
     /// This node; its phase is [`Phase::Empty`] with its durable promise.
@@ -129,7 +129,7 @@ pub struct FormationView<'a> {
     pub answers: &'a BTreeMap<EndpointId, Identity>,
 }
 
-/// What an unformed node does next.
+/// The next step of an unborn node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FormationStep {
     /// Store this promise durably, then announce it.
@@ -138,7 +138,7 @@ pub enum FormationStep {
     Form(Genesis),
     /// A formed cluster has admitted this store: begin with an empty log under this raft id.
     Join {
-        /// Which cluster.
+        /// The cluster to join.
         cluster_id: ClusterId,
         /// How it was born.
         genesis: Genesis,
@@ -279,7 +279,7 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
                 .iter()
                 .any(|v| v.endpoint_id == view.me.endpoint_id && v.store_id == view.me.store_id);
         if let Some(why) = objection(check_genesis(genesis)) {
-            waits.push(format!("{}: its cluster can not have been formed so; {why}", answer.name));
+            waits.push(format!("{}: its cluster cannot have been formed so; {why}", answer.name));
             continue;
         }
         if born_with_us {

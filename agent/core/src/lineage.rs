@@ -2,7 +2,7 @@
 //! from a backup.
 //!
 //! The new cluster has an id of its own, because its genesis names what it was made of and a random number:
-//! whoever belongs to the old one, or to another one made of the same state, can not mix with it. Raft ids go
+//! whoever belongs to the old one, or to another one made of the same state, cannot mix with it. Raft ids go
 //! on where the old cluster's ended, so that none means two stores.
 
 use blixard_model::formation::{Genesis, GenesisVoter, Origin};
@@ -13,7 +13,7 @@ use blixard_model::{Member, NodeName, RaftId, Role, mutant};
 use crate::state::ClusterState;
 use crate::state::member_check::{MemberError, check_genesis};
 
-/// Raft ids end here: what comes after it, Raft can not count on.
+/// Raft ids end here: what comes after it, Raft cannot count on.
 const RAFT_ID_MAX: u64 = 1 << 62;
 
 /// Who begins the new cluster, and of how much.
@@ -21,7 +21,7 @@ const RAFT_ID_MAX: u64 = 1 << 62;
 pub struct Founder {
     /// The node that is alone in it.
     pub me: GenesisVoter,
-    /// What it is called.
+    /// The name of the new cluster.
     pub cluster_name: ClusterName,
     /// The last log index that the state holds.
     pub index: u64,
@@ -40,10 +40,10 @@ pub struct Lineage {
     pub given_up: Vec<Member>,
 }
 
-/// Why a node can not begin a new cluster with this state.
+/// The reason why a node cannot begin a new cluster with this state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineageError {
-    /// What it runs is placed by its name.
+    /// The state knows this node under another name.
     #[error(
         "this node's key is {theirs}'s in that state, and VMs are placed by name: set node_name to {theirs}"
     )]
@@ -56,7 +56,7 @@ pub enum LineageError {
     NoMember {
         /// The founder's name.
         name: NodeName,
-        /// Why.
+        /// What does not fit.
         error: MemberError,
     },
     /// No state that a cluster of ours comes to.

@@ -12,7 +12,7 @@ pub fn hash_of(secret: &TicketSecret) -> TicketHash {
     TicketHash::from_bytes(blake3::derive_key("blixard 2026 ticket secret", secret.as_bytes()))
 }
 
-/// What a leader knows of the time.
+/// The clocks of a leader, for the expiry of a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TicketClock {
     /// Milliseconds since the Unix epoch, by its clock.

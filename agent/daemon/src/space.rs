@@ -75,7 +75,7 @@ mod tests {
         let error = OpenError::Io { path: "/d".into(), source };
         assert_eq!(error.disk_fault(), Some(DiskFault::Full));
         let line = format!("{:#}", anyhow::Error::new(error));
-        assert_eq!(line, "/d can not be used: 1048575 bytes are left, and the store needs 1048576 to go on");
+        assert_eq!(line, "/d cannot be used: 1048575 bytes are left, and the store needs 1048576 to go on");
     }
 
     #[test]
@@ -90,7 +90,7 @@ mod tests {
         let error = OpenError::Io { path: path.to_owned(), source: not_writable(Errno::EACCES, path) };
         assert!(error.disk_fault().is_none(), "a restart may help");
         let line = format!("{:#}", anyhow::Error::new(error));
-        assert!(line.starts_with("/srv/blixard can not be used: the agent may not write to it"), "{line}");
+        assert!(line.starts_with("/srv/blixard cannot be used: the agent may not write to it"), "{line}");
         assert!(line.contains("chown blixard:blixard /srv/blixard"), "{line}");
         let read_only = OpenError::Io { path: path.to_owned(), source: not_writable(Errno::EROFS, path) };
         assert_eq!(read_only.disk_fault(), Some(DiskFault::Failed));

@@ -64,7 +64,7 @@ pub struct StatusView {
     pub waiting_for: Vec<String>,
     /// The cluster, once there is one.
     pub cluster_id: Option<ClusterId>,
-    /// Who leads, as far as this node knows.
+    /// The leader, as far as this node knows.
     pub leader: Option<NodeName>,
     /// Whether a quorum was heard of within the last election timeout.
     pub quorum: bool,
@@ -93,7 +93,7 @@ pub struct StatusView {
     /// Why the ticket that this node has or had is of no use; null when none was tried, or it may be.
     #[serde(default)]
     pub ticket_problem: Option<String>,
-    /// Who votes, and whether enough of them can be reached; null without a cluster.
+    /// The voters, and whether enough of them are reachable; null without a cluster.
     #[serde(default)]
     pub voters: Option<VotersView>,
     /// What is being changed about the members, and what it waits for.
@@ -116,7 +116,7 @@ pub struct VotersView {
 /// A change of the members that is under way, or that could be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeView {
-    /// What is to become of whom.
+    /// The change: which node becomes what.
     pub what: String,
     /// Without what it does not go on; null when it does.
     pub waits_for: Option<String>,
@@ -142,25 +142,25 @@ pub struct RetryView {
     pub failing_for_ms: Option<u64>,
 }
 
-/// What is tried again.
+/// A kind of work that is tried again after it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RetryKind {
-    /// Asking everybody, while there is no cluster.
+    /// Asking the listed nodes, while there is no cluster.
     Form,
     /// The link to a peer.
     Connect,
-    /// This node's own UDP address.
+    /// Opening this node's UDP socket.
     Transport,
-    /// What this node offers, brought to the log.
+    /// Writing to the log what this node offers.
     Register,
-    /// What runs here, told to the leader.
+    /// Sending the report about this node's VMs to the leader.
     Report,
-    /// Writes brought to whoever leads.
+    /// Forwarding writes to the leader.
     Forward,
-    /// Who a peer is.
+    /// Asking a peer for its identity.
     Identify,
-    /// A ticket brought to a member.
+    /// Asking a member for admission with a ticket.
     Join,
 }
 
@@ -227,9 +227,9 @@ pub struct NodeView {
     /// The relay it is reached through; null when it uses none.
     #[serde(default)]
     pub relay_url: Option<RelayUrl>,
-    /// What it offers; null until it said so.
+    /// The resources that it offers; null until it has registered them.
     pub capacity: Option<Capacity>,
-    /// What placements hold of it.
+    /// The part of it that placements reserve.
     pub reserved: Capacity,
     /// How many VMs are placed on it.
     pub vms: usize,
@@ -261,9 +261,9 @@ pub struct NodeView {
 pub struct VmView {
     /// Its name.
     pub name: VmName,
-    /// What was asked for.
+    /// The wanted state.
     pub desired: Desired,
-    /// What was seen.
+    /// The observed state.
     pub state: ObservedState,
     /// Where it is placed.
     pub node: NodeName,
@@ -275,7 +275,7 @@ pub struct VmView {
     pub reason: Option<String>,
     /// Age of the observation in milliseconds; null when there is none.
     pub observed_age_ms: Option<u64>,
-    /// What the user wants it to be.
+    /// The wanted VM.
     pub spec: VmSpec,
 }
 
@@ -283,7 +283,7 @@ pub struct VmView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
-    /// What it shall be.
+    /// The wanted VM.
     pub spec: VmSpec,
     /// Whether it shall run at once.
     #[serde(default)]
@@ -307,7 +307,7 @@ pub struct NewTicket {
 pub struct TicketMade {
     /// Its id, which is no secret.
     pub id: TicketId,
-    /// What is carried to the new node.
+    /// The text of the ticket, to be carried to the new node.
     pub ticket: String,
     /// The only name that its bearer may take.
     pub name: Option<NodeName>,

@@ -13,7 +13,7 @@ pub struct Backoff {
 pub const VM_START: Backoff = Backoff { first_ms: 1_000, longest_ms: 60_000 };
 /// Bringing a request to whoever leads: an election takes a second or two.
 pub const SUBMIT: Backoff = Backoff { first_ms: 50, longest_ms: 1_000 };
-/// What a node tells the cluster of itself: registration and reports.
+/// Registration and reports: what a node tells the cluster about itself.
 pub const ANNOUNCE: Backoff = Backoff { first_ms: 200, longest_ms: 10_000 };
 
 impl Backoff {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, ClusterName, NodeName};
 
-/// What every backup begins to say of itself.
+/// The beginning of every backup file.
 pub const BACKUP_MAGIC: &str = "blixard-backup";
 /// The format that this version writes, and the newest one it reads.
 pub const BACKUP_FORMAT: u32 = 1;
@@ -19,7 +19,7 @@ pub const BACKUP_BODY_LEN_MAX: usize = 256 << 20;
 /// Longest backup, in bytes.
 pub const BACKUP_LEN_MAX: usize = BACKUP_HEADER_LEN_MAX + BACKUP_BODY_LEN_MAX;
 
-/// What a backup says of itself. Its field order is the file's: the digest of the header comes last.
+/// The header of a backup. Its field order is the file's: the digest of the header comes last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupHeader {
     /// [`BACKUP_MAGIC`].
@@ -36,7 +36,7 @@ pub struct BackupHeader {
     pub term: u64,
     /// A quorum confirmed that everything acknowledged before the backup began is in it.
     pub linearizable: bool,
-    /// Who made it.
+    /// The node that made it.
     pub node: NodeName,
     /// The version of its agent.
     pub version: String,

@@ -15,14 +15,14 @@ pub const CHANGE_LEN_MAX: usize = 8 << 10;
 /// The format that this version writes, and the only one it reads.
 const FORMAT: u8 = 1;
 
-/// One step of the membership; carried inside the Raft configuration change, so that it can not be lost
+/// One step of the membership; carried inside the Raft configuration change, so that it cannot be lost
 /// beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum MembershipChange {
     /// A node is replicated to, under a raft id that was never used.
     AddLearner {
-        /// Who.
+        /// The new member.
         member: Member,
         /// The ticket that admits it, used up by this; none for a listed node.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,17 +30,17 @@ pub enum MembershipChange {
     },
     /// A learner that has caught up votes from now on.
     Promote {
-        /// Who.
+        /// The member to promote.
         raft_id: RaftId,
     },
     /// A voter is replicated to and not counted any more.
     Demote {
-        /// Who.
+        /// The member to demote.
         raft_id: RaftId,
     },
     /// A raft id leaves for ever (its node may come back under a new one).
     Remove {
-        /// Who.
+        /// The member to remove.
         raft_id: RaftId,
         /// Why, and what else is to be done.
         #[serde(default)]
@@ -63,7 +63,7 @@ pub enum ChangeFormError {
     /// Written by another version.
     #[error("a membership change of format {format}; this version knows format {FORMAT}")]
     UnknownFormat {
-        /// The format.
+        /// The format that was found.
         format: u8,
     },
     /// Of the right format, and no change.

@@ -17,45 +17,45 @@ use crate::vm::{Desired, InvalidSpec, VmSpec};
 pub enum Command {
     /// Makes a VM and places it.
     CreateVm {
-        /// What it shall be.
+        /// The wanted VM.
         spec: VmSpec,
-        /// Whether it shall run at once.
+        /// Whether it starts at once.
         desired: Desired,
         /// The nodes the leader could reach when it proposed: the planner chooses among these. What a client
         /// writes here is replaced by the leader.
         #[serde(default)]
         eligible: Vec<NodeName>,
     },
-    /// Lets a stopped VM run.
+    /// Starts a stopped VM.
     StartVm {
-        /// Which.
+        /// The VM.
         name: VmName,
     },
     /// Stops a VM; it keeps its name, disks and reservation.
     StopVm {
-        /// Which.
+        /// The VM.
         name: VmName,
     },
     /// Stops a VM and forgets it once its node reports the unit gone.
     DeleteVm {
-        /// Which.
+        /// The VM.
         name: VmName,
     },
-    /// A node's word that the unit of an absent VM is gone. Ignored when the generation is not the
+    /// A node reports that the unit of a deleted VM is gone. Ignored when the generation is not the
     /// placement's.
     ConfirmGone {
-        /// Which.
+        /// The VM.
         name: VmName,
-        /// Who says it.
+        /// The node that says so.
         node: NodeName,
         /// The placement it speaks of.
         generation: u64,
     },
     /// A node declares what it offers and where it is reached.
     SetNode {
-        /// Who says it.
+        /// The node that declares it.
         endpoint_id: EndpointId,
-        /// What it offers.
+        /// The resources that it offers.
         capacity: Capacity,
         /// Where it is reached.
         addresses: Vec<SocketAddr>,
@@ -73,7 +73,7 @@ pub enum Command {
         /// The only name that its bearer may take.
         #[serde(default)]
         name: Option<NodeName>,
-        /// Of its secret.
+        /// The hash of its secret.
         hash: TicketHash,
         /// How long it lives, in milliseconds.
         ttl_ms: u64,
@@ -84,17 +84,17 @@ pub enum Command {
     },
     /// Takes a ticket back.
     RevokeTicket {
-        /// Which.
+        /// The ticket.
         id: TicketId,
     },
-    /// Forgets the VMs that were placed on a node that is no member any more: it will not come back.
+    /// Forgets the VMs that were placed on a node that left the cluster for good.
     ForgetVms {
         /// The name it had.
         node: NodeName,
     },
-    /// A leader's verdict: the time of these tickets is over.
+    /// The leader has decided that these tickets have expired.
     ExpireTickets {
-        /// Which.
+        /// The tickets.
         ids: Vec<TicketId>,
     },
 }
@@ -122,7 +122,7 @@ impl Command {
 pub struct Request {
     /// Chosen by the client.
     pub id: RequestId,
-    /// What to do.
+    /// The command.
     pub command: Command,
 }
 
@@ -146,7 +146,7 @@ pub enum Outcome {
     },
     /// It was refused; nothing changed.
     Refused {
-        /// Why.
+        /// The reason, with the way out.
         refusal: Refusal,
     },
 }
@@ -173,7 +173,7 @@ impl From<Refusal> for Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Refusal {
-    /// A field of the spec can not be.
+    /// A field of the spec has a value that is not allowed.
     #[error("invalid spec: {0}")]
     InvalidSpec(InvalidSpec),
     /// The name is taken.
@@ -190,7 +190,7 @@ pub enum Refusal {
         /// The name.
         name: VmName,
     },
-    /// The VM is on its way out.
+    /// The VM is being deleted.
     #[error(
         "VM {name} is being deleted; name, disks and reservation are free once {node} reports its unit gone \
          (if {node} is gone for good: blixard node remove {node} --force --vms delete)"
@@ -198,7 +198,7 @@ pub enum Refusal {
     VmDeleting {
         /// The name.
         name: VmName,
-        /// Who has to report.
+        /// The node that has to report.
         node: NodeName,
     },
     /// The pin names no member.
@@ -268,12 +268,12 @@ pub enum Refusal {
         /// The node.
         node: NodeName,
     },
-    /// What is asked for would leave too few voters that can be reached.
+    /// The change would leave too few reachable voters.
     #[error("without {node} the voters that can be reached are no quorum: {why}")]
     QuorumAtRisk {
         /// The node.
         node: NodeName,
-        /// Who is missing.
+        /// Which voters are missing, in words.
         why: String,
     },
     /// A ticket that admits nobody.
@@ -282,7 +282,7 @@ pub enum Refusal {
         /// The reason.
         why: String,
     },
-    /// A field of a command that is no spec can not be.
+    /// A field of a command, outside a spec, has a value that is not allowed.
     #[error("invalid request: {why}")]
     Invalid {
         /// The reason.

@@ -17,16 +17,16 @@ pub struct Genesis {
     pub cluster_name: ClusterName,
     /// The first voters, sorted by endpoint id: the first has raft id 1, and so on.
     pub voters: Vec<GenesisVoter>,
-    /// What it was made of; none when it was born of empty stores.
+    /// The cluster that it was made of; none if it was formed from empty stores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }
 
-/// The cluster that another one was made of, by a recovery or from a backup. Its members can not meet those
+/// The cluster that another one was made of, by a recovery or from a backup. Its members cannot meet those
 /// of the new one: the cluster ids differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {
-    /// Which.
+    /// The id of that cluster.
     pub cluster_id: ClusterId,
     /// How much of its log the new one begins with.
     pub index: u64,
@@ -48,7 +48,7 @@ pub struct GenesisVoter {
     /// The relay it used when the cluster was formed.
     #[serde(default)]
     pub relay_url: Option<RelayUrl>,
-    /// What it offered when the cluster was formed.
+    /// The resources that it offered when the cluster was formed.
     #[serde(default)]
     pub capacity: Option<Capacity>,
     /// Whether it was configured as a witness.
@@ -70,7 +70,7 @@ pub struct Identity {
     /// The relay it is reached through, if it uses one.
     #[serde(default)]
     pub relay_url: Option<RelayUrl>,
-    /// What it offers to VMs.
+    /// The resources that it offers to VMs.
     #[serde(default)]
     pub capacity: Option<Capacity>,
     /// Whether it is a witness.
@@ -92,7 +92,7 @@ pub enum Phase {
     },
     /// The store belongs to a cluster.
     Formed {
-        /// Which.
+        /// The id of that cluster.
         cluster_id: ClusterId,
         /// How it was born.
         genesis: Genesis,

@@ -1,4 +1,4 @@
-//! Who belongs to the cluster.
+//! The members of the cluster.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ pub struct Member {
     pub relay_url: Option<RelayUrl>,
     /// Its part in the quorum; in the table of the members always what Raft's configuration says.
     pub role: Role,
-    /// What it offers to VMs; none until it said so.
+    /// The resources that it offers to VMs; none until it has registered them.
     #[serde(default)]
     pub capacity: Option<Capacity>,
     /// Votes and keeps the log, and is never given a VM.

@@ -9,7 +9,7 @@ use crate::vm::{Accel, VmSpec};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchOrder {
-    /// What the user wants.
+    /// The wanted VM.
     pub vm: VmSpec,
     /// This node's accelerator.
     pub accel: Accel,

@@ -12,7 +12,7 @@ pub const REASON_LEN_MAX: usize = 400;
 /// What a node's systemd says about its VMs; sent to the leader, kept in memory there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
-    /// Who reports.
+    /// The node that reports.
     pub node: NodeName,
     /// Its VM units, by name.
     pub vms: Vec<VmReport>,
@@ -24,9 +24,9 @@ pub struct NodeReport {
 /// One VM unit as its node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmReport {
-    /// Which.
+    /// The VM.
     pub name: VmName,
-    /// What it does.
+    /// The state of its unit.
     pub state: ObservedState,
     /// The unit's main process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ pub struct VmReport {
     pub reason: Option<String>,
 }
 
-/// What a VM does, as seen.
+/// The observed state of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ObservedState {

@@ -44,12 +44,12 @@ impl fmt::Debug for TicketSecret {
 /// A ticket as the log knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TicketRecord {
-    /// Which.
+    /// The id of the ticket.
     pub id: TicketId,
     /// The only name that its bearer may take; any that is free when there is none.
     #[serde(default)]
     pub name: Option<NodeName>,
-    /// Of its secret.
+    /// The hash of its secret.
     pub hash: TicketHash,
     /// How long it was made to live, in milliseconds.
     pub ttl_ms: u64,
@@ -88,7 +88,7 @@ impl TicketRecord {
 /// The use of a ticket, as it stands in the configuration change that it admits a node with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TicketUse {
-    /// Which.
+    /// The ticket that was used.
     pub id: TicketId,
     /// When the leader judged it, by its clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,

@@ -50,7 +50,7 @@ pub struct VmSpec {
     /// Runs on this node and no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeName>,
-    /// What runs it.
+    /// The program that runs it.
     #[serde(default)]
     pub hypervisor: Hypervisor,
 }
@@ -61,7 +61,7 @@ pub struct VmSpec {
 pub struct Disk {
     /// Absolute path on the node.
     pub path: String,
-    /// The guest can not write it; several VMs may then share it.
+    /// The guest cannot write it; several VMs may then share it.
     #[serde(default)]
     pub read_only: bool,
 }
@@ -144,13 +144,13 @@ impl fmt::Display for Desired {
 /// The right to run a VM on a node. The generation grows with every change of it; an older one is stale.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Placement {
-    /// Where.
+    /// The node that may run the VM.
     pub node: NodeName,
     /// The log index of the command that made it.
     pub generation: u64,
 }
 
-/// A field of a [`VmSpec`] that can not be, and why.
+/// A field of a [`VmSpec`] with a value that is not allowed, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidSpec {
@@ -176,7 +176,7 @@ impl VmSpec {
     /// Checks every field; run at the edge and again on apply.
     ///
     /// # Errors
-    /// The first field that can not be, with the reason.
+    /// The first field with a value that is not allowed, and the reason.
     pub fn validate(&self) -> Result<(), InvalidSpec> {
         if !(1..=CPUS_MAX).contains(&self.cpus) {
             return Err(InvalidSpec::new("cpus", format!("{} is not between 1 and {CPUS_MAX}", self.cpus)));

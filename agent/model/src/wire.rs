@@ -21,28 +21,28 @@ pub const FRAME_LEN_MAX: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum PeerRequest {
-    /// "This is me; who are you?"
+    /// Asks for the identity of the peer, and tells it the asker's own.
     Identify {
-        /// The asker.
+        /// The identity of the asker.
         me: Identity,
     },
     /// "You lead: propose this and tell me when it is committed."
     Propose {
-        /// What.
+        /// The write.
         request: Request,
         /// How long the asker waits, in milliseconds.
         timeout_ms: u64,
     },
     /// "You lead: change the members so, and tell me when it is done."
     ChangeMembers {
-        /// How.
+        /// The change.
         change: MembersAsk,
         /// How long the asker waits, in milliseconds.
         timeout_ms: u64,
     },
     /// "This is what runs here." To the leader.
     Report {
-        /// What, and how long ago it was seen.
+        /// The report, and how long ago the units were listed.
         aged: AgedReport,
     },
     /// "What does everybody report?" To the leader.
@@ -51,7 +51,7 @@ pub enum PeerRequest {
     Progress,
     /// "Show me the console of a VM you run." Answered by a stream of raw text.
     Logs {
-        /// Which.
+        /// The VM.
         name: VmName,
         /// The last lines to begin with.
         lines: u32,
@@ -67,16 +67,16 @@ pub enum PeerRequest {
 pub enum MembersAsk {
     /// A node is to leave for good.
     Remove {
-        /// Which.
+        /// The member to remove.
         raft_id: RaftId,
         /// It does not answer and will not come back.
         force: bool,
         /// What becomes of its VMs; they need `force`.
         vms: Option<VmsFate>,
     },
-    /// A node with an empty store is on the list of the asker, who is a member.
+    /// A member names a node of its list that has an empty store, so that the leader admits it.
     Vouch {
-        /// Who, where the list says that it is.
+        /// The node, with its addresses from the list.
         node: Box<Identity>,
     },
     /// A node with an empty store has a ticket and said this; its endpoint id is the one that its handshake
@@ -87,11 +87,11 @@ pub enum MembersAsk {
 /// What a node with a ticket says to a member, on the join protocol, once the member has named its cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
-    /// Who.
+    /// The node that asks.
     pub node: Identity,
-    /// Which ticket.
+    /// The id of its ticket.
     pub ticket: TicketId,
-    /// What proves that it has it.
+    /// The secret, which proves that the node has the ticket.
     pub secret: TicketSecret,
     /// Those of its addresses that nobody wrote down; they are left out where they are another member's: a
     /// machine's inner networks may look like another's.
@@ -104,7 +104,7 @@ pub struct JoinRequest {
     pub known_as: Option<RaftId>,
 }
 
-/// What the member answers.
+/// The answer of the member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "join", rename_all = "snake_case")]
 pub enum JoinResponse {
@@ -121,12 +121,12 @@ pub enum JoinResponse {
     },
     /// It is not, and will not be with this ticket.
     Refused {
-        /// Why.
+        /// The reason, with the way out.
         refusal: Refusal,
     },
     /// Not now: try again.
     Later {
-        /// Why.
+        /// The reason, in words.
         why: String,
         /// As which member the asker's endpoint is known; it says so when it asks again.
         #[serde(default)]
@@ -146,13 +146,13 @@ pub struct Contact {
     pub relay_url: Option<RelayUrl>,
 }
 
-/// The answer.
+/// An answer to a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum PeerResponse {
-    /// To `Identify`.
+    /// The answer to `Identify`.
     Identity {
-        /// The answerer.
+        /// The identity of the peer that answers.
         me: Box<Identity>,
     },
     /// To `Propose` and `ChangeMembers`.
@@ -160,21 +160,21 @@ pub enum PeerResponse {
         /// How it ended.
         result: ProposeResult,
     },
-    /// To `Report`.
+    /// The answer to `Report`.
     Noted,
-    /// To `Reports`.
+    /// The answer to `Reports`.
     Reports {
         /// Per node, the last report and its age in milliseconds.
         reports: Vec<AgedReport>,
     },
-    /// To `Progress`.
+    /// The answer to `Progress`.
     Progress {
-        /// What the leader knows.
+        /// What the leader knows about the members.
         progress: ProgressReport,
     },
-    /// The answerer can not: for instance it does not lead.
+    /// The peer cannot answer this: for instance, it does not lead.
     Declined {
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
 }
@@ -182,7 +182,7 @@ pub enum PeerResponse {
 /// A report and how old it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgedReport {
-    /// What was reported.
+    /// The report.
     pub report: NodeReport,
     /// How long ago it arrived, in milliseconds.
     pub age_ms: u64,
@@ -212,7 +212,7 @@ impl ProgressReport {
 /// How far the leader knows a member to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberProgress {
-    /// Which.
+    /// The member.
     pub raft_id: RaftId,
     /// How many committed entries it is not known to have; null when it was not heard of since the leader
     /// leads.
@@ -231,22 +231,22 @@ pub struct MemberProgress {
 pub enum ProposeResult {
     /// It is committed and applied.
     Applied {
-        /// What applying it gave.
+        /// The result of applying it.
         outcome: Outcome,
     },
     /// It was not proposed: nothing happened, another node may take it.
     NotLeader {
-        /// Who leads, if known.
+        /// The leader, if it is known.
         leader: Option<NodeName>,
     },
     /// It was not proposed: nothing happened.
     Rejected {
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// It was proposed and its end is not known; the same request id may be sent again.
     Unknown {
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
 }

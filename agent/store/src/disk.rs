@@ -23,7 +23,7 @@ pub trait Disk: Debug + Send + Sync {
     /// Whether there is a file `name`, whatever is in it.
     ///
     /// # Errors
-    /// The directory can not be reached.
+    /// The directory cannot be reached.
     fn exists(&self, name: &str) -> io::Result<bool>;
 
     /// Makes the file `name`, empty and for its owner alone, and the directory if there is none.

@@ -1,4 +1,4 @@
-//! Why a store can not be opened or written.
+//! Errors of opening and writing a store.
 
 use std::io;
 use std::path::PathBuf;
@@ -29,40 +29,40 @@ impl DiskFault {
     }
 }
 
-/// The store can not be used. What it came from is told by the chain of causes, and not by its own words.
+/// The store cannot be used. Causes are in the chain of sources, not in these texts.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file or its directory can not be reached.
-    #[error("{path} can not be used")]
+    /// The file or its directory cannot be reached.
+    #[error("{path} cannot be used")]
     Io {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the file system.
         source: io::Error,
     },
     /// Another process holds it.
     #[error("{path} is in use by another process: is an agent running on this data directory already?")]
     InUse {
-        /// Which.
+        /// The store file.
         path: PathBuf,
     },
     /// It is no store, or it is broken.
     #[error(
-        "{path} can not be opened and counts as lost: move it away and start again; the cluster admits this \
+        "{path} cannot be opened and counts as lost: move it away and start again; the cluster admits this \
          node anew, under a new raft id"
     )]
     Broken {
-        /// Which.
+        /// The store file.
         path: PathBuf,
-        /// Why.
+        /// The error of redb.
         source: redb::Error,
     },
     /// It was written by a newer version.
     #[error("{path} has format {found}, this version knows {known}: use the newer version that wrote it")]
     Format {
-        /// Which.
+        /// The store file.
         path: PathBuf,
-        /// Its format.
+        /// The format that was found.
         found: u32,
         /// The newest this version knows.
         known: u32,
@@ -73,11 +73,11 @@ pub enum OpenError {
          data_dir"
     )]
     OtherNode {
-        /// Which.
+        /// The store file.
         path: PathBuf,
-        /// Whose it is.
+        /// The node that the store belongs to.
         theirs: EndpointId,
-        /// Who asks.
+        /// The node that opens it.
         ours: EndpointId,
     },
     /// It is another cluster's disk.
@@ -86,19 +86,19 @@ pub enum OpenError {
          data_dir"
     )]
     OtherCluster {
-        /// Which.
+        /// The store file.
         path: PathBuf,
-        /// Whose it is.
+        /// The cluster that the store belongs to.
         theirs: ClusterName,
-        /// Which is configured.
+        /// The cluster in the configuration.
         ours: ClusterName,
     },
-    /// A record in it can not be read.
-    #[error("{path} holds a record that can not be read: {what}")]
+    /// A record in it cannot be read.
+    #[error("{path} holds a record that cannot be read: {what}")]
     Record {
-        /// Which file.
+        /// The store file.
         path: PathBuf,
-        /// Which record, and why.
+        /// The record, and what is wrong with it.
         what: String,
     },
 }
@@ -117,7 +117,7 @@ impl OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum ReplaceError {
     /// The old one is in its place.
-    #[error("the new store can not be made; the old one is as it was")]
+    #[error("the new store cannot be made; the old one is as it was")]
     Undone(#[source] OpenError),
     /// The old one is in its place or the new one, whole.
     #[error("it is not known whether the new store is in its place, or the old one still is")]
@@ -128,13 +128,13 @@ pub enum ReplaceError {
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// redb's own error.
-    #[error("the store can not be written")]
+    #[error("the store cannot be written")]
     Redb(#[from] redb::Error),
     /// An earlier write failed.
     #[error("an earlier write failed; the store is closed")]
     Closed,
-    /// A record that can not be encoded.
-    #[error("a record can not be encoded: {0}")]
+    /// A record that cannot be encoded.
+    #[error("a record cannot be encoded: {0}")]
     Encode(#[from] serde_json::Error),
 }
 
@@ -182,10 +182,10 @@ mod tests {
         let cause = || io::Error::from(io::ErrorKind::PermissionDenied);
         let path = || PathBuf::from("/d/store.redb");
         let unreachable = OpenError::Io { path: path(), source: cause() };
-        assert_eq!(line(&unreachable), "/d/store.redb can not be used: permission denied");
+        assert_eq!(line(&unreachable), "/d/store.redb cannot be used: permission denied");
         let broken = OpenError::Broken { path: path(), source: redb::Error::Io(cause()) };
         let said = line(&broken);
-        assert!(said.starts_with("/d/store.redb can not be opened and counts as lost: move it"), "{said}");
+        assert!(said.starts_with("/d/store.redb cannot be opened and counts as lost: move it"), "{said}");
         assert_eq!(said.matches("permission denied").count(), 1, "{said}");
         let written = line(&WriteError::Redb(redb::Error::Io(cause())));
         assert_eq!(written.matches("permission denied").count(), 1, "{written}");

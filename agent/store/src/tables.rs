@@ -39,7 +39,7 @@ pub struct ClusterMarker {
     pub genesis: Genesis,
     /// This store's place in it.
     pub raft_id: RaftId,
-    /// The node's name in it: placements are by name, so a node can not take another one.
+    /// The node's name in it. Placements are by name, so a node keeps its name.
     pub node_name: NodeName,
     /// The members that are asked for the state, by a node that was admitted with a ticket: until it has the
     /// state it knows no others.

@@ -59,7 +59,7 @@ impl<M: Machine> Consensus<M> {
     /// Resumes from what the store holds: term, vote, log and configuration, nothing of it reset.
     ///
     /// # Errors
-    /// The store's content can not be understood.
+    /// The store's content cannot be understood.
     pub fn new(config: ConsensusConfig, durable: &Durable, machine: M) -> Result<Self, NewError> {
         let Resumed { snapshot, entries, hard_state } =
             Resumed::read(config.raft_id, durable).map_err(NewError::Corrupt)?;

@@ -14,16 +14,16 @@ use super::membership::{
 };
 use crate::formation::voter_target;
 
-/// What the leader looks at to say what it waits for.
+/// The facts from which the leader explains its plans.
 #[derive(Debug)]
 pub struct ExplainView<'a> {
-    /// What it plans by.
+    /// The facts on which it plans.
     pub plan: &'a MembershipView<'a>,
     /// A configuration change that is proposed and not applied.
     pub pending: Option<&'a MembershipChange>,
-    /// Who is to take the leadership over.
+    /// The member that the leadership is handed over to.
     pub hands_over_to: Option<RaftId>,
-    /// Who is being sent a snapshot.
+    /// The members that are being sent a snapshot.
     pub snapshots: &'a BTreeSet<RaftId>,
     /// For how long each member was not heard of, in milliseconds.
     pub silence_ms: &'a BTreeMap<RaftId, u64>,
@@ -116,7 +116,7 @@ impl ExplainView<'_> {
         lost.map(view).collect()
     }
 
-    /// Who is to vote, and who is to vote no more.
+    /// Explains promotions and demotions that are due.
     fn votes(&self) -> Vec<ChangeView> {
         let plan = self.plan;
         let (target, voters) = (voter_target(plan.state.members.len()), plan.voters.len());

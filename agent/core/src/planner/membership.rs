@@ -27,30 +27,30 @@ pub struct Progress {
     pub lost: bool,
 }
 
-/// What a node lately said of itself.
+/// The identity that a node last sent to the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// The last that it said.
+    /// The identity.
     pub identity: Identity,
     /// It was asked after the last change of the members that the leader knows of: the store it names is at
     /// least as new as the one it is a member with, and no late word of one that is gone since.
     pub settled: bool,
 }
 
-/// What the leader looks at.
+/// The facts on which the leader plans.
 #[derive(Debug)]
 pub struct MembershipView<'a> {
     /// The replicated state.
     pub state: &'a ClusterState,
     /// The leader's raft id.
     pub leader: RaftId,
-    /// Who votes.
+    /// The raft ids of the voters.
     pub voters: &'a [RaftId],
-    /// Who is replicated to without voting.
+    /// The raft ids of the learners.
     pub learners: &'a [RaftId],
     /// The leader's own configured list: it authorises additions.
     pub declared: &'a [DeclaredMember],
-    /// What reachable nodes lately said of themselves.
+    /// The last identities that reachable nodes sent.
     pub claims: &'a BTreeMap<EndpointId, Claim>,
     /// Replication per member.
     pub progress: &'a BTreeMap<RaftId, Progress>,
@@ -166,7 +166,7 @@ pub(super) fn voters_in_turn(view: &MembershipView<'_>) -> Vec<RaftId> {
     voters
 }
 
-/// Whether the other voters that are heard of are a quorum of all others; who is missing where they are not.
+/// Checks that a majority of the other voters was heard of; names the missing ones if not.
 pub(super) fn quorum_without(view: &MembershipView<'_>, raft_id: RaftId) -> Result<(), String> {
     let others: Vec<&RaftId> = view.voters.iter().filter(|id| **id != raft_id).collect();
     let is_heard = |id: &RaftId| *id == view.leader || view.progress.get(id).is_some_and(|p| p.heard);
@@ -182,7 +182,7 @@ pub(super) fn quorum_without(view: &MembershipView<'_>, raft_id: RaftId) -> Resu
     Err(format!("{} can not be reached", missing.join(", ")))
 }
 
-/// What a leader does about a node that is to leave.
+/// The next step of a leader for a node that is to leave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RemovalStep {
     /// It has left.
@@ -193,10 +193,10 @@ pub enum RemovalStep {
     Propose(MembershipChange),
 }
 
-/// What an operator asks for when a node is to leave.
+/// A removal as an operator asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemovalAsk {
-    /// Which.
+    /// The raft id to remove.
     pub raft_id: RaftId,
     /// It does not answer and will not come back.
     pub force: bool,
@@ -204,7 +204,7 @@ pub struct RemovalAsk {
     pub vms: Option<VmsFate>,
 }
 
-/// What to do about a node that is to leave.
+/// Decides the next step for a node that is to leave.
 ///
 /// # Errors
 /// The cause and the way out.

@@ -1,4 +1,4 @@
-//! What the leader would do, and why: pure functions of the state and of what is reachable.
+//! The plans of the leader, with reasons: pure functions of the state and of what is reachable.
 
 pub mod explain;
 pub mod membership;

@@ -31,7 +31,7 @@ pub struct MemberFacts<'a> {
     pub addresses: &'a [SocketAddr],
     /// The relay it is reached through.
     pub relay_url: Option<&'a RelayUrl>,
-    /// What it offers.
+    /// The resources that it offers.
     pub capacity: Option<Capacity>,
 }
 
@@ -89,7 +89,7 @@ pub enum MemberField {
     Capacity,
 }
 
-/// Why a member can not be beside the others. Names the cause and the way out.
+/// The reason why a member does not fit beside the others, with the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MemberError {
     /// Another member has the name.
@@ -103,7 +103,7 @@ pub enum MemberError {
     EndpointTaken {
         /// The endpoint id.
         endpoint_id: EndpointId,
-        /// Whose it is.
+        /// The member that has it.
         by: NodeName,
     },
     /// Another member has the store id.
@@ -111,7 +111,7 @@ pub enum MemberError {
     StoreTaken {
         /// The store id.
         store_id: StoreId,
-        /// Whose it is.
+        /// The member that has it.
         by: NodeName,
     },
     /// Nobody could reach it.
@@ -142,7 +142,7 @@ pub enum MemberError {
     AddressTaken {
         /// The address.
         address: SocketAddr,
-        /// Whose it is.
+        /// The member that has it.
         by: NodeName,
     },
     /// A loopback address in a cluster that is not on one machine.
@@ -153,7 +153,7 @@ pub enum MemberError {
     Loopback {
         /// The loopback address.
         address: SocketAddr,
-        /// Whose it is.
+        /// The member that it belongs to.
         of: NodeName,
         /// What is not loopback.
         other: String,

@@ -13,7 +13,7 @@ use crate::formation::DeclaredMember;
 /// Most VMs that a refusal names.
 const VMS_NAMED_MAX: usize = 5;
 
-/// What a node says of itself once it is a member.
+/// The resources, addresses and role that a member declares for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeOffer {
     /// What it offers to VMs.

@@ -42,14 +42,14 @@ pub struct ClusterState {
     /// The nodes that an operator removed or gave up, and that have not come back.
     #[serde(default)]
     pub removed: BTreeMap<EndpointId, RemovedNode>,
-    /// What became of recent requests.
+    /// The outcomes of recent requests.
     pub requests: RequestTable,
 }
 
 /// A VM as the log knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VmRecord {
-    /// What the user wants it to be.
+    /// The wanted VM.
     pub spec: VmSpec,
     /// Whether it shall run.
     pub desired: Desired,
@@ -126,12 +126,12 @@ impl ClusterState {
         self.members.values().find(|member| member.name == *name)
     }
 
-    /// What the node of this name offers; none when it has not said so, or is no member.
+    /// The resources that the node of this name offers; none if it has not registered them or is no member.
     pub fn capacity_of(&self, name: &NodeName) -> Option<Capacity> {
         self.member_by_name(name)?.capacity
     }
 
-    /// What placements hold of a node, and how many VMs they are.
+    /// The resources of a node that placements reserve, and the number of those VMs.
     pub fn reserved(&self, node: &NodeName) -> (Capacity, usize) {
         self.placed_on(node).fold((Capacity::default(), 0), |(sum, count), vm| {
             let cpus = sum.cpus.saturating_add(vm.spec.cpus);

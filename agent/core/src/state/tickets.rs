@@ -1,4 +1,4 @@
-//! What becomes of tickets.
+//! Tickets in the replicated state: made, used, taken back, expired.
 
 use blixard_model::ticket::{TICKET_TTL_MS_MAX, TICKET_TTL_MS_MIN, TICKETS_MAX};
 use blixard_model::{Member, Outcome, Refusal, TicketId, TicketRecord, TicketState, TicketUse, mutant};

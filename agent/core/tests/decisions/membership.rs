@@ -172,7 +172,7 @@ fn a_cluster_that_can_not_have_been_born_is_not_followed() {
     wrong.voters[2].addresses = vec![address(2)];
     let others = [formed(2, &wrong, Some(1)), empty(3, 3, None)];
     let text = waits(step(&empty(1, 1, None), 3, &others));
-    assert!(text.contains("n2: its cluster can not have been formed so"), "{text}");
+    assert!(text.contains("n2: its cluster cannot have been formed so"), "{text}");
 }
 
 #[test]
