@@ -46,7 +46,30 @@ pub enum Action {
     ConfirmGone(VmName),
 }
 
+/// The kinds of [`Action`]: each has its own share of what may be under way at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ActionKind {
+    /// [`Action::Start`].
+    Start,
+    /// [`Action::Stop`].
+    Stop,
+    /// [`Action::ResetFailed`].
+    ResetFailed,
+    /// [`Action::ConfirmGone`].
+    ConfirmGone,
+}
+
 impl Action {
+    /// Its kind.
+    pub fn kind(&self) -> ActionKind {
+        match self {
+            Self::Start(_) => ActionKind::Start,
+            Self::Stop(_) => ActionKind::Stop,
+            Self::ResetFailed(_) => ActionKind::ResetFailed,
+            Self::ConfirmGone(_) => ActionKind::ConfirmGone,
+        }
+    }
+
     /// The VM it is about.
     pub fn vm(&self) -> &VmName {
         match self {

@@ -1,27 +1,31 @@
-//! What a node is doing to its units: one action per VM at a time, a few at once.
+//! What a node is doing to its units: one action per VM at a time, a few of each kind at once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use blixard_model::VmName;
 use blixard_model::report::VmReport;
 
-use super::{Action, Memory, NodeView, reconcile, report, unexpected_ends};
+use super::{Action, ActionKind, Memory, NodeView, reconcile, report, unexpected_ends};
 
-/// Most actions under way at once: starts are heavy.
+/// Most actions of one kind under way at once: starts are heavy. Each kind has its own share, so that slow
+/// stops, or confirmations that wait for a leader, keep no VM from being started.
 pub const ACTIONS_MAX: usize = 8;
 
-/// The actions under way, and what is remembered of those that ended. Lost with the agent, which is harmless.
+/// The actions under way, those that wait for a place, and what is remembered of those that ended. Lost with
+/// the agent, which is harmless.
 #[derive(Debug, Default)]
 pub struct Ongoing {
     memory: Memory,
-    busy: BTreeSet<VmName>,
+    busy: BTreeMap<VmName, ActionKind>,
+    /// The actions that found no place, each with the time since when it is wanted.
+    waiting: BTreeMap<VmName, (ActionKind, u64)>,
 }
 
 impl Ongoing {
     /// VMs that ended though they should run, and how; not those that something is being done to.
     pub fn unexpected_ends(&self, view: &NodeView<'_>) -> Vec<(VmName, Option<String>)> {
         let mut ends = unexpected_ends(view, &self.memory);
-        ends.retain(|(name, _)| !self.busy.contains(name));
+        ends.retain(|(name, _)| !self.busy.contains_key(name));
         ends
     }
 
@@ -35,11 +39,30 @@ impl Ongoing {
         self.memory.note_console(name, lines);
     }
 
-    /// The actions to begin now. Each must end in [`Ongoing::note_done`].
+    /// The actions to begin now: those that have waited longest come first. Each must end in
+    /// [`Ongoing::note_done`].
     pub fn begin(&mut self, view: &NodeView<'_>) -> Vec<Action> {
-        let mut actions = reconcile(view, &mut self.memory);
-        actions.retain(|action| self.busy.len() < ACTIONS_MAX && self.busy.insert(action.vm().clone()));
-        actions
+        let mut wanted = reconcile(view, &mut self.memory);
+        wanted.retain(|action| !self.busy.contains_key(action.vm()));
+        let before = std::mem::take(&mut self.waiting);
+        let since = |action: &Action| {
+            let waited = before.get(action.vm()).filter(|(kind, _)| *kind == action.kind());
+            waited.map_or(view.now_ms, |(_, since)| *since)
+        };
+        // Those that have waited equally long stay in the order of their names.
+        wanted.sort_by_key(since);
+        let mut begun = Vec::new();
+        for action in wanted {
+            let kind = action.kind();
+            if self.busy.values().filter(|busy| **busy == kind).count() < ACTIONS_MAX {
+                self.busy.insert(action.vm().clone(), kind);
+                begun.push(action);
+            } else {
+                let since = since(&action);
+                self.waiting.insert(action.vm().clone(), (kind, since));
+            }
+        }
+        begun
     }
 
     /// An action ended; a start that failed has a reason.
@@ -51,11 +74,6 @@ impl Ongoing {
         if matches!(action, Action::Stop(_)) {
             self.memory.note_stopped(action.vm());
         }
-    }
-
-    /// Nobody knows any more which actions are under way: they are taken for ended.
-    pub fn forget_actions(&mut self) {
-        self.busy.clear();
     }
 
     /// What this node tells the leader of its VMs.

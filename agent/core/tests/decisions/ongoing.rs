@@ -102,11 +102,31 @@ fn an_end_is_unexpected_only_when_nothing_is_done_to_the_vm() {
 }
 
 #[test]
-fn forgotten_actions_are_begun_again() {
+fn deletions_that_wait_for_a_leader_and_slow_stops_keep_no_vm_from_being_started() {
     let mut ongoing = Ongoing::default();
-    let vms = vms(ACTIONS_MAX, Desired::Running);
+    let mut all = vms(3 * ACTIONS_MAX, Desired::Absent);
+    let stopped = ACTIONS_MAX..2 * ACTIONS_MAX;
+    let units: Vec<ObservedUnit> = stopped.map(|n| running(&format!("vm{n:02}"))).collect();
+    let started = &mut all[2 * ACTIONS_MAX..];
+    started.iter_mut().for_each(|vm| vm.desired = Desired::Running);
+    let begun = begin(&mut ongoing, &all, &units, 0);
+    let of = |is: fn(&Action) -> bool| begun.iter().filter(|action| is(action)).count();
+    assert_eq!(of(|action| matches!(action, Action::ConfirmGone(_))), ACTIONS_MAX);
+    assert_eq!(of(|action| matches!(action, Action::Stop(_))), ACTIONS_MAX);
+    assert_eq!(of(|action| matches!(action, Action::Start(_))), ACTIONS_MAX);
+}
+
+#[test]
+fn an_action_that_is_wanted_again_comes_after_those_that_have_waited() {
+    let mut ongoing = Ongoing::default();
+    let vms = vms(ACTIONS_MAX + 2, Desired::Absent);
     let first = begin(&mut ongoing, &vms, &[], 0);
-    assert_eq!(begin(&mut ongoing, &vms, &[], 1), []);
-    ongoing.forget_actions();
-    assert_eq!(begin(&mut ongoing, &vms, &[], 2), first);
+    ongoing.note_done(&first[0], None, 50);
+    // The first of all names is wanted again, and its place goes to who has waited.
+    let waited = [ACTIONS_MAX, ACTIONS_MAX + 1].map(|n| Action::ConfirmGone(name(&format!("vm{n:02}"))));
+    assert_eq!(begin(&mut ongoing, &vms, &[], 50), waited[..1]);
+    ongoing.note_done(&waited[0], None, 100);
+    assert_eq!(begin(&mut ongoing, &vms, &[], 100), waited[1..]);
+    ongoing.note_done(&waited[1], None, 150);
+    assert_eq!(begin(&mut ongoing, &vms, &[], 150), first[..1], "in turn");
 }
