@@ -1,6 +1,7 @@
 //! What is worth telling people; the owner logs it.
 
 use blixard_consensus::StepError;
+use blixard_core::reconciler::Action;
 use blixard_model::formation::Genesis;
 use blixard_model::{ClusterId, EndpointId, MembershipChange, NodeName, RaftId, Refusal, TicketId, VmName};
 
@@ -104,6 +105,13 @@ pub enum Notice {
         vm: VmName,
         /// How.
         how: String,
+    },
+    /// Something that was done to a VM's unit failed, and not as the time before. It is tried again.
+    ActionFailed {
+        /// What.
+        action: Action,
+        /// Why it failed.
+        why: String,
     },
     /// The cluster knows that a deleted VM's unit is gone.
     VmGone(VmName),

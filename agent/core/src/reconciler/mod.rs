@@ -14,20 +14,23 @@
 //!   not ours   starting, running         stop (it was deleted while this node was away)
 //! ```
 //!
+//! Each action that failed is tried again after a pause that grows with each failure.
+//!
 //! Nothing is done before the node has once read the log up to date since its agent started: an old log may
 //! want what was deleted long ago, or not know what was made since.
 
+mod memory;
 mod ongoing;
 
 use std::collections::BTreeMap;
 
-use blixard_model::backoff::VM_START;
-use blixard_model::report::{ObservedState, REASON_LEN_MAX, VmReport};
+use blixard_model::report::{ObservedState, VmReport};
 use blixard_model::{Desired, VmName, mutant};
 
 use crate::ports::ObservedUnit;
 use crate::state::VmRecord;
 
+pub use memory::Memory;
 pub use ongoing::{ACTIONS_MAX, Ongoing};
 
 /// A VM that runs this long, in milliseconds, has recovered: the next failure is the first again.
@@ -78,64 +81,6 @@ impl Action {
     }
 }
 
-/// What a node remembers of its VMs between two looks; lost with the agent, which is harmless.
-#[derive(Debug, Default)]
-pub struct Memory {
-    vms: BTreeMap<VmName, Attempts>,
-}
-
-#[derive(Debug, Default)]
-struct Attempts {
-    failures: u32,
-    retry_at_ms: u64,
-    running_since_ms: Option<u64>,
-    last_failure: Option<String>,
-}
-
-impl Memory {
-    /// Notes that a start failed, or that a running VM ended by itself.
-    pub fn note_failure(&mut self, name: &VmName, reason: &str, now_ms: u64) {
-        let attempts = self.vms.entry(name.clone()).or_default();
-        attempts.failures = attempts.failures.saturating_add(1);
-        attempts.retry_at_ms = now_ms.saturating_add(VM_START.pause_ms(attempts.failures));
-        attempts.running_since_ms = None;
-        attempts.last_failure = Some(reason[..reason.floor_char_boundary(REASON_LEN_MAX)].to_owned());
-    }
-
-    /// Adds the last lines of the console to why it failed last.
-    pub fn note_console(&mut self, name: &VmName, lines: &[String]) {
-        let last = self.vms.get_mut(name).and_then(|attempts| attempts.last_failure.as_mut());
-        if let Some(reason) = last.filter(|_| !lines.is_empty()) {
-            *reason = format!("{reason}: {}", lines.join(" | "));
-            reason.truncate(reason.floor_char_boundary(REASON_LEN_MAX));
-        }
-    }
-
-    /// Whether the VM was seen running and has not been seen to end since.
-    pub fn was_running(&self, name: &VmName) -> bool {
-        self.vms.get(name).is_some_and(|attempts| attempts.running_since_ms.is_some())
-    }
-
-    /// Notes that the VM was stopped because somebody asked for it: its end is no failure, and the next start
-    /// is the first again.
-    pub fn note_stopped(&mut self, name: &VmName) {
-        self.vms.remove(name);
-    }
-
-    fn note_running(&mut self, name: &VmName, now_ms: u64) {
-        let attempts = self.vms.entry(name.clone()).or_default();
-        let since = *attempts.running_since_ms.get_or_insert(now_ms);
-        if now_ms.saturating_sub(since) >= STABLE_MS {
-            attempts.failures = 0;
-            attempts.last_failure = None;
-        }
-    }
-
-    fn may_start(&self, name: &VmName, now_ms: u64) -> bool {
-        self.vms.get(name).is_none_or(|attempts| now_ms >= attempts.retry_at_ms)
-    }
-}
-
 /// What a node looks at.
 #[derive(Debug)]
 pub struct NodeView<'a> {
@@ -169,7 +114,7 @@ pub fn reconcile(view: &NodeView<'_>, memory: &mut Memory) -> Vec<Action> {
     // What shall not run has nothing to remember: its end is no failure.
     let shall_run =
         |name: &VmName| view.placed.iter().any(|vm| vm.spec.name == *name && vm.desired == Desired::Running);
-    memory.vms.retain(|name, _| shall_run(name));
+    memory.retain_runs(shall_run);
     for unit in view.units.iter().filter(|unit| unit.state == ObservedState::Running) {
         if shall_run(&unit.name) {
             memory.note_running(&unit.name, view.now_ms);
@@ -178,14 +123,24 @@ pub fn reconcile(view: &NodeView<'_>, memory: &mut Memory) -> Vec<Action> {
     if !view.up_to_date && !mutant::lives("acts-on-old-log") {
         return Vec::new();
     }
-    let ours = view.placed.iter().filter_map(|vm| step(vm, unit_of(view.units, &vm.spec.name), memory, view));
+    let ours = view.placed.iter().filter_map(|vm| step(vm, unit_of(view.units, &vm.spec.name)));
     let strangers = view
         .units
         .iter()
         .filter(|unit| !view.placed.iter().any(|vm| vm.spec.name == unit.name))
         .filter(|unit| matches!(unit.state, ObservedState::Starting | ObservedState::Running))
         .map(|unit| Action::Stop(unit.name.clone()));
-    ours.chain(strangers.filter(|_| !mutant::lives("strangers-left-running"))).collect()
+    let strangers = strangers.filter(|_| !mutant::lives("strangers-left-running"));
+    let mut wanted: Vec<Action> = ours.chain(strangers).collect();
+    let kinds: BTreeMap<&VmName, ActionKind> =
+        wanted.iter().map(|action| (action.vm(), action.kind())).collect();
+    memory.retain_failed(|name, kind| match kinds.get(name) {
+        Some(wanted) => *wanted == kind,
+        // A stop that failed may have begun all the same.
+        None => unit_of(view.units, name).is_some_and(|unit| unit.state == ObservedState::Stopping),
+    });
+    wanted.retain(|action| memory.may_begin(action, view.now_ms));
+    wanted
 }
 
 /// Whether the unit runs by the order of another placement of that name: not the VM that is wanted. A unit
@@ -199,7 +154,7 @@ fn unit_of<'a>(units: &'a [ObservedUnit], name: &VmName) -> Option<&'a ObservedU
     units.iter().find(|unit| unit.name == *name)
 }
 
-fn step(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: &NodeView<'_>) -> Option<Action> {
+fn step(vm: &VmRecord, unit: Option<&ObservedUnit>) -> Option<Action> {
     let name = vm.spec.name.clone();
     let state = unit.map_or(ObservedState::Stopped, |unit| unit.state);
     let is_other = unit.is_some_and(|unit| is_of_another_placement(vm, unit));
@@ -208,9 +163,7 @@ fn step(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: &Node
             Some(Action::Stop(name))
         }
         (_, ObservedState::Stopping) => None,
-        (Desired::Running, ObservedState::Stopped | ObservedState::Failed) => {
-            memory.may_start(&name, view.now_ms).then_some(Action::Start(name))
-        }
+        (Desired::Running, ObservedState::Stopped | ObservedState::Failed) => Some(Action::Start(name)),
         (Desired::Running, _) => None,
         (Desired::Stopped | Desired::Absent, ObservedState::Starting | ObservedState::Running) => {
             Some(Action::Stop(name))
@@ -228,28 +181,28 @@ pub fn report(view: &NodeView<'_>, memory: &Memory) -> Vec<VmReport> {
 
 fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: &NodeView<'_>) -> VmReport {
     let name = vm.spec.name.clone();
-    let attempts = memory.vms.get(&name);
     let observed = unit.map_or(ObservedState::Stopped, |unit| unit.state);
     let main_pid = unit.and_then(|unit| unit.main_pid);
-    let failure = attempts.and_then(|attempts| attempts.last_failure.clone());
+    let failure = memory.why_not_running(&name);
+    let failing = memory.failing(&name, view.now_ms);
     let idle = matches!(observed, ObservedState::Stopped | ObservedState::Failed);
     let (state, reason) = match vm.desired {
         Desired::Running if idle => match failure {
             Some(failure) => {
-                let wait_ms = attempts.map_or(0, |a| a.retry_at_ms.saturating_sub(view.now_ms));
-                let next = format!("{failure} (next try in {} s)", wait_ms.div_ceil(1_000));
-                (ObservedState::Failed, Some(next))
+                let next = memory.next_start(&name, view.now_ms);
+                (ObservedState::Failed, Some(format!("{failure} {next}")))
             }
             None => (ObservedState::Pending, None),
         },
         Desired::Running if unit.is_some_and(|unit| is_of_another_placement(vm, unit)) => {
             let why = "it runs by the order of an earlier placement: stopped, then started as wanted";
-            (ObservedState::Stopping, Some(why.to_owned()))
+            let why = failing.map_or_else(|| why.to_owned(), |failing| format!("{why}; {failing}"));
+            (ObservedState::Stopping, Some(why))
         }
         Desired::Running => (observed, failure.filter(|_| observed != ObservedState::Running)),
-        Desired::Stopped if idle => (ObservedState::Stopped, None),
-        Desired::Stopped => (observed, None),
-        Desired::Absent => (ObservedState::Deleting, None),
+        Desired::Stopped if idle => (ObservedState::Stopped, failing),
+        Desired::Stopped => (observed, failing),
+        Desired::Absent => (ObservedState::Deleting, failing),
     };
     VmReport { name, state, main_pid, reason }
 }

@@ -65,15 +65,25 @@ impl Ongoing {
         begun
     }
 
-    /// An action ended; a start that failed has a reason.
-    pub fn note_done(&mut self, action: &Action, failure: Option<&str>, now_ms: u64) {
+    /// An action ended, with why if it failed. True: it failed, and not as the time before.
+    pub fn note_done(&mut self, action: &Action, failure: Option<&str>, now_ms: u64) -> bool {
         self.busy.remove(action.vm());
-        if let Some(reason) = failure {
-            self.memory.note_failure(action.vm(), reason, now_ms);
-        }
+        let is_new = match failure {
+            Some(why) => self.memory.note_failed_action(action, why, now_ms),
+            None => {
+                self.memory.note_success(action);
+                false
+            }
+        };
         if matches!(action, Action::Stop(_)) {
             self.memory.note_stopped(action.vm());
         }
+        is_new
+    }
+
+    /// There is another leader: what waits for one is tried at once.
+    pub fn note_leader(&mut self) {
+        self.memory.hurry_confirmations();
     }
 
     /// What this node tells the leader of its VMs.

@@ -130,3 +130,64 @@ fn an_action_that_is_wanted_again_comes_after_those_that_have_waited() {
     ongoing.note_done(&waited[1], None, 150);
     assert_eq!(begin(&mut ongoing, &vms, &[], 150), first[..1], "in turn");
 }
+
+/// What is told of the only VM.
+fn reason(ongoing: &Ongoing, vm: &VmRecord, units: &[ObservedUnit], now_ms: u64) -> Option<String> {
+    let view = NodeView { placed: &[vm], units, up_to_date: true, now_ms };
+    ongoing.report(&view).remove(0).reason
+}
+
+#[test]
+fn every_action_that_fails_is_paced_and_its_failure_is_the_reason() {
+    let failed = ObservedUnit { state: ObservedState::Failed, ..running("vm00") };
+    let cases = [
+        (Desired::Stopped, vec![running("vm00")], "it cannot be stopped: access denied"),
+        (Desired::Absent, vec![running("vm00")], "it cannot be stopped: access denied"),
+        (Desired::Stopped, vec![failed], "its failed unit cannot be reset: access denied"),
+        (Desired::Absent, Vec::new(), "it is gone, but the cluster cannot be told: access denied"),
+        (Desired::Running, Vec::new(), "access denied"),
+    ];
+    for (desired, units, why) in cases {
+        let (mut ongoing, vms) = (Ongoing::default(), vms(1, desired));
+        let first = begin(&mut ongoing, &vms, &units, 0);
+        assert!(ongoing.note_done(&first[0], Some("access denied"), 0), "{why}");
+        assert_eq!(begin(&mut ongoing, &vms, &units, 999), [], "{why}");
+        let told = reason(&ongoing, &vms[0], &units, 999);
+        assert_eq!(told, Some(format!("{why} (next try in 1 s)")));
+        assert_eq!(begin(&mut ongoing, &vms, &units, 1_000), first, "{why}");
+        assert!(!ongoing.note_done(&first[0], Some("access denied"), 1_000), "told once: {why}");
+        assert_eq!(begin(&mut ongoing, &vms, &units, 2_999), [], "the pause grows: {why}");
+        assert_eq!(begin(&mut ongoing, &vms, &units, 3_000), first, "{why}");
+        assert!(ongoing.note_done(&first[0], Some("timed out"), 3_000), "another failure: {why}");
+    }
+}
+
+#[test]
+fn what_is_wanted_instead_of_an_action_that_failed_does_not_wait_for_it() {
+    let (mut ongoing, units) = (Ongoing::default(), [running("vm00")]);
+    let gone = vms(1, Desired::Absent);
+    let stop = begin(&mut ongoing, &gone, &units, 0);
+    ongoing.note_done(&stop[0], Some("timed out"), 0);
+    // It ended all the same.
+    let confirm = [Action::ConfirmGone(name("vm00"))];
+    assert_eq!(begin(&mut ongoing, &gone, &[], 1), confirm);
+    assert_eq!(reason(&ongoing, &gone[0], &[], 1), None);
+    // And a leader that is there again is told at once.
+    ongoing.note_done(&confirm[0], Some("no quorum"), 1);
+    assert_eq!(begin(&mut ongoing, &gone, &[], 2), []);
+    ongoing.note_leader();
+    assert_eq!(begin(&mut ongoing, &gone, &[], 2), confirm);
+}
+
+#[test]
+fn an_action_that_went_well_is_not_paced_for_what_failed_before() {
+    let (mut ongoing, units) = (Ongoing::default(), [running("vm00")]);
+    let off = vms(1, Desired::Stopped);
+    let stop = begin(&mut ongoing, &off, &units, 0);
+    ongoing.note_done(&stop[0], Some("timed out"), 0);
+    assert_eq!(begin(&mut ongoing, &off, &units, 1_000), stop);
+    ongoing.note_done(&stop[0], None, 1_000);
+    assert_eq!(begin(&mut ongoing, &off, &units, 1_001), stop, "somebody started it behind our back");
+    assert!(ongoing.note_done(&stop[0], Some("timed out"), 1_001));
+    assert_eq!(begin(&mut ongoing, &off, &units, 2_001), stop, "the first failure again");
+}

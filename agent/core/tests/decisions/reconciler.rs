@@ -106,7 +106,9 @@ fn failures_are_tried_again_after_growing_pauses() {
 #[test]
 fn a_vm_that_ran_long_enough_starts_counting_anew() {
     let (vm, mut memory) = (vm(Desired::Running), Memory::default());
-    (0..5).for_each(|_| memory.note_failure(&name("a"), "exited 1", 0));
+    for _ in 0..5 {
+        memory.note_failure(&name("a"), "exited 1", 0);
+    }
     let units = [unit(ObservedState::Running)];
     reconcile(&view(&[&vm], &units, 100_000), &mut memory);
     reconcile(&view(&[&vm], &units, 100_000 + STABLE_MS), &mut memory);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use blixard_core::formation::cluster_id;
+use blixard_core::reconciler::Action;
 use blixard_model::NodeName;
 use blixard_node::Notice;
 use blixard_node::forming::Birth;
@@ -58,6 +59,7 @@ impl Notices {
             Notice::VmEnded { vm, how } => {
                 tracing::warn!(VM = %vm, "VM {vm} ended, though it should run: {how}");
             }
+            Notice::ActionFailed { action, why } => tell_of_failed_action(action, why),
             Notice::VmGone(vm) => tracing::info!(VM = %vm, "VM {vm} deleted: its unit is gone"),
         }
     }
@@ -143,5 +145,17 @@ fn tell_of_life(notice: &Notice) {
             supervise::status("Removed from its cluster");
         }
         _ => {}
+    }
+}
+
+fn tell_of_failed_action(action: &Action, why: &str) {
+    let vm = action.vm();
+    match action {
+        Action::Start(_) => tracing::warn!(VM = %vm, "VM {vm} not started: {why}"),
+        Action::Stop(_) => tracing::warn!(VM = %vm, "VM {vm} not stopped: {why}"),
+        Action::ResetFailed(_) => tracing::warn!(VM = %vm, "failed unit of {vm} not reset: {why}"),
+        Action::ConfirmGone(_) => {
+            tracing::warn!(VM = %vm, "the cluster could not be told that VM {vm} is gone: {why}");
+        }
     }
 }

@@ -73,7 +73,7 @@ impl Shell {
     }
 }
 
-/// Does one action. What comes back is why it failed, where that is more than a reason to look again.
+/// Does one action. What comes back is why it failed: the host tells of it.
 async fn perform(
     agent: &Agent,
     units: &SystemdVms,
@@ -82,15 +82,9 @@ async fn perform(
 ) -> Option<String> {
     match (action, vm) {
         (Action::Start(name), Some(vm)) => start(agent, units, name, *vm).await,
-        (Action::Stop(name), vm) => {
-            stop(units, name, vm.as_deref()).await;
-            None
-        }
+        (Action::Stop(name), vm) => stop(units, name, vm.as_deref()).await,
         (Action::ResetFailed(name), _) => {
-            if let Err(error) = units.reset_failed(name).await {
-                tracing::debug!(VM = %name, "failure of {name} not forgotten: {}", with_causes(&error));
-            }
-            None
+            units.reset_failed(name).await.err().map(|error| with_causes(&error))
         }
         (Action::Start(_) | Action::ConfirmGone(_), _) => None,
     }
@@ -112,26 +106,23 @@ async fn start(agent: &Agent, units: &SystemdVms, name: &VmName, vm: VmRecord) -
             tracing::info!(VM = %name, generation, "VM {name} runs after {ms} ms");
             None
         }
-        Err(error) => {
-            let why = with_causes(&error);
-            tracing::warn!(VM = %name, "VM {name} not started: {why}");
-            Some(why)
-        }
+        Err(error) => Some(with_causes(&error)),
     }
 }
 
-async fn stop(units: &SystemdVms, name: &VmName, vm: Option<&VmRecord>) {
+async fn stop(units: &SystemdVms, name: &VmName, vm: Option<&VmRecord>) -> Option<String> {
+    if let Err(error) = units.stop(name).await {
+        return Some(with_causes(&error));
+    }
     // A VM that shall run is stopped for one reason only.
     let wanted = vm.filter(|vm| vm.desired == Desired::Running).map(|vm| vm.placement.generation);
-    match (units.stop(name).await, wanted) {
-        (Ok(()), None) => tracing::info!(VM = %name, "VM {name} stopped"),
-        (Ok(()), Some(generation)) => tracing::info!(
+    match wanted {
+        None => tracing::info!(VM = %name, "VM {name} stopped"),
+        Some(generation) => tracing::info!(
             VM = %name, generation,
             "VM {name} stopped: it ran by the order of an earlier placement, and is started as generation \
              {generation} wants it"
         ),
-        (Err(error), _) => {
-            tracing::warn!(VM = %name, "VM {name} not stopped: {}", with_causes(&error));
-        }
     }
+    None
 }

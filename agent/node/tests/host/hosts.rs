@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_consensus::{Limits, TICK_MS};
 use blixard_core::ports::ObservedUnit;
+use blixard_core::reconciler::Action;
 use blixard_core::state::NodeOffer;
 use blixard_model::VmName;
 use blixard_model::api::RetryKind;
@@ -49,6 +50,10 @@ pub(crate) struct Machine {
     _dir: tempfile::TempDir,
     pub(crate) units: Vec<ObservedUnit>,
     pub(crate) notices: Vec<Notice>,
+    /// Why every action on its units fails; none for those that go well.
+    pub(crate) actions_fail: Option<&'static str>,
+    /// The actions that were begun.
+    pub(crate) begun: Vec<Action>,
     /// The consoles that were asked for and are not answered by themselves.
     pub(crate) consoles: Vec<VmName>,
     asked: BTreeMap<PeerCallId, (u8, CallId)>,
@@ -94,6 +99,8 @@ impl Hosts {
             _dir: dir,
             units: Vec::new(),
             notices: Vec::new(),
+            actions_fail: None,
+            begun: Vec::new(),
             consoles: Vec::new(),
             asked: BTreeMap::new(),
         };
@@ -196,7 +203,12 @@ impl Hosts {
                 let listed = Ok(self.machine(n).units.clone());
                 self.give(n, Input::Units { listed });
             }
-            Effect::Act { action, .. } => self.give(n, Input::ActionDone { action, failure: None }),
+            Effect::Act { action, .. } => {
+                let machine = self.machine(n);
+                machine.begun.push(action.clone());
+                let failure = machine.actions_fail.map(str::to_owned);
+                self.give(n, Input::ActionDone { action, failure });
+            }
             Effect::FetchConsole { vm, .. } => self.machine(n).consoles.push(vm),
             Effect::Write(write) => self.write(n, &write),
             Effect::Notice(notice) => self.machine(n).notices.push(notice),

@@ -9,7 +9,7 @@ use blixard_model::formation::Phase;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::report::ObservedState;
 use blixard_model::wire::{Contact, MembersAsk, PeerRequest, PeerResponse};
-use blixard_model::{ClusterId, Outcome, RaftId, Refusal, TicketId, TicketSecret};
+use blixard_model::{ClusterId, Command, Outcome, RaftId, Refusal, Request, TicketId, TicketSecret};
 use blixard_node::Notice;
 use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
@@ -169,6 +169,53 @@ fn a_host_that_learns_that_it_was_removed_answers_who_asked_for_it_and_goes_on_t
     assert!(why.to_string().contains("removed from its cluster"), "{why}");
 }
 
+/// Why the first VM of the only host does what it does.
+fn reason(hosts: &Hosts) -> String {
+    let member = hosts.host(1).member().expect("a member");
+    let reports = member.reports(at(hosts.now_ms));
+    reports[0].report.vms.first().and_then(|vm| vm.reason.clone()).unwrap_or_default()
+}
+
+#[test]
+fn a_vm_that_does_not_start_says_why_at_once_and_its_last_words_when_they_are_there() {
+    let mut hosts = Hosts::formed(1);
+    hosts.machine(1).actions_fail = Some("exited 1");
+    let waiter = hosts.change(1, create("web", None));
+    hosts.until("it is made", |hosts| hosts.answers.contains_key(&waiter));
+    hosts.until("it failed", |hosts| !hosts.machines[&1].begun.is_empty());
+    hosts.pass(100);
+    assert!(reason(&hosts).starts_with("exited 1 (next try"), "{}", reason(&hosts));
+    let vm = hosts.machine(1).consoles.remove(0);
+    hosts.give(1, Input::Console { vm, lines: vec!["no such kernel".to_owned()] });
+    hosts.pass(100);
+    assert!(reason(&hosts).starts_with("exited 1: no such kernel (next try"), "{}", reason(&hosts));
+}
+
+#[test]
+fn a_stop_that_fails_is_paced_told_once_and_the_reason() {
+    let mut hosts = Hosts::formed(1);
+    let stray = ObservedUnit {
+        name: "web".parse().expect("a name"),
+        state: ObservedState::Running,
+        generation: None,
+        main_pid: Some(7),
+        ended: None,
+    };
+    hosts.machine(1).units = vec![stray];
+    let made = hosts.change(1, create("web", None));
+    hosts.until("it is made", |hosts| hosts.answers.contains_key(&made));
+    hosts.machine(1).begun.clear();
+    hosts.machine(1).actions_fail = Some("access denied");
+    let command = Command::StopVm { name: "web".parse().expect("a name") };
+    let stopped = hosts.change(1, Request { id: "stop-web".parse().expect("a request id"), command });
+    hosts.until("it is told to stop", |hosts| hosts.answers.contains_key(&stopped));
+    hosts.pass(10_000);
+    assert_eq!(hosts.machines[&1].begun.len(), 4, "at 0, 1, 3 and 7 s: {:?}", hosts.machines[&1].begun);
+    assert!(reason(&hosts).starts_with("it cannot be stopped: access denied (next"), "{}", reason(&hosts));
+    let failed = |notice: &&Notice| matches!(notice, Notice::ActionFailed { .. });
+    assert_eq!(hosts.machines[&1].notices.iter().filter(failed).count(), 1);
+}
+
 #[test]
 fn a_node_is_removed_by_its_name_once_and_an_unknown_one_is_refused() {
     let mut hosts = Hosts::formed(3);
@@ -204,11 +251,6 @@ fn the_end_of_a_vm_is_reported_at_once_and_its_last_words_when_they_are_there() 
     let web: blixard_model::VmName = "web".parse().expect("a name");
     let unit =
         |state| ObservedUnit { name: web.clone(), state, generation: None, main_pid: Some(7), ended: None };
-    let reason = |hosts: &Hosts| {
-        let member = hosts.host(1).member().expect("a member");
-        let reports = member.reports(at(hosts.now_ms));
-        reports[0].report.vms.first().and_then(|vm| vm.reason.clone()).unwrap_or_default()
-    };
     hosts.machine(1).units = vec![unit(ObservedState::Running)];
     hosts.pass(2_500);
     assert_eq!(reason(&hosts), "");

@@ -37,6 +37,12 @@ pub(super) const TESTED: &[Tested] = &[
         test: "reconciler::a_unit_of_another_placement",
     },
     Tested {
+        name: "only-starts-paced",
+        source: "a stop that fails is tried again at once, many times a second",
+        target: ("blixard-core", "decisions"),
+        test: "ongoing::every_action_that_fails_is_paced",
+    },
+    Tested {
         name: "lineage-uses-raft-id-again",
         source: "recovery, R10: the founder goes on under a raft id that was given before",
         target: ("blixard-core", "decisions"),

@@ -187,14 +187,23 @@ impl Member {
             None => false,
         };
         if !taken {
-            self.vms.action_done(now.boot_ms, &action, None);
+            let why = format!("{SUBMISSIONS_MAX} changes are on their way already");
+            self.action_done(now, &action, Some(why));
         }
     }
 
     pub(super) fn handle_action_done(&mut self, now: Moment, action: &Action, failure: Option<String>) {
-        self.vms.action_done(now.boot_ms, action, failure.as_deref());
-        if let (Action::Start(vm), Some(_)) = (action, failure) {
+        if let (Action::Start(vm), Some(_)) = (action, &failure) {
             self.out.push(Effect::FetchConsole { vm: vm.clone(), lines: CONSOLE_LINES });
+        }
+        self.action_done(now, action, failure);
+    }
+
+    /// An action ended. A failure is told once, until it fails otherwise.
+    pub(super) fn action_done(&mut self, now: Moment, action: &Action, failure: Option<String>) {
+        let is_new = self.vms.action_done(now.boot_ms, action, failure.as_deref());
+        if let Some(why) = failure.filter(|_| is_new) {
+            self.out.push(Effect::Notice(Notice::ActionFailed { action: action.clone(), why }));
         }
     }
 

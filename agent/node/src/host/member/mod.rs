@@ -397,6 +397,7 @@ impl Member {
 
     fn summary_changed(&mut self, now: Moment) {
         let summary = self.replica.summary();
+        self.vms.note_leader(summary.leader.as_ref().map(|(_, id)| *id));
         let leads_or_tries = summary.role != blixard_consensus::RaftRole::Follower;
         if summary.leader.is_some() {
             self.begin_reads(now);

@@ -233,12 +233,12 @@ impl Member {
 
     /// The cluster was told that a deleted VM's unit is gone, or was not.
     fn confirmed(&mut self, now: Moment, action: &Action, end: Result<Outcome, SubmitError>) {
-        let vm = action.vm().clone();
         if end.is_ok() {
+            let vm = action.vm().clone();
             self.out.push(Effect::Notice(Notice::VmGone(vm.clone())));
             self.out.push(Effect::ForgetOrder { vm });
         }
-        self.vms.action_done(now.boot_ms, action, None);
+        self.action_done(now, action, end.err().map(|error| error.to_string()));
     }
 
     pub(super) fn begin_reads(&mut self, now: Moment) {

@@ -35,6 +35,7 @@ pub(super) struct Vms {
     me: EndpointId,
     name: NodeName,
     ongoing: Ongoing,
+    leader: Option<EndpointId>,
     /// The log was read up to date once since this agent started.
     up_to_date: bool,
     units: Vec<ObservedUnit>,
@@ -50,6 +51,7 @@ impl Vms {
             me,
             name,
             ongoing: Ongoing::default(),
+            leader: None,
             up_to_date: false,
             units: Vec::new(),
             listing_since_ms: None,
@@ -126,10 +128,20 @@ impl Vms {
         (asked_ms, Look { actions, ended, report })
     }
 
-    /// An action ended, with why if it failed.
-    pub(super) fn action_done(&mut self, now_ms: u64, action: &Action, failure: Option<&str>) {
-        self.ongoing.note_done(action, failure, now_ms);
+    /// An action ended, with why if it failed. True: it failed, and not as the time before.
+    pub(super) fn action_done(&mut self, now_ms: u64, action: &Action, failure: Option<&str>) -> bool {
         self.hurry(now_ms);
+        self.ongoing.note_done(action, failure, now_ms)
+    }
+
+    /// Who leads. Another leader than before is told at once what the one before was not.
+    pub(super) fn note_leader(&mut self, leader: Option<EndpointId>) {
+        if self.leader != leader {
+            self.leader = leader;
+            if leader.is_some() {
+                self.ongoing.note_leader();
+            }
+        }
     }
 
     /// The console lines of a VM that ended or did not start, for the reason that is shown.

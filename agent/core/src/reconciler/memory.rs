@@ -1,0 +1,166 @@
+//! What a node remembers of its VMs between two looks: how often what failed, and when it is tried again.
+
+use std::collections::BTreeMap;
+
+use blixard_model::backoff::VM_START;
+use blixard_model::report::REASON_LEN_MAX;
+use blixard_model::{VmName, mutant};
+
+use super::{Action, ActionKind, STABLE_MS};
+
+/// What a node remembers of its VMs between two looks; lost with the agent, which is harmless.
+#[derive(Debug, Default)]
+pub struct Memory {
+    vms: BTreeMap<VmName, Attempts>,
+    /// The actions other than starts that failed: at most one for each VM, the one that is wanted.
+    failed: BTreeMap<VmName, FailedAction>,
+}
+
+/// The runs of a VM that shall run.
+#[derive(Debug, Default)]
+struct Attempts {
+    failures: u32,
+    retry_at_ms: u64,
+    running_since_ms: Option<u64>,
+    last_failure: Option<String>,
+    /// The last lines of the console before that.
+    console: Option<String>,
+}
+
+/// An action that failed so many times in a row.
+#[derive(Debug)]
+struct FailedAction {
+    kind: ActionKind,
+    failures: u32,
+    retry_at_ms: u64,
+    why: String,
+}
+
+impl Memory {
+    /// Notes that a start failed, or that a running VM ended by itself. True: it failed otherwise the time
+    /// before, or did not fail.
+    pub fn note_failure(&mut self, name: &VmName, reason: &str, now_ms: u64) -> bool {
+        let attempts = self.vms.entry(name.clone()).or_default();
+        attempts.failures = attempts.failures.saturating_add(1);
+        attempts.retry_at_ms = now_ms.saturating_add(VM_START.pause_ms(attempts.failures));
+        attempts.running_since_ms = None;
+        attempts.console = None;
+        let before = attempts.last_failure.replace(short(reason));
+        before != attempts.last_failure
+    }
+
+    /// Notes that an action failed: it is tried again after a pause that grows with each failure. True: it
+    /// failed otherwise the time before, or did not fail.
+    pub fn note_failed_action(&mut self, action: &Action, why: &str, now_ms: u64) -> bool {
+        let (name, kind) = (action.vm(), action.kind());
+        if kind == ActionKind::Start {
+            return self.note_failure(name, why, now_ms);
+        }
+        let why = short(why);
+        let before = self.failed.remove(name).filter(|failed| failed.kind == kind);
+        let is_new = before.as_ref().is_none_or(|before| before.why != why);
+        let failures = before.map_or(0, |before| before.failures).saturating_add(1);
+        let retry_at_ms = now_ms.saturating_add(VM_START.pause_ms(failures));
+        self.failed.insert(name.clone(), FailedAction { kind, failures, retry_at_ms, why });
+        is_new
+    }
+
+    /// Notes that an action went well: the next failure is the first again. Not so for a start, after which
+    /// the VM has to run for a while.
+    pub fn note_success(&mut self, action: &Action) {
+        if action.kind() != ActionKind::Start {
+            self.failed.remove(action.vm());
+        }
+    }
+
+    /// Adds the last lines of the console to why it failed last.
+    pub fn note_console(&mut self, name: &VmName, lines: &[String]) {
+        if let Some(attempts) = self.vms.get_mut(name).filter(|_| !lines.is_empty()) {
+            attempts.console = Some(lines.join(" | "));
+        }
+    }
+
+    /// Whether the VM was seen running and has not been seen to end since.
+    pub fn was_running(&self, name: &VmName) -> bool {
+        self.vms.get(name).is_some_and(|attempts| attempts.running_since_ms.is_some())
+    }
+
+    /// Notes that the VM was stopped because somebody asked for it: its end is no failure, and the next start
+    /// is the first again.
+    pub fn note_stopped(&mut self, name: &VmName) {
+        self.vms.remove(name);
+    }
+
+    /// What waits for a leader is due at once: there is one now.
+    pub fn hurry_confirmations(&mut self) {
+        self.failed.retain(|_, failed| failed.kind != ActionKind::ConfirmGone);
+    }
+
+    pub(super) fn retain_runs(&mut self, shall_run: impl Fn(&VmName) -> bool) {
+        self.vms.retain(|name, _| shall_run(name));
+    }
+
+    /// Forgets the failures of actions that are not wanted any more.
+    pub(super) fn retain_failed(&mut self, is_wanted: impl Fn(&VmName, ActionKind) -> bool) {
+        self.failed.retain(|name, failed| is_wanted(name, failed.kind));
+    }
+
+    pub(super) fn note_running(&mut self, name: &VmName, now_ms: u64) {
+        let attempts = self.vms.entry(name.clone()).or_default();
+        let since = *attempts.running_since_ms.get_or_insert(now_ms);
+        if now_ms.saturating_sub(since) >= STABLE_MS {
+            attempts.failures = 0;
+            attempts.last_failure = None;
+        }
+    }
+
+    /// Whether the pause after its last failure is over.
+    pub(super) fn may_begin(&self, action: &Action, now_ms: u64) -> bool {
+        let name = action.vm();
+        let at_ms = match action.kind() {
+            ActionKind::Start => self.vms.get(name).map(|attempts| attempts.retry_at_ms),
+            kind => {
+                let failed = self.failed.get(name).filter(|failed| failed.kind == kind);
+                failed.filter(|_| !mutant::lives("only-starts-paced")).map(|failed| failed.retry_at_ms)
+            }
+        };
+        at_ms.is_none_or(|at_ms| now_ms >= at_ms)
+    }
+
+    /// Why the VM does not run, as far as it is known, with the last lines of its console.
+    pub(super) fn why_not_running(&self, name: &VmName) -> Option<String> {
+        let attempts = self.vms.get(name)?;
+        let failure = attempts.last_failure.as_ref()?;
+        Some(
+            attempts
+                .console
+                .as_ref()
+                .map_or_else(|| failure.clone(), |console| short(&format!("{failure}: {console}"))),
+        )
+    }
+
+    /// How long until a VM that failed is started again, in words.
+    pub(super) fn next_start(&self, name: &VmName, now_ms: u64) -> String {
+        next_try(self.vms.get(name).map_or(0, |attempts| attempts.retry_at_ms), now_ms)
+    }
+
+    /// What is wanted of the VM's unit beside a start, but fails: what, why, and when it is tried again.
+    pub(super) fn failing(&self, name: &VmName, now_ms: u64) -> Option<String> {
+        let FailedAction { kind, retry_at_ms, why, .. } = self.failed.get(name)?;
+        let what = match kind {
+            ActionKind::Start => "it cannot be started",
+            ActionKind::Stop => "it cannot be stopped",
+            ActionKind::ResetFailed => "its failed unit cannot be reset",
+            ActionKind::ConfirmGone => "it is gone, but the cluster cannot be told",
+        };
+        Some(format!("{what}: {why} {}", next_try(*retry_at_ms, now_ms)))
+    }
+}
+
+fn next_try(at_ms: u64, now_ms: u64) -> String {
+    format!("(next try in {} s)", at_ms.saturating_sub(now_ms).div_ceil(1_000))
+}
+
+fn short(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(REASON_LEN_MAX)].to_owned()
+}
