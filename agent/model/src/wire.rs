@@ -44,9 +44,16 @@ pub enum PeerRequest {
     Report {
         /// The report, and how long ago the units were listed.
         aged: AgedReport,
+        /// Which page of it this is, if one frame is too short for all of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        page: Option<ReportPage>,
     },
     /// "What does everybody report?" To the leader.
-    Reports,
+    Reports {
+        /// From where on. None is said by a release that takes no pages: it is answered with all at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<ReportsFrom>,
+    },
     /// "How far is everybody, and what is being changed?" To the leader.
     Progress,
     /// "Show me the console of a VM you run." Answered by a stream of raw text.
@@ -163,10 +170,7 @@ pub enum PeerResponse {
     /// The answer to `Report`.
     Noted,
     /// The answer to `Reports`.
-    Reports {
-        /// Per node, the last report and its age in milliseconds.
-        reports: Vec<AgedReport>,
-    },
+    Reports(ReportsPage),
     /// The answer to `Progress`.
     Progress {
         /// What the leader knows about the members.
@@ -186,6 +190,48 @@ pub struct AgedReport {
     pub report: NodeReport,
     /// How long ago it arrived, in milliseconds.
     pub age_ms: u64,
+}
+
+/// Most pages of one node's report.
+pub const REPORT_PAGES_MAX: u32 = 64;
+
+/// A page of a report that is too long for one frame. A report counts once all of its pages arrived, in their
+/// order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportPage {
+    /// The report's number: its node gives it to no other report that it sends.
+    pub report: u64,
+    /// The page, from 0.
+    pub number: u32,
+    /// How many there are: from 2 to [`REPORT_PAGES_MAX`].
+    pub of: u32,
+}
+
+/// Where a page of all reports begins. The default is the beginning of them all.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReportsFrom {
+    /// With this node, in the order of names; none for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// The leader's number of that node's report. If there is a newer one, that begins anew.
+    #[serde(default)]
+    pub report: u64,
+    /// How many VMs of it were told before.
+    #[serde(default)]
+    pub vm: u32,
+}
+
+/// All that nodes report, or a page of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReportsPage {
+    /// Per node, the last report and its age in milliseconds.
+    pub reports: Vec<AgedReport>,
+    /// The first of them is the rest of the last one of the page before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub goes_on: bool,
+    /// Where the next page begins, if there is one. The last report here is not complete if that is within it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<ReportsFrom>,
 }
 
 /// Most changes in a [`ProgressReport`].

@@ -67,6 +67,8 @@ pub(crate) struct Hosts {
     pub(crate) cut: BTreeSet<u8>,
     /// What peers never see: reports, for one.
     pub(crate) loses: fn(&Input) -> bool,
+    /// A longer question or answer, as JSON in bytes, fails the test.
+    pub(crate) frame_len_max: usize,
     pub(crate) answers: BTreeMap<WaiterId, Answer>,
     last_number: u64,
 }
@@ -79,6 +81,7 @@ impl Hosts {
             now_ms: 1_000,
             cut: BTreeSet::new(),
             loses: |_| false,
+            frame_len_max: usize::MAX,
             answers: BTreeMap::new(),
             last_number: 0,
         };
@@ -185,6 +188,8 @@ impl Hosts {
                 }
             }
             Effect::AskPeer { call, to, request, .. } => {
+                let len = serde_json::to_vec(&request).expect("JSON").len();
+                assert!(len <= self.frame_len_max, "{len} bytes");
                 let to = to.as_bytes()[0];
                 let asked = PeerCallId(self.new_number());
                 if !self.machines.contains_key(&to) {
@@ -195,6 +200,8 @@ impl Hosts {
                 self.deliver(n, to, Input::PeerAsked { call: asked, from: endpoint(n), request });
             }
             Effect::AnswerPeer { call, response } => {
+                let len = serde_json::to_vec(&response).expect("JSON").len();
+                assert!(len <= self.frame_len_max, "{len} bytes");
                 let Some((to, call)) = self.machine(n).asked.remove(&call) else { return };
                 self.deliver(n, to, Input::PeerAnswered { call, answer: Ok(response) });
             }

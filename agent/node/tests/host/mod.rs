@@ -7,8 +7,10 @@ use blixard_model::api::RetryKind;
 use blixard_model::backoff::ANNOUNCE;
 use blixard_model::formation::Phase;
 use blixard_model::removal::RemovedFrom;
-use blixard_model::report::ObservedState;
-use blixard_model::wire::{Contact, MembersAsk, PeerRequest, PeerResponse};
+use blixard_model::report::{NodeReport, ObservedState, VmReport};
+use blixard_model::wire::{
+    AgedReport, Contact, FRAME_LEN_MAX, MembersAsk, PeerRequest, PeerResponse, ReportPage,
+};
 use blixard_model::{ClusterId, Command, Outcome, RaftId, Refusal, Request, TicketId, TicketSecret};
 use blixard_node::Notice;
 use blixard_node::host::disk::{Write, Written};
@@ -102,6 +104,65 @@ fn reports_that_are_not_taken_are_sent_less_often_and_another_leader_is_told_at_
     });
     hosts.pass(200);
     assert_eq!(hosts.trouble(follower, RetryKind::Report), None, "a new beginning");
+}
+
+/// So many failed VMs, each with a reason as long as one may be.
+fn failing(of: u8, count: usize, word: &str) -> NodeReport {
+    let vm = |n: usize| VmReport {
+        name: format!("vm{n:04}").parse().expect("a name"),
+        state: ObservedState::Failed,
+        main_pid: None,
+        reason: Some(format!("{word:\"<400}")),
+    };
+    NodeReport { node: name(of), vms: (0..count).map(vm).collect(), problem: None }
+}
+
+/// The VMs of node `of` as node `at` is told of them, with their reasons.
+fn told(hosts: &mut Hosts, at: u8, of: u8) -> Vec<String> {
+    let waiter = hosts.want(at, Want::Reports);
+    hosts.until("reports are told", |hosts| hosts.answers.contains_key(&waiter));
+    let Some(Answer::Reports(reports)) = hosts.answers.remove(&waiter) else { panic!("no reports") };
+    let vms = reports.into_iter().filter(|aged| aged.report.node == name(of));
+    vms.flat_map(|aged| aged.report.vms).map(|vm| vm.reason.unwrap_or_default()).collect()
+}
+
+#[test]
+fn reports_that_are_longer_than_a_frame_are_told_in_pages_whole_or_not_at_all() {
+    const VMS: usize = 2_300;
+    let mut hosts = Hosts::formed(3);
+    let leader = hosts.leader();
+    let mut followers = (1..=3).filter(|n| *n != leader);
+    let (holder, other) = (followers.next().expect("one"), followers.next().expect("another"));
+    hosts.frame_len_max = FRAME_LEN_MAX;
+    hosts.cut.insert(holder);
+    let say = |hosts: &mut Hosts, word: &str, pages: std::ops::Range<u32>| {
+        let whole = failing(holder, VMS, word);
+        for number in pages {
+            let vms = whole.vms.chunks(VMS.div_ceil(4)).nth(number as usize).unwrap_or_default().to_vec();
+            let aged = AgedReport { report: NodeReport { vms, ..whole.clone() }, age_ms: 5 };
+            let page = Some(ReportPage { report: u64::from(word.as_bytes()[0]), number, of: 4 });
+            let request = Box::new(PeerRequest::Report { aged, page });
+            let call = PeerCallId(u64::MAX);
+            hosts.give(leader, Input::PeerAsked { call, from: endpoint(holder), request });
+        }
+    };
+    let is_all = |vms: &[String], word: &str| vms.len() == VMS && vms.iter().all(|why| why.starts_with(word));
+    say(&mut hosts, "first", 0..4);
+    assert!(is_all(&told(&mut hosts, other, holder), "first"));
+    // A page is lost on its way to the leader: the report before stays as it was.
+    say(&mut hosts, "second", 0..1);
+    say(&mut hosts, "second", 2..4);
+    assert!(is_all(&told(&mut hosts, other, holder), "first"), "no mix");
+    say(&mut hosts, "third", 0..4);
+    assert!(is_all(&told(&mut hosts, other, holder), "third"));
+    // A page is lost on its way from the leader: nothing is said of that node rather than half of it.
+    hosts.loses = |input| match input {
+        Input::PeerAsked { request, .. } => {
+            matches!(&**request, PeerRequest::Reports { from: Some(from) } if from.vm > 0)
+        }
+        _ => false,
+    };
+    assert_eq!(told(&mut hosts, other, holder), Vec::<String>::new());
 }
 
 #[test]

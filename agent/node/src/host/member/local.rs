@@ -2,9 +2,10 @@
 
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
-use blixard_model::wire::{AgedReport, MembersAsk, PeerRequest, ProposeResult};
+use blixard_model::wire::{AgedReport, MembersAsk, PeerRequest, ProposeResult, ReportsFrom, ReportsPage};
 use blixard_model::{Command, EndpointId, Outcome};
 
+use super::pages::Collected;
 use super::removals::RemovalStep;
 use super::submissions::{Purpose, SUBMISSIONS_MAX};
 use super::waiters::{READ_MS, ReadState};
@@ -36,11 +37,14 @@ impl Member {
             }
             Want::Read => self.read_until(now, waiter, until_ms),
             Want::Reports => match self.other_leader() {
-                Some(to) => self.ask_leader(now, to, CallPurpose::Reports(waiter), PeerRequest::Reports),
+                Some(to) => {
+                    let collected = Collected::new(now.boot_ms.saturating_add(TELL_MS));
+                    self.ask_for_reports(now, (waiter, to), collected, ReportsFrom::default());
+                }
                 None => self.answer_reports(now, waiter, Vec::new()),
             },
             Want::Progress => match self.other_leader() {
-                Some(to) => self.ask_leader(now, to, CallPurpose::Progress(waiter), PeerRequest::Progress),
+                Some(to) => self.ask_leader(now, to, CallPurpose::Progress(waiter)),
                 None => self.answer(waiter, Answer::Progress(self.replica.progress_report())),
             },
             Want::HandOver => {
@@ -135,13 +139,42 @@ impl Member {
         leader.filter(|id| *id != self.own.endpoint_id && self.linked.contains(id))
     }
 
-    fn ask_leader(&mut self, now: Moment, to: EndpointId, purpose: CallPurpose, request: PeerRequest) {
-        let (_, effect) = self.calls.ask((purpose, to), request, now.boot_ms, TELL_MS);
+    fn ask_leader(&mut self, now: Moment, to: EndpointId, purpose: CallPurpose) {
+        let (_, effect) = self.calls.ask((purpose, to), PeerRequest::Progress, now.boot_ms, TELL_MS);
         self.out.push(effect);
     }
 
+    fn ask_for_reports(
+        &mut self,
+        now: Moment,
+        (waiter, to): (WaiterId, EndpointId),
+        collected: Collected,
+        from: ReportsFrom,
+    ) {
+        let patience_ms = collected.until_ms.saturating_sub(now.boot_ms);
+        self.collected.insert(waiter, collected);
+        let request = PeerRequest::Reports { from: Some(from) };
+        let purpose = (CallPurpose::Reports(waiter), to);
+        let (_, effect) = self.calls.ask(purpose, request, now.boot_ms, patience_ms);
+        self.out.push(effect);
+    }
+
+    /// The leader told a page of the reports; none when it did not. What is here whole by then is told on.
+    pub(super) fn reports_told(
+        &mut self,
+        now: Moment,
+        (waiter, to): (WaiterId, EndpointId),
+        page: Option<ReportsPage>,
+    ) {
+        let Some(mut collected) = self.collected.remove(&waiter) else { return };
+        match page.and_then(|page| collected.add(page)).filter(|_| now.boot_ms < collected.until_ms) {
+            Some(next) => self.ask_for_reports(now, (waiter, to), collected, next),
+            None => self.answer_reports(now, waiter, collected.whole()),
+        }
+    }
+
     /// What the leader told, and what this node knows itself of its own VMs in any case.
-    pub(super) fn answer_reports(&mut self, now: Moment, waiter: WaiterId, told: Vec<AgedReport>) {
+    fn answer_reports(&mut self, now: Moment, waiter: WaiterId, told: Vec<AgedReport>) {
         let mut reports = told;
         if reports.is_empty() {
             reports = self.reports.all(now.boot_ms);
@@ -155,6 +188,7 @@ impl Member {
     pub(super) fn handle_waiter_gave_up(&mut self, waiter: WaiterId) {
         self.waiters.give_up(waiter);
         self.removals.end(waiter);
+        self.collected.remove(&waiter);
         self.replica.forget_reader(|reader| *reader == Reader::Waiter(waiter));
         self.give_up_submission(&Purpose::Waiter(waiter));
     }

@@ -16,6 +16,7 @@
 
 mod identities;
 mod local;
+mod pages;
 mod peers;
 mod registering;
 mod removals;
@@ -47,6 +48,7 @@ use crate::summary::Summary;
 use crate::turn::NodeError;
 use crate::waiting::Waits;
 use identities::Identities;
+use pages::Collected;
 use registering::Registering;
 use removals::Removals;
 use reports::Reports;
@@ -126,6 +128,8 @@ pub struct Member {
     joiners: BTreeMap<PeerCallId, Joiner>,
     identities: Identities,
     reports: Reports,
+    /// The leader's reports on their way to somebody on this machine.
+    collected: BTreeMap<WaiterId, Collected>,
     registering: Registering,
     vms: Vms,
     /// When listed nodes that wait are named to the leader again.
@@ -173,6 +177,7 @@ impl Member {
             joiners: BTreeMap::new(),
             identities: Identities::new(seed(1), now_ms),
             reports: Reports::new(name.clone(), seed(2), now_ms),
+            collected: BTreeMap::new(),
             registering: Registering::new(me, own.offer.clone(), own.written.clone(), seed(3)),
             vms: Vms::new(me, name, now_ms),
             vouch_due_ms: now_ms,

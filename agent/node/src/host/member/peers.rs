@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use blixard_model::wire::{AgedReport, JoinRequest, JoinResponse, PeerRequest, PeerResponse, ProposeResult};
+use blixard_model::wire::{
+    AgedReport, JoinRequest, JoinResponse, PeerRequest, PeerResponse, ProposeResult, ReportPage,
+};
 use blixard_model::{EndpointId, Outcome};
 
 use super::submissions::{Attempt, Purpose};
@@ -46,8 +48,10 @@ impl Member {
                 self.lead(now, call, change.into(), timeout_ms);
                 return Ok(());
             }
-            PeerRequest::Report { aged } => self.note_report(now, from, aged),
-            PeerRequest::Reports => PeerResponse::Reports { reports: self.reports.all(now.boot_ms) },
+            PeerRequest::Report { aged, page } => self.note_report(now, from, aged, page),
+            PeerRequest::Reports { from } => {
+                PeerResponse::Reports(self.reports.page(now.boot_ms, from.as_ref()))
+            }
             PeerRequest::Progress => match self.replica.progress_report() {
                 Some(progress) => PeerResponse::Progress { progress },
                 None => declined("this node does not lead"),
@@ -67,13 +71,21 @@ impl Member {
     }
 
     /// A node reports of itself only.
-    fn note_report(&mut self, now: Moment, from: EndpointId, aged: AgedReport) -> PeerResponse {
+    fn note_report(
+        &mut self,
+        now: Moment,
+        from: EndpointId,
+        aged: AgedReport,
+        page: Option<ReportPage>,
+    ) -> PeerResponse {
         let member = self.replica.state().member_by_endpoint(from);
         if member.is_none_or(|member| member.name != aged.report.node) {
             return declined("the report is of another node");
         }
-        self.reports.note(now.boot_ms, aged);
-        PeerResponse::Noted
+        match self.reports.note(now.boot_ms, aged, page) {
+            Ok(()) => PeerResponse::Noted,
+            Err(why) => declined(why),
+        }
     }
 
     /// What a peer asked of this leader ended.
@@ -143,11 +155,11 @@ impl Member {
                 self.reports.answered(to, now.boot_ms, noted);
             }
             CallPurpose::Reports(waiter) => {
-                let told = match answer.map(|response| *response) {
-                    Ok(PeerResponse::Reports { reports }) => reports,
-                    Ok(_) | Err(_) => Vec::new(),
+                let page = match answer.map(|response| *response) {
+                    Ok(PeerResponse::Reports(page)) => Some(page),
+                    Ok(_) | Err(_) => None,
                 };
-                self.answer_reports(now, waiter, told);
+                self.reports_told(now, (waiter, to), page);
             }
             CallPurpose::Progress(waiter) => {
                 let progress = match answer.map(|response| *response) {

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use blixard_model::api::RetryKind;
 use blixard_model::backoff::ANNOUNCE;
 use blixard_model::report::NodeReport;
-use blixard_model::wire::AgedReport;
+use blixard_model::wire::{AgedReport, ReportPage, ReportsFrom, ReportsPage};
 use blixard_model::{EndpointId, NodeName};
 
+use super::pages::{Arriving, Sending, page_of_all};
 use crate::host::trouble::{Tries, Trouble};
 
 /// The leader is told at every change, and at least this often, in milliseconds.
@@ -18,9 +19,11 @@ pub(super) const ANSWER_MS: u64 = 2_000;
 
 /// A report, and when its node looked: on this node's clock.
 #[derive(Debug, Clone)]
-struct Seen {
-    at_ms: u64,
-    report: NodeReport,
+pub(super) struct Seen {
+    pub(super) at_ms: u64,
+    pub(super) report: NodeReport,
+    /// Another one for each report of that node.
+    pub(super) version: u64,
 }
 
 impl Seen {
@@ -34,6 +37,10 @@ impl Seen {
 pub(super) struct Reports {
     own: Seen,
     noted: BTreeMap<NodeName, Seen>,
+    /// Those of which more pages have to come.
+    arriving: BTreeMap<NodeName, Arriving>,
+    /// The last version given to a report.
+    version: u64,
     /// Changed since it was last sent.
     changed: bool,
     next_ms: u64,
@@ -41,6 +48,10 @@ pub(super) struct Reports {
     leader: Option<EndpointId>,
     tries: Tries,
     under_way: bool,
+    /// What the leader is being told.
+    sending: Option<Sending>,
+    /// The number of the last report that was sent, from a random one on.
+    sent: u64,
 }
 
 impl Reports {
@@ -48,32 +59,66 @@ impl Reports {
         let problem = Some("systemd has not been asked yet".to_owned());
         let report = NodeReport { node: name, vms: Vec::new(), problem };
         Self {
-            own: Seen { at_ms: now_ms, report },
+            own: Seen { at_ms: now_ms, report, version: 0 },
             noted: BTreeMap::new(),
+            arriving: BTreeMap::new(),
+            version: 0,
             changed: true,
             next_ms: now_ms,
             leader: None,
             tries: Tries::new(ANNOUNCE, seed),
             under_way: false,
+            sending: None,
+            sent: seed,
         }
     }
 
     /// What this node's units looked like at this time.
     pub(super) fn set_own(&mut self, at_ms: u64, report: NodeReport) {
         // Only what changed is worth a message of its own; the age is kept true in any case.
-        self.changed |= self.own.report != report;
-        self.own = Seen { at_ms, report };
+        if self.own.report != report {
+            self.changed = true;
+            self.version += 1;
+        }
+        self.own = Seen { at_ms, report, version: self.version };
     }
 
-    /// Another node's report, and how old it was when it arrived.
-    pub(super) fn note(&mut self, now_ms: u64, aged: AgedReport) {
-        let at_ms = now_ms.saturating_sub(aged.age_ms);
-        self.noted.insert(aged.report.node.clone(), Seen { at_ms, report: aged.report });
+    /// Another node's report or a page of it, and how old it was when it arrived.
+    ///
+    /// # Errors
+    /// The pages before this one are not here, or there are too many.
+    pub(super) fn note(
+        &mut self,
+        now_ms: u64,
+        aged: AgedReport,
+        page: Option<ReportPage>,
+    ) -> Result<(), &'static str> {
+        let (at_ms, node) = (now_ms.saturating_sub(aged.age_ms), aged.report.node.clone());
+        self.version += 1;
+        let mut seen = Seen { at_ms, report: aged.report, version: self.version };
+        let before = self.arriving.remove(&node);
+        if let Some(page) = page {
+            let added = match before {
+                Some(before) => before.add(seen, page),
+                None => Err(seen),
+            };
+            let arriving = added.or_else(|seen| Arriving::begin(seen, page))?;
+            match arriving.whole() {
+                Ok(whole) => seen = whole,
+                Err(arriving) => {
+                    self.arriving.insert(node, arriving);
+                    return Ok(());
+                }
+            }
+        }
+        self.noted.insert(node, seen);
+        Ok(())
     }
 
     /// Forgets the reports of nodes that are no members any more.
     pub(super) fn retain(&mut self, is_member: impl Fn(&NodeName) -> bool) {
         self.noted.retain(|name, _| is_member(name));
+        self.arriving.retain(|name, _| is_member(name));
     }
 
     /// This node's own report.
@@ -92,21 +137,41 @@ impl Reports {
         others.chain([&self.own]).map(|seen| seen.aged(now_ms)).collect()
     }
 
-    /// Whom to send the own report to now, if it is due.
+    /// All of them, or the page of them that begins there.
+    pub(super) fn page(&self, now_ms: u64, from: Option<&ReportsFrom>) -> ReportsPage {
+        let Some(from) = from else {
+            return ReportsPage { reports: self.all(now_ms), ..ReportsPage::default() };
+        };
+        let mut all: BTreeMap<&NodeName, &Seen> = self.noted.iter().collect();
+        all.insert(&self.own.report.node, &self.own);
+        page_of_all(&all, from, now_ms)
+    }
+
+    /// What [`Reports::next`] said to send.
+    pub(super) fn to_send(&self, now_ms: u64) -> Option<(AgedReport, Option<ReportPage>)> {
+        self.sending.as_ref().map(|sending| sending.page(now_ms))
+    }
+
+    /// Whom to send the own report to now, or the next page of it, if it is due.
     pub(super) fn next(&mut self, now_ms: u64, leader: Option<EndpointId>) -> Option<EndpointId> {
         if self.leader != leader {
             self.leader = leader;
             self.tries.reset();
             self.changed = true;
+            self.sending = None;
         }
-        let is_due = self.changed || now_ms >= self.next_ms;
+        let is_due = self.sending.is_some() || self.changed || now_ms >= self.next_ms;
         if self.under_way || !is_due {
             return None;
         }
         let to = leader.filter(|_| self.tries.is_due(now_ms));
         if to.is_some() {
-            self.changed = false;
             self.under_way = true;
+            if self.sending.is_none() {
+                self.changed = false;
+                self.sent = self.sent.wrapping_add(1);
+                self.sending = Some(Sending::new(self.own.clone(), self.sent));
+            }
         }
         self.next_ms = now_ms.saturating_add(PERIOD_MS);
         to
@@ -115,7 +180,8 @@ impl Reports {
     /// When to look again.
     pub(super) fn due_ms(&self) -> Option<u64> {
         let waits = self.leader.is_some() && !self.under_way;
-        waits.then(|| if self.changed { self.tries.at_ms() } else { self.next_ms.max(self.tries.at_ms()) })
+        let goes_on = self.changed || self.sending.is_some();
+        waits.then(|| if goes_on { self.tries.at_ms() } else { self.next_ms.max(self.tries.at_ms()) })
     }
 
     /// The leader noted it, or why it did not. What another one than the present leader says is old.
@@ -125,8 +191,14 @@ impl Reports {
             return;
         }
         match result {
-            Ok(()) => self.tries.reset(),
+            Ok(()) if self.sending.as_mut().is_some_and(Sending::go_on) => {}
+            Ok(()) => {
+                self.sending = None;
+                self.tries.reset();
+            }
             Err(why) => {
+                // Again from the first page on.
+                self.sending = None;
                 self.tries.failed(now_ms, why);
                 self.changed = true;
             }
@@ -135,5 +207,118 @@ impl Reports {
 
     pub(super) fn trouble(&self, now_ms: u64) -> Option<Trouble> {
         self.tries.trouble(RetryKind::Report, self.leader, now_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use blixard_model::report::{ObservedState, VmReport};
+    use blixard_model::wire::FRAME_LEN_MAX;
+
+    use super::super::pages::Collected;
+    use super::*;
+
+    const VMS: usize = 2_300;
+
+    fn node(n: &str) -> NodeName {
+        n.parse().expect("a name")
+    }
+
+    fn failing(count: usize, why: &str) -> NodeReport {
+        let vm = |n: usize| VmReport {
+            name: format!("vm{n:04}").parse().expect("a name"),
+            state: ObservedState::Failed,
+            main_pid: None,
+            reason: Some(format!("{why:\"<400}")),
+        };
+        NodeReport { node: node("n1"), vms: (0..count).map(vm).collect(), problem: None }
+    }
+
+    fn short(sent: &impl serde::Serialize) {
+        let len = serde_json::to_vec(sent).expect("JSON").len();
+        assert!(len <= FRAME_LEN_MAX, "{len}");
+    }
+
+    /// Sends what is due until nothing more is; the pages for which `lost` holds are not noted.
+    fn send(from: &mut Reports, to: &mut Reports, now_ms: u64, lost: impl Fn(u32) -> bool) -> usize {
+        let leader = EndpointId::from_bytes([2; 32]);
+        let mut pages = 0;
+        while from.next(now_ms, Some(leader)).is_some() {
+            let (aged, page) = from.to_send(now_ms).expect("a page");
+            short(&(&aged, page));
+            pages += 1;
+            let noted = match page {
+                Some(page) if lost(page.number) => Err("lost".to_owned()),
+                page => to.note(now_ms, aged, page).map_err(str::to_owned),
+            };
+            from.answered(leader, now_ms, noted);
+        }
+        pages
+    }
+
+    /// What the others are told, page after page.
+    fn collect(leader: &mut Reports, mut between: impl FnMut(&mut Reports)) -> Vec<AgedReport> {
+        let (mut collected, mut next) = (Collected::new(0), Some(ReportsFrom::default()));
+        while let Some(from) = next {
+            let page = leader.page(100, Some(&from));
+            short(&page);
+            next = collected.add(page);
+            between(leader);
+        }
+        collected.whole()
+    }
+
+    #[test]
+    fn a_report_that_is_longer_than_a_frame_is_sent_in_pages_and_counts_once_it_is_whole() {
+        let (mut own, mut leader) = (Reports::new(node("n1"), 1, 0), Reports::new(node("n2"), 2, 0));
+        own.set_own(0, failing(3, "short"));
+        assert_eq!(send(&mut own, &mut leader, 0, |_| false), 1);
+        own.set_own(10, failing(VMS, "first"));
+        assert!(send(&mut own, &mut leader, 10, |_| false) >= 3);
+        let noted = |leader: &Reports| leader.noted[&node("n1")].report.clone();
+        assert_eq!(noted(&leader), failing(VMS, "first"));
+        own.set_own(20, failing(VMS, "second"));
+        assert_eq!(send(&mut own, &mut leader, 20, |page| page == 1), 2, "it pauses");
+        assert_eq!(noted(&leader), failing(VMS, "first"), "no mix");
+        own.set_own(90_000, failing(VMS, "third"));
+        send(&mut own, &mut leader, 90_000, |_| false);
+        assert_eq!(noted(&leader), failing(VMS, "third"), "from the first page on");
+        assert!(leader.arriving.is_empty());
+    }
+
+    #[test]
+    fn all_reports_are_told_in_pages_and_one_that_changes_meanwhile_begins_anew() {
+        let mut leader = Reports::new(node("n2"), 2, 0);
+        for n in ["n1", "n3", "n4"] {
+            let report = NodeReport { node: node(n), ..failing(VMS, "first") };
+            leader.note(0, AgedReport { report, age_ms: 0 }, None).expect("noted");
+        }
+        let told = collect(&mut leader, |_| {});
+        let vms = |told: &[AgedReport]| -> Vec<(String, usize)> {
+            told.iter().map(|aged| (aged.report.node.to_string(), aged.report.vms.len())).collect()
+        };
+        let all = [("n1", VMS), ("n2", 0), ("n3", VMS), ("n4", VMS)];
+        assert_eq!(vms(&told), all.map(|(name, count)| (name.to_owned(), count)));
+        let mut changes = [failing(VMS, "second")].into_iter();
+        let told = collect(&mut leader, |leader| {
+            if let Some(report) = changes.next() {
+                leader.note(0, AgedReport { report, age_ms: 0 }, None).expect("noted");
+            }
+        });
+        assert_eq!(vms(&told), all.map(|(name, count)| (name.to_owned(), count)));
+        assert_eq!(told[0].report, failing(VMS, "second"), "no mix");
+    }
+
+    #[test]
+    fn pages_that_do_not_follow_each_other_are_not_taken() {
+        let mut leader = Reports::new(node("n2"), 2, 0);
+        let mut note = |report: u64, number: u32, of: u32| {
+            let aged = AgedReport { report: failing(1, "x"), age_ms: 0 };
+            leader.note(0, aged, Some(ReportPage { report, number, of })).is_ok()
+        };
+        assert!(!note(1, 1, 2) && !note(1, 0, 1) && !note(1, 0, 65) && !note(1, 0, 0));
+        assert!(note(1, 0, 3) && !note(2, 1, 3) && !note(1, 1, 3), "the first page is not here any more");
+        assert!(note(1, 0, 3) && !note(1, 1, 4));
+        assert!(note(1, 0, 2) && note(1, 0, 2) && note(1, 1, 2), "begun anew");
     }
 }

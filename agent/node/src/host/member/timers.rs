@@ -114,7 +114,8 @@ impl Member {
         if !self.linked.contains(&to) {
             return self.reports.answered(to, now_ms, Err("the link is down".to_owned()));
         }
-        let request = PeerRequest::Report { aged: self.reports.own(now_ms) };
+        let Some((aged, page)) = self.reports.to_send(now_ms) else { return };
+        let request = PeerRequest::Report { aged, page };
         let (_, effect) = self.calls.ask((CallPurpose::Report, to), request, now_ms, reports::ANSWER_MS);
         self.out.push(effect);
     }
