@@ -1,9 +1,7 @@
 //! Who is at the other end of the socket, as the kernel says.
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist};
-use tokio::net::UnixListener;
+use tokio::net::UnixStream;
 
 /// The other process' user and group when it connected.
 #[derive(Debug, Clone, Copy)]
@@ -11,14 +9,13 @@ pub(crate) struct PeerCred {
     ids: Option<(Uid, Gid)>,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for PeerCred {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let ids = stream.io().peer_cred().ok();
+impl PeerCred {
+    /// Who opened this connection.
+    pub(crate) fn of(stream: &UnixStream) -> Self {
+        let ids = stream.peer_cred().ok();
         Self { ids: ids.map(|cred| (Uid::from_raw(cred.uid()), Gid::from_raw(cred.gid()))) }
     }
-}
 
-impl PeerCred {
     /// Root, the agent's own user, and members of the agent's group may ask. The socket's mode says the same;
     /// this holds too when somebody widened it.
     pub(crate) async fn check(self) -> Result<(), String> {

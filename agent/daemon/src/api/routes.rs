@@ -17,6 +17,7 @@ use blixard_model::{Command, Desired, NodeName, Outcome, Refusal, Request, Reque
 use blixard_node::SubmitError;
 use futures_util::StreamExt;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::super::context::Agent;
@@ -27,6 +28,8 @@ use super::{members, status};
 
 /// How long a write may take unless the client says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Most consoles that are followed at once: each holds a connection, and a stream or a process.
+const FOLLOWERS_MAX: usize = 64;
 /// Longest time a write may take.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
@@ -36,9 +39,14 @@ pub(super) type ApiResult<T> = Result<T, ApiError>;
 pub(super) struct Api {
     pub(super) agent: Arc<Agent>,
     stop: CancellationToken,
+    followers: Arc<Semaphore>,
 }
 
 pub(super) fn router(agent: Arc<Agent>, stop: CancellationToken) -> Router {
+    router_for(Api { agent, stop, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)) })
+}
+
+fn router_for(api: Api) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status::status))
@@ -56,7 +64,7 @@ pub(super) fn router(agent: Arc<Agent>, stop: CancellationToken) -> Router {
         .route("/v1/backup", get(backup))
         .fallback(|| async { ApiError::usage("no such path: see the table of the local API") })
         .method_not_allowed_fallback(|| async { ApiError::usage("no such method on this path") })
-        .with_state(Api { agent, stop })
+        .with_state(api)
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -207,17 +215,53 @@ pub(super) fn patience(headers: &HeaderMap) -> ApiResult<Duration> {
 }
 
 async fn vm_logs(
-    State(Api { agent, stop }): State<Api>,
+    State(Api { agent, stop, followers }): State<Api>,
     Path(name): Path<String>,
     parsed: Result<Query<LogsQuery>, QueryRejection>,
 ) -> ApiResult<Response> {
     let name = vm_name(&name)?;
     let LogsQuery { follow, lines } = query(parsed)?;
     let lines = lines.unwrap_or(logs::LINES_DEFAULT).min(logs::LINES_MAX);
+    let place = match follow {
+        true => Some(followers.try_acquire_owned().map_err(|_| too_many_followers())?),
+        false => None,
+    };
     let console = logs::open(&agent, &name, lines, follow).await?;
     let console = console.ok_or_else(|| ApiError::refused(Refusal::VmNotFound { name }))?;
-    // A followed console must not hold the agent's stop.
-    let body = Body::from_stream(console.take_until(stop.cancelled_owned()));
+    // A followed console must not hold the agent's stop. Its place is free again when it is not read any more.
+    let console = console.take_until(stop.cancelled_owned());
+    let body = Body::from_stream(console.inspect(move |_| _ = &place));
     let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     Ok((StatusCode::OK, plain, body).into_response())
+}
+
+fn too_many_followers() -> SubmitError {
+    SubmitError::Unavailable(format!(
+        "{FOLLOWERS_MAX} consoles are followed through this node already: end one of them, ask another node, \
+         or leave out --follow"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use axum::http::Request;
+    use tower::ServiceExt as _;
+
+    use super::super::super::testing;
+    use super::*;
+
+    #[tokio::test]
+    async fn one_follower_too_many_is_told_so() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (agent, _idle) = testing::agent(dir.path());
+        let (agent, stop) = (Arc::new(agent), CancellationToken::new());
+        let router = router_for(Api { agent, stop, followers: Arc::new(Semaphore::new(0)) });
+        let request = Request::get("/v1/vms/web/logs?follow=true").body(Body::empty()).expect("a request");
+        let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = to_bytes(answer.into_body(), 1 << 16).await.expect("whole");
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("consoles are followed through this node already"), "{text}");
+    }
 }

@@ -2,21 +2,40 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
+use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use blixard_model::words::with_causes;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 
 use super::super::context::Agent;
 use super::error::ApiError;
 use super::peer_cred::PeerCred;
 use super::routes;
 
+/// Most connections at once.
+const CONNECTIONS_MAX: usize = 256;
+/// How long the head of a request may take, from the connection or the end of the request before on: a
+/// connection that says nothing ends then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the body of a request may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long nothing is accepted after the kernel gave no connection, for lack of descriptors for one.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Largest body, in bytes.
 pub(super) const BODY_LEN_MAX: usize = 64 << 10;
 /// How long requests may go on when the agent stops.
@@ -51,18 +70,60 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let router = routes::router(agent, stop.clone())
-        .layer(from_fn(check_peer))
-        .layer(DefaultBodyLimit::max(BODY_LEN_MAX));
-    let service = router.into_make_service_with_connect_info::<PeerCred>();
-    let drained = stop.clone();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
-    let cut = async {
-        drained.cancelled().await;
-        tokio::time::sleep(DRAIN_TIMEOUT).await;
+        .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
+        .layer(from_fn(read_body))
+        .layer(from_fn(check_peer));
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = TaskTracker::new();
+    loop {
+        // Those for whom there is no room yet wait in the kernel's queue and cost nothing here.
+        let accepted = async {
+            let place = Arc::clone(&room).acquire_owned().await.map_err(std::io::Error::other)?;
+            listener.accept().await.map(|(stream, _)| (place, stream))
+        };
+        let accepted = tokio::select! {
+            accepted = accepted => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((place, stream)) => {
+                let served = serve_connection(router.clone(), stream, stop.clone());
+                connections.spawn(async move {
+                    served.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("a connection to the local socket was not taken: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    connections.close();
+    // What goes on for longer is cut off with the process.
+    let _drained = tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await;
+    Ok(())
+}
+
+async fn serve_connection(router: Router, stream: UnixStream, stop: CancellationToken) {
+    let peer = PeerCred::of(&stream);
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.clone().oneshot(request)
+    });
+    let mut connection = http1::Builder::new();
+    connection.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let mut connection = pin!(connection.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
     };
-    tokio::select! {
-        served = serving => served,
-        () = cut => Ok(()),
+    if let Err(error) = ended {
+        tracing::debug!("a connection to the local socket ended: {error}");
     }
 }
 
@@ -70,5 +131,81 @@ async fn check_peer(ConnectInfo(peer): ConnectInfo<PeerCred>, request: Request, 
     match peer.check().await {
         Ok(()) => next.run(request).await,
         Err(why) => ApiError::forbidden(why).into_response(),
+    }
+}
+
+/// The body is there whole, and in time, before anything is done.
+async fn read_body(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let body = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_LEN_MAX)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => {
+            let why = with_causes(&error);
+            let text = format!("the body cannot be read (at most {BODY_LEN_MAX} bytes): {why}");
+            return ApiError::usage(text).into_response();
+        }
+        Err(_) => {
+            let limit = BODY_TIMEOUT.as_secs();
+            return ApiError::usage(format!("the body did not arrive within {limit} s")).into_response();
+        }
+    };
+    next.run(Request::from_parts(head, Body::from(body))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::super::super::testing;
+    use super::*;
+
+    /// All that the agent says on this connection until it ends it.
+    async fn read(stream: &mut UnixStream) -> String {
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).await.expect("ended");
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_connections_are_bounded_and_ended_and_a_request_gets_its_turn() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (agent, _idle) = testing::agent(dir.path());
+        let path = dir.path().join("api.sock");
+        let listener = listen(&path).await.expect("listens");
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(Arc::new(agent), listener, stop.clone()));
+        let begun = Instant::now();
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            silent.push(UnixStream::connect(&path).await.expect("connects"));
+        }
+        let mut asks = UnixStream::connect(&path).await.expect("connects");
+        asks.write_all(b"GET /nope HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("sent");
+        let answer = read(&mut asks).await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("no such path"), "{answer}");
+        assert!(begun.elapsed() >= HEAD_TIMEOUT, "there was no room before");
+        for stream in &mut silent {
+            read(stream).await;
+        }
+        stop.cancel();
+        serving.await.expect("no panic").expect("ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_arrive_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (agent, _idle) = testing::agent(dir.path());
+        let path = dir.path().join("api.sock");
+        let listener = listen(&path).await.expect("listens");
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(Arc::new(agent), listener, stop.clone()));
+        let mut asks = UnixStream::connect(&path).await.expect("connects");
+        let head = b"POST /v1/vms HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{";
+        asks.write_all(head).await.expect("sent");
+        let answer = read(&mut asks).await;
+        assert!(answer.contains("the body did not arrive within"), "{answer}");
+        stop.cancel();
+        serving.await.expect("no panic").expect("ends");
     }
 }
