@@ -66,7 +66,7 @@ pub struct StoredSnapshot {
 }
 
 /// One atomic write. All of it is durable, or nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct LogWrite {
     /// Replaces the snapshot; every stored entry at or below its index goes.
     pub snapshot: Option<StoredSnapshot>,

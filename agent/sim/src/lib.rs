@@ -9,6 +9,7 @@ pub mod disk;
 mod invariants;
 pub mod judge;
 mod options;
+mod planted;
 pub mod regressions;
 mod report;
 mod rng;

@@ -3,7 +3,6 @@
 use std::io;
 use std::ops::Bound;
 
-use blixard_model::mutant;
 use redb::{BackendError, StorageBackend};
 
 /// A boxed backend, every call passed on: the locks too, or redb would fall back to none.
@@ -24,11 +23,7 @@ impl StorageBackend for Boxed {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let synced = self.0.sync_data();
-        if synced.is_err() && mutant::lives("sync-repeated") {
-            return self.0.sync_data();
-        }
-        synced
+        self.0.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use blixard_consensus::{Durable, HardState, LogWrite, StoredEntry, StoredSnapshot};
 use blixard_model::formation::Genesis;
 use blixard_model::id::ClusterName;
-use blixard_model::{EndpointId, StoreId, mutant};
+use blixard_model::{EndpointId, StoreId};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -197,9 +197,7 @@ impl Store {
         let is_empty = self.cluster.is_none() && self.promise.is_none();
         // A second name, and not a new one: at no moment may there be no store, or an agent that starts then
         // makes an empty one and takes itself for a node that lost its disk.
-        if mutant::lives("replaced-store-moved-away-first") {
-            disk.rename(FILE_NAME, kept_as).map_err(undone)?;
-        } else if !is_empty {
+        if !is_empty {
             disk.link(FILE_NAME, kept_as).map_err(undone)?;
         }
         // The name that the old file keeps is durable before it loses the other one.
@@ -230,7 +228,7 @@ impl Store {
         self.failed = true;
         let begun = Instant::now();
         let mut txn = self.db.begin_write()?;
-        if sync && !mutant::lives("ack-before-fsync") {
+        if sync {
             // Quick repair keeps the allocator's state in the file, and brings two-phase commit: the checksum
             // of a one-phase commit is not cryptographic, and specs are user input.
             txn.set_quick_repair(true);
@@ -254,14 +252,6 @@ impl LogStore for Store {
     type Error = WriteError;
 
     fn write(&mut self, batch: &LogWrite) -> Result<(), WriteError> {
-        if mutant::lives("log-cut-before-snapshot")
-            && let Some(snapshot) = &batch.snapshot
-        {
-            self.transaction(true, |txn| cut_log(txn, snapshot.index, batch.clear_log))?;
-        }
-        if mutant::lives("hard-state-apart") && batch.hard_state.is_some() {
-            self.transaction(batch.sync, |txn| write_entries(txn, &batch.entries))?;
-        }
         self.transaction(batch.sync, |txn| {
             if let Some(snapshot) = &batch.snapshot {
                 write_snapshot(txn, snapshot, batch.clear_log)?;
@@ -287,18 +277,11 @@ fn write_snapshot(
     let mut table = txn.open_table(SNAPSHOT)?;
     table.retain(|_, _| false)?;
     table.insert(snapshot.index, snapshot.bytes.as_slice())?;
-    if mutant::lives("snapshot-leaves-log") {
-        return Ok(());
-    }
-    cut_log(txn, snapshot.index, clear_log)
-}
-
-fn cut_log(txn: &WriteTransaction, index: u64, all: bool) -> Result<(), WriteError> {
     let mut log = txn.open_table(LOG)?;
-    if all {
+    if clear_log {
         log.retain(|_, _| false)?;
     } else {
-        log.retain_in(..=index, |_, _| false)?;
+        log.retain_in(..=snapshot.index, |_, _| false)?;
     }
     Ok(())
 }
@@ -307,7 +290,7 @@ fn write_entries(txn: &WriteTransaction, entries: &[StoredEntry]) -> Result<(), 
     let Some(first) = entries.first() else { return Ok(()) };
     let mut log = txn.open_table(LOG)?;
     let conflicting = log.range(first.index..)?.next().is_some();
-    if conflicting && !mutant::lives("suffix-stays-on-disk") {
+    if conflicting {
         log.retain_in(first.index.., |_, _| false)?;
     }
     for entry in entries {
@@ -322,19 +305,14 @@ fn put<T: Serialize>(txn: &WriteTransaction, key: &str, record: &T) -> Result<()
     Ok(())
 }
 
-fn fresh_name() -> &'static str {
-    if mutant::lives("store-made-in-place") { FILE_NAME } else { FRESH_NAME }
-}
-
 /// Makes a whole file under another name: a crash while making it leaves none. Its content is durable then.
 fn create(disk: &dyn Disk, identity: &IdentityRecord, begin: Option<&Begin>) -> Result<(), OpenError> {
-    let fresh_name = fresh_name();
-    let fresh = disk.path(fresh_name);
-    match disk.remove(fresh_name) {
+    let fresh = disk.path(FRESH_NAME);
+    match disk.remove(FRESH_NAME) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&fresh)(error)),
         _ => {}
     }
-    let backend = disk.create(fresh_name).map_err(io_error(&fresh))?;
+    let backend = disk.create(FRESH_NAME).map_err(io_error(&fresh))?;
     let db = Database::builder()
         .create_with_backend(Boxed(backend))
         .map_err(|error| open_error(&fresh, error.into()))?;
@@ -355,14 +333,11 @@ fn create(disk: &dyn Disk, identity: &IdentityRecord, begin: Option<&Begin>) -> 
         error => OpenError::Record { path: fresh.clone(), what: error.to_string() },
     })?;
     db.close().map_err(|error| open_error(&fresh, error.into()))?;
-    disk.sync_file(fresh_name).map_err(io_error(&fresh))
+    disk.sync_file(FRESH_NAME).map_err(io_error(&fresh))
 }
 
 /// Gives the file that [`create`] made its name. It is not durable yet.
 fn name_fresh(disk: &dyn Disk) -> Result<(), OpenError> {
-    if fresh_name() == FILE_NAME {
-        return Ok(());
-    }
     disk.rename(FRESH_NAME, FILE_NAME).map_err(io_error(&disk.path(FILE_NAME)))
 }
 
@@ -437,10 +412,7 @@ impl Reader {
     }
 
     fn durable(&self) -> Result<Durable, OpenError> {
-        let mut hard_state: HardState = self.record(KEY_HARD_STATE)?.unwrap_or_default();
-        if mutant::lives("hard-state-by-default") {
-            hard_state = HardState::default();
-        }
+        let hard_state: HardState = self.record(KEY_HARD_STATE)?.unwrap_or_default();
         let snapshots = self.txn.open_table(SNAPSHOT).map_err(|error| self.broken(error))?;
         let snapshot = snapshots.last().map_err(|error| self.broken(error))?;
         let snapshot = snapshot

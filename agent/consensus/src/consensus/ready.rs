@@ -101,8 +101,6 @@ impl<M: Machine> Consensus<M> {
     /// The one durable write of a Ready.
     fn persist(&mut self, ready: &Ready, effects: &mut Effects<M::Outcome>) -> Result<LogWrite, PumpError> {
         let mut write = LogWrite { sync: ready.must_sync(), ..LogWrite::default() };
-        write.sync &= !mutant::lives("entries-not-synced") || ready.entries().is_empty();
-        write.sync &= !mutant::lives("vote-not-synced") || !ready.entries().is_empty();
         let snapshot = ready.snapshot();
         let index = snapshot.get_metadata().index;
         if index > 0 {
@@ -120,12 +118,6 @@ impl<M: Machine> Consensus<M> {
         }
         if ready.hs().is_some() || write.snapshot.is_some() {
             write.hard_state = Some(self.hard_state());
-        }
-        if mutant::lives("hard-state-not-written")
-            || mutant::lives("snapshot-without-hard-state") && write.snapshot.is_some()
-            || mutant::lives("vote-not-persisted") && write.entries.is_empty() && write.snapshot.is_none()
-        {
-            write.hard_state = None;
         }
         Ok(write)
     }
@@ -163,7 +155,7 @@ impl<M: Machine> Consensus<M> {
         // Raft counts votes by the configuration that it has applied, and a commit index that was not synced
         // is forgotten in a crash: without this all that are left might count with a voter that is gone.
         let reconfigured = reconfigured || effects.membership.len() > changes;
-        if reconfigured && !mutant::lives("configuration-not-synced") {
+        if reconfigured {
             write = LogWrite { hard_state: Some(self.hard_state()), sync: true, ..write };
         }
         Ok((Stage::Next, write))

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use blixard_model::EndpointId;
 use blixard_model::wire::PeerRequest;
+use blixard_model::{EndpointId, mutant};
 
 use super::effect::Effect;
 use super::input::CallId;
@@ -33,6 +33,9 @@ impl<P> Calls<P> {
     /// A new question to this peer, which counts as not answered after `patience_ms`.
     pub(super) fn open(&mut self, purpose: P, to: EndpointId, now_ms: u64, patience_ms: u64) -> CallId {
         self.next += 1;
+        if mutant::lives("call-number-used-again") {
+            self.next = (1..self.next).find(|n| !self.open.contains_key(&CallId(*n))).unwrap_or(self.next);
+        }
         let call = CallId(self.next);
         self.open.insert(call, OpenCall { purpose, to, until_ms: now_ms.saturating_add(patience_ms) });
         call

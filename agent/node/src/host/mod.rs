@@ -32,7 +32,7 @@ use blixard_consensus::Limits;
 use blixard_core::formation::DeclaredMember;
 use blixard_core::state::NodeOffer;
 use blixard_model::formation::{Genesis, Identity, Phase};
-use blixard_model::{ClusterName, EndpointId, NodeName, StoreId};
+use blixard_model::{ClusterName, EndpointId, NodeName, StoreId, mutant};
 
 pub use effect::{Answer, Effect, JoinRefusal};
 pub use input::{CallError, CallId, HeldTicket, Input, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want};
@@ -172,7 +172,7 @@ impl Host {
         }
         match input {
             Input::Written(written) => self.handle_written(now, *written),
-            input if self.writes_log => {
+            input if self.writes_log && !mutant::lives("inputs-not-held") => {
                 if self.held.len() >= HELD_MAX {
                     return Err(HostEnd::Overrun);
                 }

@@ -1,6 +1,7 @@
 //! A host's whole life: inputs in, effects out.
 
 mod hosts;
+mod peers;
 
 use blixard_core::ports::ObservedUnit;
 use blixard_model::api::RetryKind;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use blixard_store::Disk;
 use redb::StorageBackend;
 
-use crate::SimRng;
+use crate::{SimRng, planted};
 use backend::SimBackend;
 use state::State;
 
@@ -190,7 +190,7 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
         let mut state = self.running()?;
-        let inode = state.create(name)?;
+        let inode = state.create(planted::file_name(name))?;
         Ok(self.backend(&state, inode))
     }
 
@@ -202,19 +202,25 @@ impl Disk for SimDisk {
 
     fn sync_file(&self, name: &str) -> io::Result<()> {
         let mut state = self.running()?;
-        let inode = state.inode(name)?;
+        let inode = state.inode(planted::file_name(name))?;
         state.sync_file(inode, Op::SyncFile)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.running()?.remove(name)
+        self.running()?.remove(planted::file_name(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if planted::file_name(from) == to {
+            return Ok(());
+        }
         self.running()?.rename(from, to)
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        if planted::links_move() {
+            return self.rename(from, to);
+        }
         self.running()?.link(from, to)
     }
 

@@ -15,6 +15,7 @@ use super::machine::Process;
 use super::mirror::Mirror;
 use super::{DiskHealth, World, address};
 use crate::disk::Tear;
+use crate::planted;
 
 /// Why an agent ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl World {
         let store_id = store.store_id();
         self.machines[id].store_id = Some(store_id);
         let kept = match Kept::load(&store) {
-            Ok(kept) => kept,
+            Ok(kept) => kept.map(|kept| Kept { durable: planted::read(kept.durable), ..kept }),
             Err(error) => {
                 let end = self.why_not_opened(id, &error);
                 return self.end_run(id, end);

@@ -184,6 +184,9 @@ impl World {
             {
                 let machine = &mut self.machines[id];
                 (machine.joins, machine.listed) = (true, 0);
+                // An agent reads its configuration when it starts.
+                self.drop_process(id, false);
+                self.schedule_start(id, 100_000, 1_000_000);
             }
         }
     }

@@ -5,7 +5,7 @@ use blixard_consensus::TICK_MS;
 use blixard_model::wire::PeerRequest;
 use blixard_model::{Command, EndpointId, MembershipChange, Request};
 use blixard_node::forming::Birth;
-use blixard_node::host::disk::{Write, Written, carry_out};
+use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
     Answer, BootId, CallError, CallId, Effect, Input, Moment, PeerCallId, RaftFrame, WaiterId, Want,
 };
@@ -16,6 +16,7 @@ use super::event::{Event, MachineId, Message};
 use super::faults::Fault;
 use super::machine::{Asked, Process, Waiter};
 use crate::options::below;
+use crate::planted;
 
 /// How long a slow disk takes to bind a store to a cluster at most, in µs.
 const BIND_US: u64 = 6_000_000;
@@ -77,6 +78,7 @@ impl World {
         let Some(process) = &mut self.machines[id].process else { return };
         process.turn_due = false;
         let run = process.run;
+        let mut late = Vec::new();
         loop {
             let now = self.moment(id);
             let Some(process) = &mut self.machines[id].process else { return };
@@ -92,7 +94,10 @@ impl World {
                 self.look_at(id);
             }
             for effect in effects {
-                self.carry_out(id, effect);
+                match planted::put_off(effect, &mut late) {
+                    Some(effect) => self.carry_out(id, effect),
+                    None => self.input(id, Input::Written(Box::new(Written::Log))),
+                }
                 if !self.runs(id, run) {
                     return;
                 }
@@ -101,6 +106,9 @@ impl World {
             if !again {
                 break;
             }
+        }
+        for write in late {
+            self.write_now(id, &write);
         }
         if std::mem::take(&mut self.links_due) {
             self.links_changed();
@@ -222,7 +230,7 @@ impl World {
         let Some(run) = self.run_of(id) else { return };
         let is_birth = matches!(write, Write::Bind(_));
         if !is_birth {
-            return self.make_durable(id, write);
+            return self.make_durable(id, &write);
         }
         let slow = self.options.hard_birth && self.rng.chance(1, 2);
         let wait = if slow { self.rng.below(BIND_US) } else { 0 };
@@ -240,19 +248,29 @@ impl World {
     pub(crate) fn handle_bind(&mut self, id: MachineId) {
         let write = self.machines[id].process.as_mut().and_then(|process| process.binding.take());
         if let Some(write) = write {
-            self.make_durable(id, write);
+            self.make_durable(id, &write);
         }
     }
 
-    fn make_durable(&mut self, id: MachineId, write: Write) {
+    fn make_durable(&mut self, id: MachineId, write: &Write) {
+        if let Some(written) = self.write_now(id, write) {
+            self.input(id, Input::Written(Box::new(written)));
+        }
+    }
+
+    /// Returns what is durable now, unless the agent ended.
+    fn write_now(&mut self, id: MachineId, write: &Write) -> Option<Written> {
         let machine = &mut self.machines[id];
-        let Some(process) = &mut machine.process else { return };
+        let process = machine.process.as_mut()?;
         let me = (machine.endpoint_id, &machine.name);
-        let written = match carry_out(&mut process.store, me, &write) {
+        let written = match planted::carry_out(&mut process.store, me, write) {
             Ok(written) => written,
-            Err(error) => return self.write_failed(id, &error),
+            Err(error) => {
+                self.write_failed(id, &error);
+                return None;
+            }
         };
-        match (&write, &written) {
+        match (write, &written) {
             (Write::Log(write), _) => process.mirror.apply(write),
             (_, Written::Bound(kept)) => {
                 process.mirror.load(&kept.durable);
@@ -262,7 +280,7 @@ impl World {
             _ => {}
         }
         self.pay_for_syncs(id);
-        self.input(id, Input::Written(Box::new(written)));
+        Some(written)
     }
 
     fn note(&mut self, id: MachineId, notice: &Notice) {

@@ -34,7 +34,7 @@ use blixard_core::state::NodeOffer;
 use blixard_model::formation::Identity;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{AgedReport, ProposeResult};
-use blixard_model::{Command, EndpointId, NodeName, RaftId, Request, StoreId, TicketId};
+use blixard_model::{Command, EndpointId, NodeName, RaftId, Request, StoreId, TicketId, mutant};
 use bytes::Bytes;
 
 use super::calls::Calls;
@@ -307,6 +307,9 @@ impl Member {
         self.replica.note_links(up);
         // What waits for a link need not wait for its next period.
         self.go_on_all(now);
+        if mutant::lives("own-removal-not-learned") {
+            return Ok(());
+        }
         removed.into_iter().try_for_each(|removed| self.replica.note_removed(removed))
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use blixard_model::wire::{
     AgedReport, JoinRequest, JoinResponse, PeerRequest, PeerResponse, ProposeResult, ReportPage,
 };
-use blixard_model::{EndpointId, Outcome};
+use blixard_model::{EndpointId, Outcome, mutant};
 
 use super::submissions::{Attempt, Purpose};
 use super::{CallPurpose, Joiner, Member, Proposer};
@@ -79,7 +79,8 @@ impl Member {
         page: Option<ReportPage>,
     ) -> PeerResponse {
         let member = self.replica.state().member_by_endpoint(from);
-        if member.is_none_or(|member| member.name != aged.report.node) {
+        let is_own = member.is_some_and(|member| member.name == aged.report.node);
+        if !is_own && !mutant::lives("report-of-another-believed") {
             return declined("the report is of another node");
         }
         match self.reports.note(now.boot_ms, aged, page) {
@@ -101,7 +102,7 @@ impl Member {
     }
 
     pub(super) fn handle_peer_gave_up(&mut self, call: PeerCallId) {
-        if self.waiters.end_served(call) {
+        if self.waiters.end_served(call) && !mutant::lives("who-gave-up-waits-on") {
             self.replica.forget_proposer(|proposer| *proposer == Proposer::Peer(call));
         }
         if self.joiners.remove(&call).is_some() {

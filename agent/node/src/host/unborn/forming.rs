@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use blixard_model::EndpointId;
 use blixard_model::formation::Genesis;
 use blixard_model::wire::PeerRequest;
+use blixard_model::{EndpointId, mutant};
 
 use super::{CallPurpose, Unborn, Writing};
 use crate::forming::{Configured, Formed, decide, told_members};
@@ -67,6 +67,9 @@ impl Unborn {
             // The others hear of it, and the round ends, once it is durable.
             Formed::Promised(genesis) => {
                 self.out.push(Effect::Write(Write::Promise(Box::new(genesis.clone()))));
+                if mutant::lives("promise-told-early") {
+                    self.promise = Some(genesis.clone());
+                }
                 self.writing = Some(Writing::Promise(genesis));
             }
             formed @ Formed::Waiting(_) => self.end_round(now, formed),
