@@ -243,7 +243,10 @@ impl Host {
                 self.writes_log = matches!(turned, Ok(true));
                 self.note_end(turned.map(|_| ()))?;
                 if !self.writes_log {
-                    let held = std::mem::take(&mut self.held);
+                    let mut held = std::mem::take(&mut self.held);
+                    if mutant::lives("held-inputs-dropped") {
+                        held.clear();
+                    }
                     held.into_iter().try_for_each(|(at, input)| self.handle_now(at, input))?;
                 }
                 if let Life::Member(member) = &mut self.life {

@@ -2,10 +2,11 @@
 //!
 //! Some historical bugs are equivalent here and stand in a form that is not. `term()` and `entries()` that
 //! lie about what was cut are not asked by Raft while `first_index` is right, and a wrong `first_index` alone
-//! changes nothing: `holes-skipped` and `empty-log-forgets-snapshot` lie about both. A pump's messages leave
-//! after all of its writes, so that sending before the write is the same as sending after it:
-//! `entries-not-synced` and `vote-not-synced` stand for it. A promise that is not durable has no effect that
-//! the promises of the others do not prevent: `forms-without-everybody` stands for it.
+//! changes nothing: `holes-skipped` and `empty-log-forgets-snapshot` lie about both. A promise that is not
+//! durable has no effect that the promises of the others do not prevent: `forms-without-everybody` stands for
+//! it, and a test for one that is told too early.
+//!
+//! What a store, a disk or a shell can get wrong is planted in the simulator's own (`sim/src/planted.rs`).
 
 /// A planted bug.
 #[derive(Debug, Clone, Copy)]
@@ -305,5 +306,25 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "configuration-not-synced",
         source: "found here: who votes is forgotten in a crash by those who count the votes",
         must: false,
+    },
+    Mutant {
+        name: "effects-before-their-write",
+        source: "host: messages and answers leave before the write that they rest on",
+        must: true,
+    },
+    Mutant {
+        name: "inputs-not-held",
+        source: "host: an input reaches the replica while the log is written",
+        must: true,
+    },
+    Mutant {
+        name: "call-number-used-again",
+        source: "host: a late answer of an earlier call is taken for the one of a newer call",
+        must: true,
+    },
+    Mutant {
+        name: "own-removal-not-learned",
+        source: "host: what peers say of its own removal is not heard",
+        must: true,
     },
 ];

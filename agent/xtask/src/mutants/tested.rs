@@ -84,6 +84,30 @@ pub(super) const TESTED: &[Tested] = &[
         target: ("blixard-net", LIBRARY),
         test: "relays::tests::a_peer_is_dialled",
     },
+    Tested {
+        name: "held-inputs-dropped",
+        source: "host: what came while the log was written is forgotten",
+        target: ("blixard-node", "node"),
+        test: "host::what_comes_while_the_log_is_written",
+    },
+    Tested {
+        name: "promise-told-early",
+        source: "host: a promise is told before it is durable",
+        target: ("blixard-node", "node"),
+        test: "host::a_promise_is_told_once",
+    },
+    Tested {
+        name: "report-of-another-believed",
+        source: "host: a node says what runs on another one",
+        target: ("blixard-node", "node"),
+        test: "host::peers::a_report_of_another_node",
+    },
+    Tested {
+        name: "who-gave-up-waits-on",
+        source: "host: a leader waits on for the outcome of a change that its asker has given up",
+        target: ("blixard-node", "node"),
+        test: "host::peers::a_change_of_a_peer_that_gave_up",
+    },
 ];
 
 impl Tested {
