@@ -291,11 +291,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         source: "tickets: one whose time is over admits a node",
         must: true,
     },
-    Mutant {
-        name: "removed-node-admitted-again",
-        source: "M12: a node that an operator removed is let in again because it is listed",
-        must: true,
-    },
     Mutant { name: "witness-given-a-vm", source: "witness: a VM is placed on one", must: true },
     Mutant {
         name: "lost-voter-not-replaced",

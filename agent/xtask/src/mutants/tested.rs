@@ -60,6 +60,13 @@ pub(super) const TESTED: &[Tested] = &[
         target: ("blixard-node", "node"),
         test: "rebirth::changes_of_the_members",
     },
+    // The simulator's leaders never hear of such a node: whoever keeps it out has no link to it.
+    Tested {
+        name: "removed-node-admitted-again",
+        source: "M12: a node that an operator removed is let in again because it is listed",
+        target: ("blixard-core", "decisions"),
+        test: "changes::a_removed_node_comes_back",
+    },
     Tested {
         name: "replaced-store-moved-away-first",
         source: "recovery: a crash while a store is replaced leaves none",
