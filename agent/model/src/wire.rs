@@ -229,7 +229,7 @@ pub struct ReportsPage {
     /// The first of them is the rest of the last one of the page before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub goes_on: bool,
-    /// Where the next page begins, if there is one. The last report here is not complete if that is within it.
+    /// Where the next page begins, if there is one. The last report here is incomplete if that is within it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<ReportsFrom>,
 }

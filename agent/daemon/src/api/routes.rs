@@ -228,7 +228,7 @@ async fn vm_logs(
     };
     let console = logs::open(&agent, &name, lines, follow).await?;
     let console = console.ok_or_else(|| ApiError::refused(Refusal::VmNotFound { name }))?;
-    // A followed console must not hold the agent's stop. Its place is free again when it is not read any more.
+    // A followed console must not hold the agent's stop. Its place is free again once nobody reads it.
     let console = console.take_until(stop.cancelled_owned());
     let body = Body::from_stream(console.inspect(move |_| _ = &place));
     let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];

@@ -14,7 +14,7 @@ fn a_report_of_another_node_is_declined() {
     let now = at(hosts.now_ms);
     let said = |of: u8| {
         let report = NodeReport { node: name(of), vms: Vec::new(), problem: Some("said by 2".to_owned()) };
-        PeerRequest::Report { aged: AgedReport { report, age_ms: 0 } }
+        PeerRequest::Report { aged: AgedReport { report, age_ms: 0 }, page: None }
     };
     let host = &mut hosts.machine(1).host;
     assert!(matches!(asked(host, now, 901, said(3)), PeerResponse::Declined { .. }));

@@ -21,6 +21,7 @@ mod peers;
 mod registering;
 mod removals;
 mod reports;
+mod seen;
 mod submissions;
 mod timers;
 mod vms;

@@ -9,7 +9,7 @@ use std::ops::Range;
 use blixard_model::report::{NodeReport, VmReport};
 use blixard_model::wire::{AgedReport, REPORT_PAGES_MAX, ReportPage, ReportsFrom, ReportsPage};
 
-use super::reports::Seen;
+use super::seen::Seen;
 
 /// Most bytes of JSON that VMs fill in one page: half a frame, which leaves room for all that is around them.
 const PAGE_LEN_MAX: usize = blixard_model::wire::FRAME_LEN_MAX / 2;

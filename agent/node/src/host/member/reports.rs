@@ -10,27 +10,13 @@ use blixard_model::wire::{AgedReport, ReportPage, ReportsFrom, ReportsPage};
 use blixard_model::{EndpointId, NodeName};
 
 use super::pages::{Arriving, Sending, page_of_all};
+use super::seen::Seen;
 use crate::host::trouble::{Tries, Trouble};
 
 /// The leader is told at every change, and at least this often, in milliseconds.
 const PERIOD_MS: u64 = 1_000;
 /// How long the leader may take to note it, in milliseconds.
 pub(super) const ANSWER_MS: u64 = 2_000;
-
-/// A report, and when its node looked: on this node's clock.
-#[derive(Debug, Clone)]
-pub(super) struct Seen {
-    pub(super) at_ms: u64,
-    pub(super) report: NodeReport,
-    /// Another one for each report of that node.
-    pub(super) version: u64,
-}
-
-impl Seen {
-    fn aged(&self, now_ms: u64) -> AgedReport {
-        AgedReport { report: self.report.clone(), age_ms: now_ms.saturating_sub(self.at_ms) }
-    }
-}
 
 /// The own report and those of the others.
 #[derive(Debug)]
