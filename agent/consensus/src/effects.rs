@@ -3,7 +3,7 @@
 use blixard_model::{MembershipChange, RaftId};
 use raft::eraftpb::{Message, MessageType};
 
-use crate::durable::{LogWrite, encode_behind};
+use crate::stored_form::{LogWrite, encode_behind};
 
 /// A message to a member.
 #[derive(Debug)]

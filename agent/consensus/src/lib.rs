@@ -13,7 +13,6 @@ mod accept;
 mod change;
 mod config;
 mod consensus;
-mod durable;
 mod effects;
 mod error;
 mod inbound;
@@ -26,12 +25,10 @@ mod replica;
 mod resume;
 mod shape;
 mod status;
+mod stored_form;
 
 pub use config::{ConsensusConfig, TICK_MS};
 pub use consensus::Consensus;
-pub use durable::{
-    Durable, EntryContent, HardState, LogWrite, StoredEntry, StoredSnapshot, first_snapshot, genesis_snapshot,
-};
 pub use effects::{Applied, Effects, Outgoing, PumpError};
 pub use error::{NewError, ProposeError, StepError};
 pub use inbound::Inbound;
@@ -40,3 +37,6 @@ pub use log::LogStats;
 pub use machine::Machine;
 pub use replay::{ReplayError, Replayed, check_resumes, replay_all};
 pub use status::{RaftRole, RaftStatus, UnderWay};
+pub use stored_form::{
+    Durable, EntryContent, HardState, LogWrite, StoredEntry, StoredSnapshot, first_snapshot, genesis_snapshot,
+};

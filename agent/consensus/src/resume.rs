@@ -4,7 +4,7 @@ use blixard_model::{RaftId, mutant};
 use raft::eraftpb::{Entry, HardState, Snapshot};
 
 use crate::accept;
-use crate::durable::{self, Durable};
+use crate::stored_form::{self, Durable};
 
 /// The content of a store in Raft's types.
 pub(crate) struct Resumed {
@@ -19,14 +19,14 @@ impl Resumed {
     /// # Errors
     /// It cannot be understood, or no log is like this.
     pub(crate) fn read(raft_id: RaftId, durable: &Durable) -> Result<Self, String> {
-        let mut snapshot = durable.snapshot.as_ref().map(durable::decode_snapshot).transpose()?;
+        let mut snapshot = durable.snapshot.as_ref().map(stored_form::decode_snapshot).transpose()?;
         if mutant::lives("conf-state-of-self") && durable.hard_state.term > 1 {
             let known = snapshot.get_or_insert_default().mut_metadata().mut_conf_state();
             known.voters = vec![raft_id.0];
         }
-        let entries = durable.entries.iter().map(durable::decode_entry).collect::<Result<Vec<_>, _>>()?;
+        let entries = durable.entries.iter().map(stored_form::decode_entry).collect::<Result<Vec<_>, _>>()?;
         check(snapshot.as_ref(), &entries, &durable.hard_state)?;
-        let durable::HardState { mut term, mut vote, mut commit } = durable.hard_state;
+        let stored_form::HardState { mut term, mut vote, mut commit } = durable.hard_state;
         if mutant::lives("restart-resets-term") {
             let meta = snapshot.as_ref().map(|snapshot| snapshot.get_metadata().clone()).unwrap_or_default();
             (term, vote, commit) = (meta.term, 0, meta.index);
@@ -40,9 +40,9 @@ impl Resumed {
 fn check(
     snapshot: Option<&Snapshot>,
     entries: &[Entry],
-    hard_state: &durable::HardState,
+    hard_state: &stored_form::HardState,
 ) -> Result<(), String> {
-    let durable::HardState { term: last_term, commit, .. } = *hard_state;
+    let stored_form::HardState { term: last_term, commit, .. } = *hard_state;
     accept::check_numbers(&[last_term, commit])?;
     let base = snapshot.map_or((0, 0), |s| (s.get_metadata().index, s.get_metadata().term));
     if let Some(snapshot) = snapshot {

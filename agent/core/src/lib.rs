@@ -9,6 +9,7 @@ pub mod lineage;
 pub mod planner;
 pub mod ports;
 pub mod reconciler;
+pub mod report;
 pub mod state;
 pub mod ticket;
 

@@ -24,7 +24,9 @@ use super::config::Config;
 use super::context::{Agent, AgentParts, offer};
 use super::metrics::Metrics;
 use super::shell::{HostHandle, HostTask, INBOX_MAX, ShellError, Standing};
-use super::{api, clock, incoming, keygen, offer, random, space, status_line, supervise, tickets, was_in};
+use super::{
+    api, clock, incoming, keygen, missing_data, offer, random, space, status_line, supervise, tickets,
+};
 
 /// How long handing the leadership over may take when the agent stops.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,7 +47,7 @@ type Ended = &'static str;
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut signals = signals()?;
-    was_in::check(&config.data_dir, was_in::record().as_deref())?;
+    missing_data::check(&config.data_dir, missing_data::record().as_deref())?;
     space::check(&config.data_dir)?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     let key = keygen::load_or_make(&config, credentials.as_deref().map(Path::new))?;
@@ -94,9 +96,10 @@ fn assemble(config: Config, key: NodeKey, store: Store) -> anyhow::Result<Assemb
     let (endpoint_id, store_id) = (key.endpoint_id(), store.store_id());
     let kept = Kept::load(&store)?;
     let alone = config.members.is_empty() && kept.is_none();
-    let was_in = if alone { was_in::words(&config.data_dir).context("the data directory")? } else { None };
+    let was_in =
+        if alone { missing_data::words(&config.data_dir).context("the data directory")? } else { None };
     if let Some(kept) = &kept {
-        was_in::keep(&config.data_dir, was_in::record().as_deref(), kept.marker.cluster_id);
+        missing_data::keep(&config.data_dir, missing_data::record().as_deref(), kept.marker.cluster_id);
     }
     let (net, received) = Net::start(network(&config, key)?)?;
     let host = HostConfig {

@@ -21,6 +21,7 @@ mod incoming;
 mod keygen;
 mod logs;
 mod metrics;
+mod missing_data;
 mod offer;
 mod offline;
 mod random;
@@ -35,7 +36,6 @@ mod telemetry;
 mod testing;
 mod tickets;
 mod views;
-mod was_in;
 
 use std::path::Path;
 

@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 
 use blixard_consensus::RaftStatus;
 use blixard_core::formation::DeclaredMember;
+use blixard_core::report::{is_fresh, observed};
 use blixard_core::state::member_check::MemberError;
 use blixard_core::{ClusterState, VmRecord};
 use blixard_model::api::{ChangeView, NodeView, VmView, VotersView};
-use blixard_model::report::{ObservedState, VmReport};
 use blixard_model::wire::{AgedReport, CHANGES_MAX, ProgressReport};
-use blixard_model::{Desired, EndpointId, Member, NodeName, RaftId, Role};
+use blixard_model::{EndpointId, Member, NodeName, RaftId, Role};
 use blixard_node::{Kinship, Stranger};
-
-/// A report older than this, in milliseconds, says nothing about now.
-pub(crate) const REPORT_FRESH_MS: u64 = 5_000;
 
 /// Whom the answering node can talk to.
 #[derive(Debug, Clone)]
@@ -95,8 +92,8 @@ pub(crate) fn vm(record: &VmRecord, reports: &BTreeMap<NodeName, AgedReport>) ->
     let node = &record.placement.node;
     let aged = reports.get(node);
     let seen = aged.and_then(|aged| aged.report.vms.iter().find(|vm| vm.name == record.spec.name));
-    let fresh = aged.is_some_and(|aged| aged.age_ms <= REPORT_FRESH_MS && aged.report.problem.is_none());
-    let (state, reason) = judge(record, aged, seen, fresh);
+    let fresh = aged.is_some_and(is_fresh);
+    let (state, reason) = observed(record, aged);
     VmView {
         name: record.spec.name.clone(),
         desired: record.desired,
@@ -108,30 +105,6 @@ pub(crate) fn vm(record: &VmRecord, reports: &BTreeMap<NodeName, AgedReport>) ->
         observed_age_ms: aged.map(|aged| aged.age_ms),
         spec: record.spec.clone(),
     }
-}
-
-fn judge(
-    record: &VmRecord,
-    aged: Option<&AgedReport>,
-    seen: Option<&VmReport>,
-    fresh: bool,
-) -> (ObservedState, Option<String>) {
-    let node = &record.placement.node;
-    let silence = match aged {
-        _ if fresh => None,
-        Some(aged) => Some(match &aged.report.problem {
-            Some(problem) => format!("{node}: {problem}"),
-            None => format!("{node} has not reported for {} s", aged.age_ms / 1_000),
-        }),
-        None => Some(format!("{node} has not reported yet")),
-    };
-    let state = match (record.desired, seen) {
-        (Desired::Absent, _) => ObservedState::Deleting,
-        _ if !fresh => ObservedState::Unknown,
-        (_, Some(seen)) => seen.state,
-        (_, None) => ObservedState::Pending,
-    };
-    (state, silence.or_else(|| seen.and_then(|seen| seen.reason.clone())))
 }
 
 /// Differences between the configured list and the log, and nodes of other clusters, in words.

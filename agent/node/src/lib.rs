@@ -9,9 +9,9 @@
 //! Absent on purpose: time other than ticks and milliseconds that are handed in, random numbers, logging
 //! (what is worth telling comes out as [`Notice`]s), everything about VM units.
 
+mod admission_and_removal;
 mod backup;
 pub mod birth;
-mod changing;
 mod encoded_vms;
 mod explain;
 pub mod forming;

@@ -11,7 +11,7 @@ use blixard_model::{
     ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, RelayUrl, Request, TicketId, mutant,
 };
 
-use crate::changing::AskedChange;
+use crate::admission_and_removal::AskedChange;
 use crate::machine::{StateMachine, encode_request};
 use crate::membership::Heard;
 use crate::notice::Notice;

@@ -9,7 +9,6 @@ use raft::{LightReady, RawNode, Ready, StateRole};
 use crate::accept;
 use crate::change::conf_change;
 use crate::config::ConsensusConfig;
-use crate::durable::Durable;
 use crate::error::{NewError, ProposeError, StepError};
 use crate::inbound::Inbound;
 use crate::keys::Keys;
@@ -19,6 +18,7 @@ use crate::machine::Machine;
 use crate::replica::Replica;
 use crate::resume::Resumed;
 use crate::status::{RaftStatus, UnderWay};
+use crate::stored_form::Durable;
 
 /// One Raft node and its state machine. Owned by one task; see the crate's documentation.
 ///

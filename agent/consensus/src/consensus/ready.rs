@@ -23,9 +23,9 @@ use raft::{LightReady, Ready, StateRole, Storage as _};
 
 use super::{Consensus, Stage};
 use crate::change::{conf_change, decode_change};
-use crate::durable::{HardState, LogWrite, store_entry, store_snapshot};
 use crate::effects::{Applied, Effects, PumpError};
 use crate::machine::Machine;
+use crate::stored_form::{HardState, LogWrite, store_entry, store_snapshot};
 
 /// Where the pump goes on, and what has to be durable before it does; an empty write is none.
 type Next = Result<(Stage, LogWrite), PumpError>;

@@ -12,7 +12,7 @@ use blixard_node::Envelope;
 use blixard_node::host::disk::{Write, Written, carry_out};
 use blixard_node::host::{Answer, CallError, CallId, Effect, Input, WaiterId};
 
-use super::super::{codec, tickets, was_in};
+use super::super::{codec, missing_data, tickets};
 use super::{Shell, ShellError};
 
 impl Shell {
@@ -142,8 +142,8 @@ impl Shell {
         let store = &mut self.store;
         let written = tokio::task::block_in_place(|| carry_out(store, me, write))?;
         if let Written::Bound(kept) = &written {
-            let record = was_in::record();
-            was_in::keep(&agent.config.data_dir, record.as_deref(), kept.marker.cluster_id);
+            let record = missing_data::record();
+            missing_data::keep(&agent.config.data_dir, record.as_deref(), kept.marker.cluster_id);
         }
         let now = self.now();
         Ok(self.host.handle(now, Input::Written(Box::new(written)))?)

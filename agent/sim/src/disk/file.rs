@@ -2,23 +2,13 @@
 
 use std::io;
 
+use super::tear::Tear;
 use crate::SimRng;
 
 /// The file system's allocation unit.
 const BLOCK_BYTES: usize = 4096;
-/// What a disk writes as a whole.
-const SECTOR_BYTES: usize = 512;
 /// No file grows beyond it.
 const FILE_MAX_BYTES: usize = 1 << 30;
-
-/// How a power loss tears a write that was on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tear {
-    /// Sectors of 512 bytes are kept or lost, as disks promise.
-    Sectors,
-    /// Runs of any length, down to one byte: worse than disks are.
-    Bytes,
-}
 
 /// A change that is not durable yet.
 #[derive(Debug, Clone)]
@@ -152,34 +142,16 @@ impl SimFile {
                 Pending::Write { offset, data } => match kept_of_4 {
                     KEPT_NEVER => {}
                     KEPT_ALWAYS => overlay(&mut self.durable, offset, &data),
-                    _ => self.keep_some(rng, tear, kept_of_4, offset, &data),
+                    _ => {
+                        for kept in tear.kept(rng, kept_of_4, (offset, data.len())) {
+                            overlay(&mut self.durable, offset + kept.start, &data[kept]);
+                        }
+                    }
                 },
             }
         }
         self.cache.clone_from(&self.durable);
         self.allocated.resize(self.cache.len().div_ceil(BLOCK_BYTES), false);
-    }
-
-    fn keep_some(&mut self, rng: &mut SimRng, tear: Tear, kept_of_4: u64, offset: usize, data: &[u8]) {
-        if rng.chance(1, 2) {
-            if rng.chance(kept_of_4, 4) {
-                overlay(&mut self.durable, offset, data);
-            }
-            return;
-        }
-        let run_max = 1usize << rng.below(12);
-        let mut at = 0;
-        while at < data.len() {
-            let run = match tear {
-                Tear::Sectors => SECTOR_BYTES - (offset + at) % SECTOR_BYTES,
-                Tear::Bytes => 1 + index(rng.below(run_max as u64)).unwrap_or_default(),
-            };
-            let end = data.len().min(at + run);
-            if rng.chance(kept_of_4, 4) {
-                overlay(&mut self.durable, offset + at, &data[at..end]);
-            }
-            at = end;
-        }
     }
 
     /// Flips one bit of what is durable, and of what reads see. False if the file is not that long.

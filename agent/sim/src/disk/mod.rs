@@ -5,10 +5,11 @@
 //! added up and read with [`SimDisk::take_latency_us`].
 
 mod backend;
-mod fault;
 mod file;
 mod points;
+mod refusal;
 mod state;
+mod tear;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,9 +23,9 @@ use crate::{SimRng, planted};
 use backend::SimBackend;
 use state::State;
 
-pub use fault::{Gone, Refusal};
-pub use file::Tear;
 pub use points::{CrashPoints, Moment, Op};
+pub use refusal::{Gone, Refusal};
+pub use tear::Tear;
 
 /// What was durable at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +117,7 @@ impl SimDisk {
 
     /// Nothing is going to go wrong any more: no crash, no refusal, no limit, no latency.
     pub fn heal(&self) {
-        self.state().faults = fault::Faults::default();
+        self.state().faults = refusal::Faults::default();
     }
 
     /// How long each sync takes from now on, in simulated µs.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::fault::{Faults, Gone, Refusal};
-use super::file::{SimFile, Tear};
+use super::file::SimFile;
 use super::points::{CrashPoints, Moment, Op};
+use super::refusal::{Faults, Gone, Refusal};
+use super::tear::Tear;
 use crate::SimRng;
 
 /// A file's number; never used twice.

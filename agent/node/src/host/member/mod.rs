@@ -17,7 +17,7 @@
 mod identities;
 mod local;
 mod pages;
-mod peers;
+mod peer_questions;
 mod registering;
 mod removals;
 mod reports;
