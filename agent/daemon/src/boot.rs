@@ -118,14 +118,15 @@ fn assemble(config: Config, key: NodeKey, store: Store) -> anyhow::Result<Assemb
         incarnation: random::u64(),
     };
     let found = Found { promise: store.promise().cloned(), kept, removed: store.is_removed() };
-    let host = Host::new(host, found, clock::moment(clock::boot_id()))?;
+    let boot_id = clock::boot_id().context("the kernel does not name this boot")?;
+    let host = Host::new(host, found, clock::moment(boot_id))?;
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let standing = watch::Sender::new(Standing::of(&host));
     let metrics = Metrics::default();
     let handle = HostHandle::new(sender, standing.subscribe(), metrics.inbox_dropped.clone());
     let parts = AgentParts { config, endpoint_id, store_id, capacity, net, metrics, host: handle };
     let agent = Arc::new(Agent::new(parts));
-    let task = HostTask { agent: Arc::clone(&agent), host, store, inbox, standing };
+    let task = HostTask { agent: Arc::clone(&agent), host, store, boot_id, inbox, standing };
     Ok((agent, task, received))
 }
 

@@ -9,12 +9,11 @@ pub(crate) fn moment(boot_id: BootId) -> Moment {
     Moment { boot_id, boot_ms: boottime_ms(), wall_ms: wall_ms() }
 }
 
-/// The kernel's name for this boot. A process stays in one boot, unless it is carried over into another as a
-/// frozen image is.
-pub(crate) fn boot_id() -> BootId {
-    // The file exists on every Linux this runs on.
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    BootId::from_text(&text)
+/// The kernel's name for this boot, if it can be read at this moment. A process stays in one boot, unless it
+/// is carried over into another as a frozen image is.
+pub(crate) fn boot_id() -> Option<BootId> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(BootId::from_text(&text))
 }
 
 /// Milliseconds of CLOCK_BOOTTIME.

@@ -83,12 +83,17 @@ impl Agent {
         offer(&self.config, self.capacity, &self.net, peers)
     }
 
-    /// Sets the peers that the network admits and keeps links with: the listed nodes and these; and whom it
-    /// tells that they were removed. A listed node's relay is unknown until the node registers it; until then
-    /// this node's own is tried.
-    pub(crate) fn set_peers(&self, contacts: Vec<Contact>, removed: BTreeMap<EndpointId, String>) {
+    /// Sets the peers that the network admits and keeps links with: these, and the listed nodes if they are
+    /// peers as well; and the nodes that it tells that they were removed. A listed node's relay is unknown
+    /// until the node registers it; until then this node's own is tried.
+    pub(crate) fn set_peers(
+        &self,
+        contacts: Vec<Contact>,
+        listed: bool,
+        removed: BTreeMap<EndpointId, String>,
+    ) {
         let known: BTreeSet<EndpointId> = contacts.iter().map(|contact| contact.endpoint_id).collect();
-        let declared = self.declared.iter().map(|member| PeerConfig {
+        let declared = self.declared.iter().filter(|_| listed).map(|member| PeerConfig {
             endpoint_id: member.endpoint_id,
             addresses: member.addresses.clone(),
             relay_url: self.net.home_relay().filter(|_| !known.contains(&member.endpoint_id)),

@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_millis(200);
 
 /// Runs until the host task ends.
 pub(crate) async fn watch(agent: Arc<Agent>) {
-    let mut known = agent.offer();
+    let mut known = None;
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut transport = agent.net.transport();
@@ -32,8 +32,8 @@ pub(crate) async fn watch(agent: Arc<Agent>) {
             }
         }
         let offer = agent.offer();
-        if offer != known {
-            known = offer.clone();
+        if known.as_ref() != Some(&offer) {
+            known = Some(offer.clone());
             if !agent.host.input(Input::Offer(Box::new(offer))).await {
                 return;
             }

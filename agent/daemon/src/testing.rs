@@ -26,7 +26,7 @@ pub(crate) struct Idle {
 impl Idle {
     /// Takes what waits for the host, and answers what it answers at once.
     pub(crate) fn serve(&mut self) {
-        let now = clock::moment(clock::boot_id());
+        let now = clock::moment(clock::boot_id().expect("a boot"));
         let mut waiters = BTreeMap::new();
         while let Ok(message) = self.inbox.try_recv() {
             match message {
@@ -82,7 +82,8 @@ pub(crate) fn agent(dir: &Path) -> (Agent, Idle) {
         limits: Limits::default(),
         incarnation: 1,
     };
-    let host = Host::new(host, Found::default(), clock::moment(clock::boot_id())).expect("begins");
+    let host =
+        Host::new(host, Found::default(), clock::moment(clock::boot_id().expect("a boot"))).expect("begins");
     let (sender, inbox) = mpsc::channel(1);
     let standing = watch::Sender::new(Standing::of(&host));
     let metrics = Metrics::default();

@@ -44,7 +44,9 @@ impl Shell {
                 }
             }
             Effect::Answer { waiter, answer } => self.answer(waiter, answer),
-            Effect::Peers { contacts, removed } => self.agent.set_peers(contacts, words(removed)),
+            Effect::Peers { contacts, listed, removed } => {
+                self.agent.set_peers(contacts, listed, words(removed));
+            }
             Effect::ServeJoins(cluster) => self.agent.net.serve_joins(cluster),
             Effect::ListUnits => self.list_units(),
             Effect::Act { action, vm } => self.act(action, vm),
@@ -140,7 +142,14 @@ impl Shell {
         let agent = &self.agent;
         let me = (agent.endpoint_id, agent.name());
         let store = &mut self.store;
-        let written = tokio::task::block_in_place(|| carry_out(store, me, write))?;
+        let written = match tokio::task::block_in_place(|| carry_out(store, me, write)) {
+            // It says so also after a restart, if it can be written down. It does not end for that.
+            Err(error) if matches!(write, Write::Removed) => {
+                tracing::warn!("that this node was removed could not be written down: {error}");
+                Written::Removed
+            }
+            written => written?,
+        };
         if let Written::Bound(kept) = &written {
             let record = missing_data::record();
             missing_data::keep(&agent.config.data_dir, record.as_deref(), kept.marker.cluster_id);

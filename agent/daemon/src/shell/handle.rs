@@ -19,6 +19,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A host answers within the patience that it is given. Only one that is stuck takes longer than this beyond.
 const ANSWER_MARGIN: Duration = Duration::from_secs(15);
+/// The same for what nobody has to know for certain.
+const SHORT_MARGIN: Duration = Duration::from_millis(500);
 /// How long the leader may take to tell what it knows.
 const TELL_PATIENCE: Duration = Duration::from_secs(2);
 /// Most messages waiting for the host task.
@@ -182,6 +184,10 @@ impl HostHandle {
 
     /// Wants something of the host. `Err(true)`: it may have seen it.
     async fn want(&self, want: Want, patience: Duration) -> Result<Answer, bool> {
+        let margin = match &want {
+            Want::Change(_) | Want::RemoveNode(_) | Want::Join { .. } => ANSWER_MARGIN,
+            Want::Read | Want::Reports | Want::Progress | Want::HandOver => SHORT_MARGIN,
+        };
         let waiter = WaiterId(self.new_number());
         let patience_ms = millis(patience);
         let (reply, answer) = oneshot::channel();
@@ -193,7 +199,7 @@ impl HostHandle {
         }
         // A caller that is dropped waits no more.
         let gone = GivesUp { inbox: &self.inbox, waiter, answered: false };
-        let answer = timeout_at(limit + ANSWER_MARGIN, answer).await;
+        let answer = timeout_at(limit + margin, answer).await;
         gone.answered();
         answer.map_err(|_| true)?.map_err(|_| true)
     }

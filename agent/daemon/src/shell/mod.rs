@@ -63,6 +63,7 @@ pub(crate) struct HostTask {
     pub(crate) agent: Arc<Agent>,
     pub(crate) host: Host,
     pub(crate) store: Store,
+    pub(crate) boot_id: BootId,
     pub(crate) inbox: mpsc::Receiver<Message>,
     pub(crate) standing: watch::Sender<Standing>,
 }
@@ -95,7 +96,7 @@ impl HostTask {
     /// # Errors
     /// See [`ShellError`].
     pub(crate) async fn run(self) -> Result<(), ShellError> {
-        let Self { agent, host, store, mut inbox, standing } = self;
+        let Self { agent, host, store, boot_id, mut inbox, standing } = self;
         let mut links = agent.net.links();
         links.mark_changed();
         let mut shell = Shell {
@@ -112,7 +113,7 @@ impl HostTask {
             joiners: BTreeMap::new(),
             waiters: BTreeMap::new(),
             deliveries: FuturesUnordered::new(),
-            boot_id: clock::boot_id(),
+            boot_id,
             ticks: 0,
             fed: Instant::now(),
         };
@@ -174,7 +175,7 @@ impl Shell {
     fn tick(&mut self) -> Result<(), ShellError> {
         self.ticks += 1;
         if self.ticks.is_multiple_of(BOOT_TICKS) {
-            self.boot_id = clock::boot_id();
+            self.boot_id = clock::boot_id().unwrap_or(self.boot_id);
         }
         self.give(Input::Tick)
     }
@@ -207,6 +208,9 @@ impl Shell {
             Message::Input(input) => {
                 if let Input::PeerAnswered { call, .. } | Input::JoinAnswered { call, .. } = &input {
                     self.calls.remove(call);
+                }
+                if let Input::WaiterGaveUp { waiter } = &input {
+                    self.waiters.remove(waiter);
                 }
                 if let Input::PeerGaveUp { call } = &input {
                     self.peers.remove(call);

@@ -45,13 +45,15 @@ impl Shell {
         });
     }
 
+    /// The action of which this is the end is over when it is done.
     pub(super) fn forget_order(&self, vm: VmName) {
-        let units = Arc::clone(&self.units);
+        let (units, host) = (Arc::clone(&self.units), self.agent.host.clone());
         self.tasks.spawn(async move {
             if let Err(error) = units.forget(&vm).await {
                 let why = with_causes(&error);
                 tracing::warn!(VM = %vm, "what is left of {vm} was not removed: {why}");
             }
+            host.input(Input::ActionDone { action: Action::ConfirmGone(vm), failure: None }).await;
         });
     }
 

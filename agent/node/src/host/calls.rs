@@ -85,8 +85,8 @@ impl<P> Calls<P> {
         calls
     }
 
-    /// Forgets all of them.
-    pub(super) fn clear(&mut self) -> Vec<CallId> {
-        std::mem::take(&mut self.open).into_keys().collect()
+    /// Forgets all of them, and gives back what each was for.
+    pub(super) fn clear(&mut self) -> Vec<(CallId, P)> {
+        std::mem::take(&mut self.open).into_iter().map(|(call, open)| (call, open.purpose)).collect()
     }
 }

@@ -77,6 +77,8 @@ pub enum Effect {
     Peers {
         /// The peers, beside those that the configuration lists, and where they are.
         contacts: Vec<Contact>,
+        /// Whether the nodes that the configuration lists are peers as well.
+        listed: bool,
         /// Who is told that it was removed, and from where.
         removed: BTreeMap<EndpointId, RemovedFrom>,
     },
@@ -91,7 +93,8 @@ pub enum Effect {
         /// The VM as the log has it; none for a unit that the log does not know.
         vm: Option<Box<VmRecord>>,
     },
-    /// Forget the launch order of a VM that is deleted.
+    /// Forget the launch order and the limits of a VM that is deleted; answered by
+    /// [`Input::ActionDone`](super::Input::ActionDone) for its [`Action::ConfirmGone`].
     ForgetOrder {
         /// Of which VM.
         vm: VmName,

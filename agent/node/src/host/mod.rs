@@ -283,7 +283,8 @@ impl Host {
             Life::Member(member) => {
                 member.is_written() || !self.writes_log && (member.wants_turn() || !self.out.is_empty())
             }
-            Life::Unborn(_) | Life::Removed(_) => !self.out.is_empty(),
+            Life::Unborn(unborn) => unborn.has_effects() || !self.out.is_empty(),
+            Life::Removed(_) => !self.out.is_empty(),
         }
     }
 

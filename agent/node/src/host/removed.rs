@@ -25,7 +25,7 @@ impl Removed {
     pub(super) fn new(cluster_id: ClusterId) -> Self {
         let out = vec![
             Effect::Notice(Notice::Removed { cluster_id }),
-            Effect::Peers { contacts: Vec::new(), removed: BTreeMap::new() },
+            Effect::Peers { contacts: Vec::new(), listed: false, removed: BTreeMap::new() },
             Effect::ServeJoins(None),
             Effect::ForgetTicket(None),
         ];

@@ -74,8 +74,8 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    /// So many machines with empty stores, each with the list of all.
-    pub(crate) fn listed(count: u8) -> Self {
+    /// So many machines with empty stores, each with the list of all and these limits of the log.
+    fn listed_with(count: u8, limits: Limits) -> Self {
         let mut hosts = Self {
             machines: BTreeMap::new(),
             now_ms: 1_000,
@@ -85,7 +85,7 @@ impl Hosts {
             answers: BTreeMap::new(),
             last_number: 0,
         };
-        (1..=count).for_each(|n| hosts.start(n, config(n, count)));
+        (1..=count).for_each(|n| hosts.start(n, HostConfig { limits, ..config(n, count) }));
         hosts
     }
 
@@ -112,7 +112,12 @@ impl Hosts {
 
     /// Listed machines that have formed a cluster and elected a leader.
     pub(crate) fn formed(count: u8) -> Self {
-        let mut hosts = Self::listed(count);
+        Self::formed_with(count, Limits::default())
+    }
+
+    /// As above, with these limits of the log.
+    pub(crate) fn formed_with(count: u8, limits: Limits) -> Self {
+        let mut hosts = Self::listed_with(count, limits);
         hosts.link_all();
         hosts.until("a leader that all know", |hosts| {
             hosts.machines.values().all(|machine| {
@@ -216,6 +221,10 @@ impl Hosts {
                 let failure = machine.actions_fail.map(str::to_owned);
                 self.give(n, Input::ActionDone { action, failure });
             }
+            Effect::ForgetOrder { vm } => {
+                let action = Action::ConfirmGone(vm);
+                self.give(n, Input::ActionDone { action, failure: None });
+            }
             Effect::FetchConsole { vm, .. } => self.machine(n).consoles.push(vm),
             Effect::Write(write) => self.write(n, &write),
             Effect::Notice(notice) => self.machine(n).notices.push(notice),
@@ -224,7 +233,6 @@ impl Hosts {
             | Effect::AnswerJoin { .. }
             | Effect::Peers { .. }
             | Effect::ServeJoins(_)
-            | Effect::ForgetOrder { .. }
             | Effect::KeepTicket { .. }
             | Effect::ReadTicket
             | Effect::ForgetTicket(_) => {}

@@ -3,6 +3,7 @@
 mod hosts;
 mod peers;
 
+use blixard_consensus::Limits;
 use blixard_core::ports::ObservedUnit;
 use blixard_model::api::RetryKind;
 use blixard_model::backoff::ANNOUNCE;
@@ -10,7 +11,7 @@ use blixard_model::formation::Phase;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::report::{NodeReport, ObservedState, VmReport};
 use blixard_model::wire::{
-    AgedReport, Contact, FRAME_LEN_MAX, MembersAsk, PeerRequest, PeerResponse, ReportPage,
+    AgedReport, Contact, FRAME_LEN_MAX, JoinResponse, MembersAsk, PeerRequest, PeerResponse, ReportPage,
 };
 use blixard_model::{ClusterId, Command, Outcome, RaftId, Refusal, Request, TicketId, TicketSecret};
 use blixard_node::Notice;
@@ -348,11 +349,59 @@ fn a_ticket_that_is_put_there_later_is_found_and_used() {
         secret: TicketSecret::from_bytes([7; 32]),
         contacts: vec![contact.clone()],
     };
-    host.handle(at(11_000), Input::TicketRead(Box::new(Some(Ok(ticket))))).expect("goes on");
+    let found = |ticket: &HeldTicket| Input::TicketRead(Box::new(Some(Ok(ticket.clone()))));
+    host.handle(at(11_000), found(&ticket)).expect("goes on");
     let effects = host.turn(at(11_000)).expect("goes on");
-    let asks =
-        |effect: &Effect| matches!(effect, Effect::AskToJoin { contact: whom, .. } if *whom == contact);
-    assert!(effects.iter().any(asks), "{effects:?}");
+    let asks = |effect: &Effect| match effect {
+        Effect::AskToJoin { call, contact: whom, .. } if *whom == contact => Some(*call),
+        _ => None,
+    };
+    let call = effects.iter().find_map(asks).expect("asks");
+    // It admits nobody, and its file stays: it is not tried again and again.
+    let refusal = Refusal::Ticket { why: "it has expired".to_owned() };
+    let answer = Ok(Box::new(JoinResponse::Refused { refusal }));
+    host.handle(at(11_500), Input::JoinAnswered { call, answer }).expect("goes on");
+    host.turn(at(11_500)).expect("goes on");
+    host.handle(at(17_000), found(&ticket)).expect("goes on");
+    let effects = host.turn(at(17_000)).expect("goes on");
+    assert_eq!(effects.iter().find_map(asks), None, "{effects:?}");
+    let another = HeldTicket { id: TicketId::from_bytes([8; 8]), ..ticket };
+    host.handle(at(17_000), found(&another)).expect("goes on");
+    let effects = host.turn(at(17_000)).expect("goes on");
+    assert!(effects.iter().find_map(asks).is_some(), "another one is");
+}
+
+#[test]
+fn a_change_that_ends_beside_a_write_leads_to_the_next_one_after_it() {
+    // The log is cut, with a write of its own, in the very step that applies an entry.
+    let limits = Limits { compact_entries: 1, keep_entries: 1, ..Limits::default() };
+    for members in [1, 3] {
+        let mut hosts = Hosts::formed_with(members, limits);
+        let leader = hosts.leader();
+        let mut waiters = Vec::new();
+        for n in 0..40_u8 {
+            // What is offered changes again before the log has what was offered before.
+            for changed in 0..2 {
+                let mut offer = config(leader, members).offer;
+                offer.capacity.memory_mib += u64::from(n) + changed;
+                let now = at(hosts.now_ms);
+                let host = &mut hosts.machine(leader).host;
+                host.handle(now, Input::Offer(Box::new(offer))).expect("goes on");
+            }
+            waiters.push(hosts.change(leader, create(&format!("v{n}"), None)));
+            let id = format!("r{n}").parse().expect("an id");
+            let remove = NodeRemoval { name: name(9), force: false, vms: None, id };
+            waiters.push(hosts.want(leader, Want::RemoveNode(Box::new(remove))));
+            hosts.pass(30);
+        }
+        hosts.until("all are answered", |hosts| waiters.iter().all(|it| hosts.answers.contains_key(it)));
+        let offered = 40 + config(leader, members).offer.capacity.memory_mib;
+        hosts.until("the log has the last offer", |hosts| {
+            let member = hosts.host(leader).member();
+            let capacity = member.and_then(|member| member.state().capacity_of(&name(leader)));
+            capacity.is_some_and(|capacity| capacity.memory_mib == offered)
+        });
+    }
 }
 
 #[test]

@@ -26,8 +26,8 @@ impl Tear {
         (offset, len): (usize, usize),
     ) -> Vec<Range<usize>> {
         if rng.chance(1, 2) {
-            let whole = rng.chance(kept_of_4, 4);
-            return if whole { vec![0..len] } else { Vec::new() };
+            let whole = rng.chance(kept_of_4, 4).then_some(0..len);
+            return whole.into_iter().collect();
         }
         let run_max = 1_u64 << rng.below(12);
         let (mut kept, mut at) = (Vec::new(), 0);

@@ -2,6 +2,7 @@
 //! decides nothing.
 
 use blixard_consensus::TICK_MS;
+use blixard_core::reconciler::Action;
 use blixard_model::wire::PeerRequest;
 use blixard_model::{Command, EndpointId, MembershipChange, Request};
 use blixard_node::forming::Birth;
@@ -186,7 +187,7 @@ impl World {
                 }
             }
             Effect::Answer { waiter, answer } => self.answered(id, waiter, answer),
-            Effect::Peers { contacts, removed } => {
+            Effect::Peers { contacts, removed, .. } => {
                 if let Some(process) = &mut self.machines[id].process {
                     process.contacts = contacts.iter().map(|contact| contact.endpoint_id).collect();
                     process.kept_out = removed;
@@ -200,7 +201,7 @@ impl World {
                 self.queue.after(wait, Event::ListUnits { machine: id, run });
             }
             Effect::Act { action, vm } => self.begin_action(id, action, vm.as_deref()),
-            Effect::ForgetOrder { .. } => {}
+            Effect::ForgetOrder { vm } => self.begin_action(id, Action::ConfirmGone(vm), None),
             Effect::FetchConsole { vm, .. } => {
                 let Some(run) = self.run_of(id) else { return };
                 let wait = self.rng.below(LIST_US);

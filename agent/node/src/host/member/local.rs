@@ -271,8 +271,13 @@ impl Member {
             let why = why.to_owned();
             self.answer_proposed(call, ProposeResult::Unknown { why });
         }
-        for call in self.calls.clear() {
+        for (call, purpose) in self.calls.clear() {
             self.out.push(Effect::ForgetCall { call });
+            match purpose {
+                CallPurpose::Reports(waiter) => self.answer(waiter, Answer::Reports(Vec::new())),
+                CallPurpose::Progress(waiter) => self.answer(waiter, Answer::Progress(None)),
+                CallPurpose::Forward(_) | CallPurpose::Identify { .. } | CallPurpose::Report => {}
+            }
         }
     }
 }

@@ -145,6 +145,8 @@ pub struct Member {
     written: bool,
     /// The summary changed in a turn that is not over yet.
     changed: bool,
+    /// Proposals that ended in a turn that is not over yet.
+    ended: Vec<(Proposer, ProposeResult)>,
     out: Vec<Effect>,
 }
 
@@ -188,6 +190,7 @@ impl Member {
             dirty: true,
             written: false,
             changed: true,
+            ended: Vec::new(),
             out: Vec::new(),
             own,
             replica,
@@ -368,14 +371,16 @@ impl Member {
             };
             self.out.extend(turn.notices.into_iter().map(Effect::Notice));
             self.out.extend(turn.sends.into_iter().map(Effect::Raft));
-            for (proposer, result) in turn.answers {
-                self.proposal_ended(now, proposer, result);
-            }
+            self.ended.extend(turn.answers);
             turn.reads.into_iter().for_each(|reader| self.read_served(now, reader));
             if let Some(write) = turn.write {
                 self.out.push(Effect::Write(Write::Log(Box::new(write))));
                 self.changed |= *self.replica.summary() != before;
                 return Ok(true);
+            }
+            // What a change that ended leads to may go into the replica, which takes nothing during a write.
+            for (proposer, result) in std::mem::take(&mut self.ended) {
+                self.proposal_ended(now, proposer, result);
             }
             if std::mem::take(&mut self.changed) || *self.replica.summary() != before {
                 self.summary_changed(now);
@@ -429,7 +434,7 @@ impl Member {
             let cluster_id = self.replica.state().cluster_id();
             let word = |(id, raft_id)| (id, RemovedFrom { cluster_id, raft_id });
             let removed = self.replica.kept_out().into_iter().map(word).collect();
-            self.out.push(Effect::Peers { contacts: self.replica.peers(), removed });
+            self.out.push(Effect::Peers { contacts: self.replica.peers(), listed: true, removed });
             let state = self.replica.state();
             self.reports.retain(|name| state.member_by_name(name).is_some());
         }

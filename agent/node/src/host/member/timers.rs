@@ -234,12 +234,17 @@ impl Member {
 
     /// The cluster was told that a deleted VM's unit is gone, or was not.
     fn confirmed(&mut self, now: Moment, action: &Action, end: Result<Outcome, SubmitError>) {
-        if end.is_ok() {
-            let vm = action.vm().clone();
-            self.out.push(Effect::Notice(Notice::VmGone(vm.clone())));
-            self.out.push(Effect::ForgetOrder { vm });
-        }
-        self.action_done(now, action, end.err().map(|error| error.to_string()));
+        let failure = match end {
+            Ok(Outcome::Done { .. } | Outcome::Admitted { .. }) => {
+                let vm = action.vm().clone();
+                self.out.push(Effect::Notice(Notice::VmGone(vm.clone())));
+                // The action ends with it: a VM of the same name may start next.
+                return self.out.push(Effect::ForgetOrder { vm });
+            }
+            Ok(Outcome::Refused { refusal }) => refusal.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.action_done(now, action, Some(failure));
     }
 
     pub(super) fn begin_reads(&mut self, now: Moment) {

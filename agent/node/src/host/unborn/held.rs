@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use blixard_model::TicketId;
 use blixard_model::api::RetryKind;
 use blixard_model::wire::Contact;
 
@@ -18,6 +19,8 @@ pub(super) struct TicketUse {
     pub(super) held: Option<(HeldTicket, Joining)>,
     /// Why there is none to use, for people.
     pub(super) problem: Option<String>,
+    /// The last ticket that admits nobody: its file may still be there.
+    pub(super) refused: Option<TicketId>,
     /// Tickets that are being written to disk.
     pub(super) keeping: BTreeMap<WaiterId, HeldTicket>,
     seed: u64,
@@ -35,6 +38,7 @@ impl TicketUse {
         let mut ticket = Self {
             held: None,
             problem,
+            refused: None,
             keeping: BTreeMap::new(),
             seed,
             read_due_ms: now_ms.saturating_add(READ_PERIOD_MS),

@@ -140,6 +140,11 @@ impl Unborn {
         &self.own
     }
 
+    /// Something waits to be carried out.
+    pub(super) fn has_effects(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.out)
     }
@@ -271,7 +276,7 @@ impl Unborn {
         let after_ms = now.boot_ms.saturating_sub(self.begun_ms);
         self.out.push(Effect::Notice(Notice::Born { birth: Box::new(birth.clone()), after_ms }));
         self.out.push(Effect::Write(Write::Bind(Box::new(birth))));
-        for call in self.calls.clear() {
+        for (call, _) in self.calls.clear() {
             self.out.push(Effect::ForgetCall { call });
         }
     }
@@ -280,7 +285,7 @@ impl Unborn {
     /// told.
     fn tell_peers(&mut self) {
         let contacts = self.told.iter().chain(self.ticket.contacts()).cloned().collect();
-        self.out.push(Effect::Peers { contacts, removed: BTreeMap::new() });
+        self.out.push(Effect::Peers { contacts, listed: true, removed: BTreeMap::new() });
     }
 
     pub(super) fn troubles(&self, now_ms: u64) -> Vec<Trouble> {

@@ -56,6 +56,7 @@ impl Unborn {
             return;
         }
         match read {
+            Some(Ok(ticket)) if self.ticket.refused == Some(ticket.id) => {}
             Some(Ok(ticket)) => self.use_ticket(now, ticket),
             Some(Err(why)) => {
                 self.ticket.problem = Some(why);
@@ -117,6 +118,7 @@ impl Unborn {
             JoinStep::Refused(refusal) => {
                 let id = ticket.id;
                 self.ticket.held = None;
+                self.ticket.refused = Some(id);
                 self.ticket.problem = Some(format!("another ticket: {refusal}"));
                 self.out.push(Effect::ForgetTicket(Some(id)));
                 self.out.push(Effect::Notice(Notice::NotLetIn(refusal)));
