@@ -383,7 +383,7 @@ fn a_change_that_ends_beside_a_write_leads_to_the_next_one_after_it() {
             // What is offered changes again before the log has what was offered before.
             for changed in 0..2 {
                 let mut offer = config(leader, members).offer;
-                offer.capacity.memory_mib += u64::from(n) + changed;
+                offer.capacity.memory_mib += 2 * u64::from(n) + changed;
                 let now = at(hosts.now_ms);
                 let host = &mut hosts.machine(leader).host;
                 host.handle(now, Input::Offer(Box::new(offer))).expect("goes on");
@@ -395,7 +395,7 @@ fn a_change_that_ends_beside_a_write_leads_to_the_next_one_after_it() {
             hosts.pass(30);
         }
         hosts.until("all are answered", |hosts| waiters.iter().all(|it| hosts.answers.contains_key(it)));
-        let offered = 40 + config(leader, members).offer.capacity.memory_mib;
+        let offered = 79 + config(leader, members).offer.capacity.memory_mib;
         hosts.until("the log has the last offer", |hosts| {
             let member = hosts.host(leader).member();
             let capacity = member.and_then(|member| member.state().capacity_of(&name(leader)));
