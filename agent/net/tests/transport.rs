@@ -143,7 +143,7 @@ async fn an_address_of_a_family_that_is_not_heard_is_named_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_that_is_in_use_in_one_family_is_named_with_that_family() {
-    let holder = UdpSocket::bind(any_v6()).expect("socket");
+    let holder = held_in_ipv6_only();
     let port = holder.local_addr().expect("address").port();
     let everywhere = SocketAddr::new("0.0.0.0".parse().expect("address"), port);
     let a = start(NodeKey::generate(), everywhere, "lab");
@@ -156,6 +156,18 @@ async fn a_port_that_is_in_use_in_one_family_is_named_with_that_family() {
     drop(holder);
     a.until_listening().await;
     assert_eq!(a.net.families().expect("it listens").to_string(), "IPv4 and IPv6");
+}
+
+/// A socket whose port is free in IPv4. The kernel gives that port to no test that runs beside this one: it is
+/// below those it hands out when any port will do.
+fn held_in_ipv6_only() -> UdpSocket {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("readable");
+    let lowest: u16 = range.split_whitespace().next().and_then(|port| port.parse().ok()).expect("a port");
+    let bound = |ip: &str, port: u16| UdpSocket::bind((ip, port));
+    (1024..lowest)
+        .rev()
+        .find_map(|port| bound("0.0.0.0", port).and_then(|_free| bound("::1", port)).ok())
+        .expect("a port below those handed out is free in both families")
 }
 
 fn any_v6() -> SocketAddr {

@@ -52,9 +52,12 @@ pub(crate) async fn open(
     for address in &wanted {
         builder = builder.bind_addr(*address).map_err(|error| other(error.to_string()))?;
     }
-    // iroh does not say which one failed.
-    let blamed = || wanted.iter().copied().find(|address| udp::try_bind(*address).is_err());
-    let endpoint = builder.bind().await.map_err(|error| bind_error(blamed().unwrap_or(address), error))?;
+    // iroh does not say which one failed. Asking afterwards would blame the wrong one: iroh may still hold the
+    // socket that it could open.
+    for address in &wanted {
+        udp::try_bind(*address).map_err(|error| socket_error(*address, &error))?;
+    }
+    let endpoint = builder.bind().await.map_err(|error| bind_error(address, error))?;
     let mut sockets = endpoint.bound_sockets();
     if sockets.is_empty() {
         return Err(other("no socket".to_owned()));
