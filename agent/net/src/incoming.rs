@@ -37,8 +37,8 @@ pub enum Incoming {
         reply: Reply,
     },
     /// Somebody asks to be let in; only while joins are served ([`crate::Net::serve_joins`]), and not
-    /// necessarily a peer. At most [`crate::limits::JOINS_MAX`] are waiting for an answer, each for half a minute
-    /// at most.
+    /// necessarily a peer. At most [`crate::limits::JOINS_MAX`] are waiting for an answer, each for half a
+    /// minute at most.
     Join {
         /// Who asks.
         from: EndpointId,

@@ -158,8 +158,8 @@ async fn a_port_that_is_in_use_in_one_family_is_named_with_that_family() {
     assert_eq!(a.net.families().expect("it listens").to_string(), "IPv4 and IPv6");
 }
 
-/// A socket whose port is free in IPv4. The kernel gives that port to no test that runs beside this one: it is
-/// below those it hands out when any port will do.
+/// A socket whose port is free in IPv4. The kernel gives that port to no test that runs beside this one: it
+/// is below those it hands out when any port will do.
 fn held_in_ipv6_only() -> UdpSocket {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("readable");
     let lowest: u16 = range.split_whitespace().next().and_then(|port| port.parse().ok()).expect("a port");

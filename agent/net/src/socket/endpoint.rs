@@ -52,8 +52,8 @@ pub(crate) async fn open(
     for address in &wanted {
         builder = builder.bind_addr(*address).map_err(|error| other(error.to_string()))?;
     }
-    // iroh does not say which one failed. Asking afterwards would blame the wrong one: iroh may still hold the
-    // socket that it could open.
+    // iroh does not say which one failed. Asking afterwards would blame the wrong one: iroh may still hold
+    // the socket that it could open.
     for address in &wanted {
         udp::try_bind(*address).map_err(|error| socket_error(*address, &error))?;
     }
