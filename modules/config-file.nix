@@ -14,7 +14,7 @@ let
   values = lib.filterAttrsRecursive (_: value: value != null) cfg.settings;
   unchecked = (pkgs.formats.toml { }).generate "blixard-config.toml" values;
 
-  # A cross-built agent can not run here; then the file is checked when the agent starts.
+  # A cross-built agent cannot run here; then the file is checked when the agent starts.
   check = lib.optionalString (buildPlatform.canExecute hostPlatform) ''
     ${cfg.package}/bin/blixard agent --config ${unchecked} --check-config
   '';

@@ -43,7 +43,7 @@ fn build(package: &str, target: [&str; 2]) -> PathBuf {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("cargo runs");
-    assert!(status.success(), "{package} {target:?} can not be built");
+    assert!(status.success(), "{package} {target:?} cannot be built");
     profile_dir.to_owned()
 }
 

@@ -156,7 +156,7 @@ def voters(machine):
 
 
 def wait_until_missed(gone, nodes):
-    """Until each of these nodes says that the machine can not be reached: then no VM is placed there."""
+    """Until each of these nodes says that the machine cannot be reached: then no VM is placed there."""
     for machine in nodes:
         wait_for_status(machine, f'.members[] | select(.name == "{gone.name}") | .reachable | not')
 

@@ -191,7 +191,7 @@ fn a_dead_node_is_removed_by_force_and_only_with_a_word_about_its_vms() {
     c.until("a leader", |c| c.nodes[other].status().is_some_and(|s| s.leader.is_some_and(|l| l != on)));
     c.until("it is missed", |c| {
         let run = remove(c, "");
-        run.code == 1 && run.stderr.contains("can not be reached")
+        run.code == 1 && run.stderr.contains("cannot be reached")
     });
     remove(&c, "--force").ends(1, "VMs are placed on");
     let run = remove(&c, "--force --vms delete");

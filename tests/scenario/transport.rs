@@ -1,4 +1,4 @@
-//! An agent whose UDP address can not be listened on.
+//! An agent whose UDP address cannot be listened on.
 
 use std::net::UdpSocket;
 

@@ -2,6 +2,7 @@
 //! text to findings, with its own small test beside it; here they meet the repository.
 
 mod circles;
+mod doc_comments;
 mod docs;
 mod errors;
 mod findings;
@@ -46,6 +47,12 @@ fn none(findings: impl IntoIterator<Item = Finding>) {
 #[test]
 fn no_word_of_something_unfinished() {
     none(tree::files().iter().flat_map(|file| words::check(&file.path, &file.text)));
+}
+
+#[test]
+fn no_doc_comment_is_one_word() {
+    let sources = tree::files().iter().filter(|file| file.path.ends_with(".rs"));
+    none(sources.flat_map(|file| doc_comments::check(&file.path, &file.text)));
 }
 
 #[test]

@@ -33,7 +33,7 @@ _PROGRAMS = ("dpkg-deb", "ip", "mmdebstrap", "mount", "nsenter", "systemd-nspawn
 
 
 def check_host() -> None:
-    """Refuses a machine that can not run the lab, with the way out."""
+    """Refuses a machine that cannot run the lab, with the way out."""
     if os.geteuid() != 0:
         raise LabError("the lab makes mounts, namespaces and control groups: run it as root (sudo)")
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]

@@ -13,7 +13,7 @@ def mount_overlay(lower: list[Path], home: Path) -> Path:
     upper, work, root = (home / name for name in ("upper", "work", "root"))
     for path in (*lower, upper, work):
         if any(mark in str(path) for mark in ",:\\"):
-            raise LabError(f"a path with a comma, a colon or a backslash can not be an overlay's: {path}")
+            raise LabError(f"a path with a comma, a colon or a backslash cannot be an overlay's: {path}")
     for directory in (upper, work, root):
         directory.mkdir(parents=True, exist_ok=True)
     layers = ":".join(str(path) for path in lower)

@@ -37,7 +37,7 @@ with subtest("it is gone, and not removed by mistake"):
     leader_among(stay)
     expect_writes_go_on(stay)
     wait_until_missed(gone, stay)
-    expect_refused(stay[0], f"blixard node remove {gone.name}", f"{gone.name} can not be reached", "--force")
+    expect_refused(stay[0], f"blixard node remove {gone.name}", f"{gone.name} cannot be reached", "--force")
     expect_refused(stay[1], f"blixard node remove {gone.name} --force", f"VMs are placed on {gone.name}")
     t.assertEqual(3, len(voters(stay[0])))
 

@@ -121,7 +121,7 @@ with subtest("without a quorum nothing lies"):
     others[0].wait_until_succeeds(
         f"""blixard vm show {local} --json | jq -e '.state == "unknown"'""", timeout=DEADLINE_SECONDS
     )
-    # What can not be known to be gone keeps its name, its disk and its place.
+    # What cannot be known to be gone keeps its name, its disk and its place.
     others[0].succeed("blixard vm delete held --no-wait")
     deleting = """blixard vm show held --json | jq -e '.state == "deleting"'"""
     others[1].wait_until_succeeds(deleting, timeout=DEADLINE_SECONDS)

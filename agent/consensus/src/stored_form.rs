@@ -41,7 +41,7 @@ impl StoredEntry {
     /// Looks into the entry: its term, and what it holds.
     ///
     /// # Errors
-    /// It can not be understood.
+    /// The entry cannot be decoded; in words.
     pub fn look(&self) -> Result<(u64, EntryContent), String> {
         let entry = decode_entry(self)?;
         let content = match entry.get_entry_type() {

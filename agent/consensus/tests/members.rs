@@ -1,5 +1,5 @@
 //! The real table of members over real Raft: every node ends with the same one, its roles are Raft's, and
-//! what can not be read stops the node.
+//! what cannot be read stops the node.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

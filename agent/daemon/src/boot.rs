@@ -21,7 +21,7 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
-use super::context::{Agent, AgentParts, offer};
+use super::context::{Agent, Peers, offer};
 use super::metrics::Metrics;
 use super::shell::{HostHandle, HostTask, INBOX_MAX, ShellError, Standing};
 use super::{
@@ -124,8 +124,9 @@ fn assemble(config: Config, key: NodeKey, store: Store) -> anyhow::Result<Assemb
     let standing = watch::Sender::new(Standing::of(&host));
     let metrics = Metrics::default();
     let handle = HostHandle::new(sender, standing.subscribe(), metrics.inbox_dropped.clone());
-    let parts = AgentParts { config, endpoint_id, store_id, capacity, net, metrics, host: handle };
-    let agent = Arc::new(Agent::new(parts));
+    let peers = Peers::default();
+    let agent =
+        Arc::new(Agent { config, endpoint_id, store_id, capacity, net, metrics, host: handle, peers });
     let task = HostTask { agent: Arc::clone(&agent), host, store, boot_id, inbox, standing };
     Ok((agent, task, received))
 }

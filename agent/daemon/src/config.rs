@@ -208,7 +208,7 @@ impl Config {
     /// configuration is checked, which may be on another machine.
     ///
     /// # Errors
-    /// The file can not be read, or holds none: names the key.
+    /// The file cannot be read or holds no certificate; the error names the configuration key.
     pub(crate) fn relay_ca(&self) -> anyhow::Result<Option<RelayCa>> {
         let Some(path) = &self.net.relay_ca_file else { return Ok(None) };
         let named = || format!("net.relay_ca_file: {}", path.display());
@@ -235,7 +235,7 @@ impl Config {
     /// What this node offers to VMs.
     ///
     /// # Errors
-    /// The machine can not be asked for what the configuration leaves out.
+    /// The machine cannot be asked for what the configuration leaves out.
     pub(crate) fn capacity(&self) -> std::io::Result<Capacity> {
         let cpus = match self.resources.cpus {
             Some(cpus) => cpus,

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
-use blixard_core::formation::DeclaredMember;
 use blixard_core::state::NodeOffer;
 use blixard_model::wire::Contact;
 use blixard_model::{Capacity, EndpointId, NodeName, StoreId};
@@ -19,55 +18,33 @@ use super::shell::HostHandle;
 /// Shared by all tasks of one agent; holds no decision.
 pub(crate) struct Agent {
     pub(crate) config: Config,
-    pub(crate) declared: Vec<DeclaredMember>,
     pub(crate) endpoint_id: EndpointId,
     pub(crate) store_id: StoreId,
     pub(crate) capacity: Capacity,
     pub(crate) net: Net,
     pub(crate) metrics: Metrics,
     pub(crate) host: HostHandle,
-    /// Where the peers are: from which of its own addresses this machine reaches them.
-    peer_addresses: Mutex<Vec<SocketAddr>>,
-    /// The peers, or where they are, changed.
-    pub(crate) peers_changed: Notify,
+    pub(crate) peers: Peers,
 }
 
-/// What an agent is made of.
-pub(crate) struct AgentParts {
-    pub(crate) config: Config,
-    pub(crate) endpoint_id: EndpointId,
-    pub(crate) store_id: StoreId,
-    pub(crate) capacity: Capacity,
-    pub(crate) net: Net,
-    pub(crate) metrics: Metrics,
-    pub(crate) host: HostHandle,
+/// What the tasks know of the peers beside the network's own list.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    /// Where the peers are: from which of its own addresses this machine reaches them.
+    addresses: Mutex<Vec<SocketAddr>>,
+    /// The peers, or where they are, changed.
+    pub(crate) changed: Notify,
 }
 
 impl Agent {
-    pub(crate) fn new(parts: AgentParts) -> Self {
-        let AgentParts { config, endpoint_id, store_id, capacity, net, metrics, host } = parts;
-        Self {
-            declared: config.declared(),
-            config,
-            endpoint_id,
-            store_id,
-            capacity,
-            net,
-            metrics,
-            host,
-            peer_addresses: Mutex::default(),
-            peers_changed: Notify::new(),
-        }
-    }
-
     pub(crate) fn name(&self) -> &NodeName {
         &self.config.node_name
     }
 
     /// The names of the peers: the members', and of the others as they are listed.
     pub(crate) async fn peer_names(&self) -> BTreeMap<EndpointId, NodeName> {
-        let listed = self.declared.iter().map(|member| (member.endpoint_id, member.name.clone()));
-        let mut names: BTreeMap<_, _> = listed.collect();
+        let listed = self.config.declared().into_iter();
+        let mut names: BTreeMap<_, _> = listed.map(|member| (member.endpoint_id, member.name)).collect();
         let look = self.host.look_at_member(|member| {
             let members = member.state().members.values();
             members.map(|member| (member.endpoint_id, member.name.clone())).collect::<Vec<_>>()
@@ -79,7 +56,7 @@ impl Agent {
 
     /// What this machine offers, and where it is reached.
     pub(crate) fn offer(&self) -> NodeOffer {
-        let peers = self.peer_addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let peers = self.peers.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
         offer(&self.config, self.capacity, &self.net, peers)
     }
 
@@ -93,9 +70,9 @@ impl Agent {
         removed: BTreeMap<EndpointId, String>,
     ) {
         let known: BTreeSet<EndpointId> = contacts.iter().map(|contact| contact.endpoint_id).collect();
-        let declared = self.declared.iter().filter(|_| listed).map(|member| PeerConfig {
+        let declared = self.config.declared().into_iter().filter(|_| listed).map(|member| PeerConfig {
             endpoint_id: member.endpoint_id,
-            addresses: member.addresses.clone(),
+            addresses: member.addresses,
             relay_url: self.net.home_relay().filter(|_| !known.contains(&member.endpoint_id)),
         });
         let contacts = contacts.into_iter().map(|contact| PeerConfig {
@@ -106,9 +83,9 @@ impl Agent {
         let peers: Vec<PeerConfig> = declared.chain(contacts).collect();
         let others = peers.iter().filter(|peer| peer.endpoint_id != self.endpoint_id);
         let addresses = others.flat_map(|peer| peer.addresses.clone()).collect();
-        *self.peer_addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+        *self.peers.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
         self.net.set_peers(peers, removed);
-        self.peers_changed.notify_one();
+        self.peers.changed.notify_one();
     }
 }
 

@@ -11,7 +11,7 @@ use blixard_store::{DiskFault, OpenError, WriteError};
 use crate::keygen::KeyNotKept;
 use crate::shell::ShellError;
 
-/// The store counts as lost and a restart can not help (EX_DATAERR of sysexits.h).
+/// The store counts as lost and a restart cannot help (EX_DATAERR of sysexits.h).
 pub const EXIT_STORE_LOST: u8 = 65;
 /// The disk failed (EX_IOERR).
 pub const EXIT_DISK_FAILED: u8 = 74;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use blixard_model::EndpointId;
 use blixard_model::wire::{JoinResponse, PeerRequest, PeerResponse};
 use blixard_net::{Incoming, Reply};
-use blixard_node::host::{Input, RaftFrame};
+use blixard_node::host::{Input, PeerCallId, RaftFrame};
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::context::Agent;
@@ -40,7 +41,7 @@ async fn admit(
     agent: Arc<Agent>,
     (from, source): (EndpointId, Option<SocketAddr>),
     bytes: Bytes,
-    mut reply: Reply,
+    reply: Reply,
 ) {
     let request = match codec::decode(&bytes) {
         Ok(request) => Box::new(request),
@@ -50,20 +51,10 @@ async fn admit(
         }
     };
     let question = |call| Input::JoinAsked { call, from, source, request };
-    let (call, answer) = agent.host.join_asked(question).await;
-    tokio::select! {
-        answer = answer => {
-            if let Ok(response) = answer {
-                reply.send(codec::encode(&response));
-            }
-        }
-        () = reply.abandoned() => {
-            agent.host.input(Input::PeerGaveUp { call }).await;
-        }
-    }
+    respond(&agent, agent.host.join_asked(question).await, reply).await;
 }
 
-async fn answer(agent: Arc<Agent>, from: EndpointId, bytes: Bytes, mut reply: Reply) {
+async fn answer(agent: Arc<Agent>, from: EndpointId, bytes: Bytes, reply: Reply) {
     let request = match codec::decode(&bytes) {
         Err(why) => {
             let response = PeerResponse::Declined { why: format!("not understood: {why}") };
@@ -75,7 +66,15 @@ async fn answer(agent: Arc<Agent>, from: EndpointId, bytes: Bytes, mut reply: Re
         Ok(request) => Box::new(request),
     };
     let question = |call| Input::PeerAsked { call, from, request };
-    let (call, answer) = agent.host.peer_asked(question).await;
+    respond(&agent, agent.host.peer_asked(question).await, reply).await;
+}
+
+/// Sends the host's answer, and tells the host when the asker does not wait for it any more.
+async fn respond<T: Serialize>(
+    agent: &Agent,
+    (call, answer): (PeerCallId, oneshot::Receiver<T>),
+    mut reply: Reply,
+) {
     tokio::select! {
         answer = answer => {
             if let Ok(response) = answer {

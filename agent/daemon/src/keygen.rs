@@ -15,7 +15,7 @@ const DEFAULT_CONFIG: &str = "/etc/blixard/config.toml";
 
 /// A new key could not be kept, and its disk is to blame.
 #[derive(Debug, thiserror::Error)]
-#[error("a new node key can not be kept")]
+#[error("a new node key cannot be kept")]
 pub(crate) struct KeyNotKept {
     path: PathBuf,
     /// What is wrong with the disk.
@@ -178,7 +178,7 @@ mod tests {
 
     /// As saving a key fails.
     #[derive(Debug, thiserror::Error)]
-    #[error("can not write the node key /keys/node.key")]
+    #[error("cannot write the node key /keys/node.key")]
     struct NotSaved(#[source] io::Error);
 
     fn ended(errno: i32) -> (u8, String) {
@@ -201,7 +201,7 @@ mod tests {
         assert!(line.starts_with("the disk of /keys failed"), "{line}");
         assert!(!line.contains("put the node's key back") && line.contains("nput/output error"), "{line}");
         let (code, line) = ended(EACCES);
-        assert!(code == 1 && line.starts_with("can not write the node key"), "{code} {line}");
+        assert!(code == 1 && line.starts_with("cannot write the node key"), "{code} {line}");
     }
 
     /// What is said of a configuration, given the credentials: by name, with their text.

@@ -49,7 +49,7 @@ pub use offline::{OfflineError, StoppedNode, recover, restore};
 /// Runs the agent with the configuration in `file` until it is told to stop, or only checks that file.
 ///
 /// # Errors
-/// It can not start, or had to end; the chain says why.
+/// The agent cannot start, or had to end; the chain of causes says why.
 pub fn run(file: &Path, check_only: bool) -> anyhow::Result<()> {
     let config = Config::load(file)?;
     if check_only {

@@ -28,7 +28,7 @@ pub(crate) type Console = BoxStream<'static, Result<Bytes, std::io::Error>>;
 /// Opens a VM's console wherever it is placed.
 ///
 /// # Errors
-/// The VM is not known here, or its node can not be reached.
+/// The VM is not known here, or its node cannot be reached.
 pub(crate) async fn open(
     agent: &Agent,
     name: &VmName,
@@ -55,7 +55,7 @@ pub(crate) async fn open(
 
 async fn local(name: &VmName, lines: u32, follow: bool) -> Result<Console, SubmitError> {
     let unreadable = |error: JournalError| {
-        SubmitError::Unavailable(format!("the journal can not be read: {}", with_causes(&error)))
+        SubmitError::Unavailable(format!("the journal cannot be read: {}", with_causes(&error)))
     };
     let lines = lines.min(LINES_MAX);
     if !follow {
@@ -85,7 +85,7 @@ async fn remote(
     let request = codec::encode(&PeerRequest::Logs { name: name.clone(), lines, follow });
     let stream = agent.net.request_stream(to, request, BEGIN_TIMEOUT).await;
     let stream =
-        stream.map_err(|error| SubmitError::Unavailable(format!("its node can not be asked: {error}")))?;
+        stream.map_err(|error| SubmitError::Unavailable(format!("its node cannot be asked: {error}")))?;
     Ok(stream.map(|item| item.map_err(std::io::Error::other)).boxed())
 }
 

@@ -57,7 +57,7 @@ fn write(path: &Path, text: &str) {
         .and_then(|()| std::fs::rename(&fresh, path))
         .and_then(|()| std::fs::File::open(directory)?.sync_all());
     if let Err(error) = written {
-        tracing::warn!("{} can not be written: {error}", path.display());
+        tracing::warn!("{} cannot be written: {error}", path.display());
     }
 }
 
@@ -126,7 +126,7 @@ fn short(id: &str) -> String {
 /// Why a node with an empty store and no list begins no cluster of its own, if it was in one.
 ///
 /// # Errors
-/// The file can not be read: nobody knows.
+/// The file cannot be read: nobody knows.
 pub(crate) fn words(data_dir: &Path) -> io::Result<Option<String>> {
     let path = path(data_dir);
     match std::fs::read_to_string(&path) {

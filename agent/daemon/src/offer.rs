@@ -22,7 +22,7 @@ pub(crate) async fn watch(agent: Arc<Agent>) {
     loop {
         tokio::select! {
             _ = period.tick() => {}
-            () = agent.peers_changed.notified() => {}
+            () = agent.peers.changed.notified() => {}
             changed = transport.changed() => {
                 if changed.is_err() {
                     return;

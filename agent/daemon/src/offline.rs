@@ -229,7 +229,7 @@ impl Node {
             }
             // Its own words speak of a node whose cluster is there.
             OpenError::Broken { path, source } => OfflineError::refused(
-                format!("{} can not be opened: {source}", path.display()),
+                format!("{} cannot be opened: {source}", path.display()),
                 "move it away; `blixard cluster restore` then makes a new store of a backup",
             ),
             error => refused(error),
@@ -238,7 +238,7 @@ impl Node {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("it can not be found out what this machine offers")]
+#[error("it cannot be found out what this machine offers")]
 struct NoCapacity(#[source] std::io::Error);
 
 /// A refusal in an error's own words and those of its causes.

@@ -4,7 +4,7 @@ use blixard_model::{RequestId, StoreId, TicketId, TicketSecret};
 
 /// A number that was never used before, for all purposes.
 ///
-/// The kernel's random source fails only on systems that can not run anything else either; an id of zeros
+/// The kernel's random source fails only on systems that cannot run anything else either; an id of zeros
 /// would be wrong, so this ends the process.
 pub(crate) fn u64() -> u64 {
     getrandom::u64().unwrap_or_else(|_| std::process::abort())

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::clock;
 use super::config::Config;
-use super::context::{Agent, AgentParts, offer};
+use super::context::{Agent, Peers, offer};
 use super::metrics::Metrics;
 use super::shell::{HostHandle, Look, Message, Standing};
 
@@ -88,6 +88,7 @@ pub(crate) fn agent(dir: &Path) -> (Agent, Idle) {
     let standing = watch::Sender::new(Standing::of(&host));
     let metrics = Metrics::default();
     let handle = HostHandle::new(sender, standing.subscribe(), metrics.inbox_dropped.clone());
-    let parts = AgentParts { config, endpoint_id, store_id, capacity, net, metrics, host: handle };
-    (Agent::new(parts), Idle { inbox, host, store })
+    let peers = Peers::default();
+    let agent = Agent { config, endpoint_id, store_id, capacity, net, metrics, host: handle, peers };
+    (agent, Idle { inbox, host, store })
 }

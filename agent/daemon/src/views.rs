@@ -15,7 +15,7 @@ use blixard_node::{Kinship, Stranger};
 /// Whom the answering node can talk to.
 #[derive(Debug, Clone)]
 pub(crate) struct Reach {
-    /// It.
+    /// The endpoint id of the answering node itself.
     pub(crate) me: EndpointId,
     /// Of each peer for how long there has been no link, in milliseconds; `None` while there is one.
     pub(crate) links: BTreeMap<EndpointId, Option<u64>>,
@@ -146,7 +146,7 @@ enum Missing {
     Strange,
     /// An operator removed it.
     Removed,
-    /// As it is listed it can not be one.
+    /// As it is listed it cannot be one.
     Unfit(MemberError),
     /// It is to be admitted.
     Comes,
@@ -209,7 +209,7 @@ fn differences(state: &ClusterState, declared: &[DeclaredMember], strangers: &[S
             Missing::Removed => {
                 "an operator removed it: take it off the list, or let it join with a ticket".to_owned()
             }
-            Missing::Unfit(error) => format!("it can not join as it is listed: {error}"),
+            Missing::Unfit(error) => format!("it cannot join as it is listed: {error}"),
             Missing::Comes => "it joins once it can be reached".to_owned(),
         };
         Some(format!("{} is in this node's `members` list and not in the cluster: {way_out}", d.name))

@@ -1,4 +1,4 @@
-//! Ends the process when an execution never returns: a test can not be ended in any other way.
+//! Ends the process when an execution never returns: a test cannot be ended in any other way.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

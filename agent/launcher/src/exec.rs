@@ -33,7 +33,7 @@ pub enum LaunchError {
     /// Not run by systemd with the unit's `LoadCredential=`.
     #[error("no $CREDENTIALS_DIRECTORY: vm-exec is run by the unit blixard-vm@NAME.service only")]
     NoCredentials,
-    /// The order can not be read.
+    /// The order cannot be read.
     #[error("launch order")]
     Order(#[from] OrderError),
     /// The order is for another VM.
@@ -42,7 +42,7 @@ pub enum LaunchError {
         /// The VM it is for.
         found: VmName,
     },
-    /// The order asks for what can not be.
+    /// The order asks for a VM that is not valid.
     #[error("launch order")]
     Spec(#[from] InvalidSpec),
     /// A file that the VM needs is not there or not usable. Names the field, the path and the reason.
@@ -80,7 +80,7 @@ pub enum LaunchError {
     Exec {
         /// The program.
         program: String,
-        /// Why.
+        /// The kernel's reason.
         source: io::Error,
     },
 }

@@ -20,7 +20,7 @@ pub enum ForgetError {
     Io {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The kernel's reason.
         source: io::Error,
     },
 }

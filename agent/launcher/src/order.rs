@@ -22,7 +22,7 @@ pub enum OrderError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The kernel's reason.
         source: io::Error,
     },
     /// An order is larger than [`ORDER_LEN_MAX`].
@@ -47,7 +47,7 @@ pub enum OrderError {
     Encode {
         /// The VM.
         name: VmName,
-        /// Why.
+        /// What the JSON encoder said.
         source: serde_json::Error,
     },
 }
@@ -80,7 +80,7 @@ impl OrderDir {
             return Err(OrderError::TooLarge { path });
         }
         ensure_dir(&self.0).map_err(at(&self.0))?;
-        // Another VM's name can not be this one: a name holds no dot.
+        // Another VM's name cannot be this one: a name holds no dot.
         let partial = self.0.join(format!(".{}.json", order.vm.name));
         write_new(&partial, &bytes).map_err(at(&partial))?;
         fs::rename(&partial, &path).map_err(at(&path))

@@ -261,7 +261,7 @@ pub enum Refusal {
     },
     /// A node that is to be removed does not answer, and nobody said that it will not come back.
     #[error(
-        "{node} can not be reached, so it would not learn that it was removed: if it will not come back, \
+        "{node} cannot be reached, so it would not learn that it was removed: if it will not come back, \
          remove it with --force"
     )]
     NodeUnreachable {

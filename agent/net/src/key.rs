@@ -19,8 +19,8 @@ pub struct NodeKey(SecretKey);
 /// Why a key file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadKeyError {
-    /// The file is not there or can not be read.
-    #[error("can not read the node key {}", .path.display())]
+    /// The file is not there or cannot be read.
+    #[error("cannot read the node key {}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -64,7 +64,7 @@ impl LoadKeyError {
 
 /// Why a key file was not written. A file that exists is never replaced.
 #[derive(Debug, thiserror::Error)]
-#[error("can not write the node key {}", .path.display())]
+#[error("cannot write the node key {}", .path.display())]
 pub struct SaveKeyError {
     path: PathBuf,
     source: io::Error,
@@ -129,7 +129,7 @@ impl NodeKey {
             return Err(LoadKeyError::NotAFile { path: path.to_owned() });
         }
         let file = File::open(path).map_err(read)?;
-        // From here on the open file is asked, not the path: it can not be exchanged in between.
+        // From here on the open file is asked, not the path: it cannot be exchanged in between.
         let metadata = file.metadata().map_err(read)?;
         if !metadata.is_file() {
             return Err(LoadKeyError::NotAFile { path: path.to_owned() });

@@ -9,16 +9,16 @@
 //! What callers may rely on:
 //! - `from` of everything that arrives is the key that the other side proved, and was in the list (but for
 //!   joins, see below).
-//! - A peer that is off the list can not send anything any more.
+//! - A peer that is off the list cannot send anything any more.
 //! - A stranger is talked to only by the join protocol, only while [`Net::serve_joins`] says so, and can say
 //!   one thing: `from` of an [`Incoming::Join`] alone need not have been in the list.
 //! - Beside its peers, this node talks to the relays of its own list and to nobody; whatever a peer says of a
 //!   relay.
 //! - An endpoint that the cluster removed is no peer, whatever the list says, and is told so.
 //! - [`Net::join`] sends nothing of its request before the other side proved its key and named the cluster.
-//! - Sending never waits; what can not be sent is dropped, and the outcome says so.
+//! - Sending never waits; what cannot be sent is dropped, and the outcome says so.
 //! - [`RequestError::NotSent`] means that the peer's application did not see the request.
-//! - There is a [`Net`] whether or not there is an endpoint: one that can not be opened, or ended, is a state
+//! - There is a [`Net`] whether or not there is an endpoint: one that cannot be opened, or ended, is a state
 //!   with a reason ([`Net::transport`]), and is tried again for as long as it takes.
 //! - Every queue, frame, count and wait is bounded: [`limits`].
 //!

@@ -24,7 +24,7 @@ pub enum LinkState {
         /// This node dialled; the peer otherwise.
         dialled: bool,
     },
-    /// It can not.
+    /// Nothing can be sent to the peer at this moment.
     Down {
         /// Since when.
         since: Instant,

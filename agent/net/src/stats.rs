@@ -17,7 +17,7 @@ pub struct NetStats {
     pub refused: RefusedStats,
     /// Inbound connections that have not said hello yet, at this moment.
     pub handshakes: usize,
-    /// Joins.
+    /// Requests to join that this node served, counted by how they ended.
     pub joins: JoinStats,
     /// Raft messages dropped because their receiver is not in the list.
     pub dropped_not_a_peer: u64,

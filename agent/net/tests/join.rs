@@ -352,7 +352,7 @@ async fn what_no_joiner_says_ends_the_join() {
         send.write_all(request).await.expect("request");
         let _ = send.finish();
         let why = closed_with(&connection).await;
-        assert!(why.contains("can not be read"), "{why}");
+        assert!(why.contains("cannot be read"), "{why}");
     }
     // Streams of its own would be a way to fill this node's memory.
     let raw = Raw::on(source(9)).await;

@@ -1,4 +1,4 @@
-//! A node whose address can not be listened on: it lives, says why, and is back by itself.
+//! A node whose address cannot be listened on: it lives, says why, and is back by itself.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};

@@ -138,7 +138,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
         member.is_some_and(|member| self.linked.contains(&member.endpoint_id))
     }
 
-    /// Why the VMs of a node that is no member can not be forgotten yet: it was there a moment ago, and runs
+    /// Why the VMs of a node that is no member cannot be forgotten yet: it was there a moment ago, and runs
     /// them for all that anybody knows.
     pub(crate) fn still_there(&self, node: &NodeName) -> Option<String> {
         let is_there = self.claims.values().any(|heard| heard.identity.name == *node);

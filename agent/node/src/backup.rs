@@ -44,7 +44,7 @@ pub struct Backup {
     pub state: ClusterState,
 }
 
-/// Why a file is no backup, or a state can not be one.
+/// Why a file is no backup, or a state cannot be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackupError {
     /// Something else.
@@ -130,7 +130,7 @@ pub fn decode_backup(bytes: &[u8]) -> Result<Backup, BackupError> {
         return Err(damaged("the digest of its body is another one"));
     }
     let state =
-        decode_state(body).map_err(|why| damaged(format!("its state can not be understood: {why}")))?;
+        decode_state(body).map_err(|why| damaged(format!("its state cannot be understood: {why}")))?;
     if state.cluster_id() != header.cluster_id || state.genesis.cluster_name != header.cluster_name {
         return Err(damaged("its header and its state name two clusters"));
     }

@@ -31,18 +31,18 @@ impl Kept {
     }
 }
 
-/// Why a store can not be bound to a cluster.
+/// Why a store cannot be bound to a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The genesis is of other nodes, or of another store of this one.
     #[error("the genesis does not hold this node")]
     NotInGenesis,
     /// The disk's; final.
-    #[error("the store can not be bound to the cluster")]
+    #[error("the store cannot be bound to the cluster")]
     Store(#[from] WriteError),
 }
 
-/// Why a node can not resume.
+/// Why a node cannot resume.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
     /// The node was renamed.
@@ -56,7 +56,7 @@ pub enum ResumeError {
         /// The name in the store.
         theirs: NodeName,
     },
-    /// Its content can not be used.
+    /// Its content cannot be used.
     #[error(transparent)]
     Log(#[from] NewError),
 }

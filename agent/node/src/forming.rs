@@ -19,7 +19,7 @@ pub enum Birth {
     Formed(Genesis),
     /// Admitted to it later.
     Joined {
-        /// Which.
+        /// The cluster that admitted the node.
         cluster_id: ClusterId,
         /// How it was born.
         genesis: Genesis,

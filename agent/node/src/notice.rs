@@ -96,19 +96,19 @@ pub enum Notice {
         name: NodeName,
         /// Where it came from.
         place: String,
-        /// Why.
+        /// Why it was refused.
         refusal: Refusal,
     },
     /// A VM ended though it should run.
     VmEnded {
         /// Which VM.
         vm: VmName,
-        /// How.
+        /// How it ended, in words.
         how: String,
     },
     /// Something that was done to a VM's unit failed, and not as the time before. It is tried again.
     ActionFailed {
-        /// What.
+        /// The action that failed.
         action: Action,
         /// Why it failed.
         why: String,

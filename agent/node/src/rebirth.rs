@@ -22,10 +22,10 @@ pub struct Rebirth {
     pub vms: (usize, usize),
 }
 
-/// Why a node can not begin a new cluster.
+/// Why a node cannot begin a new cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum RebirthError {
-    /// With this state it can not.
+    /// The state is no beginning of a new cluster.
     #[error(transparent)]
     Lineage(#[from] LineageError),
     /// It would not start afterwards.
@@ -43,7 +43,7 @@ pub fn plan_rebirth(old: ClusterState, term: u64, founder: Founder) -> Result<Re
     let log = first_snapshot((index, term.max(1)), &[raft_id], encode_state(&state));
     let vms = (state.placed_on(&me.name).count(), state.vms.len());
     let genesis = state.genesis.clone();
-    // A store that its node can not start from must not take the place of one that it can.
+    // A store that its node cannot start from must not take the place of one that it can.
     let durable = Durable { hard_state: log.1, snapshot: Some(log.0.clone()), entries: Vec::new() };
     check_resumes(raft_id, &durable, StateMachine::new(state)).map_err(RebirthError::Unusable)?;
     let marker = ClusterMarker {
@@ -87,11 +87,11 @@ pub enum RemainsError {
         /// The name in the store.
         theirs: NodeName,
     },
-    /// It can not be read.
-    #[error("the store can not be read")]
+    /// The store cannot be read.
+    #[error("the store cannot be read")]
     Open(#[from] OpenError),
-    /// Its log can not be applied.
-    #[error("the log can not be applied to its end")]
+    /// Its log cannot be applied.
+    #[error("the log cannot be applied to its end")]
     Replay(#[from] ReplayError),
     /// The node has no state, or left.
     #[error(

@@ -9,7 +9,7 @@ use crate::waiting::Waits;
 /// What another cluster is to this node's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kinship {
-    /// Nothing.
+    /// Neither cluster was made of the other.
     None,
     /// This node's cluster was made of it.
     MadeOfIt,
@@ -20,7 +20,7 @@ pub enum Kinship {
 /// A peer that lately said that it belongs to another cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
-    /// Who.
+    /// The peer's endpoint id.
     pub endpoint_id: EndpointId,
     /// As it calls itself.
     pub name: NodeName,

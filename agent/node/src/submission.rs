@@ -73,7 +73,7 @@ pub enum Step {
     Forward {
         /// Whom, by name.
         leader: NodeName,
-        /// Whom.
+        /// The leader's endpoint id.
         endpoint_id: EndpointId,
         /// How long to wait for it, in milliseconds.
         patience_ms: u64,
@@ -195,7 +195,7 @@ impl Submission {
         self.retry_at_ms = now_ms.saturating_add(SUBMIT.jittered_ms(self.failures, self.seed));
     }
 
-    /// What is known of the write when its agent can not go on with it.
+    /// What is known of the write when its agent cannot go on with it.
     pub fn abandoned(&self, why: &str) -> SubmitError {
         match &self.maybe {
             Some(before) if before == why => SubmitError::Unknown(why.to_owned()),

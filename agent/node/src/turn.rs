@@ -18,7 +18,7 @@ pub struct Envelope {
     pub to: EndpointId,
     /// Under which raft id, for [`Node::report_unreachable`] and [`Node::report_snapshot`].
     pub member: RaftId,
-    /// What.
+    /// The Raft message, encoded.
     pub frame: Bytes,
     /// A snapshot: large, and its delivery must be reported.
     pub is_snapshot: bool,
@@ -42,7 +42,7 @@ pub struct Turn<P, R> {
 /// Why a node must end. What is on disk is what counts.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// The log holds what this version can not apply.
+    /// The log holds what this version cannot apply.
     #[error(transparent)]
     Pump(#[from] PumpError),
     /// The disk went back in time: an older copy was put in its place, or it forgot what it had synced.

@@ -10,7 +10,7 @@ use crate::SimRng;
 /// Everything that differs between two runs, beside chance itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Machines.
+    /// How many machines there are.
     pub nodes: usize,
     /// The last machine is listed and started late.
     pub late_member: bool,

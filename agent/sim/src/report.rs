@@ -89,7 +89,7 @@ counts! {
     strangers,
     /// Cuts that stayed.
     lasting_cuts,
-    /// Pauses.
+    /// Times a process stood still for a while.
     pauses,
     /// Disks that became slow.
     slow_disks,

@@ -4,7 +4,7 @@ use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};
 
 /// Pseudo-random numbers from a seed: the same in every process and on every machine. Ranges are drawn here
-/// and not by a library, so that an upgrade can not change what a seed means.
+/// and not by a library, so that an upgrade cannot change what a seed means.
 #[derive(Debug, Clone)]
 pub struct SimRng(Pcg64Mcg);
 

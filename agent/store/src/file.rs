@@ -210,7 +210,7 @@ impl Store {
     /// Reads back what Raft resumes from.
     ///
     /// # Errors
-    /// The file can not be read.
+    /// The file cannot be read.
     pub fn load(&self) -> Result<Durable, OpenError> {
         Reader::new(&self.db, &self.path)?.durable()
     }

@@ -129,7 +129,7 @@ impl VmRuntime for SystemdVms {
             let invocations = self.invocations.lock().unwrap_or_else(PoisonError::into_inner);
             invocations.get(name).cloned()
         };
-        // The reason is complete without them: a journal that can not be read must not hide it.
+        // The reason is complete without them: a journal that cannot be read must not hide it.
         journal::last_lines(name, invocation.as_deref(), lines).await.unwrap_or_default()
     }
 

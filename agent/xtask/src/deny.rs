@@ -14,7 +14,7 @@ const CONFIG: &str = ".cargo/deny.toml";
 pub(crate) enum Outcome {
     /// It holds.
     Passed,
-    /// It can not be made here, and why.
+    /// It cannot be made here, and why.
     Skipped(String),
     /// It does not hold; cargo-deny's words.
     Failed(String),
@@ -49,10 +49,10 @@ fn read(success: bool, text: String) -> Outcome {
         return Outcome::Passed;
     }
     if text.contains("advisory database") && text.contains("fetch") {
-        return Outcome::Skipped("the advisory database is not here and can not be fetched".to_owned());
+        return Outcome::Skipped("the advisory database is not here and cannot be fetched".to_owned());
     }
     if text.contains("failed to download") {
-        return Outcome::Skipped("not every crate is here and the registry can not be reached".to_owned());
+        return Outcome::Skipped("not every crate is here and the registry cannot be reached".to_owned());
     }
     Outcome::Failed(text)
 }

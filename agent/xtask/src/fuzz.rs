@@ -51,7 +51,7 @@ pub(crate) fn command(place: &Place, seconds: u32, target: Option<&str>) -> Comm
 /// Runs it, shows each target as it ends, and the failures.
 ///
 /// # Errors
-/// Cargo can not be run, or there is no such target.
+/// Cargo cannot be run, or there is no such target.
 pub(crate) fn run(place: &Place, seconds: u32, target: Option<&str>) -> Result<ExitCode> {
     let mut child = command(place, seconds, target)
         .stdin(Stdio::null())

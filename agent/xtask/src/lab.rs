@@ -32,7 +32,7 @@ pub(crate) fn harness(place: &Place, root: Privilege) -> Command {
 /// Becomes the harness: signals and the terminal are its own from there.
 ///
 /// # Errors
-/// When it can not be started.
+/// When it cannot be started.
 pub(crate) fn become_harness(mut command: Command) -> Result<Infallible> {
     Err(command.exec()).context("python3 could not be run")
 }

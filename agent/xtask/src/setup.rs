@@ -72,7 +72,7 @@ pub(crate) fn is_here(what: &str) -> bool {
 /// Installs what is missing of `needs`. Returns how long it took.
 ///
 /// # Errors
-/// When something that is needed can not be installed here, with what to install by hand.
+/// When something that is needed cannot be installed here, with what to install by hand.
 pub(crate) fn ensure(needs: &[Need]) -> Result<Duration> {
     let began = Instant::now();
     let missing: Vec<Need> = needs.iter().copied().filter(|need| !is_here(need.what)).collect();

@@ -52,7 +52,7 @@ pub(crate) struct Told {
 /// A seed that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// Which.
+    /// The seed that failed.
     pub(crate) seed: u64,
     /// What did not hold.
     pub(crate) invariant: String,
@@ -99,7 +99,7 @@ impl Failure {
 /// Runs the simulator with `--json` and these words; its bar goes to stderr.
 ///
 /// # Errors
-/// It can not be run, or does not say what came of it.
+/// It cannot be run, or does not say what came of it.
 pub(crate) fn ask(command: &mut Command) -> Result<Told> {
     let output = command
         .arg("--json")

@@ -150,7 +150,7 @@ impl<M: Machine> Consensus<M> {
         self.replica.check_membership(change, &self.voters()).map_err(ProposeError::Refused)?;
         // raft 0.7 panics when a leader goes on that does not vote.
         if self.takes_own_vote(change) {
-            let why = "the leader can not remove or demote itself: transfer the leadership first".to_owned();
+            let why = "the leader cannot remove or demote itself: transfer the leadership first".to_owned();
             return Err(ProposeError::Refused(Refusal::Membership { why }));
         }
         let context = change

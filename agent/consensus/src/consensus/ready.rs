@@ -259,7 +259,7 @@ impl<M: Machine> Consensus<M> {
         // Counted from what is kept on purpose, or a full memory would be cut again at every entry.
         let small = entries < limits.compact_entries.saturating_add(limits.keep_entries)
             && bytes < limits.compact_bytes;
-        // What is not applied can not be cut: a snapshot that would cut next to nothing is not worth its
+        // What is not applied cannot be cut: a snapshot that would cut next to nothing is not worth its
         // write.
         let applied = self.replica.index();
         let worthless = applied.saturating_sub(self.cut_at) < keep_entries;

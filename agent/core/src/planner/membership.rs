@@ -179,7 +179,7 @@ pub(super) fn quorum_without(view: &MembershipView<'_>, raft_id: RaftId) -> Resu
         None => format!("raft id {id}"),
     };
     let missing: Vec<String> = missing.into_iter().map(name).collect();
-    Err(format!("{} can not be reached", missing.join(", ")))
+    Err(format!("{} cannot be reached", missing.join(", ")))
 }
 
 /// The next step of a leader for a node that is to leave.

@@ -144,7 +144,7 @@ fn a_removal_is_refused_with_the_cause_and_the_way_out() {
     refused(Leader::of(3, 0), 9, false, None, "no node with raft id 9");
     refused(Leader::of(1, 0), 1, true, None, "the only member");
     refused(Leader::of(3, 0).is(2, MISSED), 2, false, None, "--force");
-    refused(Leader::of(3, 0).is(2, MISSED), 3, false, None, "n2 can not be reached");
+    refused(Leader::of(3, 0).is(2, MISSED), 3, false, None, "n2 cannot be reached");
     refused(Leader::of(3, 0).is(2, MISSED), 1, false, None, "are no quorum");
     refused(Leader::of(3, 0), 2, true, Some(VmsFate::Delete), "answers");
     let mut with_vm = Leader::of(3, 0).is(2, MISSED);

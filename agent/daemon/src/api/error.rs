@@ -19,7 +19,7 @@ impl ApiError {
         Self { status, body: ErrorBody { error, message: message.into(), refusal: None, request_id: None } }
     }
 
-    /// The request can not be understood.
+    /// The request cannot be understood.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorKind::Usage, message)
     }

@@ -44,7 +44,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Opens the socket: only its owner and group get through.
 ///
 /// # Errors
-/// It can not be made, or another agent answers on it.
+/// The socket cannot be made, or another agent answers on it.
 pub(crate) async fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).with_context(|| format!("socket directory {}", dir.display()))?;
@@ -154,11 +154,47 @@ async fn read_body(request: Request, next: Next) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use tempfile::TempDir;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::JoinHandle;
     use tokio::time::Instant;
 
     use super::super::super::testing;
     use super::*;
+
+    /// An agent's socket, served.
+    struct Served {
+        dir: TempDir,
+        _idle: testing::Idle,
+        stop: CancellationToken,
+        serving: JoinHandle<std::io::Result<()>>,
+    }
+
+    impl Served {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().expect("dir");
+            let (agent, idle) = testing::agent(dir.path());
+            let listener = listen(&socket(&dir)).await.expect("listens");
+            let stop = CancellationToken::new();
+            let serving = tokio::spawn(serve(Arc::new(agent), listener, stop.clone()));
+            Self { dir, _idle: idle, stop, serving }
+        }
+
+        async fn connect(&self) -> UnixStream {
+            UnixStream::connect(socket(&self.dir)).await.expect("connects")
+        }
+
+        async fn end(self) {
+            self.stop.cancel();
+            self.serving.await.expect("no panic").expect("ends");
+        }
+    }
+
+    fn socket(dir: &TempDir) -> PathBuf {
+        dir.path().join("api.sock")
+    }
 
     /// All that the agent says on this connection until it ends it.
     async fn read(stream: &mut UnixStream) -> String {
@@ -169,18 +205,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silent_connections_are_bounded_and_ended_and_a_request_gets_its_turn() {
-        let dir = tempfile::tempdir().expect("dir");
-        let (agent, _idle) = testing::agent(dir.path());
-        let path = dir.path().join("api.sock");
-        let listener = listen(&path).await.expect("listens");
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(Arc::new(agent), listener, stop.clone()));
+        let served = Served::new().await;
         let begun = Instant::now();
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
-            silent.push(UnixStream::connect(&path).await.expect("connects"));
+            silent.push(served.connect().await);
         }
-        let mut asks = UnixStream::connect(&path).await.expect("connects");
+        let mut asks = served.connect().await;
         asks.write_all(b"GET /nope HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("sent");
         let answer = read(&mut asks).await;
         assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("no such path"), "{answer}");
@@ -188,24 +219,17 @@ mod tests {
         for stream in &mut silent {
             read(stream).await;
         }
-        stop.cancel();
-        serving.await.expect("no panic").expect("ends");
+        served.end().await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_arrive_is_not_waited_for() {
-        let dir = tempfile::tempdir().expect("dir");
-        let (agent, _idle) = testing::agent(dir.path());
-        let path = dir.path().join("api.sock");
-        let listener = listen(&path).await.expect("listens");
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(Arc::new(agent), listener, stop.clone()));
-        let mut asks = UnixStream::connect(&path).await.expect("connects");
+        let served = Served::new().await;
+        let mut asks = served.connect().await;
         let head = b"POST /v1/vms HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{";
         asks.write_all(head).await.expect("sent");
         let answer = read(&mut asks).await;
         assert!(answer.contains("the body did not arrive within"), "{answer}");
-        stop.cancel();
-        serving.await.expect("no panic").expect("ends");
+        served.end().await;
     }
 }

@@ -84,7 +84,7 @@ async fn retrying(agent: &Agent) -> Vec<RetryView> {
 async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> ApiResult<()> {
     let told = agent.host.progress().await;
     let reach = reach(agent);
-    let declared = agent.declared.clone();
+    let declared = agent.config.declared();
     let looked = agent.host.look_at_member(move |member| {
         let (node, state, raft) = (member.replica(), member.state(), member.replica().raft_status());
         let own = node.progress_report();
@@ -123,6 +123,7 @@ fn network_warnings(agent: &Agent) -> Vec<String> {
     };
     let links = agent.net.links();
     let links = links.borrow();
+    let listed = agent.config.declared();
     let refused = links.iter().filter_map(|(id, link)| {
         let LinkState::Down { reason, .. } = link else { return None };
         let why = match reason {
@@ -130,7 +131,7 @@ fn network_warnings(agent: &Agent) -> Vec<String> {
             DownReason::Removed(_) => REFUSED_AS_REMOVED,
             _ => return None,
         };
-        let name = agent.declared.iter().find(|declared| declared.endpoint_id == *id);
+        let name = listed.iter().find(|declared| declared.endpoint_id == *id);
         let name = name.map_or_else(|| id.short(), |declared| declared.name.to_string());
         Some(format!("{name} refuses this node: {why}"))
     });

@@ -16,7 +16,7 @@ pub(crate) const KERNEL_CMDLINE_LEN_MAX: usize = 2047;
 pub struct CheckedDisk {
     /// Canonical path.
     pub path: String,
-    /// The guest can not write it.
+    /// The guest cannot write it.
     pub read_only: bool,
     /// What the path names.
     pub kind: DiskKind,
@@ -36,7 +36,7 @@ pub enum DiskKind {
 pub struct Host {
     /// Where QEMU listens for its control protocol.
     pub qmp_socket: String,
-    /// Frequency of the processor's time stamp counter, if known. Under TCG a guest can not measure it
+    /// Frequency of the processor's time stamp counter, if known. Under TCG a guest cannot measure it
     /// reliably.
     pub tsc_khz: Option<u64>,
 }
@@ -100,8 +100,8 @@ pub fn argv(order: &LaunchOrder, disks: &[CheckedDisk], host: &Host) -> Vec<Stri
     argv.0
 }
 
-/// JSON, so that no path needs escaping; the format is stated, so that a guest can not choose it by what it
-/// writes. Locked: a second hypervisor on the same machine can not open what this one writes.
+/// JSON, so that no path needs escaping; the format is stated, so that a guest cannot choose it by what it
+/// writes. Locked: a second hypervisor on the same machine cannot open what this one writes.
 fn blockdev(i: usize, disk: &CheckedDisk) -> String {
     let driver = match disk.kind {
         DiskKind::File => "file",

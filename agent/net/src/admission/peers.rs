@@ -199,7 +199,7 @@ impl Peers {
     }
 
     /// Logs a refusal once for each endpoint and reason. Endpoint ids cost nothing to make: beyond a number
-    /// of them nothing more is logged, so that a stranger can not fill the journal.
+    /// of them nothing more is logged, so that a stranger cannot fill the journal.
     pub(crate) fn log_refusal(&self, id: EndpointId, why: &str) {
         let is_peer = self.read().peers.contains_key(&id);
         let mut logged = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);

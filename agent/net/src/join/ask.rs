@@ -70,8 +70,8 @@ pub enum JoinError {
     /// The node takes no joins: its cluster has no open ticket. Its application saw nothing.
     #[error("that node lets nobody in: its cluster has no open ticket, make one")]
     NotServed,
-    /// The node can not take the request at this moment: its application did not look at it. Try again.
-    #[error("that node can not take the request at this moment: {0}")]
+    /// The node cannot take the request at this moment: its application did not look at it. Try again.
+    #[error("that node cannot take the request at this moment: {0}")]
     Busy(String),
     /// The request was sent and its end is not known: the node may have been admitted.
     #[error("sent, but not answered: {0}")]

@@ -132,7 +132,7 @@ async fn exchange(
             // It may have expected another cluster.
             Ok(Err(Unheard::Left)) => return Close::Broken("the joiner left".to_owned()),
             Ok(Err(Unheard::Bad(why))) => {
-                return bad(context, &format!("the request to join can not be read: {why}"));
+                return bad(context, &format!("the request to join cannot be read: {why}"));
             }
             Err(_) => return bad(context, "no request to join in time"),
         };

@@ -69,7 +69,7 @@ pub enum TicketTextError {
     /// It is whole, and holds what no member writes into one.
     #[error("the ticket is malformed ({what}): make another one")]
     Malformed {
-        /// What.
+        /// What no member writes into a ticket, in words.
         what: String,
     },
 }
@@ -169,7 +169,7 @@ impl Contents {
         match postcard::take_from_bytes(bytes) {
             Ok((contents, [])) => Ok(contents),
             Ok(_) => Err(malformed("there is more than it should hold")),
-            Err(_) => Err(malformed("its contents can not be read")),
+            Err(_) => Err(malformed("its contents cannot be read")),
         }
     }
 
@@ -198,7 +198,7 @@ impl TicketContact {
 
     fn into_contact(self) -> Result<Contact, TicketTextError> {
         let endpoint_id = EndpointId::from_bytes(self.endpoint_id);
-        key::check_endpoint_id(&endpoint_id).map_err(|_| malformed("a contact that can not be"))?;
+        key::check_endpoint_id(&endpoint_id).map_err(|_| malformed("a contact that cannot be"))?;
         let count = self.addresses.len();
         if count > ADDRESSES_MAX {
             return Err(malformed(format!("{count} addresses of a contact, more than {ADDRESSES_MAX}")));
@@ -309,7 +309,7 @@ mod tests {
             let at = usize::try_from(random >> 33).expect("small") % text.len();
             let mut bytes = text.clone().into_bytes();
             bytes[at] ^= 1 << ((random >> 29) & 7);
-            // What is no text can not be given.
+            // What is no text cannot be given.
             if let Ok(flipped) = std::str::from_utf8(&bytes) {
                 let error = JoinTicket::decode(flipped).expect_err("it is damaged");
                 let at_the_beginning = at < KIND.len() && error == TicketTextError::NotATicket;
@@ -346,8 +346,8 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert!(refused(&[&whole[..], &[0]].concat()).contains("more than"));
-        assert!(refused(&whole[..whole.len() - 1]).contains("can not be read"));
-        assert!(refused(&[VERSION]).contains("can not be read"));
+        assert!(refused(&whole[..whole.len() - 1]).contains("cannot be read"));
+        assert!(refused(&[VERSION]).contains("cannot be read"));
         let none = JoinTicket::decode(&ticket(Vec::new()).encode()).expect_err("no contacts");
         assert!(none.to_string().contains("0 contacts") && none.to_string().contains("another"), "{none}");
         let impossible = (0..=255u8)

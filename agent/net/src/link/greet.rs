@@ -90,7 +90,7 @@ async fn introduce(context: &Context, id: EndpointId, connection: &Connection) -
     let gone = |_| Close::Broken("the connection ended".to_owned());
     let (mut send, mut receive) = connection.accept_bi().await.map_err(gone)?;
     let bytes = wire::read_introduction(&mut receive, HELLO_LEN_MAX, HELLO_TIMEOUT).await;
-    let bytes = bytes.map_err(|error| Close::Refused(format!("the hello can not be read: {error}")))?;
+    let bytes = bytes.map_err(|error| Close::Refused(format!("the hello cannot be read: {error}")))?;
     // It gave way to this node's own attempt.
     let bytes = bytes.ok_or_else(|| Close::Broken("the dialler hung up before its hello".to_owned()))?;
     let hello = Hello::parse(&bytes, &context.cluster_name).map_err(Close::Refused)?;
@@ -107,7 +107,7 @@ async fn introduce(context: &Context, id: EndpointId, connection: &Connection) -
     };
     answer.await.unwrap_or_else(|_| Err(task_ended()))?;
 
-    // From here on the connection is the task's. Where the welcome can not be written the dialler is gone or
+    // From here on the connection is the task's. Where the welcome cannot be written the dialler is gone or
     // will give up, and the task sees that.
     if let Err(why) = welcome(context, &mut send).await {
         tracing::debug!(peer = %id.short(), reason = why, "no welcome");

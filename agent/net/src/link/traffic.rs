@@ -96,7 +96,7 @@ async fn write_raft(connection: &Connection, queue: &mut mpsc::Receiver<Queued>)
     let mut batch: Vec<Queued> = Vec::with_capacity(RAFT_BATCH_MAX);
     loop {
         if let Err(error) = wire::write(&mut stream, &mut chunks).await {
-            return format!("Raft messages can not be written: {error}");
+            return format!("Raft messages cannot be written: {error}");
         }
         batch.iter_mut().for_each(Queued::sent);
         batch.clear();
@@ -146,7 +146,7 @@ async fn read_raft_frames(
         let bytes = match frame::read(stream, RAFT_FRAME_LEN_MAX, STALL_TIMEOUT).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return "the peer ended its stream of Raft messages".to_owned(),
-            Err(error) => return format!("a Raft message can not be read: {error}"),
+            Err(error) => return format!("a Raft message cannot be read: {error}"),
         };
         let len = bytes.len();
         // The peer may have been taken off the list while this ran.

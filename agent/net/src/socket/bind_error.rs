@@ -24,7 +24,7 @@ pub enum EndpointBindError {
         address: SocketAddr,
     },
     /// The kernel refused otherwise.
-    #[error("can not listen on UDP {address}: {cause}")]
+    #[error("cannot listen on UDP {address}: {cause}")]
     Socket {
         /// The wanted address.
         address: SocketAddr,
@@ -32,7 +32,7 @@ pub enum EndpointBindError {
         cause: String,
     },
     /// The QUIC stack could not start.
-    #[error("can not open the QUIC endpoint on UDP {address}: {cause}")]
+    #[error("cannot open the QUIC endpoint on UDP {address}: {cause}")]
     Endpoint {
         /// The wanted address.
         address: SocketAddr,

@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject;
 
 use crate::limits::RELAYS_MAX;
 
-/// Why a list of relays can not be used. Names the relay and the way out.
+/// Why a list of relays cannot be used. Names the relay and the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RelayListError {
     /// More than [`RELAYS_MAX`].
@@ -21,7 +21,7 @@ pub enum RelayListError {
     #[error("{0} is there twice: leave one out")]
     Twice(RelayUrl),
     /// No address follows from it.
-    #[error("{url} can not be used ({cause}): write https:// and the relay's host name or IP address")]
+    #[error("{url} cannot be used ({cause}): write https:// and the relay's host name or IP address")]
     Unusable {
         /// The url.
         url: RelayUrl,
@@ -161,18 +161,18 @@ impl RelayCa {
     /// Reads certificates in PEM; what else is in the text is ignored.
     ///
     /// # Errors
-    /// There is none, or one can not be read.
+    /// There is none, or one cannot be read.
     pub fn from_pem(text: &[u8]) -> Result<Self, RelayCaError> {
         let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
         let certificates = read.map_err(|error| RelayCaError(format!("no PEM ({error:?})")))?;
         if certificates.is_empty() {
             return Err(RelayCaError("no certificate".to_owned()));
         }
-        // One by one: iroh drops those that it can not use without a word, unless none is left.
+        // One by one: iroh drops those that it cannot use without a word, unless none is left.
         for (number, certificate) in certificates.iter().enumerate() {
             let alone = CaTlsConfig::custom_roots([certificate.clone()]);
             if let Err(error) = alone.server_cert_verifier(default_provider()) {
-                return Err(RelayCaError(format!("certificate {} can not be used ({error})", number + 1)));
+                return Err(RelayCaError(format!("certificate {} cannot be used ({error})", number + 1)));
             }
         }
         Ok(Self(certificates))
@@ -217,7 +217,7 @@ mod tests {
         for (urls, wanted) in [
             (&["https://a", "https://a:443/"][..], "twice"),
             (&["https://a/relay"], "path"),
-            (&["https://xn--a"], "can not be used"),
+            (&["https://xn--a"], "cannot be used"),
         ] {
             let error = list(urls).expect_err(wanted).to_string();
             assert!(error.contains(wanted), "{error}");
@@ -244,7 +244,7 @@ mod tests {
         for (text, wanted) in [
             ("", "no certificate"),
             ("hello", "no certificate"),
-            (broken, "certificate 1 can not be used"),
+            (broken, "certificate 1 cannot be used"),
             ("-----BEGIN CERTIFICATE-----\n", "no PEM"),
         ] {
             let error = RelayCa::from_pem(text.as_bytes()).expect_err(wanted).to_string();

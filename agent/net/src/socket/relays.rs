@@ -65,7 +65,7 @@ impl Relays {
     }
 
     /// Which relays a peer may be dialled through that says it is found at this one: none when it is a
-    /// foreign one, else all. It may have gone to another since, and can not tell while nothing connects.
+    /// foreign one, else all. It may have gone to another since, and cannot tell while nothing connects.
     pub(crate) fn for_peer(&self, id: EndpointId, url: Option<&RelayUrl>) -> Vec<iroh::RelayUrl> {
         let Some(url) = url else { return Vec::new() };
         if mutant::lives("foreign-relay-used") {

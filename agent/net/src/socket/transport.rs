@@ -49,9 +49,9 @@ impl TransportState {
 pub enum TransportDown {
     /// The first attempt has not ended yet.
     Starting,
-    /// It can not be opened.
+    /// The endpoint cannot be opened.
     Bind(EndpointBindError),
-    /// It was open and ended by itself.
+    /// The endpoint was open and ended by itself.
     Ended(String),
     /// The node stops: there will be none any more.
     Stopping,

@@ -21,7 +21,7 @@ pub(crate) enum Close {
     Shutdown,
     /// The peer is not in this node's list.
     NotListed,
-    /// The hello can not be accepted.
+    /// The hello cannot be accepted.
     Refused(String),
     /// Both dialled, and the other connection is the one kept.
     Duplicate,
@@ -139,7 +139,7 @@ fn removal_word(text: &[u8]) -> Option<String> {
 pub(crate) enum JoinClosed {
     /// It lets nobody in by a ticket. Its application did not see the request.
     NoJoins,
-    /// It can not take another one, for this reason. Its application did not see the request.
+    /// It cannot take another one, for this reason. Its application did not see the request.
     Busy(String),
     /// For another reason.
     Other(String),

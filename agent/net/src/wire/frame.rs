@@ -18,9 +18,9 @@ pub(crate) enum FrameError {
     /// The announced length is over the cap; nothing of it was read.
     #[error("a frame of {len} bytes is over the limit of {max}")]
     TooLong {
-        /// Announced.
+        /// The announced length, in bytes.
         len: usize,
-        /// Allowed.
+        /// The longest that is allowed here, in bytes.
         max: usize,
     },
     /// The stream ended inside a frame.

@@ -89,7 +89,7 @@ pub(crate) enum MessageError {
     /// A kind this version does not know.
     #[error("a message of unknown kind {0}")]
     UnknownKind(u8),
-    /// The frame can not be read.
+    /// The frame cannot be read.
     #[error("{0}")]
     Frame(#[from] FrameError),
 }

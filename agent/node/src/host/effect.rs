@@ -26,9 +26,9 @@ pub enum Effect {
     AskPeer {
         /// For the answer.
         call: CallId,
-        /// Whom.
+        /// The peer that is asked.
         to: EndpointId,
-        /// What.
+        /// What it is asked.
         request: Box<PeerRequest>,
         /// The host gives up after this many milliseconds.
         patience_ms: u64,
@@ -38,7 +38,7 @@ pub enum Effect {
     AskToJoin {
         /// For the answer.
         call: CallId,
-        /// Whom.
+        /// The member that is asked.
         contact: Contact,
         /// The cluster that it has to prove to be of before it is told anything.
         cluster_id: ClusterId,
@@ -49,7 +49,7 @@ pub enum Effect {
     },
     /// The host does not wait for this answer any more.
     ForgetCall {
-        /// Which.
+        /// The question whose answer is not waited for.
         call: CallId,
     },
     /// Answer a peer.
@@ -68,9 +68,9 @@ pub enum Effect {
     },
     /// Answer somebody on this machine.
     Answer {
-        /// Whom.
+        /// Who is answered.
         waiter: WaiterId,
-        /// What.
+        /// The answer, which is the only one to that waiter.
         answer: Answer,
     },
     /// Keep links with these peers, admit them and nobody else.
@@ -88,7 +88,7 @@ pub enum Effect {
     ListUnits,
     /// Do this to a unit; answered by [`Input::ActionDone`](super::Input::ActionDone).
     Act {
-        /// What.
+        /// What to do, and to which unit.
         action: Action,
         /// The VM as the log has it; none for a unit that the log does not know.
         vm: Option<Box<VmRecord>>,
@@ -168,7 +168,7 @@ pub enum JoinRefusal {
     /// The disk does not take it.
     #[error("the ticket cannot be kept: {why}")]
     NotKept {
-        /// Why.
+        /// What the disk said.
         why: String,
     },
     /// It came into a cluster while the ticket was written to disk.

@@ -70,7 +70,7 @@ pub enum Input {
         call: PeerCallId,
         /// The peer, proved by its handshake.
         from: EndpointId,
-        /// What.
+        /// What the peer asks.
         request: Box<PeerRequest>,
     },
     /// A node with a ticket asks to be admitted.
@@ -86,7 +86,7 @@ pub enum Input {
     },
     /// Nobody waits for the answer to this question any more.
     PeerGaveUp {
-        /// Which.
+        /// The question whose answer is not waited for.
         call: PeerCallId,
     },
     /// A peer answered, or the question was lost.
@@ -105,16 +105,16 @@ pub enum Input {
     },
     /// Somebody on this machine wants something.
     Wanted {
-        /// Who.
+        /// Who is to be answered.
         waiter: WaiterId,
-        /// What.
+        /// What is wanted.
         want: Want,
         /// For how long, in milliseconds.
         patience_ms: u64,
     },
     /// Somebody on this machine does not wait any more.
     WaiterGaveUp {
-        /// Who.
+        /// Who does not wait any more.
         waiter: WaiterId,
     },
     /// Units may have changed: look again soon.
@@ -126,7 +126,7 @@ pub enum Input {
     },
     /// An action on a unit ended.
     ActionDone {
-        /// Which.
+        /// The action that ended.
         action: Action,
         /// Why it failed, if it did.
         failure: Option<String>,

@@ -6,7 +6,7 @@ use crate::{Options, Report, world};
 /// What the judge says of a seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    /// Which.
+    /// The seed that was run.
     pub seed: u64,
     /// The run, with what the invariants beside the judge say of it.
     pub report: Report,

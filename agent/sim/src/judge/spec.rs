@@ -29,7 +29,7 @@ pub enum State {
 }
 
 impl State {
-    /// The state after this action was answered so; none if here it can not be.
+    /// The state after this action was answered so; none if here it cannot be.
     pub fn step(self, action: Action, answer: Answer) -> Option<Self> {
         use State::{Absent, Going, Running, Stopped};
         let to = match (action, answer, self) {

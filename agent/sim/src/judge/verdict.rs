@@ -18,12 +18,12 @@ const UNANSWERED_FROM: usize = 1_000;
 /// What the judge says of a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It can be put into one order.
+    /// The operations can be put into one order that explains every answer.
     Linearizable {
         /// How long it took to find one.
         steps: u64,
     },
-    /// It can not.
+    /// There is no such order.
     Wrong {
         /// How long it took to try all of them.
         steps: u64,

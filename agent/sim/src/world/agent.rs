@@ -72,7 +72,7 @@ impl World {
             _ if self.machines[id].disk.is_crashed() => End::Power,
             Some(DiskFault::Full) => End::Full,
             Some(DiskFault::Failed) => End::Failed,
-            None => End::Wrong(format!("the store can not be opened: {error}")),
+            None => End::Wrong(format!("the store cannot be opened: {error}")),
         }
     }
 

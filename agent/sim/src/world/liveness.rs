@@ -141,7 +141,7 @@ impl World {
         missing
     }
 
-    /// As many vote as shall. One that is cut off can not be promoted.
+    /// As many vote as shall. One that is cut off cannot be promoted.
     fn voters_missing(&self) -> Option<String> {
         let state = self.checker.state()?;
         let (members, voters) = (state.members.len(), self.checker.voters());

@@ -67,7 +67,7 @@ pub(crate) struct Process {
 /// How a machine's disk is, as far as an operator would know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DiskHealth {
-    /// Fine.
+    /// It keeps what was written.
     Good,
     /// It failed, or went back in time, and counts as lost.
     Lost,

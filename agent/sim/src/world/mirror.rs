@@ -22,7 +22,7 @@ pub(crate) struct Mirror {
     pub(crate) snapshot_index: u64,
     /// Written since the invariants last looked: the lowest index.
     pub(crate) written_from: Option<u64>,
-    /// An entry that can not be understood.
+    /// An entry that cannot be understood.
     pub(crate) unreadable: Option<String>,
 }
 

@@ -19,7 +19,7 @@ const STRAGGLES_US: u64 = 3_000_000;
 /// As above for one of four: as late as what an agent reads that stood still meanwhile.
 pub(crate) const STRAGGLES_LONG_US: u64 = 10_000_000;
 
-/// Who can not send to whom.
+/// Who cannot send to whom.
 #[derive(Debug)]
 pub(crate) struct Network {
     cuts: BTreeSet<(MachineId, MachineId)>,

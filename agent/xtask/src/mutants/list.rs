@@ -273,7 +273,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant { name: "log-never-cut", source: "queues bounded: the log grows for ever", must: false },
     Mutant {
         name: "generation-used-again",
-        source: "invariant 9: a VM created anew can not be told from the one deleted before",
+        source: "invariant 9: a VM created anew cannot be told from the one deleted before",
         must: false,
     },
     Mutant {

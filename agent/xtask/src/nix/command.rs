@@ -36,7 +36,7 @@ impl Nix {
             return Ok(Setup::Missing("there is no nix here (Debian has it as nix-bin)".to_owned()));
         };
         let Some(global) = global_options(root) else {
-            return Ok(Setup::Missing(format!("{version} can not write to a store here")));
+            return Ok(Setup::Missing(format!("{version} cannot write to a store here")));
         };
         let mut nix = Self {
             version,
@@ -50,7 +50,7 @@ impl Nix {
             None => {
                 if let Err(reason) = nix.fetch_own_nixpkgs() {
                     return Ok(Setup::Missing(format!(
-                        "{} is not set and the flake's own can not be fetched: {reason}",
+                        "{} is not set and the flake's own cannot be fetched: {reason}",
                         super::NIXPKGS_VARIABLE
                     )));
                 }
@@ -187,7 +187,7 @@ fn flake_reference(root: &Path) -> Result<String> {
 /// A flake reference to a directory.
 fn reference_of(directory: &Path) -> Result<String> {
     let Some(path) = directory.to_str() else {
-        bail!("{} is not UTF-8, which nix can not name", directory.display());
+        bail!("{} is not UTF-8, which nix cannot name", directory.display());
     };
     let mut encoded = String::new();
     for byte in path.bytes() {

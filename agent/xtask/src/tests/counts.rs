@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 /// How many tests ended how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// Held.
+    /// Tests that held.
     pub(crate) passed: u32,
     /// Did not hold.
     pub(crate) failed: u32,

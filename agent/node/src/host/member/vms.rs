@@ -103,7 +103,7 @@ impl Vms {
                 self.units = units;
                 None
             }
-            Err(why) => Some(format!("systemd can not be asked: {why}")),
+            Err(why) => Some(format!("systemd cannot be asked: {why}")),
         };
         // Placements are by name: they are this node's only if the log gives the name to its key.
         let ours = state.member_by_endpoint(self.me).is_some_and(|member| member.name == self.name);

@@ -1,0 +1,26 @@
+//! A doc comment of one word, as `Which`, says what the name beside it says already.
+
+use super::Finding;
+
+/// Every doc comment that is one word.
+pub(crate) fn check(path: &str, text: &str) -> Vec<Finding> {
+    let docs: Vec<Option<&str>> = text.lines().map(doc).collect();
+    let is_alone = |n: usize| {
+        let other = |n: Option<usize>| n.and_then(|n| docs.get(n)).copied().flatten();
+        other(n.checked_sub(1)).is_none() && other(n.checked_add(1)).is_none()
+    };
+    let is_word = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
+    let found = docs.iter().enumerate().filter(|(n, doc)| doc.is_some_and(is_word) && is_alone(*n));
+    found.map(|(n, _)| Finding::new(path, n + 1, "a doc comment of one word: say what it is")).collect()
+}
+
+/// The text of a line that is a doc comment.
+fn doc(line: &str) -> Option<&str> {
+    line.trim().strip_prefix("///").or_else(|| line.trim().strip_prefix("//!")).map(str::trim)
+}
+
+#[test]
+fn one_word_is_found_and_a_sentence_is_not() {
+    let text = "struct A {\n    /// Which.\n    a: u8,\n    /// The two of\n    /// them.\n    b: u8,\n}\n";
+    assert_eq!(check("a.rs", text), [Finding::new("a.rs", 2, "a doc comment of one word: say what it is")]);
+}
