@@ -57,7 +57,7 @@ async fn admit(
 async fn answer(agent: Arc<Agent>, from: EndpointId, bytes: Bytes, reply: Reply) {
     let request = match codec::decode(&bytes) {
         Err(why) => {
-            let response = PeerResponse::Declined { why: format!("not understood: {why}") };
+            let response = PeerResponse::declined(format!("not understood: {why}"));
             return reply.send(codec::encode(&response));
         }
         Ok(PeerRequest::Logs { name, lines, follow }) => {

@@ -1,5 +1,5 @@
 //! The agent: composition root and tasks, and what is done to the key and the store of a stopped one. Wiring,
-//! no decisions (those are `blixard-core`'s).
+//! no decisions: those are `blixard-node`'s (the host) and `blixard-core`'s.
 //!
 //! ```text
 //!   operator ─▶ api ─▶ shell ──Input──▶ Host ──Effect──▶ shell ─▶ network, disk, systemd over D-Bus

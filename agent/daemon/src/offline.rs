@@ -1,7 +1,7 @@
 //! What is done to a node's store while its agent is stopped: a restore, and a recovery.
 //!
 //! The store's lock tells whether an agent runs; it is held to the end. What a new cluster begins with is
-//! decided in `blixard-node`.
+//! decided in `blixard-core`, and made a store of in `blixard-node`.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -13,7 +13,7 @@ use blixard_model::EndpointId;
 use blixard_model::api::ErrorKind;
 use blixard_model::backup::{BACKUP_LEN_MAX, BackupHeader};
 use blixard_model::formation::GenesisVoter;
-use blixard_model::words::duration;
+use blixard_model::words::{duration, with_causes};
 use blixard_net::NodeKey;
 use blixard_node::rebirth::{
     Rebirth, RemainsError, check_place, plan_rebirth, read_remains, replaced_endpoint,
@@ -243,13 +243,7 @@ struct NoCapacity(#[source] std::io::Error);
 
 /// A refusal in an error's own words and those of its causes.
 fn refused(error: impl std::error::Error) -> OfflineError {
-    let mut cause = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        cause += &format!(": {error}");
-        source = error.source();
-    }
-    OfflineError::refused(cause, "")
+    OfflineError::refused(with_causes(&error), "")
 }
 
 fn not_replaced(error: ReplaceError) -> OfflineError {

@@ -2,9 +2,9 @@
 //! wire.
 //!
 //! Owns every type that crosses a boundary (log, peers, local API, files). Holds no decision and no I/O: what
-//! may happen to these words is decided in `blixard-core`, and everything here can be built and compared in a
-//! test without a clock, a runtime or a disk. The schedule of pauses is here as well, for every crate that
-//! tries something again.
+//! may happen to these words is decided in `blixard-core` and `blixard-node`, and everything here can be
+//! built and compared in a test without a clock, a runtime or a disk. The schedule of pauses is here as well,
+//! for every crate that tries something again.
 
 pub mod api;
 pub mod backoff;

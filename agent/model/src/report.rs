@@ -9,6 +9,11 @@ use crate::id::{NodeName, VmName};
 /// Longest reason kept of one VM, in bytes.
 pub const REASON_LEN_MAX: usize = 400;
 
+/// Cuts a reason to [`REASON_LEN_MAX`].
+pub fn cut_reason(reason: &mut String) {
+    reason.truncate(reason.floor_char_boundary(REASON_LEN_MAX));
+}
+
 /// What a node's systemd says about its VMs; sent to the leader, kept in memory there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
@@ -19,6 +24,14 @@ pub struct NodeReport {
     /// Set when systemd itself could not be asked: then `vms` is the last that was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+impl NodeReport {
+    /// Cuts every reason in it to [`REASON_LEN_MAX`]: whoever keeps a report does so, whoever wrote it.
+    pub fn cut_reasons(&mut self) {
+        let reasons = self.vms.iter_mut().filter_map(|vm| vm.reason.as_mut());
+        self.problem.iter_mut().chain(reasons).for_each(cut_reason);
+    }
 }
 
 /// One VM unit as its node sees it.

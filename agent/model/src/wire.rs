@@ -183,6 +183,13 @@ pub enum PeerResponse {
     },
 }
 
+impl PeerResponse {
+    /// A question that is not answered, for this reason.
+    pub fn declined(why: impl Into<String>) -> Self {
+        Self::Declined { why: why.into() }
+    }
+}
+
 /// A report and how old it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgedReport {

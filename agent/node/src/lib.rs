@@ -1,13 +1,15 @@
-//! One node's part in its cluster, without a clock, a network or a task: inputs in, a [`Turn`] out.
+//! One node's part in its cluster, without a clock, a network, a disk or a task: [`host::Input`]s in,
+//! [`host::Effect`]s out.
 //!
-//! Joins what the pure crates decide to what the store keeps: how a node is born ([`forming`], [`joining`],
-//! [`birth`]), the consensus it takes part in with the requests and reads that wait for it ([`Node`]), how a
-//! write is brought to whoever leads ([`Submission`]), and how the log comes to know what a node offers
-//! ([`Registration`]). The agent drives it with tokio, iroh and a real clock; the simulator drives the very
-//! same code with virtual ones. The store blocks, as disks do.
+//! [`host`] is the whole life of a host, unborn, member and removed: it joins what the pure crates decide to
+//! what arrives. Beneath it are how a node is born ([`forming`], [`joining`], [`birth`]), the consensus it
+//! takes part in with the requests and reads that wait for it ([`Node`]), how a write is brought to whoever
+//! leads ([`Submission`]), and how the log comes to know what a node offers ([`Registration`]). The agent
+//! carries the effects out with tokio, iroh, systemd and a real clock; the simulator does with virtual ones.
+//! A write of the log is an effect as well.
 //!
-//! Absent on purpose: time other than ticks and milliseconds that are handed in, random numbers, logging
-//! (what is worth telling comes out as [`Notice`]s), everything about VM units.
+//! Absent on purpose: time other than what an input says, random numbers, logging (what is worth telling
+//! comes out as [`Notice`]s).
 
 mod admission_and_removal;
 mod backup;

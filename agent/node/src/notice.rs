@@ -39,6 +39,8 @@ pub enum Notice {
     },
     /// A host without a cluster asks everybody who they are.
     AsksAround,
+    /// The answers of a round made no cluster yet, for these reasons, in words.
+    NotFormed(Vec<String>),
     /// What a host without a cluster waits for.
     Waits {
         /// In words.

@@ -3,6 +3,7 @@
 use blixard_core::ClusterState;
 use blixard_hostile::Target;
 use blixard_model::backup::{BACKUP_BODY_LEN_MAX, BACKUP_HEADER_LEN_MAX};
+use blixard_model::ticket::TicketRecord;
 use blixard_model::{Command, Request, TicketHash, TicketId};
 use blixard_node::{BackupError, BackupFacts, decode_backup, encode_backup};
 
@@ -35,7 +36,7 @@ fn state() -> ClusterState {
     };
     state.apply(2, &vm);
     state.apply(3, &Request { id: "ticket".parse().expect("an id"), command: ticket });
-    assert!(state.has_open_ticket() && state.vms.len() == 1);
+    assert!(state.tickets.values().any(TicketRecord::is_open) && state.vms.len() == 1);
     state
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blixard_model::backoff::VM_START;
-use blixard_model::report::REASON_LEN_MAX;
+use blixard_model::report::cut_reason;
 use blixard_model::{VmName, mutant};
 
 use super::{Action, ActionKind, STABLE_MS};
@@ -162,5 +162,7 @@ fn next_try(at_ms: u64, now_ms: u64) -> String {
 }
 
 fn short(reason: &str) -> String {
-    reason[..reason.floor_char_boundary(REASON_LEN_MAX)].to_owned()
+    let mut reason = reason.to_owned();
+    cut_reason(&mut reason);
+    reason
 }

@@ -100,11 +100,6 @@ impl ClusterState {
         raft_id < self.next_raft_id && !self.members.contains_key(&raft_id)
     }
 
-    /// Whether there is a ticket that nobody has used, taken back or found expired.
-    pub fn has_open_ticket(&self) -> bool {
-        self.tickets.values().any(TicketRecord::is_open)
-    }
-
     /// The member with this identity.
     pub fn member_by_endpoint(&self, endpoint_id: EndpointId) -> Option<&Member> {
         self.members.values().find(|member| member.endpoint_id == endpoint_id)

@@ -18,15 +18,7 @@ use serde::Deserialize;
 use super::super::context::Agent;
 use super::super::{clock, random, tickets};
 use super::error::ApiError;
-use super::routes::{Api, ApiResult, FreshQuery, patience, query, readable, request_id};
-
-fn body<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> ApiResult<T> {
-    serde_json::from_slice(bytes).map_err(|error| ApiError::usage(format!("body: {error}")))
-}
-
-fn id<T: std::str::FromStr<Err = blixard_model::InvalidId>>(text: &str) -> ApiResult<T> {
-    text.parse().map_err(|error: blixard_model::InvalidId| ApiError::usage(error.to_string()))
-}
+use super::routes::{Api, ApiResult, FreshQuery, body, id, patience, query, readable, request_id};
 
 /// Makes a ticket. Its secret is in the answer and nowhere else.
 pub(super) async fn create_ticket(
@@ -121,7 +113,7 @@ pub(super) async fn join_cluster(
     let ticket = JoinTicket::decode(&text).map_err(|error| ApiError::usage(error.to_string()))?;
     let answer = JoinTaken { cluster_id: ticket.cluster_id, id: ticket.id };
     let want = Want::Join { ticket: Box::new(tickets::held(ticket)), text };
-    match agent.host.join(want).await.map_err(SubmitError::from)? {
+    match agent.host.join(want).await? {
         Ok(()) => Ok(Json(answer)),
         Err(refusal @ (JoinRefusal::NotKept { .. } | JoinRefusal::TooLate)) => {
             Err(SubmitError::Unavailable(refusal.to_string()).into())

@@ -1,6 +1,7 @@
 //! The routes; their table is in `blixard_model::api`.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use blixard_model::api::{Accepted, CreateVm, Listing, REQUEST_ID_HEADER, TIMEOUT_HEADER, VmView};
 use blixard_model::wire::AgedReport;
-use blixard_model::{Command, Desired, NodeName, Outcome, Refusal, Request, RequestId, VmName};
+use blixard_model::{Command, Desired, InvalidId, NodeName, Outcome, Refusal, Request, RequestId, VmName};
 use blixard_node::SubmitError;
 use futures_util::StreamExt;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -87,8 +89,14 @@ pub(super) fn query<T>(parsed: Result<Query<T>, QueryRejection>) -> ApiResult<T>
     parsed.map(|Query(query)| query).map_err(|error| ApiError::usage(error.body_text()))
 }
 
-fn vm_name(text: &str) -> ApiResult<VmName> {
-    text.parse().map_err(|error: blixard_model::InvalidId| ApiError::usage(error.to_string()))
+/// A body of JSON.
+pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> ApiResult<T> {
+    serde_json::from_slice(bytes).map_err(|error| ApiError::usage(format!("body: {error}")))
+}
+
+/// A name or an id in a path or a header.
+pub(super) fn id<T: FromStr<Err = InvalidId>>(text: &str) -> ApiResult<T> {
+    text.parse().map_err(|error: InvalidId| ApiError::usage(error.to_string()))
 }
 
 async fn metrics(State(Api { agent, .. }): State<Api>) -> Response {
@@ -132,7 +140,7 @@ async fn show_vm(
     Path(name): Path<String>,
     parsed: Result<Query<FreshQuery>, QueryRejection>,
 ) -> ApiResult<Json<VmView>> {
-    let name = vm_name(&name)?;
+    let name: VmName = id(&name)?;
     let FreshQuery { stale } = query(parsed)?;
     readable(&agent, stale).await?;
     let reports = reports(&agent).await;
@@ -144,9 +152,8 @@ async fn show_vm(
     found.map(Json).ok_or_else(|| ApiError::refused(Refusal::VmNotFound { name }))
 }
 
-async fn create_vm(State(api): State<Api>, headers: HeaderMap, body: Bytes) -> ApiResult<Json<Accepted>> {
-    let CreateVm { spec, start } =
-        serde_json::from_slice(&body).map_err(|error| ApiError::usage(format!("body: {error}")))?;
+async fn create_vm(State(api): State<Api>, headers: HeaderMap, bytes: Bytes) -> ApiResult<Json<Accepted>> {
+    let CreateVm { spec, start } = body(&bytes)?;
     spec.validate().map_err(|error| ApiError::refused(Refusal::InvalidSpec(error)))?;
     let desired = if start { Desired::Running } else { Desired::Stopped };
     write(&api, &headers, Command::CreateVm { spec, desired, eligible: Vec::new() }).await
@@ -157,7 +164,7 @@ async fn start_vm(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> ApiResult<Json<Accepted>> {
-    let name = vm_name(&name)?;
+    let name: VmName = id(&name)?;
     write(&api, &headers, Command::StartVm { name }).await
 }
 
@@ -166,7 +173,7 @@ async fn stop_vm(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> ApiResult<Json<Accepted>> {
-    let name = vm_name(&name)?;
+    let name: VmName = id(&name)?;
     write(&api, &headers, Command::StopVm { name }).await
 }
 
@@ -175,7 +182,7 @@ async fn delete_vm(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> ApiResult<Json<Accepted>> {
-    let name = vm_name(&name)?;
+    let name: VmName = id(&name)?;
     write(&api, &headers, Command::DeleteVm { name }).await
 }
 
@@ -200,9 +207,7 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> ApiResult<Option<&'a s
 pub(super) fn request_id(headers: &HeaderMap) -> ApiResult<RequestId> {
     match header_text(headers, REQUEST_ID_HEADER)? {
         None => Ok(random::request_id()),
-        Some(text) => {
-            text.parse().map_err(|error: blixard_model::InvalidId| ApiError::usage(error.to_string()))
-        }
+        Some(text) => id(text),
     }
 }
 
@@ -219,7 +224,7 @@ async fn vm_logs(
     Path(name): Path<String>,
     parsed: Result<Query<LogsQuery>, QueryRejection>,
 ) -> ApiResult<Response> {
-    let name = vm_name(&name)?;
+    let name: VmName = id(&name)?;
     let LogsQuery { follow, lines } = query(parsed)?;
     let lines = lines.unwrap_or(logs::LINES_DEFAULT).min(logs::LINES_MAX);
     let place = match follow {

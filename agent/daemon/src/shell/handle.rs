@@ -95,10 +95,7 @@ pub(crate) enum LookError {
     #[error("the agent is stopping")]
     Stopped,
     /// It did not get to it in time; it may later.
-    #[error(
-        "the host task is behind: it has not shown its state within {} s; is the disk slow?",
-        LOOK_TIMEOUT.as_secs()
-    )]
+    #[error("the host task is behind and has not answered in time; is the disk slow?")]
     Behind,
     /// This node has no cluster.
     #[error("this node is in no cluster yet: `blixard status` says whom it waits for")]
@@ -108,6 +105,24 @@ pub(crate) enum LookError {
 impl From<LookError> for SubmitError {
     fn from(error: LookError) -> Self {
         Self::Unavailable(error.to_string())
+    }
+}
+
+/// Why the host said nothing of what somebody wanted.
+#[derive(Debug)]
+enum Unanswered {
+    /// The host never saw it: nothing happened.
+    NotSeen(LookError),
+    /// The host may have seen it, and done it.
+    Unknown(LookError),
+}
+
+impl From<Unanswered> for SubmitError {
+    fn from(error: Unanswered) -> Self {
+        match error {
+            Unanswered::NotSeen(why) => Self::Unavailable(why.to_string()),
+            Unanswered::Unknown(why) => Self::Unknown(why.to_string()),
+        }
     }
 }
 
@@ -182,8 +197,8 @@ impl HostHandle {
         (call, answer)
     }
 
-    /// Wants something of the host. `Err(true)`: it may have seen it.
-    async fn want(&self, want: Want, patience: Duration) -> Result<Answer, bool> {
+    /// Wants something of the host.
+    async fn want(&self, want: Want, patience: Duration) -> Result<Answer, Unanswered> {
         let margin = match &want {
             Want::Change(_) | Want::RemoveNode(_) | Want::Join { .. } => ANSWER_MARGIN,
             Want::Read | Want::Reports | Want::Progress | Want::HandOver => SHORT_MARGIN,
@@ -195,13 +210,15 @@ impl HostHandle {
         let limit = Instant::now() + patience;
         match timeout_at(limit, self.inbox.send(Message::Wanted(waiter, input, reply))).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return Err(false),
+            Ok(Err(_)) => return Err(Unanswered::NotSeen(LookError::Stopped)),
+            Err(_) => return Err(Unanswered::NotSeen(LookError::Behind)),
         }
-        // A caller that is dropped waits no more.
+        // A caller that is dropped waits no more, nor does one that has waited long enough.
         let gone = GivesUp { inbox: &self.inbox, waiter, answered: false };
-        let answer = timeout_at(limit + margin, answer).await;
+        let unknown = Unanswered::Unknown;
+        let answer = timeout_at(limit + margin, answer).await.map_err(|_| unknown(LookError::Behind))?;
         gone.answered();
-        answer.map_err(|_| true)?.map_err(|_| true)
+        answer.map_err(|_| unknown(LookError::Stopped))
     }
 
     /// Brings a change to whoever leads and waits until it is committed, at most for `patience`.
@@ -229,11 +246,9 @@ impl HostHandle {
     }
 
     async fn end_of_change(&self, want: Want, patience: Duration) -> Result<Outcome, SubmitError> {
-        let stopping = || "the agent is stopping, or its disk is slow".to_owned();
-        match self.want(want, patience).await {
-            Ok(Answer::Changed(end)) => end,
-            Ok(_) | Err(true) => Err(SubmitError::Unknown(stopping())),
-            Err(false) => Err(SubmitError::Unavailable(stopping())),
+        match self.want(want, patience).await? {
+            Answer::Changed(end) => end,
+            _ => Err(Unanswered::Unknown(LookError::Stopped).into()),
         }
     }
 
@@ -244,7 +259,9 @@ impl HostHandle {
     pub(crate) async fn readable(&self, patience: Duration) -> Result<(), SubmitError> {
         match self.want(Want::Read, patience).await {
             Ok(Answer::Readable(end)) => end,
-            Ok(_) | Err(_) => Err(LookError::Stopped.into()),
+            Ok(_) => Err(LookError::Stopped.into()),
+            // A read that was seen or not is the same to its caller.
+            Err(Unanswered::NotSeen(why) | Unanswered::Unknown(why)) => Err(why.into()),
         }
     }
 
@@ -267,11 +284,12 @@ impl HostHandle {
     /// Takes a ticket for this host, which is in no cluster.
     ///
     /// # Errors
-    /// Why it takes none; the outer one when the task has ended.
-    pub(crate) async fn join(&self, want: Want) -> Result<Result<(), JoinRefusal>, LookError> {
-        match self.want(want, LOOK_TIMEOUT).await {
-            Ok(Answer::TicketTaken(taken)) => Ok(taken),
-            Ok(_) | Err(_) => Err(LookError::Stopped),
+    /// Why it takes none; the outer one when it did not say, and [`SubmitError::Unknown`] when it may have
+    /// taken it all the same.
+    pub(crate) async fn join(&self, want: Want) -> Result<Result<(), JoinRefusal>, SubmitError> {
+        match self.want(want, LOOK_TIMEOUT).await? {
+            Answer::TicketTaken(taken) => Ok(taken),
+            _ => Err(Unanswered::Unknown(LookError::Stopped).into()),
         }
     }
 
@@ -353,4 +371,29 @@ impl Drop for GivesUp<'_> {
 
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    /// Nobody takes anything out of the inbox, which has room for one.
+    #[tokio::test(start_paused = true)]
+    async fn what_the_host_may_have_seen_has_an_unknown_end_and_what_it_has_not_has_none() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (agent, mut idle) = testing::agent(dir.path());
+        let patience = Duration::from_secs(1);
+        let ask = || agent.host.end_of_change(Want::HandOver, patience);
+        let seen = ask().await;
+        assert!(matches!(&seen, Err(SubmitError::Unknown(why)) if why.contains("is behind")), "{seen:?}");
+        let not_seen = ask().await;
+        assert!(matches!(not_seen, Err(SubmitError::Unavailable(_))), "{not_seen:?}");
+        let first = idle.inbox.recv().await;
+        assert!(matches!(first, Some(Message::Wanted(..))));
+        let taken = async { (idle.inbox.recv().await, idle.inbox.recv().await) };
+        let (seen, (_wanted, next)) = tokio::join!(ask(), taken);
+        assert!(matches!(seen, Err(SubmitError::Unknown(_))), "{seen:?}");
+        assert!(matches!(next, Some(Message::Input(Input::WaiterGaveUp { .. }))), "it is told");
+    }
 }

@@ -33,6 +33,7 @@ impl Notices {
             | Notice::BadMessage { .. }
             | Notice::FalseSender { .. } => tell_of_consensus(notice),
             Notice::AsksAround
+            | Notice::NotFormed(_)
             | Notice::Waits { .. }
             | Notice::Promised(_)
             | Notice::Born { .. }
@@ -77,7 +78,7 @@ impl Notices {
                 }
             }
             Notice::AsksAround => _ = metrics.formation_attempts.inc(),
-            Notice::Waits { reasons, .. } => metrics.formation_failed(reasons),
+            Notice::NotFormed(reasons) => metrics.formation_failed(reasons),
             Notice::Born { after_ms, .. } => {
                 metrics.formations.inc();
                 metrics.formation_seconds.set(std::time::Duration::from_millis(*after_ms).as_secs_f64());

@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 use blixard_consensus::Limits;
 use blixard_core::formation::DeclaredMember;
 use blixard_core::state::NodeOffer;
-use blixard_model::formation::{Genesis, Identity, Phase};
+use blixard_model::formation::{Genesis, Identity};
 use blixard_model::{ClusterName, EndpointId, NodeName, StoreId, mutant};
 
 pub use effect::{Answer, Effect, JoinRefusal};
@@ -281,7 +281,8 @@ impl Host {
     pub fn wants_turn(&self) -> bool {
         match &self.life {
             Life::Member(member) => {
-                member.is_written() || !self.writes_log && (member.wants_turn() || !self.out.is_empty())
+                let waits = || member.wants_turn() || member.has_effects() || !self.out.is_empty();
+                member.is_written() || !self.writes_log && waits()
             }
             Life::Unborn(unborn) => unborn.has_effects() || !self.out.is_empty(),
             Life::Removed(_) => !self.out.is_empty(),
@@ -322,24 +323,12 @@ impl Host {
         }
     }
 
-    /// What this host says of itself to whoever asks.
-    pub fn identity(&self, asker: Option<&Identity>) -> Identity {
+    /// What this host says of itself to whoever asks; nothing once it was removed.
+    pub fn identity(&self) -> Option<Identity> {
         match &self.life {
-            Life::Unborn(unborn) => unborn.identity(),
-            Life::Member(member) => member.identity(asker),
-            Life::Removed(_) => {
-                let NodeOffer { witness, capacity, addresses, relay_url } = self.config.offer.clone();
-                Identity {
-                    name: self.config.name.clone(),
-                    endpoint_id: self.config.endpoint_id,
-                    store_id: self.config.store_id,
-                    addresses,
-                    relay_url,
-                    capacity: Some(capacity),
-                    witness,
-                    phase: Phase::Empty { promise: None },
-                }
-            }
+            Life::Unborn(unborn) => Some(unborn.identity()),
+            Life::Member(member) => Some(member.identity(None)),
+            Life::Removed(_) => None,
         }
     }
 

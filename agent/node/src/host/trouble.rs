@@ -3,9 +3,7 @@
 use blixard_model::EndpointId;
 use blixard_model::api::RetryKind;
 use blixard_model::backoff::{Backoff, Retry};
-
-/// Longest reason kept, in bytes.
-const REASON_LEN_MAX: usize = 512;
+use blixard_model::report::cut_reason;
 
 /// Something that failed and is tried again. Times are on the clock of [`Moment::boot_ms`](super::Moment).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +37,7 @@ impl Tries {
 
     /// It failed: the next try is due after a pause.
     pub(crate) fn failed(&mut self, now_ms: u64, mut why: String) {
-        why.truncate(why.floor_char_boundary(REASON_LEN_MAX));
+        cut_reason(&mut why);
         let since = self.failed.take().map_or(now_ms, |(since, _)| since);
         self.failed = Some((since, why));
         self.retry.failed(now_ms);

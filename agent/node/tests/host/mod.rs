@@ -232,6 +232,33 @@ fn a_host_that_learns_that_it_was_removed_answers_who_asked_for_it_and_goes_on_t
     assert!(why.to_string().contains("removed from its cluster"), "{why}");
 }
 
+#[test]
+fn who_tells_a_host_that_it_was_removed_is_answered() {
+    let mut hosts = Hosts::formed(3);
+    let removed = (1..=3).find(|n| *n != hosts.leader()).expect("one follows");
+    let teller = (1..=3).find(|n| *n != removed).expect("another");
+    let now = at(hosts.now_ms);
+    let host = &mut hosts.machine(removed).host;
+    let state = host.member().expect("a member").state();
+    let phase = Phase::Formed {
+        cluster_id: state.cluster_id(),
+        genesis: state.genesis.clone(),
+        raft_id: None,
+        your_raft_id: None,
+        you_left: true,
+        you_were_removed: true,
+        applied: 0,
+        members: Vec::new(),
+    };
+    let me = identity(teller, store(teller), phase);
+    let (call, from) = (PeerCallId(1), endpoint(teller));
+    let request = Box::new(PeerRequest::Identify { me });
+    host.handle(now, Input::PeerAsked { call, from, request }).expect("goes on");
+    let answers = |effect: &Effect| matches!(effect, Effect::AnswerPeer { call: of, .. } if *of == call);
+    assert!(host.turn(now).expect("goes on").iter().any(answers));
+    assert!(host.removed().is_some());
+}
+
 /// Why the first VM of the only host does what it does.
 fn reason(hosts: &Hosts) -> String {
     let member = hosts.host(1).member().expect("a member");
@@ -341,6 +368,8 @@ fn a_ticket_that_is_put_there_later_is_found_and_used() {
     let missing = Some(Err("/secret: No such file".to_owned()));
     host.handle(at(6_000), Input::TicketRead(Box::new(missing))).expect("goes on");
     assert_eq!(host.unborn().expect("no cluster").waiting_for(), ["/secret: No such file"]);
+    let no_round = |effect: &Effect| !matches!(effect, Effect::Notice(Notice::NotFormed(_)));
+    assert!(host.turn(at(6_000)).expect("goes on").iter().all(no_round), "a look at a file is no round");
     assert!(reads(&wakes(&mut host, 11_000)), "and again");
     let contact = Contact { endpoint_id: endpoint(1), addresses: Vec::new(), relay_url: None };
     let ticket = HeldTicket {

@@ -139,7 +139,7 @@ impl World {
     /// What it just said of its store arrives when the next one has taken that one's place.
     fn leave_last_words(&mut self, id: MachineId) {
         let Some(process) = &self.machines[id].process else { return };
-        let (me, run) = (process.host.identity(None), process.run);
+        let (Some(me), run) = (process.host.identity(), process.run) else { return };
         for to in (0..self.machines.len()).filter(|to| *to != id) {
             if self.rng.chance(1, 2) {
                 let request = Box::new(PeerRequest::Identify { me: me.clone() });

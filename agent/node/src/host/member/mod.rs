@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use blixard_core::ClusterState;
 use blixard_core::formation::phase_of;
 use blixard_core::state::NodeOffer;
-use blixard_model::formation::Identity;
+use blixard_model::formation::{Identity, Phase};
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{AgedReport, ProposeResult};
 use blixard_model::{Command, EndpointId, NodeName, RaftId, Request, StoreId, TicketId, mutant};
@@ -114,6 +114,23 @@ pub(super) struct Own {
     /// Random, other in every run: it spreads retries, and makes request ids.
     pub(super) incarnation: u64,
     pub(super) offer: NodeOffer,
+}
+
+impl Own {
+    /// What the node says of itself in this phase of its life.
+    pub(super) fn identity(&self, phase: Phase) -> Identity {
+        let NodeOffer { witness, capacity, addresses, relay_url } = self.offer.clone();
+        Identity {
+            name: self.name.clone(),
+            endpoint_id: self.endpoint_id,
+            store_id: self.store_id,
+            addresses,
+            relay_url,
+            capacity: Some(capacity),
+            witness,
+            phase,
+        }
+    }
 }
 
 /// A host in a cluster.
@@ -212,6 +229,11 @@ impl Member {
         self.reports.all(now.boot_ms)
     }
 
+    /// Something waits to be carried out.
+    pub(super) fn has_effects(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     /// How many of this node's VMs were last reported.
     pub fn own_vms(&self) -> usize {
         self.reports.own_len()
@@ -221,17 +243,7 @@ impl Member {
     pub(super) fn identity(&self, asker: Option<&Identity>) -> Identity {
         let summary = self.replica.summary();
         let phase = phase_of(self.replica.state(), (summary.raft_id, summary.applied), asker);
-        let NodeOffer { witness, capacity, addresses, relay_url } = self.own.offer.clone();
-        Identity {
-            name: self.own.name.clone(),
-            endpoint_id: self.own.endpoint_id,
-            store_id: self.own.store_id,
-            addresses,
-            relay_url,
-            capacity: Some(capacity),
-            witness,
-            phase,
-        }
+        self.own.identity(phase)
     }
 
     /// What failed and is tried again.

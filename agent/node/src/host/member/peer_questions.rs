@@ -32,13 +32,14 @@ impl Member {
     ) -> Result<(), NodeError> {
         let response = match request {
             PeerRequest::Identify { me } if me.endpoint_id != from => {
-                declined("the identity is another endpoint's")
+                PeerResponse::declined("the identity is another endpoint's")
             }
             PeerRequest::Identify { me } => {
-                let answer = self.identity(Some(&me));
-                self.replica.note_identity(me, None)?;
+                let answer = PeerResponse::Identity { me: Box::new(self.identity(Some(&me))) };
+                // Answered in any case: what is noted may end the member.
+                self.out.push(Effect::AnswerPeer { call, response: Box::new(answer) });
                 self.dirty = true;
-                PeerResponse::Identity { me: Box::new(answer) }
+                return self.replica.note_identity(me, None);
             }
             PeerRequest::Propose { request, timeout_ms } => {
                 self.lead(now, call, request.into(), timeout_ms);
@@ -54,9 +55,9 @@ impl Member {
             }
             PeerRequest::Progress => match self.replica.progress_report() {
                 Some(progress) => PeerResponse::Progress { progress },
-                None => declined("this node does not lead"),
+                None => PeerResponse::declined("this node does not lead"),
             },
-            PeerRequest::Logs { .. } => declined("a console is asked for on a stream"),
+            PeerRequest::Logs { .. } => PeerResponse::declined("a console is asked for on a stream"),
         };
         self.out.push(Effect::AnswerPeer { call, response: Box::new(response) });
         Ok(())
@@ -81,11 +82,11 @@ impl Member {
         let member = self.replica.state().member_by_endpoint(from);
         let is_own = member.is_some_and(|member| member.name == aged.report.node);
         if !is_own && !mutant::lives("report-of-another-believed") {
-            return declined("the report is of another node");
+            return PeerResponse::declined("the report is of another node");
         }
         match self.reports.note(now.boot_ms, aged, page) {
             Ok(()) => PeerResponse::Noted,
-            Err(why) => declined(why),
+            Err(why) => PeerResponse::declined(why),
         }
     }
 
@@ -252,10 +253,6 @@ impl Member {
     fn answer_join(&mut self, call: PeerCallId, response: JoinResponse) {
         self.out.push(Effect::AnswerJoin { call, response: Box::new(response) });
     }
-}
-
-fn declined(why: &str) -> PeerResponse {
-    PeerResponse::Declined { why: why.to_owned() }
 }
 
 /// How a forwarded change ended.

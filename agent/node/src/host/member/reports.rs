@@ -60,7 +60,8 @@ impl Reports {
     }
 
     /// What this node's units looked like at this time.
-    pub(super) fn set_own(&mut self, at_ms: u64, report: NodeReport) {
+    pub(super) fn set_own(&mut self, at_ms: u64, mut report: NodeReport) {
+        report.cut_reasons();
         // Only what changed is worth a message of its own; the age is kept true in any case.
         if self.own.report != report {
             self.changed = true;
@@ -76,9 +77,11 @@ impl Reports {
     pub(super) fn note(
         &mut self,
         now_ms: u64,
-        aged: AgedReport,
+        mut aged: AgedReport,
         page: Option<ReportPage>,
     ) -> Result<(), &'static str> {
+        // A page of the collection has to hold it, whatever its node wrote.
+        aged.report.cut_reasons();
         let (at_ms, node) = (now_ms.saturating_sub(aged.age_ms), aged.report.node.clone());
         self.version += 1;
         let mut seen = Seen { at_ms, report: aged.report, version: self.version };
@@ -198,6 +201,7 @@ impl Reports {
 
 #[cfg(test)]
 mod tests {
+    use blixard_model::report::REASON_LEN_MAX;
     use blixard_model::report::{ObservedState, VmReport};
     use blixard_model::wire::FRAME_LEN_MAX;
 
@@ -270,6 +274,18 @@ mod tests {
         send(&mut own, &mut leader, 90_000, |_| false);
         assert_eq!(noted(&leader), failing(VMS, "third"), "from the first page on");
         assert!(leader.arriving.is_empty());
+    }
+
+    #[test]
+    fn a_reason_of_another_node_is_kept_no_longer_than_one_of_this() {
+        let mut leader = Reports::new(node("n2"), 2, 0);
+        let mut report = failing(1, "");
+        let long = || Some("a".repeat(FRAME_LEN_MAX / 3));
+        (report.problem, report.vms[0].reason) = (long(), long());
+        leader.note(0, AgedReport { report, age_ms: 0 }, None).expect("noted");
+        let kept = &leader.noted[&node("n1")].report;
+        let lens = [&kept.problem, &kept.vms[0].reason].map(|reason| reason.as_ref().map(String::len));
+        assert_eq!(lens, [Some(REASON_LEN_MAX); 2]);
     }
 
     #[test]

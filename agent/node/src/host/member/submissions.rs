@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use blixard_core::reconciler::Action;
 use blixard_model::api::RetryKind;
+use blixard_model::report::cut_reason;
 use blixard_model::wire::ProposeResult;
 use blixard_model::{EndpointId, Outcome};
 
@@ -21,8 +22,6 @@ use crate::summary::Summary;
 
 /// Most changes on their way at once, of this machine's callers and of nodes that ask to be admitted.
 pub(crate) const SUBMISSIONS_MAX: usize = 1_024;
-/// Longest reason shown, in bytes.
-const REASON_LEN_MAX: usize = 512;
 
 /// A change on its way; numbered by the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -218,7 +217,7 @@ impl Submissions {
             1 => why.to_owned(),
             count => format!("{count} writes wait; {why}"),
         };
-        why.truncate(why.floor_char_boundary(REASON_LEN_MAX));
+        cut_reason(&mut why);
         // One that is under way is the next of them.
         let next =
             failing().map(|open| Some(open.due_ms).filter(|at| open.attempt.is_none() && *at > now_ms));

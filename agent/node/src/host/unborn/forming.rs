@@ -96,6 +96,7 @@ impl Unborn {
                 vec!["the others' agreement".to_owned()]
             }
         };
+        self.out.push(Effect::Notice(Notice::NotFormed(waiting_for.clone())));
         self.set_waiting_for(waiting_for);
     }
 

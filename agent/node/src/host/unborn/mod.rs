@@ -151,17 +151,7 @@ impl Unborn {
 
     /// What this node says of itself.
     pub(super) fn identity(&self) -> Identity {
-        let offer = self.own.offer.clone();
-        Identity {
-            name: self.own.name.clone(),
-            endpoint_id: self.own.endpoint_id,
-            store_id: self.own.store_id,
-            addresses: offer.addresses,
-            relay_url: offer.relay_url,
-            capacity: Some(offer.capacity),
-            witness: offer.witness,
-            phase: Phase::Empty { promise: self.promise.clone() },
-        }
+        self.own.identity(Phase::Empty { promise: self.promise.clone() })
     }
 
     pub(super) fn handle(&mut self, now: Moment, input: Input) {
@@ -228,8 +218,8 @@ impl Unborn {
                 self.pace.heard(&self.wanted.declared, &me);
                 PeerResponse::Identity { me: Box::new(self.identity()) }
             }
-            PeerRequest::Identify { .. } => declined("the identity is another endpoint's"),
-            _ => declined("this node is in no cluster"),
+            PeerRequest::Identify { .. } => PeerResponse::declined("the identity is another endpoint's"),
+            _ => PeerResponse::declined("this node is in no cluster"),
         };
         self.out.push(Effect::AnswerPeer { call, response: Box::new(response) });
     }
@@ -308,8 +298,4 @@ impl Unborn {
             self.out.push(Effect::Answer { waiter, answer });
         }
     }
-}
-
-fn declined(why: &str) -> PeerResponse {
-    PeerResponse::Declined { why: why.to_owned() }
 }
