@@ -10,8 +10,9 @@ use crate::member::{Capacity, is_false};
 use crate::relay::RelayUrl;
 use crate::vm::{Desired, InvalidSpec, VmSpec};
 
-/// A replicated request. New kinds and new optional fields may be added; none is renamed or given another
-/// meaning.
+/// A replicated request: a write that was asked for ([`WriteAsk`](crate::WriteAsk)) with what the leader
+/// adds, or the leader's own. New kinds and new optional fields may be added; none is renamed or given
+/// another meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Command {
@@ -21,8 +22,8 @@ pub enum Command {
         spec: VmSpec,
         /// Whether it starts at once.
         desired: Desired,
-        /// The nodes the leader could reach when it proposed: the planner chooses among these. What a client
-        /// writes here is replaced by the leader.
+        /// The nodes the leader could reach when it proposed: the planner chooses among these. The leader's
+        /// word, and no part of what was asked for.
         #[serde(default)]
         eligible: Vec<NodeName>,
     },
@@ -77,8 +78,8 @@ pub enum Command {
         hash: TicketHash,
         /// How long it lives, in milliseconds.
         ttl_ms: u64,
-        /// The leader's clock when it proposed this, in milliseconds since the Unix epoch. What a client
-        /// writes here is replaced by the leader.
+        /// The leader's clock when it proposed this, in milliseconds since the Unix epoch. The leader's word,
+        /// and no part of what was asked for.
         #[serde(default)]
         at_ms: u64,
     },
@@ -138,11 +139,6 @@ pub enum Outcome {
         /// The state was as wanted before: nothing changed.
         #[serde(default)]
         unchanged: bool,
-    },
-    /// A node is a member now, or was so already.
-    Admitted {
-        /// Under which raft id.
-        raft_id: RaftId,
     },
     /// It was refused; nothing changed.
     Refused {

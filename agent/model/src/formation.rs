@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, StoreId};
-use crate::member::{Capacity, is_false};
+use crate::member::{Capacity, Contact, is_false};
 use crate::relay::RelayUrl;
-use crate::wire::Contact;
 
 /// What a cluster is born from. Every declared voter computes it from what the others answered; the cluster
 /// id is its digest.

@@ -7,12 +7,14 @@
 //! for every crate that tries something again.
 
 pub mod api;
+pub mod ask;
 pub mod backoff;
 pub mod backup;
 pub mod change;
 pub mod command;
 pub mod formation;
 pub mod id;
+pub mod join;
 pub mod member;
 pub mod mutant;
 pub mod order;
@@ -24,6 +26,7 @@ pub mod vm;
 pub mod wire;
 pub mod words;
 
+pub use ask::{Ask, AskOutcome, MembersAsk, WriteAsk, WriteRequest};
 pub use change::MembershipChange;
 pub use command::{Command, Outcome, Refusal, Request};
 pub use id::{

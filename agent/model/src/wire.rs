@@ -1,18 +1,16 @@
 //! What nodes say to each other beside Raft's own messages. JSON in length-limited frames.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::api::ChangeView;
-use crate::command::{Outcome, Refusal, Request};
-use crate::formation::{Genesis, Identity};
-use crate::id::{ClusterId, EndpointId, NodeName, RaftId, TicketId, VmName};
+use crate::ask::{Ask, AskOutcome, MembersAsk, WriteRequest};
+use crate::formation::Identity;
+use crate::id::{NodeName, RaftId, VmName};
 use crate::member::MEMBERS_MAX;
-use crate::relay::RelayUrl;
-use crate::removal::VmsFate;
 use crate::report::NodeReport;
-use crate::ticket::TicketSecret;
+
+pub use crate::join::{JoinRequest, JoinResponse};
+pub use crate::member::Contact;
 
 /// Largest request or response between nodes, in bytes.
 pub const FRAME_LEN_MAX: usize = 1 << 20;
@@ -29,7 +27,7 @@ pub enum PeerRequest {
     /// "You lead: propose this and tell me when it is committed."
     Propose {
         /// The write.
-        request: Request,
+        request: WriteRequest,
         /// How long the asker waits, in milliseconds.
         timeout_ms: u64,
     },
@@ -67,90 +65,14 @@ pub enum PeerRequest {
     },
 }
 
-/// A change of the members that somebody asks for; the leader decides what it takes. Asked again it changes
-/// nothing more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "members", rename_all = "snake_case")]
-pub enum MembersAsk {
-    /// A node is to leave for good.
-    Remove {
-        /// The member to remove.
-        raft_id: RaftId,
-        /// It does not answer and will not come back.
-        force: bool,
-        /// What becomes of its VMs; they need `force`.
-        vms: Option<VmsFate>,
-    },
-    /// A member names a node of its list that has an empty store, so that the leader admits it.
-    Vouch {
-        /// The node, with its addresses from the list.
-        node: Box<Identity>,
-    },
-    /// A node with an empty store has a ticket and said this; its endpoint id is the one that its handshake
-    /// proved.
-    Admit(Box<JoinRequest>),
-}
-
-/// What a node with a ticket says to a member, on the join protocol, once the member has named its cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JoinRequest {
-    /// The node that asks.
-    pub node: Identity,
-    /// The id of its ticket.
-    pub ticket: TicketId,
-    /// The secret, which proves that the node has the ticket.
-    pub secret: TicketSecret,
-    /// Those of its addresses that nobody wrote down; they are left out where they are another member's: a
-    /// machine's inner networks may look like another's.
-    #[serde(default)]
-    pub guessed: Vec<SocketAddr>,
-    /// As which member it was told that its endpoint is known ([`JoinResponse::Later`]). If it comes with
-    /// another store than that member's, that one is lost: this word is younger than that member. Without it
-    /// the request ends no place, since a late word of an earlier store looks the same.
-    #[serde(default)]
-    pub known_as: Option<RaftId>,
-}
-
-/// The answer of the member.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "join", rename_all = "snake_case")]
-pub enum JoinResponse {
-    /// The node is a member.
-    Admitted {
-        /// Of which cluster.
-        cluster_id: ClusterId,
-        /// How that one was born.
-        genesis: Genesis,
-        /// Under which raft id.
-        raft_id: RaftId,
-        /// The members there are, and where.
-        contacts: Vec<Contact>,
-    },
-    /// It is not, and will not be with this ticket.
-    Refused {
-        /// The reason, with the way out.
-        refusal: Refusal,
-    },
-    /// Not now: try again.
-    Later {
-        /// The reason, in words.
-        why: String,
-        /// As which member the asker's endpoint is known; it says so when it asks again.
-        #[serde(default)]
-        known_as: Option<RaftId>,
-    },
-}
-
-/// A member and where it may be reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contact {
-    /// Its identity.
-    pub endpoint_id: EndpointId,
-    /// Where it may be reached.
-    pub addresses: Vec<SocketAddr>,
-    /// The relay it may be reached through.
-    #[serde(default)]
-    pub relay_url: Option<RelayUrl>,
+impl PeerRequest {
+    /// An ask on its way to the leader, who has this time for it, in milliseconds.
+    pub fn to_leader(ask: Ask, timeout_ms: u64) -> Self {
+        match ask {
+            Ask::Write(request) => Self::Propose { request, timeout_ms },
+            Ask::Members(change) => Self::ChangeMembers { change, timeout_ms },
+        }
+    }
 }
 
 /// An answer to a peer.
@@ -282,10 +204,10 @@ pub struct MemberProgress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum ProposeResult {
-    /// It is committed and applied.
+    /// It is decided: committed and applied, or the leader knew the end without that.
     Applied {
-        /// The result of applying it.
-        outcome: Outcome,
+        /// How it ended.
+        outcome: AskOutcome,
     },
     /// It was not proposed: nothing happened, another node may take it.
     NotLeader {

@@ -16,8 +16,8 @@ impl<P: Waits, R: Waits> Node<P, R> {
         if self.raft_status().role != RaftRole::Leader {
             return None;
         }
-        let facts = self.membership_facts();
-        let plan = facts.view(self);
+        let facts = self.leader_facts();
+        let plan = facts.view(self).members;
         let under_way = self.raft.under_way();
         let silence_ms: BTreeMap<RaftId, u64> =
             plan.progress.keys().map(|id| (*id, self.silence_ticks(*id).saturating_mul(TICK_MS))).collect();

@@ -15,8 +15,8 @@ use blixard_core::ClusterState;
 use blixard_core::formation::{cluster_id, contacts};
 use blixard_core::state::member_check::check_genesis;
 use blixard_model::backoff::{Backoff, Retry};
-use blixard_model::wire::{Contact, JoinRequest, JoinResponse, MembersAsk};
-use blixard_model::{ClusterId, EndpointId, Outcome, RaftId, Refusal};
+use blixard_model::wire::{Contact, JoinRequest, JoinResponse};
+use blixard_model::{AskOutcome, ClusterId, EndpointId, MembersAsk, RaftId, Refusal};
 
 use crate::forming::Birth;
 use crate::submission::SubmitError;
@@ -45,16 +45,16 @@ fn later(state: &ClusterState, asker: EndpointId, why: String) -> JoinResponse {
 }
 
 /// What a member answers to a node with a ticket, once it knows what the leader decided.
-pub fn answer(state: &ClusterState, asker: EndpointId, end: Result<Outcome, SubmitError>) -> JoinResponse {
+pub fn answer(state: &ClusterState, asker: EndpointId, end: Result<AskOutcome, SubmitError>) -> JoinResponse {
     match end {
-        Ok(Outcome::Admitted { raft_id }) => JoinResponse::Admitted {
+        Ok(AskOutcome::Admitted { raft_id }) => JoinResponse::Admitted {
             cluster_id: state.cluster_id(),
             genesis: state.genesis.clone(),
             raft_id,
             contacts: contacts(state),
         },
-        Ok(Outcome::Refused { refusal }) => JoinResponse::Refused { refusal },
-        Ok(Outcome::Done { .. }) => later(state, asker, "nothing was decided".to_owned()),
+        Ok(AskOutcome::Refused { refusal }) => JoinResponse::Refused { refusal },
+        Ok(AskOutcome::Done { .. }) => later(state, asker, "nothing was decided".to_owned()),
         Err(error) => later(state, asker, error.to_string()),
     }
 }

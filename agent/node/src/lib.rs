@@ -11,7 +11,7 @@
 //! Absent on purpose: time other than what an input says, random numbers, logging (what is worth telling
 //! comes out as [`Notice`]s).
 
-mod admission_and_removal;
+mod attempt;
 mod backup;
 pub mod birth;
 mod encoded_vms;
@@ -19,6 +19,8 @@ mod explain;
 pub mod forming;
 pub mod host;
 pub mod joining;
+mod known_tickets;
+mod leading;
 mod machine;
 mod membership;
 mod messages;
@@ -33,6 +35,7 @@ mod summary;
 mod turn;
 mod waiting;
 
+pub use attempt::AttemptEnd;
 pub use backup::{Backup, BackupError, BackupFacts, decode_backup, encode_backup};
 pub use host::Replica;
 pub use machine::{StateMachine, decode_request, encode_request, encode_state};
@@ -41,7 +44,7 @@ pub use notice::Notice;
 pub use registration::{Registration, RegistrationStep, Standing};
 pub use stats::NodeStats;
 pub use strangers::{Kinship, Stranger};
-pub use submission::{Ask, NO_LEADER_PATIENCE_MS, Step, Submission, SubmitError};
+pub use submission::{NO_LEADER_PATIENCE_MS, Step, Submission, SubmitError};
 pub use summary::Summary;
 pub use turn::{Envelope, NodeError, Turn};
 pub use waiting::Waits;

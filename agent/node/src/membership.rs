@@ -1,28 +1,23 @@
-//! As leader: who becomes a member, who votes, who may be given a VM.
+//! What this node has heard of whom, and as leader knows of the members.
 
 use std::collections::BTreeMap;
 
 use blixard_consensus::{RaftRole, RaftStatus};
 use blixard_core::formation::DeclaredMember;
-use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
+use blixard_core::planner::membership::{Claim, MembershipView, Progress};
+use blixard_core::planner::{HEARD_TICKS, LeaderView, Signs};
+use blixard_core::ticket::TicketClock;
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::member::MEMBERS_MAX;
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::MembersAsk;
-use blixard_model::{EndpointId, Member, NodeName, RaftId, mutant};
+use blixard_model::{EndpointId, MembersAsk, RaftId, TicketId, mutant};
 
 use crate::node::{Node, Told};
-use crate::notice::Notice;
 use crate::turn::NodeError;
 use crate::waiting::Waits;
 
 /// What a peer said of itself counts for this long.
 const IDENTITY_TICKS: u64 = 60;
-/// A member that was not heard of for this long is not reachable, whatever its link says: links end later.
-const HEARD_TICKS: u64 = 15;
-/// A new leader waits this long for the first word of each linked member: a live one answers the first
-/// heartbeat.
-const FIRST_WORD_TICKS: u64 = 5;
 /// Most endpoints whose words are kept.
 const CLAIMS_MAX: usize = 512;
 
@@ -35,39 +30,37 @@ pub(crate) struct Heard {
     asked: Option<u64>,
 }
 
-/// What the leader knows of the members, beside the state.
+/// What the leader knows beside the state, where the node itself keeps it in another form.
 #[derive(Debug)]
-pub(crate) struct Facts {
+pub(crate) struct Facts<'a> {
     status: RaftStatus,
-    claims: BTreeMap<EndpointId, Claim>,
+    claims: BTreeMap<EndpointId, Claim<'a>>,
     progress: BTreeMap<RaftId, Progress>,
+    ticket_clocks: BTreeMap<TicketId, TicketClock>,
 }
 
-impl Facts {
-    /// Only who was heard of after this tick counts as there.
-    pub(crate) fn heard_after<P: Waits, R: Waits>(mut self, since: u64, node: &Node<P, R>) -> Self {
-        for (id, progress) in &mut self.progress {
-            progress.heard = node.heard.get(id).is_some_and(|at| *at > since);
-            progress.recent_active = progress.heard;
-        }
-        self
-    }
-
-    /// Whether a member, or this node itself, counts as there.
-    pub(crate) fn has_heard(&self, raft_id: RaftId) -> bool {
-        raft_id == self.status.id || self.progress.get(&raft_id).is_some_and(|progress| progress.heard)
-    }
-
-    pub(crate) fn view<'a, P: Waits, R: Waits>(&'a self, node: &'a Node<P, R>) -> MembershipView<'a> {
-        MembershipView {
-            state: &node.raft.machine().0,
-            leader: self.status.id,
-            voters: &self.status.voters,
-            learners: &self.status.learners,
-            declared: &node.config.declared,
-            claims: &self.claims,
-            progress: &self.progress,
-            commit: self.status.commit,
+impl Facts<'_> {
+    /// All that the leader decides on. The node is the one whose facts these are.
+    pub(crate) fn view<'a, P: Waits, R: Waits>(&'a self, node: &'a Node<P, R>) -> LeaderView<'a> {
+        LeaderView {
+            members: MembershipView {
+                state: &node.raft.machine().0,
+                leader: self.status.id,
+                voters: &self.status.voters,
+                learners: &self.status.learners,
+                declared: &node.config.declared,
+                claims: &self.claims,
+                progress: &self.progress,
+                commit: self.status.commit,
+            },
+            signs: node.signs(),
+            linked: &node.linked,
+            is_begun: node.raft.leads() && node.summary.role == RaftRole::Leader,
+            is_changing: node.raft.membership_pending() || node.asked_change.is_some(),
+            removals_asked: &node.removals_asked,
+            wall_ms: node.wall_ms,
+            ticket_clocks: &self.ticket_clocks,
+            expiry_proposed: node.expiry_proposed,
         }
     }
 }
@@ -126,22 +119,8 @@ impl<P: Waits, R: Waits> Node<P, R> {
         self.claims.retain(|_, heard| now.saturating_sub(heard.at_tick) < IDENTITY_TICKS);
     }
 
-    /// Plans the next membership change and proposes it. One at a time: Raft drops others silently.
-    pub(crate) fn propose_membership(&mut self) {
-        self.note_answers();
-        if self.raft.membership_pending() {
-            return;
-        }
-        let facts = self.membership_facts();
-        let Some(change) = plan_membership(&facts.view(self)) else { return };
-        // Not taken: planned again when it still fits.
-        if self.raft.propose_membership(&change).is_ok() {
-            self.notices.push(Notice::MembershipProposed(change));
-        }
-    }
-
     /// Raft's mark of who answered is taken back from all at each check of the quorum: noted while it stands.
-    fn note_answers(&mut self) {
+    pub(crate) fn note_answers(&mut self) {
         let (tick, progress) = (self.tick, self.raft.status().progress);
         self.answered.retain(|id, _| progress.contains_key(id));
         for (id, _) in progress.into_iter().filter(|(_, (_, answered))| *answered) {
@@ -149,36 +128,36 @@ impl<P: Waits, R: Waits> Node<P, R> {
         }
     }
 
-    /// What the leader knows of the members.
-    pub(crate) fn membership_facts(&self) -> Facts {
-        let status = self.raft.status();
-        let leads_for = self.tick.saturating_sub(self.leads_since);
-        let claim = |heard: &Heard| Claim {
-            identity: heard.identity.clone(),
-            settled: heard.asked == Some(self.membership_version),
-        };
-        let claims: BTreeMap<_, _> = self.claims.iter().map(|(id, heard)| (*id, claim(heard))).collect();
-        let progress: BTreeMap<_, _> = status
-            .progress
-            .iter()
-            // Not Raft's own word for it: that one is taken back from everybody at each election and at each
-            // check of the quorum, until the next answer.
-            .map(|(id, (matched, _))| {
-                let heard = self.is_heard(*id);
-                let recent_active = leads_for < HEARD_TICKS || heard;
-                let last = self.answered.get(id).copied().unwrap_or(0).max(self.leads_since);
-                let missed =
-                    *id != status.id && self.tick.saturating_sub(last) >= self.config.voter_lost_ticks;
-                (*id, Progress { matched: *matched, heard, recent_active, lost: missed })
-            })
-            .collect();
-        Facts { status, claims, progress }
+    /// When the members were heard of.
+    pub(crate) fn signs(&self) -> Signs<'_> {
+        let (tick, leads_since, own) = (self.tick, self.leads_since, self.summary.raft_id);
+        Signs { tick, leads_since, own, heard: &self.heard }
     }
 
-    /// This node itself, or one that it has heard of or had the time to.
-    pub(crate) fn knows_whether_heard(&self, member: RaftId) -> bool {
-        let leads_for = self.tick.saturating_sub(self.leads_since);
-        member == self.summary.raft_id || self.is_heard(member) || leads_for >= HEARD_TICKS
+    /// What the leader knows beside the state.
+    pub(crate) fn leader_facts(&self) -> Facts<'_> {
+        let (status, signs) = (self.raft.status(), self.signs());
+        let claims = self.claims.iter().map(|(id, heard)| {
+            let settled = heard.asked == Some(self.membership_version);
+            (*id, Claim { identity: &heard.identity, settled })
+        });
+        let progress = status.progress.iter().map(|(id, (matched, _))| {
+            // Not Raft's own word for it: that one is taken back from everybody at each election and at each
+            // check of the quorum, until the next answer.
+            let heard = signs.is_heard(*id);
+            let recent_active = signs.leads_for() < HEARD_TICKS || heard;
+            let last = self.answered.get(id).copied().unwrap_or(0).max(self.leads_since);
+            let lost = *id != status.id && self.tick.saturating_sub(last) >= self.config.voter_lost_ticks;
+            (*id, Progress { matched: *matched, heard, recent_active, lost })
+        });
+        let tickets = self.state().tickets.values().filter(|ticket| ticket.is_open());
+        let ticket_clocks = tickets.map(|ticket| (ticket.id, self.ticket_clock(ticket)));
+        Facts {
+            claims: claims.collect(),
+            progress: progress.collect(),
+            ticket_clocks: ticket_clocks.collect(),
+            status,
+        }
     }
 
     /// The nodes on this node's list that are there with an empty store and no members yet: whoever leads may
@@ -198,36 +177,5 @@ impl<P: Waits, R: Waits> Node<P, R> {
         let led = self.summary.leader.is_some() && !self.raft.leads();
         let listed = self.config.declared.iter().filter(waits);
         if led { listed.filter_map(vouch).collect() } else { Vec::new() }
-    }
-
-    /// The members with a link that were heard of lately, and this node itself.
-    pub(crate) fn reachable(&self) -> Vec<NodeName> {
-        let members = self.raft.machine().0.members.values();
-        let reachable =
-            members.filter(|m| m.name == self.config.name || self.is_linked(m) && self.is_heard(m.raft_id));
-        reachable.map(|member| member.name.clone()).collect()
-    }
-
-    /// A new leader has heard of those who voted for it; the others answer its first heartbeats, or are gone
-    /// although their link still stands. Before it has committed in its term, and before the turn in which it
-    /// began to lead has ended, it has not even begun to listen.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        let begun = self.raft.leads() && self.summary.role == RaftRole::Leader;
-        let leads_for = self.tick.saturating_sub(self.leads_since);
-        let unheard =
-            |m: &Member| m.name != self.config.name && self.is_linked(m) && !self.is_heard(m.raft_id);
-        let mut members = self.raft.machine().0.members.values();
-        let leads = self.raft.status().role == RaftRole::Leader;
-        leads && (!begun || leads_for < FIRST_WORD_TICKS && members.any(unheard))
-    }
-
-    fn is_linked(&self, member: &Member) -> bool {
-        self.linked.contains(&member.endpoint_id)
-    }
-
-    /// Heard of lately, and since this node leads: what was heard before may have been the last word.
-    pub(crate) fn is_heard(&self, member: RaftId) -> bool {
-        let heard = self.heard.get(&member);
-        heard.is_some_and(|at| *at >= self.leads_since && self.tick.saturating_sub(*at) < HEARD_TICKS)
     }
 }

@@ -3,25 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use blixard_consensus::{Consensus, ProposeError, RaftStatus};
+use blixard_consensus::{Consensus, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, contacts};
-use blixard_model::wire::{Contact, ProposeResult};
-use blixard_model::{
-    ClusterId, Command, EndpointId, NodeName, Outcome, RaftId, RelayUrl, Request, TicketId, mutant,
-};
+use blixard_model::member::Contact;
+use blixard_model::{ClusterId, EndpointId, NodeName, RaftId, RelayUrl, TicketId, mutant};
 
-use crate::admission_and_removal::AskedChange;
-use crate::machine::{StateMachine, encode_request};
+use crate::leading::AskedChange;
+use crate::machine::StateMachine;
 use crate::membership::Heard;
 use crate::notice::Notice;
-use crate::submission::Ask;
 use crate::summary::Summary;
 use crate::turn::summarise;
 use crate::waiting::{Waiting, Waits};
 
-/// The leader looks at the membership this often.
-const MEMBERSHIP_TICKS: u64 = 5;
+/// The leader plans this often.
+const PLAN_TICKS: u64 = 5;
 
 /// What a node knows of itself when it starts.
 #[derive(Debug, Clone)]
@@ -125,66 +122,15 @@ impl<P: Waits, R: Waits> Node<P, R> {
         for key in self.waiting.take_given_up() {
             self.raft.forget_proposal(key);
         }
-        if self.tick.is_multiple_of(MEMBERSHIP_TICKS) && self.raft.leads() {
-            self.propose_membership();
-            self.propose_expiry();
+        if self.tick.is_multiple_of(PLAN_TICKS) && self.raft.leads() {
+            self.note_answers();
+            self.propose_planned();
         }
     }
 
     /// Which peers have a link now.
     pub fn note_links(&mut self, linked: BTreeSet<EndpointId>) {
         self.linked = linked;
-    }
-
-    /// Does what is asked of a leader, if this node leads; the answer comes with a later [`crate::Turn`].
-    pub fn ask(&mut self, ask: Ask, waiter: P) {
-        match ask {
-            Ask::Write(request) => self.propose(request, waiter),
-            Ask::Members(ask) => self.change_members(ask, waiter),
-        }
-    }
-
-    /// Proposes, if this node leads; the answer comes with a later [`crate::Turn`].
-    pub fn propose(&mut self, mut request: Request, waiter: P) {
-        if let Command::CreateVm { spec, eligible, .. } = &mut request.command {
-            if self.is_unsettled() {
-                let why = "this leader is new and has not heard of every node yet".to_owned();
-                self.waiting.answers.push((waiter, ProposeResult::Rejected { why }));
-                return;
-            }
-            *eligible = self.reachable();
-            if mutant::lives("capacity-checked-before-propose-only") {
-                let (state, need) = (self.state(), spec.reserved_memory_mib());
-                let room = |node: &NodeName| {
-                    let reserved = state.reserved(node).0.memory_mib;
-                    state.capacity_of(node).is_some_and(|offered| reserved + need <= offered.memory_mib)
-                };
-                eligible.retain(room);
-            }
-        }
-        if let Command::ForgetVms { node } = &request.command
-            && let Some(why) = self.still_there(node)
-        {
-            self.waiting.answers.push((waiter, ProposeResult::Rejected { why }));
-            return;
-        }
-        if let Command::CreateTicket { at_ms, .. } = &mut request.command {
-            *at_ms = self.wall_ms;
-        }
-        match self.raft.propose(encode_request(&request)) {
-            Ok(_) if mutant::lives("answered-at-propose") => {
-                self.waiting.answers.push((waiter, ProposeResult::Applied { outcome: Outcome::done(None) }));
-            }
-            Ok(key) => self.waiting.add_proposal(key, waiter),
-            Err(ProposeError::NotLeader(leader)) => {
-                let members = &self.raft.machine().0.members;
-                let leader = leader.and_then(|id| members.get(&id)).map(|member| member.name.clone());
-                self.waiting.answers.push((waiter, ProposeResult::NotLeader { leader }));
-            }
-            Err(other) => {
-                self.waiting.answers.push((waiter, ProposeResult::Rejected { why: other.to_string() }));
-            }
-        }
     }
 
     /// Hands the waiter out once everything acknowledged before is applied here. False: too many wait, and

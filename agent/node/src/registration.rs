@@ -13,7 +13,7 @@
 use blixard_core::ClusterState;
 use blixard_core::state::NodeOffer;
 use blixard_model::backoff::{ANNOUNCE, Retry};
-use blixard_model::{Command, EndpointId, Refusal};
+use blixard_model::{EndpointId, Refusal, WriteAsk};
 
 use crate::summary::Summary;
 
@@ -43,7 +43,7 @@ pub enum RegistrationStep {
         until_ms: u64,
     },
     /// Bring this to the leader, and tell [`Registration::note`] how it ended.
-    Submit(Command),
+    Submit(WriteAsk),
 }
 
 /// One node's registration, for as long as it runs. Driven by its caller: [`Registration::next`] says what to
@@ -119,7 +119,7 @@ impl Registration {
         self.asked = leads;
         let NodeOffer { capacity, addresses, relay_url, witness } = self.offer.clone();
         let endpoint_id = self.endpoint_id;
-        RegistrationStep::Submit(Command::SetNode { endpoint_id, capacity, addresses, relay_url, witness })
+        RegistrationStep::Submit(WriteAsk::SetNode { endpoint_id, capacity, addresses, relay_url, witness })
     }
 
     /// How an attempt ended. One that is committed is done when the log here says so; until then it is
@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn submits(step: &RegistrationStep) -> bool {
-        matches!(step, RegistrationStep::Submit(Command::SetNode { .. }))
+        matches!(step, RegistrationStep::Submit(WriteAsk::SetNode { .. }))
     }
 
     #[test]

@@ -11,44 +11,13 @@
 //! ```
 
 use blixard_model::backoff::SUBMIT;
-use blixard_model::wire::{MembersAsk, PeerRequest, ProposeResult};
-use blixard_model::{EndpointId, NodeName, Outcome, Request};
+use blixard_model::{Ask, AskOutcome, EndpointId, NodeName};
 
+use crate::attempt::AttemptEnd;
 use crate::summary::Summary;
 
 /// Without a leader for this long a request is given up: longer than any election.
 pub const NO_LEADER_PATIENCE_MS: u64 = 5_000;
-
-/// What is brought to the leader.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// A write: an entry of the log, applied at most once.
-    Write(Request),
-    /// A change of the members; asked for twice it is done once.
-    Members(MembersAsk),
-}
-
-impl From<Request> for Ask {
-    fn from(request: Request) -> Self {
-        Self::Write(request)
-    }
-}
-
-impl From<MembersAsk> for Ask {
-    fn from(ask: MembersAsk) -> Self {
-        Self::Members(ask)
-    }
-}
-
-impl Ask {
-    /// The question to the leader.
-    pub fn to_leader(&self, timeout_ms: u64) -> PeerRequest {
-        match self.clone() {
-            Self::Write(request) => PeerRequest::Propose { request, timeout_ms },
-            Self::Members(change) => PeerRequest::ChangeMembers { change, timeout_ms },
-        }
-    }
-}
 
 /// Why a request has no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +53,7 @@ pub enum Step {
         until_ms: u64,
     },
     /// The end.
-    Done(Result<Outcome, SubmitError>),
+    Done(Result<AskOutcome, SubmitError>),
 }
 
 /// One write, or one change of the members. Driven by its caller: [`Submission::next`] says what to do.
@@ -93,7 +62,7 @@ pub struct Submission {
     ask: Ask,
     deadline_ms: u64,
     seed: u64,
-    outcome: Option<Outcome>,
+    outcome: Option<AskOutcome>,
     leaderless_since_ms: Option<u64>,
     failures: u32,
     retry_at_ms: u64,
@@ -172,21 +141,20 @@ impl Submission {
 
     /// Nobody waits for the one it was forwarded to any more.
     pub fn note_replaced(&mut self, now_ms: u64) {
-        self.note(now_ms, ProposeResult::Unknown { why: "the leader was replaced".to_owned() });
+        self.note(now_ms, AttemptEnd::Unknown { why: "the leader was replaced".to_owned() });
     }
 
     /// How an attempt ended.
-    pub fn note(&mut self, now_ms: u64, result: ProposeResult) {
-        match result {
-            ProposeResult::Applied { outcome } => {
+    pub fn note(&mut self, now_ms: u64, end: AttemptEnd) {
+        match end {
+            AttemptEnd::Decided(outcome) => {
                 self.outcome = Some(outcome);
                 return;
             }
-            ProposeResult::NotLeader { .. } => {
-                "who was asked does not lead any more".clone_into(&mut self.last)
-            }
-            ProposeResult::Rejected { why } => self.last = why,
-            ProposeResult::Unknown { why } => {
+            AttemptEnd::NotLeader { .. } => "who was asked does not lead any more".clone_into(&mut self.last),
+            AttemptEnd::NotNow(why) => self.last = why.to_string(),
+            AttemptEnd::NotTaken { why } => self.last = why,
+            AttemptEnd::Unknown { why } => {
                 self.last.clone_from(&why);
                 self.maybe = Some(why);
             }

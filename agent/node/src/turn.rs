@@ -1,10 +1,10 @@
 //! A turn: one pump of consensus, and what the owner has to carry out.
 
 use blixard_consensus::{Consensus, Effects, LogWrite, PumpError, RaftRole};
-use blixard_model::wire::ProposeResult;
 use blixard_model::{EndpointId, Member, Outcome, RaftId, mutant};
 use bytes::Bytes;
 
+use crate::attempt::AttemptEnd;
 use crate::machine::StateMachine;
 use crate::node::Node;
 use crate::notice::Notice;
@@ -32,7 +32,7 @@ pub struct Turn<P, R> {
     /// To be made durable after these were handed over to be sent, and before anything else happens.
     pub write: Option<LogWrite>,
     /// Proposals that ended.
-    pub answers: Vec<(P, ProposeResult)>,
+    pub answers: Vec<(P, AttemptEnd)>,
     /// Reads that may be served now.
     pub reads: Vec<R>,
     /// To be logged.
@@ -121,7 +121,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
         self.write_past_the_log();
         for applied in effects.applied {
             if let Some(key) = applied.key {
-                self.waiting.answer(key, ProposeResult::Applied { outcome: applied.outcome });
+                self.waiting.answer(key, AttemptEnd::Decided(applied.outcome.into()));
             }
         }
         let reads = effects.reads.into_iter().filter_map(|key| self.waiting.take_read(key)).collect();

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use blixard_model::mutant;
-use blixard_model::wire::ProposeResult;
+
+use crate::attempt::AttemptEnd;
 
 /// A read that was not answered after this many ticks is asked again: Raft drops reads silently.
 const READ_RETRY_TICKS: u64 = 5;
@@ -20,7 +21,7 @@ pub(crate) struct Waiting<P, R> {
     proposals: BTreeMap<u64, P>,
     reads: BTreeMap<u64, WaitingRead<R>>,
     /// Decided, to be handed out with the next turn.
-    pub(crate) answers: Vec<(P, ProposeResult)>,
+    pub(crate) answers: Vec<(P, AttemptEnd)>,
 }
 
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl<P: Waits, R: Waits> Waiting<P, R> {
     }
 
     /// The proposal has this result.
-    pub(crate) fn answer(&mut self, key: u64, result: ProposeResult) {
+    pub(crate) fn answer(&mut self, key: u64, result: AttemptEnd) {
         if let Some(waiter) = self.proposals.remove(&key) {
             self.answers.push((waiter, result));
         }
@@ -61,8 +62,8 @@ impl<P: Waits, R: Waits> Waiting<P, R> {
         let proposals = std::mem::take(&mut self.proposals);
         let keys = proposals.keys().copied().collect();
         let end = |why: String| match mutant::lives("lost-leadership-is-refusal") {
-            true => ProposeResult::Rejected { why },
-            false => ProposeResult::Unknown { why },
+            true => AttemptEnd::NotTaken { why },
+            false => AttemptEnd::Unknown { why },
         };
         self.answers.extend(proposals.into_values().map(|waiter| (waiter, end(why.to_owned()))));
         keys

@@ -4,7 +4,7 @@ use blixard_core::ClusterState;
 use blixard_hostile::Target;
 use blixard_model::backup::{BACKUP_BODY_LEN_MAX, BACKUP_HEADER_LEN_MAX};
 use blixard_model::ticket::TicketRecord;
-use blixard_model::{Command, Request, TicketHash, TicketId};
+use blixard_model::{Command, Request, TicketHash, TicketId, WriteAsk, WriteRequest};
 use blixard_node::{BackupError, BackupFacts, decode_backup, encode_backup};
 
 use crate::group::{create, genesis, name};
@@ -23,10 +23,10 @@ fn facts() -> BackupFacts {
 /// Three nodes, a VM, an open ticket.
 fn state() -> ClusterState {
     let mut state = ClusterState::new(genesis(3));
-    let mut vm = create("web", None);
-    if let Command::CreateVm { eligible, .. } = &mut vm.command {
-        *eligible = vec![name(1)];
-    }
+    let WriteRequest { id, ask: WriteAsk::CreateVm { spec, desired } } = create("web", None) else {
+        panic!("another kind")
+    };
+    let vm = Request { id, command: Command::CreateVm { spec, desired, eligible: vec![name(1)] } };
     let ticket = Command::CreateTicket {
         id: TicketId::from_bytes([1; 8]),
         name: None,

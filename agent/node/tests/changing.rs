@@ -2,15 +2,16 @@
 
 use blixard_core::ClusterState;
 use blixard_core::formation::phase_of;
+use blixard_core::planner::NotNow;
 use blixard_core::ticket::hash_of;
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::{JoinRequest, JoinResponse, MembersAsk, ProposeResult};
+use blixard_model::wire::{JoinRequest, JoinResponse};
 use blixard_model::{
-    ClusterId, Command, MembershipChange, NodeName, Outcome, RaftId, Refusal, Request, TicketId,
-    TicketSecret, VmsFate,
+    AskOutcome, ClusterId, MembersAsk, MembershipChange, NodeName, Outcome, RaftId, Refusal, TicketId,
+    TicketSecret, VmsFate, WriteAsk, WriteRequest,
 };
-use blixard_node::{Notice, SubmitError, joining};
+use blixard_node::{AttemptEnd, Notice, SubmitError, joining};
 
 use crate::group::{Group, create, endpoint, genesis, identity, name, store, waiter};
 
@@ -34,18 +35,18 @@ fn group() -> (Group, u8) {
     (group, leader)
 }
 
-fn write(group: &mut Group, at: u8, text: &'static str, command: Command) {
-    let request = Request { id: text.parse().expect("a request id"), command };
-    group.node(at).propose(request, waiter(text));
+fn write(group: &mut Group, at: u8, text: &'static str, ask: WriteAsk) {
+    let request = WriteRequest { id: text.parse().expect("a request id"), ask };
+    group.node(at).ask(request, waiter(text));
     group.settle();
-    let done = matches!(group.answer(text), Some(ProposeResult::Applied { outcome: Outcome::Done { .. } }));
+    let done = matches!(group.answer(text), Some(AttemptEnd::Decided(AskOutcome::Done { .. })));
     assert!(done, "{:?}", group.answer(text));
 }
 
 fn ticket(group: &mut Group, at: u8, n: u8, name: Option<NodeName>) {
     let text = ["ticket-0", "ticket-1", "ticket-2"][usize::from(n)];
     let hash = hash_of(&secret(n));
-    write(group, at, text, Command::CreateTicket { id: id(n), name, hash, ttl_ms: TEN_SECONDS, at_ms: 7 });
+    write(group, at, text, WriteAsk::CreateTicket { id: id(n), name, hash, ttl_ms: TEN_SECONDS });
 }
 
 fn request(node: Identity, ticket: u8, with: u8) -> JoinRequest {
@@ -65,22 +66,22 @@ fn admit(node: u8, store_n: u8, ticket: u8, with: u8) -> MembersAsk {
 }
 
 /// Asks and gives the answer.
-fn ask(group: &mut Group, at: u8, what: &'static str, ask: MembersAsk) -> ProposeResult {
-    group.node(at).change_members(ask, waiter(what));
+fn ask(group: &mut Group, at: u8, what: &'static str, ask: MembersAsk) -> AttemptEnd {
+    group.node(at).ask(ask, waiter(what));
     group.settle();
     group.answer(what).expect("answered").clone()
 }
 
-fn admitted(result: &ProposeResult) -> Option<RaftId> {
+fn admitted(result: &AttemptEnd) -> Option<RaftId> {
     match result {
-        ProposeResult::Applied { outcome: Outcome::Admitted { raft_id } } => Some(*raft_id),
+        AttemptEnd::Decided(AskOutcome::Admitted { raft_id }) => Some(*raft_id),
         _ => None,
     }
 }
 
 #[track_caller]
-fn refused_for(result: &ProposeResult, why: &str) {
-    let ProposeResult::Applied { outcome: Outcome::Refused { refusal } } = result else {
+fn refused_for(result: &AttemptEnd, why: &str) {
+    let AttemptEnd::Decided(AskOutcome::Refused { refusal }) = result else {
         panic!("not refused: {result:?}")
     };
     assert!(refusal.to_string().contains(why), "{refusal}");
@@ -112,13 +113,13 @@ fn a_lost_store_s_place_is_let_go_and_never_for_a_word_from_before_it_was_given(
     let state = group.node(leader).state().clone();
     let answers = [
         joining::ask(&state, comes(None)).map_err(|told| *told).expect_err("not yet"),
-        joining::answer(&state, endpoint(4), Ok(Outcome::done(None))),
+        joining::answer(&state, endpoint(4), Ok(Outcome::done(None).into())),
         joining::answer(&state, endpoint(4), Err(SubmitError::Unavailable("nobody leads".to_owned()))),
     ];
     for told in answers {
         assert!(matches!(told, JoinResponse::Later { known_as: Some(RaftId(4)), .. }), "{told:?}");
     }
-    let stranger = joining::answer(&state, endpoint(5), Ok(Outcome::done(None)));
+    let stranger = joining::answer(&state, endpoint(5), Ok(Outcome::done(None).into()));
     assert!(matches!(stranger, JoinResponse::Later { known_as: None, .. }), "{stranger:?}");
     // One that is behind brings it to the leader.
     let behind = ClusterState::new(genesis(3));
@@ -126,11 +127,11 @@ fn a_lost_store_s_place_is_let_go_and_never_for_a_word_from_before_it_was_given(
         |known_as: Option<RaftId>| joining::ask(&behind, comes(known_as)).expect("for the leader to decide");
     for (what, before) in [("no member yet", None), ("under an earlier place", Some(RaftId(3)))] {
         let late = ask(&mut group, leader, what, with_another_store(before));
-        assert!(matches!(late, ProposeResult::Rejected { .. }), "{late:?}");
+        assert_eq!(late, AttemptEnd::NotNow(NotNow::KnownWithAnotherStore));
         assert!(group.node(leader).state().members.contains_key(&RaftId(4)), "{what}");
     }
     let first = ask(&mut group, leader, "let go", with_another_store(Some(RaftId(4))));
-    assert!(matches!(first, ProposeResult::Rejected { .. }), "to be asked again: {first:?}");
+    assert_eq!(first, AttemptEnd::NotNow(NotNow::PlaceLetGo), "to be asked again");
     assert!(!group.node(leader).state().members.contains_key(&RaftId(4)));
     assert_eq!(admitted(&ask(&mut group, leader, "anew", with_another_store(None))), Some(RaftId(5)));
 }
@@ -139,11 +140,12 @@ fn a_lost_store_s_place_is_let_go_and_never_for_a_word_from_before_it_was_given(
 fn of_two_at_once_exactly_one_is_admitted() {
     let (mut group, leader) = group();
     ticket(&mut group, leader, 1, None);
-    group.node(leader).change_members(admit(4, 4, 1, 1), waiter("four"));
-    group.node(leader).change_members(admit(5, 5, 1, 1), waiter("five"));
+    group.node(leader).ask(admit(4, 4, 1, 1), waiter("four"));
+    group.node(leader).ask(admit(5, 5, 1, 1), waiter("five"));
     group.settle();
     assert!(admitted(group.answer("four").expect("answered")).is_some());
-    assert!(matches!(group.answer("five"), Some(ProposeResult::Rejected { .. })), "to be asked again");
+    let later = AttemptEnd::NotNow(NotNow::ChangeUnderWay);
+    assert_eq!(group.answer("five"), Some(&later), "to be asked again");
     refused_for(&ask(&mut group, leader, "five again", admit(5, 5, 1, 1)), "it has admitted n4");
 }
 
@@ -201,7 +203,7 @@ fn revoked_tickets_names_and_stores_are_looked_at() {
     let (mut group, leader) = group();
     ticket(&mut group, leader, 1, Some(name(9)));
     ticket(&mut group, leader, 2, None);
-    write(&mut group, leader, "revoke", Command::RevokeTicket { id: id(2) });
+    write(&mut group, leader, "revoke", WriteAsk::RevokeTicket { id: id(2) });
     refused_for(&ask(&mut group, leader, "name", admit(4, 4, 1, 1)), "a node named n9");
     refused_for(&ask(&mut group, leader, "revoked", admit(4, 4, 2, 2)), "it was revoked");
     let genesis = genesis(3);
@@ -225,7 +227,7 @@ fn only_the_leader_decides() {
     let follower = group.follower();
     ticket(&mut group, leader, 1, None);
     let answer = ask(&mut group, follower, "follower", admit(4, 4, 1, 1));
-    assert_eq!(answer, ProposeResult::NotLeader { leader: Some(name(leader)) });
+    assert_eq!(answer, AttemptEnd::NotLeader { leader: Some(name(leader)) });
 }
 
 #[test]
@@ -237,14 +239,16 @@ fn a_member_vouches_for_a_node_that_the_leader_does_not_list() {
 }
 
 /// Asks until there is an answer that is no "try again".
-fn remove(group: &mut Group, what: &'static str, ask: MembersAsk) -> ProposeResult {
+fn remove(group: &mut Group, what: &'static str, ask: MembersAsk) -> AttemptEnd {
     for _ in 0..40 {
         let leader = group.leader();
         group.answers.retain(|(_, name, _)| *name != what);
-        group.node(leader).change_members(ask.clone(), waiter(what));
+        group.node(leader).ask(ask.clone(), waiter(what));
         group.settle();
         match group.answer(what) {
-            Some(ProposeResult::Rejected { .. } | ProposeResult::NotLeader { .. }) => group.tick(1),
+            Some(AttemptEnd::NotNow(_) | AttemptEnd::NotTaken { .. } | AttemptEnd::NotLeader { .. }) => {
+                group.tick(1)
+            }
             other => return other.expect("answered").clone(),
         }
     }
@@ -260,7 +264,7 @@ fn a_member_leaves_and_its_words_are_not_believed_any_more() {
     let (mut group, leader) = group();
     let follower = group.follower();
     let done = remove(&mut group, "leave", leaving(follower, false, None));
-    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+    assert_eq!(done, AttemptEnd::Decided(Outcome::done(None).into()));
     let state = group.node(leader).state();
     assert!(state.members.len() == 2 && state.removed.contains_key(&endpoint(follower)));
     // An older copy of its disk comes back, which has not heard of it, and asks for votes.
@@ -284,7 +288,7 @@ fn a_member_leaves_and_its_words_are_not_believed_any_more() {
     group.cut.clear();
     group.nodes.remove(&follower);
     let again = remove(&mut group, "again", leaving(follower, false, None));
-    assert_eq!(again, ProposeResult::Applied { outcome: Outcome::unchanged(None) });
+    assert_eq!(again, AttemptEnd::Decided(Outcome::unchanged(None).into()));
 }
 
 #[test]
@@ -300,7 +304,7 @@ fn who_was_removed_and_joined_anew_is_let_in_by_who_is_behind_and_was_told_so() 
     ticket(&mut group, leader, 0, None);
     group.tick(20);
     let done = remove(&mut group, "leave", leaving(gone, false, None));
-    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+    assert_eq!(done, AttemptEnd::Decided(Outcome::done(None).into()));
     group.nodes.remove(&gone);
     group.tick(20);
     group.cut.insert(behind);
@@ -352,7 +356,7 @@ fn what_others_told_ends_when_the_log_is_as_new_and_the_peers_are_looked_at_agai
 fn the_leader_hands_over_before_it_leaves() {
     let (mut group, leader) = group();
     let done = remove(&mut group, "leave", leaving(leader, false, None));
-    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+    assert_eq!(done, AttemptEnd::Decided(Outcome::done(None).into()));
     let next = group.leader();
     assert_ne!(next, leader);
     assert_eq!(group.node(next).state().members.len(), 2);
@@ -368,7 +372,7 @@ fn what_is_not_there_is_removed_by_force_only_and_never_at_the_quorum_s_cost() {
     refused_for(&remove(&mut group, "other", leaving(other, false, None)), "are no quorum");
     refused_for(&remove(&mut group, "vms", leaving(other, true, Some(VmsFate::Keep))), "answers");
     let done = remove(&mut group, "forced", leaving(gone, true, None));
-    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+    assert_eq!(done, AttemptEnd::Decided(Outcome::done(None).into()));
 }
 
 #[test]
@@ -385,7 +389,7 @@ fn a_learner_that_answers_is_not_given_up_with_its_vms() {
     // What it said before the cut does not count any more.
     group.tick(60);
     let done = remove(&mut group, "dead", leaving(4, true, Some(VmsFate::Delete)));
-    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+    assert_eq!(done, AttemptEnd::Decided(Outcome::done(None).into()));
 }
 
 /// So many ticks pass until a silent node is given up.
@@ -399,11 +403,11 @@ fn ticks_until_given_up(has_link: bool) -> u32 {
     for ticks in 0..100 {
         let ask = leaving(silent, true, Some(VmsFate::Delete));
         group.answers.clear();
-        group.node(leader).change_members(ask, waiter("removal"));
+        group.node(leader).ask(ask, waiter("removal"));
         group.settle();
         match group.answer("removal") {
-            Some(ProposeResult::Rejected { .. }) => group.tick(1),
-            Some(ProposeResult::Applied { outcome: Outcome::Done { .. } }) => return ticks,
+            Some(AttemptEnd::NotNow(_)) => group.tick(1),
+            Some(AttemptEnd::Decided(AskOutcome::Done { .. })) => return ticks,
             other => panic!("{other:?}"),
         }
     }
@@ -423,20 +427,18 @@ fn vms_of_a_node_that_is_no_member_and_was_there_a_moment_ago_are_not_forgotten(
     group.node(leader).note_identity(there, None).expect("goes on");
     for (what, ticks) in [("at once", 0), ("a little later", 40)] {
         group.tick(ticks);
-        let request = Request { id: "early".parse().expect("an id"), command: forget() };
-        group.node(leader).propose(request, waiter(what));
+        let request = WriteRequest { id: "early".parse().expect("an id"), ask: forget() };
+        group.node(leader).ask(request, waiter(what));
         group.settle();
-        let Some(ProposeResult::Rejected { why }) = group.answer(what) else {
-            panic!("{:?}", group.answer(what))
-        };
-        assert!(why.contains("n4 answered a moment ago"), "{why}");
+        let still_there = NotNow::StillThere { node: name(4) };
+        assert_eq!(group.answer(what), Some(&AttemptEnd::NotNow(still_there)));
     }
     group.tick(40);
     write(&mut group, leader, "late", forget());
 }
 
-fn forget() -> Command {
-    Command::ForgetVms { node: name(4) }
+fn forget() -> WriteAsk {
+    WriteAsk::ForgetVms { node: name(4) }
 }
 
 #[test]
@@ -450,7 +452,7 @@ fn two_removals_do_not_wait_for_each_other() {
     }
     for _ in 0..40 {
         for (n, what) in [(4, "removal of 4"), (5, "removal of 5")] {
-            group.node(leader).change_members(leaving(n, false, None), waiter(what));
+            group.node(leader).ask(leaving(n, false, None), waiter(what));
             group.settle();
         }
         group.tick(1);
@@ -473,7 +475,7 @@ fn a_guessed_address_that_is_another_s_is_left_out() {
     let mut none_left = at(true);
     none_left.node.addresses.clone_from(&theirs);
     let not_yet = ask(&mut group, leader, "none left", admission(none_left));
-    assert!(matches!(not_yet, ProposeResult::Rejected { .. }), "its relay may be found yet: {not_yet:?}");
+    assert_eq!(not_yet, AttemptEnd::NotNow(NotNow::NoAddressOfItsOwn), "its relay may be found yet");
     refused_for(&ask(&mut group, leader, "written", admission(at(false))), &theirs[0].to_string());
     let raft_id = admitted(&ask(&mut group, leader, "guessed", admission(at(true)))).expect("admitted");
     let member = &group.node(leader).state().members[&raft_id];
@@ -486,17 +488,17 @@ fn vms_are_spoken_of_before_their_node_goes() {
     let gone = group.follower();
     group.tick(10);
     group.node(leader).note_links((1..=3).map(endpoint).collect());
-    group.node(leader).propose(create("web", Some(gone)), waiter("web"));
+    group.node(leader).ask(create("web", Some(gone)), waiter("web"));
     group.settle();
     assert_eq!(group.node(leader).state().vms.len(), 1, "{:?}", group.answer("web"));
     group.cut.insert(gone);
     let refusal = remove(&mut group, "silent", leaving(gone, true, None));
     refused_for(&refusal, "VMs are placed on");
     let done = remove(&mut group, "kept", leaving(gone, true, Some(VmsFate::Keep)));
-    assert_eq!(done, ProposeResult::Applied { outcome: Outcome::done(None) });
+    assert_eq!(done, AttemptEnd::Decided(Outcome::done(None).into()));
     assert_eq!(group.node(leader).state().vms.len(), 1);
     // Nobody will report it gone: a deletion is one at once.
-    write(&mut group, leader, "delete", Command::DeleteVm { name: "web".parse().expect("a name") });
+    write(&mut group, leader, "delete", WriteAsk::DeleteVm { name: "web".parse().expect("a name") });
     assert!(group.node(leader).state().vms.is_empty());
 }
 
@@ -534,8 +536,8 @@ fn a_refusal_says_which_node_is_gone() {
     let (mut group, leader) = group();
     let never = MembersAsk::Remove { raft_id: RaftId(77), force: false, vms: None };
     group.tick(20);
-    group.node(leader).change_members(never.clone(), waiter("never"));
+    group.node(leader).ask(never.clone(), waiter("never"));
     group.tick(3);
     let end = remove(&mut group, "never again", never);
-    assert_eq!(end, ProposeResult::Applied { outcome: Refusal::NodeLeft { raft_id: RaftId(77) }.into() });
+    assert_eq!(end, AttemptEnd::Decided(Refusal::NodeLeft { raft_id: RaftId(77) }.into()));
 }

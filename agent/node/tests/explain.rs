@@ -13,7 +13,7 @@ fn of(group: &mut Group, n: u8, member: u8) -> Option<MemberProgress> {
 
 fn write(group: &mut Group, leader: u8, vms: std::ops::Range<u32>) {
     for n in vms {
-        group.node(leader).propose(create(&format!("vm-{n}"), None), waiter("write"));
+        group.node(leader).ask(create(&format!("vm-{n}"), None), waiter("write"));
         group.tick(1);
     }
 }

@@ -7,12 +7,11 @@ use blixard_consensus::{Consensus, ConsensusConfig, Durable, Limits, LogWrite, g
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, cluster_id};
 use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
-use blixard_model::wire::ProposeResult;
 use blixard_model::{
-    Capacity, Command, Desired, EndpointId, Hypervisor, NodeName, RaftId, Request, StoreId, VmSpec,
+    Capacity, Desired, EndpointId, Hypervisor, NodeName, RaftId, StoreId, VmSpec, WriteAsk, WriteRequest,
 };
 use blixard_node::{
-    Envelope, Node, NodeConfig, NodeError, Notice, StateMachine, Told, Turn, Waits, encode_state,
+    AttemptEnd, Envelope, Node, NodeConfig, NodeError, Notice, StateMachine, Told, Turn, Waits, encode_state,
 };
 
 /// A whole turn, with everything that it has to be durable written.
@@ -104,7 +103,7 @@ pub(crate) fn identity(n: u8, store_id: StoreId, phase: Phase) -> Identity {
 }
 
 /// A request that makes a VM, on this node if one is given.
-pub(crate) fn create(vm: &str, on: Option<u8>) -> Request {
+pub(crate) fn create(vm: &str, on: Option<u8>) -> WriteRequest {
     let spec = VmSpec {
         name: vm.parse().expect("a VM name"),
         cpus: 1,
@@ -116,15 +115,15 @@ pub(crate) fn create(vm: &str, on: Option<u8>) -> Request {
         node: on.map(name),
         hypervisor: Hypervisor::Qemu,
     };
-    let command = Command::CreateVm { spec, desired: Desired::Running, eligible: Vec::new() };
-    Request { id: format!("create-{vm}").parse().expect("a request id"), command }
+    let ask = WriteAsk::CreateVm { spec, desired: Desired::Running };
+    WriteRequest { id: format!("create-{vm}").parse().expect("a request id"), ask }
 }
 
 /// Nodes n1.. of one cluster, with raft ids 1... A cut node hears and is heard of nothing.
 pub(crate) struct Group {
     pub(crate) nodes: BTreeMap<u8, TestNode>,
     pub(crate) cut: BTreeSet<u8>,
-    pub(crate) answers: Vec<(u8, &'static str, ProposeResult)>,
+    pub(crate) answers: Vec<(u8, &'static str, AttemptEnd)>,
     pub(crate) reads: Vec<(u8, &'static str)>,
     pub(crate) notices: Vec<(u8, Notice)>,
     voters: u8,
@@ -259,7 +258,7 @@ impl Group {
     }
 
     /// What this waiter was answered.
-    pub(crate) fn answer(&self, waiter: &str) -> Option<&ProposeResult> {
+    pub(crate) fn answer(&self, waiter: &str) -> Option<&AttemptEnd> {
         self.answers.iter().find(|(_, name, _)| *name == waiter).map(|(_, _, result)| result)
     }
 }

@@ -1,9 +1,8 @@
 //! Every way of a write through its state drawing.
 
 use blixard_consensus::RaftRole;
-use blixard_model::wire::ProposeResult;
-use blixard_model::{Outcome, RaftId};
-use blixard_node::{NO_LEADER_PATIENCE_MS, Step, Submission, SubmitError, Summary};
+use blixard_model::{AskOutcome, Outcome, RaftId};
+use blixard_node::{AttemptEnd, NO_LEADER_PATIENCE_MS, Step, Submission, SubmitError, Summary};
 
 use crate::group::{create, endpoint, name};
 
@@ -39,12 +38,12 @@ fn forward(to: u8, now_ms: u64) -> Step {
     Step::Forward { leader: name(to), endpoint_id: endpoint(to), patience_ms }
 }
 
-fn rejected(why: &str) -> ProposeResult {
-    ProposeResult::Rejected { why: why.to_owned() }
+fn rejected(why: &str) -> AttemptEnd {
+    AttemptEnd::NotTaken { why: why.to_owned() }
 }
 
-fn unknown(why: &str) -> ProposeResult {
-    ProposeResult::Unknown { why: why.to_owned() }
+fn unknown(why: &str) -> AttemptEnd {
+    AttemptEnd::Unknown { why: why.to_owned() }
 }
 
 #[test]
@@ -52,8 +51,8 @@ fn the_leader_is_asked_and_its_answer_is_the_end() {
     for (leader, asked) in [(1, Step::Propose { patience_ms: DEADLINE_MS - 10 }), (2, forward(2, 10))] {
         let mut s = submission();
         assert_eq!(next(&mut s, 10, &led_by(Some(leader), 1)), asked);
-        let outcome = Outcome::done(Some(name(3)));
-        s.note(20, ProposeResult::Applied { outcome: outcome.clone() });
+        let outcome = AskOutcome::from(Outcome::done(Some(name(3))));
+        s.note(20, AttemptEnd::Decided(outcome.clone()));
         // Whatever the cluster looks like, and however late it is.
         for (now_ms, summary) in [(20, led_by(None, 2)), (DEADLINE_MS + 1, led_by(Some(2), 1))] {
             assert_eq!(next(&mut s, now_ms, &summary), Step::Done(Ok(outcome.clone())));
@@ -78,7 +77,7 @@ fn a_leader_in_between_begins_the_patience_anew() {
     let mut s = submission();
     next(&mut s, 0, &led_by(None, 1));
     assert_eq!(next(&mut s, 4_000, &led_by(Some(2), 2)), forward(2, 4_000));
-    s.note(4_100, ProposeResult::NotLeader { leader: None });
+    s.note(4_100, AttemptEnd::NotLeader { leader: None });
     let until_ms = 4_200 + NO_LEADER_PATIENCE_MS;
     assert_eq!(next(&mut s, 4_200, &led_by(None, 2)), Step::Wait { until_ms });
 }
@@ -106,8 +105,8 @@ fn what_was_unknown_once_stays_so_until_it_is_applied() {
     s.note(2_010, rejected("too many requests"));
     let wanted = SubmitError::Unknown("the link was lost; then: too many requests".to_owned());
     assert_eq!(next(&mut s, DEADLINE_MS, &led_by(Some(2), 1)), Step::Done(Err(wanted)));
-    s.note(DEADLINE_MS, ProposeResult::Applied { outcome: Outcome::done(None) });
-    assert_eq!(next(&mut s, DEADLINE_MS, &led_by(None, 1)), Step::Done(Ok(Outcome::done(None))));
+    s.note(DEADLINE_MS, AttemptEnd::Decided(Outcome::done(None).into()));
+    assert_eq!(next(&mut s, DEADLINE_MS, &led_by(None, 1)), Step::Done(Ok(Outcome::done(None).into())));
 }
 
 #[test]
@@ -166,10 +165,10 @@ fn those_who_fail_together_do_not_come_back_together() {
 fn another_leader_or_term_is_asked_at_once() {
     let mut s = submission();
     next(&mut s, 0, &led_by(Some(2), 1));
-    s.note(10, ProposeResult::NotLeader { leader: None });
+    s.note(10, AttemptEnd::NotLeader { leader: None });
     assert!(matches!(next(&mut s, 11, &led_by(Some(2), 1)), Step::Wait { .. }));
     assert_eq!(next(&mut s, 11, &led_by(Some(3), 2)), forward(3, 11));
-    s.note(12, ProposeResult::NotLeader { leader: None });
+    s.note(12, AttemptEnd::NotLeader { leader: None });
     assert!(matches!(next(&mut s, 13, &led_by(Some(3), 2)), Step::Wait { .. }));
     assert_eq!(next(&mut s, 13, &led_by(Some(3), 3)), forward(3, 13), "it won another election");
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use blixard_model::Outcome;
-use blixard_model::wire::ProposeResult;
+use blixard_core::planner::NotNow;
+use blixard_model::{AskOutcome, Outcome};
+use blixard_node::AttemptEnd;
 
 use crate::group::{Group, Waiter, create, endpoint, name, waiter};
 
@@ -14,12 +15,12 @@ const READ_RETRY_TICKS: usize = 5;
 fn a_proposal_is_answered_with_its_outcome_where_it_was_made_and_nowhere_else() {
     let mut group = Group::of(3);
     let (leader, follower) = (group.leader(), group.follower());
-    group.node(follower).propose(create("a", None), waiter("to a follower"));
-    group.node(leader).propose(create("a", None), waiter("to the leader"));
+    group.node(follower).ask(create("a", None), waiter("to a follower"));
+    group.node(leader).ask(create("a", None), waiter("to the leader"));
     group.settle();
-    let not_leader = ProposeResult::NotLeader { leader: Some(name(leader)) };
+    let not_leader = AttemptEnd::NotLeader { leader: Some(name(leader)) };
     assert_eq!(group.answer("to a follower"), Some(&not_leader));
-    let applied = ProposeResult::Applied { outcome: Outcome::done(Some(name(leader))) };
+    let applied = AttemptEnd::Decided(Outcome::done(Some(name(leader))).into());
     assert_eq!(group.answer("to the leader"), Some(&applied));
     assert_eq!(group.answers.len(), 2);
     assert_eq!(group.node(leader).waiting(), (0, 0));
@@ -30,12 +31,12 @@ fn proposals_are_answered_unknown_when_the_leadership_is_lost() {
     let mut group = Group::of(3);
     let leader = group.leader();
     group.cut.insert(leader);
-    group.node(leader).propose(create("a", None), waiter("w"));
+    group.node(leader).ask(create("a", None), waiter("w"));
     group.settle();
     assert_eq!(group.answer("w"), None);
     assert_eq!(group.node(leader).waiting(), (1, 0));
     group.until("it is answered", |group| group.answer("w").is_some());
-    assert!(matches!(group.answer("w"), Some(ProposeResult::Unknown { .. })), "{:?}", group.answers);
+    assert!(matches!(group.answer("w"), Some(AttemptEnd::Unknown { .. })), "{:?}", group.answers);
     assert_eq!(group.node(leader).waiting(), (0, 0));
 }
 
@@ -44,7 +45,7 @@ fn a_proposal_that_nobody_waits_for_is_forgotten() {
     let mut group = Group::of(3);
     let leader = group.leader();
     group.cut.insert(leader);
-    group.node(leader).propose(create("a", None), Waiter { name: "w", gave_up: true });
+    group.node(leader).ask(create("a", None), Waiter { name: "w", gave_up: true });
     group.tick(1);
     assert_eq!(group.node(leader).waiting(), (0, 0));
     group.tick(40);
@@ -72,7 +73,7 @@ fn reads_that_raft_dropped_are_asked_again() {
 fn a_read_at_any_node_shows_what_was_acknowledged_before() {
     let mut group = Group::of(3);
     let (leader, follower) = (group.leader(), group.follower());
-    group.node(leader).propose(create("a", None), waiter("w"));
+    group.node(leader).ask(create("a", None), waiter("w"));
     group.settle();
     assert!(group.node(follower).read(waiter("read")));
     group.tick(1);
@@ -92,19 +93,16 @@ fn new_leader() -> (Group, u8) {
 #[test]
 fn a_new_leader_places_nothing_before_it_has_heard_of_the_linked_members() {
     let (mut group, leader) = new_leader();
-    group.node(leader).propose(create("a", None), waiter("early"));
+    group.node(leader).ask(create("a", None), waiter("early"));
     group.settle();
     let rejected = group.answer("early");
-    assert!(
-        matches!(rejected, Some(ProposeResult::Rejected { why }) if why.contains("this leader is new")),
-        "{rejected:?}"
-    );
+    assert_eq!(rejected, Some(&AttemptEnd::NotNow(NotNow::NewLeader)));
     // A live one answers the first heartbeats.
     group.cut.clear();
     group.tick(3);
-    group.node(leader).propose(create("a", Some(3)), waiter("heard"));
+    group.node(leader).ask(create("a", Some(3)), waiter("heard"));
     group.settle();
-    let done = ProposeResult::Applied { outcome: Outcome::done(Some(name(3))) };
+    let done = AttemptEnd::Decided(Outcome::done(Some(name(3))).into());
     assert_eq!(group.answer("heard"), Some(&done));
 }
 
@@ -112,17 +110,15 @@ fn a_new_leader_places_nothing_before_it_has_heard_of_the_linked_members() {
 fn a_linked_member_that_says_no_word_is_waited_for_no_longer_and_given_nothing() {
     let (mut group, leader) = new_leader();
     group.tick(5);
-    group.node(leader).propose(create("a", Some(3)), waiter("on the dead"));
-    group.node(leader).propose(create("b", None), waiter("anywhere"));
+    group.node(leader).ask(create("a", Some(3)), waiter("on the dead"));
+    group.node(leader).ask(create("b", None), waiter("anywhere"));
     group.settle();
     let dead = group.answer("on the dead");
-    let refused = |result: &ProposeResult| {
-        matches!(result, ProposeResult::Applied { outcome: Outcome::Refused { .. } })
-    };
+    let refused = |end: &AttemptEnd| matches!(end, AttemptEnd::Decided(AskOutcome::Refused { .. }));
     assert!(dead.is_some_and(refused), "{dead:?}");
     let anywhere = group.answer("anywhere");
     assert!(
-        matches!(anywhere, Some(ProposeResult::Applied { outcome: Outcome::Done { node: Some(on), .. } })
+        matches!(anywhere, Some(AttemptEnd::Decided(AskOutcome::Done { node: Some(on), .. }))
             if *on != name(3)),
         "{anywhere:?}"
     );

@@ -1,11 +1,11 @@
 //! Who becomes a member, who votes, whose lost store is let go: one change at a time, the leader's to
-//! propose.
+//! propose without being asked.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use blixard_model::formation::{Identity, Phase};
-use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Refusal, Removal, Role, VmsFate, mutant};
+use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Removal, Role, mutant};
 
 use crate::formation::{DeclaredMember, voter_target};
 use crate::state::ClusterState;
@@ -28,17 +28,17 @@ pub struct Progress {
 }
 
 /// The identity that a node last sent to the leader.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim<'a> {
     /// The identity.
-    pub identity: Identity,
+    pub identity: &'a Identity,
     /// It was asked after the last change of the members that the leader knows of: the store it names is at
     /// least as new as the one it is a member with, and no late word of one that is gone since.
     pub settled: bool,
 }
 
 /// The facts on which the leader plans.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct MembershipView<'a> {
     /// The replicated state.
     pub state: &'a ClusterState,
@@ -51,7 +51,7 @@ pub struct MembershipView<'a> {
     /// The leader's own configured list: it authorises additions.
     pub declared: &'a [DeclaredMember],
     /// The last identities that reachable nodes sent.
-    pub claims: &'a BTreeMap<EndpointId, Claim>,
+    pub claims: &'a BTreeMap<EndpointId, Claim<'a>>,
     /// Replication per member.
     pub progress: &'a BTreeMap<RaftId, Progress>,
     /// Highest committed index.
@@ -93,7 +93,7 @@ fn admission(view: &MembershipView<'_>) -> Option<MembershipChange> {
         if view.state.member_by_endpoint(declared.endpoint_id).is_some() {
             return None;
         }
-        let identity = &view.claims.get(&declared.endpoint_id)?.identity;
+        let identity = view.claims.get(&declared.endpoint_id)?.identity;
         if !matches!(identity.phase, Phase::Empty { .. }) || identity.name != declared.name {
             return None;
         }
@@ -180,63 +180,4 @@ pub(super) fn quorum_without(view: &MembershipView<'_>, raft_id: RaftId) -> Resu
     };
     let missing: Vec<String> = missing.into_iter().map(name).collect();
     Err(format!("{} cannot be reached", missing.join(", ")))
-}
-
-/// The next step of a leader for a node that is to leave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RemovalStep {
-    /// It has left.
-    Gone,
-    /// It is the leader itself: another one has to lead first.
-    HandOver,
-    /// This change removes it.
-    Propose(MembershipChange),
-}
-
-/// A removal as an operator asks for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RemovalAsk {
-    /// The raft id to remove.
-    pub raft_id: RaftId,
-    /// It does not answer and will not come back.
-    pub force: bool,
-    /// What becomes of its VMs.
-    pub vms: Option<VmsFate>,
-}
-
-/// Decides the next step for a node that is to leave.
-///
-/// # Errors
-/// The cause and the way out.
-pub fn plan_removal(view: &MembershipView<'_>, ask: RemovalAsk) -> Result<RemovalStep, Refusal> {
-    let RemovalAsk { raft_id, force, vms } = ask;
-    let Some(member) = view.state.members.get(&raft_id) else {
-        let gone = view.state.has_left(raft_id);
-        return if gone { Ok(RemovalStep::Gone) } else { Err(Refusal::NodeLeft { raft_id }) };
-    };
-    let node = || member.name.clone();
-    let is_heard = raft_id == view.leader || view.progress.get(&raft_id).is_some_and(|p| p.heard);
-    if !is_heard && !force {
-        return Err(Refusal::NodeUnreachable { node: node() });
-    }
-    if vms.is_some() && is_heard {
-        let why = format!("{} answers: its VMs run on, so delete them while it can stop them", node());
-        return Err(Refusal::Invalid { why });
-    }
-    if vms.is_none() {
-        view.state.check_no_vms(&member.name)?;
-    }
-    if view.state.members.len() == 1 {
-        let why = format!("{} is the only member: to give the cluster up, switch its agent off", node());
-        return Err(Refusal::Membership { why });
-    }
-    if view.voters.contains(&raft_id) {
-        quorum_without(view, raft_id).map_err(|why| Refusal::QuorumAtRisk { node: node(), why })?;
-    }
-    let change = MembershipChange::Remove { raft_id, why: Removal::Operator { vms } };
-    view.state.check_membership(&change, view.voters)?;
-    if raft_id == view.leader {
-        return Ok(RemovalStep::HandOver);
-    }
-    Ok(RemovalStep::Propose(change))
 }

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use blixard_core::planner::membership::{
-    MembershipView, Progress, RemovalAsk, RemovalStep, plan_membership, plan_removal,
-};
+use blixard_core::planner::membership::{MembershipView, Progress, plan_membership};
+use blixard_core::planner::removal::{RemovalAsk, RemovalStep, plan_removal};
 use blixard_core::ticket::hash_of;
 use blixard_model::removal::REMOVED_MAX;
 use blixard_model::ticket::{

@@ -19,7 +19,8 @@ struct Leader {
     voters: Vec<RaftId>,
     learners: Vec<RaftId>,
     progress: BTreeMap<RaftId, Progress>,
-    claims: BTreeMap<EndpointId, Claim>,
+    /// What was said, and whether that was often enough.
+    claims: BTreeMap<EndpointId, (Identity, bool)>,
     pending: Option<MembershipChange>,
     hands_over_to: Option<RaftId>,
     snapshots: BTreeSet<RaftId>,
@@ -101,7 +102,7 @@ impl Leader {
     }
 
     fn says(mut self, n: u8, identity: Identity, settled: bool) -> Self {
-        self.claims.insert(endpoint(n), Claim { identity, settled });
+        self.claims.insert(endpoint(n), (identity, settled));
         self
     }
 
@@ -111,13 +112,17 @@ impl Leader {
     }
 
     fn plan<T>(&self, look: impl FnOnce(&MembershipView<'_>) -> T) -> T {
+        let claims = self.claims.iter().map(|(id, (identity, settled))| {
+            let settled = *settled;
+            (*id, Claim { identity, settled })
+        });
         look(&MembershipView {
             state: &self.cluster.state,
             leader: RaftId(1),
             voters: &self.voters,
             learners: &self.learners,
             declared: &declared(3),
-            claims: &self.claims,
+            claims: &claims.collect(),
             progress: &self.progress,
             commit: COMMIT,
         })

@@ -104,7 +104,6 @@ fn apply_lines(state: &mut ClusterState, bytes: &[u8]) -> String {
             match serde_json::from_slice::<Request>(line) {
                 Ok(request) => match state.apply(index, &request) {
                     Outcome::Done { unchanged, .. } => format!("done {unchanged}"),
-                    Outcome::Admitted { raft_id } => format!("admitted {raft_id}"),
                     Outcome::Refused { refusal } => refusal.to_string(),
                 },
                 Err(error) => error.to_string(),

@@ -4,6 +4,7 @@ mod changes;
 mod common;
 mod explain;
 mod hostile;
+mod leading;
 mod lineage;
 mod members;
 mod membership;

@@ -334,14 +334,17 @@ fn a_birth_whose_only_disk_is_lost_is_followed_by_another_one() {
     assert!(formed.len() == 1 && *formed[0] != genesis(3), "{formed:?}");
 }
 
+/// What a node said, and whether that was often enough.
+type Said = (Identity, bool);
+
 /// What was said often enough.
-fn settled(identity: Identity) -> Claim {
-    Claim { identity, settled: true }
+fn settled(identity: Identity) -> Said {
+    (identity, true)
 }
 
 struct Leader {
     cluster: Cluster,
-    claims: BTreeMap<EndpointId, Claim>,
+    claims: BTreeMap<EndpointId, Said>,
     progress: BTreeMap<RaftId, Progress>,
     voters: Vec<RaftId>,
     learners: Vec<RaftId>,
@@ -374,13 +377,17 @@ impl Leader {
     }
 
     fn plan_with(&self, declared: &[DeclaredMember]) -> Option<MembershipChange> {
+        let claims = self.claims.iter().map(|(id, (identity, settled))| {
+            let settled = *settled;
+            (*id, Claim { identity, settled })
+        });
         plan_membership(&MembershipView {
             state: &self.cluster.state,
             leader: RaftId(1),
             voters: &self.voters,
             learners: &self.learners,
             declared,
-            claims: &self.claims,
+            claims: &claims.collect(),
             progress: &self.progress,
             commit: 100,
         })
@@ -426,7 +433,7 @@ fn late_words_of_an_earlier_store_remove_nobody() {
     leader.claims.insert(endpoint(3), settled(empty(3, 33, None)));
     assert_eq!(leader.plan(3), None, "it answers under its raft id");
     leader.silence(3);
-    leader.claims.insert(endpoint(3), Claim { identity: empty(3, 33, None), settled: false });
+    leader.claims.insert(endpoint(3), (empty(3, 33, None), false));
     assert_eq!(leader.plan(3), None, "heard once, and may be of a store that is gone since");
     leader.claims.insert(endpoint(3), settled(empty(3, 33, None)));
     assert_eq!(

@@ -8,8 +8,10 @@ use axum::http::HeaderMap;
 use blixard_core::ticket::hash_of;
 use blixard_model::api::{Accepted, JoinCluster, JoinTaken, Listing, NewTicket, TicketMade, TicketView};
 use blixard_model::ticket::TICKET_TTL_MS_DEFAULT;
-use blixard_model::wire::{Contact, MembersAsk};
-use blixard_model::{Command, NodeName, Outcome, RaftId, Refusal, Request, TicketId, VmsFate};
+use blixard_model::wire::Contact;
+use blixard_model::{
+    MembersAsk, NodeName, Outcome, RaftId, Refusal, TicketId, VmsFate, WriteAsk, WriteRequest,
+};
 use blixard_net::ticket::{JoinTicket, TICKET_CONTACTS_MAX};
 use blixard_node::SubmitError;
 use blixard_node::host::{JoinRefusal, NodeRemoval, Want};
@@ -32,8 +34,8 @@ pub(super) async fn create_ticket(
     let agent = &api.agent;
     let (ticket, secret) = (random::ticket_id(), random::ticket_secret());
     let hash = hash_of(&secret);
-    let command = Command::CreateTicket { id: ticket, name: name.clone(), hash, ttl_ms, at_ms: 0 };
-    let request = Request { id: random::request_id(), command };
+    let ask = WriteAsk::CreateTicket { id: ticket, name: name.clone(), hash, ttl_ms };
+    let request = WriteRequest { id: random::request_id(), ask };
     done(agent.host.change(request, patience).await?)?;
     let looked = agent.host.look_at_member(move |member| {
         let state = member.state();
@@ -90,7 +92,7 @@ pub(super) async fn revoke_ticket(
     let ticket: TicketId = id(&ticket)?;
     let request_id = request_id(&headers)?;
     let patience = patience(&headers)?;
-    let request = Request { id: request_id.clone(), command: Command::RevokeTicket { id: ticket } };
+    let request = WriteRequest { id: request_id.clone(), ask: WriteAsk::RevokeTicket { id: ticket } };
     let unchanged = done(api.agent.host.change(request, patience).await?)?;
     Ok(Json(Accepted { request_id, node: None, unchanged }))
 }
@@ -99,7 +101,6 @@ pub(super) async fn revoke_ticket(
 fn done(outcome: Outcome) -> ApiResult<bool> {
     match outcome {
         Outcome::Done { unchanged, .. } => Ok(unchanged),
-        Outcome::Admitted { .. } => Ok(false),
         Outcome::Refused { refusal } => Err(ApiError::refused(refusal)),
     }
 }

@@ -14,7 +14,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use blixard_model::api::{Accepted, CreateVm, Listing, REQUEST_ID_HEADER, TIMEOUT_HEADER, VmView};
 use blixard_model::wire::AgedReport;
-use blixard_model::{Command, Desired, InvalidId, NodeName, Outcome, Refusal, Request, RequestId, VmName};
+use blixard_model::{
+    Desired, InvalidId, NodeName, Outcome, Refusal, RequestId, VmName, WriteAsk, WriteRequest,
+};
 use blixard_node::SubmitError;
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -156,7 +158,7 @@ async fn create_vm(State(api): State<Api>, headers: HeaderMap, bytes: Bytes) -> 
     let CreateVm { spec, start } = body(&bytes)?;
     spec.validate().map_err(|error| ApiError::refused(Refusal::InvalidSpec(error)))?;
     let desired = if start { Desired::Running } else { Desired::Stopped };
-    write(&api, &headers, Command::CreateVm { spec, desired, eligible: Vec::new() }).await
+    write(&api, &headers, WriteAsk::CreateVm { spec, desired }).await
 }
 
 async fn start_vm(
@@ -165,7 +167,7 @@ async fn start_vm(
     headers: HeaderMap,
 ) -> ApiResult<Json<Accepted>> {
     let name: VmName = id(&name)?;
-    write(&api, &headers, Command::StartVm { name }).await
+    write(&api, &headers, WriteAsk::StartVm { name }).await
 }
 
 async fn stop_vm(
@@ -174,7 +176,7 @@ async fn stop_vm(
     headers: HeaderMap,
 ) -> ApiResult<Json<Accepted>> {
     let name: VmName = id(&name)?;
-    write(&api, &headers, Command::StopVm { name }).await
+    write(&api, &headers, WriteAsk::StopVm { name }).await
 }
 
 async fn delete_vm(
@@ -183,18 +185,16 @@ async fn delete_vm(
     headers: HeaderMap,
 ) -> ApiResult<Json<Accepted>> {
     let name: VmName = id(&name)?;
-    write(&api, &headers, Command::DeleteVm { name }).await
+    write(&api, &headers, WriteAsk::DeleteVm { name }).await
 }
 
-async fn write(api: &Api, headers: &HeaderMap, command: Command) -> ApiResult<Json<Accepted>> {
+async fn write(api: &Api, headers: &HeaderMap, ask: WriteAsk) -> ApiResult<Json<Accepted>> {
     let id = request_id(headers)?;
     let patience = patience(headers)?;
-    let request = Request { id: id.clone(), command };
+    let request = WriteRequest { id: id.clone(), ask };
     let outcome = api.agent.host.change(request, patience).await;
     match outcome.map_err(|error| ApiError::from(error).of_request(&id))? {
         Outcome::Done { node, unchanged } => Ok(Json(Accepted { request_id: id, node, unchanged })),
-        // No write admits anybody.
-        Outcome::Admitted { .. } => Ok(Json(Accepted { request_id: id, node: None, unchanged: false })),
         Outcome::Refused { refusal } => Err(ApiError::refused(refusal).of_request(&id)),
     }
 }

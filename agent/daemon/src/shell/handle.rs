@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use blixard_model::wire::{AgedReport, JoinResponse, PeerResponse, ProgressReport};
-use blixard_model::{ClusterId, EndpointId, Outcome};
+use blixard_model::{Ask, ClusterId, EndpointId, Outcome};
 use blixard_node::host::{
     Answer, Host, Input, JoinRefusal, Member, Moment, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want,
 };
-use blixard_node::{Ask, SubmitError, Summary};
+use blixard_node::{SubmitError, Summary};
 use blixard_store::StoreStats;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -9,12 +9,11 @@ use blixard_core::state::NodeOffer;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{Contact, JoinRequest, JoinResponse, PeerRequest, PeerResponse};
 use blixard_model::{
-    ClusterId, EndpointId, NodeName, RaftId, RequestId, TicketId, TicketSecret, VmName, VmsFate,
+    Ask, ClusterId, EndpointId, NodeName, RaftId, RequestId, TicketId, TicketSecret, VmName, VmsFate,
 };
 use bytes::Bytes;
 
 use super::disk::Written;
-use crate::submission::Ask;
 
 /// A question of this host to a peer; numbered by the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

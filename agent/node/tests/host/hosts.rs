@@ -6,14 +6,14 @@ use blixard_consensus::{Limits, TICK_MS};
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_core::state::NodeOffer;
-use blixard_model::VmName;
 use blixard_model::api::RetryKind;
+use blixard_model::{Ask, VmName};
+use blixard_node::Notice;
 use blixard_node::host::disk::{Kept, Write, Written, carry_out};
 use blixard_node::host::{
     Answer, BootId, CallError, CallId, Effect, Found, Host, HostConfig, Input, Moment, PeerCallId, RaftFrame,
     Trouble, WaiterId, Want,
 };
-use blixard_node::{Ask, Notice};
 use blixard_store::{DirDisk, Store};
 
 use crate::group::{CAPACITY, address, declared, endpoint, name, store};

@@ -11,9 +11,11 @@ use blixard_model::formation::Phase;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::report::{NodeReport, ObservedState, VmReport};
 use blixard_model::wire::{
-    AgedReport, Contact, FRAME_LEN_MAX, JoinResponse, MembersAsk, PeerRequest, PeerResponse, ReportPage,
+    AgedReport, Contact, FRAME_LEN_MAX, JoinResponse, PeerRequest, PeerResponse, ReportPage,
 };
-use blixard_model::{ClusterId, Command, Outcome, RaftId, Refusal, Request, TicketId, TicketSecret};
+use blixard_model::{
+    ClusterId, MembersAsk, Outcome, RaftId, Refusal, TicketId, TicketSecret, WriteAsk, WriteRequest,
+};
 use blixard_node::Notice;
 use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
@@ -296,8 +298,8 @@ fn a_stop_that_fails_is_paced_told_once_and_the_reason() {
     hosts.until("it is made", |hosts| hosts.answers.contains_key(&made));
     hosts.machine(1).begun.clear();
     hosts.machine(1).actions_fail = Some("access denied");
-    let command = Command::StopVm { name: "web".parse().expect("a name") };
-    let stopped = hosts.change(1, Request { id: "stop-web".parse().expect("a request id"), command });
+    let ask = WriteAsk::StopVm { name: "web".parse().expect("a name") };
+    let stopped = hosts.change(1, WriteRequest { id: "stop-web".parse().expect("a request id"), ask });
     hosts.until("it is told to stop", |hosts| hosts.answers.contains_key(&stopped));
     hosts.pass(10_000);
     assert_eq!(hosts.machines[&1].begun.len(), 4, "at 0, 1, 3 and 7 s: {:?}", hosts.machines[&1].begun);

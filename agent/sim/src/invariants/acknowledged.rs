@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blixard_model::{Outcome, Request, RequestId};
+use blixard_model::{Outcome, RequestId, WriteRequest};
 
 use super::canon::AppliedCommand;
 
@@ -39,7 +39,7 @@ impl Acknowledged {
     }
 
     /// A client was told an outcome. Returns where it was applied.
-    pub(crate) fn acknowledge(&mut self, request: &Request, outcome: &Outcome) -> Result<u64, String> {
+    pub(crate) fn acknowledge(&mut self, request: &WriteRequest, outcome: &Outcome) -> Result<u64, String> {
         self.count += 1;
         match self.first.get(&request.id) {
             Some((index, applied)) if applied == outcome => Ok(*index),

@@ -24,7 +24,7 @@ mod witness;
 use blixard_consensus::RaftStatus;
 use blixard_core::ClusterState;
 use blixard_model::formation::Genesis;
-use blixard_model::{EndpointId, Outcome, RaftId, Removal, Request, RequestId, StoreId, VmName};
+use blixard_model::{EndpointId, Outcome, RaftId, Removal, RequestId, StoreId, VmName, WriteRequest};
 
 use blixard_node::Replica;
 
@@ -186,7 +186,7 @@ impl Checker {
     /// A client was told that its write is done, or refused.
     pub(crate) fn write_acknowledged(
         &mut self,
-        request: &Request,
+        request: &WriteRequest,
         outcome: &Outcome,
         floor: u64,
         now_us: u64,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blixard_core::ClusterState;
-use blixard_model::{Command, Desired, Outcome, Refusal, Request, VmName};
+use blixard_model::{Desired, Outcome, Refusal, VmName, WriteAsk, WriteRequest};
 
 use super::history::{Action, Answer, History, Operation, Sight, Wanted};
 
@@ -31,8 +31,8 @@ impl Recorder {
     }
 
     /// A client invokes a write, or a read of everything.
-    pub(crate) fn begins(&mut self, client: usize, request: Option<&Request>) {
-        let write = request.and_then(|request| asked(&request.command));
+    pub(crate) fn begins(&mut self, client: usize, request: Option<&WriteRequest>) {
+        let write = request.and_then(|request| asked(&request.ask));
         let moment = self.next_moment();
         self.begun.insert(client, Begun { moment, write });
     }
@@ -93,15 +93,15 @@ impl Recorder {
     }
 }
 
-fn asked(command: &Command) -> Option<(VmName, Action)> {
-    match command {
-        Command::CreateVm { spec, desired, .. } => {
+fn asked(ask: &WriteAsk) -> Option<(VmName, Action)> {
+    match ask {
+        WriteAsk::CreateVm { spec, desired } => {
             let wanted = if *desired == Desired::Running { Wanted::Running } else { Wanted::Stopped };
             Some((spec.name.clone(), Action::Create(wanted)))
         }
-        Command::StartVm { name } => Some((name.clone(), Action::Start)),
-        Command::StopVm { name } => Some((name.clone(), Action::Stop)),
-        Command::DeleteVm { name } => Some((name.clone(), Action::Delete)),
+        WriteAsk::StartVm { name } => Some((name.clone(), Action::Start)),
+        WriteAsk::StopVm { name } => Some((name.clone(), Action::Stop)),
+        WriteAsk::DeleteVm { name } => Some((name.clone(), Action::Delete)),
         _ => None,
     }
 }
@@ -119,6 +119,5 @@ fn told(outcome: &Outcome) -> Answer {
             }
             _ => Answer::Unexpected,
         },
-        Outcome::Admitted { .. } => Answer::Unexpected,
     }
 }

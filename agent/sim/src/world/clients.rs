@@ -1,6 +1,6 @@
 //! Clients: they write and read through any agent, try again under the same request id, sometimes give up.
 
-use blixard_model::{Command, Desired, Disk, Hypervisor, Outcome, Request, VmName, VmSpec};
+use blixard_model::{Desired, Disk, Hypervisor, Outcome, VmName, VmSpec, WriteAsk, WriteRequest};
 use blixard_node::SubmitError;
 use blixard_node::host::Want;
 
@@ -31,7 +31,7 @@ pub(crate) struct Client {
 #[derive(Debug)]
 struct Op {
     /// None for a read.
-    request: Option<Request>,
+    request: Option<WriteRequest>,
     /// What had been acknowledged to anybody when it was invoked.
     floor: u64,
     /// The attempt under way, and where.
@@ -41,7 +41,7 @@ struct Op {
 }
 
 impl Op {
-    fn new(request: Option<Request>, floor: u64) -> Self {
+    fn new(request: Option<WriteRequest>, floor: u64) -> Self {
         Self { request, floor, attempt: None, maybe: false }
     }
 }
@@ -87,21 +87,21 @@ impl World {
             return Op::new(None, floor);
         }
         let id = text_id(&format!("c{}-{}", self.clients[client].id, self.clients[client].number));
-        let command = self.new_command();
-        Op::new(Some(Request { id, command }), floor)
+        let ask = self.new_ask();
+        Op::new(Some(WriteRequest { id, ask }), floor)
     }
 
-    fn new_command(&mut self) -> Command {
+    fn new_ask(&mut self) -> WriteAsk {
         let name = name(below(&mut self.rng, self.options.names));
         match self.rng.below(10) {
             0..=3 => {
                 let desired = if self.rng.chance(3, 4) { Desired::Running } else { Desired::Stopped };
                 let spec = self.new_spec(name);
-                Command::CreateVm { spec, desired, eligible: Vec::new() }
+                WriteAsk::CreateVm { spec, desired }
             }
-            4 | 5 => Command::StartVm { name },
-            6 | 7 => Command::StopVm { name },
-            _ => Command::DeleteVm { name },
+            4 | 5 => WriteAsk::StartVm { name },
+            6 | 7 => WriteAsk::StopVm { name },
+            _ => WriteAsk::DeleteVm { name },
         }
     }
 

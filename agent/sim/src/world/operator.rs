@@ -3,10 +3,11 @@
 
 use blixard_core::formation::contacts;
 use blixard_core::ticket::hash_of;
-use blixard_model::wire::MembersAsk;
-use blixard_model::{Command, Outcome, RaftId, Request, TicketId, TicketRecord, TicketSecret, VmsFate};
+use blixard_model::{
+    Ask, MembersAsk, Outcome, RaftId, TicketId, TicketRecord, TicketSecret, VmsFate, WriteAsk, WriteRequest,
+};
+use blixard_node::SubmitError;
 use blixard_node::host::{HeldTicket, Want};
-use blixard_node::{Ask, SubmitError};
 
 use super::event::{Event, MachineId};
 use super::machine::{DiskHealth, Waiter};
@@ -100,9 +101,9 @@ impl World {
         }
     }
 
-    fn write(&mut self, command: Command) -> Request {
+    fn write(&mut self, ask: WriteAsk) -> WriteRequest {
         let id = self.new_id();
-        Request { id: text_id(&format!("operator-{id}")), command }
+        WriteRequest { id: text_id(&format!("operator-{id}")), ask }
     }
 
     /// Machines that are to join and have no ticket, or one that has ended: its agent says so, and shows for
@@ -134,8 +135,8 @@ impl World {
         ]);
         let secret = TicketSecret::from_bytes(bytes);
         let ttl_ms = if calm { 3_600_000 } else { [10_000, 20_000, 3_600_000][below(&mut self.rng, 3)] };
-        let command = Command::CreateTicket { id, name: None, hash: hash_of(&secret), ttl_ms, at_ms: 0 };
-        let request = self.write(command);
+        let ask = WriteAsk::CreateTicket { id, name: None, hash: hash_of(&secret), ttl_ms };
+        let request = self.write(ask);
         self.ask_somebody(What::Give { id, secret, machines }, request);
     }
 
@@ -170,7 +171,7 @@ impl World {
         let Some(state) = self.checker.state() else { return };
         let open: Vec<TicketId> = state.tickets.values().filter(|it| it.is_open()).map(|it| it.id).collect();
         let Some(id) = open.get(below(&mut self.rng, open.len().max(1))).copied() else { return };
-        let request = self.write(Command::RevokeTicket { id });
+        let request = self.write(WriteAsk::RevokeTicket { id });
         self.ask_somebody(What::Revoke, request);
     }
 

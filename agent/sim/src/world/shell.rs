@@ -4,13 +4,13 @@
 use blixard_consensus::TICK_MS;
 use blixard_core::reconciler::Action;
 use blixard_model::wire::PeerRequest;
-use blixard_model::{Command, EndpointId, MembershipChange, Request};
+use blixard_model::{Ask, EndpointId, MembershipChange, WriteAsk, WriteRequest};
+use blixard_node::Notice;
 use blixard_node::forming::Birth;
 use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
     Answer, BootId, CallError, CallId, Effect, Input, Moment, PeerCallId, RaftFrame, WaiterId, Want,
 };
-use blixard_node::{Ask, Notice};
 
 use super::World;
 use super::event::{Event, MachineId, Message};
@@ -324,7 +324,7 @@ impl World {
         };
         let confirms = matches!(
             &*request,
-            PeerRequest::Propose { request: Request { command: Command::ConfirmGone { .. }, .. }, .. }
+            PeerRequest::Propose { request: WriteRequest { ask: WriteAsk::ConfirmGone { .. }, .. }, .. }
         );
         let message = Message::Request { run, call, request };
         let all_whole = self.machines.iter().all(|machine| !machine.rolled_back);

@@ -2,19 +2,20 @@
 
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
-use blixard_model::wire::{AgedReport, MembersAsk, PeerRequest, ProposeResult, ReportsFrom, ReportsPage};
-use blixard_model::{Command, EndpointId, Outcome};
+use blixard_model::wire::{AgedReport, PeerRequest, ReportsFrom, ReportsPage};
+use blixard_model::{Ask, EndpointId, MembersAsk, Outcome, WriteAsk};
 
 use super::pages::Collected;
 use super::removals::RemovalStep;
 use super::submissions::{Purpose, SUBMISSIONS_MAX};
 use super::waiters::{READ_MS, ReadState};
 use super::{CallPurpose, Member, Reader};
+use crate::attempt::AttemptEnd;
 use crate::host::effect::{Answer, Effect, JoinRefusal};
 use crate::host::input::{HeldTicket, WaiterId, Want};
 use crate::host::moment::Moment;
 use crate::notice::Notice;
-use crate::submission::{Ask, SubmitError};
+use crate::submission::SubmitError;
 
 /// How long telling the cluster that a unit is gone may take, in milliseconds.
 const CONFIRM_MS: u64 = 10_000;
@@ -202,12 +203,12 @@ impl Member {
         for (action, vm) in look.actions {
             match (action, vm) {
                 (Action::ConfirmGone(name), Some(vm)) => {
-                    let command = Command::ConfirmGone {
+                    let ask = WriteAsk::ConfirmGone {
                         name: name.clone(),
                         node: vm.placement.node,
                         generation: vm.placement.generation,
                     };
-                    self.confirm(now, Action::ConfirmGone(name), command);
+                    self.confirm(now, Action::ConfirmGone(name), ask);
                 }
                 (action, vm) => self.out.push(Effect::Act { action, vm: vm.map(Box::new) }),
             }
@@ -215,8 +216,8 @@ impl Member {
         self.reports.set_own(at_ms, look.report);
     }
 
-    fn confirm(&mut self, now: Moment, action: Action, command: Command) {
-        let taken = match self.own_request(command) {
+    fn confirm(&mut self, now: Moment, action: Action, ask: WriteAsk) {
+        let taken = match self.own_request(ask) {
             Some(request) => self.submit(now, request, CONFIRM_MS, Purpose::Confirm(action.clone())),
             None => false,
         };
@@ -269,7 +270,7 @@ impl Member {
         }
         for call in served {
             let why = why.to_owned();
-            self.answer_proposed(call, ProposeResult::Unknown { why });
+            self.answer_proposed(call, AttemptEnd::Unknown { why });
         }
         for (call, purpose) in self.calls.clear() {
             self.out.push(Effect::ForgetCall { call });

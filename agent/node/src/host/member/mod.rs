@@ -34,8 +34,8 @@ use blixard_core::formation::phase_of;
 use blixard_core::state::NodeOffer;
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::{AgedReport, ProposeResult};
-use blixard_model::{Command, EndpointId, NodeName, RaftId, Request, StoreId, TicketId, mutant};
+use blixard_model::wire::AgedReport;
+use blixard_model::{EndpointId, NodeName, RaftId, StoreId, TicketId, WriteAsk, WriteRequest, mutant};
 use bytes::Bytes;
 
 use super::calls::Calls;
@@ -44,6 +44,7 @@ use super::effect::{Answer, Effect};
 use super::input::{Input, PeerCallId, RaftFrame, WaiterId};
 use super::moment::Moment;
 use super::trouble::Trouble;
+use crate::attempt::AttemptEnd;
 use crate::node::Node;
 use crate::summary::Summary;
 use crate::turn::NodeError;
@@ -163,7 +164,7 @@ pub struct Member {
     /// The summary changed in a turn that is not over yet.
     changed: bool,
     /// Proposals that ended in a turn that is not over yet.
-    ended: Vec<(Proposer, ProposeResult)>,
+    ended: Vec<(Proposer, AttemptEnd)>,
     out: Vec<Effect>,
 }
 
@@ -350,11 +351,11 @@ impl Member {
     }
 
     /// A request of this node itself, under an id that no other has.
-    fn own_request(&mut self, command: Command) -> Option<Request> {
+    fn own_request(&mut self, ask: WriteAsk) -> Option<WriteRequest> {
         self.next_request += 1;
         let (short, run) = (self.own.endpoint_id.short(), self.own.incarnation);
         let id = format!("agent-{short}-{run:016x}-{}", self.next_request).parse().ok()?;
-        Some(Request { id, command })
+        Some(WriteRequest { id, ask })
     }
 
     fn answer(&mut self, waiter: WaiterId, answer: Answer) {
@@ -391,8 +392,8 @@ impl Member {
                 return Ok(true);
             }
             // What a change that ended leads to may go into the replica, which takes nothing during a write.
-            for (proposer, result) in std::mem::take(&mut self.ended) {
-                self.proposal_ended(now, proposer, result);
+            for (proposer, end) in std::mem::take(&mut self.ended) {
+                self.proposal_ended(now, proposer, end);
             }
             if std::mem::take(&mut self.changed) || *self.replica.summary() != before {
                 self.summary_changed(now);
@@ -403,10 +404,10 @@ impl Member {
         Ok(false)
     }
 
-    fn proposal_ended(&mut self, now: Moment, proposer: Proposer, result: ProposeResult) {
+    fn proposal_ended(&mut self, now: Moment, proposer: Proposer, end: AttemptEnd) {
         match proposer {
-            Proposer::Submission(id) => self.attempt_ended(now, id, result),
-            Proposer::Peer(call) => self.serve_peer(call, result),
+            Proposer::Submission(id) => self.attempt_ended(now, id, end),
+            Proposer::Peer(call) => self.serve_peer(call, end),
         }
     }
 

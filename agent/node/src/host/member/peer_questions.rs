@@ -2,19 +2,18 @@
 
 use std::net::SocketAddr;
 
-use blixard_model::wire::{
-    AgedReport, JoinRequest, JoinResponse, PeerRequest, PeerResponse, ProposeResult, ReportPage,
-};
-use blixard_model::{EndpointId, Outcome, mutant};
+use blixard_model::wire::{AgedReport, JoinRequest, JoinResponse, PeerRequest, PeerResponse, ReportPage};
+use blixard_model::{Ask, AskOutcome, EndpointId, mutant};
 
 use super::submissions::{Attempt, Purpose};
 use super::{CallPurpose, Joiner, Member, Proposer};
+use crate::attempt::AttemptEnd;
 use crate::host::effect::{Answer, Effect};
 use crate::host::input::{CallError, CallId, PeerCallId};
 use crate::host::moment::Moment;
 use crate::joining;
 use crate::notice::Notice;
-use crate::submission::{Ask, SubmitError};
+use crate::submission::SubmitError;
 use crate::turn::NodeError;
 
 /// Longest time that a forwarded change is waited for here, in milliseconds.
@@ -91,14 +90,14 @@ impl Member {
     }
 
     /// What a peer asked of this leader ended.
-    pub(super) fn serve_peer(&mut self, call: PeerCallId, result: ProposeResult) {
+    pub(super) fn serve_peer(&mut self, call: PeerCallId, end: AttemptEnd) {
         if self.waiters.end_served(call) {
-            self.answer_proposed(call, result);
+            self.answer_proposed(call, end);
         }
     }
 
-    pub(super) fn answer_proposed(&mut self, call: PeerCallId, result: ProposeResult) {
-        let response = Box::new(PeerResponse::Proposed { result });
+    pub(super) fn answer_proposed(&mut self, call: PeerCallId, end: AttemptEnd) {
+        let response = Box::new(PeerResponse::Proposed { result: end.into() });
         self.out.push(Effect::AnswerPeer { call, response });
     }
 
@@ -232,7 +231,7 @@ impl Member {
         }
     }
 
-    pub(super) fn join_decided(&mut self, call: PeerCallId, end: Result<Outcome, SubmitError>) {
+    pub(super) fn join_decided(&mut self, call: PeerCallId, end: Result<AskOutcome, SubmitError>) {
         let Some(joiner) = self.joiners.remove(&call) else { return };
         let response = joining::answer(self.replica.state(), joiner.endpoint_id, end);
         let Joiner { endpoint_id, name, place, ticket } = joiner;
@@ -256,12 +255,12 @@ impl Member {
 }
 
 /// How a forwarded change ended.
-fn proposed(answer: Result<Box<PeerResponse>, CallError>) -> ProposeResult {
+fn proposed(answer: Result<Box<PeerResponse>, CallError>) -> AttemptEnd {
     match answer.map(|response| *response) {
-        Ok(PeerResponse::Proposed { result }) => result,
-        Ok(PeerResponse::Declined { why }) => ProposeResult::Rejected { why },
-        Ok(_) => ProposeResult::Unknown { why: "the answer is of something else".to_owned() },
-        Err(CallError::NotSent(why)) => ProposeResult::Rejected { why },
-        Err(CallError::Unknown(why)) => ProposeResult::Unknown { why },
+        Ok(PeerResponse::Proposed { result }) => result.into(),
+        Ok(PeerResponse::Declined { why }) => AttemptEnd::NotTaken { why },
+        Ok(_) => AttemptEnd::Unknown { why: "the answer is of something else".to_owned() },
+        Err(CallError::NotSent(why)) => AttemptEnd::NotTaken { why },
+        Err(CallError::Unknown(why)) => AttemptEnd::Unknown { why },
     }
 }

@@ -62,7 +62,7 @@ impl Registering {
     /// An attempt ended.
     pub(super) fn ended(&mut self, now_ms: u64, end: Result<Outcome, SubmitError>) {
         let ended = match end {
-            Ok(Outcome::Done { .. } | Outcome::Admitted { .. }) => Ok(()),
+            Ok(Outcome::Done { .. }) => Ok(()),
             Ok(Outcome::Refused { refusal }) => Err(refusal.to_string()),
             Err(error) => Err(error.to_string()),
         };

@@ -11,11 +11,9 @@
 use std::collections::BTreeMap;
 
 use blixard_core::ClusterState;
-use blixard_model::wire::MembersAsk;
-use blixard_model::{Command, NodeName, Outcome, RaftId, Refusal, Request, VmsFate};
+use blixard_model::{Ask, MembersAsk, NodeName, Outcome, RaftId, Refusal, VmsFate, WriteAsk, WriteRequest};
 
 use crate::host::input::{NodeRemoval, WaiterId};
-use crate::submission::Ask;
 
 /// A removal under way.
 #[derive(Debug)]
@@ -85,7 +83,7 @@ impl Removals {
             (Standing::Gone(Err(refusal)), None) => refused(refusal),
             (Standing::Gone(Err(_)), Some(VmsFate::Delete)) => {
                 removal.last = true;
-                let request = Request { id, command: Command::ForgetVms { node: name } };
+                let request = WriteRequest { id, ask: WriteAsk::ForgetVms { node: name } };
                 Some(RemovalStep::Change(request.into(), removal.until_ms))
             }
             (Standing::Gone(_), _) => Some(RemovalStep::End(Outcome::unchanged(None))),

@@ -12,12 +12,12 @@ use std::collections::BTreeMap;
 use blixard_core::reconciler::Action;
 use blixard_model::api::RetryKind;
 use blixard_model::report::cut_reason;
-use blixard_model::wire::ProposeResult;
-use blixard_model::{EndpointId, Outcome};
+use blixard_model::{Ask, AskOutcome, EndpointId};
 
+use crate::attempt::AttemptEnd;
 use crate::host::input::{CallId, PeerCallId, WaiterId};
 use crate::host::trouble::Trouble;
-use crate::submission::{Ask, Step, Submission, SubmitError};
+use crate::submission::{Step, Submission, SubmitError};
 use crate::summary::Summary;
 
 /// Most changes on their way at once, of this machine's callers and of nodes that ask to be admitted.
@@ -59,7 +59,7 @@ pub(crate) enum Next {
         patience_ms: u64,
     },
     /// The end.
-    Done(Purpose, Result<Outcome, SubmitError>),
+    Done(Purpose, Result<AskOutcome, SubmitError>),
 }
 
 /// An attempt that a submission waits for.
@@ -152,13 +152,13 @@ impl Submissions {
     }
 
     /// An attempt ended. False: nobody waits for it.
-    pub(crate) fn attempt_ended(&mut self, id: SubmissionId, now_ms: u64, result: ProposeResult) -> bool {
+    pub(crate) fn attempt_ended(&mut self, id: SubmissionId, now_ms: u64, end: AttemptEnd) -> bool {
         let Some(open) = self.open.get_mut(&id).filter(|open| open.attempt.is_some()) else { return false };
         open.attempt = None;
-        if !matches!(result, ProposeResult::Applied { .. }) {
+        if !matches!(end, AttemptEnd::Decided(_)) {
             open.failing_since_ms.get_or_insert(now_ms);
         }
-        open.submission.note(now_ms, result);
+        open.submission.note(now_ms, end);
         true
     }
 
@@ -200,7 +200,7 @@ impl Submissions {
         open.into_values()
             .map(|mut open| {
                 if open.attempt.take().is_some() {
-                    open.submission.note(0, ProposeResult::Unknown { why: why.to_owned() });
+                    open.submission.note(0, AttemptEnd::Unknown { why: why.to_owned() });
                 }
                 (open.purpose, open.submission.ask().clone(), open.submission.abandoned(why))
             })

@@ -1,18 +1,19 @@
 //! What a member does because its time has come.
 
 use blixard_core::reconciler::Action;
-use blixard_model::wire::{MembersAsk, PeerRequest, ProposeResult};
-use blixard_model::{EndpointId, Outcome};
+use blixard_model::wire::PeerRequest;
+use blixard_model::{Ask, AskOutcome, EndpointId, MembersAsk, Outcome};
 
 use super::submissions::{Attempt, Next, Purpose, SubmissionId};
 use super::waiters::ReadState;
 use super::{CallPurpose, Member, Proposer, Reader, identities, registering, reports};
+use crate::attempt::AttemptEnd;
 use crate::host::effect::{Answer, Effect};
 use crate::host::input::{CallError, WaiterId};
 use crate::host::moment::Moment;
 use crate::notice::Notice;
 use crate::registration::RegistrationStep;
-use crate::submission::{Ask, Submission, SubmitError};
+use crate::submission::{Submission, SubmitError};
 use crate::turn::NodeError;
 
 /// How often the leader is told of listed nodes that wait, in milliseconds.
@@ -49,7 +50,7 @@ impl Member {
                 Some(Attempt::Here) => {
                     self.replica.forget_proposer(|proposer| *proposer == Proposer::Submission(id));
                     let why = "not committed in time".to_owned();
-                    self.attempt_ended(now, id, ProposeResult::Unknown { why });
+                    self.attempt_ended(now, id, AttemptEnd::Unknown { why });
                 }
                 Some(Attempt::Call(_)) | None => self.go_on(now, id),
             }
@@ -85,7 +86,7 @@ impl Member {
         for call in self.waiters.take_overdue_served(now_ms) {
             self.replica.forget_proposer(|proposer| *proposer == Proposer::Peer(call));
             let why = "not committed in time".to_owned();
-            self.answer_proposed(call, ProposeResult::Unknown { why });
+            self.answer_proposed(call, AttemptEnd::Unknown { why });
         }
     }
 
@@ -130,8 +131,8 @@ impl Member {
             RegistrationStep::Refused(refusal) => {
                 self.out.push(Effect::Notice(Notice::OfferRefused(refusal)));
             }
-            RegistrationStep::Submit(command) => {
-                let Some(request) = self.own_request(command) else { return };
+            RegistrationStep::Submit(ask) => {
+                let Some(request) = self.own_request(ask) else { return };
                 self.submit(now, request, registering::ATTEMPT_MS, Purpose::Register);
             }
         }
@@ -203,28 +204,28 @@ impl Member {
             self.calls.take(call);
             let leader = self.replica.summary().leader.as_ref().map(|(name, _)| name.to_string());
             let why = format!("{}: the link is down", leader.unwrap_or_else(|| to.short()));
-            return self.attempt_ended(now, id, ProposeResult::Rejected { why });
+            return self.attempt_ended(now, id, AttemptEnd::NotTaken { why });
         }
-        let request = Box::new(ask.to_leader(patience_ms));
+        let request = Box::new(PeerRequest::to_leader(ask.clone(), patience_ms));
         self.out.push(Effect::AskPeer { call, to, request, patience_ms: limit_ms });
     }
 
-    pub(super) fn attempt_ended(&mut self, now: Moment, id: SubmissionId, result: ProposeResult) {
-        if self.submissions.attempt_ended(id, now.boot_ms, result) {
+    pub(super) fn attempt_ended(&mut self, now: Moment, id: SubmissionId, end: AttemptEnd) {
+        if self.submissions.attempt_ended(id, now.boot_ms, end) {
             self.go_on(now, id);
         }
     }
 
-    fn submission_ended(&mut self, now: Moment, purpose: Purpose, end: Result<Outcome, SubmitError>) {
+    fn submission_ended(&mut self, now: Moment, purpose: Purpose, end: Result<AskOutcome, SubmitError>) {
         match purpose {
-            Purpose::Waiter(waiter) => self.changed(now, waiter, end),
+            Purpose::Waiter(waiter) => self.changed(now, waiter, admits_nobody(end)),
             Purpose::Register => {
-                self.registering.ended(now.boot_ms, end);
+                self.registering.ended(now.boot_ms, admits_nobody(end));
                 self.register(now);
             }
-            Purpose::Confirm(action) => self.confirmed(now, &action, end),
+            Purpose::Confirm(action) => self.confirmed(now, &action, admits_nobody(end)),
             Purpose::Vouch => {
-                if let Ok(Outcome::Refused { refusal }) = end {
+                if let Ok(AskOutcome::Refused { refusal }) = end {
                     self.out.push(Effect::Notice(Notice::ListedNotAdmitted(refusal)));
                 }
             }
@@ -235,7 +236,7 @@ impl Member {
     /// The cluster was told that a deleted VM's unit is gone, or was not.
     fn confirmed(&mut self, now: Moment, action: &Action, end: Result<Outcome, SubmitError>) {
         let failure = match end {
-            Ok(Outcome::Done { .. } | Outcome::Admitted { .. }) => {
+            Ok(Outcome::Done { .. }) => {
                 let vm = action.vm().clone();
                 self.out.push(Effect::Notice(Notice::VmGone(vm.clone())));
                 // The action ends with it: a VM of the same name may start next.
@@ -267,4 +268,10 @@ impl Member {
         let own = self.replica.summary().raft_id;
         matches!(ask, Ask::Members(MembersAsk::Remove { raft_id, .. }) if *raft_id == own)
     }
+}
+
+/// The end of an ask that admits nobody. A leader that says otherwise has answered something else.
+fn admits_nobody(end: Result<AskOutcome, SubmitError>) -> Result<Outcome, SubmitError> {
+    let other = || SubmitError::Unknown("the answer is of something else".to_owned());
+    end?.unless_admitted().ok_or_else(other)
 }

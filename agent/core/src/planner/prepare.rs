@@ -1,0 +1,104 @@
+//! What a leader makes of what it is asked for.
+
+use blixard_model::{
+    Ask, AskOutcome, Command, MembersAsk, MembershipChange, NodeName, Outcome, Removal, Request, VmSpec,
+    WriteAsk, WriteRequest, mutant,
+};
+
+use super::admission;
+use super::prepared::{NotNow, Prepared};
+use super::removal::{RemovalAsk, prepare_removal};
+use super::view::LeaderView;
+
+/// What a leader is to do with an ask.
+pub fn prepare(view: &LeaderView<'_>, ask: Ask) -> Prepared {
+    match ask {
+        Ask::Write(WriteRequest { id, ask }) => match complete(view, ask) {
+            Ok(command) => Prepared::Propose(Request { id, command }),
+            Err(why) => why.into(),
+        },
+        Ask::Members(ask) => {
+            let prepared = match ask {
+                MembersAsk::Remove { raft_id, force, vms } => {
+                    prepare_removal(view, RemovalAsk { raft_id, force, vms })
+                }
+                MembersAsk::Vouch { node } => admission::by_list(view, *node),
+                MembersAsk::Admit(request) => admission::by_ticket(view, *request),
+            };
+            one_at_a_time(view, prepared)
+        }
+    }
+}
+
+/// The command that an ask becomes, with what the leader adds.
+fn complete(view: &LeaderView<'_>, ask: WriteAsk) -> Result<Command, NotNow> {
+    Ok(match ask {
+        WriteAsk::CreateVm { .. } if view.is_unsettled() => return Err(NotNow::NewLeader),
+        WriteAsk::CreateVm { spec, desired } => {
+            let eligible = eligible(view, &spec);
+            Command::CreateVm { spec, desired, eligible }
+        }
+        WriteAsk::StartVm { name } => Command::StartVm { name },
+        WriteAsk::StopVm { name } => Command::StopVm { name },
+        WriteAsk::DeleteVm { name } => Command::DeleteVm { name },
+        WriteAsk::ConfirmGone { name, node, generation } => Command::ConfirmGone { name, node, generation },
+        WriteAsk::SetNode { endpoint_id, capacity, addresses, relay_url, witness } => {
+            Command::SetNode { endpoint_id, capacity, addresses, relay_url, witness }
+        }
+        WriteAsk::CreateTicket { id, name, hash, ttl_ms } => {
+            Command::CreateTicket { id, name, hash, ttl_ms, at_ms: view.wall_ms }
+        }
+        WriteAsk::RevokeTicket { id } => Command::RevokeTicket { id },
+        WriteAsk::ForgetVms { node } if was_there_lately(view, &node) => {
+            return Err(NotNow::StillThere { node });
+        }
+        WriteAsk::ForgetVms { node } => Command::ForgetVms { node },
+    })
+}
+
+/// The nodes that a new VM may be placed on.
+fn eligible(view: &LeaderView<'_>, spec: &VmSpec) -> Vec<NodeName> {
+    let state = view.members.state;
+    let reachable = state.members.values().filter(|member| view.is_reachable(member));
+    let mut eligible: Vec<NodeName> = reachable.map(|member| member.name.clone()).collect();
+    if mutant::lives("capacity-checked-before-propose-only") {
+        let need = spec.reserved_memory_mib();
+        let room = |node: &NodeName| {
+            let reserved = state.reserved(node).0.memory_mib;
+            state.capacity_of(node).is_some_and(|offered| reserved + need <= offered.memory_mib)
+        };
+        eligible.retain(room);
+    }
+    eligible
+}
+
+/// Whether a node of this name said something lately, member or not.
+fn was_there_lately(view: &LeaderView<'_>, node: &NodeName) -> bool {
+    view.members.claims.values().any(|claim| claim.identity.name == *node)
+}
+
+/// Raft takes one change of the members at a time, and none that would be refused.
+fn one_at_a_time(view: &LeaderView<'_>, prepared: Prepared) -> Prepared {
+    let Prepared::Change(change) = prepared else { return prepared };
+    if view.is_changing {
+        return NotNow::ChangeUnderWay.into();
+    }
+    match view.members.state.check_membership(&change, view.members.voters) {
+        Ok(()) => Prepared::Change(change),
+        Err(refusal) => refusal.into(),
+    }
+}
+
+/// What somebody is told who asked for something that took this change, once it is applied.
+///
+/// # Errors
+/// It took this change first, and is to be asked for again.
+pub fn end_of(change: &MembershipChange) -> Result<AskOutcome, NotNow> {
+    match change {
+        MembershipChange::AddLearner { member, .. } => Ok(AskOutcome::Admitted { raft_id: member.raft_id }),
+        MembershipChange::Remove { why: Removal::LostStore, .. } => Err(NotNow::PlaceLetGo),
+        MembershipChange::Remove { why: Removal::Operator { .. }, .. }
+        | MembershipChange::Promote { .. }
+        | MembershipChange::Demote { .. } => Ok(Outcome::done(None).into()),
+    }
+}

@@ -1,0 +1,150 @@
+//! As leader: carries out what is decided about what others ask for, and what is planned without being asked.
+//!
+//! A change of the members that is asked for is one configuration change, like those that the leader plans
+//! itself, and there is one at a time. Asked for again it changes nothing more: a raft id leaves once, a
+//! ticket admits one store.
+
+use blixard_consensus::{ProposeError, RaftRole};
+use blixard_core::planner::prepare::{end_of, prepare};
+use blixard_core::planner::removal::SIGN_TICKS;
+use blixard_core::planner::{NotNow, Planned, Prepared, plan};
+use blixard_model::{Ask, Command, MembershipChange, Outcome, RaftId, Request, TicketId, mutant};
+
+use crate::attempt::AttemptEnd;
+use crate::machine::encode_request;
+use crate::node::Node;
+use crate::notice::Notice;
+use crate::waiting::Waits;
+
+/// A change that somebody waits for.
+#[derive(Debug)]
+pub(crate) struct AskedChange<P> {
+    change: MembershipChange,
+    waiter: P,
+}
+
+impl<P: Waits, R: Waits> Node<P, R> {
+    /// Does what is asked of a leader, if this node leads; the answer comes with a later [`crate::Turn`].
+    pub fn ask(&mut self, ask: impl Into<Ask>, waiter: P) {
+        let ask = ask.into();
+        let leads = match ask {
+            Ask::Write(_) => self.raft.status().role == RaftRole::Leader,
+            // The members that count are those of the newest state.
+            Ask::Members(_) => self.raft.leads(),
+        };
+        if !leads {
+            let end = self.leads_not();
+            return self.waiting.answers.push((waiter, end));
+        }
+        let facts = self.leader_facts();
+        let prepared = prepare(&facts.view(self), ask);
+        let end = match prepared {
+            Prepared::Propose(request) => return self.propose(&request, waiter),
+            Prepared::Change(change) => return self.propose_asked(change, waiter),
+            Prepared::HandOver if self.raft.transfer_leadership() => AttemptEnd::NotNow(NotNow::HandsOver),
+            Prepared::HandOver => AttemptEnd::NotNow(NotNow::NobodyToHandOverTo),
+            Prepared::AwaitSigns(raft_id) => {
+                self.note_removal_asked(raft_id);
+                AttemptEnd::NotNow(NotNow::SignsAskedFor)
+            }
+            Prepared::Answer(outcome) => AttemptEnd::Decided(outcome),
+            Prepared::NotNow(why) => AttemptEnd::NotNow(why),
+        };
+        self.waiting.answers.push((waiter, end));
+    }
+
+    fn leads_not(&self) -> AttemptEnd {
+        let status = self.raft.status();
+        self.led_by(status.leader.filter(|id| *id != status.id))
+    }
+
+    fn led_by(&self, leader: Option<RaftId>) -> AttemptEnd {
+        let leader = leader.and_then(|id| self.raft.machine().0.members.get(&id));
+        AttemptEnd::NotLeader { leader: leader.map(|member| member.name.clone()) }
+    }
+
+    fn note_removal_asked(&mut self, raft_id: RaftId) {
+        let now = self.tick;
+        self.removals_asked.retain(|_, at| now.saturating_sub(*at) < SIGN_TICKS);
+        self.removals_asked.insert(raft_id, now);
+    }
+
+    fn propose(&mut self, request: &Request, waiter: P) {
+        let end = match self.raft.propose(encode_request(request)) {
+            Ok(_) if mutant::lives("answered-at-propose") => AttemptEnd::Decided(Outcome::done(None).into()),
+            Ok(key) => return self.waiting.add_proposal(key, waiter),
+            Err(error) => self.not_proposed(error),
+        };
+        self.waiting.answers.push((waiter, end));
+    }
+
+    fn propose_asked(&mut self, change: MembershipChange, waiter: P) {
+        match self.raft.propose_membership(&change) {
+            Ok(()) => {
+                self.notices.push(Notice::MembershipProposed(change.clone()));
+                self.asked_change = Some(AskedChange { change, waiter });
+            }
+            Err(error) => {
+                let end = self.not_proposed(error);
+                self.waiting.answers.push((waiter, end));
+            }
+        }
+    }
+
+    fn not_proposed(&self, error: ProposeError) -> AttemptEnd {
+        match error {
+            ProposeError::NotLeader(leader) => self.led_by(leader),
+            ProposeError::Refused(refusal) => AttemptEnd::Decided(refusal.into()),
+            error @ (ProposeError::Busy | ProposeError::TooLarge) => {
+                AttemptEnd::NotTaken { why: error.to_string() }
+            }
+        }
+    }
+
+    /// What became of the change that somebody waits for; called after every pump.
+    pub(crate) fn note_asked_change(&mut self, applied: &[MembershipChange]) {
+        let Some(AskedChange { change, .. }) = &self.asked_change else { return };
+        let is_applied = applied.contains(change);
+        if !is_applied && self.raft.membership_pending() {
+            return;
+        }
+        let Some(AskedChange { change, waiter }) = self.asked_change.take() else { return };
+        let end = if is_applied { end_of(&change) } else { Err(NotNow::MembersChanged) };
+        let end = end.map_or_else(AttemptEnd::NotNow, AttemptEnd::Decided);
+        self.waiting.answers.push((waiter, end));
+    }
+
+    /// It may still be committed by the next leader; asked for again it changes nothing more.
+    pub(crate) fn abandon_asked_change(&mut self) {
+        if let Some(AskedChange { waiter, .. }) = self.asked_change.take() {
+            let why = "the leadership was lost before it was committed".to_owned();
+            self.waiting.answers.push((waiter, AttemptEnd::Unknown { why }));
+        }
+    }
+
+    /// Plans what there is to do without being asked, and proposes it.
+    pub(crate) fn propose_planned(&mut self) {
+        let facts = self.leader_facts();
+        for planned in plan(&facts.view(self)) {
+            // Not taken: planned again when it still fits.
+            match planned {
+                Planned::Change(change) => {
+                    if self.raft.propose_membership(&change).is_ok() {
+                        self.notices.push(Notice::MembershipProposed(change));
+                    }
+                }
+                Planned::Expire(ids) => self.propose_expiry(ids),
+            }
+        }
+    }
+
+    fn propose_expiry(&mut self, ids: Vec<TicketId>) {
+        self.expiry_proposed = Some(self.tick);
+        let text = format!("expire-{}-{}", self.summary.term, self.tick);
+        let Ok(id) = text.parse() else { return };
+        let request = Request { id, command: Command::ExpireTickets { ids } };
+        if let Ok(key) = self.raft.propose(encode_request(&request)) {
+            self.raft.forget_proposal(key);
+        }
+    }
+}
