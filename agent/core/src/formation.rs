@@ -23,8 +23,7 @@ use std::net::SocketAddr;
 
 use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
 use blixard_model::id::ClusterName;
-use blixard_model::wire::Contact;
-use blixard_model::{ClusterId, EndpointId, Member, NodeName, RaftId, mutant};
+use blixard_model::{ClusterId, Contact, EndpointId, Member, NodeName, RaftId, mutant};
 
 use crate::ClusterState;
 use crate::state::member_check::{MemberError, MemberFacts, MemberField, check_genesis, check_members};

@@ -7,8 +7,10 @@ mod error;
 mod fuzz;
 mod members;
 mod peer_cred;
+mod request;
 mod routes;
 mod server;
 mod status;
+mod vms;
 
 pub(crate) use server::{listen, serve};

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use blixard_core::state::NodeOffer;
-use blixard_model::wire::Contact;
-use blixard_model::{Capacity, EndpointId, NodeName, StoreId};
+use blixard_model::{Capacity, Contact, EndpointId, NodeName, StoreId};
 use blixard_net::{IpFamilies, Net, PeerConfig};
 use tokio::sync::Notify;
 

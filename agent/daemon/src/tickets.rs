@@ -67,7 +67,7 @@ pub(crate) fn forget(data_dir: &Path, of: Option<TicketId>) {
 
 #[cfg(test)]
 mod tests {
-    use blixard_model::wire::Contact;
+    use blixard_model::Contact;
     use blixard_model::{ClusterId, TicketSecret};
     use blixard_net::NodeKey;
 

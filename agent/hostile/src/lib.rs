@@ -10,6 +10,7 @@
 //! (repeats a run), `BLIXARD_FUZZ_INPUT` (a file: nothing but this input is executed). Linking this crate
 //! replaces the allocator of the test binary by one that counts for each thread.
 
+mod kept;
 mod mutate;
 pub mod strings;
 mod watch;
@@ -17,14 +18,14 @@ mod watch;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use watch::HANG_MAX;
+
+use kept::keep;
 use mutate::Mutator;
 use watch::Watch;
 
-/// Longest time that one execution may take.
-pub const HANG_MAX: Duration = Duration::from_secs(2);
 /// Longest input unless the target says otherwise, in bytes.
 pub const INPUT_LEN_MAX: usize = 64 << 10;
 /// Most memory that one execution may hold at a time unless the target says otherwise, in bytes.
@@ -199,20 +200,6 @@ impl<'a, O: Into<String>, F: FnMut(&[u8]) -> O> Run<'a, F> {
             self.report.executions,
         );
     }
-}
-
-/// Keeps an input under `target/hostile/`.
-fn keep(target: &str, input: &[u8]) -> PathBuf {
-    let mut hasher = DefaultHasher::new();
-    input.hash(&mut hasher);
-    let ours = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target"));
-    let dir = std::env::var_os("CARGO_TARGET_DIR").map_or_else(ours, PathBuf::from).join("hostile");
-    let file = dir.join(format!("{target}-{:016x}", hasher.finish()));
-    let written = std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&file, input));
-    if let Err(error) = written {
-        eprintln!("{}: {error}", file.display());
-    }
-    std::fs::canonicalize(&file).unwrap_or(file)
 }
 
 #[cfg(test)]

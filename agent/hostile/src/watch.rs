@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::{HANG_MAX, keep};
+use crate::kept::keep;
 
+/// Longest time that one execution may take.
+pub const HANG_MAX: Duration = Duration::from_secs(2);
 /// An execution that takes this long will not end; one between [`HANG_MAX`] and this fails when it ends.
 const GIVE_UP: Duration = Duration::from_secs(4 * HANG_MAX.as_secs());
 /// Pause between two looks.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::contact::Contact;
 use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, StoreId};
 use crate::member::{Capacity, Contact, is_false};
 use crate::relay::RelayUrl;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::Refusal;
 use crate::formation::{Genesis, Identity};
 use crate::id::{ClusterId, RaftId, TicketId};
-use crate::member::Contact;
+use crate::contact::Contact;
 use crate::ticket::TicketSecret;
 
 /// What a node with a ticket says to a member, on the join protocol, once the member has named its cluster.

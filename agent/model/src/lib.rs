@@ -12,6 +12,7 @@ pub mod backoff;
 pub mod backup;
 pub mod change;
 pub mod command;
+pub mod contact;
 pub mod formation;
 pub mod id;
 pub mod join;
@@ -29,6 +30,7 @@ pub mod words;
 pub use ask::{Ask, AskOutcome, MembersAsk, WriteAsk, WriteRequest};
 pub use change::MembershipChange;
 pub use command::{Command, Outcome, Refusal, Request};
+pub use contact::Contact;
 pub use id::{
     ClusterId, ClusterName, EndpointId, InvalidId, NodeName, RaftId, RequestId, StoreId, TicketHash,
     TicketId, VmName,

@@ -40,18 +40,6 @@ pub struct Member {
     pub witness: bool,
 }
 
-/// A member and where it may be reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contact {
-    /// Its identity.
-    pub endpoint_id: EndpointId,
-    /// Where it may be reached.
-    pub addresses: Vec<SocketAddr>,
-    /// The relay it may be reached through.
-    #[serde(default)]
-    pub relay_url: Option<RelayUrl>,
-}
-
 /// For fields that older versions do not know and that are left out where they say nothing.
 pub(crate) fn is_false(value: &bool) -> bool {
     !value

@@ -10,7 +10,6 @@ use crate::member::MEMBERS_MAX;
 use crate::report::NodeReport;
 
 pub use crate::join::{JoinRequest, JoinResponse};
-pub use crate::member::Contact;
 
 /// Largest request or response between nodes, in bytes.
 pub const FRAME_LEN_MAX: usize = 1 << 20;

@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use blixard_model::wire::Contact;
-use blixard_model::{ClusterId, ClusterName, EndpointId, RelayUrl};
+use blixard_model::{ClusterId, ClusterName, Contact, EndpointId, RelayUrl};
 use bytes::Bytes;
 use iroh::endpoint::Connection;
 use tokio::sync::{Semaphore, mpsc, watch};

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use blixard_model::wire::Contact;
+use blixard_model::Contact;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;

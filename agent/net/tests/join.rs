@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use blixard_model::wire::Contact;
-use blixard_model::{ClusterId, EndpointId};
+use blixard_model::{ClusterId, Contact, EndpointId};
 use blixard_net::limits::{JOIN_REQUEST_LEN_MAX, REQUEST_LEN_MAX};
 use blixard_net::{Incoming, JoinError, NetStats, NodeKey, Reply};
 use bytes::Bytes;

@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use blixard_model::ClusterId;
-use blixard_model::wire::Contact;
+use blixard_model::{ClusterId, Contact};
 use blixard_net::Incoming;
 use bytes::Bytes;
 use tokio::net::UdpSocket;

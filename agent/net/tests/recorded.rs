@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use blixard_model::ClusterId;
-use blixard_model::wire::Contact;
+use blixard_model::{ClusterId, Contact};
 use blixard_net::{Incoming, PeerConfig, RequestError, SendOutcome, SnapshotError};
 use bytes::Bytes;
 use futures_util::StreamExt;

@@ -5,8 +5,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use blixard_model::wire::Contact;
-use blixard_model::{ClusterId, RelayUrl};
+use blixard_model::{ClusterId, Contact, RelayUrl};
 use blixard_net::{Incoming, JoinError, LinkState, NodeKey, PeerConfig, RelayList, SendOutcome};
 use bytes::Bytes;
 

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use blixard_model::wire::Contact;
-use blixard_model::{ClusterId, EndpointId};
+use blixard_model::{ClusterId, Contact, EndpointId};
 use blixard_net::{
     DownReason, Incoming, LinkState, Net, NetConfig, NetStats, NodeKey, PeerConfig, RelayCa, RelayList,
     TransportState,

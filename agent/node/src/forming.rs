@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use blixard_core::formation::{DeclaredMember, FormationStep, FormationView, plan_formation};
 use blixard_model::backoff::{Backoff, Retry};
 use blixard_model::formation::{Genesis, Identity, Phase};
-use blixard_model::wire::Contact;
-use blixard_model::{ClusterId, ClusterName, EndpointId, RaftId};
+use blixard_model::{ClusterId, ClusterName, Contact, EndpointId, RaftId};
 
 /// Asking everybody who they are. The first pause is about how long the links of nodes that start together
 /// take; the longest is what a node that comes last may have to wait for the others in the worst case.

@@ -15,8 +15,8 @@ use blixard_core::ClusterState;
 use blixard_core::formation::{cluster_id, contacts};
 use blixard_core::state::member_check::check_genesis;
 use blixard_model::backoff::{Backoff, Retry};
-use blixard_model::wire::{Contact, JoinRequest, JoinResponse};
-use blixard_model::{AskOutcome, ClusterId, EndpointId, MembersAsk, RaftId, Refusal};
+use blixard_model::wire::{JoinRequest, JoinResponse};
+use blixard_model::{AskOutcome, ClusterId, Contact, EndpointId, MembersAsk, RaftId, Refusal};
 
 use crate::forming::Birth;
 use crate::submission::SubmitError;

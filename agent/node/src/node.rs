@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use blixard_consensus::{Consensus, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, contacts};
-use blixard_model::member::Contact;
-use blixard_model::{ClusterId, EndpointId, NodeName, RaftId, RelayUrl, TicketId, mutant};
+use blixard_model::{ClusterId, Contact, EndpointId, NodeName, RaftId, RelayUrl, TicketId, mutant};
 
 use crate::leading::AskedChange;
 use crate::machine::StateMachine;

@@ -1,8 +1,7 @@
 //! The tables and the records in them. Records are JSON: fields are added, none is given another meaning.
 
 use blixard_model::formation::Genesis;
-use blixard_model::wire::Contact;
-use blixard_model::{ClusterId, EndpointId, NodeName, RaftId, StoreId};
+use blixard_model::{ClusterId, Contact, EndpointId, NodeName, RaftId, StoreId};
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 

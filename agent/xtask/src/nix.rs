@@ -19,11 +19,8 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use self::checks::Checks;
-use self::command::{Nix, Setup};
+use self::command::{NIXPKGS_VARIABLE, Nix, Setup};
 use crate::stories::{self, Cast};
-
-/// Names the directory of a nixpkgs to evaluate against.
-pub(crate) const NIXPKGS_VARIABLE: &str = "BLIXARD_NIXPKGS";
 
 /// How the run ended, unless it failed.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use blixard_node::{BackupFacts, SubmitError, encode_backup};
 
 use super::super::clock;
 use super::error::ApiError;
-use super::routes::{Api, ApiResult, FreshQuery, query, readable};
+use super::request::{Api, ApiResult, FreshQuery, query, readable};
 
 /// The state and its place in the log are taken in one look; encoding it does not hold the log up.
 pub(super) async fn backup(

@@ -8,9 +8,8 @@ use axum::http::HeaderMap;
 use blixard_core::ticket::hash_of;
 use blixard_model::api::{Accepted, JoinCluster, JoinTaken, Listing, NewTicket, TicketMade, TicketView};
 use blixard_model::ticket::TICKET_TTL_MS_DEFAULT;
-use blixard_model::wire::Contact;
 use blixard_model::{
-    MembersAsk, NodeName, Outcome, RaftId, Refusal, TicketId, VmsFate, WriteAsk, WriteRequest,
+    Contact, MembersAsk, NodeName, Outcome, RaftId, Refusal, TicketId, VmsFate, WriteAsk, WriteRequest,
 };
 use blixard_net::ticket::{JoinTicket, TICKET_CONTACTS_MAX};
 use blixard_node::SubmitError;
@@ -20,7 +19,7 @@ use serde::Deserialize;
 use super::super::context::Agent;
 use super::super::{clock, random, tickets};
 use super::error::ApiError;
-use super::routes::{Api, ApiResult, FreshQuery, body, id, patience, query, readable, request_id};
+use super::request::{Api, ApiResult, FreshQuery, body, id, patience, query, readable, request_id};
 
 /// Makes a ticket. Its secret is in the answer and nowhere else.
 pub(super) async fn create_ticket(

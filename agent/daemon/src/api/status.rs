@@ -13,7 +13,7 @@ use super::super::context::Agent;
 use super::super::retries::{self, Retrying};
 use super::super::shell::{Standing, millis};
 use super::super::views::{self, Reach};
-use super::routes::{Api, ApiResult, FreshQuery, query, readable};
+use super::request::{Api, ApiResult, FreshQuery, query, readable};
 
 /// Why a node that was removed and has an empty store is not let in.
 const REFUSED_AS_REMOVED: &str = "an operator removed it from the cluster; to let it in again, take \

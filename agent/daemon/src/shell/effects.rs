@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use blixard_model::EndpointId;
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::{Contact, JoinRequest, PeerRequest, PeerResponse};
+use blixard_model::wire::{JoinRequest, PeerRequest, PeerResponse};
+use blixard_model::{Contact, EndpointId};
 use blixard_net::{RequestError, SendOutcome};
 use blixard_node::Envelope;
 use blixard_node::host::disk::{Write, Written, carry_out};

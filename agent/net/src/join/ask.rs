@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use blixard_model::wire::Contact;
-use blixard_model::{ClusterId, ClusterName};
+use blixard_model::{ClusterId, ClusterName, Contact};
 use bytes::Bytes;
 use iroh::Endpoint;
 use iroh::endpoint::{Connection, RecvStream, SendStream};

@@ -9,8 +9,7 @@
 use std::net::SocketAddr;
 
 use blixard_model::member::ADDRESSES_MAX;
-use blixard_model::wire::Contact;
-use blixard_model::{ClusterId, EndpointId, RelayUrl, TicketId, TicketSecret};
+use blixard_model::{ClusterId, Contact, EndpointId, RelayUrl, TicketId, TicketSecret};
 use iroh_tickets::{ParseError, Ticket};
 use serde::{Deserialize, Serialize};
 

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use blixard_core::VmRecord;
 use blixard_core::reconciler::Action;
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::{
-    AgedReport, Contact, JoinRequest, JoinResponse, PeerRequest, PeerResponse, ProgressReport,
-};
-use blixard_model::{ClusterId, EndpointId, Outcome, TicketId, VmName};
+use blixard_model::wire::{AgedReport, JoinRequest, JoinResponse, PeerRequest, PeerResponse, ProgressReport};
+use blixard_model::{ClusterId, Contact, EndpointId, Outcome, TicketId, VmName};
 
 use super::disk::Write;
 use super::input::{CallId, PeerCallId, WaiterId};

@@ -7,9 +7,9 @@ use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_core::state::NodeOffer;
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::{Contact, JoinRequest, JoinResponse, PeerRequest, PeerResponse};
+use blixard_model::wire::{JoinRequest, JoinResponse, PeerRequest, PeerResponse};
 use blixard_model::{
-    Ask, ClusterId, EndpointId, NodeName, RaftId, RequestId, TicketId, TicketSecret, VmName, VmsFate,
+    Ask, ClusterId, Contact, EndpointId, NodeName, RaftId, RequestId, TicketId, TicketSecret, VmName, VmsFate,
 };
 use bytes::Bytes;
 

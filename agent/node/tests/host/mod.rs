@@ -11,10 +11,10 @@ use blixard_model::formation::Phase;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::report::{NodeReport, ObservedState, VmReport};
 use blixard_model::wire::{
-    AgedReport, Contact, FRAME_LEN_MAX, JoinResponse, PeerRequest, PeerResponse, ReportPage,
+    AgedReport, FRAME_LEN_MAX, JoinResponse, PeerRequest, PeerResponse, ReportPage,
 };
 use blixard_model::{
-    ClusterId, MembersAsk, Outcome, RaftId, Refusal, TicketId, TicketSecret, WriteAsk, WriteRequest,
+    ClusterId, Contact, MembersAsk, Outcome, RaftId, Refusal, TicketId, TicketSecret, WriteAsk, WriteRequest,
 };
 use blixard_node::Notice;
 use blixard_node::host::disk::{Write, Written};

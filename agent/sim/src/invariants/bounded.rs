@@ -4,7 +4,7 @@
 use blixard_consensus::Limits;
 use blixard_core::state::{REQUESTS_MAX, VMS_MAX};
 
-use super::Seen;
+use super::seen::Seen;
 
 /// Entries that may stand beyond what is cut: not applied, or not worth a snapshot yet.
 const SLACK: u64 = 512;

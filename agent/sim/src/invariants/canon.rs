@@ -13,7 +13,7 @@ use blixard_model::{
 use blixard_node::decode_request;
 use rustc_hash::FxHasher;
 
-use super::Seen;
+use super::seen::Seen;
 
 /// An agreed entry.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Seen;
+use super::seen::Seen;
 
 #[derive(Debug, Default)]
 pub(crate) struct CommitMonotonic(BTreeMap<usize, (u64, u64)>);

@@ -7,7 +7,7 @@ use blixard_core::ClusterState;
 use blixard_model::{Command, VmName};
 
 use super::canon::AppliedCommand;
-use crate::world::Machine;
+use crate::world::parts::machine::Machine;
 
 #[derive(Debug, Default)]
 pub(crate) struct Deleted {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use blixard_consensus::RaftRole;
 use blixard_model::RaftId;
 
-use super::Seen;
+use super::seen::Seen;
 
 #[derive(Debug, Default)]
 pub(crate) struct ElectionSafety(BTreeMap<u64, RaftId>);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use blixard_consensus::RaftRole;
 
-use super::Seen;
 use super::canon::Canon;
+use super::seen::Seen;
 
 #[derive(Debug, Default)]
 pub(crate) struct LeaderCompleteness {

@@ -2,7 +2,7 @@
 
 use blixard_model::Member;
 
-use crate::world::Machine;
+use crate::world::parts::machine::Machine;
 
 pub(crate) fn check(machines: &[Machine], removed: &Member) -> Result<(), String> {
     let machine = machines.iter().find(|machine| machine.endpoint_id == removed.endpoint_id);

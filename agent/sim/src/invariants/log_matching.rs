@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Seen;
+use super::seen::Seen;
 
 #[derive(Debug, Default)]
 pub(crate) struct LogMatching(BTreeMap<(u64, u64), (u64, Option<u64>)>);

@@ -16,12 +16,12 @@ mod let_go;
 mod linearizable;
 mod log_matching;
 mod replay;
+mod seen;
 mod single_unit;
 mod state_equal;
 mod tickets;
 mod witness;
 
-use blixard_consensus::RaftStatus;
 use blixard_core::ClusterState;
 use blixard_model::formation::Genesis;
 use blixard_model::{EndpointId, Outcome, RaftId, Removal, RequestId, StoreId, VmName, WriteRequest};
@@ -29,24 +29,11 @@ use blixard_model::{EndpointId, Outcome, RaftId, Removal, RequestId, StoreId, Vm
 use blixard_node::Replica;
 
 use crate::Violation;
-use crate::world::Machine;
-use crate::world::mirror::Mirror;
+use crate::world::parts::machine::Machine;
+use crate::world::parts::mirror::Mirror;
 pub(crate) use bounded::Bounds;
 use canon::{Applied, Canon};
-
-/// A node right after its turn.
-pub(crate) struct Seen<'a> {
-    pub(crate) machine: usize,
-    /// Which run of the agent.
-    pub(crate) run: u64,
-    pub(crate) raft: RaftStatus,
-    pub(crate) state: &'a ClusterState,
-    pub(crate) mirror: &'a Mirror,
-    /// Proposals and reads that wait.
-    pub(crate) waiting: (usize, usize),
-    /// Lowest index written in this turn.
-    pub(crate) written_from: Option<u64>,
-}
+use seen::Seen;
 
 /// All invariants, and the first violation.
 #[derive(Debug)]

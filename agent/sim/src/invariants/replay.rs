@@ -6,7 +6,7 @@ use blixard_core::ClusterState;
 use blixard_node::StateMachine;
 
 use super::canon::{Canon, apply_membership, state_hash};
-use crate::world::Machine;
+use crate::world::parts::machine::Machine;
 
 pub(crate) fn check(canon: &Canon, machines: &[Machine]) -> Result<(), String> {
     let mut replayed = StateMachine::new(ClusterState::new(canon.genesis().clone()));

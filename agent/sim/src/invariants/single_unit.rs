@@ -2,7 +2,7 @@
 
 use blixard_model::VmName;
 
-use crate::world::Machine;
+use crate::world::parts::machine::Machine;
 
 pub(crate) fn check(machines: &[Machine], unit: &(usize, VmName, u64)) -> Result<(), String> {
     let (starts_on, name, _) = unit;

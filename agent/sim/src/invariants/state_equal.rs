@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Seen;
 use super::canon::{Canon, state_hash};
+use super::seen::Seen;
 
 #[derive(Debug, Default)]
 pub(crate) struct StateEqual {

@@ -19,5 +19,5 @@ pub use history::{Action, Answer, History, Operation, Sight, Wanted};
 pub use history::{OPERATIONS_MAX, UNANSWERED_MAX};
 pub(crate) use recorder::Recorder;
 pub use run::{Judged, run};
-pub use spec::State;
-pub use verdict::{STEPS_MAX, Verdict, first_wrong, judge};
+pub use spec::{STEPS_MAX, State};
+pub use verdict::{Verdict, first_wrong, judge};

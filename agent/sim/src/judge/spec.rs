@@ -7,7 +7,9 @@ use rustc_hash::FxHashSet;
 use stateright::semantics::SequentialSpec;
 
 use super::history::{Action, Answer, Sight, Wanted};
-use super::verdict::STEPS_MAX;
+
+/// Most steps of one search: operations that the tester tried to put next.
+pub const STEPS_MAX: u64 = 100_000;
 
 /// What is known of a name.
 ///

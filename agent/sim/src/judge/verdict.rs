@@ -7,10 +7,8 @@ use std::rc::Rc;
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 
 use super::history::{Answer, History};
-use super::spec::{Call, Name, Search};
+use super::spec::{Call, Name, STEPS_MAX, Search};
 
-/// Most steps of one search: operations that the tester tried to put next.
-pub const STEPS_MAX: u64 = 100_000;
 /// Operations without an answer stand on threads of their own from here on: after all clients, so that the
 /// tester takes them last.
 const UNANSWERED_FROM: usize = 1_000;

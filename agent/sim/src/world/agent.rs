@@ -10,10 +10,11 @@ use blixard_node::host::disk::{DiskError, Kept};
 use blixard_node::host::{Found, Host, HostConfig, HostEnd};
 use blixard_store::{DiskFault, OpenError, Store};
 
-use super::event::{Event, MachineId};
-use super::machine::Process;
-use super::mirror::Mirror;
-use super::{DiskHealth, World, address};
+use super::World;
+use super::parts::event::{Event, MachineId};
+use super::parts::machine::{DiskHealth, Process};
+use super::parts::mirror::Mirror;
+use super::parts::names::address;
 use crate::disk::Tear;
 use crate::planted;
 

@@ -5,9 +5,10 @@ use blixard_node::SubmitError;
 use blixard_node::host::Want;
 
 use super::World;
-use super::event::{Event, MachineId};
-use super::machine::Waiter;
-use super::text_id;
+use super::parts::client::Op;
+use super::parts::event::{Event, MachineId};
+use super::parts::machine::Waiter;
+use super::parts::names::{self, text_id};
 use crate::options::below;
 
 /// How long a client lets an agent try, in ms.
@@ -16,50 +17,6 @@ const PATIENCE_MS: u64 = 5_000;
 const TIMEOUT_US: u64 = 8_000_000;
 /// Pause before trying another agent, in µs.
 const RETRY_US: u64 = 300_000;
-
-/// A client and what it does now.
-#[derive(Debug)]
-pub(crate) struct Client {
-    id: usize,
-    number: u64,
-    op: Option<Op>,
-    /// Operations after everything was mended.
-    pub(crate) probes: u64,
-}
-
-/// An operation that is not decided yet.
-#[derive(Debug)]
-struct Op {
-    /// None for a read.
-    request: Option<WriteRequest>,
-    /// What had been acknowledged to anybody when it was invoked.
-    floor: u64,
-    /// The attempt under way, and where.
-    attempt: Option<(u64, MachineId)>,
-    /// Some attempt's end is not known.
-    maybe: bool,
-}
-
-impl Op {
-    fn new(request: Option<WriteRequest>, floor: u64) -> Self {
-        Self { request, floor, attempt: None, maybe: false }
-    }
-}
-
-impl Client {
-    pub(crate) fn new(id: usize) -> Self {
-        Self { id, number: 0, op: None, probes: 0 }
-    }
-
-    pub(crate) fn is_idle(&self) -> bool {
-        self.op.is_none()
-    }
-}
-
-/// One of the names that clients use.
-pub(crate) fn name(number: usize) -> VmName {
-    text_id(&format!("v{number}"))
-}
 
 impl World {
     pub(crate) fn handle_client(&mut self, client: usize) {
@@ -92,7 +49,7 @@ impl World {
     }
 
     fn new_ask(&mut self) -> WriteAsk {
-        let name = name(below(&mut self.rng, self.options.names));
+        let name = names::client_vm(below(&mut self.rng, self.options.names));
         match self.rng.below(10) {
             0..=3 => {
                 let desired = if self.rng.chance(3, 4) { Desired::Running } else { Desired::Stopped };

@@ -3,60 +3,14 @@
 use blixard_model::wire::PeerRequest;
 use blixard_node::host::{CallId, Want};
 
-use super::event::{Event, MachineId, Message};
-use super::machine::{DiskHealth, Waiter};
-use super::network::STRAGGLES_LONG_US;
-use super::{World, text_id};
+use super::World;
+use super::parts::event::{Event, Fault, MachineId, Message};
+use super::parts::machine::{DiskHealth, Waiter};
+use super::parts::names::text_id;
+use super::parts::network::STRAGGLES_LONG_US;
 
 /// How long handing the leadership over may take when an agent stops, in ms.
 const HAND_OVER_MS: u64 = 2_000;
-
-/// One thing that goes wrong, or is mended again.
-#[derive(Debug, Clone)]
-pub(crate) enum Fault {
-    /// The machine loses its power now.
-    Power(MachineId),
-    /// It loses it at the so many-th boundary of an operation of its disk from now.
-    PowerInWrite(MachineId, u64),
-    /// kill -9.
-    Kill(MachineId),
-    /// The agent is asked to stop; it hands the leadership over first.
-    Restart(MachineId),
-    /// It stops, in order.
-    Stop(MachineId, u64),
-    /// These directions carry nothing.
-    Cut(Vec<(MachineId, MachineId)>),
-    /// They do again.
-    Mend(Vec<(MachineId, MachineId)>),
-    /// The agent stands still for so many µs.
-    Pause(MachineId, u64),
-    /// The clock jumps ahead by so many µs.
-    ClockJump(MachineId, u64),
-    /// A sync takes so many µs.
-    SlowDisk(MachineId, u64),
-    /// No more space than so many bytes beyond what is used.
-    DiskFull(MachineId, usize),
-    /// Space again.
-    DiskFree(MachineId),
-    /// The next sync fails.
-    DiskError(MachineId),
-    /// An empty disk in the place of the old one.
-    Wipe(MachineId),
-    /// All machines lose their power, and one of them its disk.
-    FuseBlows(MachineId),
-    /// An empty disk in the place of the old one, if nobody has a cluster yet.
-    WipeUnborn(MachineId),
-    /// As above, if the cluster does not count on the store in it yet.
-    WipeUnadmitted(MachineId),
-    /// The agent's directory is removed, and the agent killed: the guests go on.
-    LoseStore(MachineId),
-    /// Somebody starts a unit by hand that nobody has placed there.
-    Stranger(MachineId),
-    /// A copy of the disk is taken.
-    Copy(MachineId),
-    /// The copy is put in the disk's place.
-    RollBack(MachineId),
-}
 
 impl World {
     pub(crate) fn handle_fault(&mut self, fault: Fault) {

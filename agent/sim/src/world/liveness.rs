@@ -7,30 +7,13 @@ use blixard_model::Desired;
 use blixard_model::report::ObservedState;
 
 use super::World;
-use super::event::{Event, MachineId};
-use super::machine::DiskHealth;
+use super::parts::event::{Event, MachineId};
+use super::parts::hypervisor::Unit;
+use super::parts::machine::{DiskHealth, Machine};
 use crate::options::below;
 
 /// How often it is looked whether all is well, in µs.
 const LOOK_US: u64 = 500_000;
-
-/// The state of the second phase.
-#[derive(Debug, Default)]
-pub(crate) struct Liveness {
-    since_us: Option<u64>,
-    cut_off: Option<MachineId>,
-}
-
-impl Liveness {
-    pub(crate) fn is_on(&self) -> bool {
-        self.since_us.is_some()
-    }
-
-    /// It stays cut off in one direction: nothing is asked of it.
-    pub(crate) fn is_cut_off(&self, machine: MachineId) -> bool {
-        self.cut_off == Some(machine)
-    }
-}
 
 impl World {
     pub(crate) fn handle_heal(&mut self) {
@@ -80,7 +63,7 @@ impl World {
     }
 
     /// It is a member with the disk it has.
-    fn is_whole(&self, machine: &super::Machine) -> bool {
+    fn is_whole(&self, machine: &Machine) -> bool {
         let good =
             machine.disk_health == DiskHealth::Good && !machine.rolled_back && !machine.disk.is_armed();
         good && machine.store_id.is_some_and(|store| self.checker.belongs(machine.endpoint_id, store))
@@ -165,7 +148,7 @@ impl World {
             let runs = unit.is_some_and(|unit| unit.state == ObservedState::Running);
             let right = match desired {
                 Desired::Running => runs && unit.is_some_and(|unit| unit.generation == placement.generation),
-                Desired::Stopped => !unit.is_some_and(super::hypervisor::Unit::lives),
+                Desired::Stopped => !unit.is_some_and(Unit::lives),
                 Desired::Absent => false,
             };
             if !right {
@@ -183,7 +166,7 @@ impl World {
 const RESTLESS_US: u64 = 200_000;
 
 /// A machine at the end of a run that did not come to rest.
-fn describe(machine: &super::Machine) -> String {
+fn describe(machine: &Machine) -> String {
     let (name, units) = (&machine.name, machine.hypervisor.units().len());
     match machine.node() {
         Some(node) => format!("  {name}: {:?}, {units} units", node.raft_status()),

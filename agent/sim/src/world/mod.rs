@@ -5,15 +5,12 @@
 
 mod agent;
 mod clients;
-pub(crate) mod event;
-pub(crate) mod faults;
-mod hypervisor;
+mod faults;
 mod liveness;
-mod machine;
-pub(crate) mod mirror;
 mod nemesis;
 mod network;
 mod operator;
+pub(crate) mod parts;
 mod shell;
 mod units;
 
@@ -30,13 +27,14 @@ use crate::options::Options;
 use crate::report::{Counts, Report};
 use crate::trace::Trace;
 use crate::{SimRng, Violation};
-use clients::Client;
-use event::{Event, MachineId, Queue};
-use liveness::Liveness;
-use network::Network;
-use operator::Operator;
-
-pub(crate) use machine::{DiskHealth, Machine};
+use parts::client::Client;
+use parts::event::{Event, MachineId, Queue};
+use parts::hypervisor::Hypervisor;
+use parts::liveness::Liveness;
+use parts::machine::{DiskHealth, Machine};
+use parts::names::{address, client_vm, text_id};
+use parts::network::Network;
+use parts::operator::Operator;
 
 /// What each machine offers: few VMs fit, so that what does not is met often.
 const CAPACITY: Capacity = Capacity { cpus: 8, memory_mib: 1_536 };
@@ -133,7 +131,7 @@ impl World {
 
     /// Runs to the end, whatever the invariants say, and gives what the clients saw.
     pub(crate) fn run_recorded(mut self) -> (Report, Vec<History>) {
-        let names = (0..self.options.names).map(clients::name);
+        let names = (0..self.options.names).map(client_vm);
         self.recorder = Some(Recorder::new(names));
         let end_us = (self.options.safety_s + JUDGED_REST_S) * 1_000_000;
         while !self.ended && self.queue.now_us() < end_us {
@@ -248,19 +246,6 @@ fn bounds(options: &Options) -> Bounds {
     Bounds { limits: options.limits, waiting: 2 * under_way }
 }
 
-pub(crate) fn address(machine: MachineId) -> std::net::SocketAddr {
-    let last = u8::try_from(machine + 1).unwrap_or(u8::MAX);
-    std::net::SocketAddr::from(([10, 0, 0, last], 7431))
-}
-
-/// Texts that are made here are valid.
-pub(crate) fn text_id<T: std::str::FromStr>(text: &str) -> T
-where
-    T::Err: std::fmt::Debug,
-{
-    text.parse().expect("a valid id")
-}
-
 fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> Machine {
     let name: NodeName = text_id(&format!("n{}", id + 1));
     let drift = rng.below(2 * options.drift_ppm + 1);
@@ -275,7 +260,7 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> Machine {
         disk,
         disk_health: DiskHealth::Good,
         store_id: None,
-        hypervisor: hypervisor::Hypervisor::default(),
+        hypervisor: Hypervisor::default(),
         process: None,
         boot: 0,
         held_until_us: 0,

@@ -1,63 +1,17 @@
-//! The network: which direction is cut, what is lost, late or doubled; and the links that agents believe in.
-
-use std::collections::BTreeSet;
+//! The network at work: what is lost, late or doubled; and the links that agents believe in.
 
 use blixard_model::removal::RemovedFrom;
 use blixard_node::Envelope;
 use blixard_node::host::Input;
 
 use super::World;
-use super::event::{Event, MachineId, Message};
-use super::faults::Fault;
+use super::parts::event::{Event, Fault, MachineId, Message};
+use super::parts::network::{STRAGGLES_LONG_US, STRAGGLES_US};
 
 /// A link that carries nothing is given up after this time, in µs.
 const LINK_LOST_US: u64 = 3_000_000;
 /// A link is found again within this time, in µs.
 const LINK_FOUND_US: u64 = 300_000;
-/// How late a straggler is at most, in µs.
-const STRAGGLES_US: u64 = 3_000_000;
-/// As above for one of four: as late as what an agent reads that stood still meanwhile.
-pub(crate) const STRAGGLES_LONG_US: u64 = 10_000_000;
-
-/// Who cannot send to whom.
-#[derive(Debug)]
-pub(crate) struct Network {
-    cuts: BTreeSet<(MachineId, MachineId)>,
-    /// Since when a direction carries nothing, or something again.
-    changed_us: Vec<Vec<u64>>,
-    carries: Vec<Vec<bool>>,
-}
-
-impl Network {
-    pub(crate) fn new(nodes: usize) -> Self {
-        Self {
-            cuts: BTreeSet::new(),
-            changed_us: vec![vec![0; nodes]; nodes],
-            carries: vec![vec![false; nodes]; nodes],
-        }
-    }
-
-    pub(crate) fn is_cut(&self, from: MachineId, to: MachineId) -> bool {
-        self.cuts.contains(&(from, to))
-    }
-
-    pub(crate) fn set_cut(&mut self, from: MachineId, to: MachineId, cut: bool) {
-        if cut {
-            self.cuts.insert((from, to));
-        } else {
-            self.cuts.remove(&(from, to));
-        }
-    }
-
-    pub(crate) fn is_cut_anywhere(&self) -> bool {
-        !self.cuts.is_empty()
-    }
-
-    pub(crate) fn heal(&mut self) {
-        self.cuts.clear();
-    }
-}
-
 impl World {
     /// Agents came or went, or cuts did: who can be sent to is looked at again.
     pub(crate) fn links_changed(&mut self) {

@@ -9,10 +9,11 @@ use blixard_model::{
 use blixard_node::SubmitError;
 use blixard_node::host::{HeldTicket, Want};
 
-use super::event::{Event, MachineId};
-use super::machine::{DiskHealth, Waiter};
-use super::text_id;
-use super::{Machine, World};
+use super::World;
+use super::parts::event::{Event, MachineId};
+use super::parts::machine::{DiskHealth, Machine, Waiter};
+use super::parts::names::text_id;
+use super::parts::operator::{Task, What};
 use crate::options::below;
 
 /// How long an agent may try, in ms.
@@ -21,29 +22,6 @@ const PATIENCE_MS: u64 = 6_000;
 const TIMEOUT_US: u64 = 9_000_000;
 /// How often it tries a removal whose end it does not know.
 const TRIES: u32 = 5;
-
-/// What it has in mind.
-#[derive(Debug, Default)]
-pub(crate) struct Operator {
-    task: Option<Task>,
-}
-
-#[derive(Debug, Clone)]
-struct Task {
-    number: u64,
-    what: What,
-    until_us: u64,
-}
-
-#[derive(Debug, Clone)]
-enum What {
-    /// A ticket for these.
-    Give { id: TicketId, secret: TicketSecret, machines: Vec<MachineId> },
-    /// A ticket is taken back.
-    Revoke,
-    /// A node is to leave.
-    Remove { machine: MachineId, ask: MembersAsk, tries: u32 },
-}
 
 impl World {
     pub(crate) fn handle_operator(&mut self) {

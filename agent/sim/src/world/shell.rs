@@ -13,9 +13,8 @@ use blixard_node::host::{
 };
 
 use super::World;
-use super::event::{Event, MachineId, Message};
-use super::faults::Fault;
-use super::machine::{Asked, Process, Waiter};
+use super::parts::event::{Event, Fault, MachineId, Message};
+use super::parts::machine::{Asked, Process, Waiter};
 use crate::options::below;
 use crate::planted;
 

@@ -6,7 +6,7 @@ use blixard_model::VmName;
 use blixard_node::host::Input;
 
 use super::World;
-use super::event::{Event, MachineId};
+use super::parts::event::{Event, MachineId};
 
 impl World {
     /// The service manager answers with what there is now.

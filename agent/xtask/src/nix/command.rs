@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+/// Names the directory of a nixpkgs to evaluate against.
+pub(super) const NIXPKGS_VARIABLE: &str = "BLIXARD_NIXPKGS";
 /// Files of the repository that the flake reads, for a tree without git.
 const SOURCES: [&str; 8] =
     ["flake.nix", "flake.lock", "Cargo.toml", "Cargo.lock", "agent", "modules", "tests", "vm-tests"];
@@ -51,7 +53,7 @@ impl Nix {
                 if let Err(reason) = nix.fetch_own_nixpkgs() {
                     return Ok(Setup::Missing(format!(
                         "{} is not set and the flake's own cannot be fetched: {reason}",
-                        super::NIXPKGS_VARIABLE
+                        NIXPKGS_VARIABLE
                     )));
                 }
             }
@@ -96,7 +98,7 @@ impl Nix {
     }
 
     fn override_nixpkgs(&mut self, directory: &Path) -> Result<()> {
-        let variable = super::NIXPKGS_VARIABLE;
+        let variable = NIXPKGS_VARIABLE;
         let directory =
             directory.canonicalize().with_context(|| format!("{variable} is {}", directory.display()))?;
         ensure!(directory.join("flake.nix").exists(), "{variable}: no flake.nix in {}", directory.display());

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use blixard_model::TicketId;
 use blixard_model::api::RetryKind;
-use blixard_model::wire::Contact;
+use blixard_model::{Contact, TicketId};
 
 use crate::host::input::{HeldTicket, WaiterId};
 use crate::host::trouble::Trouble;

@@ -19,8 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use blixard_core::formation::DeclaredMember;
 use blixard_model::api::RetryKind;
 use blixard_model::formation::{Genesis, Identity, Phase};
-use blixard_model::wire::{Contact, JoinResponse, PeerRequest, PeerResponse};
-use blixard_model::{ClusterName, EndpointId};
+use blixard_model::wire::{JoinResponse, PeerRequest, PeerResponse};
+use blixard_model::{ClusterName, Contact, EndpointId};
 
 use super::calls::Calls;
 use super::disk::{Write, Written};

@@ -9,8 +9,6 @@ use blixard_model::wire::{JoinRequest, JoinResponse, PeerRequest, PeerResponse};
 use blixard_node::host::{CallId, HeldTicket};
 use bytes::Bytes;
 
-use super::faults::Fault;
-
 /// A machine, counted from 0.
 pub(crate) type MachineId = usize;
 
@@ -31,6 +29,53 @@ pub(crate) enum Message {
     Joined { run: u64, call: CallId, response: Box<JoinResponse> },
     /// Nobody waits for the answer to this question any more.
     GaveUp { run: u64, call: CallId },
+}
+
+/// One thing that goes wrong, or is mended again.
+#[derive(Debug, Clone)]
+pub(crate) enum Fault {
+    /// The machine loses its power now.
+    Power(MachineId),
+    /// It loses it at the so many-th boundary of an operation of its disk from now.
+    PowerInWrite(MachineId, u64),
+    /// kill -9.
+    Kill(MachineId),
+    /// The agent is asked to stop; it hands the leadership over first.
+    Restart(MachineId),
+    /// It stops, in order.
+    Stop(MachineId, u64),
+    /// These directions carry nothing.
+    Cut(Vec<(MachineId, MachineId)>),
+    /// They do again.
+    Mend(Vec<(MachineId, MachineId)>),
+    /// The agent stands still for so many µs.
+    Pause(MachineId, u64),
+    /// The clock jumps ahead by so many µs.
+    ClockJump(MachineId, u64),
+    /// A sync takes so many µs.
+    SlowDisk(MachineId, u64),
+    /// No more space than so many bytes beyond what is used.
+    DiskFull(MachineId, usize),
+    /// Space again.
+    DiskFree(MachineId),
+    /// The next sync fails.
+    DiskError(MachineId),
+    /// An empty disk in the place of the old one.
+    Wipe(MachineId),
+    /// All machines lose their power, and one of them its disk.
+    FuseBlows(MachineId),
+    /// An empty disk in the place of the old one, if nobody has a cluster yet.
+    WipeUnborn(MachineId),
+    /// As above, if the cluster does not count on the store in it yet.
+    WipeUnadmitted(MachineId),
+    /// The agent's directory is removed, and the agent killed: the guests go on.
+    LoseStore(MachineId),
+    /// Somebody starts a unit by hand that nobody has placed there.
+    Stranger(MachineId),
+    /// A copy of the disk is taken.
+    Copy(MachineId),
+    /// The copy is put in the disk's place.
+    RollBack(MachineId),
 }
 
 /// Something that happens at one moment.

@@ -1,0 +1,150 @@
+//! `/v1/vms`: VMs, and what their consoles say.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use blixard_model::api::{Accepted, CreateVm, Listing, VmView};
+use blixard_model::wire::AgedReport;
+use blixard_model::{Desired, NodeName, Outcome, Refusal, VmName, WriteAsk, WriteRequest};
+use blixard_node::SubmitError;
+use futures_util::StreamExt;
+use serde::Deserialize;
+
+use super::super::context::Agent;
+use super::super::{logs, views};
+use super::error::ApiError;
+use super::request::{Api, ApiResult, FreshQuery, body, id, patience, query, readable, request_id};
+
+/// Most consoles that are followed at once: each holds a connection, and a stream or a process.
+pub(super) const FOLLOWERS_MAX: usize = 64;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogsQuery {
+    #[serde(default)]
+    follow: bool,
+    #[serde(default)]
+    lines: Option<u32>,
+}
+
+/// What every node last reported, by its name.
+async fn reports(agent: &Agent) -> BTreeMap<NodeName, AgedReport> {
+    let reports = agent.host.reports().await;
+    reports.into_iter().map(|aged| (aged.report.node.clone(), aged)).collect()
+}
+
+pub(super) async fn list_vms(
+    State(Api { agent, .. }): State<Api>,
+    parsed: Result<Query<FreshQuery>, QueryRejection>,
+) -> ApiResult<Json<Listing<VmView>>> {
+    let FreshQuery { stale } = query(parsed)?;
+    readable(&agent, stale).await?;
+    let reports = reports(&agent).await;
+    let looked = agent.host.look_at_member(move |member| {
+        let items = member.state().vms.values().map(|record| views::vm(record, &reports)).collect();
+        (items, member.replica().summary().applied)
+    });
+    let (items, applied) = looked.await.map_err(SubmitError::from)?;
+    Ok(Json(Listing { items, linearizable: !stale, applied }))
+}
+
+pub(super) async fn show_vm(
+    State(Api { agent, .. }): State<Api>,
+    Path(name): Path<String>,
+    parsed: Result<Query<FreshQuery>, QueryRejection>,
+) -> ApiResult<Json<VmView>> {
+    let name: VmName = id(&name)?;
+    let FreshQuery { stale } = query(parsed)?;
+    readable(&agent, stale).await?;
+    let reports = reports(&agent).await;
+    let wanted = name.clone();
+    let looked = agent
+        .host
+        .look_at_member(move |member| member.state().vms.get(&wanted).map(|vm| views::vm(vm, &reports)));
+    let found = looked.await.map_err(SubmitError::from)?;
+    found.map(Json).ok_or_else(|| ApiError::refused(Refusal::VmNotFound { name }))
+}
+
+pub(super) async fn create_vm(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> ApiResult<Json<Accepted>> {
+    let CreateVm { spec, start } = body(&bytes)?;
+    spec.validate().map_err(|error| ApiError::refused(Refusal::InvalidSpec(error)))?;
+    let desired = if start { Desired::Running } else { Desired::Stopped };
+    write(&api, &headers, WriteAsk::CreateVm { spec, desired }).await
+}
+
+pub(super) async fn start_vm(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> ApiResult<Json<Accepted>> {
+    let name: VmName = id(&name)?;
+    write(&api, &headers, WriteAsk::StartVm { name }).await
+}
+
+pub(super) async fn stop_vm(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> ApiResult<Json<Accepted>> {
+    let name: VmName = id(&name)?;
+    write(&api, &headers, WriteAsk::StopVm { name }).await
+}
+
+pub(super) async fn delete_vm(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> ApiResult<Json<Accepted>> {
+    let name: VmName = id(&name)?;
+    write(&api, &headers, WriteAsk::DeleteVm { name }).await
+}
+
+async fn write(api: &Api, headers: &HeaderMap, ask: WriteAsk) -> ApiResult<Json<Accepted>> {
+    let id = request_id(headers)?;
+    let patience = patience(headers)?;
+    let request = WriteRequest { id: id.clone(), ask };
+    let outcome = api.agent.host.change(request, patience).await;
+    match outcome.map_err(|error| ApiError::from(error).of_request(&id))? {
+        Outcome::Done { node, unchanged } => Ok(Json(Accepted { request_id: id, node, unchanged })),
+        // No write admits anybody.
+        Outcome::Admitted { .. } => Ok(Json(Accepted { request_id: id, node: None, unchanged: false })),
+        Outcome::Refused { refusal } => Err(ApiError::refused(refusal).of_request(&id)),
+    }
+}
+
+pub(super) async fn vm_logs(
+    State(Api { agent, stop, followers }): State<Api>,
+    Path(name): Path<String>,
+    parsed: Result<Query<LogsQuery>, QueryRejection>,
+) -> ApiResult<Response> {
+    let name: VmName = id(&name)?;
+    let LogsQuery { follow, lines } = query(parsed)?;
+    let lines = lines.unwrap_or(logs::LINES_DEFAULT).min(logs::LINES_MAX);
+    let place = match follow {
+        true => Some(followers.try_acquire_owned().map_err(|_| too_many_followers())?),
+        false => None,
+    };
+    let console = logs::open(&agent, &name, lines, follow).await?;
+    let console = console.ok_or_else(|| ApiError::refused(Refusal::VmNotFound { name }))?;
+    // A followed console must not hold the agent's stop. Its place is free again once nobody reads it.
+    let console = console.take_until(stop.cancelled_owned());
+    let body = Body::from_stream(console.inspect(move |_| _ = &place));
+    let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    Ok((StatusCode::OK, plain, body).into_response())
+}
+
+fn too_many_followers() -> SubmitError {
+    SubmitError::Unavailable(format!(
+        "{FOLLOWERS_MAX} consoles are followed through this node already: end one of them, ask another node, \
+         or leave out --follow"
+    ))
+}

@@ -1,0 +1,31 @@
+//! The operator: what it has in mind.
+
+use blixard_model::wire::MembersAsk;
+use blixard_model::{TicketId, TicketSecret};
+
+use super::event::MachineId;
+
+/// What it has in mind.
+#[derive(Debug, Default)]
+pub(crate) struct Operator {
+    pub(crate) task: Option<Task>,
+}
+
+/// What it waits for an answer to, and until when.
+#[derive(Debug, Clone)]
+pub(crate) struct Task {
+    pub(crate) number: u64,
+    pub(crate) what: What,
+    pub(crate) until_us: u64,
+}
+
+/// What it wants of the cluster.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    /// A ticket for these.
+    Give { id: TicketId, secret: TicketSecret, machines: Vec<MachineId> },
+    /// A ticket is taken back.
+    Revoke,
+    /// A node is to leave.
+    Remove { machine: MachineId, ask: MembersAsk, tries: u32 },
+}
