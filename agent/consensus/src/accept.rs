@@ -14,7 +14,7 @@ use raft::{RawNode, StateRole};
 
 use crate::error::StepError;
 use crate::limits::READS_MAX;
-use crate::log::Log;
+use crate::parts::Log;
 
 /// Highest index and term that are believed: what comes from here on overflows somewhere in Raft.
 const NUMBER_MAX: u64 = 1 << 62;

@@ -20,6 +20,9 @@ mod keys;
 mod limits;
 mod log;
 mod machine;
+mod parts;
+#[cfg(blixard_mutants)]
+mod planted;
 mod replay;
 mod replica;
 mod resume;

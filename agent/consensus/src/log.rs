@@ -5,7 +5,6 @@
 
 use std::cell::Cell;
 
-use blixard_model::mutant;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
@@ -53,10 +52,6 @@ impl Log {
         self.base_index + self.entries.len() as u64
     }
 
-    fn forgets_snapshot(&self) -> bool {
-        mutant::lives("empty-log-forgets-snapshot") && self.entries.is_empty() && self.base_index > 1
-    }
-
     fn position(&self, index: u64) -> Option<usize> {
         usize::try_from(index.checked_sub(self.base_index + 1)?).ok()
     }
@@ -65,9 +60,7 @@ impl Log {
     pub(crate) fn append(&mut self, new: &[Entry]) {
         let Some(first) = new.first() else { return };
         if let Some(keep) = self.position(first.index) {
-            let len = self.entries.len();
-            let end = if mutant::lives("suffix-stays-in-memory") { len.min(keep + new.len()) } else { len };
-            for dropped in self.entries.drain(keep.min(len)..end) {
+            for dropped in self.entries.drain(keep.min(self.entries.len())..) {
                 self.bytes -= size(&dropped);
             }
         }
@@ -155,7 +148,6 @@ impl Storage for Log {
         max_size: impl Into<Option<u64>>,
         _context: GetEntriesContext,
     ) -> Result<Vec<Entry>> {
-        let low = if mutant::lives("holes-skipped") { low.max(self.base_index + 1) } else { low };
         if low <= self.base_index {
             return Err(Error::Store(StorageError::Compacted));
         }
@@ -174,25 +166,17 @@ impl Storage for Log {
         if index == self.base_index {
             return Ok(self.base_term);
         }
-        let Some(position) = self.position(index) else {
-            if mutant::lives("holes-skipped") {
-                return Ok(0);
-            }
-            return Err(Error::Store(StorageError::Compacted));
-        };
+        let position = self.position(index).ok_or(Error::Store(StorageError::Compacted))?;
         let entry = self.entries.get(position).ok_or(Error::Store(StorageError::Unavailable))?;
         Ok(entry.term)
     }
 
     fn first_index(&self) -> Result<u64> {
-        if mutant::lives("holes-skipped") || self.forgets_snapshot() {
-            return Ok(1);
-        }
         Ok(self.base_index + 1)
     }
 
     fn last_index(&self) -> Result<u64> {
-        Ok(if self.forgets_snapshot() { 0 } else { self.last() })
+        Ok(self.last())
     }
 
     fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {

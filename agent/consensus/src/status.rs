@@ -8,7 +8,7 @@ use raft::{GetEntriesContext, ProgressState, RawNode, StateRole};
 
 use crate::change::decode_change;
 use crate::config::ELECTION_TICKS;
-use crate::log::Log;
+use crate::parts::Log;
 
 /// Raft's volatile role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

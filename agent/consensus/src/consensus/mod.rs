@@ -4,7 +4,7 @@ mod ready;
 
 use blixard_model::{MembershipChange, RaftId, Refusal, mutant};
 use raft::eraftpb::{MessageType, Snapshot};
-use raft::{LightReady, RawNode, Ready, StateRole};
+use raft::{LightReady, Ready, StateRole};
 
 use crate::accept;
 use crate::change::conf_change;
@@ -13,9 +13,9 @@ use crate::error::{NewError, ProposeError, StepError};
 use crate::inbound::Inbound;
 use crate::keys::Keys;
 use crate::limits::COMMAND_LEN_MAX;
-use crate::log::{Log, LogStats};
+use crate::log::LogStats;
 use crate::machine::Machine;
-use crate::replica::Replica;
+use crate::parts::{Log, Raw, Replica};
 use crate::resume::Resumed;
 use crate::status::{RaftStatus, UnderWay};
 use crate::stored_form::Durable;
@@ -26,7 +26,7 @@ use crate::stored_form::Durable;
 /// make what it says next rest on a Ready whose write may still fail. Whatever only looks is allowed at any
 /// time.
 pub struct Consensus<M: Machine> {
-    raw: RawNode<Log>,
+    raw: Raw,
     replica: Replica<M>,
     keys: Keys,
     /// The applied index of the last snapshot that was written to cut the log.
@@ -67,7 +67,7 @@ impl<M: Machine> Consensus<M> {
         let log = Log::new(snapshot.as_ref(), entries, hard_state);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let base = replica.index();
-        let raw = RawNode::new(&config.raft(base), log, &logger).map_err(NewError::Raft)?;
+        let raw = Raw::new(&config.raft(base), log, &logger).map_err(NewError::Raft)?;
         let keys = Keys::new(config.raft_id, config.incarnation);
         Ok(Self { raw, replica, keys, cut_at: base, config, stage: Stage::Rest })
     }
@@ -77,7 +77,7 @@ impl<M: Machine> Consensus<M> {
     /// # Panics
     /// A write is under way.
     #[track_caller]
-    fn at_rest(&mut self) -> &mut RawNode<Log> {
+    fn at_rest(&mut self) -> &mut Raw {
         assert!(
             matches!(self.stage, Stage::Rest),
             "a bug of the owner: an input while a write is under way; call Consensus::written first"
@@ -94,7 +94,8 @@ impl<M: Machine> Consensus<M> {
         let raw = self.at_rest();
         // raft draws its election timeout from a thread-local generator each time it resets; ours is set
         // before every tick, so that what counts is always the hash.
-        raw.raft.set_randomized_election_timeout(config.election_timeout(raw.raft.term));
+        let timeout = config.election_timeout(raw.raft.term);
+        raw.raft.set_randomized_election_timeout(timeout);
         raw.tick();
     }
 

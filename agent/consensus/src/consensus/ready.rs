@@ -17,9 +17,9 @@
 //! | `Next` → `Cut`: no Ready is left, the log is large | a snapshot of the applied state |
 //! | `Cut` → `Rest`, or `Next` → `Rest` when the log is small | none |
 
-use blixard_model::{MembershipChange, mutant};
+use blixard_model::MembershipChange;
 use raft::eraftpb::{Entry, EntryType};
-use raft::{LightReady, Ready, StateRole, Storage as _};
+use raft::{LightReady, Ready, StateRole};
 
 use super::{Consensus, Stage};
 use crate::change::{conf_change, decode_change};
@@ -123,10 +123,7 @@ impl<M: Machine> Consensus<M> {
     }
 
     fn finish_ready(&mut self, mut ready: Ready, effects: &mut Effects<M::Outcome>) -> Next {
-        let persisted = ready.take_persisted_messages();
-        if !mutant::lives("persisted-messages-not-sent") {
-            effects.send(persisted);
-        }
+        effects.send(ready.take_persisted_messages());
         let changes = effects.membership.len();
         self.apply_all(ready.take_committed_entries(), effects)?;
         let reconfigured = effects.membership.len() > changes;
@@ -147,9 +144,7 @@ impl<M: Machine> Consensus<M> {
     ) -> Next {
         effects.send(light.take_messages());
         let changes = effects.membership.len();
-        if !mutant::lives("light-ready-dropped") {
-            self.apply_all(light.take_committed_entries(), effects)?;
-        }
+        self.apply_all(light.take_committed_entries(), effects)?;
         self.raw.advance_apply();
         let mut write = LogWrite::default();
         // Raft counts votes by the configuration that it has applied, and a commit index that was not synced
@@ -188,12 +183,7 @@ impl<M: Machine> Consensus<M> {
         if entry.data.is_empty() {
             return Ok(());
         }
-        let follows = |last: &Applied<_>| last.index + 1 == entry.index;
-        if mutant::lives("second-of-two-lost") && effects.applied.last().is_some_and(follows) {
-            return Ok(());
-        }
-        let run = if mutant::lives("local-value-in-apply") { self.config.incarnation } else { 0 };
-        let applied = self.replica.apply(entry.index + run, &entry.data);
+        let applied = self.replica.apply(entry.index, &entry.data);
         let outcome = applied.map_err(|why| PumpError::Apply { index: entry.index, why })?;
         let key = self.keys.take_proposal(&entry.context);
         effects.applied.push(Applied { index: entry.index, key, outcome });
@@ -212,9 +202,7 @@ impl<M: Machine> Consensus<M> {
         }
         let applied = self.raw.apply_conf_change(&conf_change(&change));
         let conf_state = applied.map_err(|source| PumpError::Configuration { index: entry.index, source })?;
-        if !mutant::lives("stale-conf-state") {
-            self.raw.mut_store().set_conf_state(conf_state);
-        }
+        self.raw.mut_store().set_conf_state(conf_state);
         self.replica.apply_membership(&change);
         self.step_down_if_out(&change);
         effects.membership.push(change);
@@ -233,23 +221,11 @@ impl<M: Machine> Consensus<M> {
     /// Nothing is left of the inputs: what can be done with the applied state.
     fn settle(&mut self) -> (Stage, LogWrite) {
         if self.raw.store().take_snapshot_wanted() {
-            let snapshot = self.make_snapshot();
+            let snapshot = self.replica.snapshot(self.raw.store().conf_state());
             self.raw.mut_store().set_outgoing(snapshot);
         }
         self.replica.forget_read_ahead();
         self.cut_if_large()
-    }
-
-    fn make_snapshot(&self) -> raft::eraftpb::Snapshot {
-        let mut snapshot = self.replica.snapshot(self.raw.store().conf_state());
-        let before = self.replica.index().saturating_sub(1);
-        if mutant::lives("applied-not-atomic")
-            && let Ok(term) = self.raw.store().term(before)
-        {
-            let metadata = snapshot.mut_metadata();
-            (metadata.index, metadata.term) = (before, term);
-        }
-        snapshot
     }
 
     fn cut_if_large(&mut self) -> (Stage, LogWrite) {
@@ -263,11 +239,11 @@ impl<M: Machine> Consensus<M> {
         // write.
         let applied = self.replica.index();
         let worthless = applied.saturating_sub(self.cut_at) < keep_entries;
-        if small || worthless || mutant::lives("log-never-cut") {
+        if small || worthless {
             return (Stage::Rest, LogWrite::default());
         }
         self.cut_at = applied;
-        let snapshot = self.make_snapshot();
+        let snapshot = self.replica.snapshot(self.raw.store().conf_state());
         let write = LogWrite {
             snapshot: Some(store_snapshot(&snapshot)),
             hard_state: Some(self.hard_state()),
