@@ -13,6 +13,7 @@ mod rust;
 mod size;
 mod sleep;
 mod tree;
+mod type_names;
 mod words;
 
 use std::collections::BTreeSet;
@@ -95,9 +96,17 @@ fn crates_depend_in_one_direction() {
 
 #[test]
 fn modules_of_a_crate_import_each_other_in_no_circle() {
-    none(circles::check(tree::files(), |path| {
-        tree::rust().iter().any(|file| file.path == path && file.is_test)
-    }));
+    none(circles::check(tree::files(), is_test));
+}
+
+#[test]
+fn no_two_types_of_the_workspace_have_one_name() {
+    none(type_names::check(tree::files(), is_test));
+}
+
+/// Whether all of a source is test code.
+fn is_test(path: &str) -> bool {
+    tree::rust().iter().any(|file| file.path == path && file.is_test)
 }
 
 #[test]

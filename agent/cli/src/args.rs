@@ -55,12 +55,12 @@ pub(crate) struct Cli {
     #[arg(long, global = true, display_order = GLOBAL_ORDER)]
     pub(crate) json: bool,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: CliCommand,
 }
 
 /// What the program is asked to be.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Runs this machine's agent; blixard.service does this
     #[command(after_help = AGENT_EXIT_CODES)]
     Agent(AgentArgs),
@@ -144,12 +144,12 @@ Put one of these into the shell's start-up file:
 pub(crate) struct CompletionsArgs {
     /// The shell
     #[arg(value_name = "SHELL")]
-    pub(crate) shell: Shell,
+    pub(crate) shell: CompletionShell,
 }
 
 /// The shells that completions are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Shell {
+pub(crate) enum CompletionShell {
     Bash,
     Elvish,
     Fish,
@@ -157,7 +157,7 @@ pub(crate) enum Shell {
     Zsh,
 }
 
-impl Shell {
+impl CompletionShell {
     /// Its name, as the user gives it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -253,7 +253,7 @@ mod tests {
         line.split_whitespace().map(OsString::from)
     }
 
-    fn parse(line: &str) -> Result<Command, clap::Error> {
+    fn parse(line: &str) -> Result<CliCommand, clap::Error> {
         super::parse(words(line)).map(|cli| cli.command)
     }
 
@@ -272,7 +272,9 @@ mod tests {
             ("--wait --no-wait", false),
         ] {
             let command = parse(&format!("blixard vm start web {flags}")).expect("valid");
-            let Command::Client(ClientCommand::Vm(command)) = command else { panic!("not vm: {command:?}") };
+            let CliCommand::Client(ClientCommand::Vm(command)) = command else {
+                panic!("not vm: {command:?}")
+            };
             let VmCommand::Start(args) = *command else { panic!("not vm start: {command:?}") };
             assert_eq!(args.wait.wanted(), wanted, "{flags:?}");
         }

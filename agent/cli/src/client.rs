@@ -91,7 +91,7 @@ pub(crate) async fn interrupt() {
 
 /// A write: its id makes it safe to send again.
 #[derive(Debug)]
-pub(crate) struct Write<'a> {
+pub(crate) struct WriteCall<'a> {
     /// The HTTP method.
     pub(crate) method: Method,
     /// The path, with nothing to escape.
@@ -159,7 +159,7 @@ impl Client {
     /// known".
     pub(crate) async fn write<T: DeserializeOwned>(
         &self,
-        write: Write<'_>,
+        write: WriteCall<'_>,
         deadline: Deadline,
     ) -> Result<T, Failure> {
         let request = build(write.method, write.path, deadline, Some(write.id), write.body)?;

@@ -40,7 +40,7 @@ use std::process::ExitCode;
 use blixard_model::id::VmName;
 
 pub use self::args::{AgentArgs, KeygenArgs, OfflineArgs, RestoreArgs};
-use self::args::{ClientCommand, Command};
+use self::args::{CliCommand, ClientCommand};
 pub use self::failure::Failure;
 pub use self::files::{CheckedBackup, ClusterFiles};
 
@@ -81,13 +81,13 @@ pub fn parse() -> Result<Asked, ExitCode> {
     }
     let args::Cli { json, command } = args::parse(std::env::args_os()).map_err(not_understood)?;
     Ok(match command {
-        Command::Agent(args) => Asked::Agent(args),
-        Command::Keygen(args) => Asked::Keygen(args),
-        Command::VmExec(args) => Asked::VmExec(args.name),
-        Command::VmWait(args) => Asked::VmWait(args.name),
-        Command::VmStop(args) => Asked::VmStop(args.name),
-        Command::VmForget(args) => Asked::VmForget(args.name),
-        Command::Client(command) => Asked::Client(ClientRun { command, json }),
+        CliCommand::Agent(args) => Asked::Agent(args),
+        CliCommand::Keygen(args) => Asked::Keygen(args),
+        CliCommand::VmExec(args) => Asked::VmExec(args.name),
+        CliCommand::VmWait(args) => Asked::VmWait(args.name),
+        CliCommand::VmStop(args) => Asked::VmStop(args.name),
+        CliCommand::VmForget(args) => Asked::VmForget(args.name),
+        CliCommand::Client(command) => Asked::Client(ClientRun { command, json }),
     })
 }
 

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 
 /// What became of something written to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
+pub(crate) enum Printed {
     /// All of it was taken.
     All,
     /// Nobody reads any more (`| head`).
@@ -20,10 +20,10 @@ pub(crate) enum Written {
 /// # Errors
 /// An output that takes nothing, for example a full disk: whether the command was done is then not to be
 /// seen.
-pub(crate) fn write(out: &mut impl Write, bytes: &[u8]) -> Result<Written, Failure> {
+pub(crate) fn write(out: &mut impl Write, bytes: &[u8]) -> Result<Printed, Failure> {
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Ok(()) => Ok(Written::All),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Written::ReaderGone),
+        Ok(()) => Ok(Printed::All),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Printed::ReaderGone),
         Err(error) => {
             let way_out = "the command itself may have been done: ask again";
             Err(Failure::unknown(format!("the output could not be written: {error}"), way_out))
@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn a_reader_that_went_away_is_no_error_and_a_full_disk_is() {
-        assert_eq!(write(&mut Vec::new(), b"x"), Ok(Written::All));
-        assert_eq!(write(&mut Broken(ErrorKind::BrokenPipe), b"x"), Ok(Written::ReaderGone));
+        assert_eq!(write(&mut Vec::new(), b"x"), Ok(Printed::All));
+        assert_eq!(write(&mut Broken(ErrorKind::BrokenPipe), b"x"), Ok(Printed::ReaderGone));
         assert!(write(&mut Broken(ErrorKind::StorageFull), b"x").is_err());
     }
 }

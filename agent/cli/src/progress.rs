@@ -14,7 +14,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Shows how far a wait has come. Everything vanishes with it but the lines.
 #[derive(Debug)]
-pub(crate) enum Progress {
+pub(crate) enum WaitProgress {
     /// `--json`: nothing but the document.
     Silent,
     /// No terminal: one line when something changed.
@@ -26,7 +26,7 @@ pub(crate) enum Progress {
     Spinner(ProgressBar),
 }
 
-impl Progress {
+impl WaitProgress {
     /// The right kind for this process' stderr.
     pub(crate) fn new(json: bool) -> Self {
         if json {
@@ -60,7 +60,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for WaitProgress {
     fn drop(&mut self) {
         if let Self::Spinner(bar) = self {
             bar.finish_and_clear();

@@ -11,10 +11,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::args::{AskArgs, FreshArgs};
-use crate::client::{Client, Deadline, Write};
+use crate::client::{Client, Deadline, WriteCall};
 use crate::failure::Failure;
 use crate::output;
-use crate::progress::Progress;
+use crate::progress::WaitProgress;
 
 /// How long one answer may take, unless the user says otherwise.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,8 +45,8 @@ impl Session {
     }
 
     /// What a wait of this command is shown with.
-    pub(crate) fn progress(&self) -> Progress {
-        Progress::new(self.json)
+    pub(crate) fn progress(&self) -> WaitProgress {
+        WaitProgress::new(self.json)
     }
 
     /// Reads what this node says of itself, for which no quorum is needed.
@@ -92,7 +92,7 @@ impl Session {
     ) -> Result<T, Failure> {
         let id = random_id()?;
         let patience = self.deadline.within(ANSWER_TIMEOUT);
-        self.client.write(Write { method, path, body, id: &id }, patience).await
+        self.client.write(WriteCall { method, path, body, id: &id }, patience).await
     }
 
     /// Prints the answer: the document as JSON, or the text.

@@ -10,7 +10,7 @@ use crate::args::{AskArgs, StatusArgs};
 use crate::check::problems;
 use crate::client::interrupt;
 use crate::failure::Failure;
-use crate::output::{self, Written};
+use crate::output::{self, Printed};
 use crate::session::{ANSWER_TIMEOUT, Session};
 use crate::show;
 
@@ -41,7 +41,7 @@ async fn watch(ask: &AskArgs, json: bool, interval: Duration) -> Result<(), Fail
         loop {
             // A session for each look: the deadline is one look's.
             let looked = look(&Session::open(ask, json, ANSWER_TIMEOUT)).await;
-            if draw(looked, json)? == Written::ReaderGone {
+            if draw(looked, json)? == Printed::ReaderGone {
                 return Ok(());
             }
             tokio::time::sleep(interval).await;
@@ -56,14 +56,14 @@ async fn watch(ask: &AskArgs, json: bool, interval: Duration) -> Result<(), Fail
 }
 
 /// Shows a look, or why there was none: the agent may be starting again.
-fn draw(looked: Result<StatusView, Failure>, json: bool) -> Result<Written, Failure> {
+fn draw(looked: Result<StatusView, Failure>, json: bool) -> Result<Printed, Failure> {
     let mut stdout = std::io::stdout().lock();
     if json {
         return match looked {
             Ok(view) => output::write(&mut stdout, output::json_line(&view)?.as_bytes()),
             Err(failure) => {
                 output::note(&failure.render(true));
-                Ok(Written::All)
+                Ok(Printed::All)
             }
         };
     }
@@ -78,8 +78,8 @@ fn draw(looked: Result<StatusView, Failure>, json: bool) -> Result<Written, Fail
     // In one go, so that nothing flickers. What is on the terminal's way out is no outcome of the command.
     let shown = terminal.clear_screen().and_then(|()| terminal.write_str(&screen));
     match shown.and_then(|()| terminal.flush()) {
-        Ok(()) => Ok(Written::All),
-        Err(_) => Ok(Written::ReaderGone),
+        Ok(()) => Ok(Printed::All),
+        Err(_) => Ok(Printed::ReaderGone),
     }
 }
 

@@ -12,7 +12,7 @@ use hyper::Method;
 use crate::args::{ChangeArgs, CreateArgs, ListArgs, LogsArgs, RunArgs, ShowArgs, SpecArgs, VmCommand};
 use crate::client::{Client, Cut, Deadline, bounded, interrupt, json_body};
 use crate::failure::Failure;
-use crate::output::{self, Written};
+use crate::output::{self, Printed};
 use crate::session::{ANSWER_TIMEOUT, Session};
 use crate::show;
 use crate::spec::spec_of;
@@ -67,7 +67,7 @@ async fn logs(args: LogsArgs) -> Result<(), Failure> {
         } else {
             output::write(&mut out, piece)?
         };
-        Ok(written == Written::All)
+        Ok(written == Printed::All)
     };
     let timeout = args.timeout.map_or(ANSWER_TIMEOUT, |seconds| Duration::from_secs(seconds.into()));
     let deadline = Deadline::after(timeout);

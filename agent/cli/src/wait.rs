@@ -27,7 +27,7 @@ pub(crate) enum Goal {
 
 /// What to do after a look at the VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum WaitVerdict {
     /// Look again.
     Continue,
     /// It is so.
@@ -59,54 +59,54 @@ impl Wait {
     }
 
     /// Judges one look at the VM (`None`: there is no such VM), `since` the request was sent.
-    pub(crate) fn judge(&mut self, seen: Option<&VmView>, since: Duration) -> Verdict {
+    pub(crate) fn judge(&mut self, seen: Option<&VmView>, since: Duration) -> WaitVerdict {
         let Some(view) = seen else { return self.judge_absence() };
         if self.goal == Goal::Running && is_moving(view.state) {
             self.old_failure = None;
         }
         match self.goal {
             // Another VM of the same name: the one this was about is gone.
-            Goal::Gone if view.desired != Desired::Absent => Verdict::Reached,
-            Goal::Gone => Verdict::Continue,
+            Goal::Gone if view.desired != Desired::Absent => WaitVerdict::Reached,
+            Goal::Gone => WaitVerdict::Continue,
             Goal::Running => self.judge_running(view, since),
             Goal::Stopped => self.judge_stopped(view, since),
         }
     }
 
-    fn judge_absence(&self) -> Verdict {
+    fn judge_absence(&self) -> WaitVerdict {
         match self.goal {
-            Goal::Gone => Verdict::Reached,
-            Goal::Running | Goal::Stopped => Verdict::Overtaken("it was deleted meanwhile".to_owned()),
+            Goal::Gone => WaitVerdict::Reached,
+            Goal::Running | Goal::Stopped => WaitVerdict::Overtaken("it was deleted meanwhile".to_owned()),
         }
     }
 
-    fn judge_running(&self, view: &VmView, since: Duration) -> Verdict {
+    fn judge_running(&self, view: &VmView, since: Duration) -> WaitVerdict {
         match view.desired {
             Desired::Running => {}
-            Desired::Stopped => return Verdict::Overtaken("it was told to stop meanwhile".to_owned()),
-            Desired::Absent => return Verdict::Overtaken("it is being deleted".to_owned()),
+            Desired::Stopped => return WaitVerdict::Overtaken("it was told to stop meanwhile".to_owned()),
+            Desired::Absent => return WaitVerdict::Overtaken("it is being deleted".to_owned()),
         }
         match view.state {
-            ObservedState::Running if is_fresh(view, since) => Verdict::Reached,
+            ObservedState::Running if is_fresh(view, since) => WaitVerdict::Reached,
             ObservedState::Failed if self.is_new_failure(view, since) => failed(view),
-            _ => Verdict::Continue,
+            _ => WaitVerdict::Continue,
         }
     }
 
-    fn judge_stopped(&self, view: &VmView, since: Duration) -> Verdict {
+    fn judge_stopped(&self, view: &VmView, since: Duration) -> WaitVerdict {
         match view.desired {
             Desired::Stopped => {}
-            Desired::Running => return Verdict::Overtaken("it was started again meanwhile".to_owned()),
-            Desired::Absent => return Verdict::Overtaken("it is being deleted".to_owned()),
+            Desired::Running => return WaitVerdict::Overtaken("it was started again meanwhile".to_owned()),
+            Desired::Absent => return WaitVerdict::Overtaken("it is being deleted".to_owned()),
         }
         match view.state {
-            ObservedState::Stopped if is_fresh(view, since) => Verdict::Reached,
+            ObservedState::Stopped if is_fresh(view, since) => WaitVerdict::Reached,
             // It had failed before it was told to stop: there is nothing left that could stop.
             ObservedState::Failed if self.old_failure.is_some() && view.main_pid.is_none() => {
-                Verdict::Reached
+                WaitVerdict::Reached
             }
             ObservedState::Failed if self.is_new_failure(view, since) => failed(view),
-            _ => Verdict::Continue,
+            _ => WaitVerdict::Continue,
         }
     }
 
@@ -134,8 +134,8 @@ fn is_fresh(view: &VmView, since: Duration) -> bool {
     view.observed_age_ms.is_none_or(|age_ms| Duration::from_millis(age_ms) <= since)
 }
 
-fn failed(view: &VmView) -> Verdict {
-    Verdict::Failed(view.reason.clone().unwrap_or_else(|| "its node gave no reason".to_owned()))
+fn failed(view: &VmView) -> WaitVerdict {
+    WaitVerdict::Failed(view.reason.clone().unwrap_or_else(|| "its node gave no reason".to_owned()))
 }
 
 #[cfg(test)]
@@ -156,16 +156,16 @@ mod tests {
 
     /// Feeds one look after the other, a second apart, each made just then; the verdict and how many looks it
     /// took.
-    fn verdict(goal: Goal, before: Option<&VmView>, looks: &[Option<VmView>]) -> (Verdict, usize) {
+    fn verdict(goal: Goal, before: Option<&VmView>, looks: &[Option<VmView>]) -> (WaitVerdict, usize) {
         let mut wait = Wait::new(goal, before);
         for (n, seen) in looks.iter().enumerate() {
             let since = Duration::from_secs(1 + n as u64);
             match wait.judge(seen.as_ref(), since) {
-                Verdict::Continue => {}
+                WaitVerdict::Continue => {}
                 end => return (end, n + 1),
             }
         }
-        (Verdict::Continue, looks.len())
+        (WaitVerdict::Continue, looks.len())
     }
 
     fn looks(desired: Desired, states: &[ObservedState]) -> Vec<Option<VmView>> {
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_new_vm_runs_in_the_end() {
         let seen = looks(Desired::Running, &[Pending, Unknown, Starting, Running]);
-        assert_eq!(verdict(Goal::Running, None, &seen), (Verdict::Reached, 4));
+        assert_eq!(verdict(Goal::Running, None, &seen), (WaitVerdict::Reached, 4));
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
         let fails = because("exited 1", view(Desired::Running, Failed));
         let seen =
             [Some(view(Desired::Running, Starting)), Some(fails), Some(view(Desired::Running, Running))];
-        assert_eq!(verdict(Goal::Running, None, &seen), (Verdict::Failed("exited 1".into()), 2));
+        assert_eq!(verdict(Goal::Running, None, &seen), (WaitVerdict::Failed("exited 1".into()), 2));
     }
 
     #[test]
@@ -191,23 +191,26 @@ mod tests {
         let old = because("exited 1", view(Desired::Stopped, Failed));
         let still = VmView { desired: Desired::Running, ..old.clone() };
         let runs = [Some(still.clone()), Some(view(Desired::Running, Running))];
-        assert_eq!(verdict(Goal::Running, Some(&old), &runs), (Verdict::Reached, 2));
+        assert_eq!(verdict(Goal::Running, Some(&old), &runs), (WaitVerdict::Reached, 2));
 
         let again = [Some(still.clone()), Some(view(Desired::Running, Starting)), Some(still.clone())];
-        assert_eq!(verdict(Goal::Running, Some(&old), &again), (Verdict::Failed("exited 1".into()), 3));
+        assert_eq!(verdict(Goal::Running, Some(&old), &again), (WaitVerdict::Failed("exited 1".into()), 3));
 
         let other = [Some(still.clone()), Some(because("exited 2", still.clone()))];
-        assert_eq!(verdict(Goal::Running, Some(&old), &other), (Verdict::Failed("exited 2".into()), 2));
+        assert_eq!(verdict(Goal::Running, Some(&old), &other), (WaitVerdict::Failed("exited 2".into()), 2));
 
         let forever = vec![Some(still); 30];
-        assert_eq!(verdict(Goal::Running, Some(&old), &forever), (Verdict::Failed("exited 1".into()), 10));
+        assert_eq!(
+            verdict(Goal::Running, Some(&old), &forever),
+            (WaitVerdict::Failed("exited 1".into()), 10)
+        );
     }
 
     #[test]
     fn an_observation_older_than_the_request_decides_nothing() {
         let aged = |state, age_ms| VmView { observed_age_ms: Some(age_ms), ..view(Desired::Running, state) };
         let seen = [Some(aged(Running, 1_001)), Some(aged(Failed, 2_500)), Some(aged(Running, 2_900))];
-        assert_eq!(verdict(Goal::Running, None, &seen), (Verdict::Reached, 3));
+        assert_eq!(verdict(Goal::Running, None, &seen), (WaitVerdict::Reached, 3));
     }
 
     #[test]
@@ -215,24 +218,27 @@ mod tests {
         let seen = looks(Desired::Stopped, &[Running, Stopping, Stopped]);
         assert_eq!(
             verdict(Goal::Stopped, Some(&view(Desired::Running, Running)), &seen),
-            (Verdict::Reached, 3)
+            (WaitVerdict::Reached, 3)
         );
         let failed = looks(Desired::Stopped, &[Failed]);
         assert_eq!(
             verdict(Goal::Stopped, Some(&view(Desired::Running, Failed)), &failed),
-            (Verdict::Reached, 1)
+            (WaitVerdict::Reached, 1)
         );
         let (end, _) = verdict(Goal::Stopped, Some(&view(Desired::Running, Running)), &failed);
-        assert!(matches!(end, Verdict::Failed(_)));
+        assert!(matches!(end, WaitVerdict::Failed(_)));
     }
 
     #[test]
     fn a_delete_ends_when_the_name_is_free() {
         let mut seen = looks(Desired::Absent, &[Stopping, Deleting, Unknown, Failed]);
-        assert_eq!(verdict(Goal::Gone, None, &seen), (Verdict::Continue, 4));
+        assert_eq!(verdict(Goal::Gone, None, &seen), (WaitVerdict::Continue, 4));
         seen.push(None);
-        assert_eq!(verdict(Goal::Gone, None, &seen), (Verdict::Reached, 5));
-        assert_eq!(verdict(Goal::Gone, None, &looks(Desired::Running, &[Pending])), (Verdict::Reached, 1));
+        assert_eq!(verdict(Goal::Gone, None, &seen), (WaitVerdict::Reached, 5));
+        assert_eq!(
+            verdict(Goal::Gone, None, &looks(Desired::Running, &[Pending])),
+            (WaitVerdict::Reached, 1)
+        );
     }
 
     #[test]
@@ -247,7 +253,7 @@ mod tests {
         ];
         for (goal, seen) in overtaken {
             let (end, _) = verdict(goal, None, &seen);
-            assert!(matches!(end, Verdict::Overtaken(_)), "{goal:?} {seen:?}: {end:?}");
+            assert!(matches!(end, WaitVerdict::Overtaken(_)), "{goal:?} {seen:?}: {end:?}");
         }
     }
 }

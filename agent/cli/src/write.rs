@@ -10,11 +10,11 @@ use hyper::Method;
 use tokio::time::Instant;
 
 use crate::args::WriteArgs;
-use crate::client::{Cut, Write, bounded};
+use crate::client::{Cut, WriteCall, bounded};
 use crate::failure::Failure;
 use crate::session::{ANSWER_TIMEOUT, Session, random_id};
 use crate::text::retry_command;
-use crate::wait::{Verdict, Wait};
+use crate::wait::{Wait, WaitVerdict};
 
 /// Patience of a command that waits for a VM.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -58,7 +58,7 @@ impl VmWrite {
     /// # Errors
     /// As [`crate::client::Client::write`], with the id and the command that repeats it safely.
     pub(crate) async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Accepted, Failure> {
-        let write = Write { method, path, body, id: &self.id };
+        let write = WriteCall { method, path, body, id: &self.id };
         let patience = self.session.deadline().within(ANSWER_TIMEOUT);
         self.session.client().write(write, patience).await.map_err(|failure| self.with_retry(failure))
     }
@@ -102,10 +102,10 @@ impl VmWrite {
                 Err(cut) => return Err(self.wait_cut(cut, &last)),
                 Ok(Ok(seen)) => {
                     match wait.judge(seen.as_ref(), self.began.elapsed()) {
-                        Verdict::Continue => {}
-                        Verdict::Reached => return Ok(self.began.elapsed()),
-                        Verdict::Overtaken(why) => return Err(self.accepted_but(overtaken(name, &why))),
-                        Verdict::Failed(reason) => {
+                        WaitVerdict::Continue => {}
+                        WaitVerdict::Reached => return Ok(self.began.elapsed()),
+                        WaitVerdict::Overtaken(why) => return Err(self.accepted_but(overtaken(name, &why))),
+                        WaitVerdict::Failed(reason) => {
                             return Err(self.accepted_but(failed(name, seen.as_ref(), &reason)));
                         }
                     }

@@ -4,11 +4,11 @@
 //! that uses these names is the same in every build.
 
 #[cfg(not(blixard_mutants))]
-pub(crate) use crate::{log::Log, replica::Replica};
+pub(crate) use crate::{log::Log, replica::ReplicatedMachine};
 
 /// Raft, on that log.
 #[cfg(not(blixard_mutants))]
 pub(crate) type Raw = raft::RawNode<Log>;
 
 #[cfg(blixard_mutants)]
-pub(crate) use crate::planted::{PlantedLog as Log, PlantedRaft as Raw, PlantedReplica as Replica};
+pub(crate) use crate::planted::{PlantedLog as Log, PlantedRaft as Raw, PlantedReplica as ReplicatedMachine};

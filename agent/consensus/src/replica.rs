@@ -6,7 +6,7 @@ use raft::eraftpb::{ConfState, Entry, Snapshot};
 use crate::machine::Machine;
 
 /// The state machine with the index and term of the last entry that was applied to it: they move together.
-pub(crate) struct Replica<M: Machine> {
+pub(crate) struct ReplicatedMachine<M: Machine> {
     machine: M,
     index: u64,
     term: u64,
@@ -14,7 +14,7 @@ pub(crate) struct Replica<M: Machine> {
     read_ahead: Option<(Snapshot, M::State)>,
 }
 
-impl<M: Machine> Replica<M> {
+impl<M: Machine> ReplicatedMachine<M> {
     /// At the snapshot that the store holds; `machine` as it is when there is none.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ impl<M: Machine> Replica<M> {
         Ok(())
     }
 
-    /// Applies a command. [`Replica::pass`] follows.
+    /// Applies a command. [`ReplicatedMachine::pass`] follows.
     ///
     /// # Errors
     /// The machine cannot understand it.

@@ -21,9 +21,9 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
-use super::context::{Agent, Peers, offer};
+use super::context::{Agent, PeerWhereabouts, offer};
 use super::metrics::Metrics;
-use super::shell::{HostHandle, HostTask, INBOX_MAX, ShellError, Standing};
+use super::shell::{HostHandle, HostStanding, HostTask, INBOX_MAX, ShellError};
 use super::{
     api, clock, incoming, keygen, missing_data, offer, random, space, status_line, supervise, tickets,
 };
@@ -121,10 +121,10 @@ fn assemble(config: Config, key: NodeKey, store: Store) -> anyhow::Result<Assemb
     let boot_id = clock::boot_id().context("the kernel does not name this boot")?;
     let host = Host::new(host, found, clock::moment(boot_id))?;
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
-    let standing = watch::Sender::new(Standing::of(&host));
+    let standing = watch::Sender::new(HostStanding::of(&host));
     let metrics = Metrics::default();
     let handle = HostHandle::new(sender, standing.subscribe(), metrics.inbox_dropped.clone());
-    let peers = Peers::default();
+    let peers = PeerWhereabouts::default();
     let agent =
         Arc::new(Agent { config, endpoint_id, store_id, capacity, net, metrics, host: handle, peers });
     let task = HostTask { agent: Arc::clone(&agent), host, store, boot_id, inbox, standing };

@@ -23,12 +23,12 @@ pub(crate) struct Agent {
     pub(crate) net: Net,
     pub(crate) metrics: Metrics,
     pub(crate) host: HostHandle,
-    pub(crate) peers: Peers,
+    pub(crate) peers: PeerWhereabouts,
 }
 
 /// What the tasks know of the peers beside the network's own list.
 #[derive(Debug, Default)]
-pub(crate) struct Peers {
+pub(crate) struct PeerWhereabouts {
     /// Where the peers are: from which of its own addresses this machine reaches them.
     addresses: Mutex<Vec<SocketAddr>>,
     /// The peers, or where they are, changed.

@@ -19,7 +19,7 @@ use blixard_node::rebirth::{
     Rebirth, RemainsError, check_place, plan_rebirth, read_remains, replaced_endpoint,
 };
 use blixard_node::{Backup, decode_backup};
-use blixard_store::{DirDisk, Disk as _, FILE_NAME, OpenError, ReplaceError, Store};
+use blixard_store::{DirDisk, FILE_NAME, OpenError, ReplaceError, Store, StoreDisk as _};
 
 use super::config::{Config, NodeRole};
 use super::{clock, keygen, random};
@@ -59,7 +59,7 @@ impl OfflineError {
 /// # Errors
 /// Nothing was changed, or it is said that this is not known.
 pub fn restore(node: StoppedNode<'_>, file: &Path, as_new: bool) -> Result<String, OfflineError> {
-    let node = Node::of(node)?;
+    let node = OfflineNode::of(node)?;
     let backup = read_backup(file)?;
     let name = &node.config.node_name;
     let found = node.find_store()?;
@@ -117,7 +117,7 @@ fn backup_text(file: &Path, header: &BackupHeader) -> String {
 /// # Errors
 /// Nothing was changed, or it is said that this is not known.
 pub fn recover(node: StoppedNode<'_>) -> Result<String, OfflineError> {
-    let node = Node::of(node)?;
+    let node = OfflineNode::of(node)?;
     let name = &node.config.node_name;
     let store = node.find_store()?.ok_or_else(|| refused(RemainsError::Empty))?;
     let endpoint_id = node.endpoint_id(Some(&store))?;
@@ -152,14 +152,14 @@ pub fn recover(node: StoppedNode<'_>) -> Result<String, OfflineError> {
 }
 
 /// A node whose agent is stopped.
-struct Node {
+struct OfflineNode {
     config: Config,
     disk: DirDisk,
     /// As its key says, where that can be found.
     key: Option<EndpointId>,
 }
 
-impl Node {
+impl OfflineNode {
     fn of(files: StoppedNode<'_>) -> Result<Self, OfflineError> {
         let config = Config::load(files.config).map_err(refused)?;
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
@@ -272,7 +272,7 @@ fn read_backup(path: &Path) -> Result<Backup, OfflineError> {
     decode_backup(&bytes).map_err(|error| about(error.to_string()))
 }
 
-fn outcome(node: &Node, rebirth: &Rebirth) -> String {
+fn outcome(node: &OfflineNode, rebirth: &Rebirth) -> String {
     let name = &node.config.node_name;
     let marker = &rebirth.begin.marker;
     let (here, all) = rebirth.vms;

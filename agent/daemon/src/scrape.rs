@@ -1,6 +1,7 @@
 //! The answer of `GET /metrics`: what was counted, and what can be looked up at this moment.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use blixard_consensus::{RaftRole, RaftStatus};
 use blixard_model::{EndpointId, NodeName};
@@ -23,7 +24,6 @@ pub(crate) const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 const UNLISTED: &str = "unlisted";
 
 type Labels = Vec<(&'static str, String)>;
-type Written = Result<(), std::fmt::Error>;
 /// Name, help, and where the number is.
 type OfNode<'a> = (&'a str, &'a str, fn(&Running) -> f64);
 type OfPeer<'a> = (&'a str, &'a str, fn(&PeerStats) -> f64);
@@ -41,7 +41,7 @@ pub(crate) async fn text(agent: &Agent) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-async fn look(agent: &Agent) -> Look {
+async fn look(agent: &Agent) -> Scraped {
     let names = agent.peer_names().await;
     let inbox = agent.host.inbox_len();
     let looked = agent.host.look(move |look| {
@@ -51,7 +51,7 @@ async fn look(agent: &Agent) -> Look {
     let running = looked.await.ok().flatten();
     let (net, links) = (agent.net.stats(), agent.net.links().borrow().clone());
     let transport_up = agent.net.transport().borrow().is_up();
-    Look { names, running, links, transport_up, retrying: retries::list(agent).await, net }
+    Scraped { names, running, links, transport_up, retrying: retries::list(agent).await, net }
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ struct Running {
 
 /// One look at everything.
 #[derive(Debug)]
-struct Look {
+struct Scraped {
     names: BTreeMap<EndpointId, NodeName>,
     running: Option<Running>,
     net: NetStats,
@@ -73,8 +73,8 @@ struct Look {
     retrying: Vec<Retrying>,
 }
 
-impl Collector for Look {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Written {
+impl Collector for Scraped {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out(encoder);
         self.consensus(&mut out)?;
         self.peers(&mut out)?;
@@ -83,8 +83,8 @@ impl Collector for Look {
     }
 }
 
-impl Look {
-    fn consensus(&self, out: &mut Out<'_>) -> Written {
+impl Scraped {
+    fn consensus(&self, out: &mut Out<'_>) -> fmt::Result {
         let all = |pick: fn(&Running) -> f64| -> Vec<(Labels, f64)> {
             self.running.iter().map(|running| (Labels::new(), pick(running))).collect()
         };
@@ -125,7 +125,7 @@ impl Look {
         peers.map(|(id, peer)| (vec![("peer", self.name(id))], pick(peer))).collect()
     }
 
-    fn peers(&self, out: &mut Out<'_>) -> Written {
+    fn peers(&self, out: &mut Out<'_>) -> fmt::Result {
         let up = |id: &EndpointId| self.links.get(id).is_some_and(LinkState::is_up);
         let peers = self.net.peers.keys();
         let links = peers.map(|id| (vec![("peer", self.name(id))], bit(up(id)))).collect();
@@ -169,7 +169,7 @@ impl Look {
         self.net.peers.iter().flat_map(of_peer).chain([unlisted]).collect()
     }
 
-    fn network(&self, out: &mut Out<'_>) -> Written {
+    fn network(&self, out: &mut Out<'_>) -> fmt::Result {
         let refused = &self.net.refused;
         let causes = [
             ("not_listed", refused.not_listed),
@@ -203,7 +203,7 @@ impl Look {
         out.counter("net_transport_rebuilds", "Times it listened again", rebuilds)
     }
 
-    fn retries(&self, out: &mut Out<'_>) -> Written {
+    fn retries(&self, out: &mut Out<'_>) -> fmt::Result {
         let labels = |retrying: &Retrying| {
             let peer = retrying.peer.map_or_else(String::new, |peer| self.name(&peer));
             vec![("what", retrying.what.name().to_owned()), ("peer", peer)]
@@ -219,7 +219,7 @@ impl Look {
 struct Out<'a>(DescriptorEncoder<'a>);
 
 impl Out<'_> {
-    fn counter(&mut self, name: &str, help: &str, series: Vec<(Labels, f64)>) -> Written {
+    fn counter(&mut self, name: &str, help: &str, series: Vec<(Labels, f64)>) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in series {
             ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
@@ -227,7 +227,7 @@ impl Out<'_> {
         Ok(())
     }
 
-    fn gauge(&mut self, name: &str, help: &str, series: Vec<(Labels, f64)>) -> Written {
+    fn gauge(&mut self, name: &str, help: &str, series: Vec<(Labels, f64)>) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in series {
             ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;

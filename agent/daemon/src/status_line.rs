@@ -5,7 +5,7 @@ use std::sync::Arc;
 use blixard_node::Summary;
 
 use super::context::Agent;
-use super::shell::Standing;
+use super::shell::HostStanding;
 use super::supervise;
 
 /// Keeps it true, until the host task ends. What a host without a cluster waits for is told as it changes.
@@ -13,7 +13,7 @@ pub(crate) async fn keep(agent: Arc<Agent>) {
     let mut standing = agent.host.standing();
     let mut said = String::new();
     loop {
-        if let Standing::Member { summary, vms, .. } = &*standing.borrow_and_update() {
+        if let HostStanding::Member { summary, vms, .. } = &*standing.borrow_and_update() {
             let text = line(agent.config.cluster_name.as_str(), summary, *vms);
             if text != said {
                 supervise::status(&text);

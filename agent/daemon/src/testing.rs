@@ -12,13 +12,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::clock;
 use super::config::Config;
-use super::context::{Agent, Peers, offer};
+use super::context::{Agent, PeerWhereabouts, offer};
 use super::metrics::Metrics;
-use super::shell::{HostHandle, Look, Message, Standing};
+use super::shell::{HostHandle, HostMessage, HostStanding, Look};
 
 /// What a test has of a host task that does not run.
 pub(crate) struct Idle {
-    pub(crate) inbox: mpsc::Receiver<Message>,
+    pub(crate) inbox: mpsc::Receiver<HostMessage>,
     pub(crate) host: Host,
     pub(crate) store: Store,
 }
@@ -30,13 +30,13 @@ impl Idle {
         let mut waiters = BTreeMap::new();
         while let Ok(message) = self.inbox.try_recv() {
             match message {
-                Message::Input(input) => self.host.handle(now, input).expect("goes on"),
-                Message::Wanted(waiter, input, reply) => {
+                HostMessage::Input(input) => self.host.handle(now, input).expect("goes on"),
+                HostMessage::Wanted(waiter, input, reply) => {
                     waiters.insert(waiter, reply);
                     self.host.handle(now, input).expect("goes on");
                 }
-                Message::Look(look) => look(&Look { host: &self.host, now, store: self.store.stats() }),
-                Message::PeerAsked(..) | Message::JoinAsked(..) | Message::Stop => {}
+                HostMessage::Look(look) => look(&Look { host: &self.host, now, store: self.store.stats() }),
+                HostMessage::PeerAsked(..) | HostMessage::JoinAsked(..) | HostMessage::Stop => {}
             }
         }
         for effect in self.host.turn(now).expect("goes on") {
@@ -85,10 +85,10 @@ pub(crate) fn agent(dir: &Path) -> (Agent, Idle) {
     let host =
         Host::new(host, Found::default(), clock::moment(clock::boot_id().expect("a boot"))).expect("begins");
     let (sender, inbox) = mpsc::channel(1);
-    let standing = watch::Sender::new(Standing::of(&host));
+    let standing = watch::Sender::new(HostStanding::of(&host));
     let metrics = Metrics::default();
     let handle = HostHandle::new(sender, standing.subscribe(), metrics.inbox_dropped.clone());
-    let peers = Peers::default();
+    let peers = PeerWhereabouts::default();
     let agent = Agent { config, endpoint_id, store_id, capacity, net, metrics, host: handle, peers };
     (agent, Idle { inbox, host, store })
 }

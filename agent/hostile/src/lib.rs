@@ -50,7 +50,7 @@ pub struct Target {
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct FuzzReport {
     /// How many inputs were executed.
     pub executions: u64,
     /// How many outcomes could be told apart.
@@ -98,11 +98,11 @@ impl Target {
     /// # Panics
     /// When an execution panicked, took too long or too much memory: that is the test's failure, with the
     /// seed and the file that holds the input.
-    pub fn run<O: Into<String>>(self, execute: impl FnMut(&[u8]) -> O) -> Report {
+    pub fn run<O: Into<String>>(self, execute: impl FnMut(&[u8]) -> O) -> FuzzReport {
         let seconds = setting("BLIXARD_FUZZ_SECONDS").unwrap_or(SECONDS_DEFAULT);
         let seed = setting("BLIXARD_FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
         let only = std::env::var_os("BLIXARD_FUZZ_INPUT").map(|path| std::fs::read(path).expect("the input"));
-        let mut run = Run::new(&self, seed, execute);
+        let mut run = FuzzRun::new(&self, seed, execute);
         if let Some(input) = only {
             run.execute(&input);
             return run.report;
@@ -117,7 +117,7 @@ impl Target {
             let input = mutator.mutate(&run.corpus);
             run.execute(&input);
         }
-        let Report { executions, outcomes, heap_peak } = run.report;
+        let FuzzReport { executions, outcomes, heap_peak } = run.report;
         println!(
             "fuzz {}: {executions} executions in {:.1} s, {outcomes} outcomes, at most {} KiB of heap, \
              seed {seed}",
@@ -134,19 +134,19 @@ fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-struct Run<'a, F> {
+struct FuzzRun<'a, F> {
     target: &'a Target,
     seed: u64,
     work: F,
     watch: Watch,
     corpus: Vec<Vec<u8>>,
     seen: HashSet<u64>,
-    report: Report,
+    report: FuzzReport,
 }
 
-impl<'a, O: Into<String>, F: FnMut(&[u8]) -> O> Run<'a, F> {
+impl<'a, O: Into<String>, F: FnMut(&[u8]) -> O> FuzzRun<'a, F> {
     fn new(target: &'a Target, seed: u64, work: F) -> Self {
-        let report = Report { executions: 0, outcomes: 0, heap_peak: 0 };
+        let report = FuzzReport { executions: 0, outcomes: 0, heap_peak: 0 };
         let corpus = target.valid.clone();
         Self { target, seed, work, watch: Watch::new(target.name), corpus, seen: HashSet::new(), report }
     }

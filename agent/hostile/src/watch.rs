@@ -15,12 +15,12 @@ const LOOK_PERIOD: Duration = Duration::from_millis(200);
 
 /// Looks at one target's executions until it is dropped.
 pub(crate) struct Watch {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<WatchedState>>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct State {
+struct WatchedState {
     since: Option<Instant>,
     input: Vec<u8>,
     over: bool,
@@ -28,7 +28,7 @@ struct State {
 
 impl Watch {
     pub(crate) fn new(target: &'static str) -> Self {
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(WatchedState::default()));
         let looked_at = Arc::clone(&state);
         let thread = std::thread::spawn(move || look(target, &looked_at));
         Self { state, thread: Some(thread) }
@@ -57,11 +57,11 @@ impl Drop for Watch {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<WatchedState>) -> MutexGuard<'_, WatchedState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn look(target: &str, state: &Mutex<State>) {
+fn look(target: &str, state: &Mutex<WatchedState>) {
     loop {
         std::thread::park_timeout(LOOK_PERIOD);
         let state = lock(state);

@@ -15,7 +15,7 @@ use blixard_model::{Accel, InvalidId, VmName};
 
 use crate::image::format_of;
 use crate::order::{OrderError, read_order};
-use crate::qemu::argv::{CheckedDisk, DiskKind, Host, KERNEL_CMDLINE_LEN_MAX, argv, kernel_cmdline};
+use crate::qemu::argv::{CheckedDisk, DiskKind, KERNEL_CMDLINE_LEN_MAX, MachineFacts, argv, kernel_cmdline};
 use crate::qmp_socket;
 
 /// Name of the credential that holds the order: `LoadCredential=` of the unit.
@@ -135,15 +135,15 @@ fn prepare(name: &VmName, order: &LaunchOrder) -> Result<Vec<String>, LaunchErro
     if order.accel == Accel::Kvm {
         check_kvm(std::env::consts::ARCH, Path::new("/dev/kvm"))?;
     }
-    let host = Host {
+    let machine = MachineFacts {
         qmp_socket: qmp_socket(name).display().to_string(),
         tsc_khz: fs::read_to_string("/proc/cpuinfo").ok().as_deref().and_then(tsc_khz),
     };
-    let len = kernel_cmdline(order, &host).len();
+    let len = kernel_cmdline(order, &machine).len();
     if len > KERNEL_CMDLINE_LEN_MAX {
         return Err(LaunchError::CmdlineTooLong { len });
     }
-    Ok(argv(order, &disks, &host))
+    Ok(argv(order, &disks, &machine))
 }
 
 /// Whether KVM can run a guest here: on a machine of this architecture, through this device.

@@ -11,7 +11,7 @@ const CONTROL_DIR: &str = "/run/systemd/system.control";
 
 /// The limits could not be removed.
 #[derive(Debug, thiserror::Error)]
-pub enum ForgetError {
+pub enum VmForgetError {
     /// The unit's instance is no VM name.
     #[error(transparent)]
     Name(#[from] InvalidId),
@@ -30,14 +30,14 @@ pub enum ForgetError {
 ///
 /// # Errors
 /// They are still there, and why.
-pub fn vm_forget(name: &str) -> Result<(), ForgetError> {
+pub fn vm_forget(name: &str) -> Result<(), VmForgetError> {
     forget_in(Path::new(CONTROL_DIR), &name.parse()?)
 }
 
-fn forget_in(control: &Path, name: &VmName) -> Result<(), ForgetError> {
+fn forget_in(control: &Path, name: &VmName) -> Result<(), VmForgetError> {
     let path = control.join(format!("blixard-vm@{name}.service.d"));
     match fs::remove_dir_all(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(ForgetError::Io { path, source }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(VmForgetError::Io { path, source }),
         _ => Ok(()),
     }
 }
@@ -58,6 +58,6 @@ mod tests {
         forget_in(control.path(), &web).expect("removed");
         forget_in(control.path(), &web).expect("a second time");
         assert!(!dropins("web").exists() && dropins("web-2").exists());
-        assert!(matches!(vm_forget("../web"), Err(ForgetError::Name(_))));
+        assert!(matches!(vm_forget("../web"), Err(VmForgetError::Name(_))));
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Format {
 
 /// Where a format's mark stands, in bytes.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum MarkPlace {
     FromStart(u64),
     FromEnd(u64),
 }
@@ -36,23 +36,23 @@ const VHD: Format = Format { name: "VHD", qemu_img: "vpc" };
 const PARALLELS: Format = Format { name: "Parallels", qemu_img: "parallels" };
 
 /// The marks, from each format's own specification.
-const MARKS: &[(Place, &[u8], Format)] = &[
-    (Place::FromStart(0), b"QFI\xfb\0\0\0\x01", QCOW),
-    (Place::FromStart(0), b"QFI\xfb\0\0\0\x02", QCOW2),
-    (Place::FromStart(0), b"QFI\xfb\0\0\0\x03", QCOW2),
-    (Place::FromStart(0), b"QED\0", QED),
-    (Place::FromStart(0), b"KDMV", VMDK),
-    (Place::FromStart(0), b"COWD", VMDK),
-    (Place::FromStart(0), b"# Disk DescriptorFile", VMDK),
-    (Place::FromStart(0), b"vhdxfile", VHDX),
-    (Place::FromStart(64), &0xbeda_107f_u32.to_le_bytes(), VDI),
+const MARKS: &[(MarkPlace, &[u8], Format)] = &[
+    (MarkPlace::FromStart(0), b"QFI\xfb\0\0\0\x01", QCOW),
+    (MarkPlace::FromStart(0), b"QFI\xfb\0\0\0\x02", QCOW2),
+    (MarkPlace::FromStart(0), b"QFI\xfb\0\0\0\x03", QCOW2),
+    (MarkPlace::FromStart(0), b"QED\0", QED),
+    (MarkPlace::FromStart(0), b"KDMV", VMDK),
+    (MarkPlace::FromStart(0), b"COWD", VMDK),
+    (MarkPlace::FromStart(0), b"# Disk DescriptorFile", VMDK),
+    (MarkPlace::FromStart(0), b"vhdxfile", VHDX),
+    (MarkPlace::FromStart(64), &0xbeda_107f_u32.to_le_bytes(), VDI),
     // A VHD that grows begins with a copy of its footer; one of a fixed size has the footer alone, which old
     // programs wrote one byte short.
-    (Place::FromStart(0), b"conectix", VHD),
-    (Place::FromEnd(512), b"conectix", VHD),
-    (Place::FromEnd(511), b"conectix", VHD),
-    (Place::FromStart(0), b"WithoutFreeSpace", PARALLELS),
-    (Place::FromStart(0), b"WithouFreSpacExt", PARALLELS),
+    (MarkPlace::FromStart(0), b"conectix", VHD),
+    (MarkPlace::FromEnd(512), b"conectix", VHD),
+    (MarkPlace::FromEnd(511), b"conectix", VHD),
+    (MarkPlace::FromStart(0), b"WithoutFreeSpace", PARALLELS),
+    (MarkPlace::FromStart(0), b"WithouFreSpacExt", PARALLELS),
 ];
 
 impl Format {
@@ -72,8 +72,8 @@ impl Format {
 pub(crate) fn format_of(file: &File, len: u64) -> io::Result<Option<Format>> {
     for (place, mark, format) in MARKS {
         let start = match place {
-            Place::FromStart(offset) => Some(*offset),
-            Place::FromEnd(distance) => len.checked_sub(*distance),
+            MarkPlace::FromStart(offset) => Some(*offset),
+            MarkPlace::FromEnd(distance) => len.checked_sub(*distance),
         };
         if let Some(start) = start
             && holds(file, start, mark)?

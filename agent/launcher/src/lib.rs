@@ -32,11 +32,11 @@ use nix::sys::signal;
 use nix::unistd::Pid;
 
 pub use exec::{LaunchError, vm_exec};
-pub use forget::{ForgetError, vm_forget};
+pub use forget::{VmForgetError, vm_forget};
 pub use order::{OrderDir, OrderError};
-pub use qemu::argv::{CheckedDisk, DiskKind, Host, argv};
+pub use qemu::argv::{CheckedDisk, DiskKind, MachineFacts, argv};
 pub use qemu::qmp::QmpError;
-pub use stop::{StopError, vm_stop};
+pub use stop::{VmStopError, vm_stop};
 pub use wait::{WaitError, vm_wait};
 
 /// Where the runtime directories of the VMs' units are.
@@ -60,9 +60,9 @@ fn is_alive(pid: Pid) -> bool {
 
 /// Pause between two looks: 10 ms, doubling to 40 ms.
 #[derive(Debug)]
-struct Pace(Duration);
+struct LookPace(Duration);
 
-impl Pace {
+impl LookPace {
     fn new() -> Self {
         Self(Duration::from_millis(10))
     }

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::qemu::qmp::{Qmp, QmpError};
-use crate::{Pace, is_alive, main_pid, qmp_socket};
+use crate::{LookPace, is_alive, main_pid, qmp_socket};
 
 /// Time that the guest has for its shutdown, in seconds. With [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is
 /// less than the unit's `TimeoutStopSec=`.
@@ -23,7 +23,7 @@ const EXIT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The VM could not be stopped this way; systemd goes on with signals.
 #[derive(Debug, thiserror::Error)]
-pub enum StopError {
+pub enum VmStopError {
     /// The unit's instance is no VM name.
     #[error(transparent)]
     Name(#[from] InvalidId),
@@ -40,7 +40,7 @@ pub enum StopError {
 ///
 /// # Errors
 /// The hypervisor still runs.
-pub fn vm_stop(name: &str) -> Result<(), StopError> {
+pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
     let name: VmName = name.parse()?;
     let graceful = stop_gracefully(&qmp_socket(&name), GRACE, REPEAT)?;
     if !graceful {
@@ -52,7 +52,7 @@ pub fn vm_stop(name: &str) -> Result<(), StopError> {
 }
 
 /// `true` when the guest ended by itself.
-fn stop_gracefully(socket: &Path, grace: Duration, repeat: Duration) -> Result<bool, StopError> {
+fn stop_gracefully(socket: &Path, grace: Duration, repeat: Duration) -> Result<bool, VmStopError> {
     let deadline = Instant::now() + grace;
     match press_until_ended(socket, deadline, repeat) {
         Ok(true) => return Ok(true),
@@ -68,7 +68,7 @@ fn stop_gracefully(socket: &Path, grace: Duration, repeat: Duration) -> Result<b
     });
     match quit {
         Ok(true) => Ok(false),
-        Ok(false) => Err(StopError::Deaf),
+        Ok(false) => Err(VmStopError::Deaf),
         Err(error) if error.is_absent() => Ok(false),
         Err(error) => Err(error.into()),
     }
@@ -93,7 +93,7 @@ fn chord() -> Value {
 /// The control socket closes a moment before the process ends: systemd would meanwhile send it a signal.
 fn await_end(main: Option<Pid>) {
     let deadline = Instant::now() + EXIT_DEADLINE;
-    let mut pace = Pace::new();
+    let mut pace = LookPace::new();
     while main.is_some_and(is_alive) && Instant::now() < deadline {
         pace.pause();
     }
@@ -129,6 +129,6 @@ mod tests {
     fn without_a_hypervisor_there_is_nothing_to_do() {
         let dir = tempfile::tempdir().expect("tempdir");
         assert!(stop_gracefully(&dir.path().join("qmp.sock"), LONG, LONG).expect("nothing"));
-        assert!(matches!(vm_stop("a/b"), Err(StopError::Name(_))));
+        assert!(matches!(vm_stop("a/b"), Err(VmStopError::Name(_))));
     }
 }

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::qemu::qmp::{Qmp, QmpError};
-use crate::{Pace, is_alive, main_pid, qmp_socket};
+use crate::{LookPace, is_alive, main_pid, qmp_socket};
 
 /// Longest wait, in seconds: less than the unit's `TimeoutStartSec=`, so that the reason is told here.
 const DEADLINE: Duration = Duration::from_secs(45);
@@ -48,7 +48,7 @@ pub fn vm_wait(name: &str) -> Result<(), WaitError> {
 
 fn wait_running(socket: &Path, main: Option<Pid>, longest: Duration) -> Result<(), WaitError> {
     let deadline = Instant::now() + longest;
-    let mut pace = Pace::new();
+    let mut pace = LookPace::new();
     loop {
         let last = match status(socket, deadline) {
             Ok(status) if status == "running" => return Ok(()),

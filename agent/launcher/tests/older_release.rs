@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use blixard_launcher::{CheckedDisk, DiskKind, Host, OrderDir, argv, qmp_socket};
+use blixard_launcher::{CheckedDisk, DiskKind, MachineFacts, OrderDir, argv, qmp_socket};
 use blixard_model::{Accel, VmName};
 
 const TEMPLATE: &str = include_str!("../../dist/systemd/blixard-vm@.service");
@@ -100,8 +100,9 @@ fn an_older_order_still_gives_the_same_hypervisor() {
                 kind: DiskKind::File,
             })
             .collect();
-        let host = Host { qmp_socket: qmp_socket(&web()).display().to_string(), tsc_khz: Some(2_596_135) };
-        let made = argv(&order, &disks, &host).join("\n") + "\n";
+        let machine =
+            MachineFacts { qmp_socket: qmp_socket(&web()).display().to_string(), tsc_khz: Some(2_596_135) };
+        let made = argv(&order, &disks, &machine).join("\n") + "\n";
         assert_eq!(made, text(&fixture, "argv.txt"));
     }
 }

@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// What takes longer than this was not let in.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-type Failure = Box<dyn Error + Send + Sync>;
+type PeerFailure = Box<dyn Error + Send + Sync>;
 
 /// What everything here shares.
 struct Attack {
@@ -40,7 +40,7 @@ struct Attack {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Failure> {
+async fn main() -> Result<(), PeerFailure> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let options: BTreeMap<&str, &str> =
         words.chunks_exact(2).map(|pair| (pair[0].trim_start_matches("--"), &*pair[1])).collect();
@@ -135,7 +135,7 @@ async fn trickle_all(attack: Arc<Attack>, count: usize) {
 }
 
 /// Connects, says hello and opens the stream of Raft messages.
-async fn link(attack: &Attack) -> Result<(Connection, iroh::endpoint::SendStream), Failure> {
+async fn link(attack: &Attack) -> Result<(Connection, iroh::endpoint::SendStream), PeerFailure> {
     let connection = attack.connect().await.ok_or("not let in")?;
     let hello = format!(
         r#"{{"version":1,"cluster_name":"{}","incarnation":1,"dial":1,"accepted":null}}"#,

@@ -222,7 +222,7 @@ fn a_recovered_node_has_all_of_its_log_known_to_be_committed_or_not() {
         drop(node);
         // What it was is kept as it was.
         let disk = DirDisk::new(dir.path());
-        blixard_store::Disk::rename(&disk, "kept", FILE_NAME).expect("put back");
+        blixard_store::StoreDisk::rename(&disk, "kept", FILE_NAME).expect("put back");
         let old = open(dir.path());
         assert_eq!((old.store_id(), old.load().expect("read").entries), (store(1), entries.clone()));
     }

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use blixard_sim::disk::{CrashPoints, Moment, Op};
+use blixard_sim::disk::{CrashMoment, CrashPoints, Op};
 use blixard_sim::{Options, Report, run as run_seed};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -17,12 +17,12 @@ const LONG_RUN: usize = 5_000;
 pub(crate) struct Done {
     pub(crate) took: Duration,
     /// In the order of the seeds.
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Vec<SeedRun>,
 }
 
 /// A seed that was run.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct SeedRun {
     pub(crate) seed: u64,
     pub(crate) nodes: Option<usize>,
     pub(crate) report: Report,
@@ -30,7 +30,7 @@ pub(crate) struct Run {
 
 impl Done {
     /// Those that failed.
-    pub(crate) fn failures(&self) -> impl Iterator<Item = &Run> {
+    pub(crate) fn failures(&self) -> impl Iterator<Item = &SeedRun> {
         self.runs.iter().filter(|run| run.report.violation.is_some())
     }
 }
@@ -44,7 +44,7 @@ impl Done {
     }
 
     /// The boundaries of the disk at which no seed of a long run lost its power.
-    pub(crate) fn missed_points(&self) -> Vec<(Op, Moment)> {
+    pub(crate) fn missed_points(&self) -> Vec<(Op, CrashMoment)> {
         if self.runs.len() < LONG_RUN { Vec::new() } else { self.points().below(1) }
     }
 }
@@ -52,10 +52,10 @@ impl Done {
 /// Runs them all, or up to the first failure.
 pub(crate) fn run(seeds: &[(u64, Option<usize>)], threads: usize, fail_fast: bool) -> Done {
     let began = Instant::now();
-    let stops = |run: &Run| fail_fast && run.report.violation.is_some();
+    let stops = |run: &SeedRun| fail_fast && run.report.violation.is_some();
     let mut runs = each(seeds, threads, stops, |(seed, nodes)| {
         let report = run_seed(seed, Options::of(seed, nodes), false);
-        Run { seed, nodes, report }
+        SeedRun { seed, nodes, report }
     });
     runs.sort_by_key(|run| run.seed);
     Done { took: began.elapsed(), runs }

@@ -11,26 +11,26 @@ use crate::batch;
 
 /// What came of them.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(crate) struct JudgedBatch {
     took: Duration,
     /// In the order of the seeds.
     runs: Vec<Judged>,
 }
 
 /// Runs and judges so many seeds from the first one on, or up to the first failure.
-pub(crate) fn run(seeds: std::ops::Range<u64>, threads: usize, fail_fast: bool) -> Done {
+pub(crate) fn run(seeds: std::ops::Range<u64>, threads: usize, fail_fast: bool) -> JudgedBatch {
     let began = Instant::now();
     let seeds: Vec<u64> = seeds.collect();
     let stops = |judged: &Judged| fail_fast && fails(judged);
     let mut runs = batch::each(&seeds, threads, stops, |seed| judge::run(seed, false));
     runs.sort_by_key(|judged| judged.seed);
-    Done { took: began.elapsed(), runs }
+    JudgedBatch { took: began.elapsed(), runs }
 }
 
 /// Runs and judges one, told event by event.
-pub(crate) fn run_one(seed: u64, trace: bool) -> Done {
+pub(crate) fn run_one(seed: u64, trace: bool) -> JudgedBatch {
     let began = Instant::now();
-    Done { runs: vec![judge::run(seed, trace)], took: began.elapsed() }
+    JudgedBatch { runs: vec![judge::run(seed, trace)], took: began.elapsed() }
 }
 
 /// By the judge, or by the invariants beside it.
@@ -38,7 +38,7 @@ fn fails(judged: &Judged) -> bool {
     !judged.holds() || judged.report.violation.is_some()
 }
 
-impl Done {
+impl JudgedBatch {
     /// Whether nobody found anything.
     pub(crate) fn is_good(&self) -> bool {
         !self.runs.iter().any(fails)

@@ -12,7 +12,7 @@ use clap::Parser;
 /// Runs whole simulated clusters of the production code, one for each seed, and checks what must hold
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask sim", bin_name = "cargo xtask sim")]
-struct Cli {
+struct SimCli {
     /// How many seeds to run
     #[arg(long, default_value_t = 100)]
     seeds: u64,
@@ -49,7 +49,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = SimCli::parse();
     // A panic is a finding like any other: it is told with its seed.
     if !cli.trace {
         std::panic::set_hook(Box::new(|_| {}));
@@ -80,11 +80,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn threads(cli: &Cli) -> usize {
+fn threads(cli: &SimCli) -> usize {
     cli.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-fn judged(cli: &Cli) -> ExitCode {
+fn judged(cli: &SimCli) -> ExitCode {
     let seeds = cli.start..cli.start.saturating_add(cli.seeds);
     let done = match cli.seed {
         Some(seed) => judging::run_one(seed, cli.trace),
@@ -99,7 +99,7 @@ fn judged(cli: &Cli) -> ExitCode {
 }
 
 /// The seeds to run, each with its number of machines where that is not its own.
-fn seeds(cli: &Cli) -> Result<Vec<(u64, Option<usize>)>, String> {
+fn seeds(cli: &SimCli) -> Result<Vec<(u64, Option<usize>)>, String> {
     if cli.regressions {
         let all = blixard_sim::regressions::all()?;
         let chosen = all.into_iter().filter(|it| cli.fault.as_ref().is_none_or(|fault| *fault == it.fault));
@@ -108,7 +108,7 @@ fn seeds(cli: &Cli) -> Result<Vec<(u64, Option<usize>)>, String> {
     Ok((cli.start..cli.start.saturating_add(cli.seeds)).map(|seed| (seed, cli.nodes)).collect())
 }
 
-fn run_one(cli: &Cli, seed: u64) -> ExitCode {
+fn run_one(cli: &SimCli, seed: u64) -> ExitCode {
     let report = blixard_sim::run(seed, Options::of(seed, cli.nodes), cli.trace);
     if cli.json {
         println!("{}", summary::json_of(seed, cli.nodes, &report));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use blixard_sim::disk::{CrashPoints, Moment, Op};
+use blixard_sim::disk::{CrashMoment, CrashPoints, Op};
 use blixard_sim::{Options, Report};
 use serde_json::{Map, Value, json};
 
@@ -108,7 +108,7 @@ fn trace_hash(done: &Done) -> u64 {
 }
 
 fn crash_points(points: &CrashPoints) -> Value {
-    let cells = Op::ALL.into_iter().flat_map(|op| Moment::ALL.map(|moment| (op, moment)));
+    let cells = Op::ALL.into_iter().flat_map(|op| CrashMoment::ALL.map(|moment| (op, moment)));
     let named = cells
         .filter(|(op, moment)| CrashPoints::exists(*op, *moment))
         .map(|(op, moment)| (format!("{op:?}.{moment:?}"), points.count(op, moment).into()));

@@ -1,4 +1,4 @@
-//! redb takes a backend by value; a [`crate::Disk`] gives a boxed one.
+//! redb takes a backend by value; a [`crate::StoreDisk`] gives a boxed one.
 
 use std::io;
 use std::ops::Bound;

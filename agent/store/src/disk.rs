@@ -1,6 +1,6 @@
 //! What the store does to a file system, and the real one.
 //!
-//! A [`Disk`] is the only way to the file: the simulator passes one that loses, tears and refuses writes.
+//! A [`StoreDisk`] is the only way to the file: the simulator passes one that loses, tears and refuses writes.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
@@ -15,8 +15,8 @@ use redb::backends::FileBackend;
 const FILE_MODE: u32 = 0o600;
 
 /// One directory. Names are plain file names in it. What `create`, `rename` and `remove` did is durable once
-/// [`Disk::sync_dir`] returned, and may come back half done after a power loss before that.
-pub trait Disk: Debug + Send + Sync {
+/// [`StoreDisk::sync_dir`] returned, and may come back half done after a power loss before that.
+pub trait StoreDisk: Debug + Send + Sync {
     /// The full path of `name`, for messages.
     fn path(&self, name: &str) -> PathBuf;
 
@@ -92,7 +92,7 @@ impl DirDisk {
     }
 }
 
-impl Disk for DirDisk {
+impl StoreDisk for DirDisk {
     fn path(&self, name: &str) -> PathBuf {
         self.data_dir.join(name)
     }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::FILE_NAME;
 use crate::backend::Boxed;
-use crate::disk::Disk;
+use crate::disk::StoreDisk;
 use crate::error::{OpenError, ReplaceError, WriteError};
 use crate::log_store::LogStore;
 use crate::tables::{
@@ -68,7 +68,7 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]; nothing is changed then.
     pub fn open(
-        disk: &dyn Disk,
+        disk: &dyn StoreDisk,
         endpoint_id: EndpointId,
         cluster_name: &ClusterName,
         fresh_store_id: StoreId,
@@ -97,13 +97,13 @@ impl Store {
     ///
     /// # Errors
     /// There is none, or as [`Store::open`].
-    pub fn open_found(disk: &dyn Disk) -> Result<Self, OpenError> {
+    pub fn open_found(disk: &dyn StoreDisk) -> Result<Self, OpenError> {
         let path = disk.path(FILE_NAME);
         // Also for a file that was there: whoever made it may have ended between the rename and this, and a
         // power loss would take the name back after something was acknowledged under it.
         disk.sync_dir().map_err(io_error(&path))?;
         let db = open_database(disk, &path)?;
-        let reader = Reader::new(&db, &path)?;
+        let reader = TableReader::new(&db, &path)?;
         let identity: IdentityRecord = reader.record(KEY_IDENTITY)?.ok_or_else(|| OpenError::Record {
             path: path.clone(),
             what: "the identity is missing".to_owned(),
@@ -190,7 +190,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ReplaceError::Undone`]: the old store is in its place. [`ReplaceError::Unknown`]: one of the two is.
-    pub fn replace(self, disk: &dyn Disk, begin: &Begin, kept_as: &str) -> Result<(), ReplaceError> {
+    pub fn replace(self, disk: &dyn StoreDisk, begin: &Begin, kept_as: &str) -> Result<(), ReplaceError> {
         let identity = IdentityRecord { store_id: begin.store_id, ..self.identity.clone() };
         create(disk, &identity, Some(begin)).map_err(ReplaceError::Undone)?;
         let undone = |error| ReplaceError::Undone(io_error(&self.path)(error));
@@ -212,7 +212,7 @@ impl Store {
     /// # Errors
     /// The file cannot be read.
     pub fn load(&self) -> Result<Durable, OpenError> {
-        Reader::new(&self.db, &self.path)?.durable()
+        TableReader::new(&self.db, &self.path)?.durable()
     }
 
     /// One transaction, all or nothing. After an error the store stays closed: what is on disk is what
@@ -306,7 +306,7 @@ fn put<T: Serialize>(txn: &WriteTransaction, key: &str, record: &T) -> Result<()
 }
 
 /// Makes a whole file under another name: a crash while making it leaves none. Its content is durable then.
-fn create(disk: &dyn Disk, identity: &IdentityRecord, begin: Option<&Begin>) -> Result<(), OpenError> {
+fn create(disk: &dyn StoreDisk, identity: &IdentityRecord, begin: Option<&Begin>) -> Result<(), OpenError> {
     let fresh = disk.path(FRESH_NAME);
     match disk.remove(FRESH_NAME) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&fresh)(error)),
@@ -337,7 +337,7 @@ fn create(disk: &dyn Disk, identity: &IdentityRecord, begin: Option<&Begin>) -> 
 }
 
 /// Gives the file that [`create`] made its name. It is not durable yet.
-fn name_fresh(disk: &dyn Disk) -> Result<(), OpenError> {
+fn name_fresh(disk: &dyn StoreDisk) -> Result<(), OpenError> {
     disk.rename(FRESH_NAME, FILE_NAME).map_err(io_error(&disk.path(FILE_NAME)))
 }
 
@@ -356,7 +356,7 @@ fn put_begin(
 /// Opens the file that is there, and checks all of it: redb trusts a file that was closed well, and would
 /// serve a flipped bit of a log entry, or panic. redb would also make a new database of an empty file, and
 /// so forget what was acknowledged: here it is broken.
-fn open_database(disk: &dyn Disk, path: &Path) -> Result<Database, OpenError> {
+fn open_database(disk: &dyn StoreDisk, path: &Path) -> Result<Database, OpenError> {
     let backend = disk.open(FILE_NAME).map_err(io_error(path))?;
     if backend.len().map_err(io_error(path))? == 0 {
         let empty = io::Error::new(io::ErrorKind::InvalidData, "the file is empty");
@@ -388,12 +388,12 @@ fn open_error(path: &Path, source: redb::Error) -> OpenError {
 }
 
 /// Reads with the file's name in every error.
-struct Reader {
+struct TableReader {
     txn: redb::ReadTransaction,
     path: PathBuf,
 }
 
-impl Reader {
+impl TableReader {
     fn new(db: &Database, path: &Path) -> Result<Self, OpenError> {
         let txn = db.begin_read().map_err(|error| open_error(path, error.into()))?;
         Ok(Self { txn, path: path.to_owned() })

@@ -3,7 +3,7 @@
 //!
 //! Owns the file `store.redb` in the data directory. Refuses the file of another node or cluster. Takes no
 //! decision: it is told what to keep, and keeps it together or not at all. Reaches the file system through
-//! [`Disk`] alone.
+//! [`StoreDisk`] alone.
 
 mod backend;
 mod disk;
@@ -12,7 +12,7 @@ mod file;
 mod log_store;
 mod tables;
 
-pub use disk::{DirDisk, Disk};
+pub use disk::{DirDisk, StoreDisk};
 pub use error::{DiskFault, OpenError, ReplaceError, WriteError};
 pub use file::{Begin, Store, StoreStats};
 pub use log_store::LogStore;

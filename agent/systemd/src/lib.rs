@@ -22,6 +22,6 @@ mod vms;
 
 pub use bus::BusError;
 pub use journal::{Follow, JournalError};
-pub use manager::{ForgetError, ListError, Options, ResetError, StartError, StopError, UnitManager};
+pub use manager::{ForgetError, ListError, ManagerOptions, ResetError, StartError, StopError, UnitManager};
 pub use unit::{ActiveState, UnitExit, VmUnit};
 pub use vms::{RuntimeError, SystemdVms, VmRuntime};

@@ -42,11 +42,11 @@ pub(crate) struct Link {
 }
 
 /// The signals of one link.
-pub(crate) type Signals = SelectAll<BoxStream<'static, zbus::Result<Message>>>;
+pub(crate) type BusSignals = SelectAll<BoxStream<'static, zbus::Result<Message>>>;
 
 /// Connects to the bus at `address` (`None`: the system bus), has systemd send its signals, and listens to
 /// them.
-pub(crate) async fn open(address: Option<&str>) -> zbus::Result<(Arc<Link>, Signals)> {
+pub(crate) async fn open(address: Option<&str>) -> zbus::Result<(Arc<Link>, BusSignals)> {
     let connecting = async {
         let builder = match address {
             Some(address) => zbus::connection::Builder::address(address),
@@ -67,7 +67,7 @@ pub(crate) async fn open(address: Option<&str>) -> zbus::Result<(Arc<Link>, Sign
         .unwrap_or_else(|_| Err(zbus::Error::InputOutput(Arc::new(std::io::ErrorKind::TimedOut.into()))))
 }
 
-async fn listen(connection: &Connection) -> zbus::Result<Signals> {
+async fn listen(connection: &Connection) -> zbus::Result<BusSignals> {
     let signal = || MatchRule::builder().msg_type(Type::Signal);
     let rules = [
         // JobRemoved, UnitNew, UnitRemoved, Reloading.
@@ -97,7 +97,7 @@ async fn listen(connection: &Connection) -> zbus::Result<Signals> {
 /// Keeps a link alive for ever, beginning with one that is open. Publishes it, or `None` while there is none.
 pub(crate) async fn keep(
     address: Option<String>,
-    first: Signals,
+    first: BusSignals,
     link: watch::Sender<Option<Arc<Link>>>,
     changed: Arc<Notify>,
 ) {
@@ -118,7 +118,7 @@ pub(crate) async fn keep(
     }
 }
 
-async fn reopen(address: Option<&str>, link: &watch::Sender<Option<Arc<Link>>>) -> Signals {
+async fn reopen(address: Option<&str>, link: &watch::Sender<Option<Arc<Link>>>) -> BusSignals {
     let mut pause = PAUSE_MIN;
     loop {
         tokio::time::sleep(pause).await;
@@ -135,7 +135,7 @@ async fn reopen(address: Option<&str>, link: &watch::Sender<Option<Arc<Link>>>) 
 
 /// Forwards signals until the link is lost; says why it was.
 async fn forward(
-    mut signals: Signals,
+    mut signals: BusSignals,
     jobs: &broadcast::Sender<JobSignal>,
     changed: &Notify,
 ) -> &'static str {

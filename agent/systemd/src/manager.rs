@@ -18,7 +18,8 @@ use crate::job::{JobUnknown, JobWatch};
 use crate::link::{self, CALL_DEADLINE, Link};
 use crate::look::{is_under_way, read_unit, settled_exit};
 use crate::unit::{
-    ActiveState, Limits, UNIT_PATTERN, UnitExit, VmUnit, description, forget_unit_name, unit_name, vm_name,
+    ActiveState, UNIT_PATTERN, UnitExit, UnitLimits, VmUnit, description, forget_unit_name, unit_name,
+    vm_name,
 };
 
 /// Longest start, in seconds: the unit's `TimeoutStartSec=` (60) and some.
@@ -38,14 +39,14 @@ const LIST_CONCURRENCY: usize = 8;
 
 /// Where the bus and the orders are; the default is the real machine.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ManagerOptions {
     /// D-Bus address, `None` for the system bus.
     pub bus_address: Option<String>,
     /// Where orders are written: what the unit's `LoadCredential=` names.
     pub order_dir: PathBuf,
 }
 
-impl Default for Options {
+impl Default for ManagerOptions {
     fn default() -> Self {
         Self { bus_address: None, order_dir: ORDER_DIR.into() }
     }
@@ -142,7 +143,7 @@ pub enum ForgetError {
 }
 
 /// Where a start stands.
-enum Found {
+enum StartFound {
     /// The hypervisor says running.
     Running,
     /// A job is under way, and will be heard to end.
@@ -155,7 +156,7 @@ enum Found {
 
 /// What a look at a unit says of its start.
 #[derive(Debug, PartialEq, Eq)]
-enum Standing {
+enum StartStanding {
     JobPending,
     Running,
     Between,
@@ -163,14 +164,14 @@ enum Standing {
     Ended(&'static str),
 }
 
-fn standing(active: ActiveState, job_type: Option<&str>) -> Standing {
+fn standing(active: ActiveState, job_type: Option<&str>) -> StartStanding {
     match (active, job_type) {
-        (_, Some("stop")) => Standing::Ended("canceled"),
-        (_, Some(_)) => Standing::JobPending,
-        (ActiveState::Active, None) => Standing::Running,
-        (ActiveState::Activating | ActiveState::Other, None) => Standing::Between,
+        (_, Some("stop")) => StartStanding::Ended("canceled"),
+        (_, Some(_)) => StartStanding::JobPending,
+        (ActiveState::Active, None) => StartStanding::Running,
+        (ActiveState::Activating | ActiveState::Other, None) => StartStanding::Between,
         (ActiveState::Deactivating | ActiveState::Inactive | ActiveState::Failed, None) => {
-            Standing::Ended("failed")
+            StartStanding::Ended("failed")
         }
     }
 }
@@ -240,14 +241,14 @@ impl UnitManager {
     /// # Errors
     /// No bus, or no systemd on it, within a deadline. Nothing goes on trying then.
     pub async fn connect() -> Result<Self, BusError> {
-        Self::connect_with(Options::default()).await
+        Self::connect_with(ManagerOptions::default()).await
     }
 
     /// Connects to another bus or with another directory of orders.
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub async fn connect_with(options: Options) -> Result<Self, BusError> {
+    pub async fn connect_with(options: ManagerOptions) -> Result<Self, BusError> {
         let address = options.bus_address;
         let (first, signals) =
             link::open(address.as_deref()).await.map_err(|error| BusError::Connect(Box::new(error)))?;
@@ -278,18 +279,18 @@ impl UnitManager {
         let mut found = through_loss(deadline, || self.queue_start(order, &unit)).await?;
         loop {
             found = match found {
-                Found::Running => return Ok(()),
-                Found::Ended { result, exit, invocation } => {
+                StartFound::Running => return Ok(()),
+                StartFound::Ended { result, exit, invocation } => {
                     return Err(StartError::Failed { result, exit, invocation });
                 }
-                Found::Starting(watch, job) => match watch.result_of(&job, time_left(deadline)).await {
-                    Ok(result) if result == "done" => Found::Running,
+                StartFound::Starting(watch, job) => match watch.result_of(&job, time_left(deadline)).await {
+                    Ok(result) if result == "done" => StartFound::Running,
                     Ok(result) => through_loss(deadline, || self.find_ended(&unit, &result)).await?,
                     Err(JobUnknown::Timeout) => return Err(StartError::Timeout),
                     Err(JobUnknown::Lost) => through_loss(deadline, || self.find(&unit)).await?,
                 },
-                Found::Between if Instant::now() >= deadline => return Err(StartError::Timeout),
-                Found::Between => {
+                StartFound::Between if Instant::now() >= deadline => return Err(StartError::Timeout),
+                StartFound::Between => {
                     tokio::time::sleep(LOOK_PAUSE).await;
                     through_loss(deadline, || self.find(&unit)).await?
                 }
@@ -298,9 +299,9 @@ impl UnitManager {
     }
 
     /// Sets the limits and queues the start.
-    async fn queue_start(&self, order: &LaunchOrder, unit: &str) -> Result<Found, StartError> {
+    async fn queue_start(&self, order: &LaunchOrder, unit: &str) -> Result<StartFound, StartError> {
         let link = self.link("StartUnit").await?;
-        let limits = Limits::of(&order.vm);
+        let limits = UnitLimits::of(&order.vm);
         let mut properties = vec![
             ("MemoryMax", Variant::from(limits.memory_max_bytes)),
             ("CPUQuotaPerSecUSec", Variant::from(limits.cpu_usec_per_sec)),
@@ -318,14 +319,14 @@ impl UnitManager {
         call_authorized(&link, "SetUnitProperties", setting).await?;
         let watch = JobWatch::new(&link.jobs);
         match call_authorized(&link, "StartUnit", link.manager.start_unit(unit, "fail")).await {
-            Ok(job) => Ok(Found::Starting(watch, job)),
+            Ok(job) => Ok(StartFound::Starting(watch, job)),
             Err(error) if is_conflict(&error) => Err(StartError::Busy(error)),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Looks where a start stands whose end was not heard.
-    async fn find(&self, unit: &str) -> Result<Found, StartError> {
+    async fn find(&self, unit: &str) -> Result<StartFound, StartError> {
         let link = self.link("ListUnitsByPatterns").await?;
         // Made before the look: the job may end right after it.
         let watch = JobWatch::new(&link.jobs);
@@ -336,17 +337,17 @@ impl UnitManager {
         let (_, _, _, active, _, _, _, job_id, job_type, job_path) = row;
         let job_type = (job_id != 0).then_some(job_type);
         match standing(ActiveState::parse(&active), job_type.as_deref()) {
-            Standing::JobPending => Ok(Found::Starting(watch, job_path)),
-            Standing::Running => Ok(Found::Running),
-            Standing::Between => Ok(Found::Between),
-            Standing::Ended(result) => self.find_ended(unit, result).await,
+            StartStanding::JobPending => Ok(StartFound::Starting(watch, job_path)),
+            StartStanding::Running => Ok(StartFound::Running),
+            StartStanding::Between => Ok(StartFound::Between),
+            StartStanding::Ended(result) => self.find_ended(unit, result).await,
         }
     }
 
-    async fn find_ended(&self, unit: &str, result: &str) -> Result<Found, StartError> {
+    async fn find_ended(&self, unit: &str, result: &str) -> Result<StartFound, StartError> {
         let link = self.link("GetUnit").await?;
         let (exit, invocation) = settled_exit(&link, unit).await?;
-        Ok(Found::Ended { result: result.to_owned(), exit, invocation })
+        Ok(StartFound::Ended { result: result.to_owned(), exit, invocation })
     }
 
     /// Stops the unit gracefully (its ExecStop asks the guest first) and waits until it has ended, at most
@@ -458,7 +459,7 @@ mod tests {
     async fn without_a_bus_the_error_says_what_to_look_at() {
         let dir = tempfile::tempdir().expect("tempdir");
         let address = format!("unix:path={}", dir.path().join("no-bus").display());
-        let options = Options { bus_address: Some(address), order_dir: dir.path().into() };
+        let options = ManagerOptions { bus_address: Some(address), order_dir: dir.path().into() };
         let error = UnitManager::connect_with(options).await.expect_err("there is no bus");
         assert!(error.to_string().contains("systemctl status dbus"), "{error}");
     }
@@ -473,16 +474,16 @@ mod tests {
     fn a_look_says_where_a_start_stands() {
         use ActiveState::{Activating, Active, Deactivating, Failed, Inactive};
         let cases = [
-            (Activating, Some("start"), Standing::JobPending),
-            (Inactive, Some("start"), Standing::JobPending),
-            (Active, None, Standing::Running),
-            (Activating, None, Standing::Between),
-            (Failed, None, Standing::Ended("failed")),
-            (Inactive, None, Standing::Ended("failed")),
-            (Deactivating, None, Standing::Ended("failed")),
+            (Activating, Some("start"), StartStanding::JobPending),
+            (Inactive, Some("start"), StartStanding::JobPending),
+            (Active, None, StartStanding::Running),
+            (Activating, None, StartStanding::Between),
+            (Failed, None, StartStanding::Ended("failed")),
+            (Inactive, None, StartStanding::Ended("failed")),
+            (Deactivating, None, StartStanding::Ended("failed")),
             // Somebody wants it stopped: the end of that job must not be taken for a start.
-            (Deactivating, Some("stop"), Standing::Ended("canceled")),
-            (Active, Some("stop"), Standing::Ended("canceled")),
+            (Deactivating, Some("stop"), StartStanding::Ended("canceled")),
+            (Active, Some("stop"), StartStanding::Ended("canceled")),
         ];
         for (active, job, wanted) in cases {
             assert_eq!(standing(active, job), wanted, "{active:?} {job:?}");

@@ -53,7 +53,7 @@ pub fn vm_name(unit: &str) -> Option<VmName> {
 
 /// What one VM may use; set over D-Bus before every start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct UnitLimits {
     /// `MemoryMax`, in bytes: guest memory plus the stated overhead, the same sum that a placement reserves.
     pub memory_max_bytes: u64,
     /// `CPUQuotaPerSecUSec`, in microseconds of cpu time per second: the guest's cpus plus
@@ -63,7 +63,7 @@ pub struct Limits {
     pub tasks_max: u64,
 }
 
-impl Limits {
+impl UnitLimits {
     /// The limits of a VM. Saturates: a spec that passed its validation never comes near.
     pub fn of(vm: &VmSpec) -> Self {
         let cpu_percent = u64::from(vm.cpus) * 100 + EMULATOR_CPU_PERCENT;
@@ -262,7 +262,7 @@ mod tests {
     fn limits_are_the_reservation_and_room_for_the_emulator() {
         let text = r#"{"name":"a","cpus":2,"memory_mib":256,"kernel":"/k"}"#;
         let vm: VmSpec = serde_json::from_str(text).expect("spec");
-        let limits = Limits::of(&vm);
+        let limits = UnitLimits::of(&vm);
         assert_eq!(limits.memory_max_bytes, (256 + OVERHEAD_MIB) * 1024 * 1024);
         assert_eq!(limits.cpu_usec_per_sec, 2_500_000);
         assert_eq!(limits.tasks_max, 130);

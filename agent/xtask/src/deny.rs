@@ -11,7 +11,7 @@ const CONFIG: &str = ".cargo/deny.toml";
 
 /// How a check ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum DenyOutcome {
     /// It holds.
     Passed,
     /// It cannot be made here, and why.
@@ -24,10 +24,10 @@ pub(crate) enum Outcome {
 ///
 /// # Errors
 /// It could not be started.
-pub(crate) fn check(place: &Place, checks: &[&str]) -> Result<Outcome> {
+pub(crate) fn check(place: &Place, checks: &[&str]) -> Result<DenyOutcome> {
     if !is_installed(place) {
         let reason = "there is no cargo-deny: `cargo install cargo-deny --locked`";
-        return Ok(Outcome::Skipped(reason.to_owned()));
+        return Ok(DenyOutcome::Skipped(reason.to_owned()));
     }
     let mut cargo = place.cargo();
     cargo.args(["deny", "--locked", "--config", CONFIG, "check", "--hide-inclusion-graph"]).args(checks);
@@ -44,17 +44,17 @@ fn is_installed(place: &Place) -> bool {
 }
 
 /// What could not be looked at was neither found good nor bad.
-fn read(success: bool, text: String) -> Outcome {
+fn read(success: bool, text: String) -> DenyOutcome {
     if success {
-        return Outcome::Passed;
+        return DenyOutcome::Passed;
     }
     if text.contains("advisory database") && text.contains("fetch") {
-        return Outcome::Skipped("the advisory database is not here and cannot be fetched".to_owned());
+        return DenyOutcome::Skipped("the advisory database is not here and cannot be fetched".to_owned());
     }
     if text.contains("failed to download") {
-        return Outcome::Skipped("not every crate is here and the registry cannot be reached".to_owned());
+        return DenyOutcome::Skipped("not every crate is here and the registry cannot be reached".to_owned());
     }
-    Outcome::Failed(text)
+    DenyOutcome::Failed(text)
 }
 
 #[cfg(test)]
@@ -63,11 +63,11 @@ mod unit {
 
     #[test]
     fn what_could_not_be_looked_at_is_skipped() {
-        let skipped = |text: &str| matches!(read(false, text.to_owned()), Outcome::Skipped(_));
+        let skipped = |text: &str| matches!(read(false, text.to_owned()), DenyOutcome::Skipped(_));
         assert!(skipped("[ERROR] failed to fetch advisory database https://github.com/rustsec/advisory-db"));
         assert!(skipped("error: failed to download `windows-sys v0.61.2`"));
         assert!(!skipped("error[rejected]: failed to satisfy license requirements"));
         assert!(!skipped("error[vulnerability]: detected in the advisory database"));
-        assert_eq!(read(true, String::new()), Outcome::Passed);
+        assert_eq!(read(true, String::new()), DenyOutcome::Passed);
     }
 }

@@ -24,7 +24,7 @@ use self::place::Place;
 /// Sets up, demonstrates and tests Blixard
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
-struct Cli {
+struct XtaskCli {
     #[command(subcommand)]
     task: Task,
 }
@@ -104,7 +104,7 @@ struct SimArgs {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = XtaskCli::parse();
     match run(&cli.task) {
         Ok(code) => code,
         Err(error) => {
@@ -136,8 +136,8 @@ fn run(task: &Task) -> Result<ExitCode> {
 fn run_nix(place: &Place) -> Result<ExitCode> {
     let agent = place.agent();
     match nix::run(place.root(), agent.exists().then_some(agent.as_path()))? {
-        nix::Outcome::Passed(summary) => println!("passed: {summary}"),
-        nix::Outcome::Skipped(reason) => println!("SKIPPED: {reason}"),
+        nix::NixOutcome::Passed(summary) => println!("passed: {summary}"),
+        nix::NixOutcome::Skipped(reason) => println!("SKIPPED: {reason}"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use self::list::{MUTANTS, Mutant};
 use self::tested::{TESTED, Tested};
 use crate::place::Place;
-use crate::sim::{self, Failure};
+use crate::sim::{self, FailedSeed};
 
 /// Seeds that must pass without a planted bug.
 const CONTROL_SEEDS: u64 = 300;
@@ -44,15 +44,15 @@ pub(crate) struct MutantsArgs {
 }
 
 /// What became of one planted bug.
-struct Ran {
+struct RanMutant {
     mutant: Mutant,
-    caught: Option<Failure>,
+    caught: Option<FailedSeed>,
     /// Seeds kept for this bug that do not show it any more.
     stale: u64,
     seconds: f64,
 }
 
-impl Ran {
+impl RanMutant {
     fn json(&self) -> Value {
         json!({
             "name": self.mutant.name,
@@ -66,12 +66,12 @@ impl Ran {
     }
 }
 
-impl fmt::Display for Ran {
+impl fmt::Display for RanMutant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Mutant { name, source, .. } = self.mutant;
         let seconds = self.seconds;
         match &self.caught {
-            Some(Failure { seed, invariant, .. }) => {
+            Some(FailedSeed { seed, invariant, .. }) => {
                 write!(f, "| `{name}` | {source} | {seed} | `{invariant}` | {seconds:.1} |")
             }
             None => write!(f, "| `{name}` | {source} | not caught | | {seconds:.1} |"),
@@ -102,7 +102,7 @@ pub(crate) fn run(place: &Place, args: &MutantsArgs) -> Result<ExitCode> {
         let began = Instant::now();
         let caught = simulate(&program, Some(mutant.name), args.seeds, args.threads)?.into_iter().next();
         let stale = stale_regressions(&program, mutant.name)?;
-        let ran = Ran { mutant: *mutant, caught, stale, seconds: began.elapsed().as_secs_f64() };
+        let ran = RanMutant { mutant: *mutant, caught, stale, seconds: began.elapsed().as_secs_f64() };
         if !args.json {
             println!("{ran}");
         }
@@ -136,10 +136,10 @@ fn tell_tested(place: &Place, tested: &[&Tested], args: &MutantsArgs) -> Result<
     Ok(missed.is_empty())
 }
 
-fn tell(all: &[Ran], args: &MutantsArgs) -> ExitCode {
+fn tell(all: &[RanMutant], args: &MutantsArgs) -> ExitCode {
     let caught = all.iter().filter(|ran| ran.caught.is_some()).count();
     if args.json {
-        let mutants: Vec<Value> = all.iter().map(Ran::json).collect();
+        let mutants: Vec<Value> = all.iter().map(RanMutant::json).collect();
         let (total, seeds_max) = (all.len(), args.seeds);
         println!(
             "{}",
@@ -185,7 +185,7 @@ fn simulate(
     mutant: Option<&str>,
     seeds: u64,
     threads: Option<usize>,
-) -> Result<Vec<Failure>> {
+) -> Result<Vec<FailedSeed>> {
     let mut command = Command::new(program);
     command.args(["--fail-fast", "--seeds", &seeds.to_string()]).env_remove("BLIXARD_MUTANT");
     if let Some(threads) = threads {

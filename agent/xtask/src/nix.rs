@@ -24,7 +24,7 @@ use crate::stories::{self, Cast};
 
 /// How the run ended, unless it failed.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum NixOutcome {
     /// Everything held; the text sums up what was looked at.
     Passed(String),
     /// Nothing was looked at, and why.
@@ -40,10 +40,10 @@ pub(crate) enum Outcome {
 ///
 /// A flake that does not evaluate, and the list of everything that was rendered otherwise than it has to be.
 /// A wrong `BLIXARD_NIXPKGS` is an error too: who sets it wants a run.
-pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<Outcome> {
+pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<NixOutcome> {
     let nix = match Nix::find(root, std::env::var_os(NIXPKGS_VARIABLE).map(PathBuf::from))? {
         Setup::Ready(nix) => nix,
-        Setup::Missing(reason) => return Ok(Outcome::Skipped(reason)),
+        Setup::Missing(reason) => return Ok(NixOutcome::Skipped(reason)),
     };
     eprintln!("nix: {} against {}", nix.version(), nix.nixpkgs());
 
@@ -94,7 +94,7 @@ pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<Outcome> {
         None => "nothing put to the agent, which is not built".to_owned(),
     };
     let count = checks.finish()?;
-    Ok(Outcome::Passed(format!("flake check, {count} facts read back, {agent_part}")))
+    Ok(NixOutcome::Passed(format!("flake check, {count} facts read back, {agent_part}")))
 }
 
 /// Reads back the machines of the VM tests: of each story that has others than the ones before.

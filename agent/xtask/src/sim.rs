@@ -42,16 +42,16 @@ pub(crate) fn fresh_start() -> u64 {
 
 /// What the simulator said with `--json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct SimTold {
     /// How many seeds ran.
     pub(crate) seeds: u64,
     /// What failed.
-    pub(crate) failures: Vec<Failure>,
+    pub(crate) failures: Vec<FailedSeed>,
 }
 
 /// A seed that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct FailedSeed {
     /// The seed that failed.
     pub(crate) seed: u64,
     /// What did not hold.
@@ -62,13 +62,13 @@ pub(crate) struct Failure {
     replay: String,
 }
 
-impl std::fmt::Display for Failure {
+impl std::fmt::Display for FailedSeed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "seed {}: {}: {}\n  {}", self.seed, self.invariant, self.what, self.replay)
     }
 }
 
-impl Told {
+impl SimTold {
     /// Reads the object that stands on the last line.
     ///
     /// # Errors
@@ -79,12 +79,12 @@ impl Told {
         let failures = told["failures"].as_array().context("the simulator told no failures")?;
         Ok(Self {
             seeds: told["seeds"].as_u64().context("the simulator told no number of seeds")?,
-            failures: failures.iter().map(Failure::read).collect(),
+            failures: failures.iter().map(FailedSeed::read).collect(),
         })
     }
 }
 
-impl Failure {
+impl FailedSeed {
     fn read(told: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         Self {
@@ -100,14 +100,14 @@ impl Failure {
 ///
 /// # Errors
 /// It cannot be run, or does not say what came of it.
-pub(crate) fn ask(command: &mut Command) -> Result<Told> {
+pub(crate) fn ask(command: &mut Command) -> Result<SimTold> {
     let output = command
         .arg("--json")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("the simulator could not be run")?;
-    Told::read(&String::from_utf8_lossy(&output.stdout))
+    SimTold::read(&String::from_utf8_lossy(&output.stdout))
 }
 
 #[cfg(test)]
@@ -117,10 +117,10 @@ mod unit {
     #[test]
     fn what_the_simulator_says_is_read() {
         let one = r#"{"seed":7,"violation":{"invariant":"replay","what":"x"},"replay":"cargo xtask sim"}"#;
-        let told = Told::read(&format!("{{\"seeds\":9,\"failures\":[{one}]}}\n")).expect("an object");
+        let told = SimTold::read(&format!("{{\"seeds\":9,\"failures\":[{one}]}}\n")).expect("an object");
         assert_eq!((told.seeds, told.failures.len()), (9, 1));
         assert_eq!((told.failures[0].seed, told.failures[0].invariant.as_str()), (7, "replay"));
         assert_eq!(told.failures[0].to_string(), "seed 7: replay: x\n  cargo xtask sim");
-        assert!(Told::read("").is_err() && Told::read("thread panicked").is_err());
+        assert!(SimTold::read("").is_err() && SimTold::read("thread panicked").is_err());
     }
 }

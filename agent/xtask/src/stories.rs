@@ -23,19 +23,19 @@ pub(crate) struct Story {
     /// Its file's name, without the ending.
     pub(crate) name: String,
     /// What it says of itself.
-    pub(crate) facts: Facts,
+    pub(crate) facts: StoryFacts,
     /// The whole script, as NixOS' test driver and the lab run it: `common.py` stands before it.
     pub(crate) script: String,
 }
 
 /// What a story says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct Facts {
+pub(crate) struct StoryFacts {
     /// What it is about.
     pub(crate) kind: String,
     /// Whether `cargo xtask test` runs it: one story of each kind.
     pub(crate) tested: bool,
-    #[serde(default = "Facts::listed")]
+    #[serde(default = "StoryFacts::listed")]
     listed: Vec<String>,
     #[serde(default)]
     unlisted: Vec<String>,
@@ -74,7 +74,7 @@ pub(crate) fn all(root: &Path) -> Result<Vec<Story>> {
         if path.extension().is_some_and(|extension| extension == "py") {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let text = read(&path)?;
-            let facts = Facts::read(&text).with_context(|| format!("reading {}", path.display()))?;
+            let facts = StoryFacts::read(&text).with_context(|| format!("reading {}", path.display()))?;
             stories.push(Story { name, facts, script: common.clone() + &text });
         }
     }
@@ -100,7 +100,7 @@ impl Story {
     }
 }
 
-impl Facts {
+impl StoryFacts {
     fn listed() -> Vec<String> {
         ["n1", "n2", "n3"].map(str::to_owned).to_vec()
     }
@@ -132,10 +132,10 @@ mod tests {
 
     use super::*;
 
-    fn facts(more: &str) -> Facts {
+    fn facts(more: &str) -> StoryFacts {
         let text =
             format!("# kind = \"members\"\n# tested = false\n{more}\"\"\"A story.\"\"\"\nstart_all()\n");
-        Facts::read(&text).expect("facts")
+        StoryFacts::read(&text).expect("facts")
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn what_a_story_does_not_say_is_an_error() {
         for text in ["start_all()\n", "\"\"\"A story.\"\"\"\n", "# kind = 1\n\"\"\"A story.\"\"\"\n"] {
-            assert!(Facts::read(text).is_err(), "{text}");
+            assert!(StoryFacts::read(text).is_err(), "{text}");
         }
     }
 

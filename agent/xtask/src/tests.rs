@@ -30,7 +30,7 @@ const FUZZ_SECONDS: u32 = 10;
 const SIM_SEEDS: u64 = 300;
 
 /// How a step ended.
-enum Ended {
+enum StepEnd {
     /// With these single tests counted; a step without such counts as one.
     Tests(Tally),
     /// It passed as a whole.
@@ -61,9 +61,9 @@ pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
     for checks in [&["licenses", "bans", "sources"][..], &["advisories"]] {
         run.step(&format!("cargo deny: {}", checks.join(", ")), || {
             Ok(match deny::check(place, checks)? {
-                deny::Outcome::Passed => Ended::Passed,
-                deny::Outcome::Skipped(reason) => Ended::Skipped(reason),
-                deny::Outcome::Failed(words) => anyhow::bail!(words),
+                deny::DenyOutcome::Passed => StepEnd::Passed,
+                deny::DenyOutcome::Skipped(reason) => StepEnd::Skipped(reason),
+                deny::DenyOutcome::Failed(words) => anyhow::bail!(words),
             })
         });
     }
@@ -77,15 +77,15 @@ pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
     run.step("xtask nix", || {
         let agent = place.agent();
         Ok(match nix::run(place.root(), built.then_some(agent.as_path()))? {
-            nix::Outcome::Passed(_) => Ended::Passed,
-            nix::Outcome::Skipped(reason) => Ended::Skipped(reason),
+            nix::NixOutcome::Passed(_) => StepEnd::Passed,
+            nix::NixOutcome::Skipped(reason) => StepEnd::Skipped(reason),
         })
     });
     for story in stories::all(place.root())?.iter().filter(|story| story.facts.tested) {
         run.step(&format!("story {} ({})", story.name, story.facts.kind), || match &ready {
             Ok(root) if built => play(place, *root, &story.name),
-            Ok(_) => Ok(Ended::Skipped("the agent does not build".to_owned())),
-            Err(reason) => Ok(Ended::Skipped(reason.clone())),
+            Ok(_) => Ok(StepEnd::Skipped("the agent does not build".to_owned())),
+            Err(reason) => Ok(StepEnd::Skipped(reason.clone())),
         });
     }
     println!("all of it took {:.0} s", began.elapsed().as_secs_f64());
@@ -111,22 +111,22 @@ impl Run {
     }
 
     /// Runs a step, shows how it ended, counts it; returns whether it passed.
-    fn step(&mut self, name: &str, work: impl FnOnce() -> Result<Ended>) -> bool {
+    fn step(&mut self, name: &str, work: impl FnOnce() -> Result<StepEnd>) -> bool {
         eprintln!("  …  {name}");
         let began = Instant::now();
         let ended = work();
         let seconds = began.elapsed().as_secs_f64();
         let tally = match ended {
-            Ok(Ended::Tests(tally)) => {
+            Ok(StepEnd::Tests(tally)) => {
                 let mark = if tally.failed == 0 { " ok " } else { "FAIL" };
                 println!("{mark} {name}: {tally} ({seconds:.1} s)");
                 tally
             }
-            Ok(Ended::Passed) => {
+            Ok(StepEnd::Passed) => {
                 println!(" ok  {name} ({seconds:.1} s)");
                 Tally { passed: 1, ..Tally::default() }
             }
-            Ok(Ended::Skipped(reason)) => {
+            Ok(StepEnd::Skipped(reason)) => {
                 println!("SKIP {name}: {reason}");
                 Tally { skipped: 1, ..Tally::default() }
             }
@@ -152,27 +152,27 @@ fn output(command: &mut Command) -> Result<(bool, String)> {
 }
 
 /// A step that is one command.
-fn passes(command: &mut Command) -> Result<Ended> {
+fn passes(command: &mut Command) -> Result<StepEnd> {
     let (success, text) = output(command)?;
-    if success { Ok(Ended::Passed) } else { Err(anyhow::Error::msg(text)) }
+    if success { Ok(StepEnd::Passed) } else { Err(anyhow::Error::msg(text)) }
 }
 
 /// A step that is one command with tests in it: what `count` reads out of its words.
-fn counted(command: &mut Command, count: fn(&str) -> Tally) -> Result<Ended> {
+fn counted(command: &mut Command, count: fn(&str) -> Tally) -> Result<StepEnd> {
     let (success, text) = output(command)?;
     let tally = count(&text);
     if success && tally.failed == 0 {
-        return Ok(Ended::Tests(tally));
+        return Ok(StepEnd::Tests(tally));
     }
     // What held needs no line each.
     for line in text.lines().filter(|line| !line.ends_with("... ok")) {
         println!("{line}");
     }
     // A failure that no test stands for (it did not compile) is one as well.
-    Ok(Ended::Tests(Tally { failed: tally.failed.max(1), ..tally }))
+    Ok(StepEnd::Tests(Tally { failed: tally.failed.max(1), ..tally }))
 }
 
-fn cargo_test(place: &Place) -> Result<Ended> {
+fn cargo_test(place: &Place) -> Result<StepEnd> {
     let mut cargo = place.cargo();
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
     // The tests run this agent and build none of their own.
@@ -183,7 +183,7 @@ fn cargo_test(place: &Place) -> Result<Ended> {
 }
 
 /// Every fuzz target counts as one test.
-fn fuzzed(place: &Place) -> Result<Ended> {
+fn fuzzed(place: &Place) -> Result<StepEnd> {
     let (success, text) = output(&mut fuzz::command(place, FUZZ_SECONDS, None))?;
     let ran: Vec<Ran> = text.lines().filter_map(Ran::read).collect();
     ran.iter().for_each(|ran| println!("      {ran}"));
@@ -191,11 +191,11 @@ fn fuzzed(place: &Place) -> Result<Ended> {
         return Err(anyhow::Error::msg(text));
     }
     let passed = u32::try_from(ran.len()).unwrap_or(u32::MAX);
-    Ok(Ended::Tests(Tally { passed, ..Tally::default() }))
+    Ok(StepEnd::Tests(Tally { passed, ..Tally::default() }))
 }
 
 /// Every seed counts as one test. They are other ones each time, and said, so that they can be run again.
-fn simulated(place: &Place) -> Result<Ended> {
+fn simulated(place: &Place) -> Result<StepEnd> {
     let program = sim::build(place)?;
     let start = sim::fresh_start();
     let (seeds, start) = (SIM_SEEDS.to_string(), start.to_string());
@@ -206,7 +206,7 @@ fn simulated(place: &Place) -> Result<Ended> {
     failed.iter().flat_map(|failures| failures.iter()).for_each(|failure| println!("{failure}"));
     let failed = u32::try_from(fresh.failures.len() + known.failures.len()).unwrap_or(u32::MAX);
     let passed = u32::try_from(fresh.seeds + known.seeds).unwrap_or(u32::MAX).saturating_sub(failed);
-    Ok(Ended::Tests(Tally { passed, failed, ..Tally::default() }))
+    Ok(StepEnd::Tests(Tally { passed, failed, ..Tally::default() }))
 }
 
 fn python(place: &Place) -> Command {
@@ -215,17 +215,17 @@ fn python(place: &Place) -> Command {
     command
 }
 
-fn python_tests(place: &Place) -> Result<Ended> {
+fn python_tests(place: &Place) -> Result<StepEnd> {
     if !setup::is_here("python3") {
-        return Ok(Ended::Skipped("there is no python3".to_owned()));
+        return Ok(StepEnd::Skipped("there is no python3".to_owned()));
     }
     let discover = ["-m", "unittest", "discover", "-s", "vm-tests/lab", "-t", "vm-tests/lab"];
     counted(python(place).args(discover), counts::python_unittest)
 }
 
-fn pyflakes(place: &Place) -> Result<Ended> {
+fn pyflakes(place: &Place) -> Result<StepEnd> {
     if !setup::is_here("pyflakes3") {
-        return Ok(Ended::Skipped("there is no pyflakes3".to_owned()));
+        return Ok(StepEnd::Skipped("there is no pyflakes3".to_owned()));
     }
     let mut failed = passes(Command::new("pyflakes3").current_dir(place.root()).arg("vm-tests/lab")).err();
     // As NixOS checks them: with what stands before them, which is where the lines are counted from.
@@ -238,11 +238,11 @@ fn pyflakes(place: &Place) -> Result<Ended> {
         let checked = passes(Command::new("pyflakes3").env("PYFLAKES_BUILTINS", names).arg(&file));
         failed = failed.or(checked.err());
     }
-    failed.map_or(Ok(Ended::Passed), Err)
+    failed.map_or(Ok(StepEnd::Passed), Err)
 }
 
 /// Runs a story on fresh machines; it tells itself what it does.
-fn play(place: &Place, root: Privilege, story: &str) -> Result<Ended> {
+fn play(place: &Place, root: Privilege, story: &str) -> Result<StepEnd> {
     let mut command = lab::harness(place, root);
     command.args(["--die-with-parent", "run", story]);
     passes(&mut command)

@@ -15,7 +15,7 @@ use crate::keys::Keys;
 use crate::limits::COMMAND_LEN_MAX;
 use crate::log::LogStats;
 use crate::machine::Machine;
-use crate::parts::{Log, Raw, Replica};
+use crate::parts::{Log, Raw, ReplicatedMachine};
 use crate::resume::Resumed;
 use crate::status::{RaftStatus, UnderWay};
 use crate::stored_form::Durable;
@@ -27,7 +27,7 @@ use crate::stored_form::Durable;
 /// time.
 pub struct Consensus<M: Machine> {
     raw: Raw,
-    replica: Replica<M>,
+    replica: ReplicatedMachine<M>,
     keys: Keys,
     /// The applied index of the last snapshot that was written to cut the log.
     cut_at: u64,
@@ -63,7 +63,7 @@ impl<M: Machine> Consensus<M> {
     pub fn new(config: ConsensusConfig, durable: &Durable, machine: M) -> Result<Self, NewError> {
         let Resumed { snapshot, entries, hard_state } =
             Resumed::read(config.raft_id, durable).map_err(NewError::Corrupt)?;
-        let replica = Replica::new(machine, snapshot.as_ref()).map_err(NewError::Corrupt)?;
+        let replica = ReplicatedMachine::new(machine, snapshot.as_ref()).map_err(NewError::Corrupt)?;
         let log = Log::new(snapshot.as_ref(), entries, hard_state);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let base = replica.index();

@@ -83,7 +83,7 @@ impl Action {
 
 /// What a node looks at.
 #[derive(Debug)]
-pub struct NodeView<'a> {
+pub struct UnitsView<'a> {
     /// The VMs placed on this node, from the log.
     pub placed: &'a [&'a VmRecord],
     /// Its VM units, from the service manager.
@@ -96,7 +96,7 @@ pub struct NodeView<'a> {
 
 /// The ends that were not asked for: VMs seen running before that run no more while they should, and how they
 /// ended as far as the service manager still knows.
-pub fn unexpected_ends(view: &NodeView<'_>, memory: &Memory) -> Vec<(VmName, Option<String>)> {
+pub fn unexpected_ends(view: &UnitsView<'_>, memory: &Memory) -> Vec<(VmName, Option<String>)> {
     view.placed
         .iter()
         .filter(|vm| vm.desired == Desired::Running && memory.was_running(&vm.spec.name))
@@ -110,7 +110,7 @@ pub fn unexpected_ends(view: &NodeView<'_>, memory: &Memory) -> Vec<(VmName, Opt
 
 /// Decides the next steps. Idempotent: the same view gives the same steps, and a step done makes its reason
 /// vanish.
-pub fn reconcile(view: &NodeView<'_>, memory: &mut Memory) -> Vec<Action> {
+pub fn reconcile(view: &UnitsView<'_>, memory: &mut Memory) -> Vec<Action> {
     // What shall not run has nothing to remember: its end is no failure.
     let shall_run =
         |name: &VmName| view.placed.iter().any(|vm| vm.spec.name == *name && vm.desired == Desired::Running);
@@ -175,11 +175,11 @@ fn step(vm: &VmRecord, unit: Option<&ObservedUnit>) -> Option<Action> {
 }
 
 /// What this node tells the leader of its VMs.
-pub fn report(view: &NodeView<'_>, memory: &Memory) -> Vec<VmReport> {
+pub fn report(view: &UnitsView<'_>, memory: &Memory) -> Vec<VmReport> {
     view.placed.iter().map(|vm| report_vm(vm, unit_of(view.units, &vm.spec.name), memory, view)).collect()
 }
 
-fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: &NodeView<'_>) -> VmReport {
+fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: &UnitsView<'_>) -> VmReport {
     let name = vm.spec.name.clone();
     let observed = unit.map_or(ObservedState::Stopped, |unit| unit.state);
     let main_pid = unit.and_then(|unit| unit.main_pid);

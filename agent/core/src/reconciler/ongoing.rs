@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use blixard_model::VmName;
 use blixard_model::report::VmReport;
 
-use super::{Action, ActionKind, Memory, NodeView, reconcile, report, unexpected_ends};
+use super::{Action, ActionKind, Memory, UnitsView, reconcile, report, unexpected_ends};
 
 /// Most actions of one kind under way at once: starts are heavy. Each kind has its own share, so that slow
 /// stops, or confirmations that wait for a leader, keep no VM from being started.
@@ -23,7 +23,7 @@ pub struct Ongoing {
 
 impl Ongoing {
     /// VMs that ended though they should run, and how; not those that something is being done to.
-    pub fn unexpected_ends(&self, view: &NodeView<'_>) -> Vec<(VmName, Option<String>)> {
+    pub fn unexpected_ends(&self, view: &UnitsView<'_>) -> Vec<(VmName, Option<String>)> {
         let mut ends = unexpected_ends(view, &self.memory);
         ends.retain(|(name, _)| !self.busy.contains_key(name));
         ends
@@ -41,7 +41,7 @@ impl Ongoing {
 
     /// The actions to begin now: those that have waited longest come first. Each must end in
     /// [`Ongoing::note_done`].
-    pub fn begin(&mut self, view: &NodeView<'_>) -> Vec<Action> {
+    pub fn begin(&mut self, view: &UnitsView<'_>) -> Vec<Action> {
         let mut wanted = reconcile(view, &mut self.memory);
         wanted.retain(|action| !self.busy.contains_key(action.vm()));
         let before = std::mem::take(&mut self.waiting);
@@ -87,7 +87,7 @@ impl Ongoing {
     }
 
     /// What this node tells the leader of its VMs.
-    pub fn report(&self, view: &NodeView<'_>) -> Vec<VmReport> {
+    pub fn report(&self, view: &UnitsView<'_>) -> Vec<VmReport> {
         report(view, &self.memory)
     }
 }

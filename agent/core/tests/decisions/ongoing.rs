@@ -2,7 +2,7 @@
 
 use blixard_core::VmRecord;
 use blixard_core::ports::ObservedUnit;
-use blixard_core::reconciler::{ACTIONS_MAX, Action, NodeView, Ongoing};
+use blixard_core::reconciler::{ACTIONS_MAX, Action, Ongoing, UnitsView};
 use blixard_model::report::ObservedState;
 use blixard_model::{Desired, Placement};
 
@@ -19,7 +19,7 @@ fn vms(count: usize, desired: Desired) -> Vec<VmRecord> {
 
 fn begin(ongoing: &mut Ongoing, vms: &[VmRecord], units: &[ObservedUnit], now_ms: u64) -> Vec<Action> {
     let placed: Vec<&VmRecord> = vms.iter().collect();
-    ongoing.begin(&NodeView { placed: &placed, units, up_to_date: true, now_ms })
+    ongoing.begin(&UnitsView { placed: &placed, units, up_to_date: true, now_ms })
 }
 
 fn running(vm: &str) -> ObservedUnit {
@@ -69,7 +69,7 @@ fn a_failure_is_noted_with_its_reason_and_paused_for() {
     ongoing.note_done(&actions[0], Some("exited 1"), 10_000);
     assert_eq!(begin(&mut ongoing, &vms, &[], 10_999), []);
     let placed: Vec<&VmRecord> = vms.iter().collect();
-    let view = NodeView { placed: &placed, units: &[], up_to_date: true, now_ms: 10_999 };
+    let view = UnitsView { placed: &placed, units: &[], up_to_date: true, now_ms: 10_999 };
     assert_eq!(ongoing.report(&view)[0].reason.as_deref(), Some("exited 1 (next try in 1 s)"));
     assert_eq!(begin(&mut ongoing, &vms, &[], 11_000), actions);
 }
@@ -88,7 +88,7 @@ fn an_end_is_unexpected_only_when_nothing_is_done_to_the_vm() {
     let mut ongoing = Ongoing::default();
     let (on, off) = (vms(1, Desired::Running), vms(1, Desired::Stopped));
     let placed: Vec<&VmRecord> = on.iter().collect();
-    let ended = NodeView { placed: &placed, units: &[], up_to_date: true, now_ms: 5 };
+    let ended = UnitsView { placed: &placed, units: &[], up_to_date: true, now_ms: 5 };
     assert_eq!(begin(&mut ongoing, &on, &[running("vm00")], 0), []);
     assert_eq!(ongoing.unexpected_ends(&ended), [(name("vm00"), None)]);
 
@@ -133,7 +133,7 @@ fn an_action_that_is_wanted_again_comes_after_those_that_have_waited() {
 
 /// What is told of the only VM.
 fn reason(ongoing: &Ongoing, vm: &VmRecord, units: &[ObservedUnit], now_ms: u64) -> Option<String> {
-    let view = NodeView { placed: &[vm], units, up_to_date: true, now_ms };
+    let view = UnitsView { placed: &[vm], units, up_to_date: true, now_ms };
     ongoing.report(&view).remove(0).reason
 }
 

@@ -3,7 +3,7 @@
 use crate::common::{name, node, spec};
 use blixard_core::VmRecord;
 use blixard_core::ports::ObservedUnit;
-use blixard_core::reconciler::{Action, Memory, NodeView, STABLE_MS, reconcile, report, unexpected_ends};
+use blixard_core::reconciler::{Action, Memory, STABLE_MS, UnitsView, reconcile, report, unexpected_ends};
 use blixard_model::report::ObservedState;
 use blixard_model::{Desired, Placement};
 
@@ -16,8 +16,8 @@ fn unit(state: ObservedState) -> ObservedUnit {
     ObservedUnit { name: name("a"), state, generation: Some(7), main_pid: Some(1), ended: None }
 }
 
-fn view<'a>(placed: &'a [&'a VmRecord], units: &'a [ObservedUnit], now_ms: u64) -> NodeView<'a> {
-    NodeView { placed, units, up_to_date: true, now_ms }
+fn view<'a>(placed: &'a [&'a VmRecord], units: &'a [ObservedUnit], now_ms: u64) -> UnitsView<'a> {
+    UnitsView { placed, units, up_to_date: true, now_ms }
 }
 
 #[test]
@@ -85,10 +85,10 @@ fn a_unit_that_nobody_wants_is_stopped() {
 #[test]
 fn nothing_is_done_on_an_old_log() {
     let stale =
-        NodeView { placed: &[], units: &[unit(ObservedState::Running)], up_to_date: false, now_ms: 0 };
+        UnitsView { placed: &[], units: &[unit(ObservedState::Running)], up_to_date: false, now_ms: 0 };
     assert_eq!(reconcile(&stale, &mut Memory::default()), []);
     let vm = vm(Desired::Running);
-    let stale = NodeView { placed: &[&vm], units: &[], up_to_date: false, now_ms: 0 };
+    let stale = UnitsView { placed: &[&vm], units: &[], up_to_date: false, now_ms: 0 };
     assert_eq!(reconcile(&stale, &mut Memory::default()), []);
 }
 

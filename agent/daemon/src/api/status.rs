@@ -11,7 +11,7 @@ use blixard_node::{SubmitError, Summary};
 
 use super::super::context::Agent;
 use super::super::retries::{self, Retrying};
-use super::super::shell::{Standing, millis};
+use super::super::shell::{HostStanding, millis};
 use super::super::views::{self, Reach};
 use super::request::{Api, ApiResult, FreshQuery, query, readable};
 
@@ -51,15 +51,15 @@ pub(super) async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Js
     };
     let standing = agent.host.standing().borrow().clone();
     match standing {
-        Standing::Unborn { waiting_for, ticket_problem } => {
+        HostStanding::Unborn { waiting_for, ticket_problem } => {
             view.waiting_for = waiting_for;
             view.ticket_problem = ticket_problem;
         }
-        Standing::Member { cluster_id, summary, .. } => {
+        HostStanding::Member { cluster_id, summary, .. } => {
             view.cluster_id = Some(cluster_id);
             fill_status(&agent, summary, &mut view).await?;
         }
-        Standing::Removed { cluster_id } => {
+        HostStanding::Removed { cluster_id } => {
             view.phase = NodePhase::Removed;
             view.cluster_id = Some(cluster_id);
             view.waiting_for = vec![REMOVED.to_owned()];

@@ -10,9 +10,9 @@ const NO_NAMES: &str = "names are not looked up, because nodes have to find each
                         answers, and because an answer could send them elsewhere";
 
 /// An `IP:PORT` of the configuration.
-struct Written(SocketAddr);
+struct WrittenAddress(SocketAddr);
 
-impl<'de> Deserialize<'de> for Written {
+impl<'de> Deserialize<'de> for WrittenAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         socket_address(&text).map(Self).map_err(D::Error::custom)
@@ -21,8 +21,8 @@ impl<'de> Deserialize<'de> for Written {
 
 /// A list of `IP:PORT`.
 pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
-    let written: Vec<Written> = Vec::deserialize(deserializer)?;
-    Ok(written.into_iter().map(|Written(address)| address).collect())
+    let written: Vec<WrittenAddress> = Vec::deserialize(deserializer)?;
+    Ok(written.into_iter().map(|WrittenAddress(address)| address).collect())
 }
 
 /// An IP address without a port.

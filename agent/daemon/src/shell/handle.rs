@@ -7,7 +7,7 @@ use std::time::Duration;
 use blixard_model::wire::{AgedReport, JoinResponse, PeerResponse, ProgressReport};
 use blixard_model::{Ask, ClusterId, EndpointId, Outcome};
 use blixard_node::host::{
-    Answer, Host, Input, JoinRefusal, Member, Moment, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want,
+    Answer, Host, Input, JoinRefusal, MemberHost, Moment, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want,
 };
 use blixard_node::{SubmitError, Summary};
 use blixard_store::StoreStats;
@@ -27,7 +27,7 @@ const TELL_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) const INBOX_MAX: usize = 1_024;
 
 /// What the host task is given.
-pub(crate) enum Message {
+pub(crate) enum HostMessage {
     /// An input without an answer.
     Input(Input),
     /// A peer's question: the input, and who passes the answer on.
@@ -52,7 +52,7 @@ pub(crate) struct Look<'a> {
 
 /// How far the host has come, for whoever waits for a change of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum HostStanding {
     /// It has no cluster.
     Unborn {
         /// What it waits for.
@@ -71,7 +71,7 @@ pub(crate) enum Standing {
     Removed { cluster_id: ClusterId },
 }
 
-impl Standing {
+impl HostStanding {
     pub(crate) fn of(host: &Host) -> Self {
         if let Some(member) = host.member() {
             let (summary, vms) = (member.replica().summary().clone(), member.own_vms());
@@ -129,8 +129,8 @@ impl From<Unanswered> for SubmitError {
 /// Cheap to clone. Every call is bounded by its caller's patience or answered by the next turn of the task.
 #[derive(Clone)]
 pub(crate) struct HostHandle {
-    inbox: mpsc::Sender<Message>,
-    standing: watch::Receiver<Standing>,
+    inbox: mpsc::Sender<HostMessage>,
+    standing: watch::Receiver<HostStanding>,
     dropped: Counter,
     numbers: Arc<AtomicU64>,
 }
@@ -138,8 +138,8 @@ pub(crate) struct HostHandle {
 impl HostHandle {
     /// `dropped` counts the Raft messages that found no room.
     pub(crate) fn new(
-        inbox: mpsc::Sender<Message>,
-        standing: watch::Receiver<Standing>,
+        inbox: mpsc::Sender<HostMessage>,
+        standing: watch::Receiver<HostStanding>,
         dropped: Counter,
     ) -> Self {
         Self { inbox, standing, dropped, numbers: Arc::new(AtomicU64::new(1)) }
@@ -155,13 +155,13 @@ impl HostHandle {
     }
 
     /// How far the host has come; what waits for changes watches this.
-    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+    pub(crate) fn standing(&self) -> watch::Receiver<HostStanding> {
         self.standing.clone()
     }
 
     /// A Raft message; dropped when the task is behind, as any network may do.
     pub(crate) fn offer_raft(&self, from: EndpointId, frame: RaftFrame) {
-        if self.inbox.try_send(Message::Input(Input::Raft { from, frame })).is_err() {
+        if self.inbox.try_send(HostMessage::Input(Input::Raft { from, frame })).is_err() {
             self.dropped.inc();
             tracing::debug!(peer = %from.short(), "raft message dropped: the host task is behind");
         }
@@ -169,7 +169,7 @@ impl HostHandle {
 
     /// An input. False: the task has ended.
     pub(crate) async fn input(&self, input: Input) -> bool {
-        self.inbox.send(Message::Input(input)).await.is_ok()
+        self.inbox.send(HostMessage::Input(input)).await.is_ok()
     }
 
     /// Brings a peer's question to the host. What comes back is the answer, or nothing when the task has
@@ -181,7 +181,7 @@ impl HostHandle {
         let call = PeerCallId(self.new_number());
         let (reply, answer) = oneshot::channel();
         // An error drops the reply: the answer says so.
-        let _ended = self.inbox.send(Message::PeerAsked(call, question(call), reply)).await.is_err();
+        let _ended = self.inbox.send(HostMessage::PeerAsked(call, question(call), reply)).await.is_err();
         (call, answer)
     }
 
@@ -193,7 +193,7 @@ impl HostHandle {
         let call = PeerCallId(self.new_number());
         let (reply, answer) = oneshot::channel();
         // As above.
-        let _ended = self.inbox.send(Message::JoinAsked(call, question(call), reply)).await.is_err();
+        let _ended = self.inbox.send(HostMessage::JoinAsked(call, question(call), reply)).await.is_err();
         (call, answer)
     }
 
@@ -208,7 +208,7 @@ impl HostHandle {
         let (reply, answer) = oneshot::channel();
         let input = Input::Wanted { waiter, want, patience_ms };
         let limit = Instant::now() + patience;
-        match timeout_at(limit, self.inbox.send(Message::Wanted(waiter, input, reply))).await {
+        match timeout_at(limit, self.inbox.send(HostMessage::Wanted(waiter, input, reply))).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(Unanswered::NotSeen(LookError::Stopped)),
             Err(_) => return Err(Unanswered::NotSeen(LookError::Behind)),
@@ -296,8 +296,8 @@ impl HostHandle {
     /// Hands the leadership over and waits until this node does not lead, at most for `patience`.
     pub(crate) async fn hand_over(&self, patience: Duration) {
         let leads = match &*self.standing.borrow() {
-            Standing::Member { summary, .. } => summary.leads,
-            Standing::Unborn { .. } | Standing::Removed { .. } => false,
+            HostStanding::Member { summary, .. } => summary.leads,
+            HostStanding::Unborn { .. } | HostStanding::Removed { .. } => false,
         };
         if !leads {
             return;
@@ -321,7 +321,7 @@ impl HostHandle {
             let _gone = reply.send(look(shown)).is_err();
         });
         let looked = async {
-            self.inbox.send(Message::Look(look)).await.map_err(|_| LookError::Stopped)?;
+            self.inbox.send(HostMessage::Look(look)).await.map_err(|_| LookError::Stopped)?;
             answer.await.map_err(|_| LookError::Stopped)
         };
         timeout(LOOK_TIMEOUT, looked).await.unwrap_or(Err(LookError::Behind))
@@ -333,7 +333,7 @@ impl HostHandle {
     /// [`LookError`].
     pub(crate) async fn look_at_member<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Member) -> T + Send + 'static,
+        look: impl FnOnce(&MemberHost) -> T + Send + 'static,
     ) -> Result<T, LookError> {
         let looked = self.look(move |shown| shown.host.member().map(look)).await?;
         looked.ok_or(LookError::NoCluster)
@@ -342,13 +342,13 @@ impl HostHandle {
     /// Ends the task after what waits before this.
     pub(crate) async fn stop(&self) {
         // An error means that it has ended.
-        let _ended = self.inbox.send(Message::Stop).await.is_err();
+        let _ended = self.inbox.send(HostMessage::Stop).await.is_err();
     }
 }
 
 /// A caller that waits. Dropped without an answer, it tells the host so.
 struct GivesUp<'a> {
-    inbox: &'a mpsc::Sender<Message>,
+    inbox: &'a mpsc::Sender<HostMessage>,
     waiter: WaiterId,
     answered: bool,
 }
@@ -364,7 +364,7 @@ impl Drop for GivesUp<'_> {
         if !self.answered {
             let input = Input::WaiterGaveUp { waiter: self.waiter };
             // Without room it costs no more than the work that nobody waits for.
-            let _full = self.inbox.try_send(Message::Input(input)).is_err();
+            let _full = self.inbox.try_send(HostMessage::Input(input)).is_err();
         }
     }
 }
@@ -390,10 +390,10 @@ mod tests {
         let not_seen = ask().await;
         assert!(matches!(not_seen, Err(SubmitError::Unavailable(_))), "{not_seen:?}");
         let first = idle.inbox.recv().await;
-        assert!(matches!(first, Some(Message::Wanted(..))));
+        assert!(matches!(first, Some(HostMessage::Wanted(..))));
         let taken = async { (idle.inbox.recv().await, idle.inbox.recv().await) };
         let (seen, (_wanted, next)) = tokio::join!(ask(), taken);
         assert!(matches!(seen, Err(SubmitError::Unknown(_))), "{seen:?}");
-        assert!(matches!(next, Some(Message::Input(Input::WaiterGaveUp { .. }))), "it is told");
+        assert!(matches!(next, Some(HostMessage::Input(Input::WaiterGaveUp { .. }))), "it is told");
     }
 }

@@ -36,7 +36,7 @@ use super::context::Agent;
 use super::supervise;
 use notices::Notices;
 
-pub(crate) use handle::{HostHandle, INBOX_MAX, Look, Message, Standing, millis};
+pub(crate) use handle::{HostHandle, HostMessage, HostStanding, INBOX_MAX, Look, millis};
 
 /// Most messages taken in one pass.
 const BATCH_MAX: usize = 256;
@@ -64,8 +64,8 @@ pub(crate) struct HostTask {
     pub(crate) host: Host,
     pub(crate) store: Store,
     pub(crate) boot_id: BootId,
-    pub(crate) inbox: mpsc::Receiver<Message>,
-    pub(crate) standing: watch::Sender<Standing>,
+    pub(crate) inbox: mpsc::Receiver<HostMessage>,
+    pub(crate) standing: watch::Sender<HostStanding>,
 }
 
 /// The task, and what it waits for.
@@ -73,7 +73,7 @@ struct Shell {
     agent: Arc<Agent>,
     host: Host,
     store: Store,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<HostStanding>,
     links: watch::Receiver<Links>,
     units: Arc<SystemdVms>,
     /// Tasks that carry out effects. They end with the process at the latest.
@@ -127,7 +127,7 @@ impl HostTask {
 }
 
 impl Shell {
-    async fn run(&mut self, inbox: &mut mpsc::Receiver<Message>) -> Result<(), ShellError> {
+    async fn run(&mut self, inbox: &mut mpsc::Receiver<HostMessage>) -> Result<(), ShellError> {
         let mut ticks = interval(Duration::from_millis(TICK_MS));
         // After a pause the missed ticks would come at once and end every election timeout.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -203,9 +203,9 @@ impl Shell {
     }
 
     /// Takes a message. True: the task is to stop.
-    fn take(&mut self, message: Message) -> Result<bool, ShellError> {
+    fn take(&mut self, message: HostMessage) -> Result<bool, ShellError> {
         match message {
-            Message::Input(input) => {
+            HostMessage::Input(input) => {
                 if let Input::PeerAnswered { call, .. } | Input::JoinAnswered { call, .. } = &input {
                     self.calls.remove(call);
                 }
@@ -218,23 +218,23 @@ impl Shell {
                 }
                 self.give(input)?;
             }
-            Message::PeerAsked(call, input, reply) => {
+            HostMessage::PeerAsked(call, input, reply) => {
                 self.peers.insert(call, reply);
                 self.give(input)?;
             }
-            Message::JoinAsked(call, input, reply) => {
+            HostMessage::JoinAsked(call, input, reply) => {
                 self.joiners.insert(call, reply);
                 self.give(input)?;
             }
-            Message::Wanted(waiter, input, reply) => {
+            HostMessage::Wanted(waiter, input, reply) => {
                 self.waiters.insert(waiter, (Instant::now(), reply));
                 self.give(input)?;
             }
-            Message::Look(look) => {
+            HostMessage::Look(look) => {
                 let (now, store) = (self.now(), self.store.stats());
                 look(&Look { host: &self.host, now, store });
             }
-            Message::Stop => return Ok(true),
+            HostMessage::Stop => return Ok(true),
         }
         Ok(false)
     }
@@ -255,7 +255,7 @@ impl Shell {
         if self.applied() != before {
             self.agent.metrics.turn(begun.elapsed());
         }
-        let now = Standing::of(&self.host);
+        let now = HostStanding::of(&self.host);
         self.standing.send_if_modified(|known| {
             let changed = *known != now;
             if changed {

@@ -33,7 +33,7 @@ pub enum DiskKind {
 
 /// What the machine adds to an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub struct MachineFacts {
     /// Where QEMU listens for its control protocol.
     pub qmp_socket: String,
     /// Frequency of the processor's time stamp counter, if known. Under TCG a guest cannot measure it
@@ -42,11 +42,11 @@ pub struct Host {
 }
 
 /// The kernel's command line: what the machine needs, then the user's, which so wins.
-pub(crate) fn kernel_cmdline(order: &LaunchOrder, host: &Host) -> String {
+pub(crate) fn kernel_cmdline(order: &LaunchOrder, machine: &MachineFacts) -> String {
     let mut words = vec!["console=ttyS0 reboot=t panic=-1 quiet".to_owned()];
     // Without it the kernel measures the counter against a timer that TCG emulates: on a busy machine that
     // fails, and under ACPI there is no other clock to fall back to (the boot then hangs).
-    if let (Accel::Tcg, Some(khz)) = (order.accel, host.tsc_khz) {
+    if let (Accel::Tcg, Some(khz)) = (order.accel, machine.tsc_khz) {
         words.push(format!("tsc_early_khz={khz}"));
     }
     words.push(format!("blixard.name={}", order.vm.name));
@@ -58,7 +58,7 @@ pub(crate) fn kernel_cmdline(order: &LaunchOrder, host: &Host) -> String {
 
 /// The whole argument list, program first. `order` has passed its validation, `disks` are its disks in their
 /// order.
-pub fn argv(order: &LaunchOrder, disks: &[CheckedDisk], host: &Host) -> Vec<String> {
+pub fn argv(order: &LaunchOrder, disks: &[CheckedDisk], machine: &MachineFacts) -> Vec<String> {
     let Hypervisor::Qemu = order.vm.hypervisor;
     let vm = &order.vm;
     let (accel, cpu, timers) = match order.accel {
@@ -68,7 +68,7 @@ pub fn argv(order: &LaunchOrder, disks: &[CheckedDisk], host: &Host) -> Vec<Stri
         Accel::Tcg => (
             format!("tcg,split-wx=on,tb-size={TCG_CACHE_MIB}"),
             "max",
-            if host.tsc_khz.is_some() { "pit=off,pic=off" } else { "pit=on,pic=on" },
+            if machine.tsc_khz.is_some() { "pit=off,pic=off" } else { "pit=on,pic=on" },
         ),
     };
     let mut argv = Argv(vec![order.qemu.clone()]);
@@ -85,13 +85,13 @@ pub fn argv(order: &LaunchOrder, disks: &[CheckedDisk], host: &Host) -> Vec<Stri
     if let Some(initrd) = &vm.initrd {
         argv.pair("-initrd", initrd.clone());
     }
-    argv.pair("-append", kernel_cmdline(order, host));
+    argv.pair("-append", kernel_cmdline(order, machine));
     // The console goes to the unit's stdout; nothing is ever read from stdin.
     argv.pair("-chardev", "stdio,id=console,mux=off,signal=off");
     argv.pair("-serial", "chardev:console");
     // A keyboard, for one chord: ctrl-alt-delete is how the guest is asked to shut down.
     argv.pair("-device", "i8042");
-    argv.pair("-qmp", format!("unix:{},server=on,wait=off", host.qmp_socket));
+    argv.pair("-qmp", format!("unix:{},server=on,wait=off", machine.qmp_socket));
     argv.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     for (i, disk) in disks.iter().enumerate() {
         argv.pair("-blockdev", blockdev(i, disk));
@@ -151,8 +151,8 @@ mod tests {
         }
     }
 
-    fn host(tsc_khz: Option<u64>) -> Host {
-        Host { qmp_socket: "/run/blixard-vm/web/qmp.sock".into(), tsc_khz }
+    fn machine(tsc_khz: Option<u64>) -> MachineFacts {
+        MachineFacts { qmp_socket: "/run/blixard-vm/web/qmp.sock".into(), tsc_khz }
     }
 
     fn disk(path: &str, read_only: bool, kind: DiskKind) -> CheckedDisk {
@@ -165,7 +165,7 @@ mod tests {
             disk("/var/lib/blixard-disks/web.raw", false, DiskKind::File),
             disk("/var/lib/blixard-disks/a, \"b\"", true, DiskKind::BlockDevice),
         ];
-        let argv = argv(&order_of(Accel::Tcg), &disks, &host(Some(2_596_135)));
+        let argv = argv(&order_of(Accel::Tcg), &disks, &machine(Some(2_596_135)));
         let lines = argv.join("\n");
         let expected = r#"qemu-system-x86_64
 -name
@@ -276,8 +276,8 @@ virtio-blk-device,drive=disk1"#;
             }
             let disks: Vec<CheckedDisk> =
                 order.vm.disks.iter().map(|d| self::disk(&d.path, d.read_only, DiskKind::File)).collect();
-            let made = argv(&order, &disks, &host(None));
-            assert_eq!(options(&made), options(&argv(&plain(&order), &disks, &host(None))));
+            let made = argv(&order, &disks, &machine(None));
+            assert_eq!(options(&made), options(&argv(&plain(&order), &disks, &machine(None))));
             assert!(made.iter().skip(1).all(|word| !word.chars().any(char::is_control)), "{made:?}");
             for (at, disk) in made
                 .iter()
@@ -300,14 +300,14 @@ virtio-blk-device,drive=disk1"#;
 
     #[test]
     fn under_kvm_the_processor_runs_it_and_keeps_its_time() {
-        let argv = argv(&order_of(Accel::Kvm), &[], &host(Some(2_000_000)));
+        let argv = argv(&order_of(Accel::Kvm), &[], &machine(Some(2_000_000)));
         assert_eq!((value_of(&argv, "-accel"), value_of(&argv, "-cpu")), ("kvm", "host"));
         assert!(!value_of(&argv, "-append").contains("tsc_early_khz"));
     }
 
     #[test]
     fn tcg_without_a_known_counter_keeps_the_timer_to_measure_it() {
-        let argv = argv(&order_of(Accel::Tcg), &[], &host(None));
+        let argv = argv(&order_of(Accel::Tcg), &[], &machine(None));
         assert!(value_of(&argv, "-machine").contains("pit=on,pic=on"));
         assert!(!value_of(&argv, "-append").contains("tsc_early_khz"));
     }
@@ -317,7 +317,7 @@ virtio-blk-device,drive=disk1"#;
         let mut order = order_of(Accel::Tcg);
         order.vm.initrd = None;
         order.vm.cmdline = String::new();
-        let argv = argv(&order, &[], &host(None));
+        let argv = argv(&order, &[], &machine(None));
         assert!(!argv.iter().any(|word| word == "-initrd"));
         assert!(value_of(&argv, "-append").ends_with("blixard.name=web"));
     }

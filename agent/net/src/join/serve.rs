@@ -27,7 +27,7 @@ use crate::link::reply::{HandOverError, Reply, ReplyBody};
 use crate::socket::protocol::{ConnectionSide, InboundConnection, Protocol};
 use crate::wire::close::Close;
 use crate::wire::frame::{self, FrameError};
-use crate::wire::{self, MessageKind, OpenError};
+use crate::wire::{self, MessageKind, OpenStreamError};
 
 /// Joins: spoken with strangers, while they are served.
 #[derive(Debug)]
@@ -190,8 +190,8 @@ async fn hear(
 ) -> Result<(SendStream, Bytes), Unheard> {
     let by = tokio::time::Instant::now() + HELLO_TIMEOUT;
     let (mut send, mut receive) = wire::open_bi(connection, by).await.map_err(|error| match error {
-        OpenError::Ended(_) => Unheard::Left,
-        OpenError::TooMany => Unheard::Bad(error.to_string()),
+        OpenStreamError::Ended(_) => Unheard::Left,
+        OpenStreamError::TooMany => Unheard::Bad(error.to_string()),
     })?;
     let named = hello::encode(&Named::new(under_way.cluster, &context.cluster_name)).map_err(Unheard::Bad)?;
     let head = frame::header(named.len(), HELLO_LEN_MAX)?;

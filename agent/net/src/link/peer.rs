@@ -86,7 +86,7 @@ impl Default for DialProgress {
 }
 
 /// The state to go to.
-enum Next {
+enum LinkNext {
     Dial,
     Wait,
     AwaitTransport,
@@ -105,20 +105,20 @@ impl PeerTask {
     /// Runs until the peer is taken off the list or the node stops.
     pub(crate) async fn run(mut self) {
         self.publish_down(DownReason::Starting);
-        let mut next = Next::Dial;
+        let mut next = LinkNext::Dial;
         loop {
             next = match next {
-                Next::Dial => self.dial().await,
-                Next::Wait => self.wait().await,
-                Next::AwaitTransport => self.await_transport().await,
-                Next::Serve(link) => self.serve(link).await,
-                Next::Stop => break,
+                LinkNext::Dial => self.dial().await,
+                LinkNext::Wait => self.wait().await,
+                LinkNext::AwaitTransport => self.await_transport().await,
+                LinkNext::Serve(link) => self.serve(link).await,
+                LinkNext::Stop => break,
             };
         }
         self.outgoing.clear();
     }
 
-    async fn wait(&mut self) -> Next {
+    async fn wait(&mut self) -> LinkNext {
         // Sent before the link was seen to be down.
         self.outgoing.clear();
         let seed = self.context.jitter_seed();
@@ -127,31 +127,31 @@ impl PeerTask {
         let next_try = (!nowhere_to_dial).then(|| Instant::now() + delay);
         self.counters.note_wait(self.progress.failures, next_try);
         let next = tokio::select! {
-            () = self.cancel.cancelled() => Next::Stop,
+            () = self.cancel.cancelled() => LinkNext::Stop,
             inbound = self.inbox.recv() => self.accept(inbound),
             changed = self.whereabouts.changed() => match changed {
-                Ok(()) => Next::Dial,
-                Err(_) => Next::Stop,
+                Ok(()) => LinkNext::Dial,
+                Err(_) => LinkNext::Stop,
             },
-            () = sleep(delay), if !nowhere_to_dial => Next::Dial,
+            () = sleep(delay), if !nowhere_to_dial => LinkNext::Dial,
         };
         self.counters.note_wait(self.progress.failures, None);
         next
     }
 
     /// Waits for this node's own endpoint. What was to be sent is counted where it is refused.
-    async fn await_transport(&mut self) -> Next {
+    async fn await_transport(&mut self) -> LinkNext {
         self.outgoing.clear();
         self.publish_down(DownReason::NoTransport);
         self.progress.logged = Some(DownReason::NoTransport);
         tokio::select! {
-            () = self.cancel.cancelled() => Next::Stop,
+            () = self.cancel.cancelled() => LinkNext::Stop,
             inbound = self.inbox.recv() => self.accept(inbound),
-            up = is_up(&mut self.transport) => if up { Next::Dial } else { Next::Stop },
+            up = is_up(&mut self.transport) => if up { LinkNext::Dial } else { LinkNext::Stop },
         }
     }
 
-    async fn dial(&mut self) -> Next {
+    async fn dial(&mut self) -> LinkNext {
         let whereabouts = self.whereabouts.borrow_and_update().clone();
         if whereabouts.is_empty() {
             // No attempt, and no reason to forget why the last link ended.
@@ -160,11 +160,11 @@ impl PeerTask {
                     "no address and no relay of this node's own list is known: it has to come".to_owned(),
                 ));
             }
-            return Next::Wait;
+            return LinkNext::Wait;
         }
         let transport = &self.context.transport;
         let (Some(endpoint), Some(families)) = (transport.endpoint(), transport.families()) else {
-            return Next::AwaitTransport;
+            return LinkNext::AwaitTransport;
         };
         let whereabouts = match whereabouts.within(families) {
             Ok(whereabouts) => whereabouts,
@@ -174,7 +174,7 @@ impl PeerTask {
         self.counters.connect_attempts.add(1);
         let id = DialId { incarnation: self.context.incarnation, dial: self.progress.dials };
         let connected = tokio::select! {
-            () = self.cancel.cancelled() => return Next::Stop,
+            () = self.cancel.cancelled() => return LinkNext::Stop,
             inbound = self.inbox.recv() => return self.accept(inbound),
             connected = connect(&endpoint, &self.id, whereabouts) => connected,
         };
@@ -186,7 +186,7 @@ impl PeerTask {
         };
         let hello = Hello::new(&self.context.cluster_name, id, self.progress.accepted);
         match self.introduce(&connection, &hello).await {
-            Introduced::Welcome(welcome) => Next::Serve(PeerLink {
+            Introduced::Welcome(welcome) => LinkNext::Serve(PeerLink {
                 connection,
                 origin: LinkOrigin::Dialled(id),
                 peer_incarnation: welcome.incarnation,
@@ -201,7 +201,7 @@ impl PeerTask {
             }
             Introduced::Stop => {
                 self.stopping().apply(&connection);
-                Next::Stop
+                LinkNext::Stop
             }
         }
     }
@@ -236,22 +236,22 @@ impl PeerTask {
         }
     }
 
-    fn accept(&mut self, inbound: Option<GreetedConnection>) -> Next {
-        let Some(inbound) = inbound else { return Next::Stop };
+    fn accept(&mut self, inbound: Option<GreetedConnection>) -> LinkNext {
+        let Some(inbound) = inbound else { return LinkNext::Stop };
         let GreetedConnection { connection, hello, verdict } = inbound;
         if verdict.send(Ok(())).is_err() {
             let why = "the peer's new connection ended before it was accepted";
             return self.failed(ConnectionEnd::For(DownReason::Lost(why.to_owned())));
         }
         self.progress.accepted = Some(hello.id());
-        Next::Serve(PeerLink {
+        LinkNext::Serve(PeerLink {
             connection,
             origin: LinkOrigin::Accepted,
             peer_incarnation: hello.incarnation,
         })
     }
 
-    async fn serve(&mut self, link: PeerLink) -> Next {
+    async fn serve(&mut self, link: PeerLink) -> LinkNext {
         let started = Instant::now();
         let path = LinkPath::of(&link.connection, &self.context.relays);
         self.slot.set(Some(link.connection.clone()));
@@ -274,7 +274,7 @@ impl PeerTask {
                 let close = self.stopping();
                 close.apply(&link.connection);
                 tracing::info!(PEER = peer, "link to {peer} down: {}", close.text());
-                Next::Stop
+                LinkNext::Stop
             }
             LinkEnd::Replaced(inbound) => {
                 Close::Replaced.apply(&link.connection);
@@ -294,7 +294,7 @@ impl PeerTask {
                 let since = self.progress.down_since;
                 self.publish(LinkState::Down { since, reason: reason.clone(), attempts: 0 });
                 self.progress.logged = Some(reason);
-                Next::Wait
+                LinkNext::Wait
             }
         }
     }
@@ -334,14 +334,14 @@ impl PeerTask {
         }
     }
 
-    fn failed(&mut self, ended: ConnectionEnd) -> Next {
+    fn failed(&mut self, ended: ConnectionEnd) -> LinkNext {
         self.counters.connect_failures.add(1);
         if !self.context.transport.is_up() {
-            return Next::AwaitTransport;
+            return LinkNext::AwaitTransport;
         }
         self.progress.failures = self.progress.failures.saturating_add(1);
         // A duplicate is no fault: the peer's own connection is on its way.
-        let ConnectionEnd::For(reason) = ended else { return Next::Wait };
+        let ConnectionEnd::For(reason) = ended else { return LinkNext::Wait };
         let (peer, attempts) = (self.id.short(), self.progress.failures);
         if self.progress.logged.as_ref() == Some(&reason) {
             tracing::debug!(PEER = peer, attempts, "no link to {peer}: {reason}");
@@ -353,7 +353,7 @@ impl PeerTask {
         self.progress.logged = Some(reason.clone());
         self.counters.note_error(reason.to_string());
         self.publish_down(reason);
-        Next::Wait
+        LinkNext::Wait
     }
 
     /// What to tell the peer when this task ends.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::limits::{REQUEST_LEN_MAX, STREAMED_ANSWERS_PER_PEER_MAX};
 use crate::link::shares::StreamShares;
 use crate::wire::close::peer_text;
-use crate::wire::{self, MessageError, MessageKind, OpenError};
+use crate::wire::{self, MessageError, MessageKind, OpenStreamError};
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -123,8 +123,8 @@ async fn exchange(
         return Err(NotSent::TooLong.into());
     }
     let (mut send, mut receive) = match wire::open_bi(connection, deadline).await {
-        Err(OpenError::TooMany) => return Err(NotSent::Busy.into()),
-        Err(OpenError::Ended(_)) => return Err(NotSent::LinkDown.into()),
+        Err(OpenStreamError::TooMany) => return Err(NotSent::Busy.into()),
+        Err(OpenStreamError::Ended(_)) => return Err(NotSent::LinkDown.into()),
         Ok(streams) => streams,
     };
     let written = wire::write_framed(&mut send, wire::REQUEST, bytes, REQUEST_LEN_MAX);

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::limits::{SNAPSHOT_LEN_MAX, SNAPSHOT_TAKEN_TIMEOUT, STALL_TIMEOUT};
-use crate::wire::{self, MessageKind, OpenError};
+use crate::wire::{self, MessageKind, OpenStreamError};
 
 /// A snapshot that waits for its turn.
 #[derive(Debug)]
@@ -91,8 +91,8 @@ pub(crate) async fn deliver_all(connection: &Connection, queue: &mut mpsc::Recei
 async fn deliver(connection: &Connection, bytes: Bytes) -> Result<(), SnapshotError> {
     let (mut send, mut receive) = match wire::open_bi(connection, Instant::now() + STALL_TIMEOUT).await {
         Ok(streams) => streams,
-        Err(OpenError::Ended(_)) => return Err(SnapshotError::LinkDown),
-        Err(error @ OpenError::TooMany) => return Err(SnapshotError::NotTaken(error.to_string())),
+        Err(OpenStreamError::Ended(_)) => return Err(SnapshotError::LinkDown),
+        Err(error @ OpenStreamError::TooMany) => return Err(SnapshotError::NotTaken(error.to_string())),
     };
     if send.set_priority(wire::SNAPSHOT_PRIORITY).is_err() {
         return Err(SnapshotError::LinkDown);

@@ -96,7 +96,7 @@ pub(crate) enum MessageError {
 
 /// Why no stream could be opened.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
+pub(crate) enum OpenStreamError {
     /// The other side takes no more of them at this moment.
     #[error("the other side takes no more streams at this moment")]
     TooMany,
@@ -108,20 +108,23 @@ pub(crate) enum OpenError {
 /// Opens a bidirectional stream. Waits while as many are open as the other side allows, until the deadline.
 ///
 /// # Errors
-/// [`OpenError`]
+/// [`OpenStreamError`]
 pub(crate) async fn open_bi(
     connection: &Connection,
     deadline: Instant,
-) -> Result<(SendStream, RecvStream), OpenError> {
-    Ok(timeout_at(deadline, connection.open_bi()).await.map_err(|_| OpenError::TooMany)??)
+) -> Result<(SendStream, RecvStream), OpenStreamError> {
+    Ok(timeout_at(deadline, connection.open_bi()).await.map_err(|_| OpenStreamError::TooMany)??)
 }
 
 /// As [`open_bi`], a unidirectional one.
 ///
 /// # Errors
-/// [`OpenError`]
-pub(crate) async fn open_uni(connection: &Connection, deadline: Instant) -> Result<SendStream, OpenError> {
-    Ok(timeout_at(deadline, connection.open_uni()).await.map_err(|_| OpenError::TooMany)??)
+/// [`OpenStreamError`]
+pub(crate) async fn open_uni(
+    connection: &Connection,
+    deadline: Instant,
+) -> Result<SendStream, OpenStreamError> {
+    Ok(timeout_at(deadline, connection.open_uni()).await.map_err(|_| OpenStreamError::TooMany)??)
 }
 
 /// Writes chunks in order; each piece must be taken by the peer's window within the stall time.

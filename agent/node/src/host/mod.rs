@@ -36,7 +36,7 @@ use blixard_model::{ClusterName, EndpointId, NodeName, StoreId, mutant};
 
 pub use effect::{Answer, Effect, JoinRefusal};
 pub use input::{CallError, CallId, HeldTicket, Input, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want};
-pub use member::{Member, Proposer, Reader, Replica, SubmissionId};
+pub use member::{MemberHost, Proposer, Reader, Replica, SubmissionId};
 pub use moment::{BootId, Moment};
 pub use removed::Removed;
 pub use trouble::Trouble;
@@ -98,7 +98,7 @@ pub struct Found {
 #[derive(Debug)]
 enum Life {
     Unborn(Box<Unborn>),
-    Member(Box<Member>),
+    Member(Box<MemberHost>),
     Removed(Removed),
 }
 
@@ -300,7 +300,7 @@ impl Host {
     }
 
     /// This host while it is a member.
-    pub fn member(&self) -> Option<&Member> {
+    pub fn member(&self) -> Option<&MemberHost> {
         match &self.life {
             Life::Member(member) => Some(member),
             Life::Unborn(_) | Life::Removed(_) => None,
@@ -358,7 +358,7 @@ fn member(
     (own, linked): (Own, BTreeSet<EndpointId>),
     kept: Kept,
     now: Moment,
-) -> Result<Member, ResumeError> {
+) -> Result<MemberHost, ResumeError> {
     let who = Resume {
         name: config.name.clone(),
         declared: config.declared.clone(),
@@ -366,5 +366,5 @@ fn member(
         incarnation: config.incarnation,
         limits: config.limits,
     };
-    Ok(Member::new(own, resume(kept, who)?, linked, now))
+    Ok(MemberHost::new(own, resume(kept, who)?, linked, now))
 }

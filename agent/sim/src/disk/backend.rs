@@ -6,20 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::StorageBackend;
 
 use super::points::Op;
-use super::state::{Inode, State};
+use super::state::{DiskState, Inode};
 use crate::planted;
 
 /// What redb reads and writes through; worthless once the process that opened it is gone. It locks nothing:
 /// there is one process on a machine.
 #[derive(Debug)]
 pub(super) struct SimBackend {
-    pub(super) state: Arc<Mutex<State>>,
+    pub(super) state: Arc<Mutex<DiskState>>,
     pub(super) inode: Inode,
     pub(super) incarnation: u64,
 }
 
 impl SimBackend {
-    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
+    fn state(&self) -> io::Result<MutexGuard<'_, DiskState>> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.alive(self.incarnation)?;
         Ok(state)

@@ -79,7 +79,7 @@ impl SimFile {
             self.cache[start..fits].copy_from_slice(&data[..fits - start]);
             self.pending.push(Pending::Write { offset: start, data: data[..fits - start].to_vec() });
         }
-        if fits < end { Err(super::Refusal::Full.error()) } else { Ok(()) }
+        if fits < end { Err(super::DiskRefusal::Full.error()) } else { Ok(()) }
     }
 
     /// Takes the missing blocks of the range, at most `free`; returns the end of what has blocks.

@@ -16,15 +16,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use blixard_store::Disk;
+use blixard_store::StoreDisk;
 use redb::StorageBackend;
 
 use crate::{SimRng, planted};
 use backend::SimBackend;
-use state::State;
+use state::DiskState;
 
-pub use points::{CrashPoints, Moment, Op};
-pub use refusal::{Gone, Refusal};
+pub use points::{CrashMoment, CrashPoints, Op};
+pub use refusal::{DiskRefusal, Gone};
 pub use tear::Tear;
 
 /// What was durable at one moment.
@@ -35,17 +35,17 @@ pub struct Image(BTreeMap<String, Vec<u8>>);
 #[derive(Debug, Clone)]
 pub struct SimDisk {
     path: PathBuf,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DiskState>>,
 }
 
 impl SimDisk {
     /// An empty disk, shown as `path` in messages. Everything that is random about it comes from `rng`.
     pub fn new(path: impl Into<PathBuf>, rng: SimRng) -> Self {
-        Self { path: path.into(), state: Arc::new(Mutex::new(State::new(rng))) }
+        Self { path: path.into(), state: Arc::new(Mutex::new(DiskState::new(rng))) }
     }
 
     /// A panic of a test while it holds the lock leaves nothing half done that matters after it.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DiskState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,7 +99,7 @@ impl SimDisk {
 
     /// The `operations`-th operation from now (0: the next) is refused, that one alone. A refused sync is a
     /// failed one, see [`SimDisk::fail_next_sync`].
-    pub fn refuse_after(&self, operations: u64, refusal: Refusal) {
+    pub fn refuse_after(&self, operations: u64, refusal: DiskRefusal) {
         self.state().faults.refuse_after = Some((operations, refusal));
     }
 
@@ -117,7 +117,7 @@ impl SimDisk {
 
     /// Nothing is going to go wrong any more: no crash, no refusal, no limit, no latency.
     pub fn heal(&self) {
-        self.state().faults = refusal::Faults::default();
+        self.state().faults = refusal::ArmedFaults::default();
     }
 
     /// How long each sync takes from now on, in simulated µs.
@@ -169,18 +169,18 @@ impl SimDisk {
     }
 
     /// The state, for the process that runs now.
-    fn running(&self) -> io::Result<MutexGuard<'_, State>> {
+    fn running(&self) -> io::Result<MutexGuard<'_, DiskState>> {
         let state = self.state();
         state.alive(state.incarnation)?;
         Ok(state)
     }
 
-    fn backend(&self, state: &State, inode: state::Inode) -> Box<dyn StorageBackend> {
+    fn backend(&self, state: &DiskState, inode: state::Inode) -> Box<dyn StorageBackend> {
         Box::new(SimBackend { state: Arc::clone(&self.state), inode, incarnation: state.incarnation })
     }
 }
 
-impl Disk for SimDisk {
+impl StoreDisk for SimDisk {
     fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }

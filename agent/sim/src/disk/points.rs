@@ -75,7 +75,7 @@ impl Op {
 
 /// When, relative to an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Moment {
+pub enum CrashMoment {
     /// It changed nothing yet.
     Before,
     /// Only a write has this: a part of it is done.
@@ -84,7 +84,7 @@ pub enum Moment {
     After,
 }
 
-impl Moment {
+impl CrashMoment {
     /// All of them, in the order of the table.
     pub const ALL: [Self; 3] = [Self::Before, Self::Inside, Self::After];
 
@@ -108,25 +108,25 @@ impl Moment {
 /// How often a crash happened where. A cell that stays empty is a boundary that no run tested.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CrashPoints {
-    counts: [[u64; Moment::ALL.len()]; Op::ALL.len()],
+    counts: [[u64; CrashMoment::ALL.len()]; Op::ALL.len()],
 }
 
 impl CrashPoints {
     /// Counts one crash.
-    pub fn add(&mut self, op: Op, moment: Moment) {
+    pub fn add(&mut self, op: Op, moment: CrashMoment) {
         self.counts[op.row()][moment.column()] += 1;
     }
 
     /// How many crashes there were.
-    pub fn count(&self, op: Op, moment: Moment) -> u64 {
+    pub fn count(&self, op: Op, moment: CrashMoment) -> u64 {
         self.counts[op.row()][moment.column()]
     }
 
     /// Whether there is such a boundary: only a write can be half done. The other operations are one step of
     /// the file system's journal, and a sync that is half done is a crash before it in which some writes were
     /// kept.
-    pub fn exists(op: Op, moment: Moment) -> bool {
-        moment != Moment::Inside || op == Op::Write
+    pub fn exists(op: Op, moment: CrashMoment) -> bool {
+        moment != CrashMoment::Inside || op == Op::Write
     }
 
     /// Adds the crashes of another run.
@@ -144,8 +144,8 @@ impl CrashPoints {
     }
 
     /// The cells with fewer than `least` crashes, of those that exist.
-    pub fn below(&self, least: u64) -> Vec<(Op, Moment)> {
-        let cells = Op::ALL.into_iter().flat_map(|op| Moment::ALL.map(|moment| (op, moment)));
+    pub fn below(&self, least: u64) -> Vec<(Op, CrashMoment)> {
+        let cells = Op::ALL.into_iter().flat_map(|op| CrashMoment::ALL.map(|moment| (op, moment)));
         cells.filter(|(op, moment)| Self::exists(*op, *moment) && self.count(*op, *moment) < least).collect()
     }
 }
@@ -153,12 +153,12 @@ impl CrashPoints {
 impl fmt::Display for CrashPoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<10}", "crash")?;
-        for moment in Moment::ALL {
+        for moment in CrashMoment::ALL {
             write!(f, "{:>10}", moment.label())?;
         }
         for op in Op::ALL {
             write!(f, "\n{:<10}", op.label())?;
-            for moment in Moment::ALL {
+            for moment in CrashMoment::ALL {
                 if Self::exists(op, moment) {
                     write!(f, "{:>10}", self.count(op, moment))?;
                 } else {
@@ -178,13 +178,13 @@ mod tests {
     fn the_table_shows_every_cell_and_names_the_empty_ones() {
         let mut points = CrashPoints::default();
         assert_eq!(points.below(1).len(), 19);
-        points.add(Op::Write, Moment::Inside);
+        points.add(Op::Write, CrashMoment::Inside);
         let mut other = CrashPoints::default();
-        other.add(Op::Write, Moment::Inside);
+        other.add(Op::Write, CrashMoment::Inside);
         points.merge(&other);
-        assert_eq!(points.count(Op::Write, Moment::Inside), 2);
+        assert_eq!(points.count(Op::Write, CrashMoment::Inside), 2);
         assert_eq!(points.total(), 2);
-        assert!(!points.below(2).contains(&(Op::Write, Moment::Inside)));
+        assert!(!points.below(2).contains(&(Op::Write, CrashMoment::Inside)));
         assert_eq!(points.below(1).len(), 18);
         let table = points.to_string();
         assert!(table.contains("write              0         2         0"), "{table}");

@@ -9,14 +9,14 @@ const EIO: i32 = 5;
 
 /// What an operation is refused with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum DiskRefusal {
     /// No space left (ENOSPC).
     Full,
     /// The device failed (EIO).
     Failed,
 }
 
-impl Refusal {
+impl DiskRefusal {
     pub(super) fn error(self) -> io::Error {
         io::Error::from_raw_os_error(match self {
             Self::Full => ENOSPC,
@@ -45,11 +45,11 @@ impl From<Gone> for io::Error {
 
 /// Faults that are armed. All off by default.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Faults {
+pub(super) struct ArmedFaults {
     /// Boundaries to pass before the crash.
     pub(super) crash_after: Option<u64>,
     /// Operations to let pass before one is refused.
-    pub(super) refuse_after: Option<(u64, Refusal)>,
+    pub(super) refuse_after: Option<(u64, DiskRefusal)>,
     /// The next sync of a file's data fails.
     pub(super) fail_sync: bool,
     /// What all files together may occupy, in bytes.
@@ -58,14 +58,14 @@ pub(super) struct Faults {
     pub(super) sync_latency_us: u64,
 }
 
-impl Faults {
+impl ArmedFaults {
     /// Whether the crash is now.
     pub(super) fn crash_is_due(&mut self) -> bool {
         due(&mut self.crash_after)
     }
 
     /// What this operation is refused with, if it is.
-    pub(super) fn refusal(&mut self) -> Option<Refusal> {
+    pub(super) fn refusal(&mut self) -> Option<DiskRefusal> {
         let (left, refusal) = self.refuse_after?;
         self.refuse_after = left.checked_sub(1).map(|left| (left, refusal));
         (left == 0).then_some(refusal)

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::file::SimFile;
-use super::points::{CrashPoints, Moment, Op};
-use super::refusal::{Faults, Gone, Refusal};
+use super::points::{CrashMoment, CrashPoints, Op};
+use super::refusal::{ArmedFaults, DiskRefusal, Gone};
 use super::tear::Tear;
 use crate::SimRng;
 
@@ -22,7 +22,7 @@ enum NameOp {
 
 /// One machine's disk.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct DiskState {
     rng: SimRng,
     /// Goes up with every crash; handles of an earlier one are stale.
     pub(super) incarnation: u64,
@@ -32,7 +32,7 @@ pub(super) struct State {
     pending_names: Vec<NameOp>,
     files: BTreeMap<Inode, SimFile>,
     next_inode: Inode,
-    pub(super) faults: Faults,
+    pub(super) faults: ArmedFaults,
     pub(super) points: CrashPoints,
     pub(super) boundaries: u64,
     pub(super) operations: u64,
@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) trace: Option<blake3::Hasher>,
 }
 
-impl State {
+impl DiskState {
     pub(super) fn new(rng: SimRng) -> Self {
         Self {
             rng,
@@ -51,7 +51,7 @@ impl State {
             pending_names: Vec::new(),
             files: BTreeMap::new(),
             next_inode: 0,
-            faults: Faults::default(),
+            faults: ArmedFaults::default(),
             points: CrashPoints::default(),
             boundaries: 0,
             operations: 0,
@@ -69,7 +69,7 @@ impl State {
     }
 
     /// A point at which the machine may crash.
-    fn boundary(&mut self, op: Op, moment: Moment) -> io::Result<()> {
+    fn boundary(&mut self, op: Op, moment: CrashMoment) -> io::Result<()> {
         self.boundaries += 1;
         if !self.faults.crash_is_due() {
             return Ok(());
@@ -80,8 +80,8 @@ impl State {
     }
 
     /// What every operation begins with.
-    fn begin(&mut self, op: Op) -> io::Result<Option<Refusal>> {
-        self.boundary(op, Moment::Before)?;
+    fn begin(&mut self, op: Op) -> io::Result<Option<DiskRefusal>> {
+        self.boundary(op, CrashMoment::Before)?;
         self.operations += 1;
         Ok(self.faults.refusal())
     }
@@ -131,7 +131,7 @@ impl State {
         self.files.insert(inode, SimFile::default());
         self.change_names(NameOp::Link(name.to_owned(), inode));
         self.trace(Op::Create, inode, 0, name.as_bytes());
-        self.boundary(Op::Create, Moment::After)?;
+        self.boundary(Op::Create, CrashMoment::After)?;
         Ok(inode)
     }
 
@@ -142,7 +142,7 @@ impl State {
         }
         self.change_names(NameOp::Unlink(name.to_owned()));
         self.trace(Op::Remove, inode, 0, name.as_bytes());
-        self.boundary(Op::Remove, Moment::After)
+        self.boundary(Op::Remove, CrashMoment::After)
     }
 
     pub(super) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
@@ -152,7 +152,7 @@ impl State {
         }
         self.change_names(NameOp::Rename(from.to_owned(), to.to_owned()));
         self.trace(Op::Rename, inode, 0, to.as_bytes());
-        self.boundary(Op::Rename, Moment::After)
+        self.boundary(Op::Rename, CrashMoment::After)
     }
 
     pub(super) fn link(&mut self, from: &str, to: &str) -> io::Result<()> {
@@ -165,7 +165,7 @@ impl State {
         }
         self.change_names(NameOp::Link(to.to_owned(), inode));
         self.trace(Op::Link, inode, 0, to.as_bytes());
-        self.boundary(Op::Link, Moment::After)
+        self.boundary(Op::Link, CrashMoment::After)
     }
 
     pub(super) fn sync_dir(&mut self) -> io::Result<()> {
@@ -178,13 +178,13 @@ impl State {
             apply(&mut self.durable_names, &op);
         }
         self.trace(Op::SyncDir, 0, 0, &[]);
-        self.boundary(Op::SyncDir, Moment::After)
+        self.boundary(Op::SyncDir, CrashMoment::After)
     }
 
     pub(super) fn sync_file(&mut self, inode: Inode, op: Op) -> io::Result<()> {
         let refusal = self.begin(op)?;
         self.latency_us += self.faults.sync_latency_us;
-        let failed = std::mem::take(&mut self.faults.fail_sync).then_some(Refusal::Failed);
+        let failed = std::mem::take(&mut self.faults.fail_sync).then_some(DiskRefusal::Failed);
         if let Some(refusal) = refusal.or(failed) {
             let mut rng = self.rng.fork();
             self.file_mut(inode)?.fail_sync(&mut rng);
@@ -192,7 +192,7 @@ impl State {
         }
         self.file_mut(inode)?.sync();
         self.trace(op, inode, 0, &[]);
-        self.boundary(op, Moment::After)
+        self.boundary(op, CrashMoment::After)
     }
 
     pub(super) fn set_len(&mut self, inode: Inode, len: u64) -> io::Result<()> {
@@ -201,7 +201,7 @@ impl State {
         }
         self.file_mut(inode)?.set_len(len)?;
         self.trace(Op::SetLen, inode, len, &[]);
-        self.boundary(Op::SetLen, Moment::After)
+        self.boundary(Op::SetLen, CrashMoment::After)
     }
 
     pub(super) fn write(&mut self, inode: Inode, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -209,14 +209,14 @@ impl State {
             return Err(refusal.error());
         }
         let free_bytes = self.free_bytes();
-        if let Err(crashed) = self.boundary(Op::Write, Moment::Inside) {
+        if let Err(crashed) = self.boundary(Op::Write, CrashMoment::Inside) {
             let part = usize::try_from(self.rng.below(data.len() as u64)).unwrap_or_default();
             self.file_mut(inode)?.write(offset, &data[..part], free_bytes)?;
             return Err(crashed);
         }
         self.file_mut(inode)?.write(offset, data, free_bytes)?;
         self.trace(Op::Write, inode, offset, data);
-        self.boundary(Op::Write, Moment::After)
+        self.boundary(Op::Write, CrashMoment::After)
     }
 
     fn change_names(&mut self, op: NameOp) {

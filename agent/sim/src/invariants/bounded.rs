@@ -4,7 +4,7 @@
 use blixard_consensus::Limits;
 use blixard_core::state::{REQUESTS_MAX, VMS_MAX};
 
-use super::seen::Seen;
+use super::seen::SeenNode;
 
 /// Entries that may stand beyond what is cut: not applied, or not worth a snapshot yet.
 const SLACK: u64 = 512;
@@ -19,7 +19,7 @@ pub(crate) struct Bounds {
     pub(crate) waiting: usize,
 }
 
-pub(crate) fn check(seen: &Seen<'_>, Bounds { limits, waiting }: Bounds) -> Result<(), String> {
+pub(crate) fn check(seen: &SeenNode<'_>, Bounds { limits, waiting }: Bounds) -> Result<(), String> {
     let node = seen.machine + 1;
     if seen.waiting.0 > waiting || seen.waiting.1 > waiting {
         return Err(format!("n{node}: {:?} proposals and reads wait", seen.waiting));

@@ -13,7 +13,7 @@ use blixard_model::{
 use blixard_node::decode_request;
 use rustc_hash::FxHasher;
 
-use super::seen::Seen;
+use super::seen::SeenNode;
 
 /// An agreed entry.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(crate) struct AppliedCommand {
 
 /// What an entry did.
 #[derive(Debug)]
-pub(crate) enum Applied {
+pub(crate) enum AgreedEntry {
     /// A command, whatever came of it.
     Command(AppliedCommand),
     /// This member has left.
@@ -112,13 +112,13 @@ impl Canon {
     }
 
     /// Applies the next entry as this node has it.
-    pub(crate) fn apply(&mut self, seen: &Seen<'_>) -> Result<Applied, String> {
+    pub(crate) fn apply(&mut self, seen: &SeenNode<'_>) -> Result<AgreedEntry, String> {
         let index = self.last() + 1;
         let entry = seen.mirror.entries.get(&index).ok_or_else(|| {
             format!("n{} has applied index {index}, which nobody had, without its entry", seen.machine + 1)
         })?;
         let content = Rc::clone(&entry.content);
-        let mut applied = Applied::Nothing;
+        let mut applied = AgreedEntry::Nothing;
         let before = self.entries.last().map_or(self.birth_hash, |last| last.state);
         let mut state = before;
         match &*content {
@@ -127,7 +127,7 @@ impl Canon {
                 let request = decode_request(bytes)?;
                 let outcome = self.state.apply(index, &request);
                 state = state_hash(&self.state);
-                applied = Applied::Command(AppliedCommand { request, outcome, changed: state != before });
+                applied = AgreedEntry::Command(AppliedCommand { request, outcome, changed: state != before });
             }
             EntryContent::Membership(change) => {
                 let is_new = |id: &RaftId| !self.state.members.contains_key(id);
@@ -146,7 +146,7 @@ impl Canon {
                 apply_membership(&mut self.state, &mut self.voters, change);
                 let is_member = |member: &Member| self.state.members.contains_key(&member.raft_id);
                 if let Some((member, why)) = leaves.filter(|(member, _)| !is_member(member)) {
-                    applied = Applied::Removed(member, why);
+                    applied = AgreedEntry::Removed(member, why);
                 }
                 if let Some((member, ticket)) = admits.filter(|(member, _)| is_member(member)) {
                     let raft_id = member.raft_id;
@@ -155,7 +155,7 @@ impl Canon {
                             "raft id {raft_id} was given before, and again at index {index}"
                         ));
                     }
-                    applied = Applied::Admitted(member, ticket);
+                    applied = AgreedEntry::Admitted(member, ticket);
                 }
                 state = state_hash(&self.state);
             }

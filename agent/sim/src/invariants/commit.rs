@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::seen::Seen;
+use super::seen::SeenNode;
 
 #[derive(Debug, Default)]
 pub(crate) struct CommitMonotonic(BTreeMap<usize, (u64, u64)>);
 
 impl CommitMonotonic {
-    pub(crate) fn check(&mut self, seen: &Seen<'_>) -> Result<(), String> {
+    pub(crate) fn check(&mut self, seen: &SeenNode<'_>) -> Result<(), String> {
         let now = (seen.raft.commit, seen.raft.applied);
         let before = self.0.insert(seen.machine, now).unwrap_or((0, 0));
         if now.0 < before.0 || now.1 < before.1 || now.1 > now.0 {

@@ -7,7 +7,7 @@ use blixard_core::ClusterState;
 use blixard_model::{Command, VmName};
 
 use super::canon::AppliedCommand;
-use crate::world::parts::machine::Machine;
+use crate::world::parts::machine::SimMachine;
 
 #[derive(Debug, Default)]
 pub(crate) struct Deleted {
@@ -19,7 +19,7 @@ impl Deleted {
     /// A command was applied: what it did to the VM it names.
     pub(crate) fn applied(
         &mut self,
-        (state, machines): (&ClusterState, &[Machine]),
+        (state, machines): (&ClusterState, &[SimMachine]),
         applied: Option<&AppliedCommand>,
     ) -> Result<(), String> {
         let name = match applied.map(|applied| &applied.request.command) {
@@ -53,7 +53,7 @@ impl Deleted {
 }
 
 /// By the hypervisors' own truth.
-fn nowhere(machines: &[Machine], name: &VmName) -> Result<(), String> {
+fn nowhere(machines: &[SimMachine], name: &VmName) -> Result<(), String> {
     for (id, machine) in machines.iter().enumerate() {
         if machine.hypervisor.units().get(name).is_some_and(|unit| unit.lives()) {
             return Err(format!("the name {name} is free, and a unit of it lives on n{}", id + 1));

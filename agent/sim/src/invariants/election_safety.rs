@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use blixard_consensus::RaftRole;
 use blixard_model::RaftId;
 
-use super::seen::Seen;
+use super::seen::SeenNode;
 
 #[derive(Debug, Default)]
 pub(crate) struct ElectionSafety(BTreeMap<u64, RaftId>);
 
 impl ElectionSafety {
-    pub(crate) fn check(&mut self, seen: &Seen<'_>) -> Result<(), String> {
+    pub(crate) fn check(&mut self, seen: &SeenNode<'_>) -> Result<(), String> {
         if seen.raft.role != RaftRole::Leader {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use blixard_consensus::RaftRole;
 
 use super::canon::Canon;
-use super::seen::Seen;
+use super::seen::SeenNode;
 
 #[derive(Debug, Default)]
 pub(crate) struct LeaderCompleteness {
@@ -14,7 +14,7 @@ pub(crate) struct LeaderCompleteness {
 }
 
 impl LeaderCompleteness {
-    pub(crate) fn check(&mut self, seen: &Seen<'_>, canon: &Canon) -> Result<(), String> {
+    pub(crate) fn check(&mut self, seen: &SeenNode<'_>, canon: &Canon) -> Result<(), String> {
         let now = (seen.run, seen.raft.term);
         if seen.raft.role != RaftRole::Leader || self.led.get(&seen.machine) == Some(&now) {
             return Ok(());

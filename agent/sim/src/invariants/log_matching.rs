@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::seen::Seen;
+use super::seen::SeenNode;
 
 #[derive(Debug, Default)]
 pub(crate) struct LogMatching(BTreeMap<(u64, u64), (u64, Option<u64>)>);
 
 impl LogMatching {
-    pub(crate) fn check(&mut self, seen: &Seen<'_>) -> Result<(), String> {
+    pub(crate) fn check(&mut self, seen: &SeenNode<'_>) -> Result<(), String> {
         let Some(from) = seen.written_from else { return Ok(()) };
         let mut expected = None;
         for (index, entry) in seen.mirror.entries.range(from..) {

@@ -29,11 +29,11 @@ use blixard_model::{EndpointId, Outcome, RaftId, Removal, RequestId, StoreId, Vm
 use blixard_node::Replica;
 
 use crate::Violation;
-use crate::world::parts::machine::Machine;
+use crate::world::parts::machine::SimMachine;
 use crate::world::parts::mirror::Mirror;
 pub(crate) use bounded::Bounds;
-use canon::{Applied, Canon};
-use seen::Seen;
+use canon::{AgreedEntry, Canon};
+use seen::SeenNode;
 
 /// All invariants, and the first violation.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Checker {
     bounds: Bounds,
     canon: Option<Canon>,
     violation: Option<Violation>,
-    birth: birth::Birth,
+    birth: birth::OneBirth,
     elections: election_safety::ElectionSafety,
     logs: log_matching::LogMatching,
     leaders: leader_completeness::LeaderCompleteness,
@@ -59,7 +59,7 @@ impl Checker {
             bounds,
             canon: None,
             violation: None,
-            birth: birth::Birth::default(),
+            birth: birth::OneBirth::default(),
             elections: election_safety::ElectionSafety::default(),
             logs: log_matching::LogMatching::default(),
             leaders: leader_completeness::LeaderCompleteness::default(),
@@ -98,7 +98,7 @@ impl Checker {
     /// A node has had its turn. Returns what goes into the trace.
     pub(crate) fn turn(
         &mut self,
-        machines: &[Machine],
+        machines: &[SimMachine],
         seen: (usize, u64, &Replica, &mut Mirror),
         now_us: u64,
     ) -> u64 {
@@ -107,7 +107,7 @@ impl Checker {
         if let Some(why) = mirror.unreadable.take() {
             self.note("log_matching", now_us, Err(why));
         }
-        let seen = Seen {
+        let seen = SeenNode {
             machine,
             run,
             raft: node.raft_status(),
@@ -138,7 +138,7 @@ impl Checker {
     }
 
     /// What this node applied first becomes what the cluster agreed on.
-    fn advance(&mut self, machines: &[Machine], seen: &Seen<'_>, now_us: u64) {
+    fn advance(&mut self, machines: &[SimMachine], seen: &SeenNode<'_>, now_us: u64) {
         let Some(canon) = &mut self.canon else { return };
         while canon.last() < seen.raft.applied {
             let index = canon.last() + 1;
@@ -147,9 +147,9 @@ impl Checker {
                 Err(what) => return self.note("state_equal", now_us, Err(what)),
             };
             let (command, let_go) = match &applied {
-                Applied::Command(command) => (Some(command), None),
-                Applied::Removed(member, Removal::LostStore) => (None, Some(member)),
-                Applied::Removed(..) | Applied::Admitted(..) | Applied::Nothing => (None, None),
+                AgreedEntry::Command(command) => (Some(command), None),
+                AgreedEntry::Removed(member, Removal::LostStore) => (None, Some(member)),
+                AgreedEntry::Removed(..) | AgreedEntry::Admitted(..) | AgreedEntry::Nothing => (None, None),
             };
             let held = [
                 ("capacity", capacity::check(canon.state())),
@@ -201,7 +201,7 @@ impl Checker {
     }
 
     /// A unit starts for this placement.
-    pub(crate) fn unit_starts(&mut self, machines: &[Machine], unit: (usize, VmName, u64), now_us: u64) {
+    pub(crate) fn unit_starts(&mut self, machines: &[SimMachine], unit: (usize, VmName, u64), now_us: u64) {
         let held = single_unit::check(machines, &unit);
         self.note("single_unit", now_us, held);
         let held = self.deleted.unit_starts(&unit);
@@ -209,7 +209,7 @@ impl Checker {
     }
 
     /// Everything has come to rest.
-    pub(crate) fn at_rest(&mut self, machines: &[Machine], now_us: u64) {
+    pub(crate) fn at_rest(&mut self, machines: &[SimMachine], now_us: u64) {
         let Some(canon) = &self.canon else { return };
         let held = replay::check(canon, machines);
         self.note("replay", now_us, held);

@@ -6,9 +6,9 @@ use blixard_core::ClusterState;
 use blixard_node::StateMachine;
 
 use super::canon::{Canon, apply_membership, state_hash};
-use crate::world::parts::machine::Machine;
+use crate::world::parts::machine::SimMachine;
 
-pub(crate) fn check(canon: &Canon, machines: &[Machine]) -> Result<(), String> {
+pub(crate) fn check(canon: &Canon, machines: &[SimMachine]) -> Result<(), String> {
     let mut replayed = StateMachine::new(ClusterState::new(canon.genesis().clone()));
     let mut voters = replayed.0.members.keys().copied().collect();
     let middle = canon.entries().len() / 2;

@@ -6,7 +6,7 @@ use blixard_core::ClusterState;
 use crate::world::parts::mirror::Mirror;
 
 /// A node right after its turn.
-pub(crate) struct Seen<'a> {
+pub(crate) struct SeenNode<'a> {
     pub(crate) machine: usize,
     /// Which run of the agent.
     pub(crate) run: u64,

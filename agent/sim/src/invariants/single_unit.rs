@@ -2,9 +2,9 @@
 
 use blixard_model::VmName;
 
-use crate::world::parts::machine::Machine;
+use crate::world::parts::machine::SimMachine;
 
-pub(crate) fn check(machines: &[Machine], unit: &(usize, VmName, u64)) -> Result<(), String> {
+pub(crate) fn check(machines: &[SimMachine], unit: &(usize, VmName, u64)) -> Result<(), String> {
     let (starts_on, name, _) = unit;
     for (id, machine) in machines.iter().enumerate().filter(|(id, _)| id != starts_on) {
         if machine.hypervisor.units().get(name).is_some_and(|unit| unit.lives()) {

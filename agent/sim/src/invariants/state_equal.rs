@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::canon::{Canon, state_hash};
-use super::seen::Seen;
+use super::seen::SeenNode;
 
 #[derive(Debug, Default)]
 pub(crate) struct StateEqual {
@@ -13,7 +13,7 @@ pub(crate) struct StateEqual {
 }
 
 impl StateEqual {
-    pub(crate) fn check(&mut self, seen: &Seen<'_>, canon: &Canon) -> Result<(), String> {
+    pub(crate) fn check(&mut self, seen: &SeenNode<'_>, canon: &Canon) -> Result<(), String> {
         let applied = seen.raft.applied;
         let from = self.compared.get(&(seen.machine, seen.run)).copied();
         if from == Some(applied) {

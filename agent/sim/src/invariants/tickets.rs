@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_model::{Command, EndpointId, Member, Outcome, Removal, TicketId, TicketUse};
 
-use super::canon::{Applied, AppliedCommand};
+use super::canon::{AgreedEntry, AppliedCommand};
 
 #[derive(Debug, Default)]
 pub(crate) struct Tickets {
@@ -15,14 +15,14 @@ pub(crate) struct Tickets {
 }
 
 impl Tickets {
-    pub(crate) fn applied(&mut self, applied: &Applied) -> Result<(), String> {
+    pub(crate) fn applied(&mut self, applied: &AgreedEntry) -> Result<(), String> {
         match applied {
-            Applied::Command(command) => self.command(command),
-            Applied::Removed(member, Removal::Operator { .. }) => {
+            AgreedEntry::Command(command) => self.command(command),
+            AgreedEntry::Removed(member, Removal::Operator { .. }) => {
                 self.removed.insert(member.endpoint_id);
             }
-            Applied::Admitted(member, used) => return self.admitted(member, used.as_ref()),
-            Applied::Removed(_, Removal::LostStore) | Applied::Nothing => {}
+            AgreedEntry::Admitted(member, used) => return self.admitted(member, used.as_ref()),
+            AgreedEntry::Removed(_, Removal::LostStore) | AgreedEntry::Nothing => {}
         }
         Ok(())
     }

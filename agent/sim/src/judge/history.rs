@@ -9,7 +9,7 @@ pub const UNANSWERED_MAX: usize = 4;
 
 /// What a VM that is created shall do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Wanted {
+pub enum CreatedAs {
     /// Run at once.
     Running,
     /// Wait for a start.
@@ -18,9 +18,9 @@ pub enum Wanted {
 
 /// What a client asks about a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Action {
+pub enum ClientAction {
     /// Make a VM of this name.
-    Create(Wanted),
+    Create(CreatedAs),
     /// Let it run.
     Start,
     /// Stop it.
@@ -46,7 +46,7 @@ pub enum Sight {
 
 /// What a client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Answer {
+pub enum ClientAnswer {
     /// It is done.
     Done,
     /// It was so already.
@@ -72,16 +72,16 @@ pub struct Operation {
     /// Whose. A client has one operation at a time, until one stays without an answer.
     pub client: usize,
     /// What was asked.
-    pub action: Action,
+    pub action: ClientAction,
     /// The moment in which it was invoked.
     pub began: u64,
     /// The moment of the answer, and the answer. None: it may have happened, may happen later, or never.
-    pub ended: Option<(u64, Answer)>,
+    pub ended: Option<(u64, ClientAnswer)>,
 }
 
 impl Operation {
     /// The answer, if there was one.
-    pub fn answer(&self) -> Option<Answer> {
+    pub fn answer(&self) -> Option<ClientAnswer> {
         self.ended.map(|(_, answer)| answer)
     }
 }
@@ -105,7 +105,8 @@ impl History {
             ..*operation
         };
         let begun = self.operations.iter().take(count).map(known);
-        let says = |operation: &Operation| operation.ended.is_some() || operation.action != Action::Read;
+        let says =
+            |operation: &Operation| operation.ended.is_some() || operation.action != ClientAction::Read;
         Self { name: self.name.clone(), operations: begun.filter(says).collect() }
     }
 
@@ -138,27 +139,33 @@ impl fmt::Display for History {
 mod tests {
     use super::*;
 
-    fn operation(client: usize, action: Action, began: u64, ended: Option<(u64, Answer)>) -> Operation {
+    fn operation(
+        client: usize,
+        action: ClientAction,
+        began: u64,
+        ended: Option<(u64, ClientAnswer)>,
+    ) -> Operation {
         Operation { client, action, began, ended }
     }
 
     #[test]
     fn a_beginning_knows_no_answer_that_came_after_it() {
         let operations = vec![
-            operation(0, Action::Delete, 1, Some((4, Answer::Done))),
-            operation(1, Action::Read, 2, Some((5, Answer::Sees(Sight::Absent)))),
-            operation(2, Action::Start, 3, Some((9, Answer::Done))),
+            operation(0, ClientAction::Delete, 1, Some((4, ClientAnswer::Done))),
+            operation(1, ClientAction::Read, 2, Some((5, ClientAnswer::Sees(Sight::Absent)))),
+            operation(2, ClientAction::Start, 3, Some((9, ClientAnswer::Done))),
         ];
         let history = History { name: "a".to_owned(), operations };
         assert_eq!(history.first(3), history);
         let two = history.first(2);
-        assert_eq!(two.operations, [operation(0, Action::Delete, 1, None)], "{two}");
+        assert_eq!(two.operations, [operation(0, ClientAction::Delete, 1, None)], "{two}");
     }
 
     #[test]
     fn what_is_judged_is_small() {
-        let write = |n: u64| operation(0, Action::Start, 2 * n, Some((2 * n + 1, Answer::NotFound)));
-        let lost = |n: u64| operation(0, Action::Start, 2 * n, None);
+        let write =
+            |n: u64| operation(0, ClientAction::Start, 2 * n, Some((2 * n + 1, ClientAnswer::NotFound)));
+        let lost = |n: u64| operation(0, ClientAction::Start, 2 * n, None);
         let many = History { name: "a".to_owned(), operations: (0..300).map(write).collect() };
         assert_eq!(many.within_bounds().operations.len(), OPERATIONS_MAX);
         let open = History { name: "a".to_owned(), operations: (0..300).map(lost).collect() };

@@ -15,9 +15,9 @@ mod run;
 mod spec;
 mod verdict;
 
-pub use history::{Action, Answer, History, Operation, Sight, Wanted};
+pub use history::{ClientAction, ClientAnswer, CreatedAs, History, Operation, Sight};
 pub use history::{OPERATIONS_MAX, UNANSWERED_MAX};
 pub(crate) use recorder::Recorder;
 pub use run::{Judged, run};
-pub use spec::{STEPS_MAX, State};
+pub use spec::{NameState, STEPS_MAX};
 pub use verdict::{Verdict, first_wrong, judge};

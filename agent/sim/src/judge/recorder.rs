@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use blixard_core::ClusterState;
 use blixard_model::{Desired, Outcome, Refusal, VmName, WriteAsk, WriteRequest};
 
-use super::history::{Action, Answer, History, Operation, Sight, Wanted};
+use super::history::{ClientAction, ClientAnswer, CreatedAs, History, Operation, Sight};
 
 /// What is under way at a client.
 #[derive(Debug)]
 struct Begun {
     moment: u64,
     /// None: it reads all names.
-    write: Option<(VmName, Action)>,
+    write: Option<(VmName, ClientAction)>,
 }
 
 /// Writes down what clients see. It draws no chance and changes nothing.
@@ -52,7 +52,7 @@ impl Recorder {
         self.ends(client, None);
     }
 
-    fn ends(&mut self, client: usize, answer: Option<Answer>) {
+    fn ends(&mut self, client: usize, answer: Option<ClientAnswer>) {
         let moment = self.next_moment();
         let Some(Begun { moment: began, write: Some((name, action)) }) = self.begun.remove(&client) else {
             return;
@@ -71,8 +71,8 @@ impl Recorder {
                 Desired::Stopped => Sight::Stopped,
                 Desired::Absent => Sight::Deleting,
             });
-            let ended = Some((moment, Answer::Sees(sight)));
-            operations.push(Operation { client, action: Action::Read, began, ended });
+            let ended = Some((moment, ClientAnswer::Sees(sight)));
+            operations.push(Operation { client, action: ClientAction::Read, began, ended });
         }
     }
 
@@ -93,31 +93,31 @@ impl Recorder {
     }
 }
 
-fn asked(ask: &WriteAsk) -> Option<(VmName, Action)> {
+fn asked(ask: &WriteAsk) -> Option<(VmName, ClientAction)> {
     match ask {
         WriteAsk::CreateVm { spec, desired } => {
-            let wanted = if *desired == Desired::Running { Wanted::Running } else { Wanted::Stopped };
-            Some((spec.name.clone(), Action::Create(wanted)))
+            let wanted = if *desired == Desired::Running { CreatedAs::Running } else { CreatedAs::Stopped };
+            Some((spec.name.clone(), ClientAction::Create(wanted)))
         }
-        WriteAsk::StartVm { name } => Some((name.clone(), Action::Start)),
-        WriteAsk::StopVm { name } => Some((name.clone(), Action::Stop)),
-        WriteAsk::DeleteVm { name } => Some((name.clone(), Action::Delete)),
+        WriteAsk::StartVm { name } => Some((name.clone(), ClientAction::Start)),
+        WriteAsk::StopVm { name } => Some((name.clone(), ClientAction::Stop)),
+        WriteAsk::DeleteVm { name } => Some((name.clone(), ClientAction::Delete)),
         _ => None,
     }
 }
 
-fn told(outcome: &Outcome) -> Answer {
+fn told(outcome: &Outcome) -> ClientAnswer {
     match outcome {
-        Outcome::Done { unchanged: false, .. } => Answer::Done,
-        Outcome::Done { unchanged: true, .. } => Answer::Unchanged,
+        Outcome::Done { unchanged: false, .. } => ClientAnswer::Done,
+        Outcome::Done { unchanged: true, .. } => ClientAnswer::Unchanged,
         Outcome::Refused { refusal } => match refusal {
-            Refusal::VmExists { .. } => Answer::Exists,
-            Refusal::VmDeleting { .. } => Answer::Deleting,
-            Refusal::VmNotFound { .. } => Answer::NotFound,
+            Refusal::VmExists { .. } => ClientAnswer::Exists,
+            Refusal::VmDeleting { .. } => ClientAnswer::Deleting,
+            Refusal::VmNotFound { .. } => ClientAnswer::NotFound,
             Refusal::DoesNotFit { .. } | Refusal::NodeNotFound { .. } | Refusal::TooMany { .. } => {
-                Answer::NoRoom
+                ClientAnswer::NoRoom
             }
-            _ => Answer::Unexpected,
+            _ => ClientAnswer::Unexpected,
         },
     }
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use rustc_hash::FxHashSet;
 use stateright::semantics::SequentialSpec;
 
-use super::history::{Action, Answer, Sight, Wanted};
+use super::history::{ClientAction, ClientAnswer, CreatedAs, Sight};
 
 /// Most steps of one search: operations that the tester tried to put next.
 pub const STEPS_MAX: u64 = 100_000;
@@ -14,12 +14,12 @@ pub const STEPS_MAX: u64 = 100_000;
 /// What is known of a name.
 ///
 /// A deleted VM disappears when its node has reported the unit gone, which no client sees happen. So there
-/// is no state "deleting": after a delete a name is [`State::Going`], deleting or gone already, until
+/// is no state "deleting": after a delete a name is [`NameState::Going`], deleting or gone already, until
 /// somebody is told which. Being told "deleting" leaves it so, since it may be gone a moment later; being
 /// told "not there", or a create that is done, settles it, and from then on nobody may be told "deleting"
 /// again. That is exactly what a VM that may disappear at any moment allows, and no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum NameState {
     /// No VM has this name.
     Absent,
     /// It is there and shall not run.
@@ -30,26 +30,34 @@ pub enum State {
     Going,
 }
 
-impl State {
+impl NameState {
     /// The state after this action was answered so; none if here it cannot be.
-    pub fn step(self, action: Action, answer: Answer) -> Option<Self> {
-        use State::{Absent, Going, Running, Stopped};
+    pub fn step(self, action: ClientAction, answer: ClientAnswer) -> Option<Self> {
+        use NameState::{Absent, Going, Running, Stopped};
         let to = match (action, answer, self) {
-            (Action::Create(wanted), Answer::Done, Absent | Going) => Self::wanted(wanted),
-            (Action::Create(_), Answer::Exists, Stopped | Running) => self,
-            (Action::Create(_), Answer::NoRoom, _) => self,
-            (Action::Create(_) | Action::Start | Action::Stop, Answer::Deleting, Going) => Going,
-            (Action::Start, Answer::Done, Stopped) => Running,
-            (Action::Start, Answer::Unchanged, Running) => Running,
-            (Action::Stop, Answer::Done, Running) => Stopped,
-            (Action::Stop, Answer::Unchanged, Stopped) => Stopped,
-            (Action::Delete, Answer::Done, Stopped | Running) => Going,
-            (Action::Delete, Answer::Unchanged, Going) => Going,
-            (Action::Start | Action::Stop | Action::Delete, Answer::NotFound, Absent | Going) => Absent,
-            (Action::Read, Answer::Sees(Sight::Absent), Absent | Going) => Absent,
-            (Action::Read, Answer::Sees(Sight::Running), Running) => Running,
-            (Action::Read, Answer::Sees(Sight::Stopped), Stopped) => Stopped,
-            (Action::Read, Answer::Sees(Sight::Deleting), Going) => Going,
+            (ClientAction::Create(wanted), ClientAnswer::Done, Absent | Going) => Self::wanted(wanted),
+            (ClientAction::Create(_), ClientAnswer::Exists, Stopped | Running) => self,
+            (ClientAction::Create(_), ClientAnswer::NoRoom, _) => self,
+            (
+                ClientAction::Create(_) | ClientAction::Start | ClientAction::Stop,
+                ClientAnswer::Deleting,
+                Going,
+            ) => Going,
+            (ClientAction::Start, ClientAnswer::Done, Stopped) => Running,
+            (ClientAction::Start, ClientAnswer::Unchanged, Running) => Running,
+            (ClientAction::Stop, ClientAnswer::Done, Running) => Stopped,
+            (ClientAction::Stop, ClientAnswer::Unchanged, Stopped) => Stopped,
+            (ClientAction::Delete, ClientAnswer::Done, Stopped | Running) => Going,
+            (ClientAction::Delete, ClientAnswer::Unchanged, Going) => Going,
+            (
+                ClientAction::Start | ClientAction::Stop | ClientAction::Delete,
+                ClientAnswer::NotFound,
+                Absent | Going,
+            ) => Absent,
+            (ClientAction::Read, ClientAnswer::Sees(Sight::Absent), Absent | Going) => Absent,
+            (ClientAction::Read, ClientAnswer::Sees(Sight::Running), Running) => Running,
+            (ClientAction::Read, ClientAnswer::Sees(Sight::Stopped), Stopped) => Stopped,
+            (ClientAction::Read, ClientAnswer::Sees(Sight::Deleting), Going) => Going,
             _ => return None,
         };
         Some(to)
@@ -57,20 +65,20 @@ impl State {
 
     /// The state after an action whose answer nobody saw, where it has an effect; where it has none, the
     /// tester leaves it out just as well.
-    pub fn step_unseen(self, action: Action) -> Self {
+    pub fn step_unseen(self, action: ClientAction) -> Self {
         match (action, self) {
-            (Action::Create(wanted), Self::Absent | Self::Going) => Self::wanted(wanted),
-            (Action::Start, Self::Stopped) => Self::Running,
-            (Action::Stop, Self::Running) => Self::Stopped,
-            (Action::Delete, Self::Stopped | Self::Running) => Self::Going,
+            (ClientAction::Create(wanted), Self::Absent | Self::Going) => Self::wanted(wanted),
+            (ClientAction::Start, Self::Stopped) => Self::Running,
+            (ClientAction::Stop, Self::Running) => Self::Stopped,
+            (ClientAction::Delete, Self::Stopped | Self::Running) => Self::Going,
             _ => self,
         }
     }
 
-    fn wanted(wanted: Wanted) -> Self {
+    fn wanted(wanted: CreatedAs) -> Self {
         match wanted {
-            Wanted::Running => Self::Running,
-            Wanted::Stopped => Self::Stopped,
+            CreatedAs::Running => Self::Running,
+            CreatedAs::Stopped => Self::Stopped,
         }
     }
 }
@@ -79,7 +87,7 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Call {
     pub(super) number: u32,
-    pub(super) action: Action,
+    pub(super) action: ClientAction,
 }
 
 /// How far one search has come.
@@ -87,7 +95,7 @@ pub(super) struct Call {
 pub(super) struct Search {
     /// Which operations were put in order, and the state after them. What follows depends on nothing else
     /// and the tester stops at the first order that it finds: to come here again is to fail again.
-    seen: FxHashSet<(u128, State)>,
+    seen: FxHashSet<(u128, NameState)>,
     pub(super) steps: u64,
 }
 
@@ -95,7 +103,7 @@ pub(super) struct Search {
 /// trying what is known to fail. Nothing of it can make an order pass that does not.
 #[derive(Debug, Clone)]
 pub(super) struct Name {
-    state: State,
+    state: NameState,
     /// The numbers of the operations put in order.
     placed: u128,
     search: Rc<RefCell<Search>>,
@@ -103,23 +111,23 @@ pub(super) struct Name {
 
 impl Name {
     pub(super) fn new(search: Rc<RefCell<Search>>) -> Self {
-        Self { state: State::Absent, placed: 0, search }
+        Self { state: NameState::Absent, placed: 0, search }
     }
 }
 
 impl SequentialSpec for Name {
     type Op = Call;
-    type Ret = Answer;
+    type Ret = ClientAnswer;
 
     /// The tester calls it for what is in flight; the answer that it gives is shown to nobody.
-    fn invoke(&mut self, call: &Call) -> Answer {
+    fn invoke(&mut self, call: &Call) -> ClientAnswer {
         self.search.borrow_mut().steps += 1;
         self.placed |= 1 << call.number;
         self.state = self.state.step_unseen(call.action);
-        Answer::Done
+        ClientAnswer::Done
     }
 
-    fn is_valid_step(&mut self, call: &Call, answer: &Answer) -> bool {
+    fn is_valid_step(&mut self, call: &Call, answer: &ClientAnswer) -> bool {
         let mut search = self.search.borrow_mut();
         search.steps += 1;
         if search.steps > STEPS_MAX {
@@ -138,22 +146,23 @@ mod tests {
 
     #[test]
     fn who_was_told_that_it_is_gone_is_never_told_that_it_goes() {
-        let deleted = State::Running.step(Action::Delete, Answer::Done).expect("it was there");
-        let seen = deleted.step(Action::Read, Answer::Sees(Sight::Deleting));
-        assert_eq!(seen, Some(State::Going));
-        let gone = deleted.step(Action::Start, Answer::NotFound).expect("it may be gone");
-        assert_eq!(gone.step(Action::Read, Answer::Sees(Sight::Deleting)), None);
-        assert_eq!(gone.step(Action::Delete, Answer::Unchanged), None);
-        assert_eq!(deleted.step(Action::Read, Answer::Sees(Sight::Running)), None);
+        let deleted =
+            NameState::Running.step(ClientAction::Delete, ClientAnswer::Done).expect("it was there");
+        let seen = deleted.step(ClientAction::Read, ClientAnswer::Sees(Sight::Deleting));
+        assert_eq!(seen, Some(NameState::Going));
+        let gone = deleted.step(ClientAction::Start, ClientAnswer::NotFound).expect("it may be gone");
+        assert_eq!(gone.step(ClientAction::Read, ClientAnswer::Sees(Sight::Deleting)), None);
+        assert_eq!(gone.step(ClientAction::Delete, ClientAnswer::Unchanged), None);
+        assert_eq!(deleted.step(ClientAction::Read, ClientAnswer::Sees(Sight::Running)), None);
     }
 
     #[test]
     fn what_nobody_saw_answered_does_what_an_answer_would_have_said() {
-        let states = [State::Absent, State::Stopped, State::Running, State::Going];
-        let create = Action::Create(Wanted::Stopped);
+        let states = [NameState::Absent, NameState::Stopped, NameState::Running, NameState::Going];
+        let create = ClientAction::Create(CreatedAs::Stopped);
         for state in states {
-            for action in [create, Action::Start, Action::Stop, Action::Delete] {
-                let told = state.step(action, Answer::Done);
+            for action in [create, ClientAction::Start, ClientAction::Stop, ClientAction::Delete] {
+                let told = state.step(action, ClientAnswer::Done);
                 assert_eq!(state.step_unseen(action), told.unwrap_or(state), "{state:?} {action:?}");
             }
         }

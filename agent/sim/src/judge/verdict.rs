@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 
-use super::history::{Answer, History};
+use super::history::{ClientAnswer, History};
 use super::spec::{Call, Name, STEPS_MAX, Search};
 
 /// Operations without an answer stand on threads of their own from here on: after all clients, so that the
@@ -60,8 +60,8 @@ pub fn judge(history: &History) -> Verdict {
     let mut tester = LinearizabilityTester::new(Name::new(Rc::clone(&search)));
     for (_, thread, event) in events(history) {
         let told = match event {
-            Event::Begins(call) => tester.on_invoke(thread, call).map(|_| ()),
-            Event::Ends(answer) => tester.on_return(thread, answer).map(|_| ()),
+            CallEvent::Begins(call) => tester.on_invoke(thread, call).map(|_| ()),
+            CallEvent::Ends(answer) => tester.on_return(thread, answer).map(|_| ()),
         };
         if let Err(why) = told {
             return Verdict::Malformed(why);
@@ -84,21 +84,21 @@ pub fn first_wrong(history: &History) -> Option<usize> {
     counts.get(at).copied()
 }
 
-enum Event {
+enum CallEvent {
     Begins(Call),
-    Ends(Answer),
+    Ends(ClientAnswer),
 }
 
 /// What the tester is told: moment, thread, and what happened.
-fn events(history: &History) -> Vec<(u64, usize, Event)> {
+fn events(history: &History) -> Vec<(u64, usize, CallEvent)> {
     let mut events = Vec::new();
     for (number, operation) in (0_u32..).zip(&history.operations) {
         let unanswered = UNANSWERED_FROM + number as usize;
         let thread = if operation.ended.is_some() { operation.client } else { unanswered };
         let call = Call { number, action: operation.action };
-        events.push((operation.began, thread, Event::Begins(call)));
+        events.push((operation.began, thread, CallEvent::Begins(call)));
         if let Some((moment, answer)) = operation.ended {
-            events.push((moment, thread, Event::Ends(answer)));
+            events.push((moment, thread, CallEvent::Ends(answer)));
         }
     }
     events.sort_by_key(|(moment, _, _)| *moment);
@@ -107,10 +107,10 @@ fn events(history: &History) -> Vec<(u64, usize, Event)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::history::{Action, Operation, Sight, Wanted};
+    use super::super::history::{ClientAction, CreatedAs, Operation, Sight};
     use super::*;
 
-    type Told = (usize, Action, u64, Option<(u64, Answer)>);
+    type Told = (usize, ClientAction, u64, Option<(u64, ClientAnswer)>);
 
     fn judged(operations: &[Told]) -> Verdict {
         let operations = operations.iter();
@@ -123,17 +123,17 @@ mod tests {
         judge(&History { name: "a".to_owned(), operations: operations.collect() })
     }
 
-    const CREATE: Action = Action::Create(Wanted::Running);
+    const CREATE: ClientAction = ClientAction::Create(CreatedAs::Running);
 
-    fn sees(moment: u64, sight: Sight) -> Option<(u64, Answer)> {
-        Some((moment, Answer::Sees(sight)))
+    fn sees(moment: u64, sight: Sight) -> Option<(u64, ClientAnswer)> {
+        Some((moment, ClientAnswer::Sees(sight)))
     }
 
     #[test]
     fn an_older_state_may_be_read_only_while_the_write_is_under_way() {
-        let created = (0, CREATE, 1, Some((4, Answer::Done)));
-        assert!(judged(&[created, (1, Action::Read, 2, sees(5, Sight::Absent))]).holds());
-        let late = judged(&[created, (1, Action::Read, 5, sees(6, Sight::Absent))]);
+        let created = (0, CREATE, 1, Some((4, ClientAnswer::Done)));
+        assert!(judged(&[created, (1, ClientAction::Read, 2, sees(5, Sight::Absent))]).holds());
+        let late = judged(&[created, (1, ClientAction::Read, 5, sees(6, Sight::Absent))]);
         assert!(matches!(late, Verdict::Wrong { .. }), "{late}");
     }
 
@@ -141,7 +141,8 @@ mod tests {
     fn what_has_no_answer_may_happen_late_or_never_but_not_be_undone() {
         let lost = (0, CREATE, 1, None);
         let reads = |sights: [Sight; 3]| {
-            let read = |n: usize| (1, Action::Read, 2 * n as u64 + 2, sees(2 * n as u64 + 3, sights[n]));
+            let read =
+                |n: usize| (1, ClientAction::Read, 2 * n as u64 + 2, sees(2 * n as u64 + 3, sights[n]));
             judged(&[lost, read(0), read(1), read(2)])
         };
         assert!(reads([Sight::Absent; 3]).holds());
@@ -154,11 +155,11 @@ mod tests {
     fn what_is_not_decided_within_the_bound_does_not_hold() {
         let reads = (1..25).map(|client| {
             let n = client as u64;
-            (client, Action::Read, 2 + n, sees(50 + n, Sight::Running))
+            (client, ClientAction::Read, 2 + n, sees(50 + n, Sight::Running))
         });
-        let mut all: Vec<Told> = vec![(0, CREATE, 1, Some((2, Answer::Done)))];
+        let mut all: Vec<Told> = vec![(0, CREATE, 1, Some((2, ClientAnswer::Done)))];
         all.extend(reads);
-        all.push((0, Action::Read, 90, sees(91, Sight::Absent)));
+        all.push((0, ClientAction::Read, 90, sees(91, Sight::Absent)));
         let verdict = judged(&all);
         assert_eq!((&verdict, verdict.holds()), (&Verdict::TooHard, false));
     }
@@ -166,25 +167,25 @@ mod tests {
     #[test]
     fn a_client_with_two_operations_at_once_is_no_history() {
         let twice = judged(&[
-            (0, Action::Read, 1, sees(3, Sight::Absent)),
-            (0, Action::Read, 2, sees(4, Sight::Absent)),
+            (0, ClientAction::Read, 1, sees(3, Sight::Absent)),
+            (0, ClientAction::Read, 2, sees(4, Sight::Absent)),
         ]);
         assert!(matches!(twice, Verdict::Malformed(_)), "{twice}");
     }
 
     #[test]
     fn a_wrong_answer_after_much_that_happened_at_once_is_found_in_few_steps() {
-        let mut all: Vec<Told> = vec![(0, CREATE, 1, Some((2, Answer::Done)))];
+        let mut all: Vec<Told> = vec![(0, CREATE, 1, Some((2, ClientAnswer::Done)))];
         for round in 0..12_u64 {
             let at = 10 * (round + 1);
             let read = |client: usize| {
                 let n = client as u64;
-                (client, Action::Read, at + n, sees(at + 5 + n, Sight::Running))
+                (client, ClientAction::Read, at + n, sees(at + 5 + n, Sight::Running))
             };
             all.extend((0..4).map(read));
         }
         assert!(judged(&all).holds());
-        all.push((0, Action::Read, 900, sees(901, Sight::Absent)));
+        all.push((0, ClientAction::Read, 900, sees(901, Sight::Absent)));
         let verdict = judged(&all);
         assert!(matches!(verdict, Verdict::Wrong { steps } if steps < 5_000), "{verdict}");
     }

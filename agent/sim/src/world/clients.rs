@@ -5,7 +5,7 @@ use blixard_node::SubmitError;
 use blixard_node::host::Want;
 
 use super::World;
-use super::parts::client::Op;
+use super::parts::client::ClientOp;
 use super::parts::event::{Event, MachineId};
 use super::parts::machine::Waiter;
 use super::parts::names::{self, text_id};
@@ -36,16 +36,16 @@ impl World {
         }
     }
 
-    fn new_op(&mut self, client: usize) -> Op {
+    fn new_op(&mut self, client: usize) -> ClientOp {
         self.clients[client].number += 1;
         self.counts.operations += 1;
         let floor = self.checker.floor();
         if self.rng.chance(1, 4) {
-            return Op::new(None, floor);
+            return ClientOp::new(None, floor);
         }
         let id = text_id(&format!("c{}-{}", self.clients[client].id, self.clients[client].number));
         let ask = self.new_ask();
-        Op::new(Some(WriteRequest { id, ask }), floor)
+        ClientOp::new(Some(WriteRequest { id, ask }), floor)
     }
 
     fn new_ask(&mut self) -> WriteAsk {
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// The operation that waits for this attempt.
-    fn waiting_op(&mut self, client: usize, attempt: u64) -> Option<&mut Op> {
+    fn waiting_op(&mut self, client: usize, attempt: u64) -> Option<&mut ClientOp> {
         let op = self.clients[client].op.as_mut()?;
         (op.attempt.map(|(number, _)| number) == Some(attempt)).then_some(op)
     }

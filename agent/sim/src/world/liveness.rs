@@ -9,7 +9,7 @@ use blixard_model::report::ObservedState;
 use super::World;
 use super::parts::event::{Event, MachineId};
 use super::parts::hypervisor::Unit;
-use super::parts::machine::{DiskHealth, Machine};
+use super::parts::machine::{DiskHealth, SimMachine};
 use crate::options::below;
 
 /// How often it is looked whether all is well, in µs.
@@ -63,7 +63,7 @@ impl World {
     }
 
     /// It is a member with the disk it has.
-    fn is_whole(&self, machine: &Machine) -> bool {
+    fn is_whole(&self, machine: &SimMachine) -> bool {
         let good =
             machine.disk_health == DiskHealth::Good && !machine.rolled_back && !machine.disk.is_armed();
         good && machine.store_id.is_some_and(|store| self.checker.belongs(machine.endpoint_id, store))
@@ -166,7 +166,7 @@ impl World {
 const RESTLESS_US: u64 = 200_000;
 
 /// A machine at the end of a run that did not come to rest.
-fn describe(machine: &Machine) -> String {
+fn describe(machine: &SimMachine) -> String {
     let (name, units) = (&machine.name, machine.hypervisor.units().len());
     match machine.node() {
         Some(node) => format!("  {name}: {:?}, {units} units", node.raft_status()),

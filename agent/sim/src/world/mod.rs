@@ -27,11 +27,11 @@ use crate::options::Options;
 use crate::report::{Counts, Report};
 use crate::trace::Trace;
 use crate::{SimRng, Violation};
-use parts::client::Client;
+use parts::client::SimClient;
 use parts::event::{Event, MachineId, Queue};
-use parts::hypervisor::Hypervisor;
+use parts::hypervisor::SimHypervisor;
 use parts::liveness::Liveness;
-use parts::machine::{DiskHealth, Machine};
+use parts::machine::{DiskHealth, SimMachine};
 use parts::names::{address, client_vm, text_id};
 use parts::network::Network;
 use parts::operator::Operator;
@@ -48,9 +48,9 @@ pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) rng: SimRng,
     pub(crate) queue: Queue,
-    pub(crate) machines: Vec<Machine>,
+    pub(crate) machines: Vec<SimMachine>,
     pub(crate) network: Network,
-    pub(crate) clients: Vec<Client>,
+    pub(crate) clients: Vec<SimClient>,
     pub(crate) checker: Checker,
     /// What the clients see, for the second judge.
     pub(crate) recorder: Option<Recorder>,
@@ -74,7 +74,7 @@ impl World {
         let mut rng = SimRng::new(seed);
         let count = options.nodes + options.spares;
         let machines = (0..count).map(|id| new_machine(id, &options, &mut rng)).collect();
-        let clients = (0..options.clients).map(Client::new).collect();
+        let clients = (0..options.clients).map(SimClient::new).collect();
         let mut world = Self {
             network: Network::new(count),
             checker: Checker::new(bounds(&options)),
@@ -174,7 +174,7 @@ impl World {
 
     pub(crate) fn declared(&self, machine: MachineId) -> Vec<DeclaredMember> {
         let listed = self.machines.iter().take(self.machines[machine].listed).enumerate();
-        let declared = |(id, machine): (usize, &Machine)| DeclaredMember {
+        let declared = |(id, machine): (usize, &SimMachine)| DeclaredMember {
             name: machine.name.clone(),
             endpoint_id: machine.endpoint_id,
             addresses: vec![address(id)],
@@ -246,21 +246,21 @@ fn bounds(options: &Options) -> Bounds {
     Bounds { limits: options.limits, waiting: 2 * under_way }
 }
 
-fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> Machine {
+fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> SimMachine {
     let name: NodeName = text_id(&format!("n{}", id + 1));
     let drift = rng.below(2 * options.drift_ppm + 1);
     let late = usize::from(options.late_member);
     let is_spare = id >= options.nodes;
     let disk = SimDisk::new(format!("/{name}"), rng.fork());
     disk.set_sync_latency_us(1 + rng.below(options.sync_us));
-    Machine {
+    SimMachine {
         endpoint_id: EndpointId::from_bytes([u8::try_from(id + 1).unwrap_or(u8::MAX); 32]),
         name,
         capacity: CAPACITY,
         disk,
         disk_health: DiskHealth::Good,
         store_id: None,
-        hypervisor: Hypervisor::default(),
+        hypervisor: SimHypervisor::default(),
         process: None,
         boot: 0,
         held_until_us: 0,

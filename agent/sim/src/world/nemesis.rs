@@ -3,7 +3,7 @@
 
 use super::World;
 use super::parts::event::{Event, Fault, MachineId};
-use super::parts::machine::{DiskHealth, Machine};
+use super::parts::machine::{DiskHealth, SimMachine};
 use crate::options::below;
 
 /// A hard birth is over by then, in µs: from then on faults come as often as always.
@@ -180,7 +180,7 @@ impl World {
     /// Its store waits to be admitted: the cluster does not count on it yet.
     pub(crate) fn holds_nothing(&self, id: MachineId) -> bool {
         let Some(process) = &self.machines[id].process else { return false };
-        let waits = self.machines[id].node().is_none() && self.machines.iter().any(Machine::is_in_cluster);
+        let waits = self.machines[id].node().is_none() && self.machines.iter().any(SimMachine::is_in_cluster);
         waits
             && self
                 .checker
@@ -222,7 +222,7 @@ impl World {
     /// birth already that counts on it; so it is always the same machine, and never one of two.
     pub(crate) fn may_wipe_unborn(&self, id: MachineId) -> bool {
         // Who is listed late does not help those who form without it.
-        let forming = |machine: &Machine| {
+        let forming = |machine: &SimMachine| {
             let unborn = machine.process.as_ref().and_then(|process| process.host.unborn());
             unborn.is_some_and(|unborn| unborn.promise().is_none_or(|it| it.voters.len() >= 3))
         };
@@ -272,8 +272,8 @@ impl World {
     /// leader that stands still would take what the disk has acknowledged and forgotten for safe, much later.
     fn may_roll_back(&self, id: MachineId) -> bool {
         let (applied, now_us) = (self.checker.applied(), self.queue.now_us());
-        let stands_still = |m: &Machine| m.held_until_us > now_us;
-        let up_to_date = |m: &Machine| m.node().is_some_and(|node| node.summary().applied >= applied);
+        let stands_still = |m: &SimMachine| m.held_until_us > now_us;
+        let up_to_date = |m: &SimMachine| m.node().is_some_and(|node| node.summary().applied >= applied);
         let led =
             self.machines.iter().enumerate().any(|(other, machine)| {
                 other != id && machine.node().is_some_and(|node| node.summary().leads)

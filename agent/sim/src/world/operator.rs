@@ -11,9 +11,9 @@ use blixard_node::host::{HeldTicket, Want};
 
 use super::World;
 use super::parts::event::{Event, MachineId};
-use super::parts::machine::{DiskHealth, Machine, Waiter};
+use super::parts::machine::{DiskHealth, SimMachine, Waiter};
 use super::parts::names::text_id;
-use super::parts::operator::{Task, What};
+use super::parts::operator::{OperatorTask, What};
 use crate::options::below;
 
 /// How long an agent may try, in ms.
@@ -69,7 +69,7 @@ impl World {
     fn ask_somebody(&mut self, what: What, ask: impl Into<Ask>) {
         let number = self.new_id();
         let until_us = self.queue.now_us() + TIMEOUT_US;
-        self.operator.task = Some(Task { number, what, until_us });
+        self.operator.task = Some(OperatorTask { number, what, until_us });
         let in_cluster: Vec<MachineId> =
             (0..self.machines.len()).filter(|id| self.machines[*id].node().is_some()).collect();
         if let Some(at) = in_cluster.get(below(&mut self.rng, in_cluster.len().max(1))).copied()
@@ -175,9 +175,9 @@ impl World {
     /// answers to nobody else.
     fn is_listed_nowhere(&self, id: MachineId) -> bool {
         let Some(state) = self.checker.state() else { return false };
-        let is_member = |machine: &Machine| state.member_by_endpoint(machine.endpoint_id).is_some();
+        let is_member = |machine: &SimMachine| state.member_by_endpoint(machine.endpoint_id).is_some();
         let own = &self.machines[id];
-        let meets = |(other, machine): (MachineId, &Machine)| {
+        let meets = |(other, machine): (MachineId, &SimMachine)| {
             let listed = if is_member(own) { other < own.listed } else { id < machine.listed };
             other != id && listed && is_member(machine)
         };
@@ -238,7 +238,7 @@ impl World {
             (What::Remove { machine, .. }, Ok(Outcome::Done { .. })) => self.is_removed(machine),
             (What::Remove { machine, .. }, Ok(_)) => self.stays(machine),
             (what @ What::Remove { .. }, Err(_)) => {
-                self.operator.task = Some(Task { number, what, until_us: 0 });
+                self.operator.task = Some(OperatorTask { number, what, until_us: 0 });
             }
         }
     }

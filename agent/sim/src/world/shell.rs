@@ -14,7 +14,7 @@ use blixard_node::host::{
 
 use super::World;
 use super::parts::event::{Event, Fault, MachineId, Message};
-use super::parts::machine::{Asked, Process, Waiter};
+use super::parts::machine::{PeerQuestion, Process, Waiter};
 use crate::options::below;
 use crate::planted;
 
@@ -176,12 +176,12 @@ impl World {
             }
             Effect::ForgetCall { call } => self.forget_call(id, call),
             Effect::AnswerPeer { call, response } => {
-                if let Some(Asked { from, run, call }) = self.take_asked(id, call) {
+                if let Some(PeerQuestion { from, run, call }) = self.take_asked(id, call) {
                     self.transmit(id, from, Message::Response { run, call, response });
                 }
             }
             Effect::AnswerJoin { call, response } => {
-                if let Some(Asked { from, run, call }) = self.take_asked(id, call) {
+                if let Some(PeerQuestion { from, run, call }) = self.take_asked(id, call) {
                     self.transmit(id, from, Message::Joined { run, call, response });
                 }
             }
@@ -338,7 +338,7 @@ impl World {
     fn forget_call(&mut self, id: MachineId, call: CallId) {
         let Some(run) = self.run_of(id) else { return };
         for to in (0..self.machines.len()).filter(|to| *to != id) {
-            let asked = Asked { from: id, run, call };
+            let asked = PeerQuestion { from: id, run, call };
             let knows = self.machines[to].process.as_ref().is_some_and(|it| it.waits_here(&asked));
             if knows {
                 self.transmit(id, to, Message::GaveUp { run, call });
@@ -349,7 +349,7 @@ impl World {
     /// The connection of a node that asks to be admitted: it ends when nobody answers on the other side.
     pub(crate) fn handle_connection(&mut self, id: MachineId, call: CallId, to: MachineId) {
         let Some(run) = self.run_of(id) else { return };
-        let asked = Asked { from: id, run, call };
+        let asked = PeerQuestion { from: id, run, call };
         let cut = self.network.is_cut(id, to) || self.network.is_cut(to, id);
         let waits = self.machines[to].process.as_ref().is_some_and(|it| it.waits_here(&asked));
         if waits && !cut {
@@ -360,11 +360,11 @@ impl World {
         self.input(id, Input::JoinAnswered { call, answer });
     }
 
-    fn take_asked(&mut self, id: MachineId, call: PeerCallId) -> Option<Asked> {
+    fn take_asked(&mut self, id: MachineId, call: PeerCallId) -> Option<PeerQuestion> {
         self.machines[id].process.as_mut()?.asked.remove(&call)
     }
 
-    fn note_asked(&mut self, id: MachineId, asked: Asked) -> Option<PeerCallId> {
+    fn note_asked(&mut self, id: MachineId, asked: PeerQuestion) -> Option<PeerCallId> {
         let process = self.machines[id].process.as_mut()?;
         let call = PeerCallId(process.new_number());
         process.asked.insert(call, asked);
@@ -384,12 +384,12 @@ impl World {
                 self.snapshot_result(from, member, delivered, 1_000);
             }
             Message::Request { run, call, request } => {
-                if let Some(call) = self.note_asked(to, Asked { from, run, call }) {
+                if let Some(call) = self.note_asked(to, PeerQuestion { from, run, call }) {
                     self.input(to, Input::PeerAsked { call, from: endpoint, request });
                 }
             }
             Message::Join { run, call, request } => {
-                if let Some(call) = self.note_asked(to, Asked { from, run, call }) {
+                if let Some(call) = self.note_asked(to, PeerQuestion { from, run, call }) {
                     self.input(to, Input::JoinAsked { call, from: endpoint, source: None, request });
                 }
             }
@@ -411,7 +411,7 @@ impl World {
     }
 
     /// The connections of these peers are gone, and what they asked with them.
-    pub(crate) fn peers_gave_up(&mut self, id: MachineId, is: impl Fn(&Asked) -> bool) {
+    pub(crate) fn peers_gave_up(&mut self, id: MachineId, is: impl Fn(&PeerQuestion) -> bool) {
         let Some(process) = &mut self.machines[id].process else { return };
         let gone: Vec<PeerCallId> =
             process.asked.iter().filter(|(_, asked)| is(asked)).map(|(call, _)| *call).collect();
@@ -480,7 +480,7 @@ impl Process {
     }
 
     /// Whether this question waits for an answer here.
-    pub(crate) fn waits_here(&self, asked: &Asked) -> bool {
+    pub(crate) fn waits_here(&self, asked: &PeerQuestion) -> bool {
         self.asked.values().any(|waits| waits == asked)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use blixard_sim::judge::{Action, Answer, History, Operation};
+use blixard_sim::judge::{ClientAction, ClientAnswer, History, Operation};
 
 use super::reference::Vm;
 
@@ -35,7 +35,7 @@ fn after(vms: &BTreeSet<Vm>, operation: &Operation) -> BTreeSet<Vm> {
     let gone = vms.contains(&Vm::Deleting).then_some(Vm::Absent);
     let before = vms.iter().copied().chain(gone);
     let answered = before.filter_map(|vm| match operation.ended {
-        Some((_, Answer::NoRoom)) => matches!(operation.action, Action::Create(_)).then_some(vm),
+        Some((_, ClientAnswer::NoRoom)) => matches!(operation.action, ClientAction::Create(_)).then_some(vm),
         Some((_, told)) => {
             let (answer, after) = vm.act(operation.action);
             (answer == told).then_some(after)

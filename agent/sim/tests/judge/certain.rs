@@ -1,12 +1,12 @@
 //! Whether a history is wrong for a reason that one can point at, without any search.
 
-use blixard_sim::judge::{Action, Answer, History, Operation, Sight, Wanted};
+use blixard_sim::judge::{ClientAction, ClientAnswer, CreatedAs, History, Operation, Sight};
 
 /// The last thing that can have changed the name before an answer contradicts it: the number of the write
 /// (none: the name was never used), and of the operation that was told otherwise.
 pub(crate) fn contradiction(history: &History) -> Option<(Option<usize>, usize)> {
     let all = &history.operations;
-    let writes = (0..all.len()).filter(|at| all[*at].answer() == Some(Answer::Done)).map(Some);
+    let writes = (0..all.len()).filter(|at| all[*at].answer() == Some(ClientAnswer::Done)).map(Some);
     let lasts: Vec<Option<usize>> = std::iter::once(None).chain(writes).collect();
     let answered = (0..all.len()).filter(|at| all[*at].ended.is_some());
     answered.flat_map(|told| lasts.iter().map(move |last| (*last, told))).find(|(last, told)| {
@@ -26,7 +26,7 @@ fn is_last(all: &[Operation], last: Option<usize>, told: usize) -> bool {
     let apart = |other: &Operation| end(other) < from || other.began > to;
     last.is_none_or(|last| end(&all[last]) < all[told].began)
         && (0..all.len()).filter(|at| Some(*at) != last && *at != told).all(|at| {
-            let may_write = matches!(all[at].answer(), Some(Answer::Done) | None);
+            let may_write = matches!(all[at].answer(), Some(ClientAnswer::Done) | None);
             !may_write || apart(&all[at])
         })
 }
@@ -35,11 +35,12 @@ fn is_last(all: &[Operation], last: Option<usize>, told: usize) -> bool {
 fn left_by(all: &[Operation], last: Option<usize>, told: usize) -> Vec<Sight> {
     let Some(last) = last else { return vec![Sight::Absent] };
     match all[last].action {
-        Action::Create(Wanted::Running) | Action::Start => vec![Sight::Running],
-        Action::Create(Wanted::Stopped) | Action::Stop => vec![Sight::Stopped],
-        Action::Delete | Action::Read => {
+        ClientAction::Create(CreatedAs::Running) | ClientAction::Start => vec![Sight::Running],
+        ClientAction::Create(CreatedAs::Stopped) | ClientAction::Stop => vec![Sight::Stopped],
+        ClientAction::Delete | ClientAction::Read => {
             let is_gone = all.iter().any(|seen| {
-                let says_so = matches!(seen.answer(), Some(Answer::NotFound | Answer::Sees(Sight::Absent)));
+                let says_so =
+                    matches!(seen.answer(), Some(ClientAnswer::NotFound | ClientAnswer::Sees(Sight::Absent)));
                 says_so && seen.began > end(&all[last]) && end(seen) < all[told].began
             });
             if is_gone { vec![Sight::Absent] } else { vec![Sight::Absent, Sight::Deleting] }
@@ -52,15 +53,25 @@ fn fits(there: &[Sight], operation: &Operation) -> bool {
     use Sight::{Absent, Deleting, Running, Stopped};
     let Some(answer) = operation.answer() else { return true };
     let allowed: &[Sight] = match (operation.action, answer) {
-        (Action::Create(_), Answer::NoRoom) => return true,
-        (Action::Create(_), Answer::Done) => &[Absent],
-        (Action::Create(_), Answer::Exists) | (Action::Delete, Answer::Done) => &[Running, Stopped],
-        (Action::Create(_) | Action::Start | Action::Stop, Answer::Deleting) => &[Deleting],
-        (Action::Start | Action::Stop | Action::Delete, Answer::NotFound) => &[Absent],
-        (Action::Start, Answer::Done) | (Action::Stop, Answer::Unchanged) => &[Stopped],
-        (Action::Start, Answer::Unchanged) | (Action::Stop, Answer::Done) => &[Running],
-        (Action::Delete, Answer::Unchanged) => &[Deleting],
-        (Action::Read, Answer::Sees(sight)) => return there.contains(&sight),
+        (ClientAction::Create(_), ClientAnswer::NoRoom) => return true,
+        (ClientAction::Create(_), ClientAnswer::Done) => &[Absent],
+        (ClientAction::Create(_), ClientAnswer::Exists) | (ClientAction::Delete, ClientAnswer::Done) => {
+            &[Running, Stopped]
+        }
+        (ClientAction::Create(_) | ClientAction::Start | ClientAction::Stop, ClientAnswer::Deleting) => {
+            &[Deleting]
+        }
+        (ClientAction::Start | ClientAction::Stop | ClientAction::Delete, ClientAnswer::NotFound) => {
+            &[Absent]
+        }
+        (ClientAction::Start, ClientAnswer::Done) | (ClientAction::Stop, ClientAnswer::Unchanged) => {
+            &[Stopped]
+        }
+        (ClientAction::Start, ClientAnswer::Unchanged) | (ClientAction::Stop, ClientAnswer::Done) => {
+            &[Running]
+        }
+        (ClientAction::Delete, ClientAnswer::Unchanged) => &[Deleting],
+        (ClientAction::Read, ClientAnswer::Sees(sight)) => return there.contains(&sight),
         _ => &[],
     };
     allowed.iter().any(|sight| there.contains(sight))

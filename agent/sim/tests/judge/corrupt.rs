@@ -2,7 +2,7 @@
 //! [`super::certain`] can say why it is wrong.
 
 use blixard_sim::SimRng;
-use blixard_sim::judge::{Action, Answer, History, Operation, Sight, Wanted};
+use blixard_sim::judge::{ClientAction, ClientAnswer, CreatedAs, History, Operation, Sight};
 
 pub(crate) type Corrupt = fn(&History, &mut SimRng) -> Option<History>;
 
@@ -28,10 +28,10 @@ fn end(operation: &Operation) -> u64 {
 }
 
 fn is_read(operation: &Operation) -> bool {
-    operation.action == Action::Read && operation.ended.is_some()
+    operation.action == ClientAction::Read && operation.ended.is_some()
 }
 
-fn with_answer(history: &History, at: usize, answer: Answer) -> History {
+fn with_answer(history: &History, at: usize, answer: ClientAnswer) -> History {
     let mut history = history.clone();
     history.operations[at].ended = history.operations[at].ended.map(|(moment, _)| (moment, answer));
     history
@@ -58,44 +58,51 @@ fn swapped(history: &History, rng: &mut SimRng) -> Option<History> {
 
 /// All reads after it, up to the next write, find nothing; one more of them, so that there is one.
 fn forgotten(history: &History, rng: &mut SimRng) -> Option<History> {
-    let create =
-        one(history, rng, |it| matches!(it.action, Action::Create(_)) && it.answer() == Some(Answer::Done))?;
+    let create = one(history, rng, |it| {
+        matches!(it.action, ClientAction::Create(_)) && it.answer() == Some(ClientAnswer::Done)
+    })?;
     let from = end(&history.operations[create]);
-    let writes = history.operations.iter().filter(|it| it.answer().is_none_or(|told| told == Answer::Done));
+    let writes =
+        history.operations.iter().filter(|it| it.answer().is_none_or(|told| told == ClientAnswer::Done));
     let to = writes.map(|it| it.began).filter(|began| *began > from).min().unwrap_or(u64::MAX);
     let (from, to) = (4 * from, to.saturating_mul(4));
     let mut forgotten = spaced(history);
     for read in forgotten.operations.iter_mut().filter(|it| is_read(it) && it.began > from && end(it) < to) {
-        read.ended = Some((end(read), Answer::Sees(Sight::Absent)));
+        read.ended = Some((end(read), ClientAnswer::Sees(Sight::Absent)));
     }
-    let ended = Some((from + 2, Answer::Sees(Sight::Absent)));
-    forgotten.operations.push(Operation { client: 99, action: Action::Read, began: from + 1, ended });
+    let ended = Some((from + 2, ClientAnswer::Sees(Sight::Absent)));
+    forgotten.operations.push(Operation { client: 99, action: ClientAction::Read, began: from + 1, ended });
     forgotten.operations.sort_by_key(|operation| operation.began);
     Some(forgotten)
 }
 
 fn seen_again(history: &History, rng: &mut SimRng) -> Option<History> {
-    let delete = one(history, rng, |it| it.action == Action::Delete && it.answer() == Some(Answer::Done))?;
+    let delete =
+        one(history, rng, |it| it.action == ClientAction::Delete && it.answer() == Some(ClientAnswer::Done))?;
     let from = end(&history.operations[delete]);
     let read = one(history, rng, |it| is_read(it) && it.began > from)?;
     let sight = if rng.chance(1, 2) { Sight::Running } else { Sight::Stopped };
-    Some(with_answer(history, read, Answer::Sees(sight)))
+    Some(with_answer(history, read, ClientAnswer::Sees(sight)))
 }
 
 /// A read after it shows what it would have done.
 fn refused_took_effect(history: &History, rng: &mut SimRng) -> Option<History> {
-    let is_refused =
-        |told| matches!(told, Answer::Exists | Answer::Deleting | Answer::NotFound | Answer::NoRoom);
+    let is_refused = |told| {
+        matches!(
+            told,
+            ClientAnswer::Exists | ClientAnswer::Deleting | ClientAnswer::NotFound | ClientAnswer::NoRoom
+        )
+    };
     let refused = one(history, rng, |it| it.answer().is_some_and(is_refused))?;
     let Operation { action, ended: Some((ended, _)), .. } = history.operations[refused] else { return None };
     let effect = match action {
-        Action::Create(Wanted::Running) | Action::Start => Sight::Running,
-        Action::Create(Wanted::Stopped) | Action::Stop => Sight::Stopped,
-        Action::Delete => Sight::Deleting,
-        Action::Read => return None,
+        ClientAction::Create(CreatedAs::Running) | ClientAction::Start => Sight::Running,
+        ClientAction::Create(CreatedAs::Stopped) | ClientAction::Stop => Sight::Stopped,
+        ClientAction::Delete => Sight::Deleting,
+        ClientAction::Read => return None,
     };
     let next = history.operations.iter().position(|it| is_read(it) && it.began > ended)?;
-    Some(with_answer(history, next, Answer::Sees(effect)))
+    Some(with_answer(history, next, ClientAnswer::Sees(effect)))
 }
 
 /// An operation moves behind one that it was before or beside, or its end before one that it was beside. It
@@ -134,8 +141,14 @@ fn spaced(history: &History) -> History {
 /// One answer becomes any other of its kind, right or wrong.
 pub(crate) fn any_answer(history: &mut History, rng: &mut SimRng) {
     let Some(at) = one(history, rng, |it| it.ended.is_some()) else { return };
-    let sights = [Sight::Absent, Sight::Running, Sight::Stopped, Sight::Deleting].map(Answer::Sees);
-    let writes = [Answer::Done, Answer::Unchanged, Answer::Exists, Answer::Deleting, Answer::NotFound];
-    let answers: &[Answer] = if is_read(&history.operations[at]) { &sights } else { &writes };
+    let sights = [Sight::Absent, Sight::Running, Sight::Stopped, Sight::Deleting].map(ClientAnswer::Sees);
+    let writes = [
+        ClientAnswer::Done,
+        ClientAnswer::Unchanged,
+        ClientAnswer::Exists,
+        ClientAnswer::Deleting,
+        ClientAnswer::NotFound,
+    ];
+    let answers: &[ClientAnswer] = if is_read(&history.operations[at]) { &sights } else { &writes };
     *history = with_answer(history, at, answers[rng.below(answers.len() as u64) as usize]);
 }

@@ -2,7 +2,7 @@
 //! and its answer.
 
 use blixard_sim::SimRng;
-use blixard_sim::judge::{Action, Answer, History, Operation, UNANSWERED_MAX, Wanted};
+use blixard_sim::judge::{ClientAction, ClientAnswer, CreatedAs, History, Operation, UNANSWERED_MAX};
 
 use super::reference::Vm;
 
@@ -11,19 +11,19 @@ struct Open {
     /// Where it stands in the history.
     number: usize,
     /// What it was answered where it took effect.
-    answer: Option<Answer>,
+    answer: Option<ClientAnswer>,
     /// Its client does not wait for it any more.
     is_lost: bool,
 }
 
-pub(crate) fn action(rng: &mut SimRng) -> Action {
+pub(crate) fn action(rng: &mut SimRng) -> ClientAction {
     match rng.below(10) {
-        0 | 1 => Action::Create(Wanted::Running),
-        2 => Action::Create(Wanted::Stopped),
-        3 => Action::Start,
-        4 => Action::Stop,
-        5 => Action::Delete,
-        _ => Action::Read,
+        0 | 1 => ClientAction::Create(CreatedAs::Running),
+        2 => ClientAction::Create(CreatedAs::Stopped),
+        3 => ClientAction::Start,
+        4 => ClientAction::Stop,
+        5 => ClientAction::Delete,
+        _ => ClientAction::Read,
     }
 }
 
@@ -49,12 +49,12 @@ pub(crate) fn history(rng: &mut SimRng, clients: u64, operations: u64) -> Histor
         let Open { number, answer, .. } = open[at];
         let action = all[number].action;
         match answer {
-            None if action != Action::Read && lost < UNANSWERED_MAX && rng.chance(1, 40) => {
+            None if action != ClientAction::Read && lost < UNANSWERED_MAX && rng.chance(1, 40) => {
                 open[at].is_lost = true;
                 lost += 1;
             }
-            None if matches!(action, Action::Create(_)) && rng.chance(1, 6) => {
-                open[at].answer = Some(Answer::NoRoom);
+            None if matches!(action, ClientAction::Create(_)) && rng.chance(1, 6) => {
+                open[at].answer = Some(ClientAnswer::NoRoom);
             }
             None => take_effect(&mut vm, &mut open[at], action),
             Some(answer) => {
@@ -72,7 +72,7 @@ pub(crate) fn history(rng: &mut SimRng, clients: u64, operations: u64) -> Histor
     History { name: "made".to_owned(), operations: all }
 }
 
-fn take_effect(vm: &mut Vm, open: &mut Open, action: Action) {
+fn take_effect(vm: &mut Vm, open: &mut Open, action: ClientAction) {
     let (answer, after) = vm.act(action);
     (*vm, open.answer) = (after, Some(answer));
 }

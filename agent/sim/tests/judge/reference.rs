@@ -1,7 +1,7 @@
 //! A VM's name as it is, with the disappearance that no client sees: written down apart from the judge's own
 //! reference, which knows only what clients can tell.
 
-use blixard_sim::judge::{Action, Answer, Sight, Wanted};
+use blixard_sim::judge::{ClientAction, ClientAnswer, CreatedAs, Sight};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Vm {
@@ -13,19 +13,25 @@ pub(crate) enum Vm {
 
 impl Vm {
     /// What is answered, and what is there afterwards.
-    pub(crate) fn act(self, action: Action) -> (Answer, Self) {
+    pub(crate) fn act(self, action: ClientAction) -> (ClientAnswer, Self) {
         match (action, self) {
-            (Action::Create(Wanted::Running), Self::Absent) => (Answer::Done, Self::Running),
-            (Action::Create(Wanted::Stopped), Self::Absent) => (Answer::Done, Self::Stopped),
-            (Action::Create(_), Self::Stopped | Self::Running) => (Answer::Exists, self),
-            (Action::Delete, Self::Stopped | Self::Running) => (Answer::Done, Self::Deleting),
-            (Action::Delete, Self::Deleting) => (Answer::Unchanged, self),
-            (Action::Start, Self::Stopped) => (Answer::Done, Self::Running),
-            (Action::Stop, Self::Running) => (Answer::Done, Self::Stopped),
-            (Action::Start, Self::Running) | (Action::Stop, Self::Stopped) => (Answer::Unchanged, self),
-            (Action::Create(_) | Action::Start | Action::Stop, Self::Deleting) => (Answer::Deleting, self),
-            (Action::Start | Action::Stop | Action::Delete, Self::Absent) => (Answer::NotFound, self),
-            (Action::Read, _) => (Answer::Sees(self.sight()), self),
+            (ClientAction::Create(CreatedAs::Running), Self::Absent) => (ClientAnswer::Done, Self::Running),
+            (ClientAction::Create(CreatedAs::Stopped), Self::Absent) => (ClientAnswer::Done, Self::Stopped),
+            (ClientAction::Create(_), Self::Stopped | Self::Running) => (ClientAnswer::Exists, self),
+            (ClientAction::Delete, Self::Stopped | Self::Running) => (ClientAnswer::Done, Self::Deleting),
+            (ClientAction::Delete, Self::Deleting) => (ClientAnswer::Unchanged, self),
+            (ClientAction::Start, Self::Stopped) => (ClientAnswer::Done, Self::Running),
+            (ClientAction::Stop, Self::Running) => (ClientAnswer::Done, Self::Stopped),
+            (ClientAction::Start, Self::Running) | (ClientAction::Stop, Self::Stopped) => {
+                (ClientAnswer::Unchanged, self)
+            }
+            (ClientAction::Create(_) | ClientAction::Start | ClientAction::Stop, Self::Deleting) => {
+                (ClientAnswer::Deleting, self)
+            }
+            (ClientAction::Start | ClientAction::Stop | ClientAction::Delete, Self::Absent) => {
+                (ClientAnswer::NotFound, self)
+            }
+            (ClientAction::Read, _) => (ClientAnswer::Sees(self.sight()), self),
         }
     }
 

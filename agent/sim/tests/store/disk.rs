@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use blixard_sim::SimRng;
-use blixard_sim::disk::{Gone, Moment, Op, SimDisk, Tear};
-use blixard_store::Disk;
+use blixard_sim::disk::{CrashMoment, Gone, Op, SimDisk, Tear};
+use blixard_store::StoreDisk;
 use redb::StorageBackend;
 
 fn disk(seed: u64) -> SimDisk {
@@ -85,7 +85,7 @@ fn a_name_is_durable_once_the_directory_is() {
 
 #[test]
 fn the_scheduled_crash_comes_where_it_was_asked_for_and_is_counted() {
-    let moments = [Moment::Before, Moment::Inside, Moment::After];
+    let moments = [CrashMoment::Before, CrashMoment::Inside, CrashMoment::After];
     for (boundary, moment) in (0..).zip(moments) {
         let disk = disk(1);
         let file = half_written(&disk);
@@ -98,9 +98,9 @@ fn the_scheduled_crash_comes_where_it_was_asked_for_and_is_counted() {
         let bytes = read(&*disk.open("f").expect("there"));
         let written = bytes.iter().filter(|byte| **byte == 3).count();
         match moment {
-            Moment::Before => assert_eq!(written, 0),
-            Moment::Inside => assert!(written < 4096, "{written}"),
-            Moment::After => assert_eq!(written, 4096),
+            CrashMoment::Before => assert_eq!(written, 0),
+            CrashMoment::Inside => assert!(written < 4096, "{written}"),
+            CrashMoment::After => assert_eq!(written, 4096),
         }
     }
 }

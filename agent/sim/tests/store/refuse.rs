@@ -1,6 +1,6 @@
 //! A disk that is full, or fails.
 
-use blixard_sim::disk::{Refusal, Tear};
+use blixard_sim::disk::{DiskRefusal, Tear};
 use blixard_store::DiskFault;
 
 use super::crash::{End, Run};
@@ -47,13 +47,13 @@ fn a_full_disk_ends_the_process_and_loses_nothing() {
 }
 
 /// Refuses each operation in turn; returns how often a process ended by it, and how often nobody noticed.
-fn refuse_each(refusal: Refusal, then_power: bool) -> (u64, u64) {
+fn refuse_each(refusal: DiskRefusal, then_power: bool) -> (u64, u64) {
     let workload = Workload::fixed();
     let (operations, _) = undisturbed(&workload);
     let (mut ended, mut unnoticed) = (0, 0);
     let expected = match refusal {
-        Refusal::Full => DiskFault::Full,
-        Refusal::Failed => DiskFault::Failed,
+        DiskRefusal::Full => DiskFault::Full,
+        DiskRefusal::Failed => DiskFault::Failed,
     };
     for operation in 0..operations {
         let mut run = Run::new(&workload, operation);
@@ -79,7 +79,7 @@ fn refuse_each(refusal: Refusal, then_power: bool) -> (u64, u64) {
 
 #[test]
 fn a_refused_operation_ends_the_process_and_is_never_repeated() {
-    for refusal in [Refusal::Full, Refusal::Failed] {
+    for refusal in [DiskRefusal::Full, DiskRefusal::Failed] {
         let (ended, unnoticed) = refuse_each(refusal, false);
         println!("{refusal:?}: {ended} processes ended, {unnoticed} refusals while the store was closed");
         assert!(unnoticed < ended / 10, "{unnoticed} of {ended}");
@@ -88,6 +88,6 @@ fn a_refused_operation_ends_the_process_and_is_never_repeated() {
 
 #[test]
 fn what_a_failed_sync_dropped_is_not_missed_after_a_restart_and_a_power_loss() {
-    let (ended, _) = refuse_each(Refusal::Failed, true);
+    let (ended, _) = refuse_each(DiskRefusal::Failed, true);
     assert!(ended > 0);
 }

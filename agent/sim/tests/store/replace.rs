@@ -4,7 +4,7 @@
 use blixard_consensus::{HardState, StoredSnapshot};
 use blixard_model::{ClusterId, RaftId};
 use blixard_sim::SimRng;
-use blixard_sim::disk::{CrashPoints, Op, Refusal, SimDisk, Tear};
+use blixard_sim::disk::{CrashPoints, DiskRefusal, Op, SimDisk, Tear};
 use blixard_store::{Begin, FILE_NAME, ReplaceError};
 
 use super::workload::{Held, Workload, held, id, open};
@@ -103,7 +103,7 @@ fn a_disk_that_refuses_leaves_the_old_store_or_says_that_it_is_not_known() {
     replace(&disk, &begin).expect("replaced");
     let all = disk.operations() - before;
     for operation in 0..all {
-        for refusal in [Refusal::Full, Refusal::Failed] {
+        for refusal in [DiskRefusal::Full, DiskRefusal::Failed] {
             let (disk, old) = written(&workload, operation);
             disk.refuse_after(operation, refusal);
             let end = replace(&disk, &begin);
@@ -124,7 +124,7 @@ fn what_is_replaced_stays_under_another_name() {
     let workload = Workload::fixed();
     let (disk, old) = written(&workload, 0);
     replace(&disk, &begin(&old)).expect("replaced");
-    blixard_store::Disk::rename(&disk, KEPT_AS, FILE_NAME).expect("put back");
+    blixard_store::StoreDisk::rename(&disk, KEPT_AS, FILE_NAME).expect("put back");
     let store = open(&disk, id(9)).expect("opened");
     assert_eq!((store.store_id(), held(&store).expect("read")), (id(1), old));
 }

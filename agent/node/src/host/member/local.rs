@@ -6,10 +6,10 @@ use blixard_model::wire::{AgedReport, PeerRequest, ReportsFrom, ReportsPage};
 use blixard_model::{Ask, EndpointId, MembersAsk, Outcome, WriteAsk};
 
 use super::pages::Collected;
-use super::removals::RemovalStep;
+use super::removals::RemovalNext;
 use super::submissions::{Purpose, SUBMISSIONS_MAX};
 use super::waiters::{READ_MS, ReadState};
-use super::{CallPurpose, Member, Reader};
+use super::{MemberCall, MemberHost, Reader};
 use crate::attempt::AttemptEnd;
 use crate::host::effect::{Answer, Effect, JoinRefusal};
 use crate::host::input::{HeldTicket, WaiterId, Want};
@@ -27,7 +27,7 @@ const LEARN_MS: u64 = 5_000;
 /// How many of a VM's last console lines go into the reason why it ended.
 const CONSOLE_LINES: u32 = 5;
 
-impl Member {
+impl MemberHost {
     pub(super) fn handle_wanted(&mut self, now: Moment, waiter: WaiterId, want: Want, patience_ms: u64) {
         let until_ms = now.boot_ms.saturating_add(patience_ms);
         match want {
@@ -45,7 +45,7 @@ impl Member {
                 None => self.answer_reports(now, waiter, Vec::new()),
             },
             Want::Progress => match self.other_leader() {
-                Some(to) => self.ask_leader(now, to, CallPurpose::Progress(waiter)),
+                Some(to) => self.ask_leader(now, to, MemberCall::Progress(waiter)),
                 None => self.answer(waiter, Answer::Progress(self.replica.progress_report())),
             },
             Want::HandOver => {
@@ -101,14 +101,14 @@ impl Member {
         }
     }
 
-    fn go_on_removing(&mut self, now: Moment, waiter: WaiterId, step: Option<RemovalStep>) {
+    fn go_on_removing(&mut self, now: Moment, waiter: WaiterId, step: Option<RemovalNext>) {
         match step {
             None => {}
-            Some(RemovalStep::LookUp(until_ms)) => self.read_until(now, waiter, until_ms),
-            Some(RemovalStep::Change(ask, until_ms)) => {
+            Some(RemovalNext::LookUp(until_ms)) => self.read_until(now, waiter, until_ms),
+            Some(RemovalNext::Change(ask, until_ms)) => {
                 self.change(now, waiter, ask, until_ms.saturating_sub(now.boot_ms));
             }
-            Some(RemovalStep::End(outcome)) => {
+            Some(RemovalNext::End(outcome)) => {
                 self.removals.end(waiter);
                 self.answer(waiter, Answer::Changed(Ok(outcome)));
             }
@@ -140,7 +140,7 @@ impl Member {
         leader.filter(|id| *id != self.own.endpoint_id && self.linked.contains(id))
     }
 
-    fn ask_leader(&mut self, now: Moment, to: EndpointId, purpose: CallPurpose) {
+    fn ask_leader(&mut self, now: Moment, to: EndpointId, purpose: MemberCall) {
         let (_, effect) = self.calls.ask((purpose, to), PeerRequest::Progress, now.boot_ms, TELL_MS);
         self.out.push(effect);
     }
@@ -155,7 +155,7 @@ impl Member {
         let patience_ms = collected.until_ms.saturating_sub(now.boot_ms);
         self.collected.insert(waiter, collected);
         let request = PeerRequest::Reports { from: Some(from) };
-        let purpose = (CallPurpose::Reports(waiter), to);
+        let purpose = (MemberCall::Reports(waiter), to);
         let (_, effect) = self.calls.ask(purpose, request, now.boot_ms, patience_ms);
         self.out.push(effect);
     }
@@ -275,9 +275,9 @@ impl Member {
         for (call, purpose) in self.calls.clear() {
             self.out.push(Effect::ForgetCall { call });
             match purpose {
-                CallPurpose::Reports(waiter) => self.answer(waiter, Answer::Reports(Vec::new())),
-                CallPurpose::Progress(waiter) => self.answer(waiter, Answer::Progress(None)),
-                CallPurpose::Forward(_) | CallPurpose::Identify { .. } | CallPurpose::Report => {}
+                MemberCall::Reports(waiter) => self.answer(waiter, Answer::Reports(Vec::new())),
+                MemberCall::Progress(waiter) => self.answer(waiter, Answer::Progress(None)),
+                MemberCall::Forward(_) | MemberCall::Identify { .. } | MemberCall::Report => {}
             }
         }
     }

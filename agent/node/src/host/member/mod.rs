@@ -82,7 +82,7 @@ pub type Replica = Node<Proposer, Reader>;
 
 /// What a question to a peer was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CallPurpose {
+enum MemberCall {
     /// A change was forwarded.
     Forward(SubmissionId),
     /// Who is it? Asked at this version of the membership.
@@ -136,11 +136,11 @@ impl Own {
 
 /// A host in a cluster.
 #[derive(Debug)]
-pub struct Member {
+pub struct MemberHost {
     own: Own,
     replica: Replica,
     linked: BTreeSet<EndpointId>,
-    calls: Calls<CallPurpose>,
+    calls: Calls<MemberCall>,
     submissions: Submissions,
     waiters: Waiters,
     removals: Removals,
@@ -181,7 +181,7 @@ impl Waits for Reader {
     }
 }
 
-impl Member {
+impl MemberHost {
     pub(super) fn new(own: Own, mut replica: Replica, linked: BTreeSet<EndpointId>, now: Moment) -> Self {
         let (name, me, now_ms) = (own.name.clone(), own.endpoint_id, now.boot_ms);
         // Retries of different kinds do not fall together.

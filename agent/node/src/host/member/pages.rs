@@ -9,7 +9,7 @@ use std::ops::Range;
 use blixard_model::report::{NodeReport, VmReport};
 use blixard_model::wire::{AgedReport, REPORT_PAGES_MAX, ReportPage, ReportsFrom, ReportsPage};
 
-use super::seen::Seen;
+use super::seen::SeenReport;
 
 /// Most bytes of JSON that VMs fill in one page: half a frame, which leaves room for all that is around them.
 const PAGE_LEN_MAX: usize = blixard_model::wire::FRAME_LEN_MAX / 2;
@@ -37,7 +37,7 @@ fn fitting(vms: &[VmReport], mut room: usize) -> usize {
 /// The own report on its way to the leader, page after page.
 #[derive(Debug)]
 pub(super) struct Sending {
-    seen: Seen,
+    seen: SeenReport,
     report: u64,
     cuts: Vec<Range<usize>>,
     /// The page that is sent now.
@@ -46,7 +46,7 @@ pub(super) struct Sending {
 
 impl Sending {
     /// All of this report, under a number that this node gives to no other.
-    pub(super) fn new(seen: Seen, report: u64) -> Self {
+    pub(super) fn new(seen: SeenReport, report: u64) -> Self {
         let (vms, mut cuts, mut begin) = (&seen.report.vms, Vec::new(), 0);
         while begin < vms.len() || cuts.is_empty() {
             let end = begin + fitting(&vms[begin..], PAGE_LEN_MAX).max(1).min(vms.len() - begin);
@@ -77,7 +77,7 @@ impl Sending {
 /// A report of which the first pages are here.
 #[derive(Debug)]
 pub(super) struct Arriving {
-    seen: Seen,
+    seen: SeenReport,
     report: u64,
     next: u32,
     of: u32,
@@ -85,7 +85,7 @@ pub(super) struct Arriving {
 
 impl Arriving {
     /// The first page of a report that has more.
-    pub(super) fn begin(seen: Seen, page: ReportPage) -> Result<Self, &'static str> {
+    pub(super) fn begin(seen: SeenReport, page: ReportPage) -> Result<Self, &'static str> {
         match page {
             ReportPage { of, .. } if !(2..=REPORT_PAGES_MAX).contains(&of) => {
                 Err("a report does not have so many pages")
@@ -96,7 +96,7 @@ impl Arriving {
     }
 
     /// The page after those that are here. Gives them back if it is another.
-    pub(super) fn add(mut self, seen: Seen, page: ReportPage) -> Result<Self, Seen> {
+    pub(super) fn add(mut self, seen: SeenReport, page: ReportPage) -> Result<Self, SeenReport> {
         if page != (ReportPage { report: self.report, number: self.next, of: self.of }) {
             return Err(seen);
         }
@@ -106,14 +106,14 @@ impl Arriving {
     }
 
     /// The whole report, once all of it is here.
-    pub(super) fn whole(self) -> Result<Seen, Self> {
+    pub(super) fn whole(self) -> Result<SeenReport, Self> {
         if self.next == self.of { Ok(self.seen) } else { Err(self) }
     }
 }
 
 /// The page of all reports that begins there.
 pub(super) fn page_of_all(
-    all: &BTreeMap<&blixard_model::NodeName, &Seen>,
+    all: &BTreeMap<&blixard_model::NodeName, &SeenReport>,
     from: &ReportsFrom,
     now_ms: u64,
 ) -> ReportsPage {

@@ -6,7 +6,7 @@ use blixard_model::wire::{AgedReport, JoinRequest, JoinResponse, PeerRequest, Pe
 use blixard_model::{Ask, AskOutcome, EndpointId, mutant};
 
 use super::submissions::{Attempt, Purpose};
-use super::{CallPurpose, Joiner, Member, Proposer};
+use super::{Joiner, MemberCall, MemberHost, Proposer};
 use crate::attempt::AttemptEnd;
 use crate::host::effect::{Answer, Effect};
 use crate::host::input::{CallError, CallId, PeerCallId};
@@ -22,7 +22,7 @@ const PROPOSE_MS_MAX: u64 = 600_000;
 /// waits for the answer.
 pub(crate) const ADMIT_MS: u64 = 24_000;
 
-impl Member {
+impl MemberHost {
     pub(super) fn handle_peer_asked(
         &mut self,
         now: Moment,
@@ -140,13 +140,13 @@ impl Member {
     pub(super) fn call_ended(
         &mut self,
         now: Moment,
-        (purpose, to): (CallPurpose, EndpointId),
+        (purpose, to): (MemberCall, EndpointId),
         answer: Result<Box<PeerResponse>, CallError>,
     ) -> Result<(), NodeError> {
         match purpose {
-            CallPurpose::Forward(id) => self.attempt_ended(now, id, proposed(answer)),
-            CallPurpose::Identify { version } => self.identified(now, to, version, answer)?,
-            CallPurpose::Report => {
+            MemberCall::Forward(id) => self.attempt_ended(now, id, proposed(answer)),
+            MemberCall::Identify { version } => self.identified(now, to, version, answer)?,
+            MemberCall::Report => {
                 let noted = match answer.map(|response| *response) {
                     Ok(PeerResponse::Noted) => Ok(()),
                     Ok(PeerResponse::Declined { why }) => Err(why),
@@ -155,14 +155,14 @@ impl Member {
                 };
                 self.reports.answered(to, now.boot_ms, noted);
             }
-            CallPurpose::Reports(waiter) => {
+            MemberCall::Reports(waiter) => {
                 let page = match answer.map(|response| *response) {
                     Ok(PeerResponse::Reports(page)) => Some(page),
                     Ok(_) | Err(_) => None,
                 };
                 self.reports_told(now, (waiter, to), page);
             }
-            CallPurpose::Progress(waiter) => {
+            MemberCall::Progress(waiter) => {
                 let progress = match answer.map(|response| *response) {
                     Ok(PeerResponse::Progress { progress }) => Some(progress.bounded()),
                     // One that leads no more: the others are told of later.

@@ -17,7 +17,7 @@ use crate::host::input::{NodeRemoval, WaiterId};
 
 /// A removal under way.
 #[derive(Debug)]
-struct UnderWay {
+struct RemovalUnderWay {
     asked: NodeRemoval,
     until_ms: u64,
     /// The node had left when it was to be removed: it is looked up once more.
@@ -28,7 +28,7 @@ struct UnderWay {
 
 /// What comes next.
 #[derive(Debug)]
-pub(super) enum RemovalStep {
+pub(super) enum RemovalNext {
     /// Bring this to the leader.
     Change(Ask, u64),
     /// Read the log up to date, and look again.
@@ -39,11 +39,11 @@ pub(super) enum RemovalStep {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Removals(BTreeMap<WaiterId, UnderWay>);
+pub(super) struct Removals(BTreeMap<WaiterId, RemovalUnderWay>);
 
 impl Removals {
     pub(super) fn begin(&mut self, waiter: WaiterId, asked: NodeRemoval, until_ms: u64) {
-        self.0.insert(waiter, UnderWay { asked, until_ms, had_left: false, last: false });
+        self.0.insert(waiter, RemovalUnderWay { asked, until_ms, had_left: false, last: false });
     }
 
     pub(super) fn has(&self, waiter: WaiterId) -> bool {
@@ -61,65 +61,65 @@ impl Removals {
         waiter: WaiterId,
         state: &ClusterState,
         own: &NodeName,
-    ) -> Option<RemovalStep> {
+    ) -> Option<RemovalNext> {
         let removal = self.0.get_mut(&waiter)?;
         let NodeRemoval { name, force, vms, id } = removal.asked.clone();
-        let refused = |refusal: Refusal| Some(RemovalStep::End(refusal.into()));
+        let refused = |refusal: Refusal| Some(RemovalNext::End(refusal.into()));
         match (standing(state, &name), vms) {
-            (Standing::Member(_), _) if removal.had_left => refused(Refusal::Membership {
+            (NamedNode::Member(_), _) if removal.had_left => refused(Refusal::Membership {
                 why: format!(
                     "{name} lost its store and was admitted again under a new raft id while this ran; repeat \
                      the command to remove it"
                 ),
             }),
-            (Standing::Member(raft_id), vms) => {
+            (NamedNode::Member(raft_id), vms) => {
                 // Once it is out, a node that leaves hears of it only as a member that is removed does.
                 let leaves = vms.is_none() && name == *own;
                 removal.last = leaves;
                 let ask = MembersAsk::Remove { raft_id, force: force && !leaves, vms };
-                Some(RemovalStep::Change(ask.into(), removal.until_ms))
+                Some(RemovalNext::Change(ask.into(), removal.until_ms))
             }
-            (Standing::Unknown, _) => refused(Refusal::NodeNotFound { node: name }),
-            (Standing::Gone(Err(refusal)), None) => refused(refusal),
-            (Standing::Gone(Err(_)), Some(VmsFate::Delete)) => {
+            (NamedNode::Unknown, _) => refused(Refusal::NodeNotFound { node: name }),
+            (NamedNode::Gone(Err(refusal)), None) => refused(refusal),
+            (NamedNode::Gone(Err(_)), Some(VmsFate::Delete)) => {
                 removal.last = true;
                 let request = WriteRequest { id, ask: WriteAsk::ForgetVms { node: name } };
-                Some(RemovalStep::Change(request.into(), removal.until_ms))
+                Some(RemovalNext::Change(request.into(), removal.until_ms))
             }
-            (Standing::Gone(_), _) => Some(RemovalStep::End(Outcome::unchanged(None))),
+            (NamedNode::Gone(_), _) => Some(RemovalNext::End(Outcome::unchanged(None))),
         }
     }
 
     /// A change that it took ended so.
-    pub(super) fn changed(&mut self, waiter: WaiterId, outcome: &Outcome) -> Option<RemovalStep> {
+    pub(super) fn changed(&mut self, waiter: WaiterId, outcome: &Outcome) -> Option<RemovalNext> {
         let removal = self.0.get_mut(&waiter)?;
         match outcome {
             // It had left when it was looked at: because an operator said so, or because its store was lost,
             // and then its VMs are still there, or it is back already.
             Outcome::Done { unchanged: true, .. } if !removal.last => {
                 removal.had_left = true;
-                Some(RemovalStep::LookUp(removal.until_ms))
+                Some(RemovalNext::LookUp(removal.until_ms))
             }
-            other => Some(RemovalStep::End(other.clone())),
+            other => Some(RemovalNext::End(other.clone())),
         }
     }
 }
 
 /// What the log knows of a node's name.
-enum Standing {
+enum NamedNode {
     Member(RaftId),
     /// It is no member any more; which VMs are still placed there.
     Gone(Result<(), Refusal>),
     Unknown,
 }
 
-fn standing(state: &ClusterState, name: &NodeName) -> Standing {
+fn standing(state: &ClusterState, name: &NodeName) -> NamedNode {
     let placed = state.check_no_vms(name);
     // A node that was only given up when a cluster was recovered may come back from the lists.
     let was_removed = state.removed.values().any(|removed| removed.name == *name && !removed.given_up);
     match state.member_by_name(name) {
-        Some(member) => Standing::Member(member.raft_id),
-        None if placed.is_err() || was_removed => Standing::Gone(placed),
-        None => Standing::Unknown,
+        Some(member) => NamedNode::Member(member.raft_id),
+        None if placed.is_err() || was_removed => NamedNode::Gone(placed),
+        None => NamedNode::Unknown,
     }
 }

@@ -10,7 +10,7 @@ use blixard_model::wire::{AgedReport, ReportPage, ReportsFrom, ReportsPage};
 use blixard_model::{EndpointId, NodeName};
 
 use super::pages::{Arriving, Sending, page_of_all};
-use super::seen::Seen;
+use super::seen::SeenReport;
 use crate::host::trouble::{Tries, Trouble};
 
 /// The leader is told at every change, and at least this often, in milliseconds.
@@ -21,8 +21,8 @@ pub(super) const ANSWER_MS: u64 = 2_000;
 /// The own report and those of the others.
 #[derive(Debug)]
 pub(super) struct Reports {
-    own: Seen,
-    noted: BTreeMap<NodeName, Seen>,
+    own: SeenReport,
+    noted: BTreeMap<NodeName, SeenReport>,
     /// Those of which more pages have to come.
     arriving: BTreeMap<NodeName, Arriving>,
     /// The last version given to a report.
@@ -45,7 +45,7 @@ impl Reports {
         let problem = Some("systemd has not been asked yet".to_owned());
         let report = NodeReport { node: name, vms: Vec::new(), problem };
         Self {
-            own: Seen { at_ms: now_ms, report, version: 0 },
+            own: SeenReport { at_ms: now_ms, report, version: 0 },
             noted: BTreeMap::new(),
             arriving: BTreeMap::new(),
             version: 0,
@@ -67,7 +67,7 @@ impl Reports {
             self.changed = true;
             self.version += 1;
         }
-        self.own = Seen { at_ms, report, version: self.version };
+        self.own = SeenReport { at_ms, report, version: self.version };
     }
 
     /// Another node's report or a page of it, and how old it was when it arrived.
@@ -84,7 +84,7 @@ impl Reports {
         aged.report.cut_reasons();
         let (at_ms, node) = (now_ms.saturating_sub(aged.age_ms), aged.report.node.clone());
         self.version += 1;
-        let mut seen = Seen { at_ms, report: aged.report, version: self.version };
+        let mut seen = SeenReport { at_ms, report: aged.report, version: self.version };
         let before = self.arriving.remove(&node);
         if let Some(page) = page {
             let added = match before {
@@ -131,7 +131,7 @@ impl Reports {
         let Some(from) = from else {
             return ReportsPage { reports: self.all(now_ms), ..ReportsPage::default() };
         };
-        let mut all: BTreeMap<&NodeName, &Seen> = self.noted.iter().collect();
+        let mut all: BTreeMap<&NodeName, &SeenReport> = self.noted.iter().collect();
         all.insert(&self.own.report.node, &self.own);
         page_of_all(&all, from, now_ms)
     }

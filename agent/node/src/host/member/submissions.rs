@@ -44,7 +44,7 @@ pub(crate) enum Purpose {
 
 /// What a submission does next.
 #[derive(Debug)]
-pub(crate) enum Next {
+pub(crate) enum SubmissionNext {
     /// Nothing until its time comes, the summary changes, or its attempt ends.
     Wait,
     /// Propose it here.
@@ -109,8 +109,8 @@ impl Submissions {
         now_ms: u64,
         me: EndpointId,
         summary: &Summary,
-    ) -> (Option<CallId>, Next) {
-        let Some(open) = self.open.get_mut(&id) else { return (None, Next::Wait) };
+    ) -> (Option<CallId>, SubmissionNext) {
+        let Some(open) = self.open.get_mut(&id) else { return (None, SubmissionNext::Wait) };
         let mut given_up = None;
         match open.attempt {
             Some(Attempt::Call(call)) if open.submission.is_replaced(summary) => {
@@ -119,26 +119,26 @@ impl Submissions {
                 open.submission.note_replaced(now_ms);
                 open.failing_since_ms.get_or_insert(now_ms);
             }
-            Some(_) => return (None, Next::Wait),
+            Some(_) => return (None, SubmissionNext::Wait),
             None => {}
         }
         let next = match open.submission.next(now_ms, me, summary) {
             Step::Done(end) => {
                 let purpose = open.purpose.clone();
                 self.open.remove(&id);
-                Next::Done(purpose, end)
+                SubmissionNext::Done(purpose, end)
             }
             Step::Wait { until_ms } => {
                 open.due_ms = until_ms;
-                Next::Wait
+                SubmissionNext::Wait
             }
             Step::Propose { patience_ms } => {
                 open.attempt = Some(Attempt::Here);
                 open.due_ms = now_ms.saturating_add(patience_ms);
-                Next::Propose(open.submission.ask().clone())
+                SubmissionNext::Propose(open.submission.ask().clone())
             }
             Step::Forward { endpoint_id, patience_ms, .. } => {
-                Next::Forward { to: endpoint_id, ask: open.submission.ask().clone(), patience_ms }
+                SubmissionNext::Forward { to: endpoint_id, ask: open.submission.ask().clone(), patience_ms }
             }
         };
         (given_up, next)

@@ -4,9 +4,9 @@ use blixard_core::reconciler::Action;
 use blixard_model::wire::PeerRequest;
 use blixard_model::{Ask, AskOutcome, EndpointId, MembersAsk, Outcome};
 
-use super::submissions::{Attempt, Next, Purpose, SubmissionId};
+use super::submissions::{Attempt, Purpose, SubmissionId, SubmissionNext};
 use super::waiters::ReadState;
-use super::{CallPurpose, Member, Proposer, Reader, identities, registering, reports};
+use super::{MemberCall, MemberHost, Proposer, Reader, identities, registering, reports};
 use crate::attempt::AttemptEnd;
 use crate::host::effect::{Answer, Effect};
 use crate::host::input::{CallError, WaiterId};
@@ -24,7 +24,7 @@ const VOUCH_MS: u64 = 4_000;
 /// arrives before ours ends.
 const FORWARD_MARGIN_MS: u64 = 300;
 
-impl Member {
+impl MemberHost {
     /// When this member wants to be woken at the latest.
     pub(in crate::host) fn wake_at_ms(&self) -> u64 {
         let maybe = [
@@ -91,7 +91,7 @@ impl Member {
     }
 
     fn ask_identities(&mut self, now_ms: u64) {
-        let asked = self.calls.iter().filter(|(purpose, _)| matches!(purpose, CallPurpose::Identify { .. }));
+        let asked = self.calls.iter().filter(|(purpose, _)| matches!(purpose, MemberCall::Identify { .. }));
         let asked = asked.map(|(_, to)| to).collect();
         let summary = self.replica.summary();
         let version = summary.membership_version;
@@ -102,7 +102,7 @@ impl Member {
         let me = self.identity(None);
         for to in whom {
             let request = PeerRequest::Identify { me: me.clone() };
-            let purpose = CallPurpose::Identify { version };
+            let purpose = MemberCall::Identify { version };
             let (_, effect) = self.calls.ask((purpose, to), request, now_ms, identities::ANSWER_MS);
             self.out.push(effect);
         }
@@ -117,7 +117,7 @@ impl Member {
         }
         let Some((aged, page)) = self.reports.to_send(now_ms) else { return };
         let request = PeerRequest::Report { aged, page };
-        let (_, effect) = self.calls.ask((CallPurpose::Report, to), request, now_ms, reports::ANSWER_MS);
+        let (_, effect) = self.calls.ask((MemberCall::Report, to), request, now_ms, reports::ANSWER_MS);
         self.out.push(effect);
     }
 
@@ -186,19 +186,19 @@ impl Member {
             self.out.push(Effect::ForgetCall { call });
         }
         match next {
-            Next::Wait => {}
-            Next::Propose(ask) => {
+            SubmissionNext::Wait => {}
+            SubmissionNext::Propose(ask) => {
                 self.replica.ask(ask, Proposer::Submission(id));
                 self.dirty = true;
             }
-            Next::Forward { to, ask, patience_ms } => self.forward(now, id, to, &ask, patience_ms),
-            Next::Done(purpose, end) => self.submission_ended(now, purpose, end),
+            SubmissionNext::Forward { to, ask, patience_ms } => self.forward(now, id, to, &ask, patience_ms),
+            SubmissionNext::Done(purpose, end) => self.submission_ended(now, purpose, end),
         }
     }
 
     fn forward(&mut self, now: Moment, id: SubmissionId, to: EndpointId, ask: &Ask, patience_ms: u64) {
         let limit_ms = patience_ms.saturating_add(FORWARD_MARGIN_MS);
-        let call = self.calls.open(CallPurpose::Forward(id), to, now.boot_ms, limit_ms);
+        let call = self.calls.open(MemberCall::Forward(id), to, now.boot_ms, limit_ms);
         self.submissions.asked(id, call);
         if !self.linked.contains(&to) {
             self.calls.take(call);

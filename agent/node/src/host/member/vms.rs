@@ -4,7 +4,7 @@
 //! only make the next look come sooner.
 
 use blixard_core::ports::ObservedUnit;
-use blixard_core::reconciler::{Action, NodeView, Ongoing};
+use blixard_core::reconciler::{Action, Ongoing, UnitsView};
 use blixard_core::{ClusterState, VmRecord};
 use blixard_model::report::NodeReport;
 use blixard_model::{EndpointId, NodeName, VmName};
@@ -20,7 +20,7 @@ const LIST_MS: u64 = 30_000;
 
 /// What a look at the units comes to.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct UnitsLook {
     /// What to do, each with the VM as the log has it.
     pub(super) actions: Vec<(Action, Option<VmRecord>)>,
     /// The VMs that ended though they should run, and how.
@@ -96,7 +96,7 @@ impl Vms {
         now: Moment,
         state: &ClusterState,
         listed: Result<Vec<ObservedUnit>, String>,
-    ) -> (u64, Look) {
+    ) -> (u64, UnitsLook) {
         let asked_ms = self.listing_since_ms.take().unwrap_or(now.boot_ms);
         let problem = match listed {
             Ok(units) => {
@@ -109,7 +109,7 @@ impl Vms {
         let ours = state.member_by_endpoint(self.me).is_some_and(|member| member.name == self.name);
         let placed: Vec<&VmRecord> = state.placed_on(&self.name).collect();
         let up_to_date = self.up_to_date && ours && problem.is_none();
-        let view = NodeView { placed: &placed, units: &self.units, up_to_date, now_ms: now.boot_ms };
+        let view = UnitsView { placed: &placed, units: &self.units, up_to_date, now_ms: now.boot_ms };
         let mut ended = Vec::new();
         if problem.is_none() {
             for (name, how) in self.ongoing.unexpected_ends(&view) {
@@ -125,7 +125,7 @@ impl Vms {
         let actions = actions.into_iter().map(|action| (record(&action), action)).map(|(r, a)| (a, r));
         let actions = actions.collect();
         let report = NodeReport { node: self.name.clone(), vms: self.ongoing.report(&view), problem };
-        (asked_ms, Look { actions, ended, report })
+        (asked_ms, UnitsLook { actions, ended, report })
     }
 
     /// An action ended, with why if it failed. True: it failed, and not as the time before.

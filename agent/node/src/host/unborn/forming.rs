@@ -7,7 +7,7 @@ use blixard_model::formation::Genesis;
 use blixard_model::wire::PeerRequest;
 use blixard_model::{EndpointId, mutant};
 
-use super::{CallPurpose, Unborn, Writing};
+use super::{Unborn, UnbornCall, Writing};
 use crate::forming::{Configured, Formed, decide, told_members};
 use crate::host::disk::Write;
 use crate::host::effect::Effect;
@@ -39,7 +39,7 @@ impl Unborn {
         let me = self.identity();
         for to in self.whom() {
             let request = PeerRequest::Identify { me: me.clone() };
-            let (_, effect) = self.calls.ask((CallPurpose::Identify, to), request, now.boot_ms, ANSWER_MS);
+            let (_, effect) = self.calls.ask((UnbornCall::Identify, to), request, now.boot_ms, ANSWER_MS);
             self.out.push(effect);
         }
         self.look_at_answers(now);
@@ -48,7 +48,7 @@ impl Unborn {
     /// Takes the next step, once everybody who was asked in this round has answered, or did not in time.
     pub(super) fn look_at_answers(&mut self, now: Moment) {
         let asks = self.pace.due_ms().is_none();
-        let awaited = self.calls.iter().any(|(purpose, _)| *purpose == CallPurpose::Identify);
+        let awaited = self.calls.iter().any(|(purpose, _)| *purpose == UnbornCall::Identify);
         if !asks || awaited || self.writing.is_some() {
             return;
         }

@@ -14,7 +14,7 @@ pub(super) const READ_PERIOD_MS: u64 = 5_000;
 
 /// The ticket, and the use that is made of it.
 #[derive(Debug)]
-pub(super) struct TicketUse {
+pub(super) struct TicketInUse {
     pub(super) held: Option<(HeldTicket, Joining)>,
     /// Why there is none to use, for people.
     pub(super) problem: Option<String>,
@@ -27,7 +27,7 @@ pub(super) struct TicketUse {
     pub(super) failing_since_ms: Option<u64>,
 }
 
-impl TicketUse {
+impl TicketInUse {
     pub(super) fn new(ticket: Option<Result<HeldTicket, String>>, seed: u64, now_ms: u64) -> Self {
         let (held, problem) = match ticket {
             Some(Ok(ticket)) => (Some(ticket), None),

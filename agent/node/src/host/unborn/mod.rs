@@ -32,14 +32,14 @@ use super::trouble::Trouble;
 use crate::forming::{Birth, Pace};
 use crate::notice::Notice;
 use crate::submission::SubmitError;
-use held::TicketUse;
+use held::TicketInUse;
 
 /// Why nothing can be asked of a host without a cluster.
 const NO_CLUSTER: &str = "this node is in no cluster yet: `blixard status` says whom it waits for";
 
 /// What a question to a peer was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CallPurpose {
+enum UnbornCall {
     /// Who is it?
     Identify,
     /// To be admitted.
@@ -78,10 +78,10 @@ pub struct Unborn {
     pace: Pace,
     /// What came back in this round.
     answers: BTreeMap<EndpointId, Identity>,
-    calls: Calls<CallPurpose>,
+    calls: Calls<UnbornCall>,
     /// Members of whom others told.
     told: Vec<Contact>,
-    ticket: TicketUse,
+    ticket: TicketInUse,
     waiting_for: Vec<String>,
     writing: Option<Writing>,
     begun_ms: u64,
@@ -96,7 +96,7 @@ impl Unborn {
         (promise, ticket): (Option<Genesis>, Option<Result<HeldTicket, String>>),
         now: Moment,
     ) -> Self {
-        let ticket = TicketUse::new(ticket, own.incarnation, now.boot_ms);
+        let ticket = TicketInUse::new(ticket, own.incarnation, now.boot_ms);
         let mut unborn = Self {
             pace: Pace::new(own.incarnation),
             own,
@@ -197,7 +197,7 @@ impl Unborn {
     pub(super) fn turn(&mut self, now: Moment) {
         for (call, purpose, _) in self.calls.take_overdue(now.boot_ms) {
             self.out.push(Effect::ForgetCall { call });
-            if purpose == CallPurpose::Join {
+            if purpose == UnbornCall::Join {
                 self.admission_ended(now, Err("no answer".to_owned()));
             }
         }
@@ -230,7 +230,7 @@ impl Unborn {
         call: CallId,
         answer: Result<Box<PeerResponse>, CallError>,
     ) {
-        let Some((CallPurpose::Identify, peer)) = self.calls.take(call) else { return };
+        let Some((UnbornCall::Identify, peer)) = self.calls.take(call) else { return };
         if let Ok(response) = answer
             && let PeerResponse::Identity { me } = *response
             && me.endpoint_id == peer

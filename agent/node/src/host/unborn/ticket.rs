@@ -3,7 +3,7 @@
 use blixard_model::wire::{JoinRequest, JoinResponse};
 
 use super::held::READ_PERIOD_MS;
-use super::{CallPurpose, Unborn};
+use super::{Unborn, UnbornCall};
 use crate::host::effect::{Answer, Effect, JoinRefusal};
 use crate::host::input::{HeldTicket, WaiterId};
 use crate::host::moment::Moment;
@@ -68,7 +68,7 @@ impl Unborn {
 
     fn use_ticket(&mut self, now: Moment, ticket: HeldTicket) {
         // What was asked with the ticket before does not count any more.
-        for call in self.calls.take_all(|purpose| *purpose == CallPurpose::Join) {
+        for call in self.calls.take_all(|purpose| *purpose == UnbornCall::Join) {
             self.out.push(Effect::ForgetCall { call });
         }
         self.ticket.hold(ticket);
@@ -89,7 +89,7 @@ impl Unborn {
     }
 
     fn asks_to_join(&self) -> bool {
-        self.calls.iter().any(|(purpose, _)| *purpose == CallPurpose::Join)
+        self.calls.iter().any(|(purpose, _)| *purpose == UnbornCall::Join)
     }
 
     /// Asks the next member to be admitted, if that is due.
@@ -110,7 +110,7 @@ impl Unborn {
                 let guessed = node.addresses.iter().filter(is_guess).copied().collect();
                 let request = Box::new(JoinRequest { node, ticket: id, secret, guessed, known_as });
                 let to = contact.endpoint_id;
-                let call = self.calls.open(CallPurpose::Join, to, now.boot_ms, ATTEMPT_MS);
+                let call = self.calls.open(UnbornCall::Join, to, now.boot_ms, ATTEMPT_MS);
                 let patience_ms = ATTEMPT_MS;
                 self.out.push(Effect::AskToJoin { call, contact, cluster_id, request, patience_ms });
             }

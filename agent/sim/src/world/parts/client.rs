@@ -6,18 +6,18 @@ use super::event::MachineId;
 
 /// A client and what it does now.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct SimClient {
     pub(crate) id: usize,
     /// Its last operation: it counts them.
     pub(crate) number: u64,
-    pub(crate) op: Option<Op>,
+    pub(crate) op: Option<ClientOp>,
     /// Operations after everything was mended.
     pub(crate) probes: u64,
 }
 
 /// An operation that is not decided yet.
 #[derive(Debug)]
-pub(crate) struct Op {
+pub(crate) struct ClientOp {
     /// None for a read.
     pub(crate) request: Option<WriteRequest>,
     /// What had been acknowledged to anybody when it was invoked.
@@ -28,13 +28,13 @@ pub(crate) struct Op {
     pub(crate) maybe: bool,
 }
 
-impl Op {
+impl ClientOp {
     pub(crate) fn new(request: Option<WriteRequest>, floor: u64) -> Self {
         Self { request, floor, attempt: None, maybe: false }
     }
 }
 
-impl Client {
+impl SimClient {
     pub(crate) fn new(id: usize) -> Self {
         Self { id, number: 0, op: None, probes: 0 }
     }

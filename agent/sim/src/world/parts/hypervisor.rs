@@ -25,12 +25,12 @@ impl Unit {
 
 /// The units of one machine.
 #[derive(Debug, Default)]
-pub(crate) struct Hypervisor {
+pub(crate) struct SimHypervisor {
     units: BTreeMap<VmName, Unit>,
     next_pid: u32,
 }
 
-impl Hypervisor {
+impl SimHypervisor {
     /// What the service manager lists.
     pub(crate) fn list(&self) -> Vec<ObservedUnit> {
         let observed = |(name, unit): (&VmName, &Unit)| ObservedUnit {

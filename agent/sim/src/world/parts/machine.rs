@@ -10,7 +10,7 @@ use blixard_node::host::{CallId, HeldTicket, Host, PeerCallId, WaiterId};
 use blixard_store::Store;
 
 use super::event::MachineId;
-use super::hypervisor::Hypervisor;
+use super::hypervisor::SimHypervisor;
 use super::mirror::Mirror;
 use crate::disk::{Image, SimDisk};
 
@@ -34,7 +34,7 @@ pub(crate) enum Waiter {
 
 /// A question of another agent that is not answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct PeerQuestion {
     pub(crate) from: MachineId,
     /// The run that asked.
     pub(crate) run: u64,
@@ -54,7 +54,7 @@ pub(crate) struct Process {
     pub(crate) contacts: BTreeSet<EndpointId>,
     /// Whom it does not let in, and what they are told.
     pub(crate) kept_out: BTreeMap<EndpointId, RemovedFrom>,
-    pub(crate) asked: BTreeMap<PeerCallId, Asked>,
+    pub(crate) asked: BTreeMap<PeerCallId, PeerQuestion>,
     pub(crate) waiters: BTreeMap<WaiterId, Waiter>,
     /// The store is being bound to a cluster, on a slow disk.
     pub(crate) binding: Option<Write>,
@@ -75,7 +75,7 @@ pub(crate) enum DiskHealth {
 
 /// A machine. It outlives its agents.
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub(crate) struct SimMachine {
     pub(crate) name: NodeName,
     pub(crate) endpoint_id: EndpointId,
     pub(crate) capacity: Capacity,
@@ -83,7 +83,7 @@ pub(crate) struct Machine {
     pub(crate) disk_health: DiskHealth,
     /// The store that its last agent had.
     pub(crate) store_id: Option<StoreId>,
-    pub(crate) hypervisor: Hypervisor,
+    pub(crate) hypervisor: SimHypervisor,
     pub(crate) process: Option<Process>,
     /// Counts power losses: jobs of an earlier boot are void.
     pub(crate) boot: u64,
@@ -117,7 +117,7 @@ pub(crate) struct Machine {
     pub(crate) removed: bool,
 }
 
-impl Machine {
+impl SimMachine {
     /// Its CLOCK_BOOTTIME, in ms.
     pub(crate) fn boot_ms(&self, now_us: u64) -> u64 {
         (scale(now_us, self.clock_ppm) + self.jumped_us) / 1_000

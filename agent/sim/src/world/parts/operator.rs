@@ -8,12 +8,12 @@ use super::event::MachineId;
 /// What it has in mind.
 #[derive(Debug, Default)]
 pub(crate) struct Operator {
-    pub(crate) task: Option<Task>,
+    pub(crate) task: Option<OperatorTask>,
 }
 
 /// What it waits for an answer to, and until when.
 #[derive(Debug, Clone)]
-pub(crate) struct Task {
+pub(crate) struct OperatorTask {
     pub(crate) number: u64,
     pub(crate) what: What,
     pub(crate) until_us: u64,
