@@ -1,5 +1,5 @@
-//! Bugs planted into what the pump works with: Raft, the log, the state machine. Only a build for planted bugs
-//! holds this file; `parts.rs` puts it in the place of the real ones.
+//! Bugs planted into what the pump works with: Raft, the log, the state machine. Only a build for planted
+//! bugs holds this file; `parts.rs` puts it in the place of the real ones.
 //!
 //! Each wrapper is the real one but for the methods that it has itself.
 

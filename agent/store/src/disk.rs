@@ -1,6 +1,7 @@
 //! What the store does to a file system, and the real one.
 //!
-//! A [`StoreDisk`] is the only way to the file: the simulator passes one that loses, tears and refuses writes.
+//! A [`StoreDisk`] is the only way to the file: the simulator passes one that loses, tears and refuses
+//! writes.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};

@@ -6,8 +6,8 @@
 //! durable has no effect that the promises of the others do not prevent: `forms-without-everybody` stands for
 //! it, and a test for one that is told too early.
 //!
-//! What a store, a disk or a shell can get wrong is planted in the simulator's own (`sim/src/planted.rs`), what
-//! the pump and its log can, in what they work with (`consensus/src/planted.rs`).
+//! What a store, a disk or a shell can get wrong is planted in the simulator's own (`sim/src/planted.rs`),
+//! what the pump and its log can, in what they work with (`consensus/src/planted.rs`).
 
 /// A planted bug.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,5 @@
-//! What a world is made of. Each part holds its own state and knows of no world: what happens to it, and when,
-//! stands in the files beside this folder.
+//! What a world is made of. Each part holds its own state and knows of no world: what happens to it, and
+//! when, stands in the files beside this folder.
 
 pub(crate) mod client;
 pub(crate) mod event;
