@@ -4,6 +4,7 @@
 
 pub(crate) mod cluster;
 mod formation;
+mod held_twice;
 mod hostile;
 mod joining;
 mod loss;

@@ -55,6 +55,7 @@ pub(crate) fn node(name: &str) -> NodeView {
         behind: Some(0),
         snapshot: false,
         lost: false,
+        held_twice_at: Vec::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use blixard_core::report::{is_fresh, observed};
 use blixard_core::state::member_check::MemberError;
 use blixard_core::{ClusterState, VmRecord};
 use blixard_model::api::{ChangeView, NodeView, VmView, VotersView};
-use blixard_model::wire::{AgedReport, CHANGES_MAX, ProgressReport};
+use blixard_model::wire::{AgedReport, CHANGES_MAX, KeyHeldTwice, ProgressReport};
 use blixard_model::{EndpointId, Member, NodeName, RaftId, Role};
 use blixard_node::{Kinship, Stranger};
 
@@ -39,6 +39,7 @@ pub(crate) fn nodes(
         let role = if raft.voters.contains(&member.raft_id) { Role::Voter } else { Role::Learner };
         let reachable = reach.has(member.endpoint_id);
         let progress = report.members.iter().find(|progress| progress.raft_id == member.raft_id);
+        let held_twice = report.held_twice.iter().find(|held| held.endpoint_id == member.endpoint_id);
         NodeView {
             name: member.name.clone(),
             endpoint_id: member.endpoint_id,
@@ -63,6 +64,7 @@ pub(crate) fn nodes(
             behind: progress.and_then(|progress| progress.behind),
             snapshot: progress.is_some_and(|progress| progress.snapshot),
             lost: progress.is_some_and(|progress| progress.lost),
+            held_twice_at: held_twice.map(|held| held.addresses.clone()).unwrap_or_default(),
         }
     };
     let mut nodes: Vec<NodeView> = state.members.values().map(view).collect();
@@ -118,6 +120,23 @@ pub(crate) fn warnings(
         warnings.extend(differences(state, declared, strangers));
     }
     warnings
+}
+
+/// Keys with which two agents run, in words.
+pub(crate) fn held_twice(state: &ClusterState, held: &[KeyHeldTwice]) -> Vec<String> {
+    let words = |held: &KeyHeldTwice| {
+        let member = state.member_by_endpoint(held.endpoint_id);
+        let name = member.map_or_else(|| held.endpoint_id.short(), |member| member.name.to_string());
+        let mut places: Vec<String> = held.addresses.iter().map(ToString::to_string).collect();
+        places.resize(places.len().max(2), "an unknown address".to_owned());
+        format!(
+            "two agents run with the key of {name} at the same time, at {}: its data directory was copied. \
+             Stop blixard.service on the machine that is not {name}, and remove the key and the store there; \
+             the agent that came later is not let in and starts no VM",
+            places.join(" and at ")
+        )
+    };
+    held.iter().map(words).collect()
 }
 
 fn estranged(stranger: &Stranger) -> String {
@@ -306,7 +325,7 @@ mod tests {
         let (state, raft) = three();
         let heard = |of: [bool; 3]| ProgressReport {
             members: (1..).zip(of).map(|(n, heard)| progress(n, heard)).collect(),
-            changes: Vec::new(),
+            ..ProgressReport::default()
         };
         let cases = [
             (links(&[(2, None), (3, None)]), None, 3),
@@ -327,8 +346,8 @@ mod tests {
     fn a_member_shows_since_when_it_has_no_link_and_what_the_leader_knows_of_it() {
         let (state, raft) = three();
         let reach = links(&[(2, None), (3, Some(4_000))]);
-        let report =
-            ProgressReport { members: vec![progress(2, true), progress(3, false)], changes: Vec::new() };
+        let members = vec![progress(2, true), progress(3, false)];
+        let report = ProgressReport { members, ..ProgressReport::default() };
         let shown = nodes(&state, &raft, &reach, &report);
         let facts: Vec<_> = shown
             .iter()
@@ -339,6 +358,30 @@ mod tests {
         assert_eq!(facts[2], (false, Some(4_000), Some(3), true, true, true));
         let never = nodes(&state, &raft, &links(&[]), &ProgressReport::default());
         assert!(!never[1].reachable && never[1].unreachable_for_ms.is_none(), "never looked");
+    }
+
+    #[test]
+    fn a_key_that_two_agents_hold_is_warned_of_with_both_addresses() {
+        let (state, raft) = three();
+        let at = |n: u8| SocketAddr::from(([10, 77, 0, n], 7431));
+        let held = |n: u8, addresses: &[u8]| KeyHeldTwice {
+            endpoint_id: EndpointId::from_bytes([n; 32]),
+            addresses: addresses.iter().map(|n| at(*n)).collect(),
+        };
+        let all = vec![held(2, &[2, 9]), held(7, &[])];
+        let said = held_twice(&state, &all);
+        assert!(
+            said[0].starts_with(
+                "two agents run with the key of n2 at the same time, at 10.77.0.2:7431 and \
+                                     at 10.77.0.9:7431: "
+            ),
+            "{said:?}"
+        );
+        assert!(said[1].contains("at an unknown address and at an unknown address"), "{said:?}");
+        let report = ProgressReport { held_twice: all, ..ProgressReport::default() };
+        let shown = nodes(&state, &raft, &links(&[]), &report);
+        let places: Vec<_> = shown.into_iter().map(|node| node.held_twice_at).collect();
+        assert_eq!(places, [vec![], vec![at(2), at(9)], vec![]]);
     }
 
     #[test]

@@ -254,6 +254,9 @@ pub struct NodeView {
     /// The leader has missed it for longer than `voter_lost_after_s`.
     #[serde(default)]
     pub lost: bool,
+    /// Where the agents are that run with its key, when there are two of them at the same time; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_twice_at: Vec<SocketAddr>,
 }
 
 /// A VM: desired by the log, observed by its node.

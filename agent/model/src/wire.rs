@@ -82,6 +82,9 @@ pub enum PeerResponse {
     Identity {
         /// The identity of the peer that answers.
         me: Box<Identity>,
+        /// The keys of which it sees two agents; at most [`KEYS_HELD_TWICE_MAX`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        held_twice: Vec<KeyHeldTwice>,
     },
     /// To `Propose` and `ChangeMembers`.
     Proposed {
@@ -165,6 +168,30 @@ pub struct ReportsPage {
 /// Most changes in a [`ProgressReport`].
 pub const CHANGES_MAX: usize = 64;
 
+/// Most keys that are told to be held twice.
+pub const KEYS_HELD_TWICE_MAX: usize = 16;
+/// Most addresses told of the agents with one key.
+pub const HOLDERS_MAX: usize = 4;
+
+/// A key with which several agents run at the same time, as when a machine's data directory was copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyHeldTwice {
+    /// The key's public half.
+    pub endpoint_id: EndpointId,
+    /// Where the agents are, as far as that is known; at most [`HOLDERS_MAX`]. The one that has the link
+    /// comes first.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl KeyHeldTwice {
+    /// The same within its bounds, whoever sent it.
+    pub fn bounded(mut all: Vec<Self>) -> Vec<Self> {
+        all.truncate(KEYS_HELD_TWICE_MAX);
+        all.iter_mut().for_each(|held| held.addresses.truncate(HOLDERS_MAX));
+        all
+    }
+}
+
 /// What a leader knows of the members, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ProgressReport {
@@ -172,6 +199,9 @@ pub struct ProgressReport {
     pub members: Vec<MemberProgress>,
     /// What is being changed about them; at most [`CHANGES_MAX`].
     pub changes: Vec<ChangeView>,
+    /// The keys of which any member sees two agents; at most [`KEYS_HELD_TWICE_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_twice: Vec<KeyHeldTwice>,
 }
 
 impl ProgressReport {
@@ -179,6 +209,7 @@ impl ProgressReport {
     pub fn bounded(mut self) -> Self {
         self.members.truncate(MEMBERS_MAX);
         self.changes.truncate(CHANGES_MAX);
+        self.held_twice = KeyHeldTwice::bounded(self.held_twice);
         self
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Context {
     /// Bytes of snapshots of all peers.
     pub(crate) snapshot_room: Arc<Semaphore>,
     pub(crate) links: watch::Sender<Links>,
+    /// Another agent runs with this node's key and was there first.
+    pub(crate) aside: watch::Sender<bool>,
     pub(crate) tracker: TaskTracker,
     /// Ends everything.
     pub(crate) cancel: CancellationToken,

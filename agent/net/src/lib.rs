@@ -63,5 +63,5 @@ pub use socket::bind_error::EndpointBindError;
 pub use socket::families::{AddressError, IpFamilies, check_address};
 pub use socket::relay_list::{RelayCa, RelayCaError, RelayList, RelayListError};
 pub use socket::transport::{TransportDown, TransportState};
-pub use state::{DownReason, LinkState, Links};
+pub use state::{DownReason, HeldElsewhere, LinkState, Links, Rival};
 pub use stats::{BackoffStats, DroppedStats, JoinStats, NetStats, PeerStats, RefusedStats};

@@ -97,6 +97,14 @@ pub(crate) const INBOX_MAX: usize = 4;
 pub(crate) const REPLY_STREAM_QUEUE_MAX: usize = 16;
 /// Several probes fit into [`IDLE_TIMEOUT`], so that one lost packet does not cost a link.
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(750);
+/// A connection of another run of a peer takes the place of its link after so much silence on that: two
+/// probes of a live peer fit in.
+pub(crate) const RIVAL_PATIENCE: Duration = Duration::from_millis(1_600);
+/// How often it is looked meanwhile whether the link is silent.
+pub(crate) const RIVAL_LOOK_PERIOD: Duration = Duration::from_millis(50);
+/// An agent with a peer's key that was not let in is named until it has not come again for so long: it tries
+/// every [`CONNECT_BACKOFF`] at least.
+pub(crate) const RIVAL_MEMORY: Duration = Duration::from_secs(10);
 /// Round trip assumed until one was measured: that of a slow local network. Decides after how long a lost
 /// first packet is sent again (three times this) and how long the end of an attempt that nobody answers takes
 /// (nine times this).
@@ -136,3 +144,8 @@ pub(crate) const CHUNK_LEN: usize = 256 << 10;
 pub(crate) const RAFT_BATCH_MAX: usize = 64;
 /// Endpoints whose refusal was logged; beyond them strangers are only counted.
 pub(crate) const REFUSALS_LOGGED_MAX: usize = 64;
+// Both agents are seen to live while there are two of them.
+const _: () = assert!(
+    RIVAL_PATIENCE.as_millis() > 2 * KEEP_ALIVE_INTERVAL.as_millis()
+        && RIVAL_MEMORY.as_millis() > 2 * (RIVAL_PATIENCE.as_millis() + CONNECT_BACKOFF.longest_ms as u128)
+);

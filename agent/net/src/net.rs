@@ -153,6 +153,7 @@ impl Net {
             incoming_room: Arc::new(Semaphore::new(INCOMING_RAFT_BYTES_MAX)),
             snapshot_room: snapshot_room::for_all(),
             links,
+            aside: watch::Sender::new(false),
             tracker: shared.tracker.clone(),
             cancel,
         });
@@ -255,6 +256,16 @@ impl Net {
                     links.entry(id).or_insert(LinkState::Down { since, reason, attempts: 0 });
                 }
             });
+        }
+    }
+
+    /// Ends every link and makes no other, because another agent runs with this node's key and was there
+    /// first; or makes them again. Only those peers are dialled meanwhile that say so
+    /// ([`DownReason::HeldElsewhere`]): what they say next tells when that is over.
+    pub fn stand_aside(&self, stands_aside: bool) {
+        let held = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Live { context, .. }) = held.as_ref() {
+            context.aside.send_replace(stands_aside);
         }
     }
 

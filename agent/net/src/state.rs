@@ -23,6 +23,8 @@ pub enum LinkState {
         relay_url: Option<RelayUrl>,
         /// This node dialled; the peer otherwise.
         dialled: bool,
+        /// Another agent that runs with the peer's key at the same time, and is not let in.
+        rival: Option<Rival>,
     },
     /// Nothing can be sent to the peer at this moment.
     Down {
@@ -39,6 +41,39 @@ impl LinkState {
     /// True while the link is up.
     pub fn is_up(&self) -> bool {
         matches!(self, Self::Up { .. })
+    }
+}
+
+/// An agent that runs with the key of a peer with which there is a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rival {
+    /// Where its last attempt came from; `None` when it came through a relay, or that is not known.
+    pub remote_addr: Option<SocketAddr>,
+}
+
+/// What a peer says that keeps its link with another agent with this node's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldElsewhere {
+    /// Where that one is; `None` when it is reached through a relay, or that is not known.
+    pub other_addr: Option<SocketAddr>,
+    /// Where this node is, as the peer sees it.
+    pub own_addr: Option<SocketAddr>,
+    /// For how long that link has been up, in milliseconds.
+    pub for_ms: u64,
+}
+
+impl fmt::Display for HeldElsewhere {
+    /// Without the time, which grows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = |address: Option<SocketAddr>| {
+            address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string())
+        };
+        let (other, own) = (place(self.other_addr), place(self.own_addr));
+        write!(
+            f,
+            "it keeps its link with another agent that runs with this node's key, at {other}; this one is at \
+             {own}"
+        )
     }
 }
 
@@ -60,6 +95,10 @@ pub enum DownReason {
     /// application's. While no attempt failed since, the link was up and was closed for it; otherwise an
     /// attempt to connect was refused for it.
     Removed(String),
+    /// The peer has a link with another agent that runs with this node's key, and that one answers.
+    HeldElsewhere(HeldElsewhere),
+    /// This node stands aside for that one: see [`crate::Net::stand_aside`].
+    StandsAside,
 }
 
 impl fmt::Display for DownReason {
@@ -70,6 +109,10 @@ impl fmt::Display for DownReason {
             Self::Unreachable(why) => write!(f, "unreachable: {why}"),
             Self::Refused(why) => write!(f, "refused by the peer: {why}"),
             Self::Lost(why) => write!(f, "lost: {why}"),
+            Self::StandsAside => {
+                f.write_str("not tried: this node stands aside for another agent that runs with its key")
+            }
+            Self::HeldElsewhere(held) => write!(f, "refused by the peer: {held}"),
             Self::Removed(word) => write!(f, "the peer says that this node was removed ({word})"),
         }
     }

@@ -16,5 +16,6 @@ mod relay;
 mod relay_server;
 mod relink;
 mod removed;
+mod rival;
 mod support;
 mod transport;

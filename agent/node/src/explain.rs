@@ -41,7 +41,8 @@ impl<P: Waits, R: Waits> Node<P, R> {
                 lost: progress.lost,
             }
         });
-        let report = ProgressReport { members: members.collect(), changes: explain_changes(&view) };
+        let (members, changes) = (members.collect(), explain_changes(&view));
+        let report = ProgressReport { members, changes, held_twice: Vec::new() };
         Some(report.bounded())
     }
 

@@ -64,6 +64,9 @@ pub enum Notice {
         /// Which cluster.
         cluster_id: ClusterId,
     },
+    /// Another agent runs with this node's key and was there first: this one keeps no links and starts no VM.
+    /// Or that is over.
+    StandsAside(bool),
     /// The cluster would refuse what this node offers.
     OfferRefused(Refusal),
     /// A node on this node's list is not admitted.

@@ -16,8 +16,19 @@ pub(crate) fn list(list: &Listing<NodeView>) -> String {
     if list.items.is_empty() {
         "no nodes yet: `blixard status` says why\n".to_owned()
     } else {
-        table(&list.items, Detail::All)
+        table(&list.items, Detail::All) + &held_twice(&list.items)
     }
+}
+
+/// Below the list: where the agents are that run with one key.
+fn held_twice(nodes: &[NodeView]) -> String {
+    let mut text = String::new();
+    for node in nodes.iter().filter(|node| !node.held_twice_at.is_empty()) {
+        let places: Vec<String> = node.held_twice_at.iter().map(ToString::to_string).collect();
+        let (name, places) = (&node.name, places.join(" and at "));
+        text += &format!("\n{name}: two agents run with its key at the same time, at {places}\n");
+    }
+    text
 }
 
 /// How much of each member is shown.
@@ -73,6 +84,9 @@ fn role(node: &NodeView) -> &'static str {
 
 /// A link outlives the machine at its other end for some seconds: until it is given up, the silence is shown.
 fn reachable(node: &NodeView) -> String {
+    if !node.held_twice_at.is_empty() {
+        return "held twice".to_owned();
+    }
     if !node.reachable {
         return node.unreachable_for_ms.map_or_else(|| "no".to_owned(), |ms| format!("no, {}", time(ms)));
     }
@@ -162,5 +176,18 @@ mod tests {
         for (node, words) in cases {
             assert_eq!(reachable(&node), words);
         }
+    }
+
+    #[test]
+    fn a_key_that_two_agents_hold_is_told_with_both_addresses() {
+        let at = ["10.77.0.2:7431", "10.77.0.9:7431"].map(|at| at.parse().expect("address"));
+        let copied = NodeView { held_twice_at: at.to_vec(), ..sample::node("n2") };
+        let text = list(&sample::listing(vec![sample::node("n1"), copied]));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].contains("yes") && lines[2].contains("held twice"), "{text}");
+        assert_eq!(
+            lines[3..],
+            ["", "n2: two agents run with its key at the same time, at 10.77.0.2:7431 and at 10.77.0.9:7431"]
+        );
     }
 }

@@ -87,12 +87,12 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
     let declared = agent.config.declared();
     let looked = agent.host.look_at_member(move |member| {
         let (node, state, raft) = (member.replica(), member.state(), member.replica().raft_status());
-        let own = node.progress_report();
-        let voters = views::voters(state, &raft, &reach, own.as_ref());
-        let report = own.or(told).unwrap_or_default();
+        let voters = views::voters(state, &raft, &reach, member.progress_report().as_ref());
+        let report = member.progress(told);
         let nodes = views::nodes(state, &raft, &reach, &report);
         let strangers = node.strangers();
-        let warnings = views::warnings(state, &declared, &strangers);
+        let mut warnings = views::held_twice(state, &report.held_twice);
+        warnings.extend(views::warnings(state, &declared, &strangers));
         let mut changes = report.changes;
         changes.extend(views::awaited(state, &declared, &strangers, &reach));
         ((nodes, voters, changes), state.vms.len(), warnings, raft)
@@ -127,8 +127,9 @@ fn network_warnings(agent: &Agent) -> Vec<String> {
     let refused = links.iter().filter_map(|(id, link)| {
         let LinkState::Down { reason, .. } = link else { return None };
         let why = match reason {
-            DownReason::Refused(why) => why.as_str(),
-            DownReason::Removed(_) => REFUSED_AS_REMOVED,
+            DownReason::Refused(why) => why.clone(),
+            DownReason::HeldElsewhere(held) => held.to_string(),
+            DownReason::Removed(_) => REFUSED_AS_REMOVED.to_owned(),
             _ => return None,
         };
         let name = listed.iter().find(|declared| declared.endpoint_id == *id);
@@ -159,8 +160,7 @@ pub(super) async fn list_nodes(
     let told = agent.host.progress().await;
     let reach = reach(&agent);
     let looked = agent.host.look_at_member(move |member| {
-        let (node, raft) = (member.replica(), member.replica().raft_status());
-        let report = node.progress_report().or(told).unwrap_or_default();
+        let (raft, report) = (member.replica().raft_status(), member.progress(told));
         (views::nodes(member.state(), &raft, &reach, &report), raft.applied)
     });
     let (items, applied) = looked.await.map_err(SubmitError::from)?;

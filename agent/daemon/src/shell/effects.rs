@@ -47,6 +47,7 @@ impl Shell {
             Effect::Peers { contacts, listed, removed } => {
                 self.agent.set_peers(contacts, listed, words(removed));
             }
+            Effect::StandAside(stands_aside) => self.agent.net.stand_aside(stands_aside),
             Effect::ServeJoins(cluster) => self.agent.net.serve_joins(cluster),
             Effect::ListUnits => self.list_units(),
             Effect::Act { action, vm } => self.act(action, vm),

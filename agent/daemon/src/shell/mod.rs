@@ -17,10 +17,12 @@ use std::time::Duration;
 use blixard_consensus::TICK_MS;
 use blixard_model::RaftId;
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::{JoinResponse, PeerResponse};
+use blixard_model::wire::{JoinResponse, KeyHeldTwice, PeerResponse};
 use blixard_net::{DownReason, LinkState, Links};
 use blixard_node::host::disk::DiskError;
-use blixard_node::host::{Answer, BootId, CallId, Host, HostEnd, Input, Moment, PeerCallId, WaiterId};
+use blixard_node::host::{
+    Answer, BootId, CallId, HolderRefusal, Host, HostEnd, Input, Moment, PeerCallId, WaiterId,
+};
 use blixard_store::Store;
 use blixard_systemd::SystemdVms;
 use futures_util::StreamExt;
@@ -75,6 +77,8 @@ struct Shell {
     store: Store,
     standing: watch::Sender<HostStanding>,
     links: watch::Receiver<Links>,
+    /// The host was told last that two agents run with some key.
+    held_twice: bool,
     units: Arc<SystemdVms>,
     /// Tasks that carry out effects. They end with the process at the latest.
     tasks: TaskTracker,
@@ -106,6 +110,7 @@ impl HostTask {
             store,
             standing,
             links,
+            held_twice: false,
             units: Arc::new(SystemdVms::default()),
             tasks: TaskTracker::new(),
             calls: BTreeMap::new(),
@@ -197,9 +202,16 @@ impl Shell {
         let links = self.links.borrow_and_update();
         let up = links.iter().filter(|(_, link)| LinkState::is_up(link)).map(|(id, _)| *id).collect();
         let removed: Vec<RemovedFrom> = links.values().filter_map(removed_as).collect();
+        let (seen, refusals) = held_twice(&links);
         drop(links);
         let now = self.now();
-        Ok(self.host.handle(now, Input::Links { up, removed })?)
+        self.host.handle(now, Input::Links { up, removed })?;
+        let any = !seen.is_empty() || !refusals.is_empty();
+        if any || self.held_twice {
+            self.host.handle(now, Input::HeldTwice { seen, refusals })?;
+        }
+        self.held_twice = any;
+        Ok(())
     }
 
     /// Takes a message. True: the task is to stop.
@@ -269,6 +281,25 @@ impl Shell {
     fn applied(&self) -> u64 {
         self.host.member().map_or(0, |member| member.replica().summary().applied)
     }
+}
+
+/// The keys with which two agents run: those of peers, and this node's own by the word of peers.
+fn held_twice(links: &Links) -> (Vec<KeyHeldTwice>, Vec<HolderRefusal>) {
+    let (mut seen, mut refusals) = (Vec::new(), Vec::new());
+    for (id, link) in links {
+        match link {
+            LinkState::Up { rival: Some(rival), remote_addr, .. } => {
+                let addresses = remote_addr.iter().chain(&rival.remote_addr).copied().collect();
+                seen.push(KeyHeldTwice { endpoint_id: *id, addresses });
+            }
+            LinkState::Down { reason: DownReason::HeldElsewhere(held), .. } => {
+                let addresses = held.other_addr.into_iter().chain(held.own_addr).collect();
+                refusals.push(HolderRefusal { peer: *id, addresses, for_ms: held.for_ms });
+            }
+            _ => {}
+        }
+    }
+    (seen, refusals)
 }
 
 /// From where this node was removed, when the peer says so.

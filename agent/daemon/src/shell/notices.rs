@@ -39,6 +39,13 @@ impl Notices {
             | Notice::Born { .. }
             | Notice::NotLetIn(_)
             | Notice::Removed { .. } => tell_of_life(notice),
+            Notice::StandsAside(true) => tracing::error!(
+                "another agent runs with this node's key and was there first: this one keeps no links and \
+                 starts no VM. Was its data directory copied? `blixard status` names both addresses"
+            ),
+            Notice::StandsAside(false) => {
+                tracing::info!("no other agent runs with this node's key any more: it goes on");
+            }
             Notice::OfferRefused(refusal) => {
                 tracing::warn!("the cluster cannot take what this node says of itself: {refusal}");
             }

@@ -9,6 +9,7 @@ pub(crate) mod peer_keeper;
 pub(crate) mod queue;
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod rival;
 pub(crate) mod shares;
 pub(crate) mod snapshot;
 pub(crate) mod snapshot_arrival;

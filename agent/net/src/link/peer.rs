@@ -19,6 +19,8 @@
 //!   other gives way.
 //! - A hello that arrives while a link is up replaces it (the peer dials only when it has none), unless the
 //!   peer had not yet seen the link when it said hello: it knows by now and has given up its attempt itself.
+//! - A hello of another run of the peer has to wait until it is certain that the run before has ended: see
+//!   [`crate::link::rival`].
 
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
@@ -37,6 +39,7 @@ use crate::context::Context;
 use crate::key;
 use crate::limits::{CONNECT_BACKOFF, CONNECT_TIMEOUT, HELLO_LEN_MAX, HELLO_TIMEOUT, STABLE_AFTER};
 use crate::link::hello::{self, DialId, Hello, Welcome};
+use crate::link::rival::{Newcomer, Resolved, Rivals, refuse};
 use crate::link::traffic::{self, LinkOrigin, OutgoingQueues, PeerLink};
 use crate::link::whereabouts::Whereabouts;
 use crate::socket::path::{self, LinkPath};
@@ -61,6 +64,8 @@ pub(crate) struct PeerTask {
     pub(crate) parting: Arc<OnceLock<Close>>,
     pub(crate) counters: Arc<PeerCounters>,
     pub(crate) transport: watch::Receiver<TransportState>,
+    /// This node stands aside for another agent with its key.
+    pub(crate) aside: watch::Receiver<bool>,
     pub(crate) progress: DialProgress,
 }
 
@@ -90,6 +95,7 @@ enum LinkNext {
     Dial,
     Wait,
     AwaitTransport,
+    StandAside,
     Serve(PeerLink),
     Stop,
 }
@@ -98,6 +104,7 @@ enum LinkNext {
 enum LinkEnd {
     Ended(ConnectionEnd),
     Replaced(GreetedConnection),
+    StandAside,
     Stop,
 }
 
@@ -111,6 +118,7 @@ impl PeerTask {
                 LinkNext::Dial => self.dial().await,
                 LinkNext::Wait => self.wait().await,
                 LinkNext::AwaitTransport => self.await_transport().await,
+                LinkNext::StandAside => self.stand_aside().await,
                 LinkNext::Serve(link) => self.serve(link).await,
                 LinkNext::Stop => break,
             };
@@ -151,7 +159,32 @@ impl PeerTask {
         }
     }
 
+    /// Waits until this node need not stand aside any more.
+    async fn stand_aside(&mut self) -> LinkNext {
+        self.outgoing.clear();
+        self.publish_down(DownReason::StandsAside);
+        self.progress.logged = Some(DownReason::StandsAside);
+        tokio::select! {
+            () = self.cancel.cancelled() => LinkNext::Stop,
+            inbound = self.inbox.recv() => match inbound {
+                None => LinkNext::Stop,
+                Some(inbound) => {
+                    refuse(inbound, Close::Aside);
+                    LinkNext::StandAside
+                }
+            },
+            over = self.aside.wait_for(|aside| !aside) => {
+                if over.is_ok() { LinkNext::Dial } else { LinkNext::Stop }
+            }
+        }
+    }
+
     async fn dial(&mut self) -> LinkNext {
+        // Those who keep the other one's link say when that is over.
+        let refused = matches!(self.progress.logged, Some(DownReason::HeldElsewhere(_)));
+        if *self.aside.borrow() && !refused {
+            return LinkNext::StandAside;
+        }
         let whereabouts = self.whereabouts.borrow_and_update().clone();
         if whereabouts.is_empty() {
             // No attempt, and no reason to forget why the last link ended.
@@ -255,8 +288,9 @@ impl PeerTask {
         let started = Instant::now();
         let path = LinkPath::of(&link.connection, &self.context.relays);
         self.slot.set(Some(link.connection.clone()));
+        self.aside.mark_unchanged();
         let dialled = link.origin != LinkOrigin::Accepted;
-        self.publish(path.state(started, dialled));
+        self.publish(path.state(started, dialled, None));
         self.progress.logged = None;
         self.counters.note_wait(self.progress.failures, None);
         let peer = self.id.short();
@@ -275,6 +309,11 @@ impl PeerTask {
                 close.apply(&link.connection);
                 tracing::info!(PEER = peer, "link to {peer} down: {}", close.text());
                 LinkNext::Stop
+            }
+            LinkEnd::StandAside => {
+                Close::Aside.apply(&link.connection);
+                tracing::info!(PEER = peer, "link to {peer} down: {}", Close::Aside.text());
+                Next::StandAside
             }
             LinkEnd::Replaced(inbound) => {
                 Close::Replaced.apply(&link.connection);
@@ -308,27 +347,56 @@ impl PeerTask {
         let running = traffic::run(&self.context, self.id, &link.connection, outgoing, cut);
         let mut running = Box::pin(running);
         let mut changes = pin!(path::changes(&link.connection, &self.context.relays));
+        let dialled = link.origin != LinkOrigin::Accepted;
+        let (context, id, cancel) = (&self.context, self.id, &self.cancel);
+        let publish = |path: &LinkPath, rivals: &Rivals| {
+            publish(context, id, cancel, path.state(since, dialled, rivals.named()));
+        };
+        let mut rivals = Rivals::default();
         loop {
             tokio::select! {
                 // First, so that nothing of a removed peer is read any more.
                 biased;
                 () = self.cancel.cancelled() => return LinkEnd::Stop,
-                ended = &mut running => return LinkEnd::Ended(ended),
+                Ok(()) = self.aside.changed() => if *self.aside.borrow_and_update() {
+                    rivals.give_up();
+                    return LinkEnd::StandAside;
+                },
+                ended = &mut running => return match rivals.take_challenger() {
+                    Some(inbound) => LinkEnd::Replaced(inbound),
+                    None => LinkEnd::Ended(ended),
+                },
                 Some(now) = changes.next() => if now != path {
                     if now.is_relayed() != path.is_relayed() {
                         let peer = self.id.short();
                         tracing::info!(PEER = peer, "link to {peer} goes another way ({now})");
                     }
-                    let dialled = link.origin != LinkOrigin::Accepted;
-                    publish(&self.context, self.id, &self.cancel, now.state(since, dialled));
+                    publish(&now, &rivals);
                     path = now;
                 },
-                inbound = self.inbox.recv() => match inbound {
-                    None => return LinkEnd::Stop,
-                    Some(inbound) if replaces(link.origin, link.peer_incarnation, &inbound.hello) => {
-                        return LinkEnd::Replaced(inbound);
+                inbound = self.inbox.recv() => {
+                    let Some(inbound) = inbound else { return LinkEnd::Stop };
+                    match Newcomer::of(link, &inbound.hello) {
+                        Newcomer::Replaces => {
+                            rivals.give_up();
+                            return LinkEnd::Replaced(inbound);
+                        }
+                        Newcomer::Duplicate => refuse(inbound, Close::Duplicate),
+                        Newcomer::OtherRun => {
+                            let before = rivals.wait(&link.connection, inbound);
+                            before.into_iter().for_each(|before| refuse(before, Close::Replaced));
+                        }
                     }
-                    Some(inbound) => refuse(inbound, Close::Duplicate),
+                },
+                resolved = rivals.resolve(&link.connection) => match resolved {
+                    Resolved::Takes(inbound) => return LinkEnd::Replaced(inbound),
+                    Resolved::BothLive(inbound) => {
+                        let theirs = LinkPath::of(&inbound.connection, &context.relays);
+                        if rivals.turn_away(inbound, (id, since), (&path, &theirs)) {
+                            publish(&path, &rivals);
+                        }
+                    }
+                    Resolved::Forgotten => publish(&path, &rivals),
                 },
             }
         }
@@ -343,9 +411,14 @@ impl PeerTask {
         // A duplicate is no fault: the peer's own connection is on its way.
         let ConnectionEnd::For(reason) = ended else { return LinkNext::Wait };
         let (peer, attempts) = (self.id.short(), self.progress.failures);
-        if self.progress.logged.as_ref() == Some(&reason) {
+        // As it is shown: a reason may hold a time that grows.
+        let said = |logged: &DownReason| logged.to_string() == reason.to_string();
+        if self.progress.logged.as_ref().is_some_and(said) {
             tracing::debug!(PEER = peer, attempts, "no link to {peer}: {reason}");
-        } else if matches!(reason, DownReason::Refused(_) | DownReason::Removed(_)) {
+        } else if matches!(
+            reason,
+            DownReason::Refused(_) | DownReason::Removed(_) | DownReason::HeldElsewhere(_)
+        ) {
             tracing::warn!(PEER = peer, attempts, "no link to {peer}: {reason}");
         } else {
             tracing::info!(PEER = peer, attempts, "no link to {peer}: {reason}");
@@ -394,19 +467,6 @@ enum Introduced {
     Stop,
 }
 
-/// Whether a connection that says `hello` is newer than the link that is up; see the module's rules.
-fn replaces(origin: LinkOrigin, peer_incarnation: u64, hello: &Hello) -> bool {
-    match origin {
-        LinkOrigin::Accepted => true,
-        LinkOrigin::Dialled(id) => hello.incarnation != peer_incarnation || hello.accepted == Some(id),
-    }
-}
-
-fn refuse(inbound: GreetedConnection, close: Close) {
-    // When nobody waits for the verdict the connection is gone already.
-    let _ = inbound.verdict.send(Err(close));
-}
-
 /// Waits for an endpoint; false when there will be none any more.
 async fn is_up(transport: &mut watch::Receiver<TransportState>) -> bool {
     transport.wait_for(TransportState::is_up).await.is_ok()
@@ -449,32 +509,4 @@ async fn say_hello(connection: &Connection, hello: &Hello) -> Result<Welcome, Co
         Some(error) => close::ended(&error),
         None => ConnectionEnd::For(DownReason::Unreachable(why)),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MINE: DialId = DialId { incarnation: 1, dial: 5 };
-
-    fn hello(incarnation: u64, accepted: Option<DialId>) -> Hello {
-        let cluster = "lab".parse().expect("name");
-        Hello::new(&cluster, DialId { incarnation, dial: 1 }, accepted)
-    }
-
-    #[test]
-    fn a_second_inbound_connection_always_replaces_the_first() {
-        assert!(replaces(LinkOrigin::Accepted, 2, &hello(2, None)));
-        assert!(replaces(LinkOrigin::Accepted, 2, &hello(3, None)));
-    }
-
-    #[test]
-    fn an_own_connection_gives_way_only_to_a_peer_that_lost_it() {
-        let mine = LinkOrigin::Dialled(MINE);
-        assert!(!replaces(mine, 2, &hello(2, None)), "dialled before it knew of mine");
-        let older = DialId { dial: 4, ..MINE };
-        assert!(!replaces(mine, 2, &hello(2, Some(older))), "dialled before it knew of mine");
-        assert!(replaces(mine, 2, &hello(2, Some(MINE))), "it knew mine and dials: it lost it");
-        assert!(replaces(mine, 2, &hello(3, None)), "it restarted");
-    }
 }

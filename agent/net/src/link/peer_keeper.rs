@@ -63,6 +63,7 @@ pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) ->
         parting: Arc::clone(&parting),
         counters: Arc::clone(&counters),
         transport: context.transport.subscribe(),
+        aside: context.aside.subscribe(),
         progress: DialProgress::default(),
     };
     let task = tokio::spawn(task.run());

@@ -10,7 +10,7 @@ use iroh::TransportAddr;
 use iroh::endpoint::{Connection, PathList};
 
 use crate::socket::relays::Relays;
-use crate::state::LinkState;
+use crate::state::{LinkState, Rival};
 
 /// The path that a link uses at a moment. It changes while the link is up: what begins over a relay goes
 /// straight as soon as a way is found, and back when that is lost.
@@ -36,13 +36,20 @@ impl LinkPath {
     }
 
     /// What is published of a link that goes this way.
-    pub(crate) fn state(&self, since: Instant, dialled: bool) -> LinkState {
-        let (remote_addr, relay_url) = match self {
-            Self::Direct(address) => (Some(*address), None),
-            Self::Relayed(url) => (None, Some(url.clone())),
-            Self::Unknown => (None, None),
+    pub(crate) fn state(&self, since: Instant, dialled: bool, rival: Option<Rival>) -> LinkState {
+        let relay_url = match self {
+            Self::Relayed(url) => Some(url.clone()),
+            Self::Direct(_) | Self::Unknown => None,
         };
-        LinkState::Up { since, remote_addr, relay_url, dialled }
+        LinkState::Up { since, remote_addr: self.remote_addr(), relay_url, dialled, rival }
+    }
+
+    /// Where the packets come from, if that is an address.
+    pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Direct(address) => Some(*address),
+            Self::Relayed(_) | Self::Unknown => None,
+        }
     }
 
     pub(crate) fn is_relayed(&self) -> bool {

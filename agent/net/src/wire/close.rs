@@ -2,6 +2,7 @@
 //! people.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use iroh::endpoint::{
     ConnectError, ConnectWithOptsError, ConnectingError, Connection, ConnectionError, TransportErrorCode,
@@ -9,7 +10,7 @@ use iroh::endpoint::{
 };
 
 use crate::limits::{IDLE_TIMEOUT, REMOVED_WORD_LEN_MAX};
-use crate::state::DownReason;
+use crate::state::{DownReason, HeldElsewhere};
 
 /// Longest part of a peer's own words that is shown, in characters.
 const PEER_TEXT_MAX: usize = 200;
@@ -39,6 +40,10 @@ pub(crate) enum Close {
     Busy(&'static str),
     /// A join was answered.
     Answered,
+    /// Another run with the dialler's key has a link here, and answers.
+    HeldTwice(HeldElsewhere),
+    /// Another run with this node's key was there first.
+    Aside,
 }
 
 const SHUTDOWN: u32 = 1;
@@ -52,9 +57,15 @@ const LEFT: u32 = 8;
 const NO_JOINS: u32 = 9;
 const BUSY: u32 = 10;
 const ANSWERED: u32 = 11;
+const HELD_TWICE: u32 = 12;
+const ASIDE: u32 = 13;
 
+/// Stands for an address that is not known.
+const UNKNOWN_PLACE: &str = "-";
 /// What goes before the word of a removal.
 const LEFT_TEXT: &str = "removed from the cluster: ";
+/// What goes before the addresses of the other agent and of this one, and the time in milliseconds.
+const HELD_TWICE_TEXT: &str = "another agent with your key is linked here: ";
 
 impl Close {
     pub(crate) fn code(&self) -> VarInt {
@@ -70,6 +81,8 @@ impl Close {
             Self::NoJoins => NO_JOINS,
             Self::Busy(_) => BUSY,
             Self::Answered => ANSWERED,
+            Self::HeldTwice(_) => HELD_TWICE,
+            Self::Aside => ASIDE,
         })
     }
 
@@ -85,6 +98,8 @@ impl Close {
             Self::NoJoins => "this node lets nobody in by a ticket at this moment",
             Self::Busy(why) => why,
             Self::Answered => "answered",
+            Self::Aside => "this agent stands aside for another one that runs with its key",
+            Self::HeldTwice(held) => return Cow::Owned(held_text(held)),
         })
     }
 
@@ -120,6 +135,10 @@ pub(crate) fn ended(error: &ConnectionError) -> ConnectionEnd {
             Some(word) => DownReason::Removed(word),
             None => DownReason::Refused(text),
         },
+        Ok(HELD_TWICE) => match held_elsewhere(&close.reason) {
+            Some(held) => DownReason::HeldElsewhere(held),
+            None => DownReason::Refused(text),
+        },
         Ok(SHUTDOWN) => DownReason::Lost("the peer was stopped".to_owned()),
         _ if text.is_empty() => DownReason::Lost("closed by the peer".to_owned()),
         _ => DownReason::Lost(format!("closed by the peer: {text}")),
@@ -132,6 +151,26 @@ fn removal_word(text: &[u8]) -> Option<String> {
     let word = std::str::from_utf8(text).ok()?.strip_prefix(LEFT_TEXT)?;
     let fits = !word.is_empty() && word.len() <= REMOVED_WORD_LEN_MAX && !word.contains(char::is_control);
     fits.then(|| word.to_owned())
+}
+
+fn held_text(held: &HeldElsewhere) -> String {
+    let place = |address: Option<SocketAddr>| {
+        address.map_or_else(|| UNKNOWN_PLACE.to_owned(), |address| address.to_string())
+    };
+    let HeldElsewhere { other_addr, own_addr, for_ms } = held;
+    format!("{HELD_TWICE_TEXT}{} {} {for_ms}", place(*other_addr), place(*own_addr))
+}
+
+/// Who else runs with this node's key, in a peer's text; `None` for a text that no node of ours writes.
+fn held_elsewhere(text: &[u8]) -> Option<HeldElsewhere> {
+    let mut words = std::str::from_utf8(text).ok()?.strip_prefix(HELD_TWICE_TEXT)?.split(' ');
+    let mut place = || match words.next()? {
+        UNKNOWN_PLACE => Some(None),
+        address => address.parse().ok().map(Some),
+    };
+    let (other_addr, own_addr) = (place()?, place()?);
+    let for_ms = words.next()?.parse().ok()?;
+    words.next().is_none().then_some(HeldElsewhere { other_addr, own_addr, for_ms })
 }
 
 /// Why the other side of a join closed the connection.
@@ -270,5 +309,20 @@ mod tests {
         for text in malformed {
             assert_eq!(removal_word(text), None, "{}", String::from_utf8_lossy(text));
         }
+    }
+
+    #[test]
+    fn who_else_has_the_key_is_read_and_what_no_node_writes_is_not() {
+        let at = |text: &str| text.parse().expect("address");
+        for held in [
+            HeldElsewhere { other_addr: Some(at("10.0.0.1:7431")), own_addr: None, for_ms: 0 },
+            HeldElsewhere { other_addr: None, own_addr: Some(at("[fd00::2]:7431")), for_ms: u64::MAX },
+        ] {
+            assert_eq!(held_elsewhere(held_text(&held).as_bytes()), Some(held));
+        }
+        for words in ["", "-", "- -", "- - x", "- - 1 2", "host:1 - 1", "- - -1", "-  - 1"] {
+            assert_eq!(held_elsewhere(format!("{HELD_TWICE_TEXT}{words}").as_bytes()), None, "{words}");
+        }
+        assert_eq!(held_elsewhere(b"- - 1"), None);
     }
 }

@@ -80,6 +80,9 @@ pub enum Effect {
         /// Who is told that it was removed, and from where.
         removed: BTreeMap<EndpointId, RemovedFrom>,
     },
+    /// Keep links with nobody and dial nobody but those who refuse this node because another agent runs with
+    /// its key; or keep links again.
+    StandAside(bool),
     /// Serve the join protocol for this cluster, or not at all.
     ServeJoins(Option<ClusterId>),
     /// List the units of this machine's VMs; answered by [`Input::Units`](super::Input::Units).

@@ -7,7 +7,7 @@ use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_core::state::NodeOffer;
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::{JoinRequest, JoinResponse, PeerRequest, PeerResponse};
+use blixard_model::wire::{JoinRequest, JoinResponse, KeyHeldTwice, PeerRequest, PeerResponse};
 use blixard_model::{
     Ask, ClusterId, Contact, EndpointId, NodeName, RaftId, RequestId, TicketId, TicketSecret, VmName, VmsFate,
 };
@@ -41,6 +41,13 @@ pub enum Input {
         up: BTreeSet<EndpointId>,
         /// What peers said that refuse this node because it was removed from their cluster.
         removed: Vec<RemovedFrom>,
+    },
+    /// What is known of agents that run with one key at the same time changed.
+    HeldTwice {
+        /// Peers of which another agent comes beside the one that this host has a link with.
+        seen: Vec<KeyHeldTwice>,
+        /// What peers say that keep their link with another agent with this host's key.
+        refusals: Vec<HolderRefusal>,
     },
     /// What this machine offers or where it is reached changed.
     Offer(Box<NodeOffer>),
@@ -149,6 +156,17 @@ pub enum Input {
     TicketRead(Box<Option<Result<HeldTicket, String>>>),
     /// What [`Effect::Write`](super::Effect::Write) asked for is durable.
     Written(Box<Written>),
+}
+
+/// The word of a peer that has a link with another agent with this host's key, which answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HolderRefusal {
+    /// The peer.
+    pub peer: EndpointId,
+    /// Where the other agent is, and where this one, as far as the peer knows.
+    pub addresses: Vec<SocketAddr>,
+    /// For how long that link has been up, in milliseconds.
+    pub for_ms: u64,
 }
 
 /// A Raft message as it came.

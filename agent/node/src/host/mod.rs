@@ -35,7 +35,9 @@ use blixard_model::formation::{Genesis, Identity};
 use blixard_model::{ClusterName, EndpointId, NodeName, StoreId, mutant};
 
 pub use effect::{Answer, Effect, JoinRefusal};
-pub use input::{CallError, CallId, HeldTicket, Input, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want};
+pub use input::{
+    CallError, CallId, HeldTicket, HolderRefusal, Input, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want,
+};
 pub use member::{MemberHost, Proposer, Reader, Replica, SubmissionId};
 pub use moment::{BootId, Moment};
 pub use removed::Removed;

@@ -54,6 +54,8 @@ pub(crate) struct Machine {
     pub(crate) actions_fail: Option<&'static str>,
     /// The actions that were begun.
     pub(crate) begun: Vec<Action>,
+    /// What it was told last about standing aside, if anything.
+    pub(crate) stands_aside: Option<bool>,
     /// The consoles that were asked for and are not answered by themselves.
     pub(crate) consoles: Vec<VmName>,
     asked: BTreeMap<PeerCallId, (u8, CallId)>,
@@ -104,6 +106,7 @@ impl Hosts {
             notices: Vec::new(),
             actions_fail: None,
             begun: Vec::new(),
+            stands_aside: None,
             consoles: Vec::new(),
             asked: BTreeMap::new(),
         };
@@ -226,6 +229,7 @@ impl Hosts {
                 self.give(n, Input::ActionDone { action, failure: None });
             }
             Effect::FetchConsole { vm, .. } => self.machine(n).consoles.push(vm),
+            Effect::StandAside(aside) => self.machine(n).stands_aside = Some(aside),
             Effect::Write(write) => self.write(n, &write),
             Effect::Notice(notice) => self.machine(n).notices.push(notice),
             Effect::AskToJoin { .. }

@@ -5,13 +5,15 @@ mod peers;
 
 use blixard_consensus::Limits;
 use blixard_core::ports::ObservedUnit;
+use blixard_core::reconciler::Action;
 use blixard_model::api::RetryKind;
 use blixard_model::backoff::ANNOUNCE;
 use blixard_model::formation::Phase;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::report::{NodeReport, ObservedState, VmReport};
 use blixard_model::wire::{
-    AgedReport, FRAME_LEN_MAX, JoinResponse, PeerRequest, PeerResponse, ReportPage,
+    AgedReport, FRAME_LEN_MAX, JoinResponse, KeyHeldTwice, PeerRequest, PeerResponse, ProgressReport,
+    ReportPage,
 };
 use blixard_model::{
     ClusterId, Contact, MembersAsk, Outcome, RaftId, Refusal, TicketId, TicketSecret, WriteAsk, WriteRequest,
@@ -19,11 +21,11 @@ use blixard_model::{
 use blixard_node::Notice;
 use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
-    Answer, BootId, Effect, Found, HeldTicket, Host, HostEnd, Input, Moment, NodeRemoval, PeerCallId,
-    WaiterId, Want,
+    Answer, BootId, Effect, Found, HeldTicket, HolderRefusal, Host, HostEnd, Input, Moment,
+    NodeRemoval, PeerCallId, WaiterId, Want,
 };
 
-use crate::group::{create, endpoint, identity, name, store};
+use crate::group::{address, create, endpoint, identity, name, store};
 use hosts::{Hosts, at, config};
 
 #[test]
@@ -63,14 +65,14 @@ fn a_promise_is_told_once_it_is_durable_and_not_before() {
     });
     for (call, n) in calls.collect::<Vec<_>>() {
         let me = Box::new(identity(n, store(n), Phase::Empty { promise: None }));
-        let answer = Ok(Box::new(PeerResponse::Identity { me }));
+        let answer = Ok(Box::new(PeerResponse::Identity { me, held_twice: Vec::new() }));
         host.handle(at(1_010), Input::PeerAnswered { call, answer }).expect("goes on");
     }
     let effects = host.turn(at(1_010)).expect("goes on");
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Write(Write::Promise(_)))), "{effects:?}");
     let me = identity(2, store(2), Phase::Empty { promise: None });
     let promise = |response| match response {
-        PeerResponse::Identity { me } => match me.phase {
+        PeerResponse::Identity { me, .. } => match me.phase {
             Phase::Empty { promise } => promise,
             Phase::Formed { .. } => None,
         },
@@ -449,4 +451,58 @@ fn a_link_that_came_up_makes_the_next_round_come_soon() {
     host.handle(at(slow - 600), Input::Links { up: [endpoint(2)].into(), removed: Vec::new() })
         .expect("goes on");
     assert!(host.wake_at_ms().expect("planned") < slow - 200, "{slow}");
+}
+
+/// The leader's word on how far the members are, as node `at` is told it.
+fn progress(hosts: &mut Hosts, at: u8) -> ProgressReport {
+    let waiter = hosts.want(at, Want::Progress);
+    hosts.until("it is told", |hosts| hosts.answers.contains_key(&waiter));
+    let Some(Answer::Progress(told)) = hosts.answers.remove(&waiter) else { panic!("no progress") };
+    hosts.host(at).member().expect("a member").progress(told)
+}
+
+#[test]
+fn what_one_member_sees_of_a_key_that_two_agents_hold_is_told_to_all() {
+    let mut hosts = Hosts::formed(3);
+    let leader = hosts.leader();
+    let mut followers = (1..=3).filter(|n| *n != leader);
+    let (sees, held) = (followers.next().expect("one"), followers.next().expect("another"));
+    let copied = KeyHeldTwice { endpoint_id: endpoint(held), addresses: vec![address(held), address(9)] };
+    let all = |hosts: &mut Hosts| [1, 2, 3].map(|n| progress(hosts, n).held_twice);
+    assert_eq!(all(&mut hosts), [const { Vec::new() }; 3]);
+    hosts.give(sees, Input::HeldTwice { seen: vec![copied.clone()], refusals: Vec::new() });
+    hosts.pass(1_500);
+    assert_eq!(all(&mut hosts), [vec![copied.clone()], vec![copied.clone()], vec![copied]]);
+    hosts.give(sees, Input::HeldTwice { seen: Vec::new(), refusals: Vec::new() });
+    hosts.pass(1_500);
+    assert_eq!(all(&mut hosts), [const { Vec::new() }; 3]);
+}
+
+#[test]
+fn the_later_holder_of_a_key_stands_aside_and_starts_no_vm() {
+    let mut hosts = Hosts::formed(3);
+    let leader = hosts.leader();
+    let later = (1..=3).find(|n| *n != leader).expect("one follows");
+    let refused = |for_ms| HolderRefusal {
+        peer: endpoint(leader),
+        addresses: vec![address(later), address(9)],
+        for_ms,
+    };
+    let said = |refusals| Input::HeldTwice { seen: Vec::new(), refusals };
+    let starts = |hosts: &Hosts| {
+        let begun = &hosts.machines[&later].begun;
+        begun.iter().filter(|action| matches!(action, Action::Start(_))).count()
+    };
+    // A member that was started anew met the other one first: this host was there before.
+    hosts.give(later, said(vec![refused(10)]));
+    assert_eq!(hosts.machines[&later].stands_aside, None);
+    hosts.give(later, said(vec![refused(3_600_000)]));
+    assert_eq!(hosts.machines[&later].stands_aside, Some(true));
+    let waiter = hosts.change(later, create("web", Some(later)));
+    hosts.until("it is answered", |hosts| hosts.answers.contains_key(&waiter));
+    hosts.pass(5_000);
+    assert_eq!(starts(&hosts), 0);
+    hosts.give(later, said(Vec::new()));
+    assert_eq!(hosts.machines[&later].stands_aside, Some(false));
+    hosts.until("the VM is started", |hosts| starts(hosts) > 0);
 }

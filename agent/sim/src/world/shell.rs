@@ -193,7 +193,7 @@ impl World {
                     self.links_due = true;
                 }
             }
-            Effect::ServeJoins(_) => {}
+            Effect::ServeJoins(_) | Effect::StandAside(_) => {}
             Effect::ListUnits => {
                 let Some(run) = self.run_of(id) else { return };
                 let wait = self.rng.below(LIST_US);

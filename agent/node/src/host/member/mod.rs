@@ -7,6 +7,7 @@
 //! | [`Replica`] | Raft, the replicated state, who was heard of, what a leader is asked |
 //! | [`Submissions`] | changes on their way to whoever leads |
 //! | [`Identities`] | whom to ask who they are |
+//! | [`HeldTwice`] | which keys two agents run with |
 //! | [`Reports`] | what nodes report of their VMs |
 //! | [`Registering`] | what this node offers, until the log says so |
 //! | [`Vms`] | this node's units, and what is done to them |
@@ -14,6 +15,7 @@
 //! | [`Waiters`] | reads, and peers that wait for what this node leads |
 //! | [`Calls`] | questions to peers that are not answered yet |
 
+mod held_twice;
 mod identities;
 mod local;
 mod pages;
@@ -34,21 +36,23 @@ use blixard_core::formation::phase_of;
 use blixard_core::state::NodeOffer;
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::AgedReport;
+use blixard_model::wire::{AgedReport, KeyHeldTwice, ProgressReport};
 use blixard_model::{EndpointId, NodeName, RaftId, StoreId, TicketId, WriteAsk, WriteRequest, mutant};
 use bytes::Bytes;
 
 use super::calls::Calls;
 use super::disk::Write;
 use super::effect::{Answer, Effect};
-use super::input::{Input, PeerCallId, RaftFrame, WaiterId};
+use super::input::{HolderRefusal, Input, PeerCallId, RaftFrame, WaiterId};
 use super::moment::Moment;
 use super::trouble::Trouble;
 use crate::attempt::AttemptEnd;
 use crate::node::Node;
+use crate::notice::Notice;
 use crate::summary::Summary;
 use crate::turn::NodeError;
 use crate::waiting::Waits;
+use held_twice::HeldTwice;
 use identities::Identities;
 use pages::Collected;
 use registering::Registering;
@@ -146,6 +150,7 @@ pub struct MemberHost {
     removals: Removals,
     joiners: BTreeMap<PeerCallId, Joiner>,
     identities: Identities,
+    held_twice: HeldTwice,
     reports: Reports,
     /// The leader's reports on their way to somebody on this machine.
     collected: BTreeMap<WaiterId, Collected>,
@@ -190,13 +195,14 @@ impl MemberHost {
         // The first of all reads finds room.
         let _asked = replica.read(Reader::UpToDate);
         Self {
-            linked,
             calls: Calls::default(),
             submissions: Submissions::default(),
             waiters: Waiters::default(),
             removals: Removals::default(),
             joiners: BTreeMap::new(),
             identities: Identities::new(seed(1), now_ms),
+            held_twice: HeldTwice::new(me, &linked, now_ms),
+            linked,
             reports: Reports::new(name.clone(), seed(2), now_ms),
             collected: BTreeMap::new(),
             registering: Registering::new(me, own.offer.clone(), own.written.clone(), seed(3)),
@@ -223,6 +229,20 @@ impl MemberHost {
     /// The replica: Raft's status, who was heard of, what a leader knows.
     pub fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// What this node knows of the members as leader; none when it does not lead.
+    pub fn progress_report(&self) -> Option<ProgressReport> {
+        let report = self.replica.progress_report()?;
+        Some(ProgressReport { held_twice: self.held_twice.all(&[]), ..report })
+    }
+
+    /// How far the members are: by this node's own word when it leads, else by what the leader told; with
+    /// the keys held twice that are known here.
+    pub fn progress(&self, told: Option<ProgressReport>) -> ProgressReport {
+        let mut report = self.progress_report().or(told).unwrap_or_default();
+        report.held_twice = self.held_twice.all(&report.held_twice);
+        report
     }
 
     /// What was reported here of all nodes' VMs, with its age.
@@ -283,6 +303,7 @@ impl MemberHost {
                 self.dirty = true;
             }
             Input::Links { up, removed } => self.handle_links(now, up, removed)?,
+            Input::HeldTwice { seen, refusals } => self.handle_held_twice(now, seen, refusals),
             Input::Offer(offer) => self.handle_offer(now, *offer),
             Input::Raft { from, frame } => self.handle_raft(from, &frame)?,
             Input::RaftNotSent { member } => self.replica.report_unreachable(member),
@@ -321,6 +342,7 @@ impl MemberHost {
         removed: Vec<RemovedFrom>,
     ) -> Result<(), NodeError> {
         self.linked.clone_from(&up);
+        self.held_twice.note_links(now.boot_ms, &up);
         self.replica.note_links(up);
         // What waits for a link need not wait for its next period.
         self.go_on_all(now);
@@ -328,6 +350,17 @@ impl MemberHost {
             return Ok(());
         }
         removed.into_iter().try_for_each(|removed| self.replica.note_removed(removed))
+    }
+
+    fn handle_held_twice(&mut self, now: Moment, seen: Vec<KeyHeldTwice>, refusals: Vec<HolderRefusal>) {
+        let before = self.held_twice.is_later();
+        self.held_twice.note(now.boot_ms, seen, refusals);
+        let is_later = self.held_twice.is_later();
+        if is_later != before {
+            self.vms.stand_aside(is_later);
+            self.out.push(Effect::StandAside(is_later));
+            self.out.push(Effect::Notice(Notice::StandsAside(is_later)));
+        }
     }
 
     fn handle_offer(&mut self, now: Moment, offer: NodeOffer) {

@@ -34,7 +34,8 @@ impl MemberHost {
                 PeerResponse::declined("the identity is another endpoint's")
             }
             PeerRequest::Identify { me } => {
-                let answer = PeerResponse::Identity { me: Box::new(self.identity(Some(&me))) };
+                let held_twice = self.held_twice.seen().to_vec();
+                let answer = PeerResponse::Identity { me: Box::new(self.identity(Some(&me))), held_twice };
                 // Answered in any case: what is noted may end the member.
                 self.out.push(Effect::AnswerPeer { call, response: Box::new(answer) });
                 self.dirty = true;
@@ -52,7 +53,7 @@ impl MemberHost {
             PeerRequest::Reports { from } => {
                 PeerResponse::Reports(self.reports.page(now.boot_ms, from.as_ref()))
             }
-            PeerRequest::Progress => match self.replica.progress_report() {
+            PeerRequest::Progress => match self.progress_report() {
                 Some(progress) => PeerResponse::Progress { progress },
                 None => PeerResponse::declined("this node does not lead"),
             },
@@ -182,8 +183,9 @@ impl MemberHost {
         answer: Result<Box<PeerResponse>, CallError>,
     ) -> Result<(), NodeError> {
         let why = match answer.map(|response| *response) {
-            Ok(PeerResponse::Identity { me }) if me.endpoint_id == peer => {
+            Ok(PeerResponse::Identity { me, held_twice }) if me.endpoint_id == peer => {
                 self.identities.answered(peer);
+                self.held_twice.note_told(peer, held_twice);
                 self.dirty = true;
                 return self.replica.note_identity(*me, Some(version));
             }

@@ -38,6 +38,8 @@ pub(super) struct Vms {
     leader: Option<EndpointId>,
     /// The log was read up to date once since this agent started.
     up_to_date: bool,
+    /// Another agent with this node's key was there first: these VMs are its.
+    stands_aside: bool,
     units: Vec<ObservedUnit>,
     /// When the list that is awaited was asked for.
     listing_since_ms: Option<u64>,
@@ -53,6 +55,7 @@ impl Vms {
             ongoing: Ongoing::default(),
             leader: None,
             up_to_date: false,
+            stands_aside: false,
             units: Vec::new(),
             listing_since_ms: None,
             next_list_ms: now_ms,
@@ -64,6 +67,11 @@ impl Vms {
     pub(super) fn note_up_to_date(&mut self, now_ms: u64) {
         self.up_to_date = true;
         self.hurry(now_ms);
+    }
+
+    /// Nothing is done to any unit while another agent with this node's key was there first.
+    pub(super) fn stand_aside(&mut self, stands_aside: bool) {
+        self.stands_aside = stands_aside;
     }
 
     /// Something may have changed: the next look comes as soon as it may.
@@ -108,7 +116,7 @@ impl Vms {
         // Placements are by name: they are this node's only if the log gives the name to its key.
         let ours = state.member_by_endpoint(self.me).is_some_and(|member| member.name == self.name);
         let placed: Vec<&VmRecord> = state.placed_on(&self.name).collect();
-        let up_to_date = self.up_to_date && ours && problem.is_none();
+        let up_to_date = self.up_to_date && ours && problem.is_none() && !self.stands_aside;
         let view = UnitsView { placed: &placed, units: &self.units, up_to_date, now_ms: now.boot_ms };
         let mut ended = Vec::new();
         if problem.is_none() {

@@ -181,6 +181,7 @@ impl Unborn {
             Input::Written(written) => self.handle_written(now, *written),
             Input::Tick
             | Input::Wake
+            | Input::HeldTwice { .. }
             | Input::Raft { .. }
             | Input::RaftNotSent { .. }
             | Input::SnapshotSent { .. }
@@ -216,7 +217,7 @@ impl Unborn {
         let response = match request {
             PeerRequest::Identify { me } if me.endpoint_id == from => {
                 self.pace.heard(&self.wanted.declared, &me);
-                PeerResponse::Identity { me: Box::new(self.identity()) }
+                PeerResponse::Identity { me: Box::new(self.identity()), held_twice: Vec::new() }
             }
             PeerRequest::Identify { .. } => PeerResponse::declined("the identity is another endpoint's"),
             _ => PeerResponse::declined("this node is in no cluster"),
@@ -232,7 +233,7 @@ impl Unborn {
     ) {
         let Some((UnbornCall::Identify, peer)) = self.calls.take(call) else { return };
         if let Ok(response) = answer
-            && let PeerResponse::Identity { me } = *response
+            && let PeerResponse::Identity { me, .. } = *response
             && me.endpoint_id == peer
         {
             self.answers.insert(peer, *me);
