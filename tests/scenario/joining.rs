@@ -109,6 +109,29 @@ fn revoked_and_damaged_tickets_admit_nobody() {
 }
 
 #[test]
+fn a_ticket_that_was_revoked_says_so_also_when_no_other_is_open() {
+    let c = three_and_one();
+    let made = ticket(&c.nodes[0], "");
+    let run = c.nodes[1].blixard(&format!("cluster ticket revoke {}", made.id));
+    assert_eq!(run.code, 0, "{run:?}");
+    c.until("all know", |c| {
+        let revoked = |node: &Node| {
+            let list = node.blixard("cluster ticket list --json --stale").json::<Listing<TicketView>>();
+            list.items.iter().any(|ticket| matches!(ticket.state, TicketState::Revoked))
+        };
+        c.nodes[..3].iter().all(revoked)
+    });
+    let run = join(&c.nodes[3], &made.ticket);
+    assert!(run.stderr.contains("blixard cluster ticket create"), "{run:?}");
+    run.ends(1, "no ticket is open in that cluster any more");
+    // It is not given up for that: they may have been behind.
+    assert!(c.nodes[3].dir.join("join.ticket").exists());
+    let again = ticket(&c.nodes[0], "");
+    let run = join(&c.nodes[3], &again.ticket);
+    assert_eq!(run.code, 0, "{run:?}\n{}", c.nodes[3].log());
+}
+
+#[test]
 fn a_ticket_of_another_cluster_is_not_shown_to_this_one() {
     let c = three_and_one();
     let other = Cluster::formed();

@@ -30,7 +30,7 @@ pub(crate) fn problems(view: &StatusView) -> Vec<String> {
         }
     }));
     problems.extend(view.warnings.iter().cloned());
-    problems.extend(view.ticket_problem.iter().map(|problem| format!("the ticket: {problem}")));
+    problems.extend(view.ticket_problem.iter().map(|problem| format!("no ticket to join with: {problem}")));
     problems.extend(view.retrying.iter().filter(|retry| !is_said(view, retry)).filter_map(|retry| {
         let failing_ms = retry.failing_for_ms.filter(|ms| *ms > RETRYING_MS_MAX)?;
         let peer = retry.peer.as_ref().map(|peer| format!(" {peer}")).unwrap_or_default();
@@ -115,7 +115,10 @@ mod tests {
             ),
             (n2(|m| m.lost = true), "n2 is lost: the leader does not hear of it"),
             (with(|view| view.warnings = vec!["one\n two".into()]), "one two"),
-            (with(|view| view.ticket_problem = Some("it has expired".into())), "the ticket: it has expired"),
+            (
+                with(|view| view.ticket_problem = Some("it has expired".into())),
+                "no ticket to join with: it has expired",
+            ),
             (with(|view| view.retrying = vec![retry(Some(300_000))]), "report n2 fails for 5 min: no answer"),
             (with(|view| view.phase = NodePhase::Removed), "this node was removed from its cluster"),
             (

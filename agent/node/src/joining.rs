@@ -11,6 +11,8 @@
 //! A crash anywhere resumes: the ticket is kept until the store is bound, and a store that was admitted is
 //! told so again, by the same ticket or by anybody who asks it who it is.
 
+use std::collections::BTreeMap;
+
 use blixard_core::ClusterState;
 use blixard_core::formation::{cluster_id, contacts};
 use blixard_core::state::member_check::check_genesis;
@@ -59,6 +61,17 @@ pub fn answer(state: &ClusterState, asker: EndpointId, end: Result<AskOutcome, S
     }
 }
 
+/// Why a member that was asked gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinFailure {
+    /// It lets nobody in, because it knows of no ticket that is open.
+    #[error("{0}")]
+    NotServed(String),
+    /// Anything else, in words.
+    #[error("{0}")]
+    Other(String),
+}
+
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JoinStep {
@@ -82,6 +95,8 @@ pub struct Joining {
     retry: Retry,
     refused: Option<Refusal>,
     last_error: Option<String>,
+    /// The contacts whose last word was that they let nobody in, and how they said it.
+    not_served: BTreeMap<EndpointId, String>,
     known_as: Option<RaftId>,
 }
 
@@ -90,7 +105,16 @@ impl Joining {
     /// together.
     pub fn new(cluster_id: ClusterId, contacts: Vec<Contact>, seed: u64) -> Self {
         let retry = Retry::new(JOIN, seed);
-        Self { cluster_id, contacts, turn: 0, retry, refused: None, last_error: None, known_as: None }
+        Self {
+            cluster_id,
+            contacts,
+            turn: 0,
+            retry,
+            refused: None,
+            last_error: None,
+            not_served: BTreeMap::new(),
+            known_as: None,
+        }
     }
 
     /// What to do now. Not to be asked while a [`JoinStep::Ask`] is under way.
@@ -101,11 +125,23 @@ impl Joining {
         if !self.retry.is_due(now_ms) {
             return JoinStep::Wait { until_ms: self.retry.at_ms() };
         }
-        let Some(contact) = self.contacts.get(self.turn % self.contacts.len().max(1)) else {
+        let Some(contact) = self.contact() else {
             let why = "it names no member that could be asked".to_owned();
             return JoinStep::Refused(Refusal::Ticket { why });
         };
         JoinStep::Ask(contact.clone())
+    }
+
+    /// Whose turn it is.
+    fn contact(&self) -> Option<&Contact> {
+        self.contacts.get(self.turn % self.contacts.len().max(1))
+    }
+
+    /// Whether every contact said that it lets nobody in: no ticket of that cluster is open, and so not this
+    /// one. It is tried on all the same, because all of them may be behind.
+    pub fn is_served_by_nobody(&self) -> bool {
+        let says_so = |contact: &Contact| self.not_served.contains_key(&contact.endpoint_id);
+        !self.contacts.is_empty() && self.contacts.iter().all(says_so)
     }
 
     /// When [`Joining::next`] has something to say.
@@ -115,7 +151,13 @@ impl Joining {
 
     /// How an attempt ended; the node's place once it has one. An answer of another cluster than the ticket's
     /// is none.
-    pub fn note(&mut self, now_ms: u64, ended: Result<JoinResponse, String>) -> Option<Birth> {
+    pub fn note(&mut self, now_ms: u64, ended: Result<JoinResponse, JoinFailure>) -> Option<Birth> {
+        if let Some(asked) = self.contact().map(|contact| contact.endpoint_id) {
+            match &ended {
+                Err(JoinFailure::NotServed(why)) => _ = self.not_served.insert(asked, why.clone()),
+                Ok(_) | Err(JoinFailure::Other(_)) => _ = self.not_served.remove(&asked),
+            }
+        }
         let why = match ended {
             Ok(JoinResponse::Admitted { cluster_id: theirs, genesis, raft_id, contacts }) => {
                 if theirs == self.cluster_id
@@ -135,7 +177,7 @@ impl Joining {
                 self.known_as = self.known_as.max(known_as);
                 why
             }
-            Err(why) => why,
+            Err(why) => why.to_string(),
         };
         self.last_error = Some(why);
         self.turn = self.turn.wrapping_add(1);
@@ -149,9 +191,11 @@ impl Joining {
     }
 
     /// Attempts that failed in a row, when the next one is due in milliseconds of the caller's clock, and why
-    /// the last one failed; `None` when none did.
+    /// the last one failed; `None` when none did. That a member lets nobody in counts for more than that
+    /// another one does not answer.
     pub fn trouble(&self) -> Option<(u32, u64, &str)> {
-        let why = self.last_error.as_deref()?;
+        let last = self.last_error.as_deref()?;
+        let why = self.not_served.values().next().map_or(last, String::as_str);
         Some((self.retry.failures(), self.retry.at_ms(), why))
     }
 }
@@ -167,7 +211,7 @@ mod tests {
         let later = |known_as| Ok(JoinResponse::Later { why: "later".to_owned(), known_as });
         let ends = [
             (later(Some(RaftId(4))), Some(RaftId(4))),
-            (Err("no answer".to_owned()), Some(RaftId(4))),
+            (Err(JoinFailure::Other("no answer".to_owned())), Some(RaftId(4))),
             (later(Some(RaftId(6))), Some(RaftId(6))),
             (later(Some(RaftId(4))), Some(RaftId(6))),
             (later(None), Some(RaftId(6))),
@@ -176,5 +220,32 @@ mod tests {
             assert!(joining.note(at as u64, ended).is_none());
             assert_eq!(joining.known_as(), known_as, "after the answer {at}");
         }
+    }
+
+    #[test]
+    fn a_ticket_is_of_no_use_when_every_contact_lets_nobody_in() {
+        let contact = |n: u8| Contact {
+            endpoint_id: EndpointId::from_bytes([n; 32]),
+            addresses: Vec::new(),
+            relay_url: None,
+        };
+        let mut joining = Joining::new(ClusterId::from_bytes([7; 16]), vec![contact(1), contact(2)], 1);
+        let closed = || Err(JoinFailure::NotServed("it lets nobody in".to_owned()));
+        let silent = || Err(JoinFailure::Other("nobody answers there".to_owned()));
+        let mut ends = |ended| {
+            joining.note(0, ended);
+            let why = joining.trouble().map(|(_, _, why)| why.to_owned()).unwrap_or_default();
+            (joining.is_served_by_nobody(), why)
+        };
+        let said = |why: &str| why.to_owned();
+        assert_eq!(ends(closed()), (false, said("it lets nobody in")));
+        assert_eq!(ends(silent()), (false, said("it lets nobody in")), "what one of them said is the reason");
+        assert_eq!(ends(closed()), (false, said("it lets nobody in")));
+        assert_eq!(ends(closed()), (true, said("it lets nobody in")), "both");
+        assert_eq!(ends(silent()), (false, said("it lets nobody in")));
+        let later = Ok(JoinResponse::Later { why: "later".to_owned(), known_as: None });
+        assert_eq!(ends(later), (false, said("later")), "a ticket is open");
+        let none = Joining::new(ClusterId::from_bytes([7; 16]), Vec::new(), 1);
+        assert!(!none.is_served_by_nobody());
     }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{JoinRequest, PeerRequest, PeerResponse};
 use blixard_model::{Contact, EndpointId};
-use blixard_net::{RequestError, SendOutcome};
+use blixard_net::{JoinError, RequestError, SendOutcome};
 use blixard_node::Envelope;
 use blixard_node::host::disk::{Write, Written, carry_out};
 use blixard_node::host::{Answer, CallError, CallId, Effect, Input, WaiterId};
+use blixard_node::joining::JoinFailure;
 
 use super::super::{codec, missing_data, tickets};
 use super::{Shell, ShellError};
@@ -122,8 +123,14 @@ impl Shell {
             let answer = match asked {
                 Ok(bytes) => codec::decode(&bytes)
                     .map(Box::new)
-                    .map_err(|why| format!("an answer that is none: {why}")),
-                Err(error) => Err(format!("{}: {error}", contact.endpoint_id.short())),
+                    .map_err(|why| JoinFailure::Other(format!("an answer that is none: {why}"))),
+                Err(error) => {
+                    let why = format!("{}: {error}", contact.endpoint_id.short());
+                    Err(match error {
+                        JoinError::NotServed => JoinFailure::NotServed(why),
+                        _ => JoinFailure::Other(why),
+                    })
+                }
             };
             Input::JoinAnswered { call, answer }
         });

@@ -14,6 +14,7 @@ use blixard_model::{
 use bytes::Bytes;
 
 use super::disk::Written;
+use crate::joining::JoinFailure;
 
 /// A question of this host to a peer; numbered by the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,7 +108,7 @@ pub enum Input {
         /// The request.
         call: CallId,
         /// The answer, or why there is none.
-        answer: Result<Box<JoinResponse>, String>,
+        answer: Result<Box<JoinResponse>, JoinFailure>,
     },
     /// Somebody on this machine wants something.
     Wanted {

@@ -21,9 +21,10 @@ use blixard_model::{
 use blixard_node::Notice;
 use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
-    Answer, BootId, Effect, Found, HeldTicket, HolderRefusal, Host, HostEnd, Input, Moment,
+    Answer, BootId, Effect, Found, HeldTicket, HolderRefusal, Host, HostConfig, HostEnd, Input, Moment,
     NodeRemoval, PeerCallId, WaiterId, Want,
 };
+use blixard_node::joining::JoinFailure;
 
 use crate::group::{address, create, endpoint, identity, name, store};
 use hosts::{Hosts, at, config};
@@ -505,4 +506,58 @@ fn the_later_holder_of_a_key_stands_aside_and_starts_no_vm() {
     hosts.give(later, said(Vec::new()));
     assert_eq!(hosts.machines[&later].stands_aside, Some(false));
     hosts.until("the VM is started", |hosts| starts(hosts) > 0);
+}
+
+/// A ticket of a cluster with these members.
+fn held_ticket(contacts: &[u8]) -> HeldTicket {
+    let contact = |n: &u8| Contact { endpoint_id: endpoint(*n), addresses: Vec::new(), relay_url: None };
+    HeldTicket {
+        cluster_id: ClusterId::from_bytes([7; 16]),
+        id: TicketId::from_bytes([7; 8]),
+        secret: TicketSecret::from_bytes([7; 32]),
+        contacts: contacts.iter().map(contact).collect(),
+    }
+}
+
+#[test]
+fn a_ticket_that_every_member_turns_away_is_named_as_the_problem_and_tried_on() {
+    let ticket = Some(Ok(held_ticket(&[1, 2])));
+    let mut host =
+        Host::new(HostConfig { ticket, ..config(4, 0) }, Found::default(), at(1_000)).expect("begins");
+    let mut now = 1_000;
+    let mut asked = |host: &mut Host, ended: Result<Box<JoinResponse>, JoinFailure>| {
+        let effects = host.turn(at(now)).expect("goes on");
+        let asks = |effect: &Effect| match effect {
+            Effect::AskToJoin { call, .. } => Some(*call),
+            _ => None,
+        };
+        let call = effects.iter().find_map(asks).expect("asks");
+        host.handle(at(now), Input::JoinAnswered { call, answer: ended }).expect("goes on");
+        now += 10_000;
+        host.unborn().expect("no cluster").ticket_problem().map(str::to_owned)
+    };
+    let closed = || Err(JoinFailure::NotServed("no ticket is open".to_owned()));
+    assert_eq!(asked(&mut host, closed()), None, "one of two");
+    let problem = asked(&mut host, closed()).expect("both");
+    assert!(problem.contains("no ticket is open in that cluster any more"), "{problem}");
+    let waits = host.unborn().expect("no cluster").waiting_for().join("\n");
+    assert!(
+        waits.contains("used or revoked") && waits.contains("`blixard cluster ticket create`"),
+        "{waits}"
+    );
+    let later = JoinResponse::Later { why: "a change is under way".to_owned(), known_as: None };
+    assert_eq!(asked(&mut host, Ok(Box::new(later))), None, "they were behind");
+    assert_eq!(
+        host.unborn().expect("no cluster").waiting_for(),
+        ["a member of cluster 0707070707 to let this node in"]
+    );
+    let refusal = Refusal::Ticket { why: "it was revoked".to_owned() };
+    asked(&mut host, Ok(Box::new(JoinResponse::Refused { refusal })));
+    host.turn(at(1_000_000)).expect("goes on");
+    let waits = host.unborn().expect("no cluster").waiting_for().join("\n");
+    assert_eq!(
+        waits,
+        "another ticket (the ticket is not valid: it was revoked): `blixard cluster ticket create` on a \
+         member makes one, and `blixard cluster join` here takes it"
+    );
 }

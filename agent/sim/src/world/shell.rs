@@ -11,6 +11,7 @@ use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
     Answer, BootId, CallError, CallId, Effect, Input, Moment, PeerCallId, RaftFrame, WaiterId, Want,
 };
+use blixard_node::joining::JoinFailure;
 
 use super::World;
 use super::parts::event::{Event, Fault, MachineId, Message};
@@ -356,7 +357,7 @@ impl World {
             return self.queue.after(CONNECTION_US, Event::Connection { machine: id, run, call, to });
         }
         self.peers_gave_up(to, |waits| *waits == asked);
-        let answer = Err("the connection ended".to_owned());
+        let answer = Err(JoinFailure::Other("the connection ended".to_owned()));
         self.input(id, Input::JoinAnswered { call, answer });
     }
 

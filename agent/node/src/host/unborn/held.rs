@@ -12,12 +12,25 @@ use crate::joining::Joining;
 /// While there is no ticket its file is looked at this often, in milliseconds: it may be put there later.
 pub(super) const READ_PERIOD_MS: u64 = 5_000;
 
+/// Why a ticket is of no use that every member turns away.
+const NOT_SERVED: &str = "no ticket is open in that cluster any more, so this node's was used or revoked, or \
+                          it has expired";
+
+/// Why there is no ticket to use.
+#[derive(Debug)]
+pub(super) struct TicketProblem {
+    /// For people.
+    pub(super) why: String,
+    /// It takes another ticket.
+    pub(super) is_final: bool,
+}
+
 /// The ticket, and the use that is made of it.
 #[derive(Debug)]
 pub(super) struct TicketInUse {
     pub(super) held: Option<(HeldTicket, Joining)>,
-    /// Why there is none to use, for people.
-    pub(super) problem: Option<String>,
+    /// Why there is none to use.
+    pub(super) problem: Option<TicketProblem>,
     /// The last ticket that admits nobody: its file may still be there.
     pub(super) refused: Option<TicketId>,
     /// Tickets that are being written to disk.
@@ -31,7 +44,7 @@ impl TicketInUse {
     pub(super) fn new(ticket: Option<Result<HeldTicket, String>>, seed: u64, now_ms: u64) -> Self {
         let (held, problem) = match ticket {
             Some(Ok(ticket)) => (Some(ticket), None),
-            Some(Err(why)) => (None, Some(why)),
+            Some(Err(why)) => (None, Some(TicketProblem { why, is_final: false })),
             None => (None, None),
         };
         let mut ticket = Self {
@@ -58,7 +71,15 @@ impl TicketInUse {
     }
 
     pub(super) fn problem(&self) -> Option<&str> {
-        self.problem.as_deref()
+        self.problem.as_ref().map(|problem| problem.why.as_str())
+    }
+
+    /// A member was asked: is the ticket of no use?
+    pub(super) fn note_served(&mut self) {
+        let Some((_, joining)) = &self.held else { return };
+        self.problem = joining
+            .is_served_by_nobody()
+            .then(|| TicketProblem { why: NOT_SERVED.to_owned(), is_final: true });
     }
 
     /// The members that the ticket names.

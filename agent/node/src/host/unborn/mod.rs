@@ -30,6 +30,7 @@ use super::member::Own;
 use super::moment::Moment;
 use super::trouble::Trouble;
 use crate::forming::{Birth, Pace};
+use crate::joining::JoinFailure;
 use crate::notice::Notice;
 use crate::submission::SubmitError;
 use held::TicketInUse;
@@ -199,7 +200,7 @@ impl Unborn {
         for (call, purpose, _) in self.calls.take_overdue(now.boot_ms) {
             self.out.push(Effect::ForgetCall { call });
             if purpose == UnbornCall::Join {
-                self.admission_ended(now, Err("no answer".to_owned()));
+                self.admission_ended(now, Err(JoinFailure::Other("no answer".to_owned())));
             }
         }
         self.look_at_answers(now);

@@ -2,26 +2,27 @@
 
 use blixard_model::wire::{JoinRequest, JoinResponse};
 
-use super::held::READ_PERIOD_MS;
+use super::held::{READ_PERIOD_MS, TicketProblem};
 use super::{Unborn, UnbornCall};
 use crate::host::effect::{Answer, Effect, JoinRefusal};
 use crate::host::input::{HeldTicket, WaiterId};
 use crate::host::moment::Moment;
-use crate::joining::JoinStep;
+use crate::joining::{JoinFailure, JoinStep};
 use crate::notice::Notice;
 
 /// How long one member may take, in milliseconds: it brings the request to the leader meanwhile.
 const ATTEMPT_MS: u64 = 28_000;
-/// What a node without a ticket waits for.
-const NEEDED: &str = "a ticket: `blixard cluster ticket create` on a member makes one, and \
-                      `blixard cluster join` here takes it";
+/// Where a ticket comes from.
+const MADE: &str = "`blixard cluster ticket create` on a member makes one, and `blixard cluster join` \
+                    here takes it";
 
 impl Unborn {
     /// Why this node is in no cluster yet, when it is to join one.
     pub(super) fn ticket_words(&self) -> String {
         match (&self.ticket.problem, &self.ticket.held) {
-            (Some(problem), _) => problem.clone(),
-            (None, None) => self.wanted.needs.clone().unwrap_or_else(|| NEEDED.to_owned()),
+            (Some(problem), _) if problem.is_final => format!("another ticket ({}): {MADE}", problem.why),
+            (Some(problem), _) => problem.why.clone(),
+            (None, None) => self.wanted.needs.clone().unwrap_or_else(|| format!("a ticket: {MADE}")),
             (None, Some((ticket, _))) => {
                 format!("a member of cluster {} to let this node in", ticket.cluster_id.short())
             }
@@ -59,7 +60,7 @@ impl Unborn {
             Some(Ok(ticket)) if self.ticket.refused == Some(ticket.id) => {}
             Some(Ok(ticket)) => self.use_ticket(now, ticket),
             Some(Err(why)) => {
-                self.ticket.problem = Some(why);
+                self.ticket.problem = Some(TicketProblem { why, is_final: false });
                 self.set_waiting_for(vec![self.ticket_words()]);
             }
             None => {}
@@ -119,7 +120,8 @@ impl Unborn {
                 let id = ticket.id;
                 self.ticket.held = None;
                 self.ticket.refused = Some(id);
-                self.ticket.problem = Some(format!("another ticket: {refusal}"));
+                let why = refusal.to_string();
+                self.ticket.problem = Some(TicketProblem { why, is_final: true });
                 self.out.push(Effect::ForgetTicket(Some(id)));
                 self.out.push(Effect::Notice(Notice::NotLetIn(refusal)));
                 self.set_waiting_for(vec![self.ticket_words()]);
@@ -129,7 +131,7 @@ impl Unborn {
     }
 
     /// A member answered, or did not.
-    pub(super) fn admission_ended(&mut self, now: Moment, ended: Result<JoinResponse, String>) {
+    pub(super) fn admission_ended(&mut self, now: Moment, ended: Result<JoinResponse, JoinFailure>) {
         if self.writing.is_some() {
             return;
         }
@@ -140,6 +142,11 @@ impl Unborn {
                 let troubled = joining.trouble().is_some();
                 let since = &mut self.ticket.failing_since_ms;
                 *since = troubled.then(|| since.unwrap_or(now.boot_ms));
+                self.ticket.note_served();
+                let words = vec![self.ticket_words()];
+                if self.waiting_for != words {
+                    self.set_waiting_for(words);
+                }
             }
         }
     }
