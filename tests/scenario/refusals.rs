@@ -71,6 +71,20 @@ fn a_list_with_an_address_that_others_could_not_reach_is_refused_by_key() {
 }
 
 #[test]
+fn an_own_address_at_another_port_is_warned_of_and_valid() {
+    let mut c = Cluster::new(1);
+    let path = c.nodes[0].dir.join("config.toml");
+    let text = fs::read_to_string(&path).expect("read");
+    fs::write(&path, format!("port = 7500\n{text}")).expect("written");
+    let run = c.nodes[0].blixard(&format!("agent --check-config --config {}", path.display()));
+    assert!(run.code == 0 && run.stdout.ends_with(": valid\n"), "{run:?}");
+    let warning = "members.n1.addresses: ";
+    assert!(run.stderr.contains("warning: ") && run.stderr.contains(warning), "{run:?}");
+    c.nodes[0].start();
+    c.until("it warns", |c| c.nodes[0].log().contains("is not at port 7500, which this node listens on"));
+}
+
+#[test]
 fn another_nodes_and_another_clusters_disk_are_refused() {
     let mut c = Cluster::new(2);
     (1..=2).for_each(|n| c.configure(n, &[]));

@@ -56,10 +56,16 @@ pub fn run(file: &Path, check_only: bool) -> anyhow::Result<()> {
         if let Some(problem) = config.unlisted() {
             anyhow::bail!("{}: {problem}", file.display());
         }
+        if let Some(warning) = config.port_warning() {
+            eprintln!("{}: warning: {warning}", file.display());
+        }
         println!("{}: valid", file.display());
         return Ok(());
     }
     telemetry::init();
+    if let Some(warning) = config.port_warning() {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     let data_dir = config.data_dir.clone();
     let ended = runtime.block_on(boot::run(config)).map_err(|error| disk_fault::explain(error, &data_dir));

@@ -155,6 +155,22 @@ impl Config {
         Some(format!("advertise_addresses: {error}"))
     }
 
+    /// What is probably a mistake: nobody reaches a node at a port that it does not listen on, unless a
+    /// router in between forwards it.
+    pub(crate) fn port_warning(&self) -> Option<String> {
+        let key = match self.advertise_addresses.is_empty() {
+            true => format!("members.{}.addresses", self.node_name),
+            false => "advertise_addresses".to_owned(),
+        };
+        let own = self.own_addresses();
+        let other = own.iter().find(|address| address.port() != self.port)?;
+        let port = self.port;
+        Some(format!(
+            "{key}: {other} is not at port {port}, which this node listens on: correct `port` or the \
+             address, unless a router forwards that port to this one"
+        ))
+    }
+
     /// What is wrong when there is a list and this node is not in it.
     pub(crate) fn unlisted(&self) -> Option<String> {
         let listed = self.members.is_empty() || self.members.contains_key(&self.node_name);

@@ -47,6 +47,26 @@ fn fuzz_config() {
     });
 }
 
+#[test]
+fn an_own_address_at_another_port_is_warned_of_with_its_key_and_is_valid() {
+    let warning = |head: &str, own: &str| {
+        let list = format!(
+            "[members.n1]\nendpoint_id = \"{ID}\"\naddresses = [{own}]\n\
+             [members.n2]\nendpoint_id = \"{OTHER_ID}\"\naddresses = [\"10.77.0.2:7600\"]\n"
+        );
+        parse(&format!("node_name = \"n1\"\n{head}\n{list}")).expect("valid").port_warning()
+    };
+    let own = "\"10.77.0.1:7431\"";
+    assert_eq!(warning("", own), None);
+    let said = warning("port = 7500", own).expect("warns");
+    assert!(said.starts_with("members.n1.addresses: 10.77.0.1:7431 is not at port 7500"), "{said}");
+    assert_eq!(warning("port = 7500\nadvertise_addresses = [\"10.77.0.1:7500\"]", own), None, "what counts");
+    let said = warning("advertise_addresses = [\"10.77.0.1:7500\"]", own).expect("warns");
+    assert!(said.starts_with("advertise_addresses: 10.77.0.1:7500 is not at port 7431"), "{said}");
+    let alone = parse("node_name = \"n1\"\nport = 7500").expect("valid");
+    assert_eq!(alone.port_warning(), None);
+}
+
 fn full() -> String {
     format!(
         r#"
