@@ -60,7 +60,7 @@ pub(crate) fn nodes(
                 .copied()
                 .flatten()
                 .filter(|_| !reachable),
-            silent_for_ms: None,
+            silent_for_ms: progress.and_then(|progress| progress.silent_ms),
             behind: progress.and_then(|progress| progress.behind),
             snapshot: progress.is_some_and(|progress| progress.snapshot),
             lost: progress.is_some_and(|progress| progress.lost),
@@ -317,7 +317,15 @@ mod tests {
     }
 
     fn progress(n: u64, heard: bool) -> MemberProgress {
-        MemberProgress { raft_id: RaftId(n), behind: Some(n), snapshot: n == 3, heard, lost: !heard }
+        let silent_ms = (n > 1).then_some(n * 100);
+        MemberProgress {
+            raft_id: RaftId(n),
+            behind: Some(n),
+            snapshot: n == 3,
+            heard,
+            lost: !heard,
+            silent_ms,
+        }
     }
 
     #[test]
@@ -356,6 +364,8 @@ mod tests {
         assert_eq!(facts[0], (true, None, None, false, false, false), "itself, of which nothing was said");
         assert_eq!(facts[1], (true, None, Some(2), false, false, false));
         assert_eq!(facts[2], (false, Some(4_000), Some(3), true, true, true));
+        let silent: Vec<_> = shown.iter().map(|node| node.silent_for_ms).collect();
+        assert_eq!(silent, [None, Some(200), Some(300)]);
         let never = nodes(&state, &raft, &links(&[]), &ProgressReport::default());
         assert!(!never[1].reachable && never[1].unreachable_for_ms.is_none(), "never looked");
     }

@@ -239,8 +239,8 @@ pub struct NodeView {
     /// Milliseconds since the answering node has no link to it; null while it has one, or never looked.
     #[serde(default)]
     pub unreachable_for_ms: Option<u64>,
-    /// Milliseconds since the answering node last received anything from it over their link; null for the
-    /// answering node itself, without a link, and where the agent does not say. A link is given up only after
+    /// Milliseconds since it was last heard of: by the leader, and the leader itself by the answering node;
+    /// null where the leader could not be asked, or has not heard of it yet. A link is given up only after
     /// some seconds of silence.
     #[serde(default)]
     pub silent_for_ms: Option<u64>,

@@ -228,6 +228,17 @@ pub struct MemberProgress {
     pub heard: bool,
     /// It was not heard of for longer than a voter may be missed.
     pub lost: bool,
+    /// Milliseconds since it was last heard of; null for the leader itself, and for one that was never heard
+    /// of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_ms: Option<u64>,
+}
+
+impl MemberProgress {
+    /// Of a member of which nothing was told.
+    pub fn unknown(raft_id: RaftId) -> Self {
+        Self { raft_id, behind: None, snapshot: false, heard: false, lost: false, silent_ms: None }
+    }
 }
 
 /// How a proposal ended.

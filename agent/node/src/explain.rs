@@ -39,6 +39,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
                 snapshot: under_way.snapshots.contains(id),
                 heard: itself || progress.recent_active,
                 lost: progress.lost,
+                silent_ms: self.heard_ms_ago(*id).filter(|_| !itself),
             }
         });
         let (members, changes) = (members.collect(), explain_changes(&view));
@@ -53,6 +54,19 @@ impl<P: Waits, R: Waits> Node<P, R> {
         }
         let last = self.heard.get(&member).copied().unwrap_or(0).max(self.leads_since);
         self.tick.saturating_sub(last)
+    }
+
+    /// How long ago a member was last heard of, in milliseconds.
+    fn heard_ms_ago(&self, member: RaftId) -> Option<u64> {
+        let at = self.heard.get(&member)?;
+        Some(self.tick.saturating_sub(*at).saturating_mul(TICK_MS))
+    }
+
+    /// The leader that this node follows or, while none is known, followed last; and how long ago it was
+    /// heard of, in milliseconds.
+    pub fn leader_heard_ms_ago(&self) -> Option<(RaftId, u64)> {
+        let leader = self.followed.filter(|id| *id != self.summary.raft_id)?;
+        Some((leader, self.heard_ms_ago(leader)?))
     }
 
     /// Heard of since this node leads.

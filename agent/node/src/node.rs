@@ -66,6 +66,8 @@ pub struct Node<P, R> {
     /// As leader, when each member was last seen to take what is sent to it: one that only speaks is lost
     /// too.
     pub(crate) answered: BTreeMap<RaftId, u64>,
+    /// Who led last, as far as this node knows.
+    pub(crate) followed: Option<RaftId>,
     /// When this node began to lead its term.
     pub(crate) leads_since: u64,
     /// Its clock, in milliseconds since the Unix epoch.
@@ -97,6 +99,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
             peers: Vec::new(),
             heard: BTreeMap::new(),
             answered: BTreeMap::new(),
+            followed: None,
             leads_since: 0,
             wall_ms: 0,
             tickets_known: BTreeMap::new(),
@@ -112,6 +115,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
     pub fn tick(&mut self) {
         self.tick += 1;
         self.raft.tick();
+        self.followed = self.raft.status().leader.or(self.followed);
         self.forget_old_claims();
         for (key, waiter) in self.waiting.take_due_reads(self.tick) {
             self.raft.forget_read(key);

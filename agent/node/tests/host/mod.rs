@@ -508,6 +508,37 @@ fn the_later_holder_of_a_key_stands_aside_and_starts_no_vm() {
     hosts.until("the VM is started", |hosts| starts(hosts) > 0);
 }
 
+#[test]
+fn a_member_that_is_silent_is_told_of_with_for_how_long_by_all() {
+    let mut hosts = Hosts::formed(3);
+    let leader = hosts.leader();
+    let mut followers = (1..=3).filter(|n| *n != leader);
+    let (silent, other) = (followers.next().expect("one"), followers.next().expect("another"));
+    let of = |hosts: &mut Hosts, at: u8, n: u8| {
+        let raft_id = hosts.host(at).member().expect("a member").state().member_by_endpoint(endpoint(n));
+        let raft_id = raft_id.expect("a member").raft_id;
+        let members = progress(hosts, at).members;
+        members.into_iter().find(|member| member.raft_id == raft_id).and_then(|member| member.silent_ms)
+    };
+    hosts.pass(1_000);
+    for at in [leader, other] {
+        assert!(of(&mut hosts, at, silent).is_some_and(|ms| ms < 1_000), "{at}");
+        assert_eq!(of(&mut hosts, leader, leader), None);
+    }
+    assert!(of(&mut hosts, other, leader).is_some_and(|ms| ms < 1_000), "by its own word");
+    hosts.cut.insert(silent);
+    hosts.pass(1_200);
+    for at in [leader, other] {
+        let ms = of(&mut hosts, at, silent).expect("told");
+        assert!((1_100..1_800).contains(&ms), "{at}: {ms}");
+    }
+    // Nobody leads: the last leader's silence is known all the same.
+    hosts.cut.insert(leader);
+    hosts.pass(1_200);
+    let ms = of(&mut hosts, other, leader).expect("known");
+    assert!(ms >= 1_100, "{ms}");
+}
+
 /// A ticket of a cluster with these members.
 fn held_ticket(contacts: &[u8]) -> HeldTicket {
     let contact = |n: &u8| Contact { endpoint_id: endpoint(*n), addresses: Vec::new(), relay_url: None };

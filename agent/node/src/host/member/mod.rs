@@ -36,7 +36,7 @@ use blixard_core::formation::phase_of;
 use blixard_core::state::NodeOffer;
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::removal::RemovedFrom;
-use blixard_model::wire::{AgedReport, KeyHeldTwice, ProgressReport};
+use blixard_model::wire::{AgedReport, KeyHeldTwice, MemberProgress, ProgressReport};
 use blixard_model::{EndpointId, NodeName, RaftId, StoreId, TicketId, WriteAsk, WriteRequest, mutant};
 use bytes::Bytes;
 
@@ -237,11 +237,18 @@ impl MemberHost {
         Some(ProgressReport { held_twice: self.held_twice.all(&[]), ..report })
     }
 
-    /// How far the members are: by this node's own word when it leads, else by what the leader told; with
-    /// the keys held twice that are known here.
+    /// How far the members are: by this node's own word when it leads, else by what the leader told, with
+    /// what this node itself knows beside that.
     pub fn progress(&self, told: Option<ProgressReport>) -> ProgressReport {
         let mut report = self.progress_report().or(told).unwrap_or_default();
         report.held_twice = self.held_twice.all(&report.held_twice);
+        if let Some((raft_id, silent_ms)) = self.replica.leader_heard_ms_ago() {
+            let silent_ms = Some(silent_ms);
+            match report.members.iter_mut().find(|member| member.raft_id == raft_id) {
+                Some(leader) => leader.silent_ms = leader.silent_ms.or(silent_ms),
+                None => report.members.push(MemberProgress { silent_ms, ..MemberProgress::unknown(raft_id) }),
+            }
+        }
         report
     }
 
