@@ -31,3 +31,19 @@ fn the_helper_that_runs_as_root_can_do_one_thing_and_the_rule_lets_it_be_started
     }
     assert!(RULE.contains(r"/^blixard-vm-forget@[a-z]([a-z0-9-]{0,46}[a-z0-9])?\.service$/"));
 }
+
+/// Since systemd 258 polkit is asked by name for transient units too: with the rule alone the agent's user
+/// could start a unit of any content under the name of a VM's.
+#[test]
+fn the_rule_is_installed_with_the_template_and_not_without() {
+    let package = include_str!("../../../modules/package.nix");
+    let installs =
+        |files: &str| package.lines().any(|line| line.contains("install ") && line.contains(files));
+    assert!(installs("agent/dist/systemd/*.service") && installs("agent/dist/polkit/*.rules"));
+    let lab = include_str!("../../../vm-tests/lab/package.py");
+    assert!(lab.contains("\"systemd\": ") && lab.contains("\"polkit\": "));
+    for unit in ["blixard-vm@", "blixard-vm-forget@"] {
+        assert!(RULE.contains(&format!("/^{unit}[a-z]")), "{unit}");
+    }
+    assert_eq!(RULE.matches("/^").count(), 2, "a unit that the package does not bring");
+}
