@@ -46,7 +46,18 @@ const CALLS_ITSELF: &str = "calls itself";
 const OTHER_LIST: &str = "declares other members, addresses or another cluster_name";
 const UNKNOWN_STORE: &str = "does not know this node's store yet";
 const ADMITS_LATER: &str = "admits this node";
+const REMOVED_IT: &str = "removed this node";
 const NEEDS_TICKET: &str = "a member of the cluster to admit this node, which needs a ticket for it";
+
+/// What a listed node with an empty store waits for that an operator removed from this cluster: its members
+/// let it in with a ticket alone.
+pub fn removed_words(cluster_id: ClusterId) -> String {
+    let id = cluster_id.short();
+    format!(
+        "a ticket, because an operator {REMOVED_IT} from its cluster ({id}): take `members` out of this \
+         node's configuration, write `join = true`, and give it a ticket"
+    )
+}
 
 /// Why there is no cluster yet, as a class: for counting, where names and addresses would be too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,7 +95,9 @@ impl WaitClass {
             () if says(NOT_AGREED) || line.ends_with(": formed") => Self::NotAgreed,
             () if says(OTHER_LIST) => Self::ListDiffers,
             () if says(CALLS_ITSELF) => Self::WrongName,
-            () if says(UNKNOWN_STORE) || says(ADMITS_LATER) || says(NEEDS_TICKET) => Self::WaitsForAdmission,
+            () if [UNKNOWN_STORE, ADMITS_LATER, NEEDS_TICKET, REMOVED_IT].into_iter().any(says) => {
+                Self::WaitsForAdmission
+            }
             () => Self::Invalid,
         }
     }

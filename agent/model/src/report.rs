@@ -11,7 +11,11 @@ pub const REASON_LEN_MAX: usize = 400;
 
 /// Cuts a reason to [`REASON_LEN_MAX`].
 pub fn cut_reason(reason: &mut String) {
-    reason.truncate(reason.floor_char_boundary(REASON_LEN_MAX));
+    if reason.len() > REASON_LEN_MAX {
+        reason.truncate(reason.floor_char_boundary(REASON_LEN_MAX));
+        // The rest would be held as long as this.
+        reason.shrink_to_fit();
+    }
 }
 
 /// What a node's systemd says about its VMs; sent to the leader, kept in memory there.

@@ -83,6 +83,8 @@ pub struct Pace {
     retry: Retry,
     /// A round is under way.
     asking: bool,
+    /// Something changed meanwhile.
+    hurried: bool,
     /// When the last one ended.
     ended_ms: u64,
     /// Rounds in a row that ended without a cluster or a promise, whatever changed.
@@ -97,6 +99,7 @@ impl Pace {
         Self {
             retry: Retry::new(FORM, seed),
             asking: false,
+            hurried: false,
             ended_ms: 0,
             failures: 0,
             waiting_for: Vec::new(),
@@ -111,7 +114,7 @@ impl Pace {
 
     /// A round begins.
     pub fn begin(&mut self) {
-        self.asking = true;
+        (self.asking, self.hurried) = (true, false);
     }
 
     /// The round ended with these answers, and came to this.
@@ -122,7 +125,7 @@ impl Pace {
         match formed {
             Formed::Waiting(reasons) => {
                 self.failures = self.failures.saturating_add(1);
-                if self.waiting_for == *reasons {
+                if self.waiting_for == *reasons && !self.hurried {
                     self.retry.failed(now_ms);
                 } else {
                     self.waiting_for.clone_from(reasons);
@@ -138,8 +141,10 @@ impl Pace {
     }
 
     /// Something changed (a link came up): the next round comes as soon after the last as the second did
-    /// after the first. Never sooner, however often this is said.
+    /// after the first. Never sooner, however often this is said. During a round it is the round after it
+    /// that comes soon.
     pub fn hurry(&mut self) {
+        self.hurried = self.asking;
         self.retry.succeeded(self.ended_ms);
     }
 

@@ -85,6 +85,31 @@ fn a_link_that_comes_up_makes_it_fast_and_saying_so_often_no_faster() {
 }
 
 #[test]
+fn what_comes_during_a_round_makes_the_next_round_as_soon_as_what_comes_after_it() {
+    let slow_at = |seed: u64| {
+        let (mut pace, mut now) = (Pace::new(seed), 0);
+        (0..9).for_each(|_| _ = round(&mut pace, &mut now, &answers(&[2]), &missing(&[3])));
+        (pace, now)
+    };
+    let next_two = |mut pace: Pace, mut now: u64| {
+        let next = pace.due_ms().expect("waits") - now;
+        [next, round(&mut pace, &mut now, &answers(&[2]), &missing(&[3]))]
+    };
+    for seed in 0..50 {
+        let (mut pace, now) = slow_at(seed);
+        pace.begin();
+        pace.hurry();
+        pace.end(now + 2_000, &answers(&[2]), &missing(&[3]));
+        let during = next_two(pace, now + 2_000);
+        let (mut pace, now) = slow_at(seed);
+        pace.begin();
+        pace.end(now + 2_000, &answers(&[2]), &missing(&[3]));
+        pace.hurry();
+        assert_eq!(during, next_two(pace, now + 2_000), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_declared_node_that_asks_and_says_something_new_makes_it_fast() {
     let promised = identity(2, store(2), Phase::Empty { promise: Some(genesis(3)) });
     for (asker, is_news, why) in [

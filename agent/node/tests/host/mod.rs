@@ -592,3 +592,23 @@ fn a_ticket_that_every_member_turns_away_is_named_as_the_problem_and_tried_on() 
          member makes one, and `blixard cluster join` here takes it"
     );
 }
+
+#[test]
+fn a_listed_host_that_was_removed_waits_for_a_ticket_and_says_so() {
+    let mut host = Host::new(config(1, 3), Found::default(), at(1_000)).expect("begins");
+    let from = RemovedFrom { cluster_id: ClusterId::from_bytes([7; 16]), raft_id: RaftId(1) };
+    let waits = |host: &Host| host.unborn().expect("no cluster").waiting_for().join("\n");
+    host.turn(at(1_000)).expect("goes on");
+    host.handle(at(1_100), Input::Links { up: [].into(), removed: vec![from] }).expect("goes on");
+    let said = waits(&host);
+    assert!(said.contains("an operator removed this node from its cluster (0707070707)"), "{said}");
+    for _ in 0..3 {
+        let due = host.wake_at_ms().expect("it asks again");
+        host.handle(at(due), Input::Wake).expect("goes on");
+        host.turn(at(due)).expect("goes on");
+        assert_eq!(waits(&host), said, "also after a round");
+    }
+    host.handle(at(9_000), Input::Links { up: [].into(), removed: Vec::new() }).expect("goes on");
+    host.turn(at(9_000)).expect("goes on");
+    assert!(waits(&host).contains("has not answered"), "{}", waits(&host));
+}

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use blixard_core::state::VMS_MAX;
 use blixard_model::report::{NodeReport, VmReport};
 use blixard_model::wire::{AgedReport, REPORT_PAGES_MAX, ReportPage, ReportsFrom, ReportsPage};
 
@@ -95,8 +96,12 @@ impl Arriving {
         }
     }
 
-    /// The page after those that are here. Gives them back if it is another.
+    /// The page after those that are here. Gives them back if it is another, or if there are more VMs than a
+    /// cluster may have: what is here of a report is no larger than the report of all of them.
     pub(super) fn add(mut self, seen: SeenReport, page: ReportPage) -> Result<Self, SeenReport> {
+        if self.seen.report.vms.len() + seen.report.vms.len() > VMS_MAX {
+            return Err(seen);
+        }
         if page != (ReportPage { report: self.report, number: self.next, of: self.of }) {
             return Err(seen);
         }

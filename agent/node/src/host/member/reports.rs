@@ -201,6 +201,7 @@ impl Reports {
 
 #[cfg(test)]
 mod tests {
+    use blixard_core::state::VMS_MAX;
     use blixard_model::report::REASON_LEN_MAX;
     use blixard_model::report::{ObservedState, VmReport};
     use blixard_model::wire::FRAME_LEN_MAX;
@@ -284,8 +285,9 @@ mod tests {
         (report.problem, report.vms[0].reason) = (long(), long());
         leader.note(0, AgedReport { report, age_ms: 0 }, None).expect("noted");
         let kept = &leader.noted[&node("n1")].report;
-        let lens = [&kept.problem, &kept.vms[0].reason].map(|reason| reason.as_ref().map(String::len));
-        assert_eq!(lens, [Some(REASON_LEN_MAX); 2]);
+        let reasons = [&kept.problem, &kept.vms[0].reason];
+        let lens = reasons.map(|reason| reason.as_ref().map(|text| (text.len(), text.capacity())));
+        assert_eq!(lens, [Some((REASON_LEN_MAX, REASON_LEN_MAX)); 2], "also in memory");
     }
 
     #[test]
@@ -309,6 +311,19 @@ mod tests {
         });
         assert_eq!(vms(&told), all.map(|(name, count)| (name.to_owned(), count)));
         assert_eq!(told[0].report, failing(VMS, "second"), "no mix");
+    }
+
+    #[test]
+    fn the_pages_of_a_report_hold_no_more_than_all_vms_of_a_cluster() {
+        let mut leader = Reports::new(node("n2"), 2, 0);
+        let page = failing(VMS_MAX / 4, "x");
+        let mut note = |number: u32| {
+            let aged = AgedReport { report: page.clone(), age_ms: 0 };
+            leader.note(0, aged, Some(ReportPage { report: 1, number, of: 64 })).is_ok()
+        };
+        assert!((0..4).all(&mut note), "as many as there may be");
+        assert!(!note(4));
+        assert!(leader.arriving.is_empty(), "nothing of it is kept");
     }
 
     #[test]

@@ -89,7 +89,8 @@ impl Unborn {
         let waiting_for = match formed {
             Formed::Waiting(reasons) => {
                 self.failing_since_ms.get_or_insert(now.boot_ms);
-                if self.wanted.joins { vec![self.ticket_words()] } else { reasons }
+                let removed = self.removed_words().map(|words| vec![words]);
+                if self.wanted.joins { vec![self.ticket_words()] } else { removed.unwrap_or(reasons) }
             }
             Formed::Promised(_) | Formed::Born(_) => {
                 self.failing_since_ms = None;

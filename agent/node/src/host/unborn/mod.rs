@@ -16,9 +16,10 @@ mod ticket;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blixard_core::formation::DeclaredMember;
+use blixard_core::formation::{DeclaredMember, removed_words};
 use blixard_model::api::RetryKind;
 use blixard_model::formation::{Genesis, Identity, Phase};
+use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{JoinResponse, PeerRequest, PeerResponse};
 use blixard_model::{ClusterName, Contact, EndpointId};
 
@@ -75,6 +76,8 @@ pub struct Unborn {
     own: Own,
     wanted: Wanted,
     linked: BTreeSet<EndpointId>,
+    /// What listed nodes say that refuse this one because an operator removed it.
+    removed: Vec<RemovedFrom>,
     promise: Option<Genesis>,
     pace: Pace,
     /// What came back in this round.
@@ -103,6 +106,7 @@ impl Unborn {
             own,
             wanted,
             linked: BTreeSet::new(),
+            removed: Vec::new(),
             promise,
             answers: BTreeMap::new(),
             calls: Calls::default(),
@@ -157,11 +161,12 @@ impl Unborn {
 
     pub(super) fn handle(&mut self, now: Moment, input: Input) {
         match input {
-            Input::Links { up, .. } => {
+            Input::Links { up, removed } => {
                 if !up.is_subset(&self.linked) {
                     self.pace.hurry();
                 }
                 self.linked = up;
+                self.note_removed(removed);
             }
             Input::Offer(offer) => self.own.offer = *offer,
             Input::PeerAsked { call, from, request } => self.handle_peer_asked((call, from), *request),
@@ -260,6 +265,22 @@ impl Unborn {
             (Some(Writing::Promise(genesis)), Written::Promise) => self.promised(now, genesis),
             (writing, _) => self.writing = writing,
         }
+    }
+
+    /// Who was removed waits in vain for those who do not answer it.
+    fn note_removed(&mut self, removed: Vec<RemovedFrom>) {
+        let before = std::mem::replace(&mut self.removed, removed);
+        if self.removed != before
+            && let Some(words) = self.removed_words()
+        {
+            self.set_waiting_for(vec![words]);
+        }
+    }
+
+    /// What this node waits for if it was removed. With a ticket it may come back all the same.
+    fn removed_words(&self) -> Option<String> {
+        let from = self.removed.first().filter(|_| !self.wanted.joins)?;
+        Some(removed_words(from.cluster_id))
     }
 
     /// There is a cluster: nothing else is begun, and the store is bound to it.
