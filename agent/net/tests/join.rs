@@ -88,7 +88,7 @@ async fn while_none_are_served_nobody_gets_past_the_handshake() {
     assert_eq!(asked().await, Err(JoinError::NotServed));
     let error = raw.dial_as(&a, JOIN_ALPN).await.expect_err("no such protocol");
     assert!(format!("{error:?}").contains("120"), "the alert no_application_protocol: {error:?}");
-    assert_eq!(a.net.stats().refused.handshake, 2);
+    a.until_stats("two refused", |stats| stats.refused.handshake == 2).await;
 
     a.net.serve_joins(Some(CLUSTER));
     assert!(joined(&joiner, &mut a, |reply| reply.send(Bytes::new())).await.is_ok());
