@@ -110,7 +110,7 @@ fn a_refusal_keeps_its_shape_in_json() {
     let body = ErrorBody {
         error: ErrorKind::Refused,
         message: refusal.to_string(),
-        refusal: Some(refusal),
+        refusal: Some(Box::new(refusal)),
         request_id: Some("r-1".parse().expect("id")),
     };
     let text = serde_json::to_string(&body).expect("JSON");

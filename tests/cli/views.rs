@@ -1,8 +1,10 @@
 //! Answers to test with.
 
+use blixard_model::ClusterVersion;
 use blixard_model::api::{Accepted, Listing, NodePhase, NodeView, StatusView, VmView, VotersView};
 use blixard_model::id::{ClusterId, EndpointId, RaftId, StoreId};
-use blixard_model::member::{Capacity, Role};
+use blixard_model::member::Role;
+use blixard_model::node::Capacity;
 use blixard_model::report::ObservedState;
 use blixard_model::vm::{Desired, Hypervisor, VmSpec};
 
@@ -14,6 +16,7 @@ pub(crate) fn vm(name: &str, desired: Desired, state: ObservedState) -> VmView {
         state,
         node: "n1".parse().expect("name"),
         generation: 12,
+        revision: 0,
         main_pid: (state == ObservedState::Running).then_some(4312),
         reason: None,
         observed_age_ms: Some(0),
@@ -73,6 +76,7 @@ pub(crate) fn status() -> StatusView {
         phase: NodePhase::Member,
         waiting_for: Vec::new(),
         cluster_id: Some(ClusterId::from_bytes([0xef; 16])),
+        cluster_version: Some(ClusterVersion::NEWEST),
         leader: Some("n1".parse().expect("name")),
         quorum: true,
         term: 4,

@@ -41,6 +41,26 @@ fn unknown_vms_and_nodes_are_refused() {
 }
 
 #[test]
+fn a_spec_is_changed_through_any_node_and_only_by_whoever_has_seen_it() {
+    let c = Cluster::formed();
+    assert_eq!(c.nodes[0].blixard("vm create a --kernel /k --initrd /i").code, 0);
+    let run = c.nodes[1].blixard("vm set a --memory-mib 512 --unset initrd");
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stdout.contains("a is changed on n1; it is so from its next start on"), "{run:?}");
+    let vm = c.nodes[2].vms().remove(0);
+    assert_eq!((vm.spec.memory_mib, vm.spec.initrd.as_deref()), (512, None));
+    assert!(vm.revision > vm.generation, "{vm:?}");
+    let run = c.nodes[2].blixard("vm set a --memory-mib 512");
+    assert!(run.stdout.contains("a was so before"), "{run:?}");
+    c.nodes[0].blixard("vm set a").ends(2, "nothing is to be changed");
+    c.nodes[0].blixard("vm set a --memory-mib 1").ends(2, "is not between 64 and 1048576");
+    c.nodes[0].blixard("vm set nope --cpus 2").ends(1, "there is no VM named nope");
+    c.nodes[0].blixard("vm set a --node n2").ends(1, "a change of its spec does not move it");
+    c.nodes[1].blixard("vm set a --cpus 64").ends(1, "4 cpus free, 64 needed");
+    assert_eq!(c.nodes[0].vms().remove(0).spec, vm.spec, "a refusal changes nothing");
+}
+
+#[test]
 fn a_vm_without_systemd_says_why_it_does_not_run() {
     let c = Cluster::formed();
     assert_eq!(c.nodes[0].blixard("vm run a --kernel /k --no-wait").code, 0);

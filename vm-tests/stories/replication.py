@@ -101,6 +101,22 @@ with subtest("stopped gracefully, started with its disk"):
     wait_for_boot(home, name, 2)
     t.assertEqual([home.name], running_on(name))
 
+with subtest("another spec, stopped gracefully and started with its disk"):
+    unit = f"blixard-vm@{name}.service"
+    elsewhere.succeed(f"blixard vm set {name} --memory-mib 320 --timeout {BOOT_DEADLINE_SECONDS}")
+    wait_for_boot(home, name, 3)
+    t.assertEqual([home.name], running_on(name))
+    changed = show(elsewhere, name)
+    t.assertEqual((320, "running"), (changed["spec"]["memory_mib"], changed["state"]))
+    description = home.get_unit_property(unit, "Description")
+    order = f"generation {changed['generation']}, revision {changed['revision']}"
+    t.assertEqual(f"Blixard VM {name}, {order}", description)
+    t.assertEqual(str((320 + 192) * 1024 * 1024), home.get_unit_property(unit, "MemoryMax"))
+    # The same again changes nothing: the guest goes on.
+    pid = home.get_unit_property(unit, "MainPID")
+    home.succeed(f"blixard vm set {name} --memory-mib 320")
+    t.assertEqual(pid, home.get_unit_property(unit, "MainPID"))
+
 with subtest("without a quorum nothing lies"):
     leader = status(n1)["leader"]
     alone = next(machine for machine in machines if machine.name != leader)

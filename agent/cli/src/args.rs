@@ -23,7 +23,9 @@ pub(crate) use self::node::{Fate, NodeCommand, RemoveArgs};
 pub(crate) use self::shared::{AskArgs, FreshArgs, ListArgs, WriteArgs};
 pub(crate) use self::status::StatusArgs;
 pub(crate) use self::ticket::{TicketCommand, TicketCreateArgs, TicketRevokeArgs};
-pub(crate) use self::vm::{ChangeArgs, CreateArgs, LogsArgs, RunArgs, ShowArgs, SpecArgs, VmCommand};
+pub(crate) use self::vm::{
+    ChangeArgs, CreateArgs, LogsArgs, RunArgs, SetArgs, ShowArgs, SpecArgs, VmCommand,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -51,7 +51,7 @@ impl Failure {
 
     /// The agent's own words.
     pub(crate) fn from_body(body: ErrorBody) -> Self {
-        let refusal = body.refusal.map(Box::new);
+        let refusal = body.refusal;
         Self { refusal, request_id: body.request_id, ..Self::new(body.error, body.message, "") }
     }
 
@@ -61,7 +61,7 @@ impl Failure {
             "" => self.cause.clone(),
             way_out => format!("{}: {way_out}", self.cause),
         };
-        let refusal = self.refusal.as_deref().cloned();
+        let refusal = self.refusal.clone();
         ErrorBody { error: self.kind, message, refusal, request_id: self.request_id.clone() }
     }
 
@@ -129,7 +129,7 @@ mod tests {
         let body = ErrorBody {
             error: ErrorKind::Refused,
             message: refusal.to_string(),
-            refusal: Some(refusal),
+            refusal: Some(Box::new(refusal)),
             request_id: Some("r-1".parse().expect("id")),
         };
         assert_eq!(Failure::from_body(body.clone()).body(), body);

@@ -1,11 +1,13 @@
 //! Views to test with.
 
+use blixard_model::ClusterVersion;
 use blixard_model::TicketState;
 use blixard_model::api::{
     ChangeView, Listing, NodePhase, NodeView, StatusView, TicketView, VmView, VotersView,
 };
 use blixard_model::id::{ClusterId, EndpointId, RaftId, StoreId, TicketId};
-use blixard_model::member::{Capacity, Role};
+use blixard_model::member::Role;
+use blixard_model::node::Capacity;
 use blixard_model::report::ObservedState;
 use blixard_model::vm::{Desired, Disk, Hypervisor, VmSpec};
 
@@ -17,6 +19,7 @@ pub(crate) fn vm(name: &str) -> VmView {
         state: ObservedState::Running,
         node: "n1".parse().expect("name"),
         generation: 12,
+        revision: 0,
         main_pid: Some(4312),
         reason: None,
         observed_age_ms: Some(400),
@@ -87,6 +90,7 @@ pub(crate) fn status() -> StatusView {
         phase: NodePhase::Member,
         waiting_for: Vec::new(),
         cluster_id: Some(ClusterId::from_bytes([0xef; 16])),
+        cluster_version: Some(ClusterVersion::NEWEST),
         leader: Some("n2".parse().expect("name")),
         quorum: true,
         term: 4,

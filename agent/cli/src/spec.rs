@@ -3,7 +3,7 @@
 use blixard_model::command::Refusal;
 use blixard_model::id::{NodeName, VmName};
 use blixard_model::vm::{Disk, Hypervisor, VmSpec};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use crate::completion::node_names;
@@ -14,6 +14,75 @@ const DEFAULT_CPUS: u32 = 1;
 /// Guest memory of a VM that does not say, in MiB.
 const DEFAULT_MEMORY_MIB: u64 = 256;
 const WAY_OUT_FILE: &str = "a spec is one JSON object, for example the \"spec\" of `vm show --json`";
+
+/// The fields of a spec beside the name, as flags. Paths name files of the node that the VM runs on.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SpecFlags {
+    /// Virtual cpus
+    #[arg(long, value_name = "N")]
+    cpus: Option<u32>,
+    /// Guest memory in MiB
+    #[arg(long, value_name = "N")]
+    memory_mib: Option<u64>,
+    /// The kernel image, a path on the node
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<String>,
+    /// The initramfs, a path on the node
+    #[arg(long, value_name = "PATH")]
+    initrd: Option<String>,
+    /// Words added to the kernel's command line, in place of those that are there
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    cmdline: Option<String>,
+    /// A raw disk image under one of the node's disk directories, in place of all that are there; ':ro' makes
+    /// it read-only. May be repeated
+    #[arg(long = "disk", value_name = "PATH[:ro]", value_parser = parse_disk)]
+    disks: Option<Vec<Disk>>,
+    /// Pins the VM to this node: the one that it is placed on
+    #[arg(long, value_name = "NODE", add = node_names())]
+    node: Option<NodeName>,
+}
+
+/// A field that a spec can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Unset {
+    /// No initramfs.
+    Initrd,
+    /// No words added to the kernel's command line.
+    Cmdline,
+    /// No disks.
+    Disks,
+    /// Pinned to no node.
+    Node,
+}
+
+impl SpecFlags {
+    /// Whether none is given.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { cpus, memory_mib, kernel, initrd, cmdline, disks, node } = self;
+        let texts = [kernel, initrd, cmdline].iter().all(|text| text.is_none());
+        texts && cpus.is_none() && memory_mib.is_none() && disks.is_none() && node.is_none()
+    }
+
+    /// The spec with these in place of its own.
+    ///
+    /// # Errors
+    /// A usage failure that names the field with a value that cannot be.
+    pub(crate) fn change(self, spec: VmSpec, unset: &[Unset]) -> Result<VmSpec, Failure> {
+        let VmSpec { name, cpus, memory_mib, kernel, initrd, cmdline, disks, node, hypervisor } = spec;
+        let stays = |field: Unset| !unset.contains(&field);
+        checked(VmSpec {
+            name,
+            cpus: self.cpus.unwrap_or(cpus),
+            memory_mib: self.memory_mib.unwrap_or(memory_mib),
+            kernel: self.kernel.unwrap_or(kernel),
+            initrd: self.initrd.or(initrd.filter(|_| stays(Unset::Initrd))),
+            cmdline: self.cmdline.or(Some(cmdline).filter(|_| stays(Unset::Cmdline))).unwrap_or_default(),
+            disks: self.disks.or(Some(disks).filter(|_| stays(Unset::Disks))).unwrap_or_default(),
+            node: self.node.or(node.filter(|_| stays(Unset::Node))),
+            hypervisor,
+        })
+    }
+}
 
 /// Some fields of a spec, from flags or from a file. Paths name files of the node that the VM will run on.
 #[derive(Debug, Default, Args, Deserialize)]
@@ -90,7 +159,10 @@ impl SpecPatch {
 /// value that cannot be.
 pub(crate) fn spec_of(flags: SpecPatch, file: Option<&str>) -> Result<VmSpec, Failure> {
     let below = file.map(parse_file).transpose()?.unwrap_or_default();
-    let spec = flags.over(below).finish()?;
+    checked(flags.over(below).finish()?)
+}
+
+fn checked(spec: VmSpec) -> Result<VmSpec, Failure> {
     match spec.validate() {
         Ok(()) => Ok(spec),
         Err(invalid) => {
@@ -175,6 +247,24 @@ mod tests {
         assert_eq!((spec.cpus, spec.memory_mib, spec.cmdline.as_str()), (2, 512, "quiet"));
         assert_eq!(spec.initrd.as_deref(), Some("/boot/initrd"));
         assert_eq!((spec.disks, spec.node), (vec![disk], Some("n2".parse().expect("name"))));
+    }
+
+    #[test]
+    fn a_change_takes_the_flags_and_leaves_the_rest() {
+        let spec = || crate::sample::vm("web").spec;
+        assert!(SpecFlags::default().is_empty());
+        assert_eq!(SpecFlags::default().change(spec(), &[]), Ok(spec()));
+        let flags =
+            SpecFlags { memory_mib: Some(512), cmdline: Some("quiet".into()), ..SpecFlags::default() };
+        assert!(!flags.is_empty());
+        let changed = flags.change(spec(), &[Unset::Disks, Unset::Cmdline]).expect("a spec");
+        let wanted = VmSpec { memory_mib: 512, cmdline: "quiet".into(), disks: Vec::new(), ..spec() };
+        assert_eq!(changed, wanted, "a value given wins over its absence");
+        let bare = SpecFlags::default();
+        let bare = bare.change(wanted, &[Unset::Initrd, Unset::Cmdline, Unset::Node]).expect("a spec");
+        assert_eq!((bare.initrd, bare.cmdline.as_str(), bare.node), (None, "", None));
+        let failure = SpecFlags { cpus: Some(0), ..SpecFlags::default() }.change(spec(), &[]);
+        assert!(failure.is_err_and(|failure| failure.cause.contains("cpus")));
     }
 
     #[test]

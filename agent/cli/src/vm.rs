@@ -4,12 +4,14 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use blixard_model::VmSpec;
-use blixard_model::api::{CreateVm, Listing, VmView};
+use blixard_model::api::{ChangeVm, CreateVm, Listing, VmView};
 use blixard_model::words::duration;
+use blixard_model::{Desired, Refusal, VmSpec};
 use hyper::Method;
 
-use crate::args::{ChangeArgs, CreateArgs, ListArgs, LogsArgs, RunArgs, ShowArgs, SpecArgs, VmCommand};
+use crate::args::{
+    ChangeArgs, CreateArgs, ListArgs, LogsArgs, RunArgs, SetArgs, ShowArgs, SpecArgs, VmCommand,
+};
 use crate::client::{Client, Cut, Deadline, bounded, interrupt, json_body};
 use crate::failure::Failure;
 use crate::output::{self, Printed};
@@ -30,6 +32,7 @@ pub(crate) async fn run(command: VmCommand, json: bool) -> Result<(), Failure> {
         VmCommand::Run(args) => run_vm(args, json).await,
         VmCommand::List(args) => list(args, json).await,
         VmCommand::Show(args) => show(args, json).await,
+        VmCommand::Set(args) => set(args, json).await,
         VmCommand::Start(args) => change(args, json, Change::Start).await,
         VmCommand::Stop(args) => change(args, json, Change::Stop).await,
         VmCommand::Delete(args) => change(args, json, Change::Delete).await,
@@ -112,6 +115,38 @@ async fn run_vm(args: RunArgs, json: bool) -> Result<(), Failure> {
     }
     let took = write.wait(&name, Wait::new(Goal::Running, None), &accepted).await?;
     write.finish(&accepted, &format!("{name} is running{} ({})", placed(&accepted), duration(took)))
+}
+
+async fn set(args: SetArgs, json: bool) -> Result<(), Failure> {
+    let SetArgs { name, flags, unset, wait, write } = args;
+    if flags.is_empty() && unset.is_empty() {
+        let way_out = "name what is to be another, for example --memory-mib 512; --help lists all";
+        return Err(Failure::usage("nothing is to be changed", way_out));
+    }
+    let waits = wait.wanted();
+    let write = VmWrite::new(write, json, waits)?;
+    let Some(before) = write.look(&name).await? else {
+        let refusal = Refusal::VmNotFound { name };
+        let mut failure = Failure::refused(refusal.to_string(), "");
+        failure.refusal = Some(Box::new(refusal));
+        return Err(failure);
+    };
+    let spec = flags.change(before.spec.clone(), &unset)?;
+    // Somebody else may change it at the same time: what is sent is a change of what was seen.
+    let body = json_body(&ChangeVm { spec, revision: Some(before.revision) })?;
+    let accepted = write.send(Method::PUT, &format!("{}/spec", vm_path(&name)), body).await?;
+    let node = placed(&accepted);
+    if accepted.unchanged {
+        return write.finish(&accepted, &format!("{name} was so before{node}"));
+    }
+    if before.desired != Desired::Running {
+        return write.finish(&accepted, &format!("{name} is changed{node}; it is so from its next start on"));
+    }
+    if !waits {
+        return write.finish(&accepted, &format!("{name} is changed{node} and will be restarted"));
+    }
+    let took = write.wait(&name, Wait::new(Goal::Running, Some(&before)), &accepted).await?;
+    write.finish(&accepted, &format!("{name} is changed and running{node} ({})", duration(took)))
 }
 
 /// A change of a VM that exists.

@@ -9,9 +9,10 @@ use blixard_consensus::{
     ProposeError, PumpError, StoredEntry, UnderWay, genesis_snapshot,
 };
 use blixard_core::ClusterState;
-use blixard_model::formation::{Genesis, GenesisVoter};
+use blixard_model::formation::Genesis;
 use blixard_model::{
-    Capacity, EndpointId, Member, MembershipChange, Outcome, RaftId, Refusal, Removal, Role, StoreId,
+    Capacity, ClusterVersion, EndpointId, Member, MembershipChange, NodeFacts, Offer, Outcome, RaftId,
+    Refusal, Removal, Role, StoreId,
 };
 use proptest::prelude::*;
 
@@ -58,33 +59,40 @@ fn address(n: u8) -> SocketAddr {
 }
 
 fn genesis(voters: u8) -> Genesis {
-    let voter = |n: u8| GenesisVoter {
-        witness: false,
+    let voter = |n: u8| NodeFacts {
         name: format!("n{n}").parse().expect("a name"),
         endpoint_id: EndpointId::from_bytes([n; 32]),
         store_id: StoreId::from_bytes([n; 16]),
-        addresses: vec![address(n)],
-        relay_url: None,
-        capacity: Some(Capacity { cpus: 4, memory_mib: 2048 }),
+        offer: Offer {
+            addresses: vec![address(n)],
+            relay_url: None,
+            capacity: Some(Capacity { cpus: 4, memory_mib: 2048 }),
+            witness: false,
+        },
     };
     Genesis {
         cluster_name: "lab".parse().expect("a name"),
         voters: (1..=voters).map(voter).collect(),
         origin: None,
+        version: ClusterVersion::NEWEST,
     }
 }
 
 fn member(raft_id: u64, who: u8) -> Member {
     Member {
-        witness: false,
         raft_id: RaftId(raft_id),
-        name: format!("n{who}").parse().expect("a name"),
-        endpoint_id: EndpointId::from_bytes([who; 32]),
-        store_id: StoreId::from_bytes([u8::try_from(raft_id).expect("small"); 16]),
-        addresses: vec![address(who)],
-        relay_url: Some("https://relay.example.org".parse().expect("a url")),
+        node: NodeFacts {
+            name: format!("n{who}").parse().expect("a name"),
+            endpoint_id: EndpointId::from_bytes([who; 32]),
+            store_id: StoreId::from_bytes([u8::try_from(raft_id).expect("small"); 16]),
+            offer: Offer {
+                addresses: vec![address(who)],
+                relay_url: Some("https://relay.example.org".parse().expect("a url")),
+                capacity: Some(Capacity { cpus: 8, memory_mib: 4096 }),
+                witness: false,
+            },
+        },
         role: Role::Learner,
-        capacity: Some(Capacity { cpus: 8, memory_mib: 4096 }),
     }
 }
 
@@ -264,7 +272,7 @@ fn a_member_that_does_not_fit_is_not_proposed() {
     let leader = c.leader();
     let before = c.nodes[&leader].status().commit;
     let mut wrong = member(4, 4);
-    wrong.addresses = vec![address(1)];
+    wrong.node.offer.addresses = vec![address(1)];
     let refused = c.change(&MembershipChange::AddLearner { member: wrong, ticket: None }).expect_err("taken");
     assert!(matches!(&refused, ProposeError::Refused(why) if why.to_string().contains("is n1's as well")));
     c.tick(5);
@@ -312,7 +320,7 @@ fn a_change_that_can_not_be_read_stops_the_node_and_names_the_way_out() {
 #[test]
 fn a_change_that_does_not_fit_is_applied_as_nothing() {
     let mut wrong = member(2, 2);
-    wrong.addresses = vec![address(1)];
+    wrong.node.offer.addresses = vec![address(1)];
     for (member, taken) in [(member(2, 2), true), (wrong, false)] {
         let context = MembershipChange::AddLearner { member, ticket: None }.encode().expect("fits");
         let mut node = alone_with(&context);
@@ -328,7 +336,7 @@ fn a_change_that_does_not_fit_is_applied_as_nothing() {
 fn any_change() -> impl Strategy<Value = MembershipChange> {
     let member = (4..8_u64, 1..8_u8, 0..2_u8).prop_map(|(id, who, moves)| {
         let mut member = member(id, who);
-        member.addresses = vec![address(who + moves)];
+        member.node.offer.addresses = vec![address(who + moves)];
         member
     });
     prop_oneof![

@@ -21,12 +21,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
+use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::id::ClusterName;
-use blixard_model::{ClusterId, Contact, EndpointId, Member, NodeName, RaftId, mutant};
+use blixard_model::{
+    ClusterId, ClusterVersion, Contact, EndpointId, Member, NodeFacts, NodeName, Offer, RaftId, mutant,
+};
 
 use crate::ClusterState;
-use crate::state::member_check::{MemberError, MemberFacts, MemberField, check_genesis, check_members};
+use crate::state::member_check::{CheckedMember, MemberError, MemberField, check_genesis, check_members};
 
 /// How many voters a small cluster has, and a large one.
 const VOTERS: [usize; 2] = [3, 5];
@@ -126,6 +128,18 @@ pub struct DeclaredMember {
     pub addresses: Vec<SocketAddr>,
 }
 
+impl DeclaredMember {
+    /// The node as it is let in: who and where it is, the list says, and the rest the node itself.
+    pub fn let_in(&self, said: &NodeFacts) -> NodeFacts {
+        NodeFacts {
+            name: self.name.clone(),
+            endpoint_id: self.endpoint_id,
+            store_id: said.store_id,
+            offer: Offer { addresses: self.addresses.clone(), ..said.offer.clone() },
+        }
+    }
+}
+
 /// The facts on which an unborn node decides.
 #[derive(Debug)]
 pub struct FormationView<'a> {
@@ -175,10 +189,10 @@ pub fn cluster_id(genesis: &Genesis) -> ClusterId {
 pub fn phase_of(state: &ClusterState, (raft_id, applied): (RaftId, u64), asker: Option<&Identity>) -> Phase {
     let cluster_id = cluster_id(&state.genesis);
     let known = asker.and_then(|asker| {
-        let member = state.member_by_endpoint(asker.endpoint_id)?;
-        (member.store_id == asker.store_id).then_some(member.raft_id)
+        let member = state.member_by_endpoint(asker.node.endpoint_id)?;
+        (member.node.store_id == asker.node.store_id).then_some(member.raft_id)
     });
-    let is_member = |asker: &&Identity| state.member_by_endpoint(asker.endpoint_id).is_some();
+    let is_member = |asker: &&Identity| state.member_by_endpoint(asker.node.endpoint_id).is_some();
     let lags = asker.filter(is_member).is_some_and(|asker| match asker.phase {
         Phase::Empty { .. } => true,
         Phase::Formed { applied: theirs, .. } => theirs < applied,
@@ -195,7 +209,7 @@ pub fn phase_of(state: &ClusterState, (raft_id, applied): (RaftId, u64), asker: 
         raft_id: Some(raft_id),
         your_raft_id: known,
         you_left: left,
-        you_were_removed: asker.is_some_and(|asker| state.is_kept_out(asker.endpoint_id)),
+        you_were_removed: asker.is_some_and(|asker| state.is_kept_out(asker.node.endpoint_id)),
         applied,
         members: if lags { contacts(state) } else { Vec::new() },
     }
@@ -204,9 +218,9 @@ pub fn phase_of(state: &ClusterState, (raft_id, applied): (RaftId, u64), asker: 
 /// The members and where they are.
 pub fn contacts(state: &ClusterState) -> Vec<Contact> {
     let contact = |member: &Member| Contact {
-        endpoint_id: member.endpoint_id,
-        addresses: member.addresses.clone(),
-        relay_url: member.relay_url.clone(),
+        endpoint_id: member.node.endpoint_id,
+        addresses: member.node.offer.addresses.clone(),
+        relay_url: member.node.offer.relay_url.clone(),
     };
     state.members.values().map(contact).collect()
 }
@@ -227,7 +241,7 @@ pub fn plan_formation(view: &FormationView<'_>) -> FormationStep {
         };
     }
     let voters = declared_voters(view.declared);
-    if !voters.iter().any(|voter| voter.endpoint_id == view.me.endpoint_id) {
+    if !voters.iter().any(|voter| voter.endpoint_id == view.me.node.endpoint_id) {
         let first = voters.first().map_or_else(String::new, |voter| voter.name.to_string());
         let count = voters.len();
         return FormationStep::Wait(vec![format!(
@@ -249,16 +263,20 @@ pub fn declared_voters(declared: &[DeclaredMember]) -> Vec<&DeclaredMember> {
 }
 
 fn genesis_of_one(view: &FormationView<'_>) -> Genesis {
-    let me = GenesisVoter {
-        name: view.me.name.clone(),
-        endpoint_id: view.me.endpoint_id,
-        store_id: view.me.store_id,
-        addresses: view.me.addresses.clone(),
-        relay_url: view.me.relay_url.clone(),
-        capacity: view.me.capacity,
-        witness: view.me.witness,
-    };
-    Genesis { cluster_name: view.cluster_name.clone(), voters: vec![me], origin: None }
+    Genesis {
+        cluster_name: view.cluster_name.clone(),
+        voters: vec![view.me.node.clone()],
+        origin: None,
+        version: view.me.supports,
+    }
+}
+
+/// What a node is told that is too old for a cluster.
+pub fn newer(version: ClusterVersion, supports: ClusterVersion) -> String {
+    format!(
+        "version {version}, and this node's release supports {supports} at most: upgrade it to the release \
+         of the others"
+    )
 }
 
 /// Why no cluster can be born so, with what to correct.
@@ -281,7 +299,7 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
             continue;
         };
         if cluster_id(genesis) != *theirs {
-            waits.push(format!("{}: its cluster id does not match its genesis", answer.name));
+            waits.push(format!("{}: its cluster id does not match its genesis", answer.node.name));
             continue;
         }
         // Not one that was made of another cluster: it began with that one's state, which this store lacks.
@@ -289,9 +307,14 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
             && genesis
                 .voters
                 .iter()
-                .any(|v| v.endpoint_id == view.me.endpoint_id && v.store_id == view.me.store_id);
+                .any(|v| v.endpoint_id == view.me.node.endpoint_id && v.store_id == view.me.node.store_id);
+        if genesis.version > view.me.supports {
+            let version = genesis.version;
+            waits.push(format!("{}: its cluster has {}", answer.node.name, newer(version, view.me.supports)));
+            continue;
+        }
         if let Some(why) = objection(check_genesis(genesis)) {
-            waits.push(format!("{}: its cluster cannot have been formed so; {why}", answer.name));
+            waits.push(format!("{}: its cluster cannot have been formed so; {why}", answer.node.name));
             continue;
         }
         if born_with_us {
@@ -304,7 +327,7 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
         }
         waits.push(format!(
             "{}: formed (cluster {}), and {UNKNOWN_STORE}; its leader admits it",
-            answer.name,
+            answer.node.name,
             theirs.short()
         ));
     }
@@ -316,33 +339,32 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
 fn gather(view: &FormationView<'_>, voters: &[&DeclaredMember]) -> Result<Genesis, Vec<String>> {
     let mut missing = Vec::new();
     let mut found = Vec::new();
+    let mut supported = None;
     for voter in voters {
-        let mine = voter.endpoint_id == view.me.endpoint_id;
+        let mine = voter.endpoint_id == view.me.node.endpoint_id;
         let answer = if mine { Some(view.me) } else { view.answers.get(&voter.endpoint_id) };
         match answer {
             None => missing.push(format!("{}: {NOT_ANSWERED}", voter.name)),
-            Some(answer) if answer.name != voter.name => {
-                missing
-                    .push(format!("{}: {CALLS_ITSELF} {}; correct one of the two", voter.name, answer.name));
+            Some(answer) if answer.node.name != voter.name => {
+                missing.push(format!(
+                    "{}: {CALLS_ITSELF} {}; correct one of the two",
+                    voter.name, answer.node.name
+                ));
             }
-            Some(answer) => found.push(GenesisVoter {
-                name: voter.name.clone(),
-                endpoint_id: voter.endpoint_id,
-                store_id: answer.store_id,
-                addresses: voter.addresses.clone(),
-                relay_url: answer.relay_url.clone(),
-                capacity: answer.capacity,
-                witness: answer.witness,
-            }),
+            Some(answer) => {
+                found.push(voter.let_in(&answer.node));
+                supported = Some(supported.map_or(answer.supports, |least| answer.supports.min(least)));
+            }
         }
     }
     if !missing.is_empty() && !mutant::lives("forms-without-everybody") {
         return Err(missing);
     }
     found.sort_by_key(|voter| voter.endpoint_id);
-    let genesis = Genesis { cluster_name: view.cluster_name.clone(), voters: found, origin: None };
+    let version = supported.unwrap_or_default();
+    let genesis = Genesis { cluster_name: view.cluster_name.clone(), voters: found, origin: None, version };
     // Those that do not vote are on the list too, and were never asked.
-    let listed: Vec<_> = view.declared.iter().map(MemberFacts::from).collect();
+    let listed: Vec<_> = view.declared.iter().map(CheckedMember::from).collect();
     match objection(check_genesis(&genesis).and_then(|()| check_members(&listed))) {
         None => Ok(genesis),
         Some(why) => Err(vec![why]),
@@ -357,7 +379,7 @@ fn agree(view: &FormationView<'_>, voters: &[&DeclaredMember], genesis: Genesis)
         return FormationStep::Promise(genesis);
     }
     let mut waits = Vec::new();
-    for voter in voters.iter().filter(|voter| voter.endpoint_id != view.me.endpoint_id) {
+    for voter in voters.iter().filter(|voter| voter.endpoint_id != view.me.node.endpoint_id) {
         let Some(answer) = view.answers.get(&voter.endpoint_id) else { continue };
         match &answer.phase {
             Phase::Empty { promise: Some(theirs) } if *theirs == genesis => {}
@@ -379,7 +401,7 @@ fn agree(view: &FormationView<'_>, voters: &[&DeclaredMember], genesis: Genesis)
 /// stores, relays and capacities may change between two answers.
 fn differs_by_list(a: &Genesis, b: &Genesis) -> bool {
     let list = |g: &Genesis| -> Vec<(NodeName, EndpointId, Vec<SocketAddr>)> {
-        g.voters.iter().map(|v| (v.name.clone(), v.endpoint_id, v.addresses.clone())).collect()
+        g.voters.iter().map(|v| (v.name.clone(), v.endpoint_id, v.offer.addresses.clone())).collect()
     };
     a.cluster_name != b.cluster_name || list(a) != list(b)
 }

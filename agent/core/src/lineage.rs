@@ -5,10 +5,10 @@
 //! whoever belongs to the old one, or to another one made of the same state, cannot mix with it. Raft ids go
 //! on where the old cluster's ended, so that none means two stores.
 
-use blixard_model::formation::{Genesis, GenesisVoter, Origin};
+use blixard_model::formation::{Genesis, Origin};
 use blixard_model::id::ClusterName;
 use blixard_model::removal::RemovedNode;
-use blixard_model::{Member, NodeName, RaftId, Role, mutant};
+use blixard_model::{Member, NodeFacts, NodeName, RaftId, Role, mutant};
 
 use crate::state::ClusterState;
 use crate::state::member_check::{MemberError, check_genesis};
@@ -20,7 +20,7 @@ const RAFT_ID_MAX: u64 = 1 << 62;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Founder {
     /// The node that is alone in it.
-    pub me: GenesisVoter,
+    pub me: NodeFacts,
     /// The name of the new cluster.
     pub cluster_name: ClusterName,
     /// The last log index that the state holds.
@@ -71,18 +71,21 @@ pub enum LineageError {
 /// See [`LineageError`].
 pub fn begin(old: ClusterState, founder: Founder) -> Result<Lineage, LineageError> {
     let Founder { me, cluster_name, index, nonce } = founder;
-    if let Some(theirs) = old.member_by_endpoint(me.endpoint_id).filter(|member| member.name != me.name) {
-        return Err(LineageError::OtherName { theirs: theirs.name.clone() });
+    if let Some(theirs) = old.member_by_endpoint(me.endpoint_id).filter(|member| member.node.name != me.name)
+    {
+        return Err(LineageError::OtherName { theirs: theirs.node.name.clone() });
     }
     let origin = Origin { cluster_id: old.cluster_id(), index, nonce };
-    let genesis = Genesis { cluster_name, voters: vec![me.clone()], origin: Some(origin) };
+    // What the state may hold already, the new cluster may too.
+    let genesis =
+        Genesis { cluster_name, voters: vec![me.clone()], origin: Some(origin), version: old.version };
     check_genesis(&genesis).map_err(|(name, error)| LineageError::NoMember { name, error })?;
     let raft_id = unused_raft_id(&old).ok_or(LineageError::NoRaftId)?;
 
     let mut state = old;
     let given_up = give_up_members(&mut state, &me);
     state.genesis = genesis;
-    state.members.insert(raft_id, founding_member(me, raft_id));
+    state.members.insert(raft_id, Member { raft_id, node: me, role: Role::Voter });
     state.next_raft_id = RaftId(raft_id.0 + 1);
     if !mutant::lives("lineage-keeps-tickets") {
         state.tickets.clear();
@@ -103,28 +106,14 @@ fn unused_raft_id(old: &ClusterState) -> Option<RaftId> {
 
 /// They leave as if an operator had removed them, or nobody could ever say of a VM placed there that it is
 /// gone; and they may come back when they are listed.
-fn give_up_members(state: &mut ClusterState, me: &GenesisVoter) -> Vec<Member> {
+fn give_up_members(state: &mut ClusterState, me: &NodeFacts) -> Vec<Member> {
     let old = std::mem::take(&mut state.members).into_values();
-    let given_up: Vec<Member> = old.filter(|member| member.endpoint_id != me.endpoint_id).collect();
+    let given_up: Vec<Member> = old.filter(|member| member.node.endpoint_id != me.endpoint_id).collect();
     for member in &given_up {
-        let removed = RemovedNode { name: member.name.clone(), raft_id: member.raft_id, given_up: true };
-        state.removed.insert(member.endpoint_id, removed);
+        let removed = RemovedNode { name: member.node.name.clone(), raft_id: member.raft_id, given_up: true };
+        state.removed.insert(member.node.endpoint_id, removed);
     }
     state.removed.remove(&me.endpoint_id);
     state.forget_removed();
     given_up
-}
-
-fn founding_member(me: GenesisVoter, raft_id: RaftId) -> Member {
-    Member {
-        raft_id,
-        name: me.name,
-        endpoint_id: me.endpoint_id,
-        store_id: me.store_id,
-        addresses: me.addresses,
-        relay_url: me.relay_url,
-        role: Role::Voter,
-        capacity: me.capacity,
-        witness: me.witness,
-    }
 }

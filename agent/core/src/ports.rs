@@ -1,7 +1,7 @@
 //! What the decisions see of the world.
 
-use blixard_model::VmName;
 use blixard_model::report::ObservedState;
+use blixard_model::{OrderId, VmName};
 
 /// A VM unit as the service manager lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,9 +10,9 @@ pub struct ObservedUnit {
     pub name: VmName,
     /// What the unit does. Only starting, running, stopping, stopped and failed occur.
     pub state: ObservedState,
-    /// Generation of the placement whose order the unit was started by. `None` where the unit does not show
-    /// one: a release before generations were shown started it.
-    pub generation: Option<u64>,
+    /// Which order the unit was started by. `None` where the unit does not show one: a release before orders
+    /// were shown started it.
+    pub order: Option<OrderId>,
     /// The unit's main process.
     pub main_pid: Option<u32>,
     /// How the last run ended, in words, when it did not end well: `exited 1`, `killed by signal 9`.

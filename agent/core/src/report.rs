@@ -31,6 +31,10 @@ pub fn observed(vm: &VmRecord, aged: Option<&AgedReport>) -> (ObservedState, Opt
     let state = match (vm.desired, seen) {
         (Desired::Absent, _) => ObservedState::Deleting,
         _ if !fresh => ObservedState::Unknown,
+        (Desired::Running, Some(seen)) if seen.revision != vm.revision => {
+            let why = format!("{node} has not taken up yet that its spec was changed");
+            return (ObservedState::Pending, Some(why));
+        }
         (_, Some(seen)) => seen.state,
         (_, None) => ObservedState::Pending,
     };

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use blixard_model::member::ADDRESSES_MAX;
+use blixard_model::node::ADDRESSES_MAX;
 use blixard_net::IpFamilies;
 use nix::ifaddrs::getifaddrs;
 

@@ -4,6 +4,8 @@
 //! answered), the host and the tasks around it. Stop: API, leadership handed over, network, tasks, the host
 //! with its store. VMs are units of their own and go on.
 
+use blixard_model::ClusterVersion;
+use blixard_model::NodeFacts;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,17 +105,20 @@ fn assemble(config: Config, key: NodeKey, store: Store) -> anyhow::Result<Assemb
     }
     let (net, received) = Net::start(network(&config, key)?)?;
     let host = HostConfig {
-        name: config.node_name.clone(),
-        endpoint_id,
-        store_id,
+        node: NodeFacts {
+            name: config.node_name.clone(),
+            endpoint_id,
+            store_id,
+            offer: offer(&config, capacity, &net, Vec::new()),
+        },
         cluster_name: config.cluster_name.clone(),
         declared: config.declared(),
         joins: config.joins() || was_in.is_some(),
         needs: was_in,
         ticket: tickets::read(&config),
-        offer: offer(&config, capacity, &net, Vec::new()),
         written: config.own_addresses(),
         voter_lost_ticks: u64::from(config.voter_lost_after_s) * 1_000 / TICK_MS,
+        supports: ClusterVersion::NEWEST,
         limits: Limits::default(),
         incarnation: random::u64(),
     };

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
-use blixard_core::state::NodeOffer;
-use blixard_model::{Capacity, Contact, EndpointId, NodeName, StoreId};
+use blixard_model::{Capacity, Contact, EndpointId, NodeName, Offer, StoreId};
 use blixard_net::{IpFamilies, Net, PeerConfig};
 use tokio::sync::Notify;
 
@@ -46,7 +45,7 @@ impl Agent {
         let mut names: BTreeMap<_, _> = listed.map(|member| (member.endpoint_id, member.name)).collect();
         let look = self.host.look_at_member(|member| {
             let members = member.state().members.values();
-            members.map(|member| (member.endpoint_id, member.name.clone())).collect::<Vec<_>>()
+            members.map(|member| (member.node.endpoint_id, member.node.name.clone())).collect::<Vec<_>>()
         });
         // The list still names them when the host has no cluster, is behind or on its way out.
         names.extend(look.await.unwrap_or_default());
@@ -54,7 +53,7 @@ impl Agent {
     }
 
     /// What this machine offers, and where it is reached.
-    pub(crate) fn offer(&self) -> NodeOffer {
+    pub(crate) fn offer(&self) -> Offer {
         let peers = self.peers.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
         offer(&self.config, self.capacity, &self.net, peers)
     }
@@ -89,13 +88,13 @@ impl Agent {
 }
 
 /// What a machine offers, and where it is reached; `peers` are those that it is to be reached by.
-pub(crate) fn offer(config: &Config, capacity: Capacity, net: &Net, peers: Vec<SocketAddr>) -> NodeOffer {
+pub(crate) fn offer(config: &Config, capacity: Capacity, net: &Net, peers: Vec<SocketAddr>) -> Offer {
     let listen = config.listen();
     // While nothing is listened on, what is to be.
     let heard = net.families().unwrap_or_else(|| IpFamilies::heard_at(listen.ip()));
-    NodeOffer {
+    Offer {
         witness: config.role == NodeRole::Witness,
-        capacity,
+        capacity: Some(capacity),
         addresses: addresses::offered(&config.own_addresses(), (listen, heard), peers),
         relay_url: net.home_relay(),
     }

@@ -3,24 +3,27 @@
 use blixard_consensus::Machine;
 use blixard_core::ClusterState;
 use blixard_hostile::Target;
-use blixard_model::formation::{Genesis, GenesisVoter};
-use blixard_model::{Capacity, EndpointId, StoreId};
+use blixard_model::formation::Genesis;
+use blixard_model::{Capacity, ClusterVersion, EndpointId, NodeFacts, Offer, StoreId};
 use blixard_node::{StateMachine, encode_request, encode_state};
 
 fn state() -> ClusterState {
-    let voter = |n: u8| GenesisVoter {
-        witness: false,
+    let voter = |n: u8| NodeFacts {
         name: format!("n{n}").parse().expect("name"),
         endpoint_id: EndpointId::from_bytes([n; 32]),
         store_id: StoreId::from_bytes([n; 16]),
-        addresses: vec![format!("192.0.2.{n}:7431").parse().expect("address")],
-        relay_url: None,
-        capacity: Some(Capacity { cpus: 4, memory_mib: 4096 }),
+        offer: Offer {
+            addresses: vec![format!("192.0.2.{n}:7431").parse().expect("address")],
+            relay_url: None,
+            capacity: Some(Capacity { cpus: 4, memory_mib: 4096 }),
+            witness: false,
+        },
     };
     let genesis = Genesis {
         cluster_name: "lab".parse().expect("name"),
         voters: vec![voter(1), voter(2)],
         origin: None,
+        version: ClusterVersion::NEWEST,
     };
     let mut state = ClusterState::new(genesis);
     state.apply(2, &request());

@@ -39,7 +39,7 @@ pub(crate) async fn open(
     let placed = agent.host.look_at_member(move |member| {
         let state = member.state();
         let node = state.vms.get(&wanted)?.placement.node.clone();
-        let endpoint = state.member_by_name(&node).map(|member| member.endpoint_id);
+        let endpoint = state.member_by_name(&node).map(|member| member.node.endpoint_id);
         Some((node, endpoint))
     });
     let placed = placed.await.map_err(SubmitError::from)?;

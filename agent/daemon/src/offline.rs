@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use blixard_core::lineage::Founder;
 use blixard_model::EndpointId;
+use blixard_model::NodeFacts;
+use blixard_model::Offer;
 use blixard_model::api::ErrorKind;
 use blixard_model::backup::{BACKUP_LEN_MAX, BackupHeader};
-use blixard_model::formation::GenesisVoter;
 use blixard_model::words::{duration, with_causes};
 use blixard_net::NodeKey;
 use blixard_node::rebirth::{
@@ -209,14 +210,16 @@ impl OfflineNode {
         index: u64,
     ) -> Result<Founder, OfflineError> {
         let capacity = self.config.capacity().map_err(|error| refused(NoCapacity(error)))?;
-        let me = GenesisVoter {
+        let me = NodeFacts {
             name: self.config.node_name.clone(),
             endpoint_id,
             store_id,
-            addresses: self.config.own_addresses(),
-            relay_url: None,
-            capacity: Some(capacity),
-            witness: self.config.role == NodeRole::Witness,
+            offer: Offer {
+                addresses: self.config.own_addresses(),
+                relay_url: None,
+                capacity: Some(capacity),
+                witness: self.config.role == NodeRole::Witness,
+            },
         };
         Ok(Founder { me, cluster_name: self.config.cluster_name.clone(), index, nonce: random::u64() })
     }
@@ -276,7 +279,7 @@ fn outcome(node: &OfflineNode, rebirth: &Rebirth) -> String {
     let name = &node.config.node_name;
     let marker = &rebirth.begin.marker;
     let (here, all) = rebirth.vms;
-    let mut names: Vec<String> = rebirth.given_up.iter().map(|member| member.name.to_string()).collect();
+    let mut names: Vec<String> = rebirth.given_up.iter().map(|member| member.node.name.to_string()).collect();
     names.sort();
     let mut text = format!(
         "new cluster {} (id {}): {name} is its only member, raft id {}\n\

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use blixard_consensus::Limits;
-use blixard_model::{Capacity, StoreId};
+use blixard_model::{Capacity, ClusterVersion, NodeFacts, StoreId};
 use blixard_net::{Net, NetConfig, NodeKey, RelayList};
 use blixard_node::host::{Effect, Found, Host, HostConfig};
 use blixard_store::{DirDisk, Store};
@@ -68,17 +68,20 @@ pub(crate) fn agent(dir: &Path) -> (Agent, Idle) {
     let (store_id, capacity) = (StoreId::from_bytes([1; 16]), Capacity { cpus: 1, memory_mib: 1 });
     let store = Store::open(&DirDisk::new(dir), endpoint_id, &config.cluster_name, store_id).expect("opened");
     let host = HostConfig {
-        name: config.node_name.clone(),
-        endpoint_id,
-        store_id,
+        node: NodeFacts {
+            name: config.node_name.clone(),
+            endpoint_id,
+            store_id,
+            offer: offer(&config, capacity, &net, Vec::new()),
+        },
         cluster_name: config.cluster_name.clone(),
         declared: Vec::new(),
         joins: true,
         needs: None,
         ticket: None,
-        offer: offer(&config, capacity, &net, Vec::new()),
         written: Vec::new(),
         voter_lost_ticks: 1_800,
+        supports: ClusterVersion::NEWEST,
         limits: Limits::default(),
         incarnation: 1,
     };

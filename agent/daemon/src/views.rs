@@ -35,28 +35,28 @@ pub(crate) fn nodes(
     report: &ProgressReport,
 ) -> Vec<NodeView> {
     let view = |member: &Member| {
-        let (reserved, vms) = state.reserved(&member.name);
+        let (reserved, vms) = state.reserved(&member.node.name);
         let role = if raft.voters.contains(&member.raft_id) { Role::Voter } else { Role::Learner };
-        let reachable = reach.has(member.endpoint_id);
+        let reachable = reach.has(member.node.endpoint_id);
         let progress = report.members.iter().find(|progress| progress.raft_id == member.raft_id);
-        let held_twice = report.held_twice.iter().find(|held| held.endpoint_id == member.endpoint_id);
+        let held_twice = report.held_twice.iter().find(|held| held.endpoint_id == member.node.endpoint_id);
         NodeView {
-            name: member.name.clone(),
-            endpoint_id: member.endpoint_id,
+            name: member.node.name.clone(),
+            endpoint_id: member.node.endpoint_id,
             raft_id: member.raft_id,
-            store_id: member.store_id,
+            store_id: member.node.store_id,
             role,
             leader: raft.leader == Some(member.raft_id),
             reachable,
-            addresses: member.addresses.clone(),
-            relay_url: member.relay_url.clone(),
-            capacity: member.capacity,
+            addresses: member.node.offer.addresses.clone(),
+            relay_url: member.node.offer.relay_url.clone(),
+            capacity: member.node.offer.capacity,
             reserved,
             vms,
-            witness: member.witness,
+            witness: member.node.offer.witness,
             unreachable_for_ms: reach
                 .links
-                .get(&member.endpoint_id)
+                .get(&member.node.endpoint_id)
                 .copied()
                 .flatten()
                 .filter(|_| !reachable),
@@ -84,7 +84,7 @@ pub(crate) fn voters(
     let heard = |id: &RaftId| {
         own.is_none_or(|own| own.members.iter().any(|member| member.raft_id == *id && member.heard))
     };
-    let linked = |id: &RaftId| state.members.get(id).is_some_and(|member| reach.has(member.endpoint_id));
+    let linked = |id: &RaftId| state.members.get(id).is_some_and(|member| reach.has(member.node.endpoint_id));
     let reachable = raft.voters.iter().filter(|id| linked(id) && heard(id)).count();
     (total > 0).then_some(VotersView { total, reachable, needed: total / 2 + 1 })
 }
@@ -102,6 +102,7 @@ pub(crate) fn vm(record: &VmRecord, reports: &BTreeMap<NodeName, AgedReport>) ->
         state,
         node: node.clone(),
         generation: record.placement.generation,
+        revision: record.revision,
         main_pid: seen.filter(|_| fresh).and_then(|seen| seen.main_pid),
         reason,
         observed_age_ms: aged.map(|aged| aged.age_ms),
@@ -126,7 +127,7 @@ pub(crate) fn warnings(
 pub(crate) fn held_twice(state: &ClusterState, held: &[KeyHeldTwice]) -> Vec<String> {
     let words = |held: &KeyHeldTwice| {
         let member = state.member_by_endpoint(held.endpoint_id);
-        let name = member.map_or_else(|| held.endpoint_id.short(), |member| member.name.to_string());
+        let name = member.map_or_else(|| held.endpoint_id.short(), |member| member.node.name.to_string());
         let mut places: Vec<String> = held.addresses.iter().map(ToString::to_string).collect();
         places.resize(places.len().max(2), "an unknown address".to_owned());
         format!(
@@ -236,8 +237,10 @@ fn differences(state: &ClusterState, declared: &[DeclaredMember], strangers: &[S
     let extra = state
         .members
         .values()
-        .filter(|member| !declared.iter().any(|d| d.endpoint_id == member.endpoint_id))
-        .map(|member| format!("{} is in the cluster and not in this node's `members` list", member.name));
+        .filter(|member| !declared.iter().any(|d| d.endpoint_id == member.node.endpoint_id))
+        .map(|member| {
+            format!("{} is in the cluster and not in this node's `members` list", member.node.name)
+        });
     missing(state, declared, strangers).filter_map(words).chain(extra).collect()
 }
 
@@ -246,10 +249,10 @@ mod tests {
     use std::net::SocketAddr;
 
     use blixard_consensus::RaftRole;
-    use blixard_model::formation::{Genesis, GenesisVoter};
+    use blixard_model::formation::Genesis;
     use blixard_model::removal::RemovedNode;
     use blixard_model::wire::MemberProgress;
-    use blixard_model::{ClusterId, StoreId};
+    use blixard_model::{ClusterId, ClusterVersion, NodeFacts, Offer, StoreId};
 
     use super::*;
 
@@ -259,6 +262,7 @@ mod tests {
             cluster_name: "lab".parse().expect("a name"),
             voters: Vec::new(),
             origin: None,
+            version: ClusterVersion::NEWEST,
         });
         let endpoint_id = EndpointId::from_bytes([2; 32]);
         let name: NodeName = "n2".parse().expect("a name");
@@ -283,18 +287,24 @@ mod tests {
 
     /// n1..n3 vote; n1 answers.
     fn three() -> (ClusterState, RaftStatus) {
-        let voter = |n: u8| GenesisVoter {
-            witness: n == 3,
+        let voter = |n: u8| NodeFacts {
             name: format!("n{n}").parse().expect("a name"),
             endpoint_id: EndpointId::from_bytes([n; 32]),
             store_id: StoreId::from_bytes([n; 16]),
-            addresses: vec![SocketAddr::from(([10, 77, 0, n], 7431))],
-            relay_url: None,
-            capacity: None,
+            offer: Offer {
+                addresses: vec![SocketAddr::from(([10, 77, 0, n], 7431))],
+                relay_url: None,
+                capacity: None,
+                witness: n == 3,
+            },
         };
         let cluster_name = "lab".parse().expect("a name");
-        let state =
-            ClusterState::new(Genesis { cluster_name, voters: (1..=3).map(voter).collect(), origin: None });
+        let state = ClusterState::new(Genesis {
+            cluster_name,
+            voters: (1..=3).map(voter).collect(),
+            origin: None,
+            version: ClusterVersion::NEWEST,
+        });
         let raft = RaftStatus {
             id: RaftId(1),
             role: RaftRole::Follower,

@@ -262,6 +262,7 @@ mod tests {
             qemu: "qemu-system-x86_64".into(),
             disk_dirs: vec!["/no/such/directory".into(), at("disks")],
             generation: 1,
+            revision: 0,
         };
         Place { dir, order }
     }

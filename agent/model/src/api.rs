@@ -31,10 +31,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Refusal;
 use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, RequestId, StoreId, TicketId, VmName};
-use crate::member::{Capacity, Role};
+use crate::member::Role;
+use crate::node::Capacity;
 use crate::relay::RelayUrl;
 use crate::report::ObservedState;
 use crate::ticket::TicketState;
+use crate::version::ClusterVersion;
 use crate::vm::{Desired, VmSpec};
 
 /// Where the agent listens unless its configuration says otherwise, and where the command line looks for it.
@@ -64,6 +66,9 @@ pub struct StatusView {
     pub waiting_for: Vec<String>,
     /// The cluster, once there is one.
     pub cluster_id: Option<ClusterId>,
+    /// The version of the cluster, as this node's log knows it; none before there is one.
+    #[serde(default)]
+    pub cluster_version: Option<ClusterVersion>,
     /// The leader, as far as this node knows.
     pub leader: Option<NodeName>,
     /// Whether a quorum was heard of within the last election timeout.
@@ -272,6 +277,9 @@ pub struct VmView {
     pub node: NodeName,
     /// The placement's generation.
     pub generation: u64,
+    /// The revision of its spec: 0 while it is as the VM was made with, then another number for each change.
+    #[serde(default)]
+    pub revision: u64,
     /// The unit's main process on that node.
     pub main_pid: Option<u32>,
     /// Why the state is what it is, when there is something to say.
@@ -280,6 +288,17 @@ pub struct VmView {
     pub observed_age_ms: Option<u64>,
     /// The wanted VM.
     pub spec: VmSpec,
+}
+
+/// Body of `PUT /v1/vms/NAME/spec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeVm {
+    /// The wanted VM; of that name.
+    pub spec: VmSpec,
+    /// The revision that was changed; when the spec has another one by now, the change is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
 }
 
 /// Body of `POST /v1/vms`.
@@ -383,7 +402,7 @@ pub struct ErrorBody {
     pub message: String,
     /// The refusal, when it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<Box<Refusal>>,
     /// The id of the write, for a safe retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,

@@ -4,16 +4,13 @@
 //! [`Command`](crate::Command) or a [`MembershipChange`](crate::MembershipChange), and only these stand in
 //! the log: they hold what the leader adds as well, and some are decided by nobody but the leader.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Outcome, Refusal};
 use crate::formation::Identity;
 use crate::id::{EndpointId, NodeName, RaftId, RequestId, TicketHash, TicketId, VmName};
 use crate::join::JoinRequest;
-use crate::member::{Capacity, is_false};
-use crate::relay::RelayUrl;
+use crate::node::Offer;
 use crate::removal::VmsFate;
 use crate::vm::{Desired, VmSpec};
 
@@ -60,6 +57,14 @@ pub enum WriteAsk {
         /// Whether it starts at once.
         desired: Desired,
     },
+    /// Give a VM another spec; it stays where it is placed.
+    ChangeVm {
+        /// The wanted VM; its name says which.
+        spec: VmSpec,
+        /// The revision that whoever asks has seen: with another one it is refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<u64>,
+    },
     /// Start a stopped VM.
     StartVm {
         /// The VM.
@@ -88,16 +93,9 @@ pub enum WriteAsk {
     SetNode {
         /// The node that declares it.
         endpoint_id: EndpointId,
-        /// The resources that it offers.
-        capacity: Capacity,
-        /// Where it is reached.
-        addresses: Vec<SocketAddr>,
-        /// The relay it is reached through, if it uses one.
-        #[serde(default)]
-        relay_url: Option<RelayUrl>,
-        /// Whether it is a witness.
-        #[serde(default, skip_serializing_if = "is_false")]
-        witness: bool,
+        /// What it declares, with its resources.
+        #[serde(flatten, deserialize_with = "Offer::with_capacity")]
+        offer: Offer,
     },
     /// Make a ticket.
     CreateTicket {
@@ -218,6 +216,7 @@ mod tests {
                 json!({"kind": "create_vm", "spec": spec, "desired": "running"}),
                 Some(("eligible", json!(["n1", "n2"]))),
             ),
+            (json!({"kind": "change_vm", "spec": spec, "seen": 7}), None),
             (json!({"kind": "start_vm", "name": "web"}), None),
             (json!({"kind": "stop_vm", "name": "web"}), None),
             (json!({"kind": "delete_vm", "name": "web"}), None),

@@ -110,7 +110,8 @@ impl MembershipChange {
 mod tests {
     use super::*;
     use crate::id::{EndpointId, StoreId};
-    use crate::member::{ADDRESSES_MAX, Capacity, Role};
+    use crate::member::Role;
+    use crate::node::{ADDRESSES_MAX, Capacity, NodeFacts, Offer};
     use crate::relay::RELAY_URL_LEN_MAX;
 
     /// As much as a member may carry.
@@ -120,15 +121,19 @@ mod tests {
         MembershipChange::AddLearner {
             ticket: None,
             member: Member {
-                witness: false,
                 raft_id: RaftId(u64::MAX),
-                name: "n".repeat(48).parse().expect("a name"),
-                endpoint_id: EndpointId::from_bytes([0xff; 32]),
-                store_id: StoreId::from_bytes([0xff; 16]),
-                addresses: (0..ADDRESSES_MAX).map(address).collect(),
-                relay_url: Some(relay.parse().expect("a relay")),
+                node: NodeFacts {
+                    name: "n".repeat(48).parse().expect("a name"),
+                    endpoint_id: EndpointId::from_bytes([0xff; 32]),
+                    store_id: StoreId::from_bytes([0xff; 16]),
+                    offer: Offer {
+                        addresses: (0..ADDRESSES_MAX).map(address).collect(),
+                        relay_url: Some(relay.parse().expect("a relay")),
+                        capacity: Some(Capacity { cpus: u32::MAX, memory_mib: u64::MAX }),
+                        witness: false,
+                    },
+                },
                 role: Role::Learner,
-                capacity: Some(Capacity { cpus: u32::MAX, memory_mib: u64::MAX }),
             },
         }
     }
@@ -163,7 +168,7 @@ mod tests {
     #[test]
     fn what_is_optional_may_be_missing() {
         let MembershipChange::AddLearner { mut member, .. } = largest() else { panic!("another kind") };
-        (member.relay_url, member.capacity) = (None, None);
+        (member.node.offer.relay_url, member.node.offer.capacity) = (None, None);
         let without = MembershipChange::AddLearner { ticket: None, member };
         let mut json = serde_json::to_value(&without).expect("json");
         let fields = json["member"].as_object_mut().expect("an object");
@@ -204,7 +209,7 @@ mod tests {
         let too_long = Err(ChangeFormError::TooLong { len: CHANGE_LEN_MAX + 1 });
         assert_eq!(MembershipChange::decode(&long), too_long);
         let MembershipChange::AddLearner { mut member, .. } = largest() else { panic!("another kind") };
-        member.addresses = member.addresses.repeat(100);
+        member.node.offer.addresses = member.node.offer.addresses.repeat(100);
         let change = MembershipChange::AddLearner { ticket: None, member };
         assert!(matches!(change.encode(), Err(ChangeFormError::TooLong { .. })));
     }

@@ -1,13 +1,13 @@
 //! What the log holds and what applying it gives.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, NodeName, RaftId, RequestId, TicketHash, TicketId, VmName};
-use crate::member::{Capacity, is_false};
-use crate::relay::RelayUrl;
+use crate::node::Offer;
+use crate::reason::{FieldRefused, Lacks, Reason, RevokeProblem};
+use crate::version::ClusterVersion;
 use crate::vm::{Desired, InvalidSpec, VmSpec};
 
 /// A replicated request: a write that was asked for ([`WriteAsk`](crate::WriteAsk)) with what the leader
@@ -26,6 +26,15 @@ pub enum Command {
         /// word, and no part of what was asked for.
         #[serde(default)]
         eligible: Vec<NodeName>,
+    },
+    /// Gives a VM another spec; it stays where it is placed. A unit that runs by the spec before is stopped
+    /// and started anew. From version 2 of the cluster on.
+    ChangeVm {
+        /// The wanted VM; its name says which.
+        spec: VmSpec,
+        /// The revision that whoever asks has seen: with another one it is refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<u64>,
     },
     /// Starts a stopped VM.
     StartVm {
@@ -56,16 +65,9 @@ pub enum Command {
     SetNode {
         /// The node that declares it.
         endpoint_id: EndpointId,
-        /// The resources that it offers.
-        capacity: Capacity,
-        /// Where it is reached.
-        addresses: Vec<SocketAddr>,
-        /// The relay it is reached through, if it uses one.
-        #[serde(default)]
-        relay_url: Option<RelayUrl>,
-        /// Whether it is a witness.
-        #[serde(default, skip_serializing_if = "is_false")]
-        witness: bool,
+        /// What it declares, with its resources.
+        #[serde(flatten, deserialize_with = "Offer::with_capacity")]
+        offer: Offer,
     },
     /// Makes a ticket.
     CreateTicket {
@@ -98,13 +100,18 @@ pub enum Command {
         /// The tickets.
         ids: Vec<TicketId>,
     },
+    /// The leader has heard of every member that it supports this version of the cluster.
+    RaiseVersion {
+        /// The version from here on.
+        to: ClusterVersion,
+    },
 }
 
 impl Command {
     /// The VM that it is about.
     pub fn vm(&self) -> Option<&VmName> {
         match self {
-            Self::CreateVm { spec, .. } => Some(&spec.name),
+            Self::CreateVm { spec, .. } | Self::ChangeVm { spec, .. } => Some(&spec.name),
             Self::StartVm { name }
             | Self::StopVm { name }
             | Self::DeleteVm { name }
@@ -113,7 +120,8 @@ impl Command {
             | Self::CreateTicket { .. }
             | Self::RevokeTicket { .. }
             | Self::ForgetVms { .. }
-            | Self::ExpireTickets { .. } => None,
+            | Self::ExpireTickets { .. }
+            | Self::RaiseVersion { .. } => None,
         }
     }
 }
@@ -197,6 +205,28 @@ pub enum Refusal {
         /// The node that has to report.
         node: NodeName,
     },
+    /// The spec is another one than the one that was to be changed.
+    #[error(
+        "the spec of VM {name} was changed meanwhile (revision {revision}): look at it with `blixard vm show \
+         {name}` and change it again"
+    )]
+    SpecChanged {
+        /// The VM.
+        name: VmName,
+        /// The revision that it has.
+        revision: u64,
+    },
+    /// A change would pin the VM to another node than the one it is placed on.
+    #[error(
+        "VM {name} is placed on {node}, and a change of its spec does not move it: pin it to {node} or to no \
+         node"
+    )]
+    PlacedElsewhere {
+        /// The VM.
+        name: VmName,
+        /// Where it is placed.
+        node: NodeName,
+    },
     /// The pin names no member.
     #[error("there is no node named {node}: `blixard node list` shows the members")]
     NodeNotFound {
@@ -209,7 +239,7 @@ pub enum Refusal {
         /// The VM.
         name: VmName,
         /// What is missing, per node.
-        nodes: BTreeMap<NodeName, String>,
+        nodes: BTreeMap<NodeName, Reason<Lacks>>,
     },
     /// The cluster holds as many as it may.
     #[error("the cluster already holds {limit} VMs, its limit")]
@@ -276,20 +306,39 @@ pub enum Refusal {
     #[error("the ticket is not valid: {why}")]
     Ticket {
         /// The reason.
-        why: String,
+        why: Reason<RevokeProblem>,
     },
     /// A field of a command, outside a spec, has a value that is not allowed.
     #[error("invalid request: {why}")]
     Invalid {
         /// The reason.
-        why: String,
+        why: Reason<FieldRefused>,
     },
     /// An entry of a newer version; this node must be upgraded before it can apply it.
     #[error("this version does not know the command")]
     UnknownCommand,
 }
 
-fn list(nodes: &BTreeMap<NodeName, String>) -> String {
+impl Refusal {
+    /// With its reason in words, as the first version of a cluster keeps it.
+    #[must_use]
+    pub fn in_words(self) -> Self {
+        match self {
+            Self::InvalidSpec(InvalidSpec { field, problem }) => {
+                Self::InvalidSpec(InvalidSpec { field, problem: problem.in_words() })
+            }
+            Self::DoesNotFit { name, nodes } => {
+                let nodes = nodes.into_iter().map(|(node, why)| (node, why.in_words())).collect();
+                Self::DoesNotFit { name, nodes }
+            }
+            Self::Ticket { why } => Self::Ticket { why: why.in_words() },
+            Self::Invalid { why } => Self::Invalid { why: why.in_words() },
+            other => other,
+        }
+    }
+}
+
+fn list(nodes: &BTreeMap<NodeName, Reason<Lacks>>) -> String {
     if nodes.is_empty() {
         return "the cluster has no nodes".to_owned();
     }

@@ -1,13 +1,11 @@
 //! How nodes without a cluster find that they are one.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::contact::Contact;
-use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, StoreId};
-use crate::member::{Capacity, Contact, is_false};
-use crate::relay::RelayUrl;
+use crate::id::{ClusterId, ClusterName, RaftId};
+use crate::node::NodeFacts;
+use crate::version::ClusterVersion;
 
 /// What a cluster is born from. Every declared voter computes it from what the others answered; the cluster
 /// id is its digest.
@@ -16,10 +14,13 @@ pub struct Genesis {
     /// The configured name.
     pub cluster_name: ClusterName,
     /// The first voters, sorted by endpoint id: the first has raft id 1, and so on.
-    pub voters: Vec<GenesisVoter>,
+    pub voters: Vec<NodeFacts>,
     /// The cluster that it was made of; none if it was formed from empty stores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// The version that the cluster begins with: the newest that all its first voters support.
+    #[serde(default, skip_serializing_if = "ClusterVersion::is_first")]
+    pub version: ClusterVersion,
 }
 
 /// The cluster that another one was made of, by a recovery or from a backup. Its members cannot meet those
@@ -34,48 +35,15 @@ pub struct Origin {
     pub nonce: u64,
 }
 
-/// A voter of the first configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct GenesisVoter {
-    /// Its name.
-    pub name: NodeName,
-    /// Its identity.
-    pub endpoint_id: EndpointId,
-    /// Its store when the cluster was formed.
-    pub store_id: StoreId,
-    /// Where it was declared to be.
-    pub addresses: Vec<SocketAddr>,
-    /// The relay it used when the cluster was formed.
-    #[serde(default)]
-    pub relay_url: Option<RelayUrl>,
-    /// The resources that it offered when the cluster was formed.
-    #[serde(default)]
-    pub capacity: Option<Capacity>,
-    /// Whether it was configured as a witness.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub witness: bool,
-}
-
 /// What a node says of itself to another: the question and the answer of the formation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The node's name.
-    pub name: NodeName,
-    /// Its identity; equals the one its handshake proved.
-    pub endpoint_id: EndpointId,
-    /// Its store.
-    pub store_id: StoreId,
-    /// Where it is reached.
-    pub addresses: Vec<SocketAddr>,
-    /// The relay it is reached through, if it uses one.
-    #[serde(default)]
-    pub relay_url: Option<RelayUrl>,
-    /// The resources that it offers to VMs.
-    #[serde(default)]
-    pub capacity: Option<Capacity>,
-    /// Whether it is a witness.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub witness: bool,
+    /// Who it is, and what it offers. The endpoint id equals the one its handshake proved.
+    #[serde(flatten)]
+    pub node: NodeFacts,
+    /// The newest version of a cluster that its release supports.
+    #[serde(default, skip_serializing_if = "ClusterVersion::is_first")]
+    pub supports: ClusterVersion,
     /// Whether it belongs to a cluster.
     pub phase: Phase,
 }

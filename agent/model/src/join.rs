@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Refusal;
+use crate::contact::Contact;
 use crate::formation::{Genesis, Identity};
 use crate::id::{ClusterId, RaftId, TicketId};
-use crate::contact::Contact;
 use crate::ticket::TicketSecret;
 
 /// What a node with a ticket says to a member, on the join protocol, once the member has named its cluster.

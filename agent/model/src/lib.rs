@@ -18,11 +18,14 @@ pub mod id;
 pub mod join;
 pub mod member;
 pub mod mutant;
+pub mod node;
 pub mod order;
+pub mod reason;
 pub mod relay;
 pub mod removal;
 pub mod report;
 pub mod ticket;
+pub mod version;
 pub mod vm;
 pub mod wire;
 pub mod words;
@@ -35,8 +38,11 @@ pub use id::{
     ClusterId, ClusterName, EndpointId, InvalidId, NodeName, RaftId, RequestId, StoreId, TicketHash,
     TicketId, VmName,
 };
-pub use member::{Capacity, Member, Role};
+pub use member::{Member, Role};
+pub use node::{Capacity, NodeFacts, Offer};
+pub use reason::{FieldProblem, FieldRefused, Lack, Lacks, Reason, RevokeProblem};
 pub use relay::RelayUrl;
 pub use removal::{Removal, VmsFate};
 pub use ticket::{TicketRecord, TicketSecret, TicketState, TicketUse};
-pub use vm::{Accel, Desired, Disk, Hypervisor, Placement, VmSpec};
+pub use version::ClusterVersion;
+pub use vm::{Accel, Desired, Disk, Hypervisor, OrderId, Placement, VmSpec};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::vm::{Accel, VmSpec};
+use crate::vm::{Accel, OrderId, VmSpec, is_zero};
 
 /// Everything the launcher needs to run one VM on this node; written as JSON to `/run/blixard/vms/NAME.json`
 /// and handed to the unit as the credential `order`.
@@ -20,4 +20,15 @@ pub struct LaunchOrder {
     /// The placement's generation. The unit shows it while it runs: a unit that shows another one than the
     /// cluster's state says is stopped and started anew.
     pub generation: u64,
+    /// The spec's revision, which the unit shows as well; 0 for the spec that the VM was made with. Releases
+    /// that know no other leave it out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u64,
+}
+
+impl LaunchOrder {
+    /// Which order it is.
+    pub fn id(&self) -> OrderId {
+        OrderId { generation: self.generation, revision: self.revision }
+    }
 }

@@ -6,7 +6,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, InvalidId, NodeName, RaftId};
-use crate::member::is_false;
 
 /// Most removed nodes that the state remembers; beyond it the one removed first is forgotten.
 pub const REMOVED_MAX: usize = 1_024;
@@ -45,7 +44,7 @@ pub struct RemovedNode {
     pub raft_id: RaftId,
     /// It was given up with its whole cluster, by a recovery or a restore, and not sent away: when it is
     /// listed it is admitted again, with an empty store.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub given_up: bool,
 }
 

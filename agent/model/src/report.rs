@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeName, VmName};
+use crate::vm::is_zero;
 
 /// Longest reason kept of one VM, in bytes.
 pub const REASON_LEN_MAX: usize = 400;
@@ -48,6 +49,10 @@ pub struct VmReport {
     /// The unit's main process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_pid: Option<u32>,
+    /// The revision of the spec that the state is reported for: the one that this node's log holds. Left out
+    /// by releases that know no other than the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u64,
     /// Why, when there is something to say: "exited 1: ..." with the last console lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

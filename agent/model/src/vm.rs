@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeName, VmName};
+use crate::reason::{FieldProblem, Reason};
 
 /// Memory that the hypervisor itself may use beside the guest's, in MiB. Reservation and the unit's
 /// `MemoryMax` both are guest memory plus this; under TCG it holds the translation cache as well
@@ -150,6 +151,28 @@ pub struct Placement {
     pub generation: u64,
 }
 
+/// For numbers that older releases do not know and that are left out where they say nothing.
+pub fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Which order a unit obeys: that of a placement, by its generation, for a revision of the spec. Two units of
+/// one name whose order ids differ are two VMs, as far as anybody can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OrderId {
+    /// [`Placement::generation`].
+    pub generation: u64,
+    /// The log index of the command that last changed the spec; 0 while it is as the VM was made with.
+    pub revision: u64,
+}
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}", self.generation)?;
+        if self.revision == 0 { Ok(()) } else { write!(f, ", revision {}", self.revision) }
+    }
+}
+
 /// A field of a [`VmSpec`] with a value that is not allowed, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[error("{field}: {problem}")]
@@ -157,12 +180,12 @@ pub struct InvalidSpec {
     /// The field, as in the JSON form.
     pub field: String,
     /// What is wrong and what would be right.
-    pub problem: String,
+    pub problem: Reason<FieldProblem>,
 }
 
 impl InvalidSpec {
-    fn new(field: &str, problem: impl Into<String>) -> Self {
-        Self { field: field.to_owned(), problem: problem.into() }
+    fn new(field: &str, problem: FieldProblem) -> Self {
+        Self { field: field.to_owned(), problem: Reason::Code(problem) }
     }
 }
 
@@ -179,29 +202,34 @@ impl VmSpec {
     /// The first field with a value that is not allowed, and the reason.
     pub fn validate(&self) -> Result<(), InvalidSpec> {
         if !(1..=CPUS_MAX).contains(&self.cpus) {
-            return Err(InvalidSpec::new("cpus", format!("{} is not between 1 and {CPUS_MAX}", self.cpus)));
+            let (min, max) = (1, CPUS_MAX.into());
+            return Err(InvalidSpec::new(
+                "cpus",
+                FieldProblem::OutOfRange { is: self.cpus.into(), min, max },
+            ));
         }
         if !(MEMORY_MIB_MIN..=MEMORY_MIB_MAX).contains(&self.memory_mib) {
-            let range = format!("{} is not between {MEMORY_MIB_MIN} and {MEMORY_MIB_MAX}", self.memory_mib);
-            return Err(InvalidSpec::new("memory_mib", range));
+            let (is, min, max) = (self.memory_mib, MEMORY_MIB_MIN, MEMORY_MIB_MAX);
+            return Err(InvalidSpec::new("memory_mib", FieldProblem::OutOfRange { is, min, max }));
         }
         check_path("kernel", &self.kernel)?;
         if let Some(initrd) = &self.initrd {
             check_path("initrd", initrd)?;
         }
         if self.cmdline.len() > CMDLINE_LEN_MAX {
-            return Err(InvalidSpec::new("cmdline", format!("longer than {CMDLINE_LEN_MAX} bytes")));
+            let max = CMDLINE_LEN_MAX as u64;
+            return Err(InvalidSpec::new("cmdline", FieldProblem::TooLong { max }));
         }
         if self.cmdline.chars().any(char::is_control) {
-            return Err(InvalidSpec::new("cmdline", "holds a control character"));
+            return Err(InvalidSpec::new("cmdline", FieldProblem::ControlCharacter));
         }
         if self.disks.len() > DISKS_MAX {
-            return Err(InvalidSpec::new("disks", format!("more than {DISKS_MAX}")));
+            return Err(InvalidSpec::new("disks", FieldProblem::TooMany { max: DISKS_MAX as u64 }));
         }
         for (i, disk) in self.disks.iter().enumerate() {
             check_path(&format!("disks[{i}].path"), &disk.path)?;
             if self.disks[..i].iter().any(|other| other.path == disk.path) {
-                return Err(InvalidSpec::new(&format!("disks[{i}].path"), "is listed twice"));
+                return Err(InvalidSpec::new(&format!("disks[{i}].path"), FieldProblem::ListedTwice));
             }
         }
         Ok(())
@@ -211,24 +239,24 @@ impl VmSpec {
 /// Absolute, normal (no `.`, `..` or doubled slash), bounded, and free of what an argument list gives a
 /// meaning to.
 fn check_path(field: &str, text: &str) -> Result<(), InvalidSpec> {
-    let wrong = |problem: &str| Err(InvalidSpec::new(field, problem));
+    let wrong = |problem: FieldProblem| Err(InvalidSpec::new(field, problem));
     if text.len() > PATH_LEN_MAX {
-        return wrong(&format!("longer than {PATH_LEN_MAX} bytes"));
+        return wrong(FieldProblem::TooLong { max: PATH_LEN_MAX as u64 });
     }
     if text.chars().any(char::is_control) {
-        return wrong("holds a control character");
+        return wrong(FieldProblem::ControlCharacter);
     }
     // QEMU splits its option values at commas; rather than escape them we do without.
     if text.contains(',') {
-        return wrong("holds a comma: use a path without one");
+        return wrong(FieldProblem::Comma);
     }
     let path = Path::new(text);
     if !path.is_absolute() {
-        return wrong("is not an absolute path");
+        return wrong(FieldProblem::NotAbsolute);
     }
     let normal = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if !normal || text.contains("//") || text.contains("/./") || text.ends_with("/.") || text.ends_with('/') {
-        return wrong("is not a plain path of a file: write it without '.', '..', '//' and a last '/'");
+        return wrong(FieldProblem::NotPlain);
     }
     Ok(())
 }

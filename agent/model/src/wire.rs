@@ -1,11 +1,13 @@
 //! What nodes say to each other beside Raft's own messages. JSON in length-limited frames.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::api::ChangeView;
 use crate::ask::{Ask, AskOutcome, MembersAsk, WriteRequest};
 use crate::formation::Identity;
-use crate::id::{NodeName, RaftId, VmName};
+use crate::id::{EndpointId, NodeName, RaftId, VmName};
 use crate::member::MEMBERS_MAX;
 use crate::report::NodeReport;
 

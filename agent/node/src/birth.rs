@@ -3,7 +3,7 @@
 use blixard_consensus::{Consensus, ConsensusConfig, Durable, Limits, NewError, genesis_snapshot};
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, cluster_id};
-use blixard_model::{EndpointId, NodeName, RaftId};
+use blixard_model::{ClusterVersion, EndpointId, NodeName, RaftId};
 use blixard_store::{ClusterMarker, OpenError, Store, WriteError};
 
 use crate::forming::Birth;
@@ -70,6 +70,8 @@ pub struct Resume {
     pub declared: Vec<DeclaredMember>,
     /// After how many ticks without a word a voter is replaced.
     pub voter_lost_ticks: u64,
+    /// The newest version of a cluster that its release supports.
+    pub supports: ClusterVersion,
     /// Differs in every run.
     pub incarnation: u64,
     /// When the log is cut.
@@ -93,7 +95,7 @@ pub fn bind(
             // One that was made of another cluster began with that one's state, and not with this.
             let member = state
                 .member_by_endpoint(endpoint_id)
-                .filter(|member| member.store_id == store.store_id() && genesis.origin.is_none())
+                .filter(|member| member.node.store_id == store.store_id() && genesis.origin.is_none())
                 .ok_or(BindError::NotInGenesis)?;
             let voters: Vec<RaftId> = state.members.keys().copied().collect();
             let begin = genesis_snapshot(&voters, encode_state(&state));
@@ -138,6 +140,7 @@ pub fn resume<P: Waits, R: Waits>(kept: Kept, who: Resume) -> Result<Node<P, R>,
         name: who.name,
         declared: who.declared,
         voter_lost_ticks: who.voter_lost_ticks,
+        supports: who.supports,
         // Worth nothing once anything is applied.
         told: Told { applied: 1, members: marker.contacts },
     };

@@ -15,11 +15,12 @@ pub(crate) struct EncodedVms {
     by_name: BTreeMap<VmName, Encoded>,
 }
 
-/// One VM's encoding, and what it is of: a placement has one spec.
+/// One VM's encoding, and what it is of: a placement has one spec for each revision.
 #[derive(Debug)]
 struct Encoded {
     desired: Desired,
     placement: Placement,
+    revision: u64,
     json: Vec<u8>,
 }
 
@@ -27,11 +28,12 @@ impl Encoded {
     fn of(record: &VmRecord) -> Self {
         // It fails for no type of ours: maps with keys that are no text.
         let json = serde_json::to_vec(record).unwrap_or_default();
-        Self { desired: record.desired, placement: record.placement.clone(), json }
+        Self { desired: record.desired, placement: record.placement.clone(), revision: record.revision, json }
     }
 
     fn stands_for(&self, record: &VmRecord) -> bool {
-        self.desired == record.desired && self.placement == record.placement
+        let same = self.desired == record.desired && self.placement == record.placement;
+        same && self.revision == record.revision
     }
 }
 
@@ -87,7 +89,7 @@ mod tests {
             "name": name, "cpus": 1, "memory_mib": 64 + generation, "kernel": "/\u{e4}\"\\",
         });
         let spec: VmSpec = serde_json::from_value(spec).expect("spec");
-        (name, VmRecord { spec, desired, placement: Placement { node, generation } })
+        (name, VmRecord { spec, desired, placement: Placement { node, generation }, revision: 0 })
     }
 
     #[test]

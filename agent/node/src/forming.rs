@@ -151,7 +151,7 @@ impl Pace {
     /// Somebody asked this node. That is news when a declared one asks that did not answer in the last round,
     /// or says something else now than it did: two that wait for a third do not keep each other awake.
     pub fn heard(&mut self, declared: &[DeclaredMember], asker: &Identity) {
-        let id = asker.endpoint_id;
+        let id = asker.node.endpoint_id;
         let is_news = self.answers.get(&id) != Some(asker);
         if is_news && declared.iter().any(|member| member.endpoint_id == id) {
             self.hurry();

@@ -33,10 +33,12 @@ pub const JOIN: Backoff = Backoff { first_ms: 300, longest_ms: 5_000 };
 /// The node has another store than it is known with, and has not heard of that.
 pub fn ask(state: &ClusterState, request: JoinRequest) -> Result<MembersAsk, Box<JoinResponse>> {
     let asker = &request.node;
-    let lost = state.member_by_endpoint(asker.endpoint_id).filter(|member| member.store_id != asker.store_id);
+    let lost = state
+        .member_by_endpoint(asker.node.endpoint_id)
+        .filter(|member| member.node.store_id != asker.node.store_id);
     if lost.is_some_and(|member| request.known_as < Some(member.raft_id)) {
         let why = "it is known with another store: it is to ask again, now that it knows".to_owned();
-        return Err(Box::new(later(state, asker.endpoint_id, why)));
+        return Err(Box::new(later(state, asker.node.endpoint_id, why)));
     }
     Ok(MembersAsk::Admit(Box::new(request)))
 }
@@ -127,7 +129,7 @@ impl Joining {
         }
         let Some(contact) = self.contact() else {
             let why = "it names no member that could be asked".to_owned();
-            return JoinStep::Refused(Refusal::Ticket { why });
+            return JoinStep::Refused(Refusal::Ticket { why: why.into() });
         };
         JoinStep::Ask(contact.clone())
     }

@@ -60,7 +60,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
 
     fn led_by(&self, leader: Option<RaftId>) -> AttemptEnd {
         let leader = leader.and_then(|id| self.raft.machine().0.members.get(&id));
-        AttemptEnd::NotLeader { leader: leader.map(|member| member.name.clone()) }
+        AttemptEnd::NotLeader { leader: leader.map(|member| member.node.name.clone()) }
     }
 
     fn note_removal_asked(&mut self, raft_id: RaftId) {
@@ -134,6 +134,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
                     }
                 }
                 Planned::Expire(ids) => self.propose_expiry(ids),
+                Planned::Raise(to) => self.propose_version(to),
             }
         }
     }

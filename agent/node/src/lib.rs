@@ -33,6 +33,7 @@ mod strangers;
 mod submission;
 mod summary;
 mod turn;
+mod version;
 mod waiting;
 
 pub use attempt::AttemptEnd;

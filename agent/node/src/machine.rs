@@ -8,15 +8,16 @@ use blixard_core::state::RequestTable;
 use blixard_model::formation::Genesis;
 use blixard_model::removal::RemovedNode;
 use blixard_model::{
-    Command, EndpointId, Member, MembershipChange, Outcome, RaftId, Refusal, Request, TicketId, TicketRecord,
-    mutant,
+    ClusterVersion, Command, EndpointId, Member, MembershipChange, Outcome, RaftId, Refusal, Request,
+    TicketId, TicketRecord, mutant,
 };
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::encoded_vms::EncodedVms;
 
-/// The newest form of entries and snapshots that this version knows.
-const FORMAT: u8 = 1;
+/// The form of entries: what is in them the version of the cluster bounds.
+const ENTRY_FORM: u8 = 1;
 
 /// [`ClusterState`] behind consensus' port, and its VMs as a snapshot has them.
 #[derive(Debug)]
@@ -30,16 +31,20 @@ impl StateMachine {
     }
 }
 
+/// A snapshot. Its form is the version of the cluster, so that a release that does not support it says so
+/// and reads no further.
 #[derive(Deserialize)]
-struct SnapshotForm {
-    format: u8,
-    state: ClusterState,
+struct SnapshotForm<S> {
+    format: ClusterVersion,
+    state: S,
 }
 
 /// All of a state but its VMs, which stand behind it.
 #[derive(Serialize)]
 struct StateHead<'a> {
     genesis: &'a Genesis,
+    #[serde(skip_serializing_if = "ClusterVersion::is_first")]
+    version: ClusterVersion,
     members: &'a BTreeMap<RaftId, Member>,
     next_raft_id: &'a RaftId,
     tickets: &'a BTreeMap<TicketId, TicketRecord>,
@@ -49,7 +54,7 @@ struct StateHead<'a> {
 
 /// A request as it stands in the log: a byte for the form, then JSON.
 pub fn encode_request(request: &Request) -> Vec<u8> {
-    let mut bytes = vec![FORMAT];
+    let mut bytes = vec![ENTRY_FORM];
     bytes.extend(serde_json::to_vec(request).unwrap_or_default());
     bytes
 }
@@ -60,7 +65,7 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
 /// It is of a newer form, or none.
 pub fn decode_request(bytes: &[u8]) -> Result<Request, String> {
     match bytes.split_first() {
-        Some((&FORMAT, json)) => serde_json::from_slice(json).map_err(|error| error.to_string()),
+        Some((&ENTRY_FORM, json)) => serde_json::from_slice(json).map_err(|error| error.to_string()),
         Some((form, _)) => Err(format!("form {form} is newer than this version")),
         None => Err("it is empty".to_owned()),
     }
@@ -73,12 +78,13 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
 
 fn encode_with(state: &ClusterState, encoded: &EncodedVms) -> Vec<u8> {
     // Named one by one: a field that is added must be written.
-    let ClusterState { genesis, members, next_raft_id, vms, tickets, removed, requests } = state;
+    let ClusterState { genesis, version, members, next_raft_id, vms, tickets, removed, requests } = state;
     let (no_requests, no_vms) = (RequestTable::default(), BTreeMap::new());
     let requests = if mutant::lives("requests-not-in-snapshot") { &no_requests } else { requests };
     let vms = if mutant::lives("vms-not-in-snapshot") { &no_vms } else { vms };
-    let head = StateHead { genesis, members, next_raft_id, tickets, removed, requests };
-    let mut bytes = format!("{{\"format\":{FORMAT},\"state\":").into_bytes();
+    let version = *version;
+    let head = StateHead { genesis, version, members, next_raft_id, tickets, removed, requests };
+    let mut bytes = format!("{{\"format\":{version},\"state\":").into_bytes();
     bytes.extend(serde_json::to_vec(&head).unwrap_or_default());
     // The head's closing brace comes after the VMs.
     bytes.pop();
@@ -93,11 +99,29 @@ fn encode_with(state: &ClusterState, encoded: &EncodedVms) -> Vec<u8> {
 /// # Errors
 /// It is of a newer form, or none.
 pub(crate) fn decode_state(bytes: &[u8]) -> Result<ClusterState, String> {
-    let form: SnapshotForm = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if form.format > FORMAT {
-        return Err(format!("form {} is newer than this version", form.format));
+    let form: SnapshotForm<ClusterState> = serde_json::from_slice(bytes).map_err(|error| {
+        // A newer one may look otherwise.
+        match serde_json::from_slice::<SnapshotForm<IgnoredAny>>(bytes) {
+            Ok(form) if form.format > ClusterVersion::NEWEST => too_new(form.format),
+            Ok(_) | Err(_) => error.to_string(),
+        }
+    })?;
+    let SnapshotForm { format, state } = form;
+    if format > ClusterVersion::NEWEST {
+        return Err(too_new(format));
     }
-    Ok(form.state)
+    if format != state.version {
+        return Err(format!("it is of version {format}, and its state of version {}", state.version));
+    }
+    Ok(state)
+}
+
+fn too_new(version: ClusterVersion) -> String {
+    format!(
+        "the cluster has version {version}, and this release supports {} at most: install the release that \
+         the other nodes run",
+        ClusterVersion::NEWEST
+    )
 }
 
 impl Machine for StateMachine {
@@ -108,6 +132,11 @@ impl Machine for StateMachine {
         let request = decode_request(data)?;
         if mutant::lives("apply-ends-the-agent") && matches!(request.command, Command::CreateVm { .. }) {
             return Err("there is no reactor running".to_owned());
+        }
+        if let Command::RaiseVersion { to } = request.command
+            && to > ClusterVersion::NEWEST
+        {
+            return Err(too_new(to));
         }
         let outcome = self.0.apply(index, &request);
         if let Some(name) = request.command.vm() {

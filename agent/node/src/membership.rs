@@ -52,6 +52,8 @@ impl Facts<'_> {
                 claims: &self.claims,
                 progress: &self.progress,
                 commit: self.status.commit,
+                supports: node.config.supports,
+                required: node.required_version(),
             },
             signs: node.signs(),
             linked: &node.linked,
@@ -61,6 +63,7 @@ impl Facts<'_> {
             wall_ms: node.wall_ms,
             ticket_clocks: &self.ticket_clocks,
             expiry_proposed: node.expiry_proposed,
+            raising: node.raising,
         }
     }
 }
@@ -83,13 +86,13 @@ impl<P: Waits, R: Waits> Node<P, R> {
         }
         self.note_told(&identity);
         let now = self.tick;
-        if self.claims.len() >= CLAIMS_MAX && !self.claims.contains_key(&identity.endpoint_id) {
+        if self.claims.len() >= CLAIMS_MAX && !self.claims.contains_key(&identity.node.endpoint_id) {
             return Ok(());
         }
-        let known = self.claims.get(&identity.endpoint_id);
-        let same = known.filter(|known| known.identity.store_id == identity.store_id);
+        let known = self.claims.get(&identity.node.endpoint_id);
+        let same = known.filter(|known| known.identity.node.store_id == identity.node.store_id);
         let asked = asked.max(same.and_then(|known| known.asked));
-        self.claims.insert(identity.endpoint_id, Heard { identity, at_tick: now, asked });
+        self.claims.insert(identity.node.endpoint_id, Heard { identity, at_tick: now, asked });
         Ok(())
     }
 
@@ -170,8 +173,8 @@ impl<P: Waits, R: Waits> Node<P, R> {
         };
         let vouch = |declared: &DeclaredMember| {
             let heard = &self.claims.get(&declared.endpoint_id)?.identity;
-            let fits = heard.name == declared.name && matches!(heard.phase, Phase::Empty { .. });
-            let node = Identity { addresses: declared.addresses.clone(), ..heard.clone() };
+            let fits = heard.node.name == declared.name && matches!(heard.phase, Phase::Empty { .. });
+            let node = Identity { node: declared.let_in(&heard.node), ..heard.clone() };
             fits.then_some(MembersAsk::Vouch { node: Box::new(node) })
         };
         let led = self.summary.leader.is_some() && !self.raft.leads();

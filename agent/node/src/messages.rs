@@ -67,7 +67,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
     /// believed: its connection proved that it is in the list of peers.
     fn is_believed(&mut self, raft_id: RaftId, from: EndpointId) -> bool {
         match self.raft.machine().0.members.get(&raft_id) {
-            Some(member) if member.endpoint_id != from => {
+            Some(member) if member.node.endpoint_id != from => {
                 self.notices.push(Notice::FalseSender { from });
                 false
             }
@@ -96,7 +96,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
     /// Where a message goes; `None` when nobody is known under the raft id.
     pub(crate) fn address(&self, message: Outgoing) -> Option<Envelope> {
         let members = &self.raft.machine().0.members;
-        let known = members.get(&message.to).map(|member| member.endpoint_id);
+        let known = members.get(&message.to).map(|member| member.node.endpoint_id);
         let to = known.or_else(|| self.routes.get(&message.to).copied())?;
         let frame = Bytes::from(message.encode_behind(self.config.cluster_id.as_bytes()));
         Some(Envelope { to, member: message.to, frame, is_snapshot: message.is_snapshot })

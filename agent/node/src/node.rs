@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use blixard_consensus::{Consensus, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, contacts};
-use blixard_model::{ClusterId, Contact, EndpointId, NodeName, RaftId, RelayUrl, TicketId, mutant};
+use blixard_core::planner::Raising;
+use blixard_model::{
+    ClusterId, ClusterVersion, Contact, EndpointId, NodeName, RaftId, RelayUrl, TicketId, mutant,
+};
 
 use crate::leading::AskedChange;
 use crate::machine::StateMachine;
@@ -32,6 +35,8 @@ pub struct NodeConfig {
     pub told: Told,
     /// As leader, it has a voter replaced that was not heard of for so many ticks.
     pub voter_lost_ticks: u64,
+    /// The newest version of a cluster that its release supports.
+    pub supports: ClusterVersion,
 }
 
 /// The members as another node told of them.
@@ -76,6 +81,10 @@ pub struct Node<P, R> {
     pub(crate) tickets_known: BTreeMap<TicketId, u64>,
     /// When expired tickets were proposed last.
     pub(crate) expiry_proposed: Option<u64>,
+    /// As leader, the version that it is raising the cluster to.
+    pub(crate) raising: Option<Raising>,
+    /// The cluster's version as it was told to people.
+    pub(crate) known_version: ClusterVersion,
     pub(crate) asked_change: Option<AskedChange<P>>,
     /// The members whose removal was asked for lately, and when it was first.
     pub(crate) removals_asked: BTreeMap<RaftId, u64>,
@@ -87,6 +96,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
     /// A node that resumes with this consensus.
     pub fn new(config: NodeConfig, raft: Consensus<StateMachine>) -> Self {
         let summary = summarise(&raft, 0, false);
+        let known_version = raft.machine().0.version;
         Self {
             raft,
             config,
@@ -104,6 +114,8 @@ impl<P: Waits, R: Waits> Node<P, R> {
             wall_ms: 0,
             tickets_known: BTreeMap::new(),
             expiry_proposed: None,
+            raising: None,
+            known_version,
             asked_change: None,
             removals_asked: BTreeMap::new(),
             summary,

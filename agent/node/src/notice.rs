@@ -3,7 +3,9 @@
 use blixard_consensus::StepError;
 use blixard_core::reconciler::Action;
 use blixard_model::formation::Genesis;
-use blixard_model::{ClusterId, EndpointId, MembershipChange, NodeName, RaftId, Refusal, TicketId, VmName};
+use blixard_model::{
+    ClusterId, ClusterVersion, EndpointId, MembershipChange, NodeName, RaftId, Refusal, TicketId, VmName,
+};
 
 use crate::forming::Birth;
 
@@ -23,6 +25,8 @@ pub enum Notice {
     MembershipProposed(MembershipChange),
     /// A change was applied.
     MembershipChanged(MembershipChange),
+    /// All members support it, so the cluster uses this version from here on.
+    VersionRaised(ClusterVersion),
     /// The state was replaced by a leader's snapshot up to this index.
     Restored(u64),
     /// A Raft message that no node of ours sends was dropped.

@@ -188,5 +188,5 @@ pub fn check_place(
 /// The endpoint id under which the state knows a node of this name, when that is another one.
 pub fn replaced_endpoint(state: &ClusterState, name: &NodeName, own: EndpointId) -> Option<EndpointId> {
     let member = state.member_by_name(name)?;
-    (member.endpoint_id != own).then_some(member.endpoint_id)
+    (member.node.endpoint_id != own).then_some(member.node.endpoint_id)
 }

@@ -11,9 +11,8 @@
 //! for what the log would refuse, there is nothing to do until something changes.
 
 use blixard_core::ClusterState;
-use blixard_core::state::NodeOffer;
 use blixard_model::backoff::{ANNOUNCE, Retry};
-use blixard_model::{EndpointId, Refusal, WriteAsk};
+use blixard_model::{EndpointId, Offer, Refusal, WriteAsk};
 
 use crate::summary::Summary;
 
@@ -51,7 +50,7 @@ pub enum RegistrationStep {
 #[derive(Debug)]
 pub struct Registration {
     endpoint_id: EndpointId,
-    offer: NodeOffer,
+    offer: Offer,
     retry: Retry,
     /// Who led at the last attempt, and in which term.
     asked: Option<(EndpointId, u64)>,
@@ -61,13 +60,13 @@ pub struct Registration {
 
 impl Registration {
     /// Of a node that offers this. The seed spreads the retries of those who fail together.
-    pub fn new(endpoint_id: EndpointId, offer: NodeOffer, seed: u64) -> Self {
+    pub fn new(endpoint_id: EndpointId, offer: Offer, seed: u64) -> Self {
         let retry = Retry::new(ANNOUNCE, seed);
         Self { endpoint_id, offer, retry, asked: None, last_error: None, refused: None }
     }
 
     /// Something else is offered from now on, for instance after the machine moved.
-    pub fn set_offer(&mut self, offer: NodeOffer) {
+    pub fn set_offer(&mut self, offer: Offer) {
         if self.offer != offer {
             self.offer = offer;
             self.retry.reset();
@@ -75,18 +74,14 @@ impl Registration {
     }
 
     /// What is offered.
-    pub fn offer(&self) -> &NodeOffer {
+    pub fn offer(&self) -> &Offer {
         &self.offer
     }
 
     /// Where a node stands in a log with what it offers.
-    pub fn standing(state: &ClusterState, endpoint_id: EndpointId, offer: &NodeOffer) -> Standing {
+    pub fn standing(state: &ClusterState, endpoint_id: EndpointId, offer: &Offer) -> Standing {
         let Some(member) = state.member_by_endpoint(endpoint_id) else { return Standing::NoMember };
-        if member.addresses == offer.addresses
-            && member.relay_url == offer.relay_url
-            && member.capacity == Some(offer.capacity)
-            && member.witness == offer.witness
-        {
+        if member.node.offer == *offer {
             return Standing::Registered;
         }
         match state.check_offer(endpoint_id, offer) {
@@ -117,9 +112,8 @@ impl Registration {
             return RegistrationStep::Wait { until_ms: self.retry.at_ms() };
         }
         self.asked = leads;
-        let NodeOffer { capacity, addresses, relay_url, witness } = self.offer.clone();
-        let endpoint_id = self.endpoint_id;
-        RegistrationStep::Submit(WriteAsk::SetNode { endpoint_id, capacity, addresses, relay_url, witness })
+        let (endpoint_id, offer) = (self.endpoint_id, self.offer.clone());
+        RegistrationStep::Submit(WriteAsk::SetNode { endpoint_id, offer })
     }
 
     /// How an attempt ended. One that is committed is done when the log here says so; until then it is
@@ -176,7 +170,7 @@ mod tests {
 
     fn registration() -> Registration {
         let capacity = Capacity { cpus: 1, memory_mib: 1 };
-        let offer = NodeOffer { capacity, addresses: Vec::new(), relay_url: None, witness: false };
+        let offer = Offer { capacity: Some(capacity), ..Offer::default() };
         Registration::new(EndpointId::from_bytes([9; 32]), offer, 7)
     }
 
@@ -246,7 +240,7 @@ mod tests {
     fn what_would_be_refused_is_said_once_and_not_sent() {
         let mut r = registration();
         let led = summary(Some(2), 1);
-        let why = Refusal::Invalid { why: "address in use".to_owned() };
+        let why = Refusal::Invalid { why: "address in use".to_owned().into() };
         let refused = || Standing::Refused(why.clone());
         assert_eq!(r.next(0, refused(), &led), RegistrationStep::Refused(why.clone()));
         assert_eq!(r.next(1, refused(), &led), RegistrationStep::Nothing);

@@ -40,8 +40,8 @@ impl<P: Waits, R: Waits> Node<P, R> {
         let own_genesis = &self.state().genesis;
         let stranger = |identity: &blixard_model::formation::Identity| match &identity.phase {
             Phase::Formed { cluster_id, genesis, .. } if *cluster_id != ours => Some(Stranger {
-                endpoint_id: identity.endpoint_id,
-                name: identity.name.clone(),
+                endpoint_id: identity.node.endpoint_id,
+                name: identity.node.name.clone(),
                 cluster_id: *cluster_id,
                 kinship: match () {
                     () if made_of(own_genesis, *cluster_id) => Kinship::MadeOfIt,

@@ -83,7 +83,7 @@ pub(crate) fn summarise(raft: &Consensus<StateMachine>, membership_version: u64,
         raft_id: status.id,
         role: status.role,
         leads: raft.leads(),
-        leader: leader.map(|member| (member.name.clone(), member.endpoint_id)),
+        leader: leader.map(|member| (member.node.name.clone(), member.node.endpoint_id)),
         term: status.term,
         applied: status.applied,
         is_member: raft.is_member(),
@@ -132,6 +132,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
         }
         self.note_members();
         self.note_tickets();
+        self.note_version();
         self.note_summary();
         let answers = std::mem::take(&mut self.waiting.answers);
         let notices = std::mem::take(&mut self.notices);
@@ -157,15 +158,16 @@ impl<P: Waits, R: Waits> Node<P, R> {
         }
         let members = &self.raft.machine().0.members;
         let is = |(id, member): (&RaftId, &Member), (known, addresses, relay): &(_, _, _)| {
-            id == known && member.addresses == *addresses && member.relay_url == *relay
+            id == known && member.node.offer.addresses == *addresses && member.node.offer.relay_url == *relay
         };
         let same = members.len() == self.peers.len()
             && members.iter().zip(&self.peers).all(|(now, was)| is(now, was));
         if same && !caught_up {
             return;
         }
-        let peer =
-            |(id, member): (&RaftId, &Member)| (*id, member.addresses.clone(), member.relay_url.clone());
+        let peer = |(id, member): (&RaftId, &Member)| {
+            (*id, member.node.offer.addresses.clone(), member.node.offer.relay_url.clone())
+        };
         self.peers = members.iter().map(peer).collect();
         self.routes.retain(|id, _| !members.contains_key(id));
         self.heard.retain(|id, _| members.contains_key(id) || self.routes.contains_key(id));
@@ -185,6 +187,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
         if new.role != RaftRole::Leader {
             self.abandon_proposals();
             self.abandon_asked_change();
+            self.raising = None;
         }
         let old = &self.summary;
         if *old == new {

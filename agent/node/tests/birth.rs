@@ -6,7 +6,7 @@ use std::path::Path;
 use blixard_consensus::{Durable, Limits};
 use blixard_core::formation::cluster_id;
 use blixard_model::formation::{Genesis, Identity, Origin, Phase};
-use blixard_model::{EndpointId, RaftId, StoreId};
+use blixard_model::{ClusterVersion, EndpointId, RaftId, StoreId};
 use blixard_node::Node;
 use blixard_node::birth::{BindError, Resume, ResumeError, bind, resume};
 use blixard_node::forming::{Birth, Configured, Formed, decide};
@@ -47,6 +47,7 @@ fn loaded(store: &Store) -> Kept {
 
 fn who(n: u8) -> Resume {
     Resume {
+        supports: ClusterVersion::NEWEST,
         voter_lost_ticks: 600,
         name: name(n),
         declared: declared(3),

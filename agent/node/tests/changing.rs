@@ -463,23 +463,27 @@ fn two_removals_do_not_wait_for_each_other() {
 #[test]
 fn a_guessed_address_that_is_another_s_is_left_out() {
     let (mut group, leader) = group();
-    let theirs = group.node(leader).state().members.values().next().expect("a member").addresses.clone();
+    let theirs =
+        group.node(leader).state().members.values().next().expect("a member").node.offer.addresses.clone();
     let at = |guessed: bool| {
         let mut comes = request(empty(4, 4), 1, 1);
-        comes.node.addresses.extend(theirs.clone());
+        comes.node.node.offer.addresses.extend(theirs.clone());
         comes.guessed = if guessed { theirs.clone() } else { Vec::new() };
         comes
     };
     assert!(!theirs.is_empty());
     ticket(&mut group, leader, 1, None);
     let mut none_left = at(true);
-    none_left.node.addresses.clone_from(&theirs);
+    none_left.node.node.offer.addresses.clone_from(&theirs);
     let not_yet = ask(&mut group, leader, "none left", admission(none_left));
     assert_eq!(not_yet, AttemptEnd::NotNow(NotNow::NoAddressOfItsOwn), "its relay may be found yet");
     refused_for(&ask(&mut group, leader, "written", admission(at(false))), &theirs[0].to_string());
     let raft_id = admitted(&ask(&mut group, leader, "guessed", admission(at(true)))).expect("admitted");
     let member = &group.node(leader).state().members[&raft_id];
-    assert!(!member.addresses.is_empty() && !member.addresses.contains(&theirs[0]), "{member:?}");
+    assert!(
+        !member.node.offer.addresses.is_empty() && !member.node.offer.addresses.contains(&theirs[0]),
+        "{member:?}"
+    );
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use blixard_consensus::{Consensus, ConsensusConfig, Durable, Limits, LogWrite, genesis_snapshot};
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, cluster_id};
-use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
+use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{
-    Capacity, Desired, EndpointId, Hypervisor, NodeName, RaftId, StoreId, VmSpec, WriteAsk, WriteRequest,
+    Capacity, ClusterVersion, Desired, EndpointId, Hypervisor, NodeFacts, NodeName, Offer, RaftId, StoreId,
+    VmSpec, WriteAsk, WriteRequest,
 };
 use blixard_node::{
     AttemptEnd, Envelope, Node, NodeConfig, NodeError, Notice, StateMachine, Told, Turn, Waits, encode_state,
@@ -72,32 +73,40 @@ pub(crate) fn declared(count: u8) -> Vec<DeclaredMember> {
 }
 
 pub(crate) fn genesis(count: u8) -> Genesis {
-    let voter = |n| GenesisVoter {
-        witness: false,
+    let voter = |n| NodeFacts {
         name: name(n),
         endpoint_id: endpoint(n),
         store_id: store(n),
-        addresses: vec![address(n)],
-        relay_url: None,
-        capacity: Some(CAPACITY),
+        offer: Offer {
+            addresses: vec![address(n)],
+            relay_url: None,
+            capacity: Some(CAPACITY),
+            witness: false,
+        },
     };
     Genesis {
         cluster_name: "lab".parse().expect("a cluster name"),
         voters: (1..=count).map(voter).collect(),
         origin: None,
+        version: ClusterVersion::NEWEST,
     }
 }
 
 /// Node `n` with this store, in this phase.
 pub(crate) fn identity(n: u8, store_id: StoreId, phase: Phase) -> Identity {
     Identity {
-        witness: false,
-        name: name(n),
-        endpoint_id: endpoint(n),
-        store_id,
-        addresses: vec![address(n)],
-        relay_url: None,
-        capacity: Some(CAPACITY),
+        node: NodeFacts {
+            name: name(n),
+            endpoint_id: endpoint(n),
+            store_id,
+            offer: Offer {
+                addresses: vec![address(n)],
+                relay_url: None,
+                capacity: Some(CAPACITY),
+                witness: false,
+            },
+        },
+        supports: ClusterVersion::NEWEST,
         phase,
     }
 }
@@ -156,6 +165,7 @@ impl Group {
         let config = NodeConfig {
             told: Told::default(),
             voter_lost_ticks: 600,
+            supports: ClusterVersion::NEWEST,
             cluster_id: cluster_id(&genesis),
             name: name(n),
             declared: declared(self.voters),
@@ -176,6 +186,7 @@ impl Group {
             declared: Vec::new(),
             told: Told::default(),
             voter_lost_ticks: 600,
+            supports: ClusterVersion::NEWEST,
         };
         self.nodes.insert(n, Node::new(config, raft));
     }

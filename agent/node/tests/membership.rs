@@ -117,7 +117,10 @@ fn a_store_that_is_lost_leaves_and_the_node_is_admitted_anew() {
     else {
         panic!("{changes:?}");
     };
-    assert_eq!((member.raft_id, member.endpoint_id, member.store_id), (RaftId(4), endpoint(3), store(NEW)));
+    assert_eq!(
+        (member.raft_id, member.node.endpoint_id, member.node.store_id),
+        (RaftId(4), endpoint(3), store(NEW))
+    );
     assert_eq!(member.role, Role::Learner);
     let members: Vec<RaftId> = group.node(leader).state().members.keys().copied().collect();
     assert_eq!(members, [1, 2, 4].map(RaftId));

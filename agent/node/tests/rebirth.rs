@@ -8,8 +8,10 @@ use blixard_core::ClusterState;
 use blixard_core::formation::cluster_id;
 use blixard_core::lineage::Founder;
 use blixard_model::backup::BackupHeader;
-use blixard_model::formation::{GenesisVoter, Phase};
-use blixard_model::{ClusterId, MembersAsk, MembershipChange, RaftId, Role, VmName};
+use blixard_model::formation::Phase;
+use blixard_model::{
+    ClusterId, ClusterVersion, MembersAsk, MembershipChange, NodeFacts, Offer, RaftId, Role, VmName,
+};
 use blixard_node::birth::{Resume, bind, resume};
 use blixard_node::forming::Birth;
 use blixard_node::host::disk::Kept;
@@ -29,20 +31,23 @@ fn open(dir: &Path) -> Store {
 }
 
 fn founder(index: u64, nonce: u64) -> Founder {
-    let me = GenesisVoter {
+    let me = NodeFacts {
         name: name(1),
         endpoint_id: endpoint(1),
         store_id: store(50),
-        addresses: declared(1).remove(0).addresses,
-        relay_url: None,
-        capacity: Some(CAPACITY),
-        witness: false,
+        offer: Offer {
+            addresses: declared(1).remove(0).addresses,
+            relay_url: None,
+            capacity: Some(CAPACITY),
+            witness: false,
+        },
     };
     Founder { me, cluster_name: "lab".parse().expect("a name"), index, nonce }
 }
 
 fn who() -> Resume {
     Resume {
+        supports: ClusterVersion::NEWEST,
         voter_lost_ticks: 600,
         name: name(1),
         declared: declared(3),

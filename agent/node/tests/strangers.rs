@@ -31,7 +31,7 @@ fn who_belongs_to_another_cluster_is_told_with_what_that_one_is_and_until_it_say
     // Not even who says that this node has left: that is another cluster's raft id.
     for identity in [of(7, &genesis(2)), of(8, &made_of_us), of(9, &genesis(3))] {
         let told = group.node(leader).note_identity(identity.clone(), None);
-        assert_eq!(told.is_err(), identity.endpoint_id == endpoint(9));
+        assert_eq!(told.is_err(), identity.node.endpoint_id == endpoint(9));
     }
     group.tick(10);
     let strangers = group.node(leader).strangers();

@@ -20,6 +20,8 @@ pub struct Options {
     pub spares: usize,
     /// The last listed machine is a witness.
     pub witness: bool,
+    /// Every second machine begins with an older release, and is upgraded in the course of the run.
+    pub old_releases: bool,
     /// Clients that write and read.
     pub clients: usize,
     /// Names that they use: few, so that they meet.
@@ -128,6 +130,8 @@ impl Options {
             churn,
             spares: if churn { 1 + below(&mut rng, 2) } else { 0 },
             witness: nodes >= 3 && rng.chance(1, 5),
+            // Not drawn: the other options of a seed stay what they are.
+            old_releases: seed % 4 == 3,
             clients: 1 + below(&mut rng, 4),
             names: 10,
             think_ms: [20, 100, 300, 1_000][below(&mut rng, 4)],

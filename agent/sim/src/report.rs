@@ -97,6 +97,10 @@ counts! {
     full_disks,
     /// Agents that ended for lack of space.
     full_disk_ends,
+    /// Machines that were upgraded from an older release.
+    upgrades,
+    /// Versions that clusters were raised to.
+    versions_raised,
     /// Disks lost: wiped, failed, or recognised as rolled back.
     lost_disks,
     /// Disks rolled back.

@@ -6,7 +6,7 @@ use std::path::Path;
 use blixard_consensus::{HardState, StoredSnapshot};
 use blixard_hostile::Target;
 use blixard_model::formation::Genesis;
-use blixard_model::{ClusterId, EndpointId, RaftId, StoreId};
+use blixard_model::{ClusterId, ClusterVersion, EndpointId, RaftId, StoreId};
 use blixard_store::{ClusterMarker, DirDisk, FILE_NAME, OpenError, Store};
 use redb::{ReadableDatabase, TableDefinition};
 
@@ -25,7 +25,12 @@ fn read(dir: &Path) -> String {
 }
 
 fn genesis() -> Genesis {
-    Genesis { cluster_name: "lab".parse().expect("name"), voters: Vec::new(), origin: None }
+    Genesis {
+        cluster_name: "lab".parse().expect("name"),
+        voters: Vec::new(),
+        origin: None,
+        version: ClusterVersion::NEWEST,
+    }
 }
 
 /// A store that belongs to a cluster.

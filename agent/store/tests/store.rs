@@ -5,7 +5,7 @@ use std::path::Path;
 
 use blixard_consensus::{HardState, LogWrite, StoredEntry, StoredSnapshot};
 use blixard_model::formation::Genesis;
-use blixard_model::{EndpointId, RaftId, StoreId};
+use blixard_model::{ClusterVersion, EndpointId, RaftId, StoreId};
 use blixard_store::{ClusterMarker, DirDisk, LogStore, OpenError, Store};
 
 fn endpoint(n: u8) -> EndpointId {
@@ -17,7 +17,12 @@ fn open(dir: &Path) -> Result<Store, OpenError> {
 }
 
 fn genesis(name: &str) -> Genesis {
-    Genesis { cluster_name: name.parse().expect("name"), voters: Vec::new(), origin: None }
+    Genesis {
+        cluster_name: name.parse().expect("name"),
+        voters: Vec::new(),
+        origin: None,
+        version: ClusterVersion::NEWEST,
+    }
 }
 
 fn marker(name: &str) -> ClusterMarker {

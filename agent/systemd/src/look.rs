@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::bus::{BusError, call, is_gone};
 use crate::link::Link;
 use crate::proxy::{UnitProperties, UnitRow};
-use crate::unit::{ActiveState, UnitExit, VmUnit, generation_of};
+use crate::unit::{ActiveState, UnitExit, VmUnit, order_of};
 
 /// How long a unit that did not start may take to end, in seconds, before its exit is read as it then is.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ pub(crate) async fn read_unit(link: &Link, name: VmName, row: UnitRow) -> Result
             name,
             active: ActiveState::parse(&active),
             sub,
-            generation: generation_of(&description),
+            order: order_of(&description),
             main_pid: (main_pid != 0).then_some(main_pid),
             exit,
             invocation: hex(&invocation),

@@ -265,7 +265,7 @@ impl UnitManager {
         self.inner.changed.notified().await;
     }
 
-    /// Writes the order, sets every limit and the generation that the unit shows, starts the unit and waits
+    /// Writes the order, sets every limit and the order that the unit shows, starts the unit and waits
     /// until its hypervisor says running (at most [`START_DEADLINE`]). A unit that already runs stays as it
     /// is, but for the limits. A bus that is lost meanwhile, or a systemd that executes itself anew, is
     /// waited for: the unit's job goes on without them.
@@ -308,9 +308,9 @@ impl UnitManager {
             ("TasksMax", Variant::from(limits.tasks_max)),
         ];
         // A run goes on by the order it was started with, whatever is written meanwhile. The order was
-        // written before this look, so a start that comes after it obeys the generation described here.
+        // written before this look, so a start that comes after it obeys the one described here.
         if !is_under_way(&link, unit).await? {
-            let text = description(&order.vm.name, order.generation);
+            let text = description(&order.vm.name, order.id());
             properties.push(("Description", Variant::from(text)));
         }
         // Runtime only: the file it writes is gone with the machine's next boot, and set anew with each
@@ -453,7 +453,8 @@ mod tests {
     use super::*;
     use crate::fake::{self, FakeUnit};
     use crate::job::JobSignal;
-    use crate::unit::generation_of;
+    use crate::unit::order_of;
+    use blixard_model::OrderId;
 
     #[tokio::test]
     async fn without_a_bus_the_error_says_what_to_look_at() {
@@ -538,15 +539,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_describes_its_generation_and_never_relabels_a_run() {
+    async fn a_start_describes_its_order_and_never_relabels_a_run() {
         for (active, described) in [("inactive", true), ("failed", true), ("active", false)] {
             let dir = tempfile::tempdir().expect("tempdir");
             let (link, mut calls) = fake::systemd(FakeUnit { active, ..FakeUnit::default() }).await;
             let (manager, _sender) = manager(&dir, link);
             let start = tokio::spawn(async move { manager.start(&order()).await });
             let before = fake::until(&mut calls, "StartUnit").await;
-            let shown = before.iter().filter_map(|call| generation_of(call)).collect::<Vec<_>>();
-            assert_eq!(shown, if described { vec![7] } else { vec![] }, "{active}: {before:?}");
+            let shown = before.iter().filter_map(|call| order_of(call)).collect::<Vec<_>>();
+            assert_eq!(
+                shown,
+                if described { vec![OrderId { generation: 7, revision: 0 }] } else { vec![] },
+                "{active}: {before:?}"
+            );
             start.abort();
         }
     }

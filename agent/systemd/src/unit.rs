@@ -3,7 +3,7 @@
 use std::fmt;
 
 use blixard_model::report::ObservedState;
-use blixard_model::{VmName, VmSpec};
+use blixard_model::{OrderId, VmName, VmSpec};
 
 /// Matches the units of all VMs, in systemd's pattern language.
 pub const UNIT_PATTERN: &str = "blixard-vm@*.service";
@@ -25,15 +25,20 @@ pub fn unit_name(name: &VmName) -> String {
     format!("{PREFIX}{name}{SUFFIX}")
 }
 
-/// What a unit is described as while it runs by the order of this generation: what `systemctl status` shows,
-/// and what [`generation_of`] reads back.
-pub(crate) fn description(name: &VmName, generation: u64) -> String {
-    format!("Blixard VM {name}, generation {generation}")
+/// What a unit is described as while it runs by this order: what `systemctl status` shows, and what
+/// [`order_of`] reads back.
+pub(crate) fn description(name: &VmName, order: OrderId) -> String {
+    format!("Blixard VM {name}, {order}")
 }
 
-/// The generation in a unit's description; `None` in the template's own, which says none.
-pub(crate) fn generation_of(description: &str) -> Option<u64> {
-    description.rsplit_once(", generation ")?.1.parse().ok()
+/// The order in a unit's description; `None` in the template's own, which says none.
+pub(crate) fn order_of(description: &str) -> Option<OrderId> {
+    let (_, numbers) = description.rsplit_once(", generation ")?;
+    let (generation, revision) = match numbers.split_once(", revision ") {
+        Some((generation, revision)) => (generation, revision.parse().ok()?),
+        None => (numbers, 0),
+    };
+    Some(OrderId { generation: generation.parse().ok()?, revision })
 }
 
 /// The helper unit that removes the limits of a deleted VM.
@@ -176,8 +181,8 @@ pub struct VmUnit {
     pub active: ActiveState,
     /// systemd's `SubState`, for people: `running`, `start-post`, `stop`, ...
     pub sub: String,
-    /// Generation of the placement whose order it was last started by, if it shows one.
-    pub generation: Option<u64>,
+    /// The order that it was last started by, if it shows one.
+    pub order: Option<OrderId>,
     /// The hypervisor's process, while there is one.
     pub main_pid: Option<u32>,
     /// How the last run ended; `success` while it runs.
@@ -225,15 +230,26 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_is_described_and_read_back() {
+    fn an_order_is_described_and_read_back() {
         let name: VmName = "generation-7".parse().expect("name");
-        for generation in [0, 7, u64::MAX] {
-            assert_eq!(generation_of(&description(&name, generation)), Some(generation));
+        for (generation, revision) in [(0, 0), (7, 0), (7, 12), (u64::MAX, u64::MAX)] {
+            let order = OrderId { generation, revision };
+            assert_eq!(order_of(&description(&name, order)), Some(order));
         }
+        // As a release described it that knew no revisions.
+        let order = OrderId { generation: 7, revision: 0 };
+        assert_eq!(order_of("Blixard VM web, generation 7"), Some(order));
         let template = include_str!("../../dist/systemd/blixard-vm@.service");
         let own = template.lines().find_map(|line| line.strip_prefix("Description=")).expect("a description");
-        for text in [own, "Blixard VM generation-7", ", generation ", ", generation -1", ""] {
-            assert_eq!(generation_of(text), None, "{text:?}");
+        for text in [
+            own,
+            "Blixard VM generation-7",
+            ", generation ",
+            ", generation -1",
+            ", generation 7, revision x",
+            "",
+        ] {
+            assert_eq!(order_of(text), None, "{text:?}");
         }
     }
 

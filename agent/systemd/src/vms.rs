@@ -87,7 +87,7 @@ impl SystemdVms {
 fn observed(unit: VmUnit) -> ObservedUnit {
     ObservedUnit {
         state: unit.observed(),
-        generation: unit.generation,
+        order: unit.order,
         main_pid: unit.main_pid,
         ended: (!unit.exit.is_success()).then(|| unit.exit.to_string()),
         name: unit.name,

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::shared::{AskArgs, FreshArgs, ListArgs, SocketArgs, WaitArgs, WriteArgs, parse_timeout};
 use crate::completion::vm_names;
-use crate::spec::SpecPatch;
+use crate::spec::{SpecFlags, SpecPatch, Unset};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum VmCommand {
@@ -19,6 +19,8 @@ pub(crate) enum VmCommand {
     List(ListArgs),
     /// Shows everything about one VM
     Show(ShowArgs),
+    /// Changes the spec of a VM where it is placed, and restarts it if it runs
+    Set(SetArgs),
     /// Starts a stopped VM
     Start(ChangeArgs),
     /// Stops a VM; it keeps its name, its disks and its reservation
@@ -69,6 +71,23 @@ pub(crate) struct ShowArgs {
     pub(crate) fresh: FreshArgs,
     #[command(flatten)]
     pub(crate) ask: AskArgs,
+}
+
+/// Arguments of `blixard vm set`.
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    /// The VM
+    #[arg(value_name = "NAME", add = vm_names())]
+    pub(crate) name: VmName,
+    #[command(flatten)]
+    pub(crate) flags: SpecFlags,
+    /// Takes a field away from the spec. May be repeated
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) unset: Vec<Unset>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
 }
 
 /// Arguments of `blixard vm start`, `stop` and `delete`.

@@ -1,8 +1,8 @@
 //! The members of the cluster, in `blixard node list` and in `blixard status`.
 
+use blixard_model::Capacity;
 use blixard_model::Role;
 use blixard_model::api::{Listing, NodeView};
-use blixard_model::member::Capacity;
 use blixard_model::words::grouped;
 
 use super::kit::{NOTHING, WIDTH_MAX, columns, time};

@@ -20,7 +20,7 @@ pub(crate) fn screen(view: &StatusView) -> String {
         ("QUORUM", quorum(view)),
         ("LOG", log(view)),
         ("VMS", view.vms.to_string()),
-        ("AGENT", view.version.clone()),
+        ("AGENT", agent(view)),
     ];
     if !view.waiting_for.is_empty() {
         rows.push(("WAITING FOR", view.waiting_for.join("\n")));
@@ -42,6 +42,14 @@ pub(crate) fn screen(view: &StatusView) -> String {
         text.push_str(&node::that_fit(&view.members));
     }
     text
+}
+
+/// The release, and the version of the cluster: the two that an upgrade is about.
+fn agent(view: &StatusView) -> String {
+    match view.cluster_version {
+        Some(version) => format!("{} (cluster version {version})", view.version),
+        None => view.version.clone(),
+    }
 }
 
 /// Whether there is a quorum, and how far it is from being one more or one less.

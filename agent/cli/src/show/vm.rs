@@ -120,6 +120,7 @@ pub(crate) fn one(view: &VmView) -> String {
         ("NODE", view.node.to_string()),
         ("PINNED TO", or_nothing(spec.node.as_ref())),
         ("GENERATION", view.generation.to_string()),
+        ("REVISION", view.revision.to_string()),
         ("PID", or_nothing(view.main_pid)),
         ("SEEN", seen(view)),
         ("CPUS", spec.cpus.to_string()),

@@ -8,7 +8,7 @@ use blixard_consensus::{
     Consensus, ConsensusConfig, Durable, Effects, Inbound, Limits, LogWrite, Machine, Outgoing,
     genesis_snapshot,
 };
-use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Refusal, Role, StoreId};
+use blixard_model::{EndpointId, Member, MembershipChange, NodeFacts, Offer, RaftId, Refusal, Role, StoreId};
 
 /// Adds up what it is given: enough to see what was applied, in which order.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -240,15 +240,14 @@ impl Cluster {
 
 pub(crate) fn member(id: u64) -> Member {
     Member {
-        witness: false,
         raft_id: RaftId(id),
-        name: format!("n{id}").parse().expect("name"),
-        endpoint_id: EndpointId::from_bytes([id as u8; 32]),
-        store_id: StoreId::from_bytes([id as u8; 16]),
-        addresses: Vec::new(),
-        relay_url: None,
+        node: NodeFacts {
+            name: format!("n{id}").parse().expect("name"),
+            endpoint_id: EndpointId::from_bytes([id as u8; 32]),
+            store_id: StoreId::from_bytes([id as u8; 16]),
+            offer: Offer { addresses: Vec::new(), relay_url: None, capacity: None, witness: false },
+        },
         role: Role::Learner,
-        capacity: None,
     }
 }
 

@@ -11,16 +11,17 @@ use blixard_model::{
 
 use super::prepared::{NotNow, Prepared};
 use super::view::LeaderView;
+use crate::formation::newer;
 use crate::ticket;
 
 /// A member's word is as good as the leader's own list. A node that is a member already needs none, also if
 /// its store is lost: that is for the leader to find.
 pub(super) fn by_list(view: &LeaderView<'_>, node: Identity) -> Prepared {
-    if let Some(member) = view.members.state.member_by_endpoint(node.endpoint_id) {
+    if let Some(member) = view.members.state.member_by_endpoint(node.node.endpoint_id) {
         return is_member(member);
     }
     if !is_empty(&node) {
-        let why = format!("{}'s store belongs to a cluster already", node.name);
+        let why = format!("{}'s store belongs to a cluster already", node.node.name);
         return Refusal::Membership { why }.into();
     }
     admission(view, node, None)
@@ -31,9 +32,9 @@ pub(super) fn by_list(view: &LeaderView<'_>, node: Identity) -> Prepared {
 pub(super) fn by_ticket(view: &LeaderView<'_>, request: JoinRequest) -> Prepared {
     let JoinRequest { node, ticket: id, secret, guessed, known_as } = request;
     let state = view.members.state;
-    let member = state.member_by_endpoint(node.endpoint_id);
+    let member = state.member_by_endpoint(node.node.endpoint_id);
     // It proved who it is, and its ticket may be forgotten by now: the answer was lost on its way.
-    if let Some(member) = member.filter(|member| member.store_id == node.store_id) {
+    if let Some(member) = member.filter(|member| member.node.store_id == node.node.store_id) {
         return is_member(member);
     }
     let Some(record) = state.tickets.get(&id).filter(|ticket| ticket::matches(ticket, &secret)) else {
@@ -49,15 +50,17 @@ pub(super) fn by_ticket(view: &LeaderView<'_>, request: JoinRequest) -> Prepared
         return let_go_first(view, member.raft_id, known_as, record);
     }
     let addresses = without_taken(view, &node, &guessed);
-    if addresses.is_empty() && !node.addresses.is_empty() && node.relay_url.is_none() {
+    if addresses.is_empty() && !node.node.offer.addresses.is_empty() && node.node.offer.relay_url.is_none() {
         return NotNow::NoAddressOfItsOwn.into();
     }
     let used = TicketUse { id, at_ms: view.wall_ms };
-    admission(view, Identity { addresses, ..node }, Some(used))
+    let mut node = node;
+    node.node.offer.addresses = addresses;
+    admission(view, node, Some(used))
 }
 
 fn invalid(why: &str) -> Prepared {
-    Refusal::Ticket { why: why.to_owned() }.into()
+    Refusal::Ticket { why: why.to_owned().into() }.into()
 }
 
 fn is_member(member: &Member) -> Prepared {
@@ -71,24 +74,19 @@ fn is_empty(node: &Identity) -> bool {
 /// A node's addresses without those of its guesses that are another member's.
 fn without_taken(view: &LeaderView<'_>, node: &Identity, guessed: &[SocketAddr]) -> Vec<SocketAddr> {
     let members = view.members.state.members.values();
-    let others = || members.clone().filter(|member| member.endpoint_id != node.endpoint_id);
-    let taken = |address: &SocketAddr| others().any(|member| member.addresses.contains(address));
+    let others = || members.clone().filter(|member| member.node.endpoint_id != node.node.endpoint_id);
+    let taken = |address: &SocketAddr| others().any(|member| member.node.offer.addresses.contains(address));
     let stays = |address: &&SocketAddr| !(guessed.contains(address) && taken(address));
-    node.addresses.iter().filter(stays).copied().collect()
+    node.node.offer.addresses.iter().filter(stays).copied().collect()
 }
 
-fn admission(view: &LeaderView<'_>, node: Identity, ticket: Option<TicketUse>) -> Prepared {
-    let member = Member {
-        raft_id: view.members.state.next_raft_id,
-        name: node.name,
-        endpoint_id: node.endpoint_id,
-        store_id: node.store_id,
-        addresses: node.addresses,
-        relay_url: node.relay_url,
-        role: Role::Learner,
-        capacity: node.capacity,
-        witness: node.witness,
-    };
+fn admission(view: &LeaderView<'_>, identity: Identity, ticket: Option<TicketUse>) -> Prepared {
+    let Identity { node, supports, .. } = identity;
+    if supports < view.members.required {
+        let why = format!("{}: the cluster has {}", node.name, newer(view.members.required, supports));
+        return Refusal::Membership { why }.into();
+    }
+    let member = Member { raft_id: view.members.state.next_raft_id, node, role: Role::Learner };
     Prepared::Change(MembershipChange::AddLearner { member, ticket })
 }
 

@@ -10,8 +10,9 @@ use blixard_model::words::{grouped, span};
 use blixard_model::{MembershipChange, RaftId, Removal};
 
 use super::membership::{
-    MembershipView, fitting, is_caught_up, learners_in_turn, quorum_without, voters_in_turn,
+    Claim, MembershipView, fitting, is_caught_up, learners_in_turn, quorum_without, voters_in_turn,
 };
+use super::version::held_back_by;
 use crate::formation::voter_target;
 
 /// The facts from which the leader explains its plans.
@@ -41,8 +42,13 @@ pub fn explain_changes(view: &ExplainView<'_>) -> Vec<ChangeView> {
     changes.extend(view.lost_stores());
     changes.extend(view.votes());
     changes.extend(view.without_state());
+    changes.extend(view.too_old());
+    changes.extend(view.held_back());
     changes
 }
+
+/// Most members that a line names.
+const NAMED_MAX: usize = 5;
 
 fn said(what: impl Into<String>, waits_for: impl Into<String>) -> ChangeView {
     ChangeView { what: what.into(), waits_for: Some(waits_for.into()) }
@@ -62,12 +68,12 @@ enum Nearness {
 impl ExplainView<'_> {
     fn name(&self, raft_id: RaftId) -> String {
         let member = self.plan.state.members.get(&raft_id);
-        member.map_or_else(|| format!("raft id {raft_id}"), |member| member.name.to_string())
+        member.map_or_else(|| format!("raft id {raft_id}"), |member| member.node.name.to_string())
     }
 
     fn proposed(&self, change: &MembershipChange) -> ChangeView {
         let what = match change {
-            MembershipChange::AddLearner { member, .. } => format!("{} is being admitted", member.name),
+            MembershipChange::AddLearner { member, .. } => format!("{} is being admitted", member.node.name),
             MembershipChange::Promote { raft_id } => format!("{} is being given a vote", self.name(*raft_id)),
             MembershipChange::Demote { raft_id } => format!("{} is to vote no more", self.name(*raft_id)),
             MembershipChange::Remove { raft_id, why: Removal::Operator { .. } } => {
@@ -94,8 +100,8 @@ impl ExplainView<'_> {
     fn lost_stores(&self) -> Vec<ChangeView> {
         let members = self.plan.state.members.values();
         let lost = members.filter_map(|member| {
-            let claim = self.plan.claims.get(&member.endpoint_id)?;
-            let other = claim.identity.store_id != member.store_id;
+            let claim = self.plan.claims.get(&member.node.endpoint_id)?;
+            let other = claim.identity.node.store_id != member.node.store_id;
             let empty = matches!(claim.identity.phase, Phase::Empty { .. });
             let said_so = other && empty && member.raft_id != self.plan.leader;
             (said_so && !self.is_pending(member.raft_id)).then_some((member, claim.settled))
@@ -110,7 +116,7 @@ impl ExplainView<'_> {
                 Err(refusal) => Some(refusal.to_string()),
                 Ok(()) => None,
             };
-            let what = format!("{} lost its store: it is to be admitted anew", member.name);
+            let what = format!("{} lost its store: it is to be admitted anew", member.node.name);
             ChangeView { what, waits_for }
         };
         lost.map(view).collect()
@@ -211,17 +217,51 @@ impl ExplainView<'_> {
         Some(ChangeView { what, waits_for: waits_for.map(|why| format!("a quorum without it: {why}")) })
     }
 
+    /// Listed nodes whose release is too old to be let in.
+    fn too_old(&self) -> Vec<ChangeView> {
+        let plan = self.plan;
+        let is_member = |id| plan.state.member_by_endpoint(id).is_some();
+        let listed = plan.declared.iter().filter(|declared| !is_member(declared.endpoint_id));
+        let claims = listed.filter_map(|declared| plan.claims.get(&declared.endpoint_id));
+        let old = claims.filter(|claim| claim.identity.supports < plan.required);
+        let view = |claim: &Claim| {
+            let (name, supports) = (&claim.identity.node.name, claim.identity.supports);
+            let required = plan.required;
+            said(
+                format!("{name} is to be admitted"),
+                format!("a newer release on it: it supports version {supports}, the cluster has {required}"),
+            )
+        };
+        old.map(view).collect()
+    }
+
+    /// Why the cluster does not use yet what this leader's release knows.
+    fn held_back(&self) -> Option<ChangeView> {
+        let (now, supports) = (self.plan.state.version, self.plan.supports);
+        let mut old = held_back_by(self.plan).into_iter().map(|(name, _)| name.to_string());
+        let some: Vec<String> = old.by_ref().take(NAMED_MAX).collect();
+        if supports <= now || some.is_empty() {
+            return None;
+        }
+        let more = old.count();
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        Some(said(
+            format!("the cluster goes on with version {now}, its leader supports {supports}"),
+            format!("{}{more} to run a release that does", some.join(", ")),
+        ))
+    }
+
     /// Members that were admitted and have not taken their place.
     fn without_state(&self) -> Vec<ChangeView> {
         let members = self.plan.state.members.values().filter(|member| {
-            let claim = self.plan.claims.get(&member.endpoint_id);
+            let claim = self.plan.claims.get(&member.node.endpoint_id);
             claim.is_some_and(|claim| {
-                let its_store = claim.identity.store_id == member.store_id;
+                let its_store = claim.identity.node.store_id == member.node.store_id;
                 its_store && matches!(claim.identity.phase, Phase::Empty { .. })
             })
         });
         let view = |member: &blixard_model::Member| {
-            said(format!("{} was admitted", member.name), "it to come for the state")
+            said(format!("{} was admitted", member.node.name), "it to come for the state")
         };
         members.map(view).collect()
     }

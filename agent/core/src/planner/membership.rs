@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use blixard_model::formation::{Identity, Phase};
-use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Removal, Role, mutant};
+use blixard_model::{ClusterVersion, EndpointId, Member, MembershipChange, RaftId, Removal, Role, mutant};
 
 use crate::formation::{DeclaredMember, voter_target};
 use crate::state::ClusterState;
@@ -56,6 +56,11 @@ pub struct MembershipView<'a> {
     pub progress: &'a BTreeMap<RaftId, Progress>,
     /// Highest committed index.
     pub commit: u64,
+    /// The newest version of a cluster that the leader supports.
+    pub supports: ClusterVersion,
+    /// What a node has to support to become a member: the cluster's version, or the one that the leader is
+    /// raising it to.
+    pub required: ClusterVersion,
 }
 
 /// The next change to propose, if any: first let go of a store that is lost, then admit, then see to it that
@@ -74,9 +79,9 @@ pub(super) fn fitting(view: &MembershipView<'_>, change: MembershipChange) -> Op
 /// answers under its raft id has lost nothing, whatever late words of an earlier store say.
 fn lost_store(view: &MembershipView<'_>) -> Option<MembershipChange> {
     view.state.members.values().find_map(|member| {
-        let claim = view.claims.get(&member.endpoint_id)?;
-        let other_store =
-            !mutant::lives("lost-store-not-recognised") && claim.identity.store_id != member.store_id;
+        let claim = view.claims.get(&member.node.endpoint_id)?;
+        let other_store = !mutant::lives("lost-store-not-recognised")
+            && claim.identity.node.store_id != member.node.store_id;
         let settled = claim.settled || mutant::lives("late-words-believed");
         let lost = settled && other_store && matches!(claim.identity.phase, Phase::Empty { .. });
         let progress = view.progress.get(&member.raft_id).filter(|_| !mutant::lives("late-words-believed"));
@@ -94,20 +99,14 @@ fn admission(view: &MembershipView<'_>) -> Option<MembershipChange> {
             return None;
         }
         let identity = view.claims.get(&declared.endpoint_id)?.identity;
-        if !matches!(identity.phase, Phase::Empty { .. }) || identity.name != declared.name {
+        if !matches!(identity.phase, Phase::Empty { .. }) || identity.node.name != declared.name {
             return None;
         }
-        let member = Member {
-            raft_id: view.state.next_raft_id,
-            name: declared.name.clone(),
-            endpoint_id: declared.endpoint_id,
-            store_id: identity.store_id,
-            addresses: declared.addresses.clone(),
-            relay_url: identity.relay_url.clone(),
-            role: Role::Learner,
-            capacity: identity.capacity,
-            witness: identity.witness,
-        };
+        if identity.supports < view.required && !mutant::lives("old-release-admitted") {
+            return None;
+        }
+        let node = declared.let_in(&identity.node);
+        let member = Member { raft_id: view.state.next_raft_id, node, role: Role::Learner };
         fitting(view, MembershipChange::AddLearner { member, ticket: None })
     })
 }
@@ -132,7 +131,7 @@ fn promotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
 
 /// The learners in the order in which they are to vote.
 pub(super) fn learners_in_turn(view: &MembershipView<'_>) -> Vec<RaftId> {
-    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.witness);
+    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.node.offer.witness);
     let mut learners = view.learners.to_vec();
     learners.sort_by_key(|id| (!is_witness(id), *id));
     learners
@@ -160,7 +159,7 @@ fn demotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
 /// The voters beside the leader in the order in which they are to vote no more.
 pub(super) fn voters_in_turn(view: &MembershipView<'_>) -> Vec<RaftId> {
     let is_lost = |id: &RaftId| view.progress.get(id).is_some_and(|progress| progress.lost);
-    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.witness);
+    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.node.offer.witness);
     let mut voters: Vec<RaftId> = view.voters.iter().copied().filter(|id| *id != view.leader).collect();
     voters.sort_by_key(|id| (!is_lost(id), is_witness(id), Reverse(*id)));
     voters
@@ -175,7 +174,7 @@ pub(super) fn quorum_without(view: &MembershipView<'_>, raft_id: RaftId) -> Resu
         return Ok(());
     }
     let name = |id: &RaftId| match view.state.members.get(id) {
-        Some(member) => member.name.to_string(),
+        Some(member) => member.node.name.to_string(),
         None => format!("raft id {id}"),
     };
     let missing: Vec<String> = missing.into_iter().map(name).collect();

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use blixard_model::{Capacity, Member, NodeName, Refusal, VmSpec, mutant};
+use blixard_model::{Capacity, Lack, Lacks, Member, NodeName, Reason, Refusal, VmSpec, mutant};
 
-use crate::state::ClusterState;
+use crate::state::{ClusterState, VmRecord};
 
 /// Chooses a node for a new VM among the `eligible` ones: the one whose memory is least reserved (as a share
 /// of what it offers) once the VM is there; then cpus; then the name decides. Deterministic, without floats.
@@ -29,7 +29,7 @@ pub fn choose(state: &ClusterState, spec: &VmSpec, eligible: &[NodeName]) -> Res
                 }
             }
             Err(why) => {
-                nodes.insert(member.name.clone(), why);
+                nodes.insert(member.node.name.clone(), Reason::Code(why));
             }
         }
     }
@@ -63,21 +63,57 @@ fn fits(
     spec: &VmSpec,
     member: &Member,
     eligible: &[NodeName],
-) -> Result<Candidate, String> {
-    let node = &member.name;
-    if member.witness && !mutant::lives("witness-given-a-vm") {
-        return Err("a witness runs no VMs".to_owned());
+) -> Result<Candidate, Lacks> {
+    let node = &member.node.name;
+    if member.node.offer.witness && !mutant::lives("witness-given-a-vm") {
+        return Err(Lack::Witness.into());
     }
     if let Some(pin) = &spec.node
         && pin != node
     {
-        return Err(format!("the VM is pinned to {pin}"));
+        return Err(Lack::Pinned { node: pin.clone() }.into());
     }
     if !eligible.contains(node) {
-        return Err("not reachable".to_owned());
+        return Err(Lack::Unreachable.into());
     }
-    let offered = member.capacity.ok_or("has not said yet what it offers")?;
+    let offered = member.node.offer.capacity.ok_or(Lack::NothingOffered)?;
     let (reserved, _) = state.reserved(node);
+    let after = room(state, spec, node, (offered, reserved))?;
+    Ok(Candidate { node: node.clone(), offered, after })
+}
+
+/// Checks that a VM may get another spec where it is placed, beside all the others there.
+///
+/// # Errors
+/// [`Refusal::PlacedElsewhere`] for a pin to another node; [`Refusal::DoesNotFit`] with what is missing.
+pub fn check_change(state: &ClusterState, vm: &VmRecord, spec: &VmSpec) -> Result<(), Refusal> {
+    let (name, node) = (&spec.name, &vm.placement.node);
+    if spec.node.as_ref().is_some_and(|pin| pin != node) {
+        return Err(Refusal::PlacedElsewhere { name: name.clone(), node: node.clone() });
+    }
+    let (mut reserved, _) = state.reserved(node);
+    reserved.cpus = reserved.cpus.saturating_sub(vm.spec.cpus);
+    reserved.memory_mib = reserved.memory_mib.saturating_sub(vm.spec.reserved_memory_mib());
+    // One that takes no more than before fits also where less is offered than was once.
+    let shrinks = spec.cpus <= vm.spec.cpus && spec.memory_mib <= vm.spec.memory_mib;
+    let offered = match state.capacity_of(node) {
+        _ if shrinks => Capacity { cpus: u32::MAX, memory_mib: u64::MAX },
+        offered => offered.unwrap_or_default(),
+    };
+    let does_not_fit = |lacks| Refusal::DoesNotFit {
+        name: name.clone(),
+        nodes: BTreeMap::from([(node.clone(), Reason::Code(lacks))]),
+    };
+    room(state, spec, node, (offered, reserved)).map(|_| ()).map_err(does_not_fit)
+}
+
+/// What a node's reservations come to with a VM that has this spec, or what is missing for it.
+fn room(
+    state: &ClusterState,
+    spec: &VmSpec,
+    node: &NodeName,
+    (offered, reserved): (Capacity, Capacity),
+) -> Result<Capacity, Lacks> {
     let need = Capacity { cpus: spec.cpus, memory_mib: spec.reserved_memory_mib() };
     let free = Capacity {
         cpus: offered.cpus.saturating_sub(reserved.cpus),
@@ -85,10 +121,10 @@ fn fits(
     };
     let mut missing = Vec::new();
     if need.memory_mib > free.memory_mib {
-        missing.push(format!("{} MiB of memory free, {} needed", free.memory_mib, need.memory_mib));
+        missing.push(Lack::Memory { free_mib: free.memory_mib, needed_mib: need.memory_mib });
     }
     if need.cpus > free.cpus {
-        missing.push(format!("{} cpus free, {} needed", free.cpus, need.cpus));
+        missing.push(Lack::Cpus { free: free.cpus, needed: need.cpus });
     }
     if let Some(clash) = disk_clash(state, spec, node) {
         missing.push(clash);
@@ -97,24 +133,23 @@ fn fits(
         missing.clear();
     }
     if missing.is_empty() {
-        let after = Capacity {
+        Ok(Capacity {
             cpus: reserved.cpus.saturating_add(need.cpus),
             memory_mib: reserved.memory_mib.saturating_add(need.memory_mib),
-        };
-        Ok(Candidate { node: node.clone(), offered, after })
+        })
     } else {
-        Err(missing.join(" and "))
+        Err(Lacks(missing))
     }
 }
 
 /// A file that one VM writes belongs to that VM alone.
-fn disk_clash(state: &ClusterState, spec: &VmSpec, node: &NodeName) -> Option<String> {
-    for other in state.placed_on(node) {
+fn disk_clash(state: &ClusterState, spec: &VmSpec, node: &NodeName) -> Option<Lack> {
+    for other in state.placed_on(node).filter(|other| other.spec.name != spec.name) {
         for disk in &spec.disks {
             let clash =
                 other.spec.disks.iter().any(|o| o.path == disk.path && !(o.read_only && disk.read_only));
             if clash {
-                return Some(format!("disk {} is in use by VM {}", disk.path, other.spec.name));
+                return Some(Lack::Disk { path: disk.path.clone(), vm: other.spec.name.clone() });
             }
         }
     }

@@ -1,8 +1,8 @@
 //! What a leader makes of what it is asked for.
 
 use blixard_model::{
-    Ask, AskOutcome, Command, MembersAsk, MembershipChange, NodeName, Outcome, Removal, Request, VmSpec,
-    WriteAsk, WriteRequest, mutant,
+    Ask, AskOutcome, ClusterVersion, Command, MembersAsk, MembershipChange, NodeName, Outcome, Removal,
+    Request, RequestId, VmSpec, WriteAsk, WriteRequest, mutant,
 };
 
 use super::admission;
@@ -13,10 +13,7 @@ use super::view::LeaderView;
 /// What a leader is to do with an ask.
 pub fn prepare(view: &LeaderView<'_>, ask: Ask) -> Prepared {
     match ask {
-        Ask::Write(WriteRequest { id, ask }) => match complete(view, ask) {
-            Ok(command) => Prepared::Propose(Request { id, command }),
-            Err(why) => why.into(),
-        },
+        Ask::Write(WriteRequest { id, ask }) => prepare_write(view, id, ask),
         Ask::Members(ask) => {
             let prepared = match ask {
                 MembersAsk::Remove { raft_id, force, vms } => {
@@ -30,37 +27,41 @@ pub fn prepare(view: &LeaderView<'_>, ask: Ask) -> Prepared {
     }
 }
 
-/// The command that an ask becomes, with what the leader adds.
-fn complete(view: &LeaderView<'_>, ask: WriteAsk) -> Result<Command, NotNow> {
-    Ok(match ask {
-        WriteAsk::CreateVm { .. } if view.is_unsettled() => return Err(NotNow::NewLeader),
+/// The command that a write becomes, with what the leader adds.
+fn prepare_write(view: &LeaderView<'_>, id: RequestId, ask: WriteAsk) -> Prepared {
+    let version = view.members.state.version;
+    let command = match ask {
+        WriteAsk::CreateVm { .. } if view.is_unsettled() => return NotNow::NewLeader.into(),
         WriteAsk::CreateVm { spec, desired } => {
             let eligible = eligible(view, &spec);
             Command::CreateVm { spec, desired, eligible }
         }
+        WriteAsk::ChangeVm { .. } if version < ClusterVersion::SPECS_CHANGE => {
+            return NotNow::EarlierVersion { version, needs: ClusterVersion::SPECS_CHANGE }.into();
+        }
+        WriteAsk::ChangeVm { spec, seen } => Command::ChangeVm { spec, seen },
         WriteAsk::StartVm { name } => Command::StartVm { name },
         WriteAsk::StopVm { name } => Command::StopVm { name },
         WriteAsk::DeleteVm { name } => Command::DeleteVm { name },
         WriteAsk::ConfirmGone { name, node, generation } => Command::ConfirmGone { name, node, generation },
-        WriteAsk::SetNode { endpoint_id, capacity, addresses, relay_url, witness } => {
-            Command::SetNode { endpoint_id, capacity, addresses, relay_url, witness }
-        }
+        WriteAsk::SetNode { endpoint_id, offer } => Command::SetNode { endpoint_id, offer },
         WriteAsk::CreateTicket { id, name, hash, ttl_ms } => {
             Command::CreateTicket { id, name, hash, ttl_ms, at_ms: view.wall_ms }
         }
         WriteAsk::RevokeTicket { id } => Command::RevokeTicket { id },
         WriteAsk::ForgetVms { node } if was_there_lately(view, &node) => {
-            return Err(NotNow::StillThere { node });
+            return NotNow::StillThere { node }.into();
         }
         WriteAsk::ForgetVms { node } => Command::ForgetVms { node },
-    })
+    };
+    Prepared::Propose(Request { id, command })
 }
 
 /// The nodes that a new VM may be placed on.
 fn eligible(view: &LeaderView<'_>, spec: &VmSpec) -> Vec<NodeName> {
     let state = view.members.state;
     let reachable = state.members.values().filter(|member| view.is_reachable(member));
-    let mut eligible: Vec<NodeName> = reachable.map(|member| member.name.clone()).collect();
+    let mut eligible: Vec<NodeName> = reachable.map(|member| member.node.name.clone()).collect();
     if mutant::lives("capacity-checked-before-propose-only") {
         let need = spec.reserved_memory_mib();
         let room = |node: &NodeName| {
@@ -74,7 +75,7 @@ fn eligible(view: &LeaderView<'_>, spec: &VmSpec) -> Vec<NodeName> {
 
 /// Whether a node of this name said something lately, member or not.
 fn was_there_lately(view: &LeaderView<'_>, node: &NodeName) -> bool {
-    view.members.claims.values().any(|claim| claim.identity.name == *node)
+    view.members.claims.values().any(|claim| claim.identity.node.name == *node)
 }
 
 /// Raft takes one change of the members at a time, and none that would be refused.

@@ -1,6 +1,6 @@
 //! What a leader does with an ask, as a value.
 
-use blixard_model::{AskOutcome, MembershipChange, NodeName, RaftId, Refusal, Request};
+use blixard_model::{AskOutcome, ClusterVersion, MembershipChange, NodeName, RaftId, Refusal, Request};
 
 /// What the leader is to do with an ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,17 @@ pub enum NotNow {
     /// It does not know yet who is there.
     #[error("this leader is new and has not heard of every node yet")]
     NewLeader,
+    /// Not every member would understand it.
+    #[error(
+        "the cluster has version {version}, and this takes version {needs}: it goes on to that by itself \
+         once every member runs a release that supports it (`blixard status` shows which do not)"
+    )]
+    EarlierVersion {
+        /// The version that the cluster has.
+        version: ClusterVersion,
+        /// The version that it takes.
+        needs: ClusterVersion,
+    },
     /// A node whose VMs are to be forgotten was there a moment ago, and runs them for all that anybody knows.
     #[error("{node} answered a moment ago: while it is on it runs its VMs, so switch it off first")]
     StillThere {

@@ -91,17 +91,17 @@ pub fn plan_removal(view: &MembershipView<'_>, ask: RemovalAsk) -> Result<Remova
         let gone = view.state.has_left(raft_id);
         return if gone { Ok(RemovalStep::Gone) } else { Err(Refusal::NodeLeft { raft_id }) };
     };
-    let node = || member.name.clone();
+    let node = || member.node.name.clone();
     let is_heard = raft_id == view.leader || view.progress.get(&raft_id).is_some_and(|p| p.heard);
     if !is_heard && !force {
         return Err(Refusal::NodeUnreachable { node: node() });
     }
     if vms.is_some() && is_heard {
         let why = format!("{} answers: its VMs run on, so delete them while it can stop them", node());
-        return Err(Refusal::Invalid { why });
+        return Err(Refusal::Invalid { why: why.into() });
     }
     if vms.is_none() {
-        view.state.check_no_vms(&member.name)?;
+        view.state.check_no_vms(&member.node.name)?;
     }
     if view.state.members.len() == 1 {
         let why = format!("{} is the only member: to give the cluster up, switch its agent off", node());

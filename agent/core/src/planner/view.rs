@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use blixard_model::{EndpointId, Member, RaftId, TicketId, TicketRecord};
 
 use super::membership::MembershipView;
+use super::version::Raising;
 use crate::ticket::{self, TicketClock};
 
 /// A member that was not heard of for so many ticks is not reachable, whatever its link says: links end
@@ -72,6 +73,8 @@ pub struct LeaderView<'a> {
     pub ticket_clocks: &'a BTreeMap<TicketId, TicketClock>,
     /// The tick at which expired tickets were proposed last.
     pub expiry_proposed: Option<u64>,
+    /// The version that it proposed to raise the cluster to.
+    pub raising: Option<Raising>,
 }
 
 impl LeaderView<'_> {
@@ -82,7 +85,7 @@ impl LeaderView<'_> {
     }
 
     pub(super) fn has_link(&self, member: &Member) -> bool {
-        self.linked.contains(&member.endpoint_id)
+        self.linked.contains(&member.node.endpoint_id)
     }
 
     /// This node itself, and the members with a link that were heard of lately.

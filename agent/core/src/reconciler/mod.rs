@@ -3,7 +3,8 @@
 //! ```text
 //!   desired    unit                      action
 //!   running    starting, running         -
-//!              the same, by the order of another placement: stop, then start as wanted
+//!              the same, by the order of another placement or another revision of the spec:
+//!              stop, then start as wanted
 //!              stopping                  wait
 //!              stopped, failed, none     start (after a pause that grows with each failure)
 //!   stopped    starting, running         stop
@@ -143,11 +144,16 @@ pub fn reconcile(view: &UnitsView<'_>, memory: &mut Memory) -> Vec<Action> {
     wanted
 }
 
-/// Whether the unit runs by the order of another placement of that name: not the VM that is wanted. A unit
-/// that shows no generation is taken for the wanted one, by its name.
-fn is_of_another_placement(vm: &VmRecord, unit: &ObservedUnit) -> bool {
-    unit.generation.is_some_and(|generation| generation != vm.placement.generation)
-        && !mutant::lives("other-generation-kept")
+/// Whether the unit runs by another order than the one that is wanted: that of another placement of the name,
+/// or of the spec as it was before. A unit that shows no order is taken for the wanted one by its name, while
+/// the spec is the one that the VM was made with: releases that show none know no other.
+fn obeys_another_order(vm: &VmRecord, unit: &ObservedUnit) -> bool {
+    let wanted = vm.order_id();
+    match unit.order {
+        Some(order) if order.generation != wanted.generation => !mutant::lives("other-generation-kept"),
+        Some(order) => order != wanted && !mutant::lives("other-revision-kept"),
+        None => wanted.revision != 0,
+    }
 }
 
 fn unit_of<'a>(units: &'a [ObservedUnit], name: &VmName) -> Option<&'a ObservedUnit> {
@@ -157,7 +163,7 @@ fn unit_of<'a>(units: &'a [ObservedUnit], name: &VmName) -> Option<&'a ObservedU
 fn step(vm: &VmRecord, unit: Option<&ObservedUnit>) -> Option<Action> {
     let name = vm.spec.name.clone();
     let state = unit.map_or(ObservedState::Stopped, |unit| unit.state);
-    let is_other = unit.is_some_and(|unit| is_of_another_placement(vm, unit));
+    let is_other = unit.is_some_and(|unit| obeys_another_order(vm, unit));
     match (vm.desired, state) {
         (Desired::Running, ObservedState::Starting | ObservedState::Running) if is_other => {
             Some(Action::Stop(name))
@@ -194,8 +200,13 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
             }
             None => (ObservedState::Pending, None),
         },
-        Desired::Running if unit.is_some_and(|unit| is_of_another_placement(vm, unit)) => {
-            let why = "it runs by the order of an earlier placement: stopped, then started as wanted";
+        Desired::Running if unit.is_some_and(|unit| obeys_another_order(vm, unit)) => {
+            let earlier =
+                unit.and_then(|unit| unit.order).filter(|order| order.generation != vm.placement.generation);
+            let why = match earlier {
+                Some(_) => "it runs by the order of an earlier placement: stopped, then started as wanted",
+                None => "it runs by its spec as it was before: stopped, then started as changed",
+            };
             let why = failing.map_or_else(|| why.to_owned(), |failing| format!("{why}; {failing}"));
             (ObservedState::Stopping, Some(why))
         }
@@ -204,5 +215,5 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
         Desired::Stopped => (observed, failing),
         Desired::Absent => (ObservedState::Deleting, failing),
     };
-    VmReport { name, state, main_pid, reason }
+    VmReport { name, state, main_pid, revision: vm.revision, reason }
 }

@@ -2,11 +2,10 @@
 //! panic.
 
 use blixard_model::{
-    Command, Desired, EndpointId, NodeName, Outcome, Placement, Refusal, Request, TicketRecord, TicketState,
-    VmName, VmSpec, mutant,
+    ClusterVersion, Command, Desired, EndpointId, FieldRefused, NodeName, Offer, Outcome, Placement, Reason,
+    Refusal, Request, TicketRecord, TicketState, VmName, VmSpec, mutant,
 };
 
-use super::membership::NodeOffer;
 use super::requests::Seen;
 use super::{ClusterState, VMS_MAX, VmRecord};
 use crate::planner::placement;
@@ -17,7 +16,10 @@ impl ClusterState {
         // What nodes say of themselves is idempotent and frequent: it would only push clients' requests out.
         let of_nodes = matches!(
             request.command,
-            Command::ConfirmGone { .. } | Command::SetNode { .. } | Command::ExpireTickets { .. }
+            Command::ConfirmGone { .. }
+                | Command::SetNode { .. }
+                | Command::ExpireTickets { .. }
+                | Command::RaiseVersion { .. }
         );
         if of_nodes {
             return self.apply_command(index, &request.command);
@@ -36,15 +38,12 @@ impl ClusterState {
     fn apply_command(&mut self, index: u64, command: &Command) -> Outcome {
         let result = match command {
             Command::CreateVm { spec, desired, eligible } => self.create_vm(index, spec, *desired, eligible),
+            Command::ChangeVm { spec, seen } => self.change_vm(index, spec, *seen),
             Command::StartVm { name } => self.set_desired(name, Desired::Running),
             Command::StopVm { name } => self.set_desired(name, Desired::Stopped),
             Command::DeleteVm { name } => self.delete_vm(name),
             Command::ConfirmGone { name, node, generation } => self.confirm_gone(name, node, *generation),
-            Command::SetNode { endpoint_id, capacity, addresses, relay_url, witness } => {
-                let (capacity, witness) = (*capacity, *witness);
-                let (addresses, relay_url) = (addresses.clone(), relay_url.clone());
-                self.set_node(*endpoint_id, NodeOffer { capacity, addresses, relay_url, witness })
-            }
+            Command::SetNode { endpoint_id, offer } => self.set_node(*endpoint_id, offer),
             Command::CreateTicket { id, name, hash, ttl_ms, at_ms } => self.create_ticket(TicketRecord {
                 id: *id,
                 name: name.clone(),
@@ -56,8 +55,13 @@ impl ClusterState {
             Command::RevokeTicket { id } => self.revoke_ticket(*id),
             Command::ForgetVms { node } => self.forget_vms(node),
             Command::ExpireTickets { ids } => Ok(self.expire_tickets(ids)),
+            Command::RaiseVersion { to } => Ok(self.raise_version(*to)),
         };
-        result.unwrap_or_else(Outcome::from)
+        result.unwrap_or_else(|refusal| {
+            // Replicas of releases that know no codes remember the words.
+            let coded = self.version >= ClusterVersion::CODED_REASONS;
+            Outcome::from(if coded { refusal } else { refusal.in_words() })
+        })
     }
 
     fn create_vm(
@@ -69,7 +73,7 @@ impl ClusterState {
     ) -> Result<Outcome, Refusal> {
         spec.validate().map_err(Refusal::InvalidSpec)?;
         if desired == Desired::Absent {
-            return Err(Refusal::Invalid { why: "a VM can not be created as absent".to_owned() });
+            return Err(Refusal::Invalid { why: Reason::Code(FieldRefused::CreatedAbsent) });
         }
         if let Some(other) = self.vms.get(&spec.name) {
             return Err(taken(spec.name.clone(), other));
@@ -80,8 +84,34 @@ impl ClusterState {
         let node = placement::choose(self, spec, eligible)?;
         let generation = if mutant::lives("generation-used-again") { 1 } else { index };
         let placement = Placement { node: node.clone(), generation };
-        self.vms.insert(spec.name.clone(), VmRecord { spec: spec.clone(), desired, placement });
+        self.vms.insert(spec.name.clone(), VmRecord { spec: spec.clone(), desired, placement, revision: 0 });
         Ok(Outcome::done(Some(node)))
+    }
+
+    fn change_vm(&mut self, index: u64, spec: &VmSpec, seen: Option<u64>) -> Result<Outcome, Refusal> {
+        spec.validate().map_err(Refusal::InvalidSpec)?;
+        let vm = self.vm(&spec.name)?;
+        let (name, node) = (spec.name.clone(), vm.placement.node.clone());
+        if vm.desired == Desired::Absent {
+            return Err(Refusal::VmDeleting { name, node });
+        }
+        if let Some(revision) = seen.filter(|seen| *seen != vm.revision).map(|_| vm.revision) {
+            return Err(Refusal::SpecChanged { name, revision });
+        }
+        if vm.spec == *spec {
+            return Ok(Outcome::unchanged(Some(node)));
+        }
+        placement::check_change(self, vm, spec)?;
+        let vm = self.vm_mut(&name)?;
+        vm.spec = spec.clone();
+        if !mutant::lives("revision-stays") {
+            vm.revision = index;
+        }
+        Ok(Outcome::done(Some(node)))
+    }
+
+    fn vm(&self, name: &VmName) -> Result<&VmRecord, Refusal> {
+        self.vms.get(name).ok_or_else(|| Refusal::VmNotFound { name: name.clone() })
     }
 
     fn vm_mut(&mut self, name: &VmName) -> Result<&mut VmRecord, Refusal> {
@@ -132,8 +162,8 @@ impl ClusterState {
     /// word that it is not, and only while no node of that name is a member.
     fn forget_vms(&mut self, node: &NodeName) -> Result<Outcome, Refusal> {
         if self.member_by_name(node).is_some() {
-            let why = format!("{node} is a member: its VMs are deleted one by one, or with the node");
-            return Err(Refusal::Invalid { why });
+            let why = FieldRefused::NodeIsMember { node: node.clone() };
+            return Err(Refusal::Invalid { why: Reason::Code(why) });
         }
         let before = self.vms.len();
         self.forget_vms_of(node);
@@ -141,18 +171,23 @@ impl ClusterState {
         Ok(if self.vms.len() == before { Outcome::unchanged(node) } else { Outcome::done(node) })
     }
 
-    fn set_node(&mut self, endpoint_id: EndpointId, offer: NodeOffer) -> Result<Outcome, Refusal> {
-        let raft_id = self.check_offer(endpoint_id, &offer)?;
+    /// Never lowers it: two leaders in a row may propose the same.
+    fn raise_version(&mut self, to: ClusterVersion) -> Outcome {
+        if to <= self.version {
+            return Outcome::unchanged(None);
+        }
+        self.version = to;
+        Outcome::done(None)
+    }
+
+    fn set_node(&mut self, endpoint_id: EndpointId, offer: &Offer) -> Result<Outcome, Refusal> {
+        let raft_id = self.check_offer(endpoint_id, offer)?;
         let member = self.members.get_mut(&raft_id).ok_or(Refusal::NotAMember { endpoint_id })?;
-        let NodeOffer { capacity, addresses, relay_url, witness } = offer;
-        let mut new = member.clone();
-        (new.capacity, new.addresses, new.relay_url) = (Some(capacity), addresses, relay_url);
-        new.witness = witness;
-        let name = Some(member.name.clone());
-        if *member == new {
+        let name = Some(member.node.name.clone());
+        if member.node.offer == *offer {
             return Ok(Outcome::unchanged(name));
         }
-        *member = new;
+        member.node.offer.clone_from(offer);
         Ok(Outcome::done(name))
     }
 }

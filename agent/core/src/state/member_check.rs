@@ -8,10 +8,11 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use blixard_model::formation::{Genesis, GenesisVoter};
-use blixard_model::member::{ADDRESSES_MAX, MEMBERS_MAX};
+use blixard_model::formation::Genesis;
+use blixard_model::member::MEMBERS_MAX;
+use blixard_model::node::ADDRESSES_MAX;
 use blixard_model::vm::CPUS_MAX;
-use blixard_model::{Capacity, EndpointId, Member, NodeName, RelayUrl, StoreId};
+use blixard_model::{Capacity, EndpointId, NodeFacts, NodeName, Offer, RelayUrl, StoreId};
 
 use crate::formation::DeclaredMember;
 
@@ -20,7 +21,7 @@ const CAPACITY_CPUS_MAX: u32 = CPUS_MAX * 64;
 
 /// What is looked at of a member, be it in the log, in a genesis, or only declared.
 #[derive(Debug, Clone, Copy)]
-pub struct MemberFacts<'a> {
+pub struct CheckedMember<'a> {
     /// Its name.
     pub name: &'a NodeName,
     /// Its identity.
@@ -35,33 +36,14 @@ pub struct MemberFacts<'a> {
     pub capacity: Option<Capacity>,
 }
 
-impl<'a> From<&'a Member> for MemberFacts<'a> {
-    fn from(member: &'a Member) -> Self {
-        Self {
-            name: &member.name,
-            endpoint_id: member.endpoint_id,
-            store_id: Some(member.store_id),
-            addresses: &member.addresses,
-            relay_url: member.relay_url.as_ref(),
-            capacity: member.capacity,
-        }
+impl<'a> From<&'a NodeFacts> for CheckedMember<'a> {
+    fn from(node: &'a NodeFacts) -> Self {
+        let NodeFacts { name, endpoint_id, store_id, offer } = node;
+        Self { store_id: Some(*store_id), ..Self::offered(name, *endpoint_id, offer) }
     }
 }
 
-impl<'a> From<&'a GenesisVoter> for MemberFacts<'a> {
-    fn from(voter: &'a GenesisVoter) -> Self {
-        Self {
-            name: &voter.name,
-            endpoint_id: voter.endpoint_id,
-            store_id: Some(voter.store_id),
-            addresses: &voter.addresses,
-            relay_url: voter.relay_url.as_ref(),
-            capacity: voter.capacity,
-        }
-    }
-}
-
-impl<'a> From<&'a DeclaredMember> for MemberFacts<'a> {
+impl<'a> From<&'a DeclaredMember> for CheckedMember<'a> {
     fn from(declared: &'a DeclaredMember) -> Self {
         Self {
             name: &declared.name,
@@ -74,18 +56,32 @@ impl<'a> From<&'a DeclaredMember> for MemberFacts<'a> {
     }
 }
 
+impl<'a> CheckedMember<'a> {
+    /// A node that offers this, whatever its store.
+    pub fn offered(name: &'a NodeName, endpoint_id: EndpointId, offer: &'a Offer) -> Self {
+        Self {
+            name,
+            endpoint_id,
+            store_id: None,
+            addresses: &offer.addresses,
+            relay_url: offer.relay_url.as_ref(),
+            capacity: offer.capacity,
+        }
+    }
+}
+
 /// Which of a member's fields is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemberField {
-    /// [`MemberFacts::name`].
+    /// [`CheckedMember::name`].
     Name,
-    /// [`MemberFacts::endpoint_id`].
+    /// [`CheckedMember::endpoint_id`].
     EndpointId,
-    /// [`MemberFacts::store_id`].
+    /// [`CheckedMember::store_id`].
     StoreId,
-    /// [`MemberFacts::addresses`].
+    /// [`CheckedMember::addresses`].
     Addresses,
-    /// [`MemberFacts::capacity`].
+    /// [`CheckedMember::capacity`].
     Capacity,
 }
 
@@ -191,13 +187,13 @@ impl MemberError {
 ///
 /// # Errors
 /// The first thing that is wrong, see [`MemberError`].
-pub fn check_member(member: MemberFacts<'_>, others: &[MemberFacts<'_>]) -> Result<(), MemberError> {
+pub fn check_member(member: CheckedMember<'_>, others: &[CheckedMember<'_>]) -> Result<(), MemberError> {
     check_facts(member, others)?;
     check_loopback(member, others)
 }
 
 /// Checks what one member is to be blamed for.
-fn check_facts(member: MemberFacts<'_>, others: &[MemberFacts<'_>]) -> Result<(), MemberError> {
+fn check_facts(member: CheckedMember<'_>, others: &[CheckedMember<'_>]) -> Result<(), MemberError> {
     if others.len() >= MEMBERS_MAX {
         return Err(MemberError::Full);
     }
@@ -217,7 +213,7 @@ fn check_facts(member: MemberFacts<'_>, others: &[MemberFacts<'_>]) -> Result<()
 ///
 /// # Errors
 /// The first member that has to be corrected, and what is wrong with it.
-pub fn check_members(members: &[MemberFacts<'_>]) -> Result<(), (NodeName, MemberError)> {
+pub fn check_members(members: &[CheckedMember<'_>]) -> Result<(), (NodeName, MemberError)> {
     for (at, member) in members.iter().enumerate() {
         let others = [&members[..at], &members[at + 1..]].concat();
         check_facts(*member, &others).map_err(|error| (member.name.clone(), error))?;
@@ -235,10 +231,10 @@ pub fn check_members(members: &[MemberFacts<'_>]) -> Result<(), (NodeName, Membe
 /// # Errors
 /// As [`check_members`].
 pub fn check_genesis(genesis: &Genesis) -> Result<(), (NodeName, MemberError)> {
-    check_members(&genesis.voters.iter().map(MemberFacts::from).collect::<Vec<_>>())
+    check_members(&genesis.voters.iter().map(CheckedMember::from).collect::<Vec<_>>())
 }
 
-fn check_unique(member: MemberFacts<'_>, other: MemberFacts<'_>) -> Result<(), MemberError> {
+fn check_unique(member: CheckedMember<'_>, other: CheckedMember<'_>) -> Result<(), MemberError> {
     let by = || other.name.clone();
     if other.name == member.name {
         return Err(MemberError::NameTaken { name: by() });
@@ -254,7 +250,7 @@ fn check_unique(member: MemberFacts<'_>, other: MemberFacts<'_>) -> Result<(), M
     }
 }
 
-fn check_addresses(member: MemberFacts<'_>, others: &[MemberFacts<'_>]) -> Result<(), MemberError> {
+fn check_addresses(member: CheckedMember<'_>, others: &[CheckedMember<'_>]) -> Result<(), MemberError> {
     // A member that is alone is reached by nobody.
     if member.addresses.is_empty() && member.relay_url.is_none() && !others.is_empty() {
         return Err(MemberError::Unreachable);
@@ -270,8 +266,9 @@ fn check_addresses(member: MemberFacts<'_>, others: &[MemberFacts<'_>]) -> Resul
         if !seen.insert(place(*address)) {
             return Err(MemberError::Twice { address: *address });
         }
-        let has_it =
-            |other: &&MemberFacts<'_>| other.addresses.iter().any(|theirs| place(*theirs) == place(*address));
+        let has_it = |other: &&CheckedMember<'_>| {
+            other.addresses.iter().any(|theirs| place(*theirs) == place(*address))
+        };
         if let Some(other) = others.iter().find(has_it) {
             return Err(MemberError::AddressTaken { address: *address, by: other.name.clone() });
         }
@@ -300,7 +297,7 @@ fn is_loopback(address: SocketAddr) -> bool {
     place(address).0.is_loopback()
 }
 
-fn check_loopback(member: MemberFacts<'_>, others: &[MemberFacts<'_>]) -> Result<(), MemberError> {
+fn check_loopback(member: CheckedMember<'_>, others: &[CheckedMember<'_>]) -> Result<(), MemberError> {
     if others.is_empty() {
         return Ok(());
     }

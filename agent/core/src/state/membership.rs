@@ -2,29 +2,16 @@
 
 use blixard_model::removal::{REMOVED_MAX, RemovedNode};
 use blixard_model::{
-    Capacity, EndpointId, Member, MembershipChange, NodeName, RaftId, Refusal, RelayUrl, Removal, Role,
-    VmName, VmsFate, mutant,
+    EndpointId, Member, MembershipChange, NodeName, Offer, RaftId, Refusal, Removal, Role, VmName, VmsFate,
+    mutant,
 };
 
 use super::ClusterState;
-use super::member_check::{MemberError, MemberFacts, check_member};
+use super::member_check::{CheckedMember, MemberError, check_member};
 use crate::formation::DeclaredMember;
 
 /// Most VMs that a refusal names.
 const VMS_NAMED_MAX: usize = 5;
-
-/// The resources, addresses and role that a member declares for itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeOffer {
-    /// What it offers to VMs.
-    pub capacity: Capacity,
-    /// Where it is reached.
-    pub addresses: Vec<std::net::SocketAddr>,
-    /// The relay it is reached through, if it uses one.
-    pub relay_url: Option<RelayUrl>,
-    /// It votes, and is never given a VM.
-    pub witness: bool,
-}
 
 impl ClusterState {
     /// Checks a change against the members there are; run before it is proposed and again before it is
@@ -42,7 +29,7 @@ impl ClusterState {
             MembershipChange::AddLearner { member, ticket } => {
                 self.check_new_member(member)?;
                 let Some(used) = ticket else { return self.check_listed(member) };
-                self.check_ticket(used, member).map_err(|why| Refusal::Ticket { why })
+                self.check_ticket(used, member).map_err(|why| Refusal::Ticket { why: why.into() })
             }
             MembershipChange::Promote { raft_id } => match member(raft_id)? {
                 _ if voters.contains(raft_id) => wrong(format!("raft id {raft_id} votes already")),
@@ -59,7 +46,7 @@ impl ClusterState {
                     return wrong(format!("raft id {raft_id} is the last voter"));
                 }
                 match why {
-                    Removal::Operator { vms: None } => self.check_no_vms(&member.name),
+                    Removal::Operator { vms: None } => self.check_no_vms(&member.node.name),
                     Removal::Operator { vms: Some(_) } | Removal::LostStore => Ok(()),
                 }
             }
@@ -68,8 +55,8 @@ impl ClusterState {
 
     /// An operator removed it: the list alone does not let it in again.
     fn check_listed(&self, member: &Member) -> Result<(), Refusal> {
-        if self.is_kept_out(member.endpoint_id) && !mutant::lives("removed-node-admitted-again") {
-            let why = format!("{} was removed: it needs a ticket to come back", member.name);
+        if self.is_kept_out(member.node.endpoint_id) && !mutant::lives("removed-node-admitted-again") {
+            let why = format!("{} was removed: it needs a ticket to come back", member.node.name);
             return Err(Refusal::Membership { why });
         }
         Ok(())
@@ -98,15 +85,19 @@ impl ClusterState {
             return wrong(format!("raft id {} is none", member.raft_id));
         }
         if member.role != Role::Learner {
-            return wrong(format!("{} would be a {} at once: add it as learner", member.name, member.role));
+            return wrong(format!(
+                "{} would be a {} at once: add it as learner",
+                member.node.name, member.role
+            ));
         }
-        let others: Vec<_> = self.members.values().map(MemberFacts::from).collect();
-        check_member(member.into(), &others).or_else(|error| wrong(format!("{}: {error}", member.name)))
+        let others: Vec<_> = self.members.values().map(|member| CheckedMember::from(&member.node)).collect();
+        check_member((&member.node).into(), &others)
+            .or_else(|error| wrong(format!("{}: {error}", member.node.name)))
     }
 
     /// What would be said to a declared node that is no member yet, its store apart; none when it fits.
     pub fn check_declared(&self, declared: &DeclaredMember) -> Option<MemberError> {
-        let others: Vec<_> = self.members.values().map(MemberFacts::from).collect();
+        let others: Vec<_> = self.members.values().map(|member| CheckedMember::from(&member.node)).collect();
         check_member(declared.into(), &others).err()
     }
 
@@ -115,21 +106,20 @@ impl ClusterState {
     ///
     /// # Errors
     /// [`Refusal::NotAMember`], or [`Refusal::Invalid`] says what is wrong.
-    pub fn check_offer(&self, endpoint_id: EndpointId, offer: &NodeOffer) -> Result<RaftId, Refusal> {
+    pub fn check_offer(&self, endpoint_id: EndpointId, offer: &Offer) -> Result<RaftId, Refusal> {
         let member = self.member_by_endpoint(endpoint_id).ok_or(Refusal::NotAMember { endpoint_id })?;
-        let mut facts = MemberFacts::from(member);
-        facts.addresses = &offer.addresses;
-        facts.relay_url = offer.relay_url.as_ref();
-        facts.capacity = Some(offer.capacity);
+        let store_id = Some(member.node.store_id);
+        let offered = CheckedMember::offered(&member.node.name, endpoint_id, offer);
+        let facts = CheckedMember { store_id, ..offered };
         let others: Vec<_> = self
             .members
             .values()
             .filter(|other| other.raft_id != member.raft_id)
-            .map(MemberFacts::from)
+            .map(|member| CheckedMember::from(&member.node))
             .collect();
         match check_member(facts, &others) {
             Ok(()) => Ok(member.raft_id),
-            Err(error) => Err(Refusal::Invalid { why: format!("{}: {error}", member.name) }),
+            Err(error) => Err(Refusal::Invalid { why: format!("{}: {error}", member.node.name).into() }),
         }
     }
 
@@ -140,7 +130,7 @@ impl ClusterState {
                 self.next_raft_id = RaftId(member.raft_id.0.saturating_add(1));
                 self.members.insert(member.raft_id, member.clone());
                 // One that an operator removed got here by a ticket alone.
-                self.removed.remove(&member.endpoint_id);
+                self.removed.remove(&member.node.endpoint_id);
                 if let Some(used) = ticket {
                     self.use_ticket(used, member);
                 }
@@ -167,10 +157,11 @@ impl ClusterState {
     fn note_removed(&mut self, member: &Member, why: Removal) {
         let Removal::Operator { vms } = why else { return };
         if vms == Some(VmsFate::Delete) {
-            self.forget_vms_of(&member.name);
+            self.forget_vms_of(&member.node.name);
         }
-        let removed = RemovedNode { name: member.name.clone(), raft_id: member.raft_id, given_up: false };
-        self.removed.insert(member.endpoint_id, removed);
+        let removed =
+            RemovedNode { name: member.node.name.clone(), raft_id: member.raft_id, given_up: false };
+        self.removed.insert(member.node.endpoint_id, removed);
         self.forget_removed();
     }
 

@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 
 use blixard_model::formation::Genesis;
 use blixard_model::removal::RemovedNode;
+use blixard_model::vm::is_zero;
 use blixard_model::{
-    Capacity, ClusterId, Desired, EndpointId, Member, NodeName, Placement, RaftId, Role, TicketId,
-    TicketRecord, VmName, VmSpec,
+    Capacity, ClusterId, ClusterVersion, Desired, EndpointId, Member, NodeName, OrderId, Placement, RaftId,
+    Role, TicketId, TicketRecord, VmName, VmSpec,
 };
 use serde::{Deserialize, Serialize};
 
-pub use membership::NodeOffer;
 pub use requests::{REQUESTS_MAX, RequestTable};
 
 /// Most VMs of one cluster.
@@ -30,6 +30,9 @@ pub const VMS_MAX: usize = 10_000;
 pub struct ClusterState {
     /// How the cluster was born; its digest is the cluster id.
     pub genesis: Genesis,
+    /// What the log may hold from here on; never lower than that of the genesis.
+    #[serde(default, skip_serializing_if = "ClusterVersion::is_first")]
+    pub version: ClusterVersion,
     /// The members by raft id.
     pub members: BTreeMap<RaftId, Member>,
     /// The raft id that the next member gets. Every id below was given once and is never given again.
@@ -55,6 +58,16 @@ pub struct VmRecord {
     pub desired: Desired,
     /// Where it may run.
     pub placement: Placement,
+    /// The log index of the command that last changed the spec; 0 while it is as the VM was made with.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u64,
+}
+
+impl VmRecord {
+    /// Which order its unit is to obey.
+    pub fn order_id(&self) -> OrderId {
+        OrderId { generation: self.placement.generation, revision: self.revision }
+    }
 }
 
 impl ClusterState {
@@ -63,23 +76,11 @@ impl ClusterState {
         let members: BTreeMap<RaftId, Member> = (1..)
             .map(RaftId)
             .zip(&genesis.voters)
-            .map(|(raft_id, voter)| {
-                let member = Member {
-                    raft_id,
-                    name: voter.name.clone(),
-                    endpoint_id: voter.endpoint_id,
-                    store_id: voter.store_id,
-                    addresses: voter.addresses.clone(),
-                    relay_url: voter.relay_url.clone(),
-                    role: Role::Voter,
-                    capacity: voter.capacity,
-                    witness: voter.witness,
-                };
-                (raft_id, member)
-            })
+            .map(|(raft_id, voter)| (raft_id, Member { raft_id, node: voter.clone(), role: Role::Voter }))
             .collect();
         let next_raft_id = RaftId(members.len() as u64 + 1);
         Self {
+            version: genesis.version,
             genesis,
             members,
             next_raft_id,
@@ -102,7 +103,7 @@ impl ClusterState {
 
     /// The member with this identity.
     pub fn member_by_endpoint(&self, endpoint_id: EndpointId) -> Option<&Member> {
-        self.members.values().find(|member| member.endpoint_id == endpoint_id)
+        self.members.values().find(|member| member.node.endpoint_id == endpoint_id)
     }
 
     /// Whether an operator removed or gave up the node of this name, and none has taken its place.
@@ -118,12 +119,12 @@ impl ClusterState {
 
     /// The member of this name.
     pub fn member_by_name(&self, name: &NodeName) -> Option<&Member> {
-        self.members.values().find(|member| member.name == *name)
+        self.members.values().find(|member| member.node.name == *name)
     }
 
     /// The resources that the node of this name offers; none if it has not registered them or is no member.
     pub fn capacity_of(&self, name: &NodeName) -> Option<Capacity> {
-        self.member_by_name(name)?.capacity
+        self.member_by_name(name)?.node.offer.capacity
     }
 
     /// The resources of a node that placements reserve, and the number of those VMs.

@@ -1,33 +1,33 @@
 //! Tickets in the replicated state: made, used, taken back, expired.
 
 use blixard_model::ticket::{TICKET_TTL_MS_MAX, TICKET_TTL_MS_MIN, TICKETS_MAX};
-use blixard_model::{Member, Outcome, Refusal, TicketId, TicketRecord, TicketState, TicketUse, mutant};
+use blixard_model::{
+    FieldRefused, Member, Outcome, Reason, Refusal, RevokeProblem, TicketId, TicketRecord, TicketState,
+    TicketUse, mutant,
+};
 
 use super::ClusterState;
 
 impl ClusterState {
     pub(super) fn create_ticket(&mut self, record: TicketRecord) -> Result<Outcome, Refusal> {
-        let invalid = |why: String| Err(Refusal::Invalid { why });
+        let invalid = |why: FieldRefused| Err(Refusal::Invalid { why: Reason::Code(why) });
         if !(TICKET_TTL_MS_MIN..=TICKET_TTL_MS_MAX).contains(&record.ttl_ms) {
-            return invalid(format!(
-                "a ticket lives {} s at least and {} s at most",
-                TICKET_TTL_MS_MIN / 1_000,
-                TICKET_TTL_MS_MAX / 1_000
-            ));
+            let (min_s, max_s) = (TICKET_TTL_MS_MIN / 1_000, TICKET_TTL_MS_MAX / 1_000);
+            return invalid(FieldRefused::TicketLife { min_s, max_s });
         }
         if self.tickets.contains_key(&record.id) {
-            return invalid(format!("there is a ticket {} already", record.id));
+            return invalid(FieldRefused::TicketExists { id: record.id });
         }
         if let Some(name) = &record.name
             && self.member_by_name(name).is_some()
         {
-            return invalid(format!("node {name} is a member already: a ticket is for a new node"));
+            return invalid(FieldRefused::TicketForMember { node: name.clone() });
         }
         if self.tickets.len() >= TICKETS_MAX {
             self.forget_ended_ticket();
         }
         if self.tickets.len() >= TICKETS_MAX {
-            return invalid(format!("{TICKETS_MAX} tickets are open: revoke some"));
+            return invalid(FieldRefused::TooManyTickets { max: TICKETS_MAX as u64 });
         }
         self.tickets.insert(record.id, record);
         Ok(Outcome::done(None))
@@ -44,11 +44,11 @@ impl ClusterState {
 
     pub(super) fn revoke_ticket(&mut self, id: TicketId) -> Result<Outcome, Refusal> {
         let ticket = self.tickets.get_mut(&id);
-        let ticket = ticket.ok_or_else(|| Refusal::Ticket { why: format!("there is none with id {id}") })?;
+        let ticket = ticket.ok_or(Refusal::Ticket { why: Reason::Code(RevokeProblem::Unknown { id }) })?;
         match &ticket.state {
             TicketState::Used { node, .. } => {
-                let why = format!("{node} has used it: `blixard node remove {node}` removes that node");
-                Err(Refusal::Ticket { why })
+                let why = RevokeProblem::Used { node: node.clone() };
+                Err(Refusal::Ticket { why: Reason::Code(why) })
             }
             TicketState::Revoked | TicketState::Expired => Ok(Outcome::unchanged(None)),
             TicketState::Open => {
@@ -89,14 +89,14 @@ impl ClusterState {
             return Err("it has expired".to_owned());
         }
         match &ticket.name {
-            Some(name) if *name != member.name => Err(format!("it is for a node named {name}")),
+            Some(name) if *name != member.node.name => Err(format!("it is for a node named {name}")),
             _ => Ok(()),
         }
     }
 
     pub(super) fn use_ticket(&mut self, used: &TicketUse, member: &Member) {
         if let Some(ticket) = self.tickets.get_mut(&used.id) {
-            ticket.state = TicketState::Used { raft_id: member.raft_id, node: member.name.clone() };
+            ticket.state = TicketState::Used { raft_id: member.raft_id, node: member.node.name.clone() };
         }
     }
 }

@@ -10,8 +10,8 @@ use blixard_model::ticket::{
     TICKET_TTL_MS_DEFAULT, TICKET_TTL_MS_MAX, TICKET_TTL_MS_MIN, TICKETS_MAX, TicketRecord,
 };
 use blixard_model::{
-    Command, Member, MembershipChange, Outcome, RaftId, Refusal, Removal, Role, TicketId, TicketSecret,
-    TicketUse, VmsFate,
+    ClusterVersion, Command, Member, MembershipChange, NodeFacts, Offer, Outcome, RaftId, Refusal, Removal,
+    Role, TicketId, TicketSecret, TicketUse, VmsFate,
 };
 
 use crate::common::{CAPACITY, Cluster, address, endpoint, node, spec, store};
@@ -24,14 +24,18 @@ const BEHIND: Progress = Progress { matched: 1, heard: true, recent_active: true
 fn learner(n: u8) -> Member {
     Member {
         raft_id: RaftId(n.into()),
-        name: node(&format!("n{n}")),
-        endpoint_id: endpoint(n),
-        store_id: store(n),
-        addresses: vec![address(n)],
-        relay_url: None,
+        node: NodeFacts {
+            name: node(&format!("n{n}")),
+            endpoint_id: endpoint(n),
+            store_id: store(n),
+            offer: Offer {
+                addresses: vec![address(n)],
+                relay_url: None,
+                capacity: Some(CAPACITY),
+                witness: false,
+            },
+        },
         role: Role::Learner,
-        capacity: Some(CAPACITY),
-        witness: false,
     }
 }
 
@@ -62,7 +66,7 @@ impl Leader {
     }
 
     fn witness(mut self, n: u64) -> Self {
-        self.cluster.state.members.get_mut(&RaftId(n)).expect("a member").witness = true;
+        self.cluster.state.members.get_mut(&RaftId(n)).expect("a member").node.offer.witness = true;
         self
     }
 
@@ -78,6 +82,8 @@ impl Leader {
             claims: &BTreeMap::new(),
             progress: &self.progress,
             commit: 100,
+            supports: ClusterVersion::NEWEST,
+            required: ClusterVersion::NEWEST,
         })
     }
 
@@ -140,7 +146,7 @@ fn a_removal_is_refused_with_the_cause_and_the_way_out() {
     assert_eq!(Leader::of(3, 0).is(2, MISSED).remove(2, true, None), proposed(2));
     let refused = |leader: Leader, n, force, vms, why: &str| {
         let said = leader.remove(n, force, vms).expect_err(why);
-        assert!(said.contains(why), "{said}");
+        assert!(said.to_string().contains(why), "{said}");
     };
     refused(Leader::of(3, 0), 9, false, None, "no node with raft id 9");
     refused(Leader::of(1, 0), 1, true, None, "the only member");
@@ -212,12 +218,9 @@ fn the_memory_of_removed_nodes_is_bounded() {
         bytes[..8].copy_from_slice(&n.to_be_bytes());
         let mut store_bytes = [0; 16];
         store_bytes[..8].copy_from_slice(&n.to_be_bytes());
-        let member = Member {
-            raft_id: RaftId(n),
-            endpoint_id: blixard_model::EndpointId::from_bytes(bytes),
-            store_id: blixard_model::StoreId::from_bytes(store_bytes),
-            ..learner(9)
-        };
+        let mut member = Member { raft_id: RaftId(n), ..learner(9) };
+        member.node.endpoint_id = blixard_model::EndpointId::from_bytes(bytes);
+        member.node.store_id = blixard_model::StoreId::from_bytes(store_bytes);
         state.apply_membership(&MembershipChange::AddLearner { member, ticket: None });
         let why = Removal::Operator { vms: None };
         state.apply_membership(&MembershipChange::Remove { raft_id: RaftId(n), why });
@@ -235,7 +238,9 @@ fn new_ticket(n: u8, ttl_ms: u64, at_ms: u64) -> Command {
 fn tickets_have_bounds_and_ended_ones_make_room() {
     let mut cluster = Cluster::of(3);
     let refused = |outcome: Outcome, why: &str| match outcome {
-        Outcome::Refused { refusal: Refusal::Invalid { why: said } } => assert!(said.contains(why), "{said}"),
+        Outcome::Refused { refusal: Refusal::Invalid { why: said } } => {
+            assert!(said.to_string().contains(why), "{said}")
+        }
         other => panic!("{other:?}"),
     };
     refused(cluster.apply(new_ticket(1, TICKET_TTL_MS_MIN - 1, 0)), "lives");
@@ -267,7 +272,7 @@ fn a_request_to_make_a_ticket_is_one_whatever_the_leader_s_clock_says() {
 #[test]
 fn a_witness_is_given_nothing_and_says_why() {
     let mut cluster = Cluster::of(3);
-    cluster.state.members.get_mut(&RaftId(3)).expect("a member").witness = true;
+    cluster.state.members.get_mut(&RaftId(3)).expect("a member").node.offer.witness = true;
     let mut pinned = spec("web");
     pinned.node = Some(node("n3"));
     let Outcome::Refused { refusal } = cluster.create(pinned) else { panic!("placed") };

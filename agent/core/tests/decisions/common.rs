@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use blixard_core::ClusterState;
 use blixard_core::formation::DeclaredMember;
-use blixard_model::formation::{Genesis, GenesisVoter, Identity, Phase};
+use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{
-    Capacity, Command, Desired, EndpointId, Hypervisor, NodeName, Outcome, Request, StoreId, VmName, VmSpec,
+    Capacity, ClusterVersion, Command, Desired, EndpointId, Hypervisor, NodeFacts, NodeName, Offer, Outcome,
+    Request, StoreId, VmName, VmSpec,
 };
 
 pub(crate) fn name(text: &str) -> VmName {
@@ -57,17 +58,20 @@ pub(crate) fn declared(count: u8) -> Vec<DeclaredMember> {
 }
 
 pub(crate) fn genesis(count: u8) -> Genesis {
-    let voter = |member: DeclaredMember| GenesisVoter {
-        witness: false,
-        store_id: store(member.endpoint_id.as_bytes()[0]),
+    let voter = |member: DeclaredMember| NodeFacts {
         name: member.name,
         endpoint_id: member.endpoint_id,
-        addresses: member.addresses,
-        relay_url: None,
-        capacity: Some(CAPACITY),
+        store_id: store(member.endpoint_id.as_bytes()[0]),
+        offer: Offer {
+            addresses: member.addresses,
+            relay_url: None,
+            capacity: Some(CAPACITY),
+            witness: false,
+        },
     };
     Genesis {
         origin: None,
+        version: ClusterVersion::NEWEST,
         cluster_name: "lab".parse().expect("a cluster name"),
         voters: declared(count).into_iter().map(voter).collect(),
     }
@@ -76,13 +80,18 @@ pub(crate) fn genesis(count: u8) -> Genesis {
 /// Node `n` with an empty store.
 pub(crate) fn empty(n: u8, store_id: u8, promise: Option<Genesis>) -> Identity {
     Identity {
-        witness: false,
-        name: node(&format!("n{n}")),
-        endpoint_id: endpoint(n),
-        store_id: store(store_id),
-        addresses: vec![address(n)],
-        relay_url: None,
-        capacity: Some(CAPACITY),
+        node: NodeFacts {
+            name: node(&format!("n{n}")),
+            endpoint_id: endpoint(n),
+            store_id: store(store_id),
+            offer: Offer {
+                addresses: vec![address(n)],
+                relay_url: None,
+                capacity: Some(CAPACITY),
+                witness: false,
+            },
+        },
+        supports: ClusterVersion::NEWEST,
         phase: Phase::Empty { promise },
     }
 }

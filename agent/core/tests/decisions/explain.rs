@@ -7,7 +7,9 @@ use blixard_core::formation::cluster_id;
 use blixard_core::planner::explain::{ExplainView, explain_changes};
 use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Identity, Phase};
-use blixard_model::{EndpointId, Member, MembershipChange, RaftId, Removal, Role};
+use blixard_model::{
+    ClusterVersion, EndpointId, Member, MembershipChange, NodeFacts, Offer, RaftId, Removal, Role,
+};
 
 /// Voters are lost after ten minutes.
 const LOST_AFTER_MS: u64 = 600_000;
@@ -31,14 +33,18 @@ fn member(n: u8) -> Member {
     let identity = empty(n, n, None);
     Member {
         raft_id: RaftId(n.into()),
-        name: identity.name,
-        endpoint_id: identity.endpoint_id,
-        store_id: identity.store_id,
-        addresses: identity.addresses,
-        relay_url: None,
+        node: NodeFacts {
+            name: identity.node.name,
+            endpoint_id: identity.node.endpoint_id,
+            store_id: identity.node.store_id,
+            offer: Offer {
+                addresses: identity.node.offer.addresses,
+                relay_url: None,
+                capacity: None,
+                witness: false,
+            },
+        },
         role: Role::Learner,
-        capacity: None,
-        witness: false,
     }
 }
 
@@ -84,7 +90,7 @@ impl Leader {
     }
 
     fn witness(mut self, n: u64) -> Self {
-        self.cluster.state.members.get_mut(&RaftId(n)).expect("a member").witness = true;
+        self.cluster.state.members.get_mut(&RaftId(n)).expect("a member").node.offer.witness = true;
         self
     }
 
@@ -125,6 +131,8 @@ impl Leader {
             claims: &claims.collect(),
             progress: &self.progress,
             commit: COMMIT,
+            supports: ClusterVersion::NEWEST,
+            required: ClusterVersion::NEWEST,
         })
     }
 

@@ -3,7 +3,8 @@
 use blixard_core::ClusterState;
 use blixard_hostile::{Target, strings};
 use blixard_model::{
-    Command, Desired, Disk, MembershipChange, Outcome, RaftId, Refusal, Removal, Request, VmSpec,
+    Command, Desired, Disk, MembershipChange, NodeFacts, Offer, Outcome, RaftId, Refusal, Removal, Request,
+    VmSpec,
 };
 use serde_json::{Value, json};
 
@@ -72,15 +73,19 @@ fn hostile_paths_and_command_lines_are_refused_on_apply() {
 fn no_raft_id_is_given_twice_not_even_the_last() {
     let mut state = Cluster::of(1).state;
     let member = |n: u8| blixard_model::Member {
-        witness: false,
         raft_id: RaftId(u64::MAX),
-        name: node(&format!("m{n}")),
-        endpoint_id: endpoint(n + 100),
-        store_id: store(n + 100),
-        addresses: vec![std::net::SocketAddr::from(([192, 0, 2, n + 100], 7431))],
-        relay_url: None,
+        node: NodeFacts {
+            name: node(&format!("m{n}")),
+            endpoint_id: endpoint(n + 100),
+            store_id: store(n + 100),
+            offer: Offer {
+                addresses: vec![std::net::SocketAddr::from(([192, 0, 2, n + 100], 7431))],
+                relay_url: None,
+                capacity: None,
+                witness: false,
+            },
+        },
         role: blixard_model::Role::Learner,
-        capacity: None,
     };
     let change = MembershipChange::AddLearner { member: member(1), ticket: None };
     assert!(state.check_membership(&change, &[RaftId(1)]).is_err(), "no id would be left for the next");
@@ -124,11 +129,13 @@ fn requests() -> Vec<Vec<u8>> {
         Command::DeleteVm { name: vm() },
         Command::ConfirmGone { name: vm(), node: node("n1"), generation: 2 },
         Command::SetNode {
-            witness: false,
             endpoint_id: endpoint(1),
-            capacity: blixard_model::Capacity { cpus: 4, memory_mib: 1 << 40 },
-            addresses: vec!["192.0.2.1:7431".parse().expect("address")],
-            relay_url: None,
+            offer: Offer {
+                addresses: vec!["192.0.2.1:7431".parse().expect("address")],
+                relay_url: None,
+                capacity: Some(blixard_model::Capacity { cpus: 4, memory_mib: 1 << 40 }),
+                witness: false,
+            },
         },
     ];
     let mut cluster = Cluster::of(3);

@@ -7,14 +7,15 @@ use blixard_core::formation::phase_of;
 use blixard_core::planner::membership::{Claim, MembershipView, Progress};
 use blixard_core::planner::prepare::{end_of, prepare};
 use blixard_core::planner::removal::SIGN_TICKS;
-use blixard_core::planner::{LeaderView, NotNow, Planned, Prepared, Signs, plan};
+use blixard_core::planner::{LeaderView, NotNow, Planned, Prepared, Raising, Signs, plan};
 use blixard_core::ticket::{TicketClock, hash_of};
 use blixard_model::formation::Identity;
 use blixard_model::join::JoinRequest;
 use blixard_model::ticket::TICKET_TTL_MS_MIN;
 use blixard_model::{
-    Ask, AskOutcome, Command, Desired, EndpointId, MembersAsk, MembershipChange, Outcome, RaftId, Removal,
-    Request, Role, TicketId, TicketSecret, TicketState, TicketUse, VmsFate, WriteAsk, WriteRequest,
+    Ask, AskOutcome, ClusterVersion, Command, Desired, EndpointId, MembersAsk, MembershipChange, Offer,
+    Outcome, RaftId, Removal, Request, Role, TicketId, TicketSecret, TicketState, TicketUse, VmsFate,
+    WriteAsk, WriteRequest,
 };
 
 const WALL_MS: u64 = 1_700_000_000_000;
@@ -30,6 +31,7 @@ struct Leader {
     removals_asked: BTreeMap<RaftId, u64>,
     ticket_clocks: BTreeMap<TicketId, TicketClock>,
     expiry_proposed: Option<u64>,
+    raising: Option<Raising>,
     listed: u8,
     tick: u64,
     leads_since: u64,
@@ -48,6 +50,7 @@ impl Leader {
             removals_asked: BTreeMap::new(),
             ticket_clocks: BTreeMap::new(),
             expiry_proposed: None,
+            raising: None,
             listed: 3,
             tick: TICK,
             leads_since: 0,
@@ -107,6 +110,8 @@ impl Leader {
                 claims: &claims.collect(),
                 progress: &self.cluster.state.members.keys().map(of_all).collect(),
                 commit: 100,
+                supports: ClusterVersion::NEWEST,
+                required: self.cluster.state.version,
             },
             signs,
             linked: &self.linked,
@@ -116,6 +121,7 @@ impl Leader {
             wall_ms: self.wall_ms,
             ticket_clocks: &self.ticket_clocks,
             expiry_proposed: self.expiry_proposed,
+            raising: self.raising,
         })
     }
 
@@ -217,12 +223,17 @@ fn a_write_becomes_the_command_of_its_kind_with_what_the_leader_adds() {
         (
             WriteAsk::SetNode {
                 endpoint_id,
-                capacity: CAPACITY,
-                addresses: addresses.clone(),
-                relay_url: None,
-                witness: true,
+                offer: Offer {
+                    addresses: addresses.clone(),
+                    relay_url: None,
+                    capacity: Some(CAPACITY),
+                    witness: true,
+                },
             },
-            Command::SetNode { endpoint_id, capacity: CAPACITY, addresses, relay_url: None, witness: true },
+            Command::SetNode {
+                endpoint_id,
+                offer: Offer { addresses, relay_url: None, capacity: Some(CAPACITY), witness: true },
+            },
         ),
         (
             WriteAsk::CreateTicket { id: id(1), name: Some(node("n9")), hash, ttl_ms: 5 },
@@ -307,8 +318,11 @@ fn a_node_that_a_member_vouches_for_is_admitted_once() {
     let Prepared::Change(MembershipChange::AddLearner { member, ticket: None }) = &change else {
         panic!("{change:?}")
     };
-    assert_eq!((member.raft_id, member.store_id, member.role), (RaftId(4), store(4), Role::Learner));
-    assert_eq!((&member.addresses, member.capacity), (&vec![address(4)], Some(CAPACITY)));
+    assert_eq!((member.raft_id, member.node.store_id, member.role), (RaftId(4), store(4), Role::Learner));
+    assert_eq!(
+        (&member.node.offer.addresses, member.node.offer.capacity),
+        (&vec![address(4)], Some(CAPACITY))
+    );
     not_now(&Leader::new().changing().vouch(empty(4, 4, None)), &NotNow::ChangeUnderWay);
     refused_for(&leader.vouch(formed(4)), "n4's store belongs to a cluster already");
     leader.apply(change);
@@ -365,12 +379,12 @@ fn a_guessed_address_that_is_another_s_is_left_out_and_not_the_last() {
     let leader = Leader::with_ticket(1);
     let at = |addresses: &[u8], guessed: &[u8]| {
         let mut request = with_ticket(4, 4);
-        request.node.addresses = addresses.iter().copied().map(address).collect();
+        request.node.node.offer.addresses = addresses.iter().copied().map(address).collect();
         request.guessed = guessed.iter().copied().map(address).collect();
         request
     };
     let addresses = |prepared: Prepared| match prepared {
-        Prepared::Change(MembershipChange::AddLearner { member, .. }) => member.addresses,
+        Prepared::Change(MembershipChange::AddLearner { member, .. }) => member.node.offer.addresses,
         other => panic!("{other:?}"),
     };
     assert_eq!(addresses(leader.admit(at(&[4, 2], &[2]))), [address(4)]);
@@ -378,7 +392,7 @@ fn a_guessed_address_that_is_another_s_is_left_out_and_not_the_last() {
     refused_for(&leader.admit(at(&[4, 2], &[])), &address(2).to_string());
     not_now(&leader.admit(at(&[2], &[2])), &NotNow::NoAddressOfItsOwn);
     let mut relayed = at(&[2], &[2]);
-    relayed.node.relay_url = Some("https://relay.example.org".parse().expect("a url"));
+    relayed.node.node.offer.relay_url = Some("https://relay.example.org".parse().expect("a url"));
     assert_eq!(addresses(leader.admit(relayed)), []);
 }
 
@@ -528,4 +542,51 @@ fn why_not_now_is_told_in_these_words() {
     for (why, said) in words {
         assert_eq!(why.to_string(), said);
     }
+}
+
+/// Of a cluster that has the first version yet.
+fn of_the_first_version() -> Leader {
+    let mut leader = Leader::new();
+    leader.cluster.state.version = ClusterVersion::FIRST;
+    leader
+}
+
+#[test]
+fn the_version_is_raised_when_nothing_about_the_members_is_to_be_changed_and_once() {
+    let mut leader = of_the_first_version();
+    leader.claims = (2..=4).map(|n| (endpoint(n), empty(n, n, None))).collect();
+    let raise = Planned::Raise(ClusterVersion::NEWEST);
+    assert_eq!(leader.look(plan), std::slice::from_ref(&raise));
+    leader.listed = 4;
+    assert!(matches!(leader.look(plan)[..], [Planned::Change(_)]), "n4 comes first");
+    leader.is_changing = true;
+    assert_eq!(leader.look(plan), []);
+    leader.is_changing = false;
+    leader.listed = 3;
+    leader.raising = Some(Raising { to: ClusterVersion::NEWEST, at_tick: TICK });
+    for (ticks, planned) in [(0, vec![]), (19, vec![]), (20, vec![raise])] {
+        leader.tick = TICK + ticks;
+        assert_eq!(leader.look(plan), planned, "{ticks}");
+    }
+}
+
+#[test]
+fn a_spec_changes_once_every_member_would_understand_it() {
+    let change = || WriteAsk::ChangeVm { spec: spec("a"), seen: Some(0) };
+    let (version, needs) = (ClusterVersion::FIRST, ClusterVersion::NEWEST);
+    let early = NotNow::EarlierVersion { version, needs };
+    assert_eq!(of_the_first_version().write(change()), early.into());
+    let Prepared::Propose(request) = Leader::new().write(change()) else { panic!("not proposed") };
+    assert_eq!(request.command, Command::ChangeVm { spec: spec("a"), seen: Some(0) });
+}
+
+#[test]
+fn a_node_whose_release_is_too_old_is_refused_with_the_way_out() {
+    let leader = Leader::new();
+    let old = Identity { supports: ClusterVersion::FIRST, ..empty(4, 4, None) };
+    let vouched = leader.members(MembersAsk::Vouch { node: Box::new(old) });
+    let Prepared::Answer(AskOutcome::Refused { refusal }) = vouched else { panic!("{vouched:?}") };
+    let said = refusal.to_string();
+    assert!(said.contains("n4: the cluster has version 2, and this node's release supports 1"), "{said}");
+    assert!(said.contains("upgrade it"), "{said}");
 }

@@ -7,24 +7,21 @@ use blixard_core::ClusterState;
 use blixard_core::formation::{FormationStep, FormationView, cluster_id, plan_formation};
 use blixard_core::lineage::{Founder, Lineage, LineageError, begin};
 use blixard_core::state::VMS_MAX;
-use blixard_model::formation::{GenesisVoter, Identity, Origin, Phase};
+use blixard_model::formation::{Identity, Origin, Phase};
 use blixard_model::removal::{REMOVED_MAX, RemovedNode};
 use blixard_model::{
-    Command, EndpointId, Member, MembershipChange, Outcome, RaftId, Refusal, Removal, Role, TicketHash,
-    TicketId, VmsFate,
+    Command, EndpointId, Member, MembershipChange, NodeFacts, Offer, Outcome, RaftId, Refusal, Removal, Role,
+    TicketHash, TicketId, VmsFate,
 };
 use proptest::prelude::*;
 
 /// Node `n` as a founder, with a store of its own.
 fn founder(n: u8, nonce: u64) -> Founder {
-    let me = GenesisVoter {
+    let me = NodeFacts {
         name: node(&format!("n{n}")),
         endpoint_id: endpoint(n),
         store_id: store(100 + n),
-        addresses: vec![address(n)],
-        relay_url: None,
-        capacity: None,
-        witness: false,
+        offer: Offer { addresses: vec![address(n)], relay_url: None, capacity: None, witness: false },
     };
     Founder { me, cluster_name: "lab".parse().expect("a cluster name"), index: 40, nonce }
 }
@@ -32,8 +29,8 @@ fn founder(n: u8, nonce: u64) -> Founder {
 fn learner(state: &ClusterState, n: u8, raft_id: u64) -> Member {
     let mut member = state.members.values().next().expect("one").clone();
     (member.raft_id, member.role) = (RaftId(raft_id), Role::Learner);
-    (member.name, member.endpoint_id) = (node(&format!("n{n}")), endpoint(n));
-    (member.store_id, member.addresses) = (store(n), vec![address(n)]);
+    (member.node.name, member.node.endpoint_id) = (node(&format!("n{n}")), endpoint(n));
+    (member.node.store_id, member.node.offer.addresses) = (store(n), vec![address(n)]);
     member
 }
 
@@ -85,7 +82,8 @@ proptest! {
         let Lineage { state, raft_id, given_up } = begin(old.clone(), founder(n, nonces.0)).expect("begun");
         prop_assert_eq!(state.members.keys().copied().collect::<Vec<_>>(), [raft_id]);
         let me = &state.members[&raft_id];
-        prop_assert_eq!((me.role, me.endpoint_id, me.store_id), (Role::Voter, endpoint(n), store(100 + n)));
+        prop_assert_eq!(me.role, Role::Voter);
+        prop_assert_eq!((me.node.endpoint_id, me.node.store_id), (endpoint(n), store(100 + n)));
         // Never used, and never used again.
         prop_assert!(raft_id >= old.next_raft_id && state.next_raft_id > raft_id);
         prop_assert!((1..raft_id.0).all(|id| state.has_left(RaftId(id))));
@@ -93,8 +91,8 @@ proptest! {
         prop_assert!(state.tickets.is_empty());
         // Whoever is given up can be told apart, and nobody else is.
         let others: BTreeSet<EndpointId> =
-            old.members.values().map(|m| m.endpoint_id).filter(|id| *id != endpoint(n)).collect();
-        prop_assert_eq!(given_up.iter().map(|m| m.endpoint_id).collect::<BTreeSet<_>>(), others.clone());
+            old.members.values().map(|m| m.node.endpoint_id).filter(|id| *id != endpoint(n)).collect();
+        prop_assert_eq!(given_up.iter().map(|m| m.node.endpoint_id).collect::<BTreeSet<_>>(), others.clone());
         for id in &others {
             prop_assert!(state.removed[id].given_up);
         }
@@ -188,7 +186,7 @@ fn what_no_cluster_comes_to_is_refused() {
     old.next_raft_id = RaftId(u64::MAX);
     assert_eq!(begin(old, founder(1, 7)), Err(LineageError::NoRaftId));
     let mut nowhere = founder(1, 7);
-    nowhere.me.addresses = vec!["0.0.0.0:1".parse().expect("an address")];
+    nowhere.me.offer.addresses = vec!["0.0.0.0:1".parse().expect("an address")];
     let refused = begin(ClusterState::new(genesis(1)), nowhere).expect_err("no address");
     assert!(matches!(refused, LineageError::NoMember { .. }), "{refused}");
 }

@@ -10,4 +10,6 @@ mod members;
 mod membership;
 mod ongoing;
 mod reconciler;
+mod specs;
 mod state;
+mod version;

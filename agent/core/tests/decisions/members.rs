@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 
 use crate::common::{CAPACITY, Cluster, address, declared, endpoint, genesis, node, store};
 use blixard_core::ClusterState;
-use blixard_core::state::NodeOffer;
-use blixard_core::state::member_check::{MemberError, MemberFacts, MemberField, check_members};
-use blixard_model::member::{ADDRESSES_MAX, MEMBERS_MAX};
+use blixard_core::state::member_check::{CheckedMember, MemberError, MemberField, check_members};
+use blixard_model::member::MEMBERS_MAX;
+use blixard_model::node::ADDRESSES_MAX;
 use blixard_model::{
-    Capacity, Command, Member, MembershipChange, Outcome, RaftId, Refusal, RelayUrl, Removal, Role, StoreId,
-    VmsFate,
+    Capacity, Command, Member, MembershipChange, NodeFacts, Offer, Outcome, RaftId, Refusal, RelayUrl,
+    Removal, Role, StoreId, VmsFate,
 };
 use proptest::prelude::*;
 
@@ -25,23 +25,33 @@ fn relay() -> Option<RelayUrl> {
 /// n4 as it may join a cluster of three.
 fn fourth() -> Member {
     Member {
-        witness: false,
         raft_id: RaftId(4),
-        name: node("n4"),
-        endpoint_id: endpoint(4),
-        store_id: store(4),
-        addresses: vec![address(4)],
-        relay_url: None,
+        node: NodeFacts {
+            name: node("n4"),
+            endpoint_id: endpoint(4),
+            store_id: store(4),
+            offer: Offer {
+                addresses: vec![address(4)],
+                relay_url: None,
+                capacity: Some(CAPACITY),
+                witness: false,
+            },
+        },
         role: Role::Learner,
-        capacity: Some(CAPACITY),
     }
+}
+
+fn fourth_at(addresses: Vec<SocketAddr>) -> Member {
+    let mut fourth = fourth();
+    fourth.node.offer.addresses = addresses;
+    fourth
 }
 
 /// Three members on one machine.
 fn on_loopback() -> ClusterState {
     let mut genesis = genesis(3);
     for (voter, n) in genesis.voters.iter_mut().zip(1..) {
-        voter.addresses = vec![SocketAddr::from(([127, 0, 0, n], 7431))];
+        voter.offer.addresses = vec![SocketAddr::from(([127, 0, 0, n], 7431))];
     }
     ClusterState::new(genesis)
 }
@@ -60,32 +70,35 @@ const REFUSED: &[(Spoil, &str)] = &[
     (|m| m.raft_id = RaftId(0), "raft id 0 was given before"),
     (|m| m.raft_id = RaftId(u64::MAX), "is none"),
     (|m| m.role = Role::Voter, "add it as learner"),
-    (|m| m.name = node("n2"), "node n2 is a member already"),
-    (|m| m.endpoint_id = endpoint(2), "is n2's as well: every node has a key of its own"),
-    (|m| m.store_id = store(2), "belongs to n2"),
-    (|m| m.addresses.clear(), "no address and no relay"),
-    (|m| m.addresses = (0..=8).map(|n| SocketAddr::from(([10, 77, 1, n], 1))).collect(), "9 addresses"),
-    (|m| m.addresses.push(address(4)), "10.77.0.4:7431 is there twice"),
-    (|m| m.addresses = at(&["10.77.0.4:1", "[::ffff:10.77.0.4]:1"]), "is there twice"),
-    (|m| m.addresses.push(address(1)), "10.77.0.1:7431 is n1's as well"),
-    (|m| m.addresses = at(&["[::ffff:10.77.0.1]:7431"]), "is n1's as well"),
-    (|m| m.addresses = at(&["10.77.0.4:0"]), "has port 0"),
-    (|m| m.addresses = at(&["0.0.0.0:1"]), "is the unspecified address"),
-    (|m| m.addresses = at(&["[::]:1"]), "is the unspecified address"),
-    (|m| m.addresses = at(&["[::ffff:0.0.0.0]:1"]), "is the unspecified address"),
-    (|m| m.addresses = at(&["224.0.0.1:1"]), "is a multicast address"),
-    (|m| m.addresses = at(&["[ff02::1]:1"]), "is a multicast address"),
-    (|m| m.addresses = at(&["255.255.255.255:1"]), "is the broadcast address"),
+    (|m| m.node.name = node("n2"), "node n2 is a member already"),
+    (|m| m.node.endpoint_id = endpoint(2), "is n2's as well: every node has a key of its own"),
+    (|m| m.node.store_id = store(2), "belongs to n2"),
+    (|m| m.node.offer.addresses.clear(), "no address and no relay"),
     (
-        |m| m.addresses = at(&["127.0.0.1:1"]),
+        |m| m.node.offer.addresses = (0..=8).map(|n| SocketAddr::from(([10, 77, 1, n], 1))).collect(),
+        "9 addresses",
+    ),
+    (|m| m.node.offer.addresses.push(address(4)), "10.77.0.4:7431 is there twice"),
+    (|m| m.node.offer.addresses = at(&["10.77.0.4:1", "[::ffff:10.77.0.4]:1"]), "is there twice"),
+    (|m| m.node.offer.addresses.push(address(1)), "10.77.0.1:7431 is n1's as well"),
+    (|m| m.node.offer.addresses = at(&["[::ffff:10.77.0.1]:7431"]), "is n1's as well"),
+    (|m| m.node.offer.addresses = at(&["10.77.0.4:0"]), "has port 0"),
+    (|m| m.node.offer.addresses = at(&["0.0.0.0:1"]), "is the unspecified address"),
+    (|m| m.node.offer.addresses = at(&["[::]:1"]), "is the unspecified address"),
+    (|m| m.node.offer.addresses = at(&["[::ffff:0.0.0.0]:1"]), "is the unspecified address"),
+    (|m| m.node.offer.addresses = at(&["224.0.0.1:1"]), "is a multicast address"),
+    (|m| m.node.offer.addresses = at(&["[ff02::1]:1"]), "is a multicast address"),
+    (|m| m.node.offer.addresses = at(&["255.255.255.255:1"]), "is the broadcast address"),
+    (
+        |m| m.node.offer.addresses = at(&["127.0.0.1:1"]),
         "127.0.0.1:1 (n4) is a loopback address beside 10.77.0.1:7431 (n1)",
     ),
     (
-        |m| m.addresses.extend(at(&["[::1]:1"])),
+        |m| m.node.offer.addresses.extend(at(&["[::1]:1"])),
         "[::1]:1 (n4) is a loopback address beside 10.77.0.4:7431 (n4)",
     ),
-    (|m| m.addresses = at(&["[::ffff:127.0.0.1]:1"]), "is a loopback address"),
-    (|m| m.capacity = Some(Capacity { cpus: 1 << 30, memory_mib: 1 }), "are not believable"),
+    (|m| m.node.offer.addresses = at(&["[::ffff:127.0.0.1]:1"]), "is a loopback address"),
+    (|m| m.node.offer.capacity = Some(Capacity { cpus: 1 << 30, memory_mib: 1 }), "are not believable"),
 ];
 
 #[test]
@@ -93,11 +106,11 @@ fn a_member_that_fits_is_taken() {
     let state = Cluster::of(3).state;
     assert_eq!(admit(&state, fourth()), Ok(()));
     let fits: [Spoil; 5] = [
-        |m| (m.addresses, m.relay_url) = (vec![], relay()),
-        |m| m.relay_url = relay(),
-        |m| m.capacity = None,
+        |m| m.node.offer = Offer { relay_url: relay(), ..Offer::default() },
+        |m| m.node.offer.relay_url = relay(),
+        |m| m.node.offer.capacity = None,
         |m| m.raft_id = RaftId(17),
-        |m| m.addresses = at(&["10.77.0.1:7432", "[2001:db8::4]:7431"]),
+        |m| m.node.offer.addresses = at(&["10.77.0.1:7432", "[2001:db8::4]:7431"]),
     ];
     for change in fits {
         let mut member = fourth();
@@ -106,7 +119,7 @@ fn a_member_that_fits_is_taken() {
     }
     let most =
         (0..u8::try_from(ADDRESSES_MAX).expect("small")).map(|n| SocketAddr::from(([10, 77, 1, n], 1)));
-    assert_eq!(admit(&state, Member { addresses: most.collect(), ..fourth() }), Ok(()));
+    assert_eq!(admit(&state, fourth_at(most.collect())), Ok(()));
 }
 
 #[test]
@@ -125,21 +138,15 @@ fn a_node_does_not_move_to_where_it_could_not_have_come() {
     for (spoil, wanted) in REFUSED {
         let mut member = fourth();
         spoil(&mut member);
-        let offers = (&member.addresses, &member.relay_url, member.capacity)
-            != (&fourth().addresses, &fourth().relay_url, fourth().capacity);
-        if !offers {
+        let offer = member.node.offer;
+        if offer == fourth().node.offer {
             continue;
         }
         let mut c = Cluster::of(4);
         let before = c.state.clone();
-        let outcome = c.apply(Command::SetNode {
-            witness: false,
-            endpoint_id: endpoint(4),
-            capacity: member.capacity.expect("said"),
-            addresses: member.addresses,
-            relay_url: member.relay_url,
-        });
+        let outcome = c.apply(Command::SetNode { endpoint_id: endpoint(4), offer });
         let Outcome::Refused { refusal: Refusal::Invalid { why } } = outcome else { panic!("{outcome:?}") };
+        let why = why.to_string();
         assert!(why.starts_with("n4: ") && why.contains(wanted), "{wanted}: {why}");
         assert_eq!(c.state, before, "a refusal changes nothing");
     }
@@ -148,25 +155,18 @@ fn a_node_does_not_move_to_where_it_could_not_have_come() {
 #[test]
 fn a_node_says_what_is_new_of_it_once() {
     let mut c = Cluster::of(3);
-    let offer = NodeOffer {
+    let offer = Offer {
         witness: false,
-        capacity: Capacity { cpus: 8, memory_mib: 1 },
+        capacity: Some(Capacity { cpus: 8, memory_mib: 1 }),
         addresses: at(&["10.77.0.2:7431", "[2001:db8::2]:7431"]),
         relay_url: relay(),
     };
-    let say = |offer: &NodeOffer| Command::SetNode {
-        witness: false,
-        endpoint_id: endpoint(2),
-        capacity: offer.capacity,
-        addresses: offer.addresses.clone(),
-        relay_url: offer.relay_url.clone(),
-    };
+    let say = |offer: &Offer| Command::SetNode { endpoint_id: endpoint(2), offer: offer.clone() };
     assert_eq!(c.state.check_offer(endpoint(2), &offer), Ok(RaftId(2)));
     assert_eq!(c.apply(say(&offer)), Outcome::done(Some(node("n2"))));
     assert_eq!(c.apply(say(&offer)), Outcome::unchanged(Some(node("n2"))));
-    let member = c.state.members[&RaftId(2)].clone();
-    assert_eq!((member.addresses, member.relay_url), (offer.addresses.clone(), offer.relay_url.clone()));
-    assert_eq!(c.state.capacity_of(&node("n2")), Some(offer.capacity));
+    assert_eq!(c.state.members[&RaftId(2)].node.offer, offer);
+    assert_eq!(c.state.capacity_of(&node("n2")), offer.capacity);
     let stranger = c.state.check_offer(endpoint(9), &offer);
     assert_eq!(stranger, Err(Refusal::NotAMember { endpoint_id: endpoint(9) }));
 }
@@ -175,10 +175,11 @@ fn a_node_says_what_is_new_of_it_once() {
 fn a_whole_cluster_may_be_on_loopback_and_nobody_else_joins_it() {
     let state = on_loopback();
     let fifth = at(&["127.0.0.9:7431", "[::1]:7431"]);
-    assert_eq!(admit(&state, Member { addresses: fifth, ..fourth() }), Ok(()));
+    assert_eq!(admit(&state, fourth_at(fifth)), Ok(()));
     let said = admit(&state, fourth()).expect_err("from another machine");
     assert!(said.contains("127.0.0.1:7431 (n1) is a loopback address beside 10.77.0.4:7431 (n4)"), "{said}");
-    let homeless = Member { addresses: vec![], relay_url: relay(), ..fourth() };
+    let mut homeless = fourth_at(Vec::new());
+    homeless.node.offer.relay_url = relay();
     let said = admit(&state, homeless).expect_err("from anywhere");
     assert!(said.contains("beside n4, which has no address"), "{said}");
 }
@@ -187,11 +188,11 @@ fn a_whole_cluster_may_be_on_loopback_and_nobody_else_joins_it() {
 fn a_node_that_is_alone_may_say_loopback_or_nothing() {
     let c = Cluster::of(1);
     for addresses in [vec![], at(&["127.0.0.1:7431"]), at(&["127.0.0.1:7431", "10.77.0.1:7431"])] {
-        let offer = NodeOffer { capacity: CAPACITY, addresses, relay_url: None, witness: false };
+        let offer = Offer { capacity: Some(CAPACITY), addresses, relay_url: None, witness: false };
         assert_eq!(c.state.check_offer(endpoint(1), &offer), Ok(RaftId(1)));
     }
     let offer =
-        NodeOffer { capacity: CAPACITY, addresses: at(&["0.0.0.0:1"]), relay_url: None, witness: false };
+        Offer { capacity: Some(CAPACITY), addresses: at(&["0.0.0.0:1"]), relay_url: None, witness: false };
     assert!(c.state.check_offer(endpoint(1), &offer).is_err(), "not even alone: it says nothing");
 }
 
@@ -202,18 +203,18 @@ fn there_are_no_more_members_than_the_most() {
         let [high, low] = n.to_be_bytes();
         let mut member = fourth();
         member.raft_id = RaftId(n.into());
-        member.name = node(&format!("n{n}"));
+        member.node.name = node(&format!("n{n}"));
         let digits = format!("{n:064x}");
-        member.endpoint_id = digits.parse().expect("an id");
-        member.store_id = digits[32..].parse().expect("an id");
-        member.addresses = vec![SocketAddr::from(([10, 78, high, low], 1))];
+        member.node.endpoint_id = digits.parse().expect("an id");
+        member.node.store_id = digits[32..].parse().expect("an id");
+        member.node.offer.addresses = vec![SocketAddr::from(([10, 78, high, low], 1))];
         assert_eq!(admit(&state, member.clone()), Ok(()), "{n}");
         state.apply_membership(&MembershipChange::AddLearner { member, ticket: None });
     }
     let mut one_more = fourth();
     one_more.raft_id = state.next_raft_id;
-    one_more.name = node("more");
-    one_more.store_id = StoreId::from_bytes([0xee; 16]);
+    one_more.node.name = node("more");
+    one_more.node.store_id = StoreId::from_bytes([0xee; 16]);
     assert!(admit(&state, one_more).expect_err("full").contains("the most that one cluster has"));
 }
 
@@ -222,7 +223,7 @@ fn a_list_is_checked_whole_and_the_member_and_its_field_are_named() {
     let check = |change: &dyn Fn(&mut Vec<blixard_core::formation::DeclaredMember>)| {
         let mut list = declared(3);
         change(&mut list);
-        check_members(&list.iter().map(MemberFacts::from).collect::<Vec<_>>())
+        check_members(&list.iter().map(CheckedMember::from).collect::<Vec<_>>())
     };
     assert_eq!(check(&|_| {}), Ok(()));
     let (name, error) = check(&|list| list[2].addresses = vec![address(1)]).expect_err("twice");
@@ -237,16 +238,20 @@ fn a_list_is_checked_whole_and_the_member_and_its_field_are_named() {
 fn any_change() -> impl Strategy<Value = MembershipChange> {
     let member = (1..9_u64, 1..8_u8, 1..8_u8, 1..8_u8, 1..9_u8, prop::bool::weighted(0.9)).prop_map(
         |(raft_id, name, key, disk, place, learns)| Member {
-            witness: false,
             raft_id: RaftId(raft_id),
-            name: node(&format!("n{name}")),
-            endpoint_id: endpoint(key),
-            store_id: store(disk),
-            // Eight is loopback.
-            addresses: if place == 8 { at(&["127.0.0.1:1"]) } else { vec![address(place)] },
-            relay_url: None,
+            node: NodeFacts {
+                name: node(&format!("n{name}")),
+                endpoint_id: endpoint(key),
+                store_id: store(disk),
+                offer: Offer {
+                    // Eight is loopback.
+                    addresses: if place == 8 { at(&["127.0.0.1:1"]) } else { vec![address(place)] },
+                    relay_url: None,
+                    capacity: None,
+                    witness: false,
+                },
+            },
             role: if learns { Role::Learner } else { Role::Voter },
-            capacity: None,
         },
     );
     prop_oneof![
@@ -282,7 +287,8 @@ proptest! {
                 given.push(member.raft_id);
             }
             state.apply_membership(&change);
-            let facts: Vec<_> = state.members.values().map(MemberFacts::from).collect();
+            let members = state.members.values();
+            let facts: Vec<_> = members.map(|member| CheckedMember::from(&member.node)).collect();
             prop_assert_eq!(check_members(&facts), Ok(()));
         }
     }

@@ -9,12 +9,14 @@ use blixard_core::formation::{
 };
 use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Genesis, Identity, Phase};
-use blixard_model::{Capacity, EndpointId, MembershipChange, RaftId, RelayUrl, Removal, Role};
+use blixard_model::{
+    Capacity, ClusterVersion, EndpointId, MembershipChange, RaftId, RelayUrl, Removal, Role,
+};
 use proptest::prelude::*;
 
 fn step(me: &Identity, listed: u8, answers: &[Identity]) -> FormationStep {
     let answers: BTreeMap<EndpointId, Identity> =
-        answers.iter().map(|a| (a.endpoint_id, a.clone())).collect();
+        answers.iter().map(|a| (a.node.endpoint_id, a.clone())).collect();
     plan_formation(&FormationView {
         me,
         cluster_name: &"lab".parse().expect("a cluster name"),
@@ -96,7 +98,7 @@ fn a_node_with_a_new_disk_forms_nothing_beside_a_formed_cluster() {
 #[test]
 fn other_lists_are_named_as_the_reason() {
     let mut other = genesis(3);
-    other.voters[0].addresses = vec!["10.0.0.9:1".parse().expect("an address")];
+    other.voters[0].offer.addresses = vec!["10.0.0.9:1".parse().expect("an address")];
     let me = empty(1, 1, Some(genesis(3)));
     let others = [empty(2, 2, Some(other)), empty(3, 3, Some(genesis(3)))];
     assert!(waits(step(&me, 3, &others)).contains("n2: declares other members"));
@@ -105,8 +107,8 @@ fn other_lists_are_named_as_the_reason() {
 #[test]
 fn other_relays_and_capacities_are_no_other_list() {
     let mut other = genesis(3);
-    other.voters[0].capacity = Some(Capacity { cpus: 1, memory_mib: 1 });
-    other.voters[0].relay_url = Some("https://relay.example.org".parse().expect("a url"));
+    other.voters[0].offer.capacity = Some(Capacity { cpus: 1, memory_mib: 1 });
+    other.voters[0].offer.relay_url = Some("https://relay.example.org".parse().expect("a url"));
     let me = empty(1, 1, Some(genesis(3)));
     let others = [empty(2, 2, Some(other)), empty(3, 3, Some(genesis(3)))];
     assert_eq!(waits(step(&me, 3, &others)), "n2: has not agreed yet");
@@ -117,12 +119,12 @@ fn what_the_others_answered_is_in_the_genesis() {
     let relay: RelayUrl = "https://relay.example.org".parse().expect("a url");
     let offered = Capacity { cpus: 9, memory_mib: 9_000 };
     let mut second = empty(2, 2, None);
-    (second.relay_url, second.capacity) = (Some(relay.clone()), Some(offered));
+    (second.node.offer.relay_url, second.node.offer.capacity) = (Some(relay.clone()), Some(offered));
     let step = step(&empty(1, 1, None), 3, &[second, empty(3, 3, None)]);
     let FormationStep::Promise(genesis) = step else { panic!("{step:?}") };
     let state = ClusterState::new(genesis);
     assert_eq!(state.capacity_of(&node("n2")), Some(offered));
-    assert_eq!(state.members[&RaftId(2)].relay_url, Some(relay));
+    assert_eq!(state.members[&RaftId(2)].node.offer.relay_url, Some(relay));
     assert!(state.members.values().all(|member| member.role == Role::Voter));
 }
 
@@ -135,7 +137,7 @@ fn objection(change: impl FnOnce(&mut Vec<DeclaredMember>, &mut [Identity])) -> 
         cluster_name: &"lab".parse().expect("a cluster name"),
         declared: &list,
         joins: false,
-        answers: &answers.iter().map(|a| (a.endpoint_id, a.clone())).collect(),
+        answers: &answers.iter().map(|a| (a.node.endpoint_id, a.clone())).collect(),
     }))
 }
 
@@ -147,9 +149,11 @@ fn an_invalid_list_is_not_promised_and_says_what_to_correct() {
         "n2: no cluster can be formed with its addresses: 10.77.0.3:7431 is n3's as well: correct one of \
          the two"
     );
-    let copied = objection(|_, answers| answers[0].store_id = store(3));
+    let copied = objection(|_, answers| answers[0].node.store_id = store(3));
     assert!(copied.contains("n2: no cluster can be formed with its store: "), "{copied}");
-    let boast = objection(|_, answers| answers[0].capacity = Some(Capacity { cpus: 1 << 30, memory_mib: 1 }));
+    let boast = objection(|_, answers| {
+        answers[0].node.offer.capacity = Some(Capacity { cpus: 1 << 30, memory_mib: 1 })
+    });
     assert!(boast.contains("with its resources: 1073741824 cpus are not believable"), "{boast}");
     let beyond = objection(|list, _| list[5].addresses = vec!["127.0.0.1:7431".parse().expect("one")]);
     assert!(beyond.starts_with("n6: ") && beyond.contains("127.0.0.1:7431 (n6) is a loopback"), "{beyond}");
@@ -158,10 +162,10 @@ fn an_invalid_list_is_not_promised_and_says_what_to_correct() {
 #[test]
 fn a_cluster_of_one_is_checked_too() {
     let mut me = empty(1, 1, None);
-    me.addresses = vec!["0.0.0.0:7431".parse().expect("an address")];
+    me.node.offer.addresses = vec!["0.0.0.0:7431".parse().expect("an address")];
     assert!(waits(step(&me, 0, &[])).contains("0.0.0.0:7431 is the unspecified address"));
     for alone in [vec![], vec!["127.0.0.1:7431".parse().expect("an address")]] {
-        me.addresses = alone;
+        me.node.offer.addresses = alone;
         assert!(matches!(step(&me, 0, &[]), FormationStep::Form(_)));
     }
 }
@@ -169,7 +173,7 @@ fn a_cluster_of_one_is_checked_too() {
 #[test]
 fn a_cluster_that_can_not_have_been_born_is_not_followed() {
     let mut wrong = genesis(3);
-    wrong.voters[2].addresses = vec![address(2)];
+    wrong.voters[2].offer.addresses = vec![address(2)];
     let others = [formed(2, &wrong, Some(1)), empty(3, 3, None)];
     let text = waits(step(&empty(1, 1, None), 3, &others));
     assert!(text.contains("n2: its cluster cannot have been formed so"), "{text}");
@@ -178,7 +182,7 @@ fn a_cluster_that_can_not_have_been_born_is_not_followed() {
 #[test]
 fn a_node_under_another_name_is_named() {
     let mut misnamed = empty(2, 2, None);
-    misnamed.name = node("web");
+    misnamed.node.name = node("web");
     let text = waits(step(&empty(1, 1, None), 3, &[misnamed, empty(3, 3, None)]));
     assert!(text.contains("n2: calls itself web"), "{text}");
 }
@@ -251,7 +255,7 @@ impl Births {
             Event::Resize(node) => {
                 self.answers[node].clear();
                 self.sizes += 1;
-                self.nodes[node].capacity = Some(Capacity { cpus: self.sizes, memory_mib: 2048 });
+                self.nodes[node].node.offer.capacity = Some(Capacity { cpus: self.sizes, memory_mib: 2048 });
             }
             Event::LoseDisk => {
                 self.stores += 1;
@@ -390,6 +394,8 @@ impl Leader {
             claims: &claims.collect(),
             progress: &self.progress,
             commit: 100,
+            supports: ClusterVersion::NEWEST,
+            required: ClusterVersion::NEWEST,
         })
     }
 }
@@ -411,8 +417,16 @@ fn a_lost_store_leaves_comes_back_and_votes_again() {
 
     let change = leader.plan(3).expect("something to do");
     let MembershipChange::AddLearner { member, .. } = &change else { panic!("{change:?}") };
-    assert_eq!((member.raft_id, member.store_id), (RaftId(4), store(33)), "a new raft id for the new store");
-    assert_eq!((member.role, member.capacity), (Role::Learner, Some(CAPACITY)), "known from the first entry");
+    assert_eq!(
+        (member.raft_id, member.node.store_id),
+        (RaftId(4), store(33)),
+        "a new raft id for the new store"
+    );
+    assert_eq!(
+        (member.role, member.node.offer.capacity),
+        (Role::Learner, Some(CAPACITY)),
+        "known from the first entry"
+    );
     leader.cluster.state.apply_membership(&change);
     leader.learners.push(RaftId(4));
 
@@ -469,7 +483,7 @@ fn a_newly_listed_node_is_admitted_and_an_unlisted_one_is_not() {
 fn a_node_of_another_cluster_is_not_taken() {
     let mut leader = Leader::new();
     let mut other = formed(4, &genesis(1), None);
-    other.endpoint_id = endpoint(4);
+    other.node.endpoint_id = endpoint(4);
     leader.claims.insert(endpoint(4), settled(other));
     assert_eq!(leader.plan(4), None);
 }
@@ -481,12 +495,12 @@ fn a_node_that_can_not_be_admitted_does_not_stand_in_the_way_of_others() {
     let mut rekeyed = declared(4);
     rekeyed[2].endpoint_id = endpoint(33);
     let mut identity = empty(3, 33, None);
-    identity.endpoint_id = endpoint(33);
+    identity.node.endpoint_id = endpoint(33);
     leader.claims.insert(endpoint(33), settled(identity));
     leader.claims.insert(endpoint(4), settled(empty(4, 4, None)));
     let change = leader.plan_with(&rekeyed);
     let Some(MembershipChange::AddLearner { member, .. }) = change else { panic!("{change:?}") };
-    assert_eq!(member.name, node("n4"));
+    assert_eq!(member.node.name, node("n4"));
 }
 
 #[test]
@@ -498,7 +512,7 @@ fn a_node_whose_address_is_anothers_is_not_admitted_and_stands_in_nobodys_way() 
     leader.claims.insert(endpoint(5), settled(empty(5, 5, None)));
     let change = leader.plan_with(&list);
     let Some(MembershipChange::AddLearner { member, .. }) = change else { panic!("{change:?}") };
-    assert_eq!(member.name, node("n5"));
+    assert_eq!(member.node.name, node("n5"));
     assert!(leader.cluster.state.check_declared(&list[3]).is_some_and(|e| e.to_string().contains("n1's")));
 }
 

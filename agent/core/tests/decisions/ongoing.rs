@@ -13,6 +13,7 @@ fn vms(count: usize, desired: Desired) -> Vec<VmRecord> {
         spec: spec(&format!("vm{n:02}")),
         desired,
         placement: Placement { node: node("n1"), generation: 7 },
+        revision: 0,
     };
     (0..count).map(record).collect()
 }
@@ -26,7 +27,7 @@ fn running(vm: &str) -> ObservedUnit {
     ObservedUnit {
         name: name(vm),
         state: ObservedState::Running,
-        generation: None,
+        order: None,
         main_pid: Some(1),
         ended: None,
     }

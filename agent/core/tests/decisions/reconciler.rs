@@ -5,15 +5,21 @@ use blixard_core::VmRecord;
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::{Action, Memory, STABLE_MS, UnitsView, reconcile, report, unexpected_ends};
 use blixard_model::report::ObservedState;
-use blixard_model::{Desired, Placement};
+use blixard_model::{Desired, OrderId, Placement};
 
 fn vm(desired: Desired) -> VmRecord {
     let placement = Placement { node: node("n1"), generation: 7 };
-    VmRecord { spec: spec("a"), desired, placement }
+    VmRecord { spec: spec("a"), desired, placement, revision: 0 }
 }
 
 fn unit(state: ObservedState) -> ObservedUnit {
-    ObservedUnit { name: name("a"), state, generation: Some(7), main_pid: Some(1), ended: None }
+    ObservedUnit {
+        name: name("a"),
+        state,
+        order: Some(OrderId { generation: 7, revision: 0 }),
+        main_pid: Some(1),
+        ended: None,
+    }
 }
 
 fn view<'a>(placed: &'a [&'a VmRecord], units: &'a [ObservedUnit], now_ms: u64) -> UnitsView<'a> {
@@ -65,15 +71,50 @@ fn a_unit_of_another_placement_is_stopped_and_then_started_as_wanted() {
         (None, Running, None),
     ];
     for (generation, state, wanted) in cases {
-        let (vm, unit) = (vm(Desired::Running), ObservedUnit { generation, ..unit(state) });
+        let order = generation.map(|generation| OrderId { generation, revision: 0 });
+        let (vm, unit) = (vm(Desired::Running), ObservedUnit { order, ..unit(state) });
         let actions = reconcile(&view(&[&vm], &[unit], 0), &mut Memory::default());
         assert_eq!(actions, wanted.into_iter().collect::<Vec<_>>(), "{generation:?} {state:?}");
     }
-    let (vm, unit) =
-        (vm(Desired::Running), ObservedUnit { generation: Some(6), ..unit(ObservedState::Running) });
+    let (vm, unit) = (
+        vm(Desired::Running),
+        ObservedUnit { order: Some(OrderId { generation: 6, revision: 0 }), ..unit(ObservedState::Running) },
+    );
     let told = report(&view(&[&vm], &[unit], 0), &Memory::default()).remove(0);
     assert_eq!(told.state, ObservedState::Stopping);
     assert!(told.reason.is_some_and(|reason| reason.contains("an earlier placement")));
+}
+
+#[test]
+fn a_unit_with_an_earlier_revision_of_the_spec_is_stopped_and_then_started_as_changed() {
+    use ObservedState::{Running, Starting, Stopped};
+    let a = || name("a");
+    let shows = |generation, revision| Some(OrderId { generation, revision });
+    let cases = [
+        (9, shows(7, 0), Starting, Some(Action::Stop(a()))),
+        (9, shows(7, 0), Running, Some(Action::Stop(a()))),
+        (9, shows(7, 8), Running, Some(Action::Stop(a()))),
+        (9, shows(7, 9), Running, None),
+        (9, shows(6, 9), Running, Some(Action::Stop(a()))),
+        (9, shows(7, 0), Stopped, Some(Action::Start(a()))),
+        // A release that shows no order started it, and knew no spec but the first.
+        (9, None, Running, Some(Action::Stop(a()))),
+        (0, None, Running, None),
+    ];
+    for (revision, order, state, wanted) in cases {
+        let vm = VmRecord { revision, ..vm(Desired::Running) };
+        let unit = ObservedUnit { order, ..unit(state) };
+        let actions = reconcile(&view(&[&vm], std::slice::from_ref(&unit), 0), &mut Memory::default());
+        assert_eq!(actions, wanted.into_iter().collect::<Vec<_>>(), "{revision} {order:?} {state:?}");
+        // What shall not run is stopped by its name, whatever order it obeys.
+        let stopped = VmRecord { desired: Desired::Stopped, ..vm };
+        let actions = reconcile(&view(&[&stopped], &[unit], 0), &mut Memory::default());
+        assert_eq!(actions.is_empty(), state == Stopped);
+    }
+    let vm = VmRecord { revision: 9, ..vm(Desired::Running) };
+    let told = report(&view(&[&vm], &[unit(Running)], 0), &Memory::default()).remove(0);
+    assert_eq!(told.state, ObservedState::Stopping);
+    assert!(told.reason.is_some_and(|reason| reason.contains("its spec as it was before")));
 }
 
 #[test]

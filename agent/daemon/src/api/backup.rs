@@ -41,7 +41,8 @@ pub(super) async fn backup(
     })?;
     let encoded = tokio::task::spawn_blocking(move || encode_backup(facts, state)).await;
     let encoded = encoded.map_err(|error| unavailable(error.to_string()))?;
-    let bytes = encoded.map_err(|error| ApiError::refused(Refusal::Invalid { why: error.to_string() }))?;
+    let bytes =
+        encoded.map_err(|error| ApiError::refused(Refusal::Invalid { why: error.to_string().into() }))?;
     let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
     Ok((StatusCode::OK, kind, Body::from(bytes)).into_response())
 }

@@ -36,7 +36,7 @@ impl ApiError {
             _ => StatusCode::CONFLICT,
         };
         let mut error = Self::new(status, ErrorKind::Refused, refusal.to_string());
-        error.body.refusal = Some(refusal);
+        error.body.refusal = Some(Box::new(refusal));
         error
     }
 

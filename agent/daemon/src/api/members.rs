@@ -118,7 +118,7 @@ pub(super) async fn join_cluster(
         Err(refusal @ (JoinRefusal::NotKept { .. } | JoinRefusal::TooLate)) => {
             Err(SubmitError::Unavailable(refusal.to_string()).into())
         }
-        Err(refusal) => Err(ApiError::refused(Refusal::Invalid { why: refusal.to_string() })),
+        Err(refusal) => Err(ApiError::refused(Refusal::Invalid { why: refusal.to_string().into() })),
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn remove_node(
     let name: NodeName = id(&name)?;
     if vms.is_some() && !force {
         let why = "what becomes of VMs is for nodes that will not come back: --vms needs --force".to_owned();
-        return Err(ApiError::refused(Refusal::Invalid { why }));
+        return Err(ApiError::refused(Refusal::Invalid { why: why.into() }));
     }
     let id = request_id(&headers)?;
     let removal = NodeRemoval { name: name.clone(), force, vms, id: id.clone() };

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ fn router_for(api: Api) -> Router {
         .route("/v1/nodes", get(status::list_nodes))
         .route("/v1/vms", get(vms::list_vms).post(vms::create_vm))
         .route("/v1/vms/{name}", get(vms::show_vm).delete(vms::delete_vm))
+        .route("/v1/vms/{name}/spec", put(vms::change_vm))
         .route("/v1/vms/{name}/start", post(vms::start_vm))
         .route("/v1/vms/{name}/stop", post(vms::stop_vm))
         .route("/v1/vms/{name}/logs", get(vms::vm_logs))

@@ -34,6 +34,7 @@ pub(super) async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Js
         phase: NodePhase::Forming,
         waiting_for: Vec::new(),
         cluster_id: None,
+        cluster_version: None,
         leader: None,
         quorum: false,
         term: 0,
@@ -95,9 +96,10 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
         warnings.extend(views::warnings(state, &declared, &strangers));
         let mut changes = report.changes;
         changes.extend(views::awaited(state, &declared, &strangers, &reach));
-        ((nodes, voters, changes), state.vms.len(), warnings, raft)
+        ((nodes, voters, changes), (state.vms.len(), state.version), warnings, raft)
     });
-    let ((members, voters, changes), vms, warnings, raft) = looked.await.map_err(SubmitError::from)?;
+    let ((members, voters, changes), (vms, version), warnings, raft) =
+        looked.await.map_err(SubmitError::from)?;
     view.phase = if summary.is_member { NodePhase::Member } else { NodePhase::Joining };
     view.leader = summary.leader.map(|(name, _)| name);
     view.quorum = view.leader.is_some();
@@ -109,6 +111,7 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
     view.voters = voters;
     view.changes = changes;
     view.vms = vms;
+    view.cluster_version = Some(version);
     view.warnings.extend(warnings);
     Ok(())
 }

@@ -8,7 +8,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use blixard_model::api::{Accepted, CreateVm, Listing, VmView};
+use blixard_model::api::{Accepted, ChangeVm, CreateVm, Listing, VmView};
 use blixard_model::wire::AgedReport;
 use blixard_model::{Desired, NodeName, Outcome, Refusal, VmName, WriteAsk, WriteRequest};
 use blixard_node::SubmitError;
@@ -25,7 +25,7 @@ pub(super) const FOLLOWERS_MAX: usize = 64;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LogsQuery {
+pub(super) struct LogsQuery {
     #[serde(default)]
     follow: bool,
     #[serde(default)]
@@ -81,6 +81,21 @@ pub(super) async fn create_vm(
     write(&api, &headers, WriteAsk::CreateVm { spec, desired }).await
 }
 
+pub(super) async fn change_vm(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> ApiResult<Json<Accepted>> {
+    let name: VmName = id(&name)?;
+    let ChangeVm { spec, revision } = body(&bytes)?;
+    if spec.name != name {
+        return Err(ApiError::usage(format!("the spec is one of {}, not of {name}", spec.name)));
+    }
+    spec.validate().map_err(|error| ApiError::refused(Refusal::InvalidSpec(error)))?;
+    write(&api, &headers, WriteAsk::ChangeVm { spec, seen: revision }).await
+}
+
 pub(super) async fn start_vm(
     State(api): State<Api>,
     Path(name): Path<String>,
@@ -116,7 +131,6 @@ async fn write(api: &Api, headers: &HeaderMap, ask: WriteAsk) -> ApiResult<Json<
     match outcome.map_err(|error| ApiError::from(error).of_request(&id))? {
         Outcome::Done { node, unchanged } => Ok(Json(Accepted { request_id: id, node, unchanged })),
         // No write admits anybody.
-        Outcome::Admitted { .. } => Ok(Json(Accepted { request_id: id, node: None, unchanged: false })),
         Outcome::Refused { refusal } => Err(ApiError::refused(refusal).of_request(&id)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use blixard_core::state::member_check::{MemberFacts, MemberField, check_member, check_members};
+use blixard_core::state::member_check::{CheckedMember, MemberField, check_member, check_members};
 use blixard_model::member::MEMBERS_MAX;
 use blixard_model::{Accel, EndpointId};
 use blixard_net::{IpFamilies, RelayList, check_address};
@@ -86,7 +86,7 @@ impl Config {
             return Some(format!("members: {} of them, more than {MEMBERS_MAX}", self.members.len()));
         }
         let list = self.declared();
-        let facts: Vec<_> = list.iter().map(MemberFacts::from).collect();
+        let facts: Vec<_> = list.iter().map(CheckedMember::from).collect();
         if let Err((name, error)) = check_members(&facts) {
             let key = match error.field() {
                 MemberField::Addresses => "addresses",
@@ -136,14 +136,14 @@ impl Config {
     }
 
     /// What this node says of itself takes the place of what the list says.
-    fn advertised_problem(&self, listed: &[MemberFacts<'_>]) -> Option<String> {
-        let (me, others): (Vec<MemberFacts<'_>>, Vec<_>) =
+    fn advertised_problem(&self, listed: &[CheckedMember<'_>]) -> Option<String> {
+        let (me, others): (Vec<CheckedMember<'_>>, Vec<_>) =
             listed.iter().partition(|member| *member.name == self.node_name);
         // A list without this node is another mistake, which is told with the local id.
         if self.advertise_addresses.is_empty() || me.is_empty() && !others.is_empty() {
             return None;
         }
-        let me = MemberFacts {
+        let me = CheckedMember {
             name: &self.node_name,
             endpoint_id: me.first().map_or(EndpointId::from_bytes([0; 32]), |me| me.endpoint_id),
             store_id: None,

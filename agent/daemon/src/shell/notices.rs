@@ -30,6 +30,7 @@ impl Notices {
             | Notice::MembershipProposed(_)
             | Notice::MembershipChanged(_)
             | Notice::Restored(_)
+            | Notice::VersionRaised(_)
             | Notice::BadMessage { .. }
             | Notice::FalseSender { .. } => tell_of_consensus(notice),
             Notice::AsksAround
@@ -106,6 +107,9 @@ fn tell_of_consensus(notice: &Notice) {
         Notice::Leader { term, leader: None, .. } => tracing::info!(TERM = term, "no leader (term {term})"),
         Notice::MembershipProposed(change) => tracing::info!("membership change proposed: {change:?}"),
         Notice::MembershipChanged(change) => tracing::info!("membership changed: {change:?}"),
+        Notice::VersionRaised(version) => {
+            tracing::info!("every member supports it: the cluster has version {version} from here on");
+        }
         Notice::Restored(index) => {
             tracing::info!(index, "state replaced by the leader's snapshot up to index {index}");
         }

@@ -7,7 +7,7 @@ use blixard_core::VmRecord;
 use blixard_core::reconciler::Action;
 use blixard_model::order::LaunchOrder;
 use blixard_model::words::with_causes;
-use blixard_model::{Desired, VmName};
+use blixard_model::{Desired, OrderId, VmName};
 use blixard_node::host::Input;
 use blixard_systemd::{SystemdVms, VmRuntime as _};
 
@@ -93,19 +93,20 @@ async fn perform(
 }
 
 async fn start(agent: &Agent, units: &SystemdVms, name: &VmName, vm: VmRecord) -> Option<String> {
-    let generation = vm.placement.generation;
+    let OrderId { generation, revision } = vm.order_id();
     let order = LaunchOrder {
         vm: vm.spec,
         accel: agent.config.vms.accel,
         qemu: agent.config.vms.qemu.clone(),
         disk_dirs: agent.config.disk_dirs(),
         generation,
+        revision,
     };
     let begun = Instant::now();
     match units.start(&order).await {
         Ok(()) => {
             let ms = millis(begun.elapsed());
-            tracing::info!(VM = %name, generation, "VM {name} runs after {ms} ms");
+            tracing::info!(VM = %name, generation, revision, "VM {name} runs after {ms} ms");
             None
         }
         Err(error) => Some(with_causes(&error)),
@@ -117,13 +118,13 @@ async fn stop(units: &SystemdVms, name: &VmName, vm: Option<&VmRecord>) -> Optio
         return Some(with_causes(&error));
     }
     // A VM that shall run is stopped for one reason only.
-    let wanted = vm.filter(|vm| vm.desired == Desired::Running).map(|vm| vm.placement.generation);
+    let wanted = vm.filter(|vm| vm.desired == Desired::Running).map(VmRecord::order_id);
     match wanted {
         None => tracing::info!(VM = %name, "VM {name} stopped"),
-        Some(generation) => tracing::info!(
-            VM = %name, generation,
-            "VM {name} stopped: it ran by the order of an earlier placement, and is started as generation \
-             {generation} wants it"
+        Some(order) => tracing::info!(
+            VM = %name, generation = order.generation, revision = order.revision,
+            "VM {name} stopped: it ran by another order than the one that is wanted, and is started as \
+             {order} wants it"
         ),
     }
     None

@@ -148,6 +148,7 @@ mod tests {
             qemu: "qemu-system-x86_64".into(),
             disk_dirs: vec!["/var/lib/blixard-disks".into()],
             generation: 7,
+            revision: 0,
         }
     }
 

@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 
-use blixard_model::member::ADDRESSES_MAX;
+use blixard_model::node::ADDRESSES_MAX;
 use blixard_model::{ClusterId, Contact, EndpointId, RelayUrl, TicketId, TicketSecret};
 use iroh_tickets::{ParseError, Ticket};
 use serde::{Deserialize, Serialize};

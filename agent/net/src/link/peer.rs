@@ -313,7 +313,7 @@ impl PeerTask {
             LinkEnd::StandAside => {
                 Close::Aside.apply(&link.connection);
                 tracing::info!(PEER = peer, "link to {peer} down: {}", Close::Aside.text());
-                Next::StandAside
+                LinkNext::StandAside
             }
             LinkEnd::Replaced(inbound) => {
                 Close::Replaced.apply(&link.connection);

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
-use blixard_core::state::NodeOffer;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{JoinRequest, JoinResponse, KeyHeldTwice, PeerRequest, PeerResponse};
 use blixard_model::{
-    Ask, ClusterId, Contact, EndpointId, NodeName, RaftId, RequestId, TicketId, TicketSecret, VmName, VmsFate,
+    Ask, ClusterId, Contact, EndpointId, NodeName, Offer, RaftId, RequestId, TicketId, TicketSecret, VmName,
+    VmsFate,
 };
 use bytes::Bytes;
 
@@ -51,7 +51,7 @@ pub enum Input {
         refusals: Vec<HolderRefusal>,
     },
     /// What this machine offers or where it is reached changed.
-    Offer(Box<NodeOffer>),
+    Offer(Box<Offer>),
     /// A Raft message of a peer.
     Raft {
         /// The peer, proved by its handshake.

@@ -30,9 +30,8 @@ use std::net::SocketAddr;
 
 use blixard_consensus::Limits;
 use blixard_core::formation::DeclaredMember;
-use blixard_core::state::NodeOffer;
 use blixard_model::formation::{Genesis, Identity};
-use blixard_model::{ClusterName, EndpointId, NodeName, StoreId, mutant};
+use blixard_model::{ClusterName, ClusterVersion, EndpointId, NodeFacts, mutant};
 
 pub use effect::{Answer, Effect, JoinRefusal};
 pub use input::{
@@ -57,12 +56,8 @@ const HELD_MAX: usize = 4_096;
 /// What a host is told when it starts, beside what its store holds.
 #[derive(Debug, Clone)]
 pub struct HostConfig {
-    /// Its name.
-    pub name: NodeName,
-    /// Its key's public half.
-    pub endpoint_id: EndpointId,
-    /// Its store.
-    pub store_id: StoreId,
+    /// Who it is, what this machine offers and where it is reached.
+    pub node: NodeFacts,
     /// The cluster's configured name.
     pub cluster_name: ClusterName,
     /// The configured list of members; empty for none.
@@ -73,12 +68,12 @@ pub struct HostConfig {
     pub needs: Option<String>,
     /// The ticket that is kept or configured, or why it cannot be read.
     pub ticket: Option<Result<HeldTicket, String>>,
-    /// What this machine offers and where it is reached.
-    pub offer: NodeOffer,
     /// Those of its addresses that an operator wrote down. All others are guesses.
     pub written: Vec<SocketAddr>,
     /// As leader, it has a voter replaced that was not heard of for so many ticks.
     pub voter_lost_ticks: u64,
+    /// The newest version of a cluster that its release supports.
+    pub supports: ClusterVersion,
     /// When the log is cut.
     pub limits: Limits,
     /// Random, other in every run.
@@ -346,12 +341,10 @@ impl Host {
 
 fn own(config: &HostConfig) -> Own {
     Own {
-        name: config.name.clone(),
-        endpoint_id: config.endpoint_id,
-        store_id: config.store_id,
+        node: config.node.clone(),
+        supports: config.supports,
         written: config.written.clone(),
         incarnation: config.incarnation,
-        offer: config.offer.clone(),
     }
 }
 
@@ -362,9 +355,10 @@ fn member(
     now: Moment,
 ) -> Result<MemberHost, ResumeError> {
     let who = Resume {
-        name: config.name.clone(),
+        name: config.node.name.clone(),
         declared: config.declared.clone(),
         voter_lost_ticks: config.voter_lost_ticks,
+        supports: config.supports,
         incarnation: config.incarnation,
         limits: config.limits,
     };

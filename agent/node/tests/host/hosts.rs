@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use blixard_consensus::{Limits, TICK_MS};
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
-use blixard_core::state::NodeOffer;
 use blixard_model::api::RetryKind;
 use blixard_model::{Ask, VmName};
+use blixard_model::{ClusterVersion, NodeFacts, Offer};
 use blixard_node::Notice;
 use blixard_node::host::disk::{Kept, Write, Written, carry_out};
 use blixard_node::host::{
@@ -27,17 +27,20 @@ pub(crate) fn at(boot_ms: u64) -> Moment {
 /// Node `n` of a list of so many; of none it joins with a ticket.
 pub(crate) fn config(n: u8, listed: u8) -> HostConfig {
     HostConfig {
-        name: name(n),
-        endpoint_id: endpoint(n),
-        store_id: store(n),
+        node: NodeFacts {
+            name: name(n),
+            endpoint_id: endpoint(n),
+            store_id: store(n),
+            offer: Offer { capacity: Some(CAPACITY), addresses: vec![address(n)], ..Offer::default() },
+        },
         cluster_name: "lab".parse().expect("a name"),
         declared: if listed == 0 { Vec::new() } else { declared(listed) },
         joins: listed == 0,
         needs: None,
         ticket: None,
-        offer: NodeOffer { capacity: CAPACITY, addresses: vec![address(n)], relay_url: None, witness: false },
         written: vec![address(n)],
         voter_lost_ticks: 600,
+        supports: ClusterVersion::NEWEST,
         limits: Limits::default(),
         incarnation: u64::from(n),
     }
@@ -94,7 +97,7 @@ impl Hosts {
     fn start(&mut self, n: u8, config: HostConfig) {
         let dir = tempfile::tempdir().expect("dir");
         let disk = DirDisk::new(dir.path());
-        let store = Store::open(&disk, config.endpoint_id, &config.cluster_name, config.store_id);
+        let store = Store::open(&disk, config.node.endpoint_id, &config.cluster_name, config.node.store_id);
         let store = store.expect("opened");
         let found = Found { kept: Kept::load(&store).expect("read"), ..Found::default() };
         let host = Host::new(config, found, at(self.now_ms)).expect("begins");

@@ -16,7 +16,8 @@ use blixard_model::wire::{
     ReportPage,
 };
 use blixard_model::{
-    ClusterId, Contact, MembersAsk, Outcome, RaftId, Refusal, TicketId, TicketSecret, WriteAsk, WriteRequest,
+    Capacity, ClusterId, Contact, MembersAsk, Outcome, RaftId, Refusal, TicketId, TicketSecret, WriteAsk,
+    WriteRequest,
 };
 use blixard_node::Notice;
 use blixard_node::host::disk::{Write, Written};
@@ -26,7 +27,7 @@ use blixard_node::host::{
 };
 use blixard_node::joining::JoinFailure;
 
-use crate::group::{address, create, endpoint, identity, name, store};
+use crate::group::{CAPACITY, address, create, endpoint, identity, name, store};
 use hosts::{Hosts, at, config};
 
 #[test]
@@ -119,6 +120,7 @@ fn failing(of: u8, count: usize, word: &str) -> NodeReport {
         name: format!("vm{n:04}").parse().expect("a name"),
         state: ObservedState::Failed,
         main_pid: None,
+        revision: 0,
         reason: Some(format!("{word:\"<400}")),
     };
     NodeReport { node: name(of), vms: (0..count).map(vm).collect(), problem: None }
@@ -292,7 +294,7 @@ fn a_stop_that_fails_is_paced_told_once_and_the_reason() {
     let stray = ObservedUnit {
         name: "web".parse().expect("a name"),
         state: ObservedState::Running,
-        generation: None,
+        order: None,
         main_pid: Some(7),
         ended: None,
     };
@@ -344,8 +346,7 @@ fn the_end_of_a_vm_is_reported_at_once_and_its_last_words_when_they_are_there() 
     let waiter = hosts.change(1, create("web", None));
     hosts.until("it is made", |hosts| hosts.answers.contains_key(&waiter));
     let web: blixard_model::VmName = "web".parse().expect("a name");
-    let unit =
-        |state| ObservedUnit { name: web.clone(), state, generation: None, main_pid: Some(7), ended: None };
+    let unit = |state| ObservedUnit { name: web.clone(), state, order: None, main_pid: Some(7), ended: None };
     hosts.machine(1).units = vec![unit(ObservedState::Running)];
     hosts.pass(2_500);
     assert_eq!(reason(&hosts), "");
@@ -392,7 +393,7 @@ fn a_ticket_that_is_put_there_later_is_found_and_used() {
     };
     let call = effects.iter().find_map(asks).expect("asks");
     // It admits nobody, and its file stays: it is not tried again and again.
-    let refusal = Refusal::Ticket { why: "it has expired".to_owned() };
+    let refusal = Refusal::Ticket { why: "it has expired".to_owned().into() };
     let answer = Ok(Box::new(JoinResponse::Refused { refusal }));
     host.handle(at(11_500), Input::JoinAnswered { call, answer }).expect("goes on");
     host.turn(at(11_500)).expect("goes on");
@@ -416,8 +417,9 @@ fn a_change_that_ends_beside_a_write_leads_to_the_next_one_after_it() {
         for n in 0..40_u8 {
             // What is offered changes again before the log has what was offered before.
             for changed in 0..2 {
-                let mut offer = config(leader, members).offer;
-                offer.capacity.memory_mib += 2 * u64::from(n) + changed;
+                let mut offer = config(leader, members).node.offer;
+                let memory_mib = CAPACITY.memory_mib + 2 * u64::from(n) + changed;
+                offer.capacity = Some(Capacity { memory_mib, ..CAPACITY });
                 let now = at(hosts.now_ms);
                 let host = &mut hosts.machine(leader).host;
                 host.handle(now, Input::Offer(Box::new(offer))).expect("goes on");
@@ -429,7 +431,7 @@ fn a_change_that_ends_beside_a_write_leads_to_the_next_one_after_it() {
             hosts.pass(30);
         }
         hosts.until("all are answered", |hosts| waiters.iter().all(|it| hosts.answers.contains_key(it)));
-        let offered = 79 + config(leader, members).offer.capacity.memory_mib;
+        let offered = 79 + CAPACITY.memory_mib;
         hosts.until("the log has the last offer", |hosts| {
             let member = hosts.host(leader).member();
             let capacity = member.and_then(|member| member.state().capacity_of(&name(leader)));
@@ -582,7 +584,7 @@ fn a_ticket_that_every_member_turns_away_is_named_as_the_problem_and_tried_on() 
         host.unborn().expect("no cluster").waiting_for(),
         ["a member of cluster 0707070707 to let this node in"]
     );
-    let refusal = Refusal::Ticket { why: "it was revoked".to_owned() };
+    let refusal = Refusal::Ticket { why: "it was revoked".to_owned().into() };
     asked(&mut host, Ok(Box::new(JoinResponse::Refused { refusal })));
     host.turn(at(1_000_000)).expect("goes on");
     let waits = host.unborn().expect("no cluster").waiting_for().join("\n");

@@ -104,7 +104,7 @@ impl Canon {
     /// Whether this endpoint is a member with this store.
     pub(crate) fn belongs(&self, endpoint_id: EndpointId, store_id: StoreId) -> bool {
         let member = self.state.member_by_endpoint(endpoint_id);
-        member.is_some_and(|member| member.store_id == store_id)
+        member.is_some_and(|member| member.node.store_id == store_id)
     }
 
     pub(crate) fn voters(&self) -> &[RaftId] {

@@ -5,8 +5,8 @@ use blixard_model::Member;
 use crate::world::parts::machine::SimMachine;
 
 pub(crate) fn check(machines: &[SimMachine], removed: &Member) -> Result<(), String> {
-    let machine = machines.iter().find(|machine| machine.endpoint_id == removed.endpoint_id);
-    match machine.filter(|machine| machine.store_id == Some(removed.store_id)) {
+    let machine = machines.iter().find(|machine| machine.endpoint_id == removed.node.endpoint_id);
+    match machine.filter(|machine| machine.store_id == Some(removed.node.store_id)) {
         Some(machine) => Err(format!("{} has the store of raft id {}", machine.name, removed.raft_id)),
         None => Ok(()),
     }

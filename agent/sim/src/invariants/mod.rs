@@ -20,6 +20,7 @@ mod seen;
 mod single_unit;
 mod state_equal;
 mod tickets;
+mod version;
 mod witness;
 
 use blixard_core::ClusterState;
@@ -129,6 +130,7 @@ impl Checker {
             ("commit_never_regresses", self.commits.check(&seen)),
             ("state_equal", self.states.check(&seen, canon)),
             ("bounded", bounded::check(&seen, self.bounds)),
+            ("version_supported", version::check(&seen, machines)),
         ];
         for (invariant, held) in held {
             self.note(invariant, now_us, held);

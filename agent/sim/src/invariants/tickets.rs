@@ -19,7 +19,7 @@ impl Tickets {
         match applied {
             AgreedEntry::Command(command) => self.command(command),
             AgreedEntry::Removed(member, Removal::Operator { .. }) => {
-                self.removed.insert(member.endpoint_id);
+                self.removed.insert(member.node.endpoint_id);
             }
             AgreedEntry::Admitted(member, used) => return self.admitted(member, used.as_ref()),
             AgreedEntry::Removed(_, Removal::LostStore) | AgreedEntry::Nothing => {}
@@ -43,13 +43,13 @@ impl Tickets {
     }
 
     fn admitted(&mut self, member: &Member, used: Option<&TicketUse>) -> Result<(), String> {
-        let was_removed = self.removed.remove(&member.endpoint_id);
+        let was_removed = self.removed.remove(&member.node.endpoint_id);
         let Some(used) = used else {
-            let name = &member.name;
+            let name = &member.node.name;
             let back = || format!("{name} was removed, and is admitted again without a ticket");
             return if was_removed { Err(back()) } else { Ok(()) };
         };
-        let name = &member.name;
+        let name = &member.node.name;
         match self.open.remove(&used.id) {
             None => {
                 Err(format!("{name} was admitted with ticket {}, which admits nobody (any more)", used.id))

@@ -25,6 +25,8 @@ pub enum ClientAction {
     Start,
     /// Stop it.
     Stop,
+    /// Give it another spec.
+    Change,
     /// Delete it.
     Delete,
     /// Look at it.

@@ -101,6 +101,7 @@ fn asked(ask: &WriteAsk) -> Option<(VmName, ClientAction)> {
         }
         WriteAsk::StartVm { name } => Some((name.clone(), ClientAction::Start)),
         WriteAsk::StopVm { name } => Some((name.clone(), ClientAction::Stop)),
+        WriteAsk::ChangeVm { spec, .. } => Some((spec.name.clone(), ClientAction::Change)),
         WriteAsk::DeleteVm { name } => Some((name.clone(), ClientAction::Delete)),
         _ => None,
     }
@@ -114,9 +115,10 @@ fn told(outcome: &Outcome) -> ClientAnswer {
             Refusal::VmExists { .. } => ClientAnswer::Exists,
             Refusal::VmDeleting { .. } => ClientAnswer::Deleting,
             Refusal::VmNotFound { .. } => ClientAnswer::NotFound,
-            Refusal::DoesNotFit { .. } | Refusal::NodeNotFound { .. } | Refusal::TooMany { .. } => {
-                ClientAnswer::NoRoom
-            }
+            Refusal::DoesNotFit { .. }
+            | Refusal::NodeNotFound { .. }
+            | Refusal::PlacedElsewhere { .. }
+            | Refusal::TooMany { .. } => ClientAnswer::NoRoom,
             _ => ClientAnswer::Unexpected,
         },
     }

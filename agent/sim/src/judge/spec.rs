@@ -39,7 +39,7 @@ impl NameState {
             (ClientAction::Create(_), ClientAnswer::Exists, Stopped | Running) => self,
             (ClientAction::Create(_), ClientAnswer::NoRoom, _) => self,
             (
-                ClientAction::Create(_) | ClientAction::Start | ClientAction::Stop,
+                ClientAction::Create(_) | ClientAction::Start | ClientAction::Stop | ClientAction::Change,
                 ClientAnswer::Deleting,
                 Going,
             ) => Going,
@@ -47,10 +47,15 @@ impl NameState {
             (ClientAction::Start, ClientAnswer::Unchanged, Running) => Running,
             (ClientAction::Stop, ClientAnswer::Done, Running) => Stopped,
             (ClientAction::Stop, ClientAnswer::Unchanged, Stopped) => Stopped,
+            (
+                ClientAction::Change,
+                ClientAnswer::Done | ClientAnswer::Unchanged | ClientAnswer::NoRoom,
+                Stopped | Running,
+            ) => self,
             (ClientAction::Delete, ClientAnswer::Done, Stopped | Running) => Going,
             (ClientAction::Delete, ClientAnswer::Unchanged, Going) => Going,
             (
-                ClientAction::Start | ClientAction::Stop | ClientAction::Delete,
+                ClientAction::Start | ClientAction::Stop | ClientAction::Change | ClientAction::Delete,
                 ClientAnswer::NotFound,
                 Absent | Going,
             ) => Absent,
@@ -161,7 +166,9 @@ mod tests {
         let states = [NameState::Absent, NameState::Stopped, NameState::Running, NameState::Going];
         let create = ClientAction::Create(CreatedAs::Stopped);
         for state in states {
-            for action in [create, ClientAction::Start, ClientAction::Stop, ClientAction::Delete] {
+            let changes =
+                [ClientAction::Start, ClientAction::Stop, ClientAction::Change, ClientAction::Delete];
+            for action in std::iter::once(create).chain(changes) {
                 let told = state.step(action, ClientAnswer::Done);
                 assert_eq!(state.step_unseen(action), told.unwrap_or(state), "{state:?} {action:?}");
             }

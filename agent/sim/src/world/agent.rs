@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_consensus::TICK_MS;
-use blixard_core::state::NodeOffer;
+use blixard_model::ClusterVersion;
+use blixard_model::NodeFacts;
+use blixard_model::Offer;
 use blixard_model::StoreId;
 use blixard_node::NodeError;
 use blixard_node::host::disk::{DiskError, Kept};
@@ -44,6 +46,9 @@ impl World {
         }
         self.exchange_lost_disk(id);
         self.list_late_member(id);
+        if self.machines[id].supports < ClusterVersion::NEWEST && self.rng.chance(1, 3) {
+            self.upgrade(id);
+        }
         let (run, store_id) = (self.new_id(), self.new_store_id());
         self.trace.line(self.queue.now_us(), || format!("n{} starts, run {run}", id + 1));
         let machine = &self.machines[id];
@@ -60,6 +65,13 @@ impl World {
                 self.end_run(id, end);
             }
         }
+    }
+
+    /// Its agent's next run is of the newest release.
+    pub(crate) fn upgrade(&mut self, id: MachineId) {
+        self.trace.line(self.queue.now_us(), || format!("n{} is upgraded", id + 1));
+        self.machines[id].supports = ClusterVersion::NEWEST;
+        self.counts.upgrades += 1;
     }
 
     fn new_store_id(&mut self) -> StoreId {
@@ -129,24 +141,22 @@ impl World {
 
     fn host_config(&mut self, id: MachineId, store_id: StoreId) -> HostConfig {
         let machine = &self.machines[id];
-        let offer = NodeOffer {
-            capacity: machine.capacity,
+        let offer = Offer {
+            capacity: Some(machine.capacity),
             addresses: vec![address(id)],
             relay_url: None,
             witness: machine.witness,
         };
         HostConfig {
-            name: machine.name.clone(),
-            endpoint_id: machine.endpoint_id,
-            store_id,
+            node: NodeFacts { name: machine.name.clone(), endpoint_id: machine.endpoint_id, store_id, offer },
             cluster_name: self.cluster_name.clone(),
             declared: self.declared(id),
             joins: machine.joins,
             needs: None,
             ticket: machine.ticket.clone().map(Ok),
-            offer,
             written: vec![address(id)],
             voter_lost_ticks: self.options.voter_lost_ticks,
+            supports: machine.supports,
             limits: self.options.limits,
             incarnation: self.rng.next_u64(),
         }

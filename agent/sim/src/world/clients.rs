@@ -50,7 +50,7 @@ impl World {
 
     fn new_ask(&mut self) -> WriteAsk {
         let name = names::client_vm(below(&mut self.rng, self.options.names));
-        match self.rng.below(10) {
+        match self.rng.below(11) {
             0..=3 => {
                 let desired = if self.rng.chance(3, 4) { Desired::Running } else { Desired::Stopped };
                 let spec = self.new_spec(name);
@@ -58,6 +58,10 @@ impl World {
             }
             4 | 5 => WriteAsk::StartVm { name },
             6 | 7 => WriteAsk::StopVm { name },
+            8 => {
+                let spec = self.new_spec(name);
+                WriteAsk::ChangeVm { spec, seen: None }
+            }
             _ => WriteAsk::DeleteVm { name },
         }
     }

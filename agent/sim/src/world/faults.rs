@@ -1,6 +1,7 @@
 //! What goes wrong, carried out.
 
 use blixard_model::wire::PeerRequest;
+use blixard_model::{ClusterVersion, OrderId};
 use blixard_node::host::{CallId, Want};
 
 use super::World;
@@ -110,7 +111,7 @@ impl World {
     fn start_stranger(&mut self, id: MachineId) {
         let name = text_id("stranger");
         let hypervisor = &mut self.machines[id].hypervisor;
-        if hypervisor.begin_start(&name, 0) {
+        if hypervisor.begin_start(&name, OrderId { generation: 0, revision: 0 }, None) {
             hypervisor.end_start(&name, false);
             self.counts.strangers += 1;
         }
@@ -196,6 +197,11 @@ impl World {
             machine.disk.heal();
             machine.held_until_us = machine.held_until_us.min(now_us);
             machine.retired = false;
+            if machine.supports < ClusterVersion::NEWEST {
+                self.upgrade(id);
+                self.drop_process(id, true);
+            }
+            let machine = &self.machines[id];
             if machine.process.is_none() && !machine.removed {
                 self.schedule_start(id, 100_000, 500_000);
             }

@@ -3,8 +3,8 @@
 
 use blixard_core::VmRecord;
 use blixard_core::formation::voter_target;
-use blixard_model::Desired;
 use blixard_model::report::ObservedState;
+use blixard_model::{ClusterVersion, Desired};
 
 use super::World;
 use super::parts::event::{Event, MachineId};
@@ -14,6 +14,11 @@ use crate::options::below;
 
 /// How often it is looked whether all is well, in µs.
 const LOOK_US: u64 = 500_000;
+
+/// Whether the unit runs the VM that the log wants: by the right order, and with the guest of that.
+fn is_wanted(unit: &Unit, vm: &VmRecord) -> bool {
+    unit.order == vm.order_id() && unit.spec.as_ref() == Some(&vm.spec)
+}
 
 impl World {
     pub(crate) fn handle_heal(&mut self) {
@@ -114,6 +119,7 @@ impl World {
             }
         }
         missing.extend(self.voters_missing());
+        missing.extend(self.version_missing());
         missing.extend(self.operator_misses());
         let waiting = self.clients.iter().enumerate().filter(|(_, client)| !client.is_idle());
         missing.extend(waiting.map(|(id, _)| format!("an operation of client {id} is not decided")));
@@ -124,6 +130,13 @@ impl World {
         missing
     }
 
+    /// All machines run the newest release by now. One that is cut off cannot say what it supports.
+    fn version_missing(&self) -> Option<String> {
+        let version = self.checker.state()?.version;
+        let is_due = version < ClusterVersion::NEWEST && self.liveness.cut_off.is_none();
+        is_due.then(|| format!("the cluster has version {version}, and all support a newer one"))
+    }
+
     /// As many vote as shall. One that is cut off cannot be promoted.
     fn voters_missing(&self) -> Option<String> {
         let state = self.checker.state()?;
@@ -132,7 +145,7 @@ impl World {
             self.liveness.cut_off.and_then(|id| state.member_by_endpoint(self.machines[id].endpoint_id));
         let replaceable = members > voters.len() && self.checker.voters().len() >= voter_target(members);
         if let Some(member) = cut_off.filter(|member| replaceable && voters.contains(&member.raft_id)) {
-            return Some(format!("{} is cut off and still votes", member.name));
+            return Some(format!("{} is cut off and still votes", member.node.name));
         }
         let waits = usize::from(cut_off.is_some_and(|member| !voters.contains(&member.raft_id)));
         let (voters, target) = (voters.len(), voter_target(members).min(members - waits));
@@ -143,11 +156,12 @@ impl World {
         let machine = &self.machines[id];
         let units = machine.hypervisor.units();
         let Some(state) = self.checker.state() else { return };
-        for VmRecord { spec, desired, placement } in state.placed_on(&machine.name) {
+        for vm in state.placed_on(&machine.name) {
+            let VmRecord { spec, desired, .. } = vm;
             let unit = units.get(&spec.name);
             let runs = unit.is_some_and(|unit| unit.state == ObservedState::Running);
             let right = match desired {
-                Desired::Running => runs && unit.is_some_and(|unit| unit.generation == placement.generation),
+                Desired::Running => runs && unit.is_some_and(|unit| is_wanted(unit, vm)),
                 Desired::Stopped => !unit.is_some_and(Unit::lives),
                 Desired::Absent => false,
             };

@@ -17,7 +17,7 @@ mod units;
 use std::collections::BTreeSet;
 
 use blixard_core::formation::DeclaredMember;
-use blixard_model::{Capacity, ClusterName, EndpointId, NodeName};
+use blixard_model::{Capacity, ClusterName, ClusterVersion, EndpointId, NodeName};
 use blixard_node::host::Input;
 
 use crate::disk::SimDisk;
@@ -273,6 +273,11 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> SimMachine
         rolled_back: false,
         start_scheduled: false,
         witness: options.witness && id + 1 == options.nodes,
+        supports: if options.old_releases && id % 2 == 1 {
+            ClusterVersion::FIRST
+        } else {
+            ClusterVersion::NEWEST
+        },
         joins: is_spare,
         ticket: None,
         retired: false,

@@ -182,10 +182,9 @@ impl World {
         let Some(process) = &self.machines[id].process else { return false };
         let waits = self.machines[id].node().is_none() && self.machines.iter().any(SimMachine::is_in_cluster);
         waits
-            && self
-                .checker
-                .state()
-                .is_some_and(|state| state.members.values().all(|member| member.store_id != process.store_id))
+            && self.checker.state().is_some_and(|state| {
+                state.members.values().all(|member| member.node.store_id != process.store_id)
+            })
     }
 
     fn choose_roll_back(&mut self) -> Vec<(u64, Fault)> {

@@ -212,9 +212,9 @@ impl World {
         let Some(member) = self.checker.state().and_then(|state| state.members.get(&raft_id)).cloned() else {
             return;
         };
-        let Some(machine) = self.machine_of(member.endpoint_id) else { return };
+        let Some(machine) = self.machine_of(member.node.endpoint_id) else { return };
         let has_vms =
-            self.checker.state().is_some_and(|state| state.placed_on(&member.name).next().is_some());
+            self.checker.state().is_some_and(|state| state.placed_on(&member.node.name).next().is_some());
         let dead = self.rng.chance(1, 2);
         if dead {
             self.machines[machine].retired = true;

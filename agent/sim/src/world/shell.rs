@@ -288,6 +288,7 @@ impl World {
         self.trace.line(self.queue.now_us(), || format!("n{} {notice:?}", id + 1));
         match notice {
             Notice::Leader { here: true, .. } => self.counts.elections += 1,
+            Notice::VersionRaised(_) => self.counts.versions_raised += 1,
             Notice::Restored(_) => {
                 self.counts.snapshots += 1;
                 self.links_due = true;

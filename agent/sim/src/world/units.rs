@@ -31,10 +31,10 @@ impl World {
         match (&action, record) {
             (Action::Start(name), Some(vm)) => {
                 fails = self.rng.chance(self.options.start_failures, 1_000);
-                let generation = vm.placement.generation;
-                if self.machines[id].hypervisor.begin_start(name, generation) {
+                let order = vm.order_id();
+                if self.machines[id].hypervisor.begin_start(name, order, Some(&vm.spec)) {
                     self.counts.vm_starts += 1;
-                    let started = (id, name.clone(), generation);
+                    let started = (id, name.clone(), order.generation);
                     self.checker.unit_starts(&self.machines, started, now_us);
                 }
             }

@@ -37,6 +37,8 @@ fn left_by(all: &[Operation], last: Option<usize>, told: usize) -> Vec<Sight> {
     match all[last].action {
         ClientAction::Create(CreatedAs::Running) | ClientAction::Start => vec![Sight::Running],
         ClientAction::Create(CreatedAs::Stopped) | ClientAction::Stop => vec![Sight::Stopped],
+        // It leaves what was there, which was there.
+        ClientAction::Change => vec![Sight::Running, Sight::Stopped],
         ClientAction::Delete | ClientAction::Read => {
             let is_gone = all.iter().any(|seen| {
                 let says_so =
@@ -58,11 +60,16 @@ fn fits(there: &[Sight], operation: &Operation) -> bool {
         (ClientAction::Create(_), ClientAnswer::Exists) | (ClientAction::Delete, ClientAnswer::Done) => {
             &[Running, Stopped]
         }
-        (ClientAction::Create(_) | ClientAction::Start | ClientAction::Stop, ClientAnswer::Deleting) => {
-            &[Deleting]
-        }
-        (ClientAction::Start | ClientAction::Stop | ClientAction::Delete, ClientAnswer::NotFound) => {
-            &[Absent]
+        (
+            ClientAction::Create(_) | ClientAction::Start | ClientAction::Stop | ClientAction::Change,
+            ClientAnswer::Deleting,
+        ) => &[Deleting],
+        (
+            ClientAction::Start | ClientAction::Stop | ClientAction::Change | ClientAction::Delete,
+            ClientAnswer::NotFound,
+        ) => &[Absent],
+        (ClientAction::Change, ClientAnswer::Done | ClientAnswer::Unchanged | ClientAnswer::NoRoom) => {
+            &[Running, Stopped]
         }
         (ClientAction::Start, ClientAnswer::Done) | (ClientAction::Stop, ClientAnswer::Unchanged) => {
             &[Stopped]

@@ -99,7 +99,7 @@ fn refused_took_effect(history: &History, rng: &mut SimRng) -> Option<History> {
         ClientAction::Create(CreatedAs::Running) | ClientAction::Start => Sight::Running,
         ClientAction::Create(CreatedAs::Stopped) | ClientAction::Stop => Sight::Stopped,
         ClientAction::Delete => Sight::Deleting,
-        ClientAction::Read => return None,
+        ClientAction::Change | ClientAction::Read => return None,
     };
     let next = history.operations.iter().position(|it| is_read(it) && it.began > ended)?;
     Some(with_answer(history, next, ClientAnswer::Sees(effect)))

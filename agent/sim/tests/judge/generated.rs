@@ -17,12 +17,13 @@ struct Open {
 }
 
 pub(crate) fn action(rng: &mut SimRng) -> ClientAction {
-    match rng.below(10) {
+    match rng.below(11) {
         0 | 1 => ClientAction::Create(CreatedAs::Running),
         2 => ClientAction::Create(CreatedAs::Stopped),
         3 => ClientAction::Start,
         4 => ClientAction::Stop,
         5 => ClientAction::Delete,
+        6 => ClientAction::Change,
         _ => ClientAction::Read,
     }
 }

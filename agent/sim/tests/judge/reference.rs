@@ -25,12 +25,15 @@ impl Vm {
             (ClientAction::Start, Self::Running) | (ClientAction::Stop, Self::Stopped) => {
                 (ClientAnswer::Unchanged, self)
             }
-            (ClientAction::Create(_) | ClientAction::Start | ClientAction::Stop, Self::Deleting) => {
-                (ClientAnswer::Deleting, self)
-            }
-            (ClientAction::Start | ClientAction::Stop | ClientAction::Delete, Self::Absent) => {
-                (ClientAnswer::NotFound, self)
-            }
+            (ClientAction::Change, Self::Stopped | Self::Running) => (ClientAnswer::Done, self),
+            (
+                ClientAction::Create(_) | ClientAction::Start | ClientAction::Stop | ClientAction::Change,
+                Self::Deleting,
+            ) => (ClientAnswer::Deleting, self),
+            (
+                ClientAction::Start | ClientAction::Stop | ClientAction::Change | ClientAction::Delete,
+                Self::Absent,
+            ) => (ClientAnswer::NotFound, self),
             (ClientAction::Read, _) => (ClientAnswer::Sees(self.sight()), self),
         }
     }

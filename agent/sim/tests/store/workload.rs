@@ -2,7 +2,7 @@
 
 use blixard_consensus::{Durable, HardState, LogWrite, StoredEntry, StoredSnapshot};
 use blixard_model::formation::Genesis;
-use blixard_model::{ClusterId, EndpointId, RaftId, StoreId};
+use blixard_model::{ClusterId, ClusterVersion, EndpointId, RaftId, StoreId};
 use blixard_sim::SimRng;
 use blixard_sim::disk::SimDisk;
 use blixard_store::{ClusterMarker, LogStore, OpenError, Store, WriteError};
@@ -42,13 +42,23 @@ pub(crate) struct Workload {
 }
 
 fn genesis(n: u64) -> Genesis {
-    Genesis { cluster_name: format!("lab-{n}").parse().expect("name"), voters: Vec::new(), origin: None }
+    Genesis {
+        cluster_name: format!("lab-{n}").parse().expect("name"),
+        voters: Vec::new(),
+        origin: None,
+        version: ClusterVersion::NEWEST,
+    }
 }
 
 fn marker() -> ClusterMarker {
     ClusterMarker {
         cluster_id: ClusterId::from_bytes([3; 16]),
-        genesis: Genesis { cluster_name: "lab".parse().expect("name"), voters: Vec::new(), origin: None },
+        genesis: Genesis {
+            cluster_name: "lab".parse().expect("name"),
+            voters: Vec::new(),
+            origin: None,
+            version: ClusterVersion::NEWEST,
+        },
         raft_id: RaftId(1),
         node_name: "n1".parse().expect("name"),
         contacts: Vec::new(),

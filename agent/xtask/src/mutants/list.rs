@@ -271,6 +271,26 @@ pub(super) const MUTANTS: &[Mutant] = &[
         source: "invariant 9: a unit that nobody placed there goes on",
         must: false,
     },
+    Mutant {
+        name: "other-revision-kept",
+        source: "specs that change: a unit goes on with the guest that the VM was before",
+        must: true,
+    },
+    Mutant {
+        name: "revision-stays",
+        source: "specs that change: the new spec cannot be told from the one before",
+        must: true,
+    },
+    Mutant {
+        name: "version-raised-unasked",
+        source: "upgrades: the cluster's version is raised although a member said nothing",
+        must: true,
+    },
+    Mutant {
+        name: "old-release-admitted",
+        source: "upgrades: a node that does not support the cluster's version becomes a member",
+        must: false,
+    },
     Mutant { name: "log-never-cut", source: "queues bounded: the log grows for ever", must: false },
     Mutant {
         name: "generation-used-again",

@@ -83,7 +83,7 @@ impl MemberHost {
             self.removals.end(waiter);
             return self.answer(waiter, Answer::Changed(Err(error)));
         }
-        let step = self.removals.looked_up(waiter, self.replica.state(), &self.own.name);
+        let step = self.removals.looked_up(waiter, self.replica.state(), &self.own.node.name);
         self.go_on_removing(now, waiter, step);
     }
 
@@ -137,7 +137,7 @@ impl MemberHost {
     /// Who leads, if it is another node that can be asked.
     fn other_leader(&self) -> Option<EndpointId> {
         let leader = self.replica.summary().leader.as_ref().map(|(_, id)| *id);
-        leader.filter(|id| *id != self.own.endpoint_id && self.linked.contains(id))
+        leader.filter(|id| *id != self.own.node.endpoint_id && self.linked.contains(id))
     }
 
     fn ask_leader(&mut self, now: Moment, to: EndpointId, purpose: MemberCall) {

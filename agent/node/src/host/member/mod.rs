@@ -33,11 +33,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_core::ClusterState;
 use blixard_core::formation::phase_of;
-use blixard_core::state::NodeOffer;
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{AgedReport, KeyHeldTwice, MemberProgress, ProgressReport};
-use blixard_model::{EndpointId, NodeName, RaftId, StoreId, TicketId, WriteAsk, WriteRequest, mutant};
+use blixard_model::{
+    ClusterVersion, EndpointId, NodeFacts, NodeName, Offer, RaftId, TicketId, WriteAsk, WriteRequest, mutant,
+};
 use bytes::Bytes;
 
 use super::calls::Calls;
@@ -111,30 +112,19 @@ struct Joiner {
 /// What a member is made of beside its replica.
 #[derive(Debug, Clone)]
 pub(super) struct Own {
-    pub(super) name: NodeName,
-    pub(super) endpoint_id: EndpointId,
-    pub(super) store_id: StoreId,
+    pub(super) node: NodeFacts,
+    /// The newest version of a cluster that its release supports.
+    pub(super) supports: ClusterVersion,
     /// Addresses that an operator wrote down.
     pub(super) written: Vec<std::net::SocketAddr>,
     /// Random, other in every run: it spreads retries, and makes request ids.
     pub(super) incarnation: u64,
-    pub(super) offer: NodeOffer,
 }
 
 impl Own {
     /// What the node says of itself in this phase of its life.
     pub(super) fn identity(&self, phase: Phase) -> Identity {
-        let NodeOffer { witness, capacity, addresses, relay_url } = self.offer.clone();
-        Identity {
-            name: self.name.clone(),
-            endpoint_id: self.endpoint_id,
-            store_id: self.store_id,
-            addresses,
-            relay_url,
-            capacity: Some(capacity),
-            witness,
-            phase,
-        }
+        Identity { node: self.node.clone(), supports: self.supports, phase }
     }
 }
 
@@ -188,7 +178,7 @@ impl Waits for Reader {
 
 impl MemberHost {
     pub(super) fn new(own: Own, mut replica: Replica, linked: BTreeSet<EndpointId>, now: Moment) -> Self {
-        let (name, me, now_ms) = (own.name.clone(), own.endpoint_id, now.boot_ms);
+        let (name, me, now_ms) = (own.node.name.clone(), own.node.endpoint_id, now.boot_ms);
         // Retries of different kinds do not fall together.
         let seed = |nth: u64| own.incarnation.rotate_left(u32::try_from(nth * 8).unwrap_or(0)) ^ nth;
         replica.note_links(linked.clone());
@@ -205,7 +195,7 @@ impl MemberHost {
             linked,
             reports: Reports::new(name.clone(), seed(2), now_ms),
             collected: BTreeMap::new(),
-            registering: Registering::new(me, own.offer.clone(), own.written.clone(), seed(3)),
+            registering: Registering::new(me, own.node.offer.clone(), own.written.clone(), seed(3)),
             vms: Vms::new(me, name, now_ms),
             vouch_due_ms: now_ms,
             next_request: 0,
@@ -370,8 +360,8 @@ impl MemberHost {
         }
     }
 
-    fn handle_offer(&mut self, now: Moment, offer: NodeOffer) {
-        self.own.offer = offer.clone();
+    fn handle_offer(&mut self, now: Moment, offer: Offer) {
+        self.own.node.offer.clone_from(&offer);
         self.registering.set_offer(offer);
         self.register(now);
     }
@@ -393,7 +383,7 @@ impl MemberHost {
     /// A request of this node itself, under an id that no other has.
     fn own_request(&mut self, ask: WriteAsk) -> Option<WriteRequest> {
         self.next_request += 1;
-        let (short, run) = (self.own.endpoint_id.short(), self.own.incarnation);
+        let (short, run) = (self.own.node.endpoint_id.short(), self.own.incarnation);
         let id = format!("agent-{short}-{run:016x}-{}", self.next_request).parse().ok()?;
         Some(WriteRequest { id, ask })
     }

@@ -30,7 +30,7 @@ impl MemberHost {
         request: PeerRequest,
     ) -> Result<(), NodeError> {
         let response = match request {
-            PeerRequest::Identify { me } if me.endpoint_id != from => {
+            PeerRequest::Identify { me } if me.node.endpoint_id != from => {
                 PeerResponse::declined("the identity is another endpoint's")
             }
             PeerRequest::Identify { me } => {
@@ -80,7 +80,7 @@ impl MemberHost {
         page: Option<ReportPage>,
     ) -> PeerResponse {
         let member = self.replica.state().member_by_endpoint(from);
-        let is_own = member.is_some_and(|member| member.name == aged.report.node);
+        let is_own = member.is_some_and(|member| member.node.name == aged.report.node);
         if !is_own && !mutant::lives("report-of-another-believed") {
             return PeerResponse::declined("the report is of another node");
         }
@@ -183,7 +183,7 @@ impl MemberHost {
         answer: Result<Box<PeerResponse>, CallError>,
     ) -> Result<(), NodeError> {
         let why = match answer.map(|response| *response) {
-            Ok(PeerResponse::Identity { me, held_twice }) if me.endpoint_id == peer => {
+            Ok(PeerResponse::Identity { me, held_twice }) if me.node.endpoint_id == peer => {
                 self.identities.answered(peer);
                 self.held_twice.note_told(peer, held_twice);
                 self.dirty = true;
@@ -206,14 +206,14 @@ impl MemberHost {
         request: JoinRequest,
     ) {
         let later = |why: &str| JoinResponse::Later { why: why.to_owned(), known_as: None };
-        if request.node.endpoint_id != from {
+        if request.node.node.endpoint_id != from {
             return self.answer_join(call, later("the identity is another endpoint's"));
         }
         if !self.replica.summary().joinable {
             return self.answer_join(call, later("no ticket is open here"));
         }
         let place = source.map_or_else(|| "an unknown address".to_owned(), |source| source.to_string());
-        let (name, ticket) = (request.node.name.clone(), request.ticket);
+        let (name, ticket) = (request.node.node.name.clone(), request.ticket);
         let joiner = Joiner { endpoint_id: from, name, place, ticket };
         self.out.push(Effect::Notice(Notice::AsksToJoin {
             endpoint_id: from,

@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 
 use blixard_core::ClusterState;
-use blixard_core::state::NodeOffer;
 use blixard_model::api::RetryKind;
-use blixard_model::{EndpointId, Outcome};
+use blixard_model::{EndpointId, Offer, Outcome};
 
 use crate::host::trouble::Trouble;
 use crate::registration::{Registration, RegistrationStep};
@@ -22,20 +21,20 @@ pub(super) struct Registering {
     /// Addresses that an operator wrote down. All others are guesses.
     written: Vec<SocketAddr>,
     /// What this machine offers, guesses included.
-    offer: NodeOffer,
+    offer: Offer,
     registration: Registration,
     due_ms: Option<u64>,
     failing_since_ms: Option<u64>,
 }
 
 impl Registering {
-    pub(super) fn new(me: EndpointId, offer: NodeOffer, written: Vec<SocketAddr>, seed: u64) -> Self {
+    pub(super) fn new(me: EndpointId, offer: Offer, written: Vec<SocketAddr>, seed: u64) -> Self {
         let registration = Registration::new(me, offer.clone(), seed);
         Self { me, written, offer, registration, due_ms: None, failing_since_ms: None }
     }
 
     /// This machine offers something else now.
-    pub(super) fn set_offer(&mut self, offer: NodeOffer) {
+    pub(super) fn set_offer(&mut self, offer: Offer) {
         self.offer = offer;
     }
 
@@ -98,7 +97,8 @@ fn without_taken(
     state: &ClusterState,
     me: EndpointId,
 ) -> Vec<SocketAddr> {
-    let others = || state.members.values().filter(|member| member.endpoint_id != me);
-    let is_taken = |address: &SocketAddr| others().any(|member| member.addresses.contains(address));
+    let others = || state.members.values().filter(|member| member.node.endpoint_id != me);
+    let is_taken =
+        |address: &SocketAddr| others().any(|member| member.node.offer.addresses.contains(address));
     offered.into_iter().filter(|address| written.contains(address) || !is_taken(address)).collect()
 }

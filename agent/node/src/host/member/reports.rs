@@ -220,6 +220,7 @@ mod tests {
             name: format!("vm{n:04}").parse().expect("a name"),
             state: ObservedState::Failed,
             main_pid: None,
+            revision: 0,
             reason: Some(format!("{why:\"<400}")),
         };
         NodeReport { node: node("n1"), vms: (0..count).map(vm).collect(), problem: None }

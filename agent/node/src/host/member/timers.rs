@@ -110,7 +110,7 @@ impl MemberHost {
 
     fn send_report(&mut self, now_ms: u64) {
         let leader = self.replica.summary().leader.as_ref().map(|(_, id)| *id);
-        let leader = leader.filter(|id| *id != self.own.endpoint_id);
+        let leader = leader.filter(|id| *id != self.own.node.endpoint_id);
         let Some(to) = self.reports.next(now_ms, leader) else { return };
         if !self.linked.contains(&to) {
             return self.reports.answered(to, now_ms, Err("the link is down".to_owned()));
@@ -179,7 +179,7 @@ impl MemberHost {
 
     /// Does what a submission says next.
     pub(super) fn go_on(&mut self, now: Moment, id: SubmissionId) {
-        let (me, summary) = (self.own.endpoint_id, self.replica.summary());
+        let (me, summary) = (self.own.node.endpoint_id, self.replica.summary());
         let (given_up, next) = self.submissions.go_on(id, now.boot_ms, me, summary);
         if let Some(call) = given_up {
             self.calls.take(call);

@@ -23,7 +23,8 @@ impl Unborn {
     fn whom(&self) -> BTreeSet<EndpointId> {
         let listed = self.wanted.declared.iter().map(|member| member.endpoint_id);
         let named = self.told.iter().chain(self.ticket.contacts()).map(|contact| contact.endpoint_id);
-        let all = listed.chain(named).filter(|id| *id != self.own.endpoint_id && self.linked.contains(id));
+        let all =
+            listed.chain(named).filter(|id| *id != self.own.node.endpoint_id && self.linked.contains(id));
         all.collect()
     }
 

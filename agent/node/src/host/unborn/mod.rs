@@ -168,7 +168,7 @@ impl Unborn {
                 self.linked = up;
                 self.note_removed(removed);
             }
-            Input::Offer(offer) => self.own.offer = *offer,
+            Input::Offer(offer) => self.own.node.offer = *offer,
             Input::PeerAsked { call, from, request } => self.handle_peer_asked((call, from), *request),
             Input::JoinAsked { call, .. } => {
                 let why = "this node is in no cluster".to_owned();
@@ -221,7 +221,7 @@ impl Unborn {
 
     fn handle_peer_asked(&mut self, (call, from): (PeerCallId, EndpointId), request: PeerRequest) {
         let response = match request {
-            PeerRequest::Identify { me } if me.endpoint_id == from => {
+            PeerRequest::Identify { me } if me.node.endpoint_id == from => {
                 self.pace.heard(&self.wanted.declared, &me);
                 PeerResponse::Identity { me: Box::new(self.identity()), held_twice: Vec::new() }
             }
@@ -240,7 +240,7 @@ impl Unborn {
         let Some((UnbornCall::Identify, peer)) = self.calls.take(call) else { return };
         if let Ok(response) = answer
             && let PeerResponse::Identity { me, .. } = *response
-            && me.endpoint_id == peer
+            && me.node.endpoint_id == peer
         {
             self.answers.insert(peer, *me);
         }

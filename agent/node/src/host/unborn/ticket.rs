@@ -108,7 +108,7 @@ impl Unborn {
                 let known_as = joining.known_as();
                 let node = self.identity();
                 let is_guess = |address: &&std::net::SocketAddr| !self.own.written.contains(address);
-                let guessed = node.addresses.iter().filter(is_guess).copied().collect();
+                let guessed = node.node.offer.addresses.iter().filter(is_guess).copied().collect();
                 let request = Box::new(JoinRequest { node, ticket: id, secret, guessed, known_as });
                 let to = contact.endpoint_id;
                 let call = self.calls.open(UnbornCall::Join, to, now.boot_ms, ATTEMPT_MS);

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use blixard_core::ports::ObservedUnit;
-use blixard_model::VmName;
 use blixard_model::report::ObservedState;
+use blixard_model::{OrderId, VmName, VmSpec};
 
 /// A VM unit, and the order it runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Unit {
     pub(crate) state: ObservedState,
-    /// The placement's generation in the order that started it.
-    pub(crate) generation: u64,
+    /// The order that started it.
+    pub(crate) order: OrderId,
+    /// What its guest is: that is what counts, whatever the order is called.
+    pub(crate) spec: Option<VmSpec>,
     pid: u32,
     ended: Option<String>,
 }
@@ -36,7 +38,7 @@ impl SimHypervisor {
         let observed = |(name, unit): (&VmName, &Unit)| ObservedUnit {
             name: name.clone(),
             state: unit.state,
-            generation: Some(unit.generation),
+            order: Some(unit.order),
             main_pid: unit.lives().then_some(unit.pid),
             ended: unit.ended.clone(),
         };
@@ -48,12 +50,13 @@ impl SimHypervisor {
     }
 
     /// A start job begins. False: the unit lives already, which is no new start.
-    pub(crate) fn begin_start(&mut self, name: &VmName, generation: u64) -> bool {
+    pub(crate) fn begin_start(&mut self, name: &VmName, order: OrderId, spec: Option<&VmSpec>) -> bool {
         if self.units.get(name).is_some_and(Unit::lives) {
             return false;
         }
         self.next_pid += 1;
-        let unit = Unit { state: ObservedState::Starting, generation, pid: self.next_pid, ended: None };
+        let (spec, pid) = (spec.cloned(), self.next_pid);
+        let unit = Unit { state: ObservedState::Starting, order, spec, pid, ended: None };
         self.units.insert(name.clone(), unit);
         true
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_model::removal::RemovedFrom;
-use blixard_model::{Capacity, EndpointId, NodeName, StoreId};
+use blixard_model::{Capacity, ClusterVersion, EndpointId, NodeName, StoreId};
 use blixard_node::Replica;
 use blixard_node::host::disk::Write;
 use blixard_node::host::{CallId, HeldTicket, Host, PeerCallId, WaiterId};
@@ -107,6 +107,8 @@ pub(crate) struct SimMachine {
     pub(crate) start_scheduled: bool,
     /// It votes and runs no VMs.
     pub(crate) witness: bool,
+    /// The newest version of a cluster that its release supports.
+    pub(crate) supports: ClusterVersion,
     /// Configured to join a cluster, with no list of members.
     pub(crate) joins: bool,
     /// The ticket in its directory.

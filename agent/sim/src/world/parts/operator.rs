@@ -1,6 +1,6 @@
 //! The operator: what it has in mind.
 
-use blixard_model::wire::MembersAsk;
+use blixard_model::MembersAsk;
 use blixard_model::{TicketId, TicketSecret};
 
 use super::event::MachineId;

@@ -1,0 +1,91 @@
+//! A spec that changes: what is refused, what it reserves, which order its unit is to obey.
+
+use blixard_model::vm::OVERHEAD_MIB;
+use blixard_model::{Capacity, Command, Disk, OrderId, Outcome, Refusal, VmSpec};
+
+use crate::common::{CAPACITY, Cluster, name, node, spec};
+
+fn change(cluster: &mut Cluster, spec: VmSpec, seen: Option<u64>) -> Outcome {
+    cluster.apply(Command::ChangeVm { spec, seen })
+}
+
+fn refused(outcome: Outcome) -> Refusal {
+    let Outcome::Refused { refusal } = outcome else { panic!("not refused: {outcome:?}") };
+    refusal
+}
+
+/// The VM `a`, made at index 2.
+fn with_a() -> Cluster {
+    let mut cluster = Cluster::of(1);
+    cluster.create(spec("a"));
+    cluster
+}
+
+#[test]
+fn a_change_gives_the_spec_another_revision_and_leaves_the_placement() {
+    let mut c = with_a();
+    let larger = VmSpec { memory_mib: 512, ..spec("a") };
+    assert_eq!(c.state.vms[&name("a")].order_id(), OrderId { generation: 2, revision: 0 });
+    assert_eq!(change(&mut c, larger.clone(), Some(0)), Outcome::done(Some(node("n1"))));
+    let vm = &c.state.vms[&name("a")];
+    assert_eq!((vm.order_id(), &vm.spec), (OrderId { generation: 2, revision: 3 }, &larger));
+    assert_eq!(c.state.reserved(&node("n1")).0.memory_mib, 512 + OVERHEAD_MIB);
+    // The same again is no change: nothing is started anew for it.
+    assert_eq!(change(&mut c, larger.clone(), None), Outcome::unchanged(Some(node("n1"))));
+    assert_eq!(c.state.vms[&name("a")].revision, 3);
+    // Whoever has seen the spec before changes nothing.
+    let stale = refused(change(&mut c, spec("a"), Some(0)));
+    assert_eq!(stale, Refusal::SpecChanged { name: name("a"), revision: 3 });
+    assert_eq!(change(&mut c, spec("a"), Some(3)), Outcome::done(Some(node("n1"))));
+    assert_eq!(c.state.vms[&name("a")].revision, 6);
+}
+
+#[test]
+fn what_cannot_be_changed_is_refused_and_stays() {
+    let mut c = with_a();
+    let before = c.state.vms.clone();
+    assert_eq!(refused(change(&mut c, spec("b"), None)), Refusal::VmNotFound { name: name("b") });
+    let wrong = VmSpec { kernel: "k".into(), ..spec("a") };
+    assert!(matches!(refused(change(&mut c, wrong, None)), Refusal::InvalidSpec(_)));
+    let elsewhere = VmSpec { node: Some(node("n2")), ..spec("a") };
+    let said = refused(change(&mut c, elsewhere, None));
+    assert_eq!(said, Refusal::PlacedElsewhere { name: name("a"), node: node("n1") });
+    let large = VmSpec { memory_mib: CAPACITY.memory_mib, ..spec("a") };
+    let said = refused(change(&mut c, large, None)).to_string();
+    assert!(said.contains("n1: 2048 MiB of memory free, 2240 needed"), "{said}");
+    assert_eq!(c.state.vms, before);
+    c.apply(Command::DeleteVm { name: name("a") });
+    let said = refused(change(&mut c, VmSpec { memory_mib: 512, ..spec("a") }, None));
+    assert_eq!(said, Refusal::VmDeleting { name: name("a"), node: node("n1") });
+}
+
+#[test]
+fn its_own_disks_and_reservation_are_in_nobody_s_way_and_those_of_others_are() {
+    let mut c = with_a();
+    let disk = |path: &str| Disk { path: path.into(), read_only: false };
+    let with = |disks: Vec<Disk>| VmSpec { disks, ..spec("a") };
+    assert!(matches!(change(&mut c, with(vec![disk("/d/a.raw")]), None), Outcome::Done { .. }));
+    let grown = with(vec![disk("/d/a.raw"), disk("/d/a2.raw")]);
+    assert!(matches!(change(&mut c, grown, None), Outcome::Done { .. }));
+    let other = VmSpec { disks: vec![disk("/d/b.raw")], ..spec("b") };
+    assert!(matches!(c.create(other), Outcome::Done { .. }));
+    let said = refused(change(&mut c, with(vec![disk("/d/b.raw")]), None)).to_string();
+    assert!(said.contains("disk /d/b.raw is in use by VM b"), "{said}");
+    // All that is left besides b's, a's own included.
+    let (reserved, _) = c.state.reserved(&node("n1"));
+    let own = spec("a").reserved_memory_mib();
+    let left = CAPACITY.memory_mib - reserved.memory_mib + own - OVERHEAD_MIB;
+    let whole = VmSpec { memory_mib: left, ..with(vec![disk("/d/a.raw")]) };
+    assert!(matches!(change(&mut c, whole, None), Outcome::Done { .. }));
+    assert_eq!(c.state.reserved(&node("n1")).0.memory_mib, CAPACITY.memory_mib);
+}
+
+#[test]
+fn a_vm_may_become_smaller_on_a_node_that_offers_less_than_it_reserves() {
+    let mut c = with_a();
+    let less = Capacity { cpus: 0, memory_mib: 1 };
+    c.state.members.values_mut().for_each(|member| member.node.offer.capacity = Some(less));
+    let smaller = VmSpec { memory_mib: 128, ..spec("a") };
+    assert!(matches!(change(&mut c, smaller, None), Outcome::Done { .. }));
+    assert!(matches!(change(&mut c, VmSpec { memory_mib: 129, ..spec("a") }, None), Outcome::Refused { .. }));
+}
