@@ -168,3 +168,46 @@ impl Machine for StateMachine {
         *self = Self::new(state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(version: ClusterVersion) -> ClusterState {
+        let cluster_name = "lab".parse().expect("a name");
+        ClusterState::new(Genesis { cluster_name, voters: Vec::new(), origin: None, version })
+    }
+
+    /// A release that does not support it reads no further than the form.
+    #[test]
+    fn a_snapshot_names_the_version_of_its_cluster() {
+        for (version, form) in [(ClusterVersion::FIRST, "1"), (ClusterVersion::NEWEST, "2")] {
+            let bytes = encode_state(&state(version));
+            let text = String::from_utf8(bytes.clone()).expect("text");
+            assert!(text.starts_with(&format!("{{\"format\":{form},\"state\":{{")), "{text}");
+            assert_eq!(decode_state(&bytes), Ok(state(version)));
+        }
+        let newest = String::from_utf8(encode_state(&state(ClusterVersion::NEWEST))).expect("text");
+        let lies = decode_state(newest.replacen("\"format\":2", "\"format\":1", 1).as_bytes());
+        assert!(lies.is_err_and(|why| why.contains("it is of version 1, and its state of version 2")));
+        for newer in ["{\"format\":3,\"state\":{\"other\":7}}", "{\"format\":3,\"state\":[]}"] {
+            let why = decode_state(newer.as_bytes()).expect_err("newer");
+            assert!(why.contains("version 3") && why.contains("install the release"), "{why}");
+        }
+        assert!(decode_state(b"{\"format\":2,\"state\":{}}").is_err());
+    }
+
+    #[test]
+    fn a_version_that_this_release_does_not_support_ends_it_before_anything_is_applied() {
+        let mut machine = StateMachine::new(state(ClusterVersion::NEWEST));
+        let entry = |to: u32| {
+            let to = ClusterVersion::try_from(to).expect("a version");
+            let id = "raise".parse().expect("an id");
+            encode_request(&Request { id, command: Command::RaiseVersion { to } })
+        };
+        assert_eq!(machine.apply(7, &entry(2)), Ok(Outcome::unchanged(None)));
+        let why = machine.apply(8, &entry(3)).expect_err("newer");
+        assert!(why.contains("the cluster has version 3, and this release supports 2 at most"), "{why}");
+        assert_eq!(machine.0.version, ClusterVersion::NEWEST);
+    }
+}

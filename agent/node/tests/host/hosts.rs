@@ -79,8 +79,8 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    /// So many machines with empty stores, each with the list of all and these limits of the log.
-    fn listed_with(count: u8, limits: Limits) -> Self {
+    /// So many machines with empty stores, each configured so.
+    fn listed_as(count: u8, of: impl Fn(u8) -> HostConfig) -> Self {
         let mut hosts = Self {
             machines: BTreeMap::new(),
             now_ms: 1_000,
@@ -90,8 +90,17 @@ impl Hosts {
             answers: BTreeMap::new(),
             last_number: 0,
         };
-        (1..=count).for_each(|n| hosts.start(n, HostConfig { limits, ..config(n, count) }));
+        (1..=count).for_each(|n| hosts.start(n, of(n)));
         hosts
+    }
+
+    /// The agent of this machine is started anew, configured so.
+    pub(crate) fn restart(&mut self, n: u8, config: HostConfig) {
+        let now = at(self.now_ms);
+        let machine = self.machine(n);
+        let kept = Kept::load(&machine.store).expect("read");
+        machine.host = Host::new(config, Found { kept, ..Found::default() }, now).expect("begins");
+        self.link_all();
     }
 
     fn start(&mut self, n: u8, config: HostConfig) {
@@ -123,7 +132,12 @@ impl Hosts {
 
     /// As above, with these limits of the log.
     pub(crate) fn formed_with(count: u8, limits: Limits) -> Self {
-        let mut hosts = Self::listed_with(count, limits);
+        Self::formed_as(count, |n| HostConfig { limits, ..config(n, count) })
+    }
+
+    /// As above, each configured so.
+    pub(crate) fn formed_as(count: u8, of: impl Fn(u8) -> HostConfig) -> Self {
+        let mut hosts = Self::listed_as(count, of);
         hosts.link_all();
         hosts.until("a leader that all know", |hosts| {
             hosts.machines.values().all(|machine| {

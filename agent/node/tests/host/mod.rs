@@ -2,6 +2,7 @@
 
 mod hosts;
 mod peers;
+mod upgrades;
 
 use blixard_consensus::Limits;
 use blixard_core::ports::ObservedUnit;

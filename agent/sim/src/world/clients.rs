@@ -1,6 +1,8 @@
 //! Clients: they write and read through any agent, try again under the same request id, sometimes give up.
 
-use blixard_model::{Desired, Disk, Hypervisor, Outcome, VmName, VmSpec, WriteAsk, WriteRequest};
+use blixard_model::{
+    ClusterVersion, Desired, Disk, Hypervisor, Outcome, VmName, VmSpec, WriteAsk, WriteRequest,
+};
 use blixard_node::SubmitError;
 use blixard_node::host::Want;
 
@@ -58,12 +60,17 @@ impl World {
             }
             4 | 5 => WriteAsk::StartVm { name },
             6 | 7 => WriteAsk::StopVm { name },
-            8 => {
+            // Before that it waits for the last upgrade, and a machine that stays cut off shows none.
+            8 if self.specs_change() => {
                 let spec = self.new_spec(name);
                 WriteAsk::ChangeVm { spec, seen: None }
             }
             _ => WriteAsk::DeleteVm { name },
         }
+    }
+
+    fn specs_change(&self) -> bool {
+        self.checker.state().is_some_and(|state| state.version >= ClusterVersion::SPECS_CHANGE)
     }
 
     fn new_spec(&mut self, name: VmName) -> VmSpec {

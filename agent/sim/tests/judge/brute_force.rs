@@ -35,7 +35,14 @@ fn after(vms: &BTreeSet<Vm>, operation: &Operation) -> BTreeSet<Vm> {
     let gone = vms.contains(&Vm::Deleting).then_some(Vm::Absent);
     let before = vms.iter().copied().chain(gone);
     let answered = before.filter_map(|vm| match operation.ended {
-        Some((_, ClientAnswer::NoRoom)) => matches!(operation.action, ClientAction::Create(_)).then_some(vm),
+        Some((_, ClientAnswer::NoRoom)) if matches!(operation.action, ClientAction::Create(_)) => Some(vm),
+        // What the spec was before, and what there is room for, is not kept here.
+        Some((_, ClientAnswer::Done | ClientAnswer::Unchanged | ClientAnswer::NoRoom))
+            if operation.action == ClientAction::Change =>
+        {
+            matches!(vm, Vm::Running | Vm::Stopped).then_some(vm)
+        }
+        Some((_, ClientAnswer::NoRoom)) => None,
         Some((_, told)) => {
             let (answer, after) = vm.act(operation.action);
             (answer == told).then_some(after)
