@@ -12,6 +12,7 @@ use crate::id::{EndpointId, NodeName, RaftId, RequestId, TicketHash, TicketId, V
 use crate::join::JoinRequest;
 use crate::node::Offer;
 use crate::removal::VmsFate;
+use crate::version::ClusterVersion;
 use crate::vm::{Desired, VmSpec};
 
 /// What somebody wants of the leader.
@@ -119,6 +120,25 @@ pub enum WriteAsk {
         /// The name it had.
         node: NodeName,
     },
+}
+
+impl WriteAsk {
+    /// The version of a cluster from which on every member understands it. Before that it is not sent to
+    /// anybody.
+    pub fn needs(&self) -> ClusterVersion {
+        match self {
+            Self::ChangeVm { .. } => ClusterVersion::SPECS_CHANGE,
+            Self::CreateVm { .. }
+            | Self::StartVm { .. }
+            | Self::StopVm { .. }
+            | Self::DeleteVm { .. }
+            | Self::ConfirmGone { .. }
+            | Self::SetNode { .. }
+            | Self::CreateTicket { .. }
+            | Self::RevokeTicket { .. }
+            | Self::ForgetVms { .. } => ClusterVersion::FIRST,
+        }
+    }
 }
 
 /// A change of the members that somebody asks for; the leader decides what it takes. Asked again it changes

@@ -1,14 +1,15 @@
 //! What a leader makes of what it is asked for.
 
 use blixard_model::{
-    Ask, AskOutcome, ClusterVersion, Command, MembersAsk, MembershipChange, NodeName, Outcome, Removal,
-    Request, RequestId, VmSpec, WriteAsk, WriteRequest, mutant,
+    Ask, AskOutcome, Command, MembersAsk, MembershipChange, NodeName, Outcome, Removal, Request, RequestId,
+    VmSpec, WriteAsk, WriteRequest, mutant,
 };
 
 use super::admission;
 use super::prepared::{NotNow, Prepared};
 use super::removal::{RemovalAsk, prepare_removal};
 use super::view::LeaderView;
+use crate::state::ClusterState;
 
 /// What a leader is to do with an ask.
 pub fn prepare(view: &LeaderView<'_>, ask: Ask) -> Prepared {
@@ -27,17 +28,23 @@ pub fn prepare(view: &LeaderView<'_>, ask: Ask) -> Prepared {
     }
 }
 
+/// Why a write waits for the upgrade of a member. A leader proposes nothing that not everybody can apply, and
+/// nobody else sends a leader what it may not be able to read.
+pub fn too_early(state: &ClusterState, ask: &WriteAsk) -> Option<NotNow> {
+    let (version, needs) = (state.version, ask.needs());
+    (version < needs).then_some(NotNow::EarlierVersion { version, needs })
+}
+
 /// The command that a write becomes, with what the leader adds.
 fn prepare_write(view: &LeaderView<'_>, id: RequestId, ask: WriteAsk) -> Prepared {
-    let version = view.members.state.version;
+    if let Some(why) = too_early(view.members.state, &ask) {
+        return why.into();
+    }
     let command = match ask {
         WriteAsk::CreateVm { .. } if view.is_unsettled() => return NotNow::NewLeader.into(),
         WriteAsk::CreateVm { spec, desired } => {
             let eligible = eligible(view, &spec);
             Command::CreateVm { spec, desired, eligible }
-        }
-        WriteAsk::ChangeVm { .. } if version < ClusterVersion::SPECS_CHANGE => {
-            return NotNow::EarlierVersion { version, needs: ClusterVersion::SPECS_CHANGE }.into();
         }
         WriteAsk::ChangeVm { spec, seen } => Command::ChangeVm { spec, seen },
         WriteAsk::StartVm { name } => Command::StartVm { name },

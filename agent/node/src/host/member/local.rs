@@ -1,9 +1,10 @@
 //! What this machine wants of a member: its callers, its units.
 
+use blixard_core::planner::prepare::too_early;
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::wire::{AgedReport, PeerRequest, ReportsFrom, ReportsPage};
-use blixard_model::{Ask, EndpointId, MembersAsk, Outcome, WriteAsk};
+use blixard_model::{Ask, EndpointId, MembersAsk, Outcome, WriteAsk, WriteRequest};
 
 use super::pages::Collected;
 use super::removals::RemovalNext;
@@ -31,7 +32,10 @@ impl MemberHost {
     pub(super) fn handle_wanted(&mut self, now: Moment, waiter: WaiterId, want: Want, patience_ms: u64) {
         let until_ms = now.boot_ms.saturating_add(patience_ms);
         match want {
-            Want::Change(ask) => self.change(now, waiter, *ask, patience_ms),
+            Want::Change(ask) => match self.too_early(&ask) {
+                Some(why) => self.answer(waiter, Answer::Changed(Err(SubmitError::Unavailable(why)))),
+                None => self.change(now, waiter, *ask, patience_ms),
+            },
             Want::RemoveNode(removal) => {
                 self.removals.begin(waiter, *removal, until_ms);
                 self.read_until(now, waiter, until_ms);
@@ -122,6 +126,12 @@ impl MemberHost {
         } else {
             JoinRefusal::InAnotherCluster { cluster_id }
         }
+    }
+
+    /// A leader of an older release might take it for the word of a liar.
+    fn too_early(&self, ask: &Ask) -> Option<String> {
+        let Ask::Write(WriteRequest { ask, .. }) = ask else { return None };
+        too_early(self.replica.state(), ask).map(|why| why.to_string())
     }
 
     fn change(&mut self, now: Moment, waiter: WaiterId, ask: Ask, patience_ms: u64) {
