@@ -274,8 +274,8 @@ fn genesis_of_one(view: &FormationView<'_>) -> Genesis {
 /// What a node is told that is too old for a cluster.
 pub fn newer(version: ClusterVersion, supports: ClusterVersion) -> String {
     format!(
-        "version {version}, and this node's release supports {supports} at most: upgrade it to the release \
-         of the others"
+        "version {version}, and its release supports {supports} at most: upgrade it to the release of the \
+         others"
     )
 }
 
@@ -310,7 +310,8 @@ fn join_formed(view: &FormationView<'_>) -> Option<FormationStep> {
                 .any(|v| v.endpoint_id == view.me.node.endpoint_id && v.store_id == view.me.node.store_id);
         if genesis.version > view.me.supports {
             let version = genesis.version;
-            waits.push(format!("{}: its cluster has {}", answer.node.name, newer(version, view.me.supports)));
+            let (theirs, me) = (&answer.node.name, &view.me.node.name);
+            waits.push(format!("{me}: the cluster of {theirs} has {}", newer(version, view.me.supports)));
             continue;
         }
         if let Some(why) = objection(check_genesis(genesis)) {

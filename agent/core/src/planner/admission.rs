@@ -11,7 +11,6 @@ use blixard_model::{
 
 use super::prepared::{NotNow, Prepared};
 use super::view::LeaderView;
-use crate::formation::newer;
 use crate::ticket;
 
 /// A member's word is as good as the leader's own list. A node that is a member already needs none, also if
@@ -83,8 +82,7 @@ fn without_taken(view: &LeaderView<'_>, node: &Identity, guessed: &[SocketAddr])
 fn admission(view: &LeaderView<'_>, identity: Identity, ticket: Option<TicketUse>) -> Prepared {
     let Identity { node, supports, .. } = identity;
     if supports < view.members.required {
-        let why = format!("{}: the cluster has {}", node.name, newer(view.members.required, supports));
-        return Refusal::Membership { why }.into();
+        return NotNow::ReleaseTooOld { name: node.name, required: view.members.required, supports }.into();
     }
     let member = Member { raft_id: view.members.state.next_raft_id, node, role: Role::Learner };
     Prepared::Change(MembershipChange::AddLearner { member, ticket })

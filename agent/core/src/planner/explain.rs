@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use blixard_model::api::ChangeView;
 use blixard_model::formation::Phase;
 use blixard_model::words::{grouped, span};
-use blixard_model::{MembershipChange, RaftId, Removal};
+use blixard_model::{ClusterVersion, MembershipChange, NodeName, RaftId, Removal};
 
 use super::membership::{
     Claim, MembershipView, fitting, is_caught_up, learners_in_turn, quorum_without, voters_in_turn,
@@ -238,7 +238,11 @@ impl ExplainView<'_> {
     /// Why the cluster does not use yet what this leader's release knows.
     fn held_back(&self) -> Option<ChangeView> {
         let (now, supports) = (self.plan.state.version, self.plan.supports);
-        let mut old = held_back_by(self.plan).into_iter().map(|(name, _)| name.to_string());
+        let words = |(name, supported): (NodeName, Option<ClusterVersion>)| match supported {
+            Some(_) => format!("{name} to run a release that does"),
+            None => format!("{name} to say what it supports"),
+        };
+        let mut old = held_back_by(self.plan).into_iter().map(words);
         let some: Vec<String> = old.by_ref().take(NAMED_MAX).collect();
         if supports <= now || some.is_empty() {
             return None;
@@ -247,7 +251,7 @@ impl ExplainView<'_> {
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
         Some(said(
             format!("the cluster goes on with version {now}, its leader supports {supports}"),
-            format!("{}{more} to run a release that does", some.join(", ")),
+            format!("{}{more}", some.join(", ")),
         ))
     }
 

@@ -2,6 +2,8 @@
 
 use blixard_model::{AskOutcome, ClusterVersion, MembershipChange, NodeName, RaftId, Refusal, Request};
 
+use crate::formation::newer;
+
 /// What the leader is to do with an ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prepared {
@@ -49,6 +51,17 @@ pub enum NotNow {
         version: ClusterVersion,
         /// The version that it takes.
         needs: ClusterVersion,
+    },
+    /// A node with a ticket runs a release that is too old: it keeps its ticket and is admitted once it was
+    /// upgraded.
+    #[error("{name}: the cluster has {}", newer(*.required, *.supports))]
+    ReleaseTooOld {
+        /// The node.
+        name: NodeName,
+        /// What it has to support.
+        required: ClusterVersion,
+        /// What it supports.
+        supports: ClusterVersion,
     },
     /// A node whose VMs are to be forgotten was there a moment ago, and runs them for all that anybody knows.
     #[error("{node} answered a moment ago: while it is on it runs its VMs, so switch it off first")]

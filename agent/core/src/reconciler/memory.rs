@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use blixard_model::backoff::VM_START;
 use blixard_model::report::cut_reason;
-use blixard_model::{VmName, mutant};
+use blixard_model::{OrderId, VmName, mutant};
 
 use super::{Action, ActionKind, STABLE_MS};
 
@@ -12,6 +12,8 @@ use super::{Action, ActionKind, STABLE_MS};
 #[derive(Debug, Default)]
 pub struct Memory {
     vms: BTreeMap<VmName, Attempts>,
+    /// Which order those runs were wanted to be by.
+    orders: BTreeMap<VmName, OrderId>,
     /// The actions other than starts that failed: at most one for each VM, the one that is wanted.
     failed: BTreeMap<VmName, FailedAction>,
 }
@@ -96,8 +98,16 @@ impl Memory {
         self.failed.retain(|_, failed| failed.kind != ActionKind::ConfirmGone);
     }
 
+    /// The runs of a VM count for the order that it is to obey: with another one the next run is the first.
+    pub(super) fn note_order(&mut self, name: &VmName, order: OrderId) {
+        if self.orders.insert(name.clone(), order).is_some_and(|before| before != order) {
+            self.vms.remove(name);
+        }
+    }
+
     pub(super) fn retain_runs(&mut self, shall_run: impl Fn(&VmName) -> bool) {
         self.vms.retain(|name, _| shall_run(name));
+        self.orders.retain(|name, _| shall_run(name));
     }
 
     /// Forgets the failures of actions that are not wanted any more.

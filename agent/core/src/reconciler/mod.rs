@@ -116,6 +116,9 @@ pub fn reconcile(view: &UnitsView<'_>, memory: &mut Memory) -> Vec<Action> {
     let shall_run =
         |name: &VmName| view.placed.iter().any(|vm| vm.spec.name == *name && vm.desired == Desired::Running);
     memory.retain_runs(shall_run);
+    for vm in view.placed.iter().filter(|vm| vm.desired == Desired::Running) {
+        memory.note_order(&vm.spec.name, vm.order_id());
+    }
     for unit in view.units.iter().filter(|unit| unit.state == ObservedState::Running) {
         if shall_run(&unit.name) {
             memory.note_running(&unit.name, view.now_ms);

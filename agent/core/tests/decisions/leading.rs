@@ -581,12 +581,13 @@ fn a_spec_changes_once_every_member_would_understand_it() {
 }
 
 #[test]
-fn a_node_whose_release_is_too_old_is_refused_with_the_way_out() {
+fn a_node_whose_release_is_too_old_waits_and_is_told_the_way_out() {
     let leader = Leader::new();
     let old = Identity { supports: ClusterVersion::FIRST, ..empty(4, 4, None) };
     let vouched = leader.members(MembersAsk::Vouch { node: Box::new(old) });
-    let Prepared::Answer(AskOutcome::Refused { refusal }) = vouched else { panic!("{vouched:?}") };
-    let said = refusal.to_string();
-    assert!(said.contains("n4: the cluster has version 2, and this node's release supports 1"), "{said}");
+    // It keeps its ticket for the time after the upgrade.
+    let Prepared::NotNow(why) = vouched else { panic!("{vouched:?}") };
+    let said = why.to_string();
+    assert!(said.contains("n4: the cluster has version 2, and its release supports 1 at most"), "{said}");
     assert!(said.contains("upgrade it"), "{said}");
 }

@@ -118,6 +118,22 @@ fn a_unit_with_an_earlier_revision_of_the_spec_is_stopped_and_then_started_as_ch
 }
 
 #[test]
+fn a_changed_spec_is_tried_at_once_whatever_failed_before() {
+    let (wrong, mut memory) = (vm(Desired::Running), Memory::default());
+    reconcile(&view(&[&wrong], &[], 0), &mut memory);
+    for _ in 0..9 {
+        memory.note_failure(&name("a"), "exited 1", 1_000);
+    }
+    assert_eq!(reconcile(&view(&[&wrong], &[], 2_000), &mut memory), []);
+    let right = VmRecord { revision: 9, ..wrong };
+    let placed = [&right];
+    let changed = view(&placed, &[], 2_000);
+    assert_eq!(reconcile(&changed, &mut memory), [Action::Start(name("a"))]);
+    let told = report(&changed, &memory).remove(0);
+    assert_eq!((told.state, told.reason), (ObservedState::Pending, None));
+}
+
+#[test]
 fn a_unit_that_nobody_wants_is_stopped() {
     let actions = reconcile(&view(&[], &[unit(ObservedState::Running)], 0), &mut Memory::default());
     assert_eq!(actions, [Action::Stop(name("a"))]);

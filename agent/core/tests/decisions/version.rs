@@ -61,7 +61,7 @@ fn a_node_forms_no_cluster_of_a_version_that_it_does_not_support() {
     assert_eq!(form(&of(1, NEW), std::slice::from_ref(&answer)), FormationStep::Form(genesis(3)));
     let FormationStep::Wait(lines) = form(&of(1, OLD), &[answer]) else { panic!("does not wait") };
     assert!(
-        lines[0].starts_with("n2: its cluster has version 2") && lines[0].contains("upgrade"),
+        lines[0].starts_with("n1: the cluster of n2 has version 2") && lines[0].contains("upgrade"),
         "{lines:?}"
     );
 }
@@ -122,10 +122,12 @@ impl Leader {
 fn the_version_is_raised_once_every_member_has_said_that_it_supports_the_next() {
     let leader = Leader::new().hears(of(2, NEW));
     assert_eq!(leader.look(3, plan_version), None, "n3 has not said anything");
-    let held = "the cluster goes on with version 1, its leader supports 2 | n3 to run a release that does";
+    let held = "the cluster goes on with version 1, its leader supports 2 | n3 to say what it supports";
     assert!(leader.changes(3).iter().any(|line| line == held), "{:?}", leader.changes(3));
     let leader = leader.hears(of(3, OLD));
     assert_eq!(leader.look(3, plan_version), None, "n3 does not");
+    let held = "the cluster goes on with version 1, its leader supports 2 | n3 to run a release that does";
+    assert!(leader.changes(3).iter().any(|line| line == held), "{:?}", leader.changes(3));
     let other_store = Identity { supports: NEW, ..empty(3, 33, None) };
     let leader = leader.hears(other_store);
     assert_eq!(leader.look(3, plan_version), None, "that was said with another store");

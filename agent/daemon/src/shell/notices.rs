@@ -42,10 +42,14 @@ impl Notices {
             | Notice::Removed { .. } => tell_of_life(notice),
             Notice::StandsAside(true) => tracing::error!(
                 "another agent runs with this node's key and was there first: this one keeps no links and \
-                 starts no VM. Was its data directory copied? `blixard status` names both addresses"
+                 starts no VM. Was its data directory copied? `blixard status` names both addresses. Once \
+                 the other one is off, restart blixard.service here"
             ),
             Notice::StandsAside(false) => {
-                tracing::info!("no other agent runs with this node's key any more: it goes on");
+                tracing::warn!(
+                    "no member refuses this node's key any more: it goes on, and starts no VM until \
+                     blixard.service is restarted. Make sure that the other agent is off first"
+                );
             }
             Notice::OfferRefused(refusal) => {
                 tracing::warn!("the cluster cannot take what this node says of itself: {refusal}");

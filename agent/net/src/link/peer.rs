@@ -285,6 +285,12 @@ impl PeerTask {
     }
 
     async fn serve(&mut self, link: PeerLink) -> LinkNext {
+        // It was asked for before this node had to stand aside. Those that refused may say that it is over.
+        let refused = matches!(self.progress.logged, Some(DownReason::HeldElsewhere(_)));
+        if *self.aside.borrow() && !refused {
+            Close::Aside.apply(&link.connection);
+            return LinkNext::StandAside;
+        }
         let started = Instant::now();
         let path = LinkPath::of(&link.connection, &self.context.relays);
         self.slot.set(Some(link.connection.clone()));

@@ -3,7 +3,8 @@
 //!
 //! The network keeps the link with the one that was there first, and says what it sees. Here it is put
 //! together with what other members see, and it is decided whether this host is the later one of two. That
-//! one stands aside: it keeps no links and starts no VM until no member refuses it any more.
+//! one stands aside: it keeps no links until no member refuses it any more, and starts no VM as long as it
+//! runs. A first one that is only cut off for a moment still runs its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

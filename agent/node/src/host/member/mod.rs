@@ -354,7 +354,8 @@ impl MemberHost {
         self.held_twice.note(now.boot_ms, seen, refusals);
         let is_later = self.held_twice.is_later();
         if is_later != before {
-            self.vms.stand_aside(is_later);
+            // It never starts one again: when the links change, the first one's VMs may still run.
+            self.vms.stand_aside();
             self.out.push(Effect::StandAside(is_later));
             self.out.push(Effect::Notice(Notice::StandsAside(is_later)));
         }

@@ -70,8 +70,8 @@ impl Vms {
     }
 
     /// Nothing is done to any unit while another agent with this node's key was there first.
-    pub(super) fn stand_aside(&mut self, stands_aside: bool) {
-        self.stands_aside = stands_aside;
+    pub(super) fn stand_aside(&mut self) {
+        self.stands_aside = true;
     }
 
     /// Something may have changed: the next look comes as soon as it may.
