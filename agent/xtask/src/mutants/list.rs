@@ -286,11 +286,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         source: "upgrades: the cluster's version is raised although a member said nothing",
         must: true,
     },
-    Mutant {
-        name: "old-release-admitted",
-        source: "upgrades: a node that does not support the cluster's version becomes a member",
-        must: false,
-    },
     Mutant { name: "log-never-cut", source: "queues bounded: the log grows for ever", must: false },
     Mutant {
         name: "generation-used-again",

@@ -37,6 +37,12 @@ pub(super) const TESTED: &[Tested] = &[
         test: "reconciler::a_unit_of_another_placement",
     },
     Tested {
+        name: "old-release-admitted",
+        source: "upgrades: a node that does not support the cluster's version becomes a member",
+        target: ("blixard-core", "decisions"),
+        test: "version::a_node_whose_release_is_too_old",
+    },
+    Tested {
         name: "only-starts-paced",
         source: "a stop that fails is tried again at once, many times a second",
         target: ("blixard-core", "decisions"),
