@@ -223,9 +223,10 @@ def stop_writers(machine):
     """Lets each writer end its last write, so that nothing is left whose outcome is not known."""
     machine.succeed("touch /run/load/stop")
     for number in range(1, WRITERS_PER_NODE + 1):
-        machine.wait_until_succeeds(
-            f"test -e /run/load/{machine.name}-{number}.done", timeout=DEADLINE_SECONDS
-        )
+        notes = f"/run/load/{machine.name}-{number}"
+        ended = f"systemctl show --value --property=ActiveState load-{number} | grep -qvx active"
+        machine.wait_until_succeeds(f"test -e {notes}.done || {ended}", timeout=DEADLINE_SECONDS)
+        machine.succeed(f"test -e {notes}.done || {{ cat {notes}.error >&2; false; }}")
 
 
 def noted(machine, suffix):

@@ -8,7 +8,7 @@ use blixard_consensus::{ProposeError, RaftRole};
 use blixard_core::planner::prepare::{end_of, prepare};
 use blixard_core::planner::removal::SIGN_TICKS;
 use blixard_core::planner::{NotNow, Planned, Prepared, plan};
-use blixard_model::{Ask, Command, MembershipChange, Outcome, RaftId, Request, TicketId, mutant};
+use blixard_model::{Ask, Command, EndpointId, MembershipChange, Outcome, RaftId, Request, TicketId, mutant};
 
 use crate::attempt::AttemptEnd;
 use crate::machine::encode_request;
@@ -24,8 +24,9 @@ pub(crate) struct AskedChange<P> {
 }
 
 impl<P: Waits, R: Waits> Node<P, R> {
-    /// Does what is asked of a leader, if this node leads; the answer comes with a later [`crate::Turn`].
-    pub fn ask(&mut self, ask: impl Into<Ask>, waiter: P) {
+    /// Does what a node asks of a leader, `asker` or this one itself, if this node leads; the answer comes with
+    /// a later [`crate::Turn`].
+    pub fn ask(&mut self, ask: impl Into<Ask>, asker: EndpointId, waiter: P) {
         let ask = ask.into();
         let leads = match ask {
             Ask::Write(_) => self.raft.status().role == RaftRole::Leader,
@@ -37,7 +38,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
             return self.waiting.answers.push((waiter, end));
         }
         let facts = self.leader_facts();
-        let prepared = prepare(&facts.view(self), ask);
+        let prepared = prepare(&facts.view(self), asker, ask);
         let end = match prepared {
             Prepared::Propose(request) => return self.propose(&request, waiter),
             Prepared::Change(change) => return self.propose_asked(change, waiter),

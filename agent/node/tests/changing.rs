@@ -37,7 +37,7 @@ fn group() -> (Group, u8) {
 
 fn write(group: &mut Group, at: u8, text: &'static str, ask: WriteAsk) {
     let request = WriteRequest { id: text.parse().expect("a request id"), ask };
-    group.node(at).ask(request, waiter(text));
+    group.node(at).ask(request, endpoint(at), waiter(text));
     group.settle();
     let done = matches!(group.answer(text), Some(AttemptEnd::Decided(AskOutcome::Done { .. })));
     assert!(done, "{:?}", group.answer(text));
@@ -67,7 +67,7 @@ fn admit(node: u8, store_n: u8, ticket: u8, with: u8) -> MembersAsk {
 
 /// Asks and gives the answer.
 fn ask(group: &mut Group, at: u8, what: &'static str, ask: MembersAsk) -> AttemptEnd {
-    group.node(at).ask(ask, waiter(what));
+    group.node(at).ask(ask, endpoint(at), waiter(what));
     group.settle();
     group.answer(what).expect("answered").clone()
 }
@@ -140,8 +140,8 @@ fn a_lost_store_s_place_is_let_go_and_never_for_a_word_from_before_it_was_given(
 fn of_two_at_once_exactly_one_is_admitted() {
     let (mut group, leader) = group();
     ticket(&mut group, leader, 1, None);
-    group.node(leader).ask(admit(4, 4, 1, 1), waiter("four"));
-    group.node(leader).ask(admit(5, 5, 1, 1), waiter("five"));
+    group.node(leader).ask(admit(4, 4, 1, 1), endpoint(leader), waiter("four"));
+    group.node(leader).ask(admit(5, 5, 1, 1), endpoint(leader), waiter("five"));
     group.settle();
     assert!(admitted(group.answer("four").expect("answered")).is_some());
     let later = AttemptEnd::NotNow(NotNow::ChangeUnderWay);
@@ -243,7 +243,7 @@ fn remove(group: &mut Group, what: &'static str, ask: MembersAsk) -> AttemptEnd 
     for _ in 0..40 {
         let leader = group.leader();
         group.answers.retain(|(_, name, _)| *name != what);
-        group.node(leader).ask(ask.clone(), waiter(what));
+        group.node(leader).ask(ask.clone(), endpoint(leader), waiter(what));
         group.settle();
         match group.answer(what) {
             Some(AttemptEnd::NotNow(_) | AttemptEnd::NotTaken { .. } | AttemptEnd::NotLeader { .. }) => {
@@ -403,7 +403,7 @@ fn ticks_until_given_up(has_link: bool) -> u32 {
     for ticks in 0..100 {
         let ask = leaving(silent, true, Some(VmsFate::Delete));
         group.answers.clear();
-        group.node(leader).ask(ask, waiter("removal"));
+        group.node(leader).ask(ask, endpoint(leader), waiter("removal"));
         group.settle();
         match group.answer("removal") {
             Some(AttemptEnd::NotNow(_)) => group.tick(1),
@@ -428,7 +428,7 @@ fn vms_of_a_node_that_is_no_member_and_was_there_a_moment_ago_are_not_forgotten(
     for (what, ticks) in [("at once", 0), ("a little later", 40)] {
         group.tick(ticks);
         let request = WriteRequest { id: "early".parse().expect("an id"), ask: forget() };
-        group.node(leader).ask(request, waiter(what));
+        group.node(leader).ask(request, endpoint(leader), waiter(what));
         group.settle();
         let still_there = NotNow::StillThere { node: name(4) };
         assert_eq!(group.answer(what), Some(&AttemptEnd::NotNow(still_there)));
@@ -452,7 +452,7 @@ fn two_removals_do_not_wait_for_each_other() {
     }
     for _ in 0..40 {
         for (n, what) in [(4, "removal of 4"), (5, "removal of 5")] {
-            group.node(leader).ask(leaving(n, false, None), waiter(what));
+            group.node(leader).ask(leaving(n, false, None), endpoint(leader), waiter(what));
             group.settle();
         }
         group.tick(1);
@@ -492,7 +492,7 @@ fn vms_are_spoken_of_before_their_node_goes() {
     let gone = group.follower();
     group.tick(10);
     group.node(leader).note_links((1..=3).map(endpoint).collect());
-    group.node(leader).ask(create("web", Some(gone)), waiter("web"));
+    group.node(leader).ask(create("web", Some(gone)), endpoint(leader), waiter("web"));
     group.settle();
     assert_eq!(group.node(leader).state().vms.len(), 1, "{:?}", group.answer("web"));
     group.cut.insert(gone);
@@ -540,7 +540,7 @@ fn a_refusal_says_which_node_is_gone() {
     let (mut group, leader) = group();
     let never = MembersAsk::Remove { raft_id: RaftId(77), force: false, vms: None };
     group.tick(20);
-    group.node(leader).ask(never.clone(), waiter("never"));
+    group.node(leader).ask(never.clone(), endpoint(leader), waiter("never"));
     group.tick(3);
     let end = remove(&mut group, "never again", never);
     assert_eq!(end, AttemptEnd::Decided(Refusal::NodeLeft { raft_id: RaftId(77) }.into()));

@@ -3,7 +3,7 @@
 use blixard_model::RaftId;
 use blixard_model::wire::MemberProgress;
 
-use crate::group::{Group, create, waiter};
+use crate::group::{Group, create, endpoint, waiter};
 
 /// What node `n` says of a member, if it leads.
 fn of(group: &mut Group, n: u8, member: u8) -> Option<MemberProgress> {
@@ -13,7 +13,7 @@ fn of(group: &mut Group, n: u8, member: u8) -> Option<MemberProgress> {
 
 fn write(group: &mut Group, leader: u8, vms: std::ops::Range<u32>) {
     for n in vms {
-        group.node(leader).ask(create(&format!("vm-{n}"), None), waiter("write"));
+        group.node(leader).ask(create(&format!("vm-{n}"), None), endpoint(leader), waiter("write"));
         group.tick(1);
     }
 }

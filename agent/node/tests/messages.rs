@@ -72,7 +72,7 @@ fn a_heartbeat_above_the_log_ends_a_node_whose_disk_went_back() {
     let mut group = Group::of(3);
     let (leader, follower) = (group.leader(), group.follower());
     for vm in ["a", "b", "c"] {
-        group.node(leader).ask(create(vm, None), waiter("w"));
+        group.node(leader).ask(create(vm, None), endpoint(leader), waiter("w"));
         group.settle();
     }
     group.tick(3);
@@ -134,7 +134,7 @@ fn leadership_is_handed_over_by_who_has_it_to_somebody_there() {
 fn messages_that_could_not_be_sent_are_no_error_and_raft_goes_on_by_itself() {
     let mut group = Group::of(3);
     let leader = group.leader();
-    group.node(leader).ask(create("a", None), waiter("before"));
+    group.node(leader).ask(create("a", None), endpoint(leader), waiter("before"));
     group.settle();
     // Nothing reaches anybody, and every one is told so.
     group.cut.extend([1, 2, 3]);
@@ -147,7 +147,7 @@ fn messages_that_could_not_be_sent_are_no_error_and_raft_goes_on_by_itself() {
     assert!(group.nodes.values().all(|node| !node.summary().leads), "it leads without a quorum");
     group.cut.clear();
     let leader = group.leader();
-    group.node(leader).ask(create("b", None), waiter("after"));
+    group.node(leader).ask(create("b", None), endpoint(leader), waiter("after"));
     group.tick(5);
     let vms =
         |node: &crate::group::TestNode| node.state().vms.keys().map(ToString::to_string).collect::<Vec<_>>();

@@ -115,7 +115,7 @@ fn written(names: &[&'static str]) -> (ClusterState, u64) {
     group.node(leader).note_links([1, 2, 3].map(endpoint).into());
     group.tick(10);
     for vm in names {
-        group.node(leader).ask(create(vm, Some(1)), waiter(vm));
+        group.node(leader).ask(create(vm, Some(1)), endpoint(leader), waiter(vm));
         group.until("applied", |group| group.answer(vm).is_some());
     }
     let node = &group.nodes[&leader];
@@ -147,8 +147,8 @@ fn a_restored_node_elects_itself_and_goes_on_where_the_backup_ended() {
     assert_eq!((node.summary().raft_id, node.raft_status().voters), (RaftId(4), vec![RaftId(4)]));
     assert_eq!(vms(&node), ["a", "b"]);
     // At most once holds across the restore, and new writes go on.
-    node.ask(create("a", Some(1)), waiter("again"));
-    node.ask(create("c", Some(1)), waiter("new"));
+    node.ask(create("a", Some(1)), endpoint(1), waiter("again"));
+    node.ask(create("c", Some(1)), endpoint(1), waiter("new"));
     node.turn();
     assert_eq!(vms(&node), ["a", "b", "c"]);
     assert!(node.state().vms["c"].placement.generation > index, "a generation is used twice");
@@ -192,7 +192,7 @@ fn log_of(names: &[&'static str]) -> Vec<StoredEntry> {
     let mut node = Alone::of(kept);
     elect(&mut node);
     for vm in names {
-        node.ask(create(vm, Some(1)), waiter(vm));
+        node.ask(create(vm, Some(1)), endpoint(1), waiter(vm));
         node.turn();
     }
     drop(node);
@@ -286,7 +286,7 @@ fn log_with_a_removal() -> Vec<StoredEntry> {
         admitted |= members == 2;
         if admitted && members == 2 {
             let ask = MembersAsk::Remove { raft_id: RaftId(2), force: true, vms: None };
-            node.ask(ask, waiter("removed"));
+            node.ask(ask, endpoint(1), waiter("removed"));
         }
         if admitted && members == 1 {
             drop(node);

@@ -15,8 +15,8 @@ const READ_RETRY_TICKS: usize = 5;
 fn a_proposal_is_answered_with_its_outcome_where_it_was_made_and_nowhere_else() {
     let mut group = Group::of(3);
     let (leader, follower) = (group.leader(), group.follower());
-    group.node(follower).ask(create("a", None), waiter("to a follower"));
-    group.node(leader).ask(create("a", None), waiter("to the leader"));
+    group.node(follower).ask(create("a", None), endpoint(follower), waiter("to a follower"));
+    group.node(leader).ask(create("a", None), endpoint(leader), waiter("to the leader"));
     group.settle();
     let not_leader = AttemptEnd::NotLeader { leader: Some(name(leader)) };
     assert_eq!(group.answer("to a follower"), Some(&not_leader));
@@ -31,7 +31,7 @@ fn proposals_are_answered_unknown_when_the_leadership_is_lost() {
     let mut group = Group::of(3);
     let leader = group.leader();
     group.cut.insert(leader);
-    group.node(leader).ask(create("a", None), waiter("w"));
+    group.node(leader).ask(create("a", None), endpoint(leader), waiter("w"));
     group.settle();
     assert_eq!(group.answer("w"), None);
     assert_eq!(group.node(leader).waiting(), (1, 0));
@@ -45,7 +45,7 @@ fn a_proposal_that_nobody_waits_for_is_forgotten() {
     let mut group = Group::of(3);
     let leader = group.leader();
     group.cut.insert(leader);
-    group.node(leader).ask(create("a", None), Waiter { name: "w", gave_up: true });
+    group.node(leader).ask(create("a", None), endpoint(leader), Waiter { name: "w", gave_up: true });
     group.tick(1);
     assert_eq!(group.node(leader).waiting(), (0, 0));
     group.tick(40);
@@ -73,7 +73,7 @@ fn reads_that_raft_dropped_are_asked_again() {
 fn a_read_at_any_node_shows_what_was_acknowledged_before() {
     let mut group = Group::of(3);
     let (leader, follower) = (group.leader(), group.follower());
-    group.node(leader).ask(create("a", None), waiter("w"));
+    group.node(leader).ask(create("a", None), endpoint(leader), waiter("w"));
     group.settle();
     assert!(group.node(follower).read(waiter("read")));
     group.tick(1);
@@ -93,14 +93,14 @@ fn new_leader() -> (Group, u8) {
 #[test]
 fn a_new_leader_places_nothing_before_it_has_heard_of_the_linked_members() {
     let (mut group, leader) = new_leader();
-    group.node(leader).ask(create("a", None), waiter("early"));
+    group.node(leader).ask(create("a", None), endpoint(leader), waiter("early"));
     group.settle();
     let rejected = group.answer("early");
     assert_eq!(rejected, Some(&AttemptEnd::NotNow(NotNow::NewLeader)));
     // A live one answers the first heartbeats.
     group.cut.clear();
     group.tick(3);
-    group.node(leader).ask(create("a", Some(3)), waiter("heard"));
+    group.node(leader).ask(create("a", Some(3)), endpoint(leader), waiter("heard"));
     group.settle();
     let done = AttemptEnd::Decided(Outcome::done(Some(name(3))).into());
     assert_eq!(group.answer("heard"), Some(&done));
@@ -110,8 +110,8 @@ fn a_new_leader_places_nothing_before_it_has_heard_of_the_linked_members() {
 fn a_linked_member_that_says_no_word_is_waited_for_no_longer_and_given_nothing() {
     let (mut group, leader) = new_leader();
     group.tick(5);
-    group.node(leader).ask(create("a", Some(3)), waiter("on the dead"));
-    group.node(leader).ask(create("b", None), waiter("anywhere"));
+    group.node(leader).ask(create("a", Some(3)), endpoint(leader), waiter("on the dead"));
+    group.node(leader).ask(create("b", None), endpoint(leader), waiter("anywhere"));
     group.settle();
     let dead = group.answer("on the dead");
     let refused = |end: &AttemptEnd| matches!(end, AttemptEnd::Decided(AskOutcome::Refused { .. }));
@@ -122,4 +122,9 @@ fn a_linked_member_that_says_no_word_is_waited_for_no_longer_and_given_nothing()
             if *on != name(3)),
         "{anywhere:?}"
     );
+    // What it asks comes by another way than Raft's messages, and may come first.
+    group.node(leader).ask(create("c", Some(3)), endpoint(3), waiter("its own"));
+    group.settle();
+    let done = AttemptEnd::Decided(Outcome::done(Some(name(3))).into());
+    assert_eq!(group.answer("its own"), Some(&done));
 }

@@ -1,8 +1,8 @@
 //! What a leader makes of what it is asked for.
 
 use blixard_model::{
-    Ask, AskOutcome, Command, MembersAsk, MembershipChange, NodeName, Outcome, Removal, Request, RequestId,
-    VmSpec, WriteAsk, WriteRequest, mutant,
+    Ask, AskOutcome, Command, EndpointId, Member, MembersAsk, MembershipChange, NodeName, Outcome, Removal,
+    Request, VmSpec, WriteAsk, WriteRequest, mutant,
 };
 
 use super::admission;
@@ -11,10 +11,10 @@ use super::removal::{RemovalAsk, prepare_removal};
 use super::view::LeaderView;
 use crate::state::ClusterState;
 
-/// What a leader is to do with an ask.
-pub fn prepare(view: &LeaderView<'_>, ask: Ask) -> Prepared {
+/// What a leader is to do with an ask that the node `asker` brought.
+pub fn prepare(view: &LeaderView<'_>, asker: EndpointId, ask: Ask) -> Prepared {
     match ask {
-        Ask::Write(WriteRequest { id, ask }) => prepare_write(view, id, ask),
+        Ask::Write(write) => prepare_write(view, asker, write),
         Ask::Members(ask) => {
             let prepared = match ask {
                 MembersAsk::Remove { raft_id, force, vms } => {
@@ -36,14 +36,18 @@ pub fn too_early(state: &ClusterState, ask: &WriteAsk) -> Option<NotNow> {
 }
 
 /// The command that a write becomes, with what the leader adds.
-fn prepare_write(view: &LeaderView<'_>, id: RequestId, ask: WriteAsk) -> Prepared {
+fn prepare_write(
+    view: &LeaderView<'_>,
+    asker: EndpointId,
+    WriteRequest { id, ask }: WriteRequest,
+) -> Prepared {
     if let Some(why) = too_early(view.members.state, &ask) {
         return why.into();
     }
     let command = match ask {
         WriteAsk::CreateVm { .. } if view.is_unsettled() => return NotNow::NewLeader.into(),
         WriteAsk::CreateVm { spec, desired } => {
-            let eligible = eligible(view, &spec);
+            let eligible = eligible(view, asker, &spec);
             Command::CreateVm { spec, desired, eligible }
         }
         WriteAsk::ChangeVm { spec, seen } => Command::ChangeVm { spec, seen },
@@ -64,10 +68,12 @@ fn prepare_write(view: &LeaderView<'_>, id: RequestId, ask: WriteAsk) -> Prepare
     Prepared::Propose(Request { id, command })
 }
 
-/// The nodes that a new VM may be placed on.
-fn eligible(view: &LeaderView<'_>, spec: &VmSpec) -> Vec<NodeName> {
+/// The nodes that a new VM may be placed on. Who asks is there: it came back a moment ago if Raft has not heard
+/// of it yet.
+fn eligible(view: &LeaderView<'_>, asker: EndpointId, spec: &VmSpec) -> Vec<NodeName> {
     let state = view.members.state;
-    let reachable = state.members.values().filter(|member| view.is_reachable(member));
+    let is_there = |member: &&Member| member.node.endpoint_id == asker || view.is_reachable(member);
+    let reachable = state.members.values().filter(is_there);
     let mut eligible: Vec<NodeName> = reachable.map(|member| member.node.name.clone()).collect();
     if mutant::lives("capacity-checked-before-propose-only") {
         let need = spec.reserved_memory_mib();

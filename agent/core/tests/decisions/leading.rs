@@ -126,12 +126,16 @@ impl Leader {
     }
 
     fn write(&self, ask: WriteAsk) -> Prepared {
+        self.write_of(1, ask)
+    }
+
+    fn write_of(&self, asker: u8, ask: WriteAsk) -> Prepared {
         let id = "r-1".parse().expect("a request id");
-        self.look(|view| prepare(view, Ask::Write(WriteRequest { id, ask })))
+        self.look(|view| prepare(view, endpoint(asker), Ask::Write(WriteRequest { id, ask })))
     }
 
     fn members(&self, ask: MembersAsk) -> Prepared {
-        self.look(|view| prepare(view, Ask::Members(ask)))
+        self.look(|view| prepare(view, endpoint(1), Ask::Members(ask)))
     }
 
     fn vouch(&self, node: Identity) -> Prepared {
@@ -270,10 +274,11 @@ fn a_write_that_two_leaders_make_a_command_of_is_applied_once() {
 
 #[test]
 fn a_vm_is_placed_on_nodes_with_a_link_that_were_heard_of_lately() {
-    let eligible = |leader: &Leader| match leader.write(create()) {
+    let eligible_of = |asker, leader: &Leader| match leader.write_of(asker, create()) {
         Prepared::Propose(Request { command: Command::CreateVm { eligible, .. }, .. }) => eligible,
         other => panic!("{other:?}"),
     };
+    let eligible = |leader: &Leader| eligible_of(1, leader);
     assert_eq!(eligible(&Leader::new().silent(2, 14)).len(), 3);
     assert_eq!(eligible(&Leader::new().silent(2, 15)), [node("n1"), node("n3")]);
     let mut cut = Leader::new();
@@ -283,6 +288,8 @@ fn a_vm_is_placed_on_nodes_with_a_link_that_were_heard_of_lately() {
     late.leads_since = TICK + 1;
     late.tick = TICK + 6;
     assert_eq!(eligible(&late), [node("n1")], "what was heard before it led does not count");
+    let back = Leader::new().silent(2, 15);
+    assert_eq!(eligible_of(2, &back).len(), 3, "who asks is there, although Raft has not heard of it yet");
 }
 
 #[test]

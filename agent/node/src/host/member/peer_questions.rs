@@ -42,11 +42,11 @@ impl MemberHost {
                 return self.replica.note_identity(me, None);
             }
             PeerRequest::Propose { request, timeout_ms } => {
-                self.lead(now, call, request.into(), timeout_ms);
+                self.lead(now, (call, from), request.into(), timeout_ms);
                 return Ok(());
             }
             PeerRequest::ChangeMembers { change, timeout_ms } => {
-                self.lead(now, call, change.into(), timeout_ms);
+                self.lead(now, (call, from), change.into(), timeout_ms);
                 return Ok(());
             }
             PeerRequest::Report { aged, page } => self.note_report(now, from, aged, page),
@@ -64,10 +64,10 @@ impl MemberHost {
     }
 
     /// A peer takes this node for the leader.
-    fn lead(&mut self, now: Moment, call: PeerCallId, ask: Ask, timeout_ms: u64) {
+    fn lead(&mut self, now: Moment, (call, from): (PeerCallId, EndpointId), ask: Ask, timeout_ms: u64) {
         let until_ms = now.boot_ms.saturating_add(timeout_ms.min(PROPOSE_MS_MAX));
         self.waiters.add_served(call, until_ms);
-        self.replica.ask(ask, Proposer::Peer(call));
+        self.replica.ask(ask, from, Proposer::Peer(call));
         self.dirty = true;
     }
 

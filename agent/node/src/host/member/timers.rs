@@ -188,7 +188,7 @@ impl MemberHost {
         match next {
             SubmissionNext::Wait => {}
             SubmissionNext::Propose(ask) => {
-                self.replica.ask(ask, Proposer::Submission(id));
+                self.replica.ask(ask, me, Proposer::Submission(id));
                 self.dirty = true;
             }
             SubmissionNext::Forward { to, ask, patience_ms } => self.forward(now, id, to, &ask, patience_ms),
