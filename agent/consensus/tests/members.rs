@@ -185,11 +185,11 @@ impl Cluster {
     /// Every node has the leader's table, and it gives each member the role that Raft gives it.
     fn check(&mut self) {
         let leader = self.leader();
-        let table = self.nodes[&leader].machine().0.members.clone();
+        let table = self.nodes[&leader].machine().0.nodes.clone();
         for (id, node) in &self.nodes {
-            assert_eq!(node.machine().0.members, table, "node {id}");
+            assert_eq!(node.machine().0.nodes, table, "node {id}");
             let of = |role| {
-                let of_role = table.values().filter(move |member| member.role == role);
+                let of_role = table.members().filter(move |member| member.role == role);
                 of_role.map(|member| member.raft_id).collect::<std::collections::BTreeSet<_>>()
             };
             let status = node.status();
@@ -206,11 +206,11 @@ fn everything_about_a_member_is_on_every_node_from_its_first_entry_on() {
     let admitted = member(4, 4);
     c.change(&MembershipChange::AddLearner { member: admitted.clone(), ticket: None }).expect("fits");
     c.check();
-    assert_eq!(c.nodes[&4].machine().0.members[&RaftId(4)], admitted);
+    assert_eq!(c.nodes[&4].machine().0.nodes.members_form()[&RaftId(4)], admitted);
     c.change(&MembershipChange::Promote { raft_id: RaftId(4) }).expect("fits");
     c.check();
     let promoted = Member { role: Role::Voter, ..admitted };
-    assert_eq!(c.nodes[&1].machine().0.members[&RaftId(4)], promoted);
+    assert_eq!(c.nodes[&1].machine().0.nodes.members_form()[&RaftId(4)], promoted);
 }
 
 #[test]
@@ -327,7 +327,7 @@ fn a_change_that_does_not_fit_is_applied_as_nothing() {
         let _unsent = pump(&mut node).expect("goes on");
         assert_eq!(node.status().applied, 2);
         assert_eq!(node.status().learners, if taken { vec![RaftId(2)] } else { vec![] });
-        assert_eq!(node.machine().0.members.contains_key(&RaftId(2)), taken);
+        assert_eq!(node.machine().0.nodes.has_member(RaftId(2)), taken);
     }
 }
 

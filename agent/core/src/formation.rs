@@ -24,10 +24,11 @@ use std::net::SocketAddr;
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::id::ClusterName;
 use blixard_model::{
-    ClusterId, ClusterVersion, Contact, EndpointId, Member, NodeFacts, NodeName, Offer, RaftId, mutant,
+    ClusterId, ClusterVersion, Contact, EndpointId, NodeFacts, NodeName, Offer, RaftId, mutant,
 };
 
 use crate::ClusterState;
+use crate::state::MemberRef;
 use crate::state::member_check::{CheckedMember, MemberError, MemberField, check_genesis, check_members};
 
 /// How many voters a small cluster has, and a large one.
@@ -217,12 +218,12 @@ pub fn phase_of(state: &ClusterState, (raft_id, applied): (RaftId, u64), asker: 
 
 /// The members and where they are.
 pub fn contacts(state: &ClusterState) -> Vec<Contact> {
-    let contact = |member: &Member| Contact {
+    let contact = |member: MemberRef<'_>| Contact {
         endpoint_id: member.node.endpoint_id,
         addresses: member.node.offer.addresses.clone(),
         relay_url: member.node.offer.relay_url.clone(),
     };
-    state.members.values().map(contact).collect()
+    state.nodes.members().map(contact).collect()
 }
 
 /// Decides the next step. Pure: the same view gives the same step.

@@ -7,7 +7,6 @@
 
 use blixard_model::formation::{Genesis, Origin};
 use blixard_model::id::ClusterName;
-use blixard_model::removal::RemovedNode;
 use blixard_model::{Member, NodeFacts, NodeName, RaftId, Role, mutant};
 
 use crate::state::ClusterState;
@@ -71,7 +70,7 @@ pub enum LineageError {
 /// See [`LineageError`].
 pub fn begin(old: ClusterState, founder: Founder) -> Result<Lineage, LineageError> {
     let Founder { me, cluster_name, index, nonce } = founder;
-    if let Some(theirs) = old.member_by_endpoint(me.endpoint_id).filter(|member| member.node.name != me.name)
+    if let Some(theirs) = old.member_by_endpoint(me.endpoint_id).filter(|member| *member.node.name != me.name)
     {
         return Err(LineageError::OtherName { theirs: theirs.node.name.clone() });
     }
@@ -83,9 +82,9 @@ pub fn begin(old: ClusterState, founder: Founder) -> Result<Lineage, LineageErro
     let raft_id = unused_raft_id(&old).ok_or(LineageError::NoRaftId)?;
 
     let mut state = old;
-    let given_up = give_up_members(&mut state, &me);
+    let given_up = state.nodes.give_up_all_but(me.endpoint_id);
     state.genesis = genesis;
-    state.members.insert(raft_id, Member { raft_id, node: me, role: Role::Voter });
+    state.nodes.admit(Member { raft_id, node: me, role: Role::Voter });
     state.next_raft_id = RaftId(raft_id.0 + 1);
     if !mutant::lives("lineage-keeps-tickets") {
         state.tickets.clear();
@@ -95,25 +94,11 @@ pub fn begin(old: ClusterState, founder: Founder) -> Result<Lineage, LineageErro
 
 /// One that was never given, even when a damaged state does not count right.
 fn unused_raft_id(old: &ClusterState) -> Option<RaftId> {
-    let removed = old.removed.values().map(|removed| removed.raft_id.0);
-    let used = old.members.keys().map(|raft_id| raft_id.0).chain(removed).max().unwrap_or(0);
+    let departed = old.nodes.departed().map(|(_, node)| node.raft_id.0);
+    let used = old.nodes.raft_ids().map(|raft_id| raft_id.0).chain(departed).max().unwrap_or(0);
     let unused = old.next_raft_id.0.max(used.saturating_add(1));
     if mutant::lives("lineage-uses-raft-id-again") {
         return Some(RaftId(used.max(1)));
     }
     (unused < RAFT_ID_MAX).then_some(RaftId(unused))
-}
-
-/// They leave as if an operator had removed them, or nobody could ever say of a VM placed there that it is
-/// gone; and they may come back when they are listed.
-fn give_up_members(state: &mut ClusterState, me: &NodeFacts) -> Vec<Member> {
-    let old = std::mem::take(&mut state.members).into_values();
-    let given_up: Vec<Member> = old.filter(|member| member.node.endpoint_id != me.endpoint_id).collect();
-    for member in &given_up {
-        let removed = RemovedNode { name: member.node.name.clone(), raft_id: member.raft_id, given_up: true };
-        state.removed.insert(member.node.endpoint_id, removed);
-    }
-    state.removed.remove(&me.endpoint_id);
-    state.forget_removed();
-    given_up
 }

@@ -44,7 +44,7 @@ impl Agent {
         let listed = self.config.declared().into_iter();
         let mut names: BTreeMap<_, _> = listed.map(|member| (member.endpoint_id, member.name)).collect();
         let look = self.host.look_at_member(|member| {
-            let members = member.state().members.values();
+            let members = member.state().nodes.members();
             members.map(|member| (member.node.endpoint_id, member.node.name.clone())).collect::<Vec<_>>()
         });
         // The list still names them when the host has no cluster, is behind or on its way out.

@@ -137,7 +137,7 @@ pub fn recover(node: StoppedNode<'_>) -> Result<String, OfflineError> {
         remains.raft_id,
         remains.state.genesis.cluster_name,
         old.short(),
-        remains.state.members.len(),
+        remains.state.nodes.member_count(),
         remains.index
     );
     told += &match count {

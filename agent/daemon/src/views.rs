@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use blixard_consensus::RaftStatus;
 use blixard_core::formation::DeclaredMember;
 use blixard_core::report::{is_fresh, observed};
-use blixard_core::state::member_check::MemberError;
+use blixard_core::state::MemberRef;
 use blixard_core::{ClusterState, VmRecord};
 use blixard_model::api::{ChangeView, NodeView, VmView, VotersView};
 use blixard_model::wire::{AgedReport, CHANGES_MAX, KeyHeldTwice, ProgressReport};
-use blixard_model::{EndpointId, Member, NodeName, RaftId, Role};
-use blixard_node::{Kinship, Stranger};
+use blixard_model::{EndpointId, NodeName, RaftId, Role};
+use blixard_node::{Kinship, Missing, Stranger, missing};
 
 /// Whom the answering node can talk to.
 #[derive(Debug, Clone)]
@@ -34,8 +34,8 @@ pub(crate) fn nodes(
     reach: &Reach,
     report: &ProgressReport,
 ) -> Vec<NodeView> {
-    let view = |member: &Member| {
-        let (reserved, vms) = state.reserved(&member.node.name);
+    let view = |member: MemberRef<'_>| {
+        let (reserved, vms) = state.reserved(member.node.name);
         let role = if raft.voters.contains(&member.raft_id) { Role::Voter } else { Role::Learner };
         let reachable = reach.has(member.node.endpoint_id);
         let progress = report.members.iter().find(|progress| progress.raft_id == member.raft_id);
@@ -67,7 +67,7 @@ pub(crate) fn nodes(
             held_twice_at: held_twice.map(|held| held.addresses.clone()).unwrap_or_default(),
         }
     };
-    let mut nodes: Vec<NodeView> = state.members.values().map(view).collect();
+    let mut nodes: Vec<NodeView> = state.nodes.members().map(view).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     nodes
 }
@@ -84,7 +84,8 @@ pub(crate) fn voters(
     let heard = |id: &RaftId| {
         own.is_none_or(|own| own.members.iter().any(|member| member.raft_id == *id && member.heard))
     };
-    let linked = |id: &RaftId| state.members.get(id).is_some_and(|member| reach.has(member.node.endpoint_id));
+    let linked =
+        |id: &RaftId| state.nodes.member(*id).is_some_and(|member| reach.has(member.node.endpoint_id));
     let reachable = raft.voters.iter().filter(|id| linked(id) && heard(id)).count();
     (total > 0).then_some(VotersView { total, reachable, needed: total / 2 + 1 })
 }
@@ -158,40 +159,6 @@ fn estranged(stranger: &Stranger) -> String {
     }
 }
 
-/// Why a listed node is no member.
-enum Missing {
-    /// A member has its name and another key.
-    OtherKey,
-    /// Its store is of another cluster.
-    Strange,
-    /// An operator removed it.
-    Removed,
-    /// As it is listed it cannot be one.
-    Unfit(MemberError),
-    /// It is to be admitted.
-    Comes,
-}
-
-fn missing<'a>(
-    state: &'a ClusterState,
-    declared: &'a [DeclaredMember],
-    strangers: &'a [Stranger],
-) -> impl Iterator<Item = (&'a DeclaredMember, Missing)> {
-    let unknown = declared.iter().filter(|d| state.member_by_endpoint(d.endpoint_id).is_none());
-    unknown.map(|d| {
-        let strange = strangers.iter().find(|stranger| stranger.endpoint_id == d.endpoint_id);
-        let removed = state.is_kept_out(d.endpoint_id);
-        let why = match (strange, state.check_declared(d)) {
-            (Some(_), _) => Missing::Strange,
-            _ if state.member_by_name(&d.name).is_some() => Missing::OtherKey,
-            _ if removed => Missing::Removed,
-            (None, Some(error)) => Missing::Unfit(error),
-            (None, None) => Missing::Comes,
-        };
-        (d, why)
-    })
-}
-
 /// Listed nodes that are no members yet, and why.
 pub(crate) fn awaited(
     state: &ClusterState,
@@ -235,8 +202,8 @@ fn differences(state: &ClusterState, declared: &[DeclaredMember], strangers: &[S
         Some(format!("{} is in this node's `members` list and not in the cluster: {way_out}", d.name))
     };
     let extra = state
-        .members
-        .values()
+        .nodes
+        .members()
         .filter(|member| !declared.iter().any(|d| d.endpoint_id == member.node.endpoint_id))
         .map(|member| {
             format!("{} is in the cluster and not in this node's `members` list", member.node.name)
@@ -249,6 +216,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use blixard_consensus::RaftRole;
+    use blixard_core::state::NodeTable;
     use blixard_model::formation::Genesis;
     use blixard_model::removal::RemovedNode;
     use blixard_model::wire::MemberProgress;
@@ -416,8 +384,10 @@ mod tests {
             let raft_id = RaftId(n.into());
             RemovedNode { name: format!("n{n}").parse().expect("a name"), raft_id, given_up }
         };
-        state.removed.insert(EndpointId::from_bytes([7; 32]), removed(7, false));
-        state.removed.insert(EndpointId::from_bytes([8; 32]), removed(8, true));
+        let departed = [(7, false), (8, true)]
+            .map(|(n, given_up)| (EndpointId::from_bytes([n; 32]), removed(n, given_up)));
+        let members = state.nodes.members_form();
+        state.nodes = NodeTable::from_forms(members, departed.into()).expect("a table");
         let other_key = DeclaredMember { endpoint_id: EndpointId::from_bytes([9; 32]), ..listed(3, 9) };
         let declared =
             [listed(1, 1), listed(4, 4), listed(5, 5), listed(6, 2), listed(7, 7), listed(8, 8), other_key];

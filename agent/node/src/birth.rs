@@ -97,7 +97,7 @@ pub fn bind(
                 .member_by_endpoint(endpoint_id)
                 .filter(|member| member.node.store_id == store.store_id() && genesis.origin.is_none())
                 .ok_or(BindError::NotInGenesis)?;
-            let voters: Vec<RaftId> = state.members.keys().copied().collect();
+            let voters: Vec<RaftId> = state.nodes.raft_ids().collect();
             let begin = genesis_snapshot(&voters, encode_state(&state));
             let marker = ClusterMarker {
                 cluster_id: cluster_id(&genesis),

@@ -24,8 +24,8 @@ pub(crate) struct AskedChange<P> {
 }
 
 impl<P: Waits, R: Waits> Node<P, R> {
-    /// Does what a node asks of a leader, `asker` or this one itself, if this node leads; the answer comes with
-    /// a later [`crate::Turn`].
+    /// Does what the node `asker` asks of a leader, if this node leads; `asker` may be this node itself. The
+    /// answer comes with a later [`crate::Turn`].
     pub fn ask(&mut self, ask: impl Into<Ask>, asker: EndpointId, waiter: P) {
         let ask = ask.into();
         let leads = match ask {
@@ -60,7 +60,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
     }
 
     fn led_by(&self, leader: Option<RaftId>) -> AttemptEnd {
-        let leader = leader.and_then(|id| self.raft.machine().0.members.get(&id));
+        let leader = leader.and_then(|id| self.raft.machine().0.nodes.member(id));
         AttemptEnd::NotLeader { leader: leader.map(|member| member.node.name.clone()) }
     }
 

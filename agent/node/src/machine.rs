@@ -45,10 +45,10 @@ struct StateHead<'a> {
     genesis: &'a Genesis,
     #[serde(skip_serializing_if = "ClusterVersion::is_first")]
     version: ClusterVersion,
-    members: &'a BTreeMap<RaftId, Member>,
+    members: BTreeMap<RaftId, Member>,
     next_raft_id: &'a RaftId,
     tickets: &'a BTreeMap<TicketId, TicketRecord>,
-    removed: &'a BTreeMap<EndpointId, RemovedNode>,
+    removed: BTreeMap<EndpointId, RemovedNode>,
     requests: &'a RequestTable,
 }
 
@@ -78,11 +78,11 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
 
 fn encode_with(state: &ClusterState, encoded: &EncodedVms) -> Vec<u8> {
     // Named one by one: a field that is added must be written.
-    let ClusterState { genesis, version, members, next_raft_id, vms, tickets, removed, requests } = state;
+    let ClusterState { genesis, version, nodes, next_raft_id, vms, tickets, requests } = state;
     let (no_requests, no_vms) = (RequestTable::default(), BTreeMap::new());
     let requests = if mutant::lives("requests-not-in-snapshot") { &no_requests } else { requests };
     let vms = if mutant::lives("vms-not-in-snapshot") { &no_vms } else { vms };
-    let version = *version;
+    let (version, members, removed) = (*version, nodes.members_form(), nodes.removed_form());
     let head = StateHead { genesis, version, members, next_raft_id, tickets, removed, requests };
     let mut bytes = format!("{{\"format\":{version},\"state\":").into_bytes();
     bytes.extend(serde_json::to_vec(&head).unwrap_or_default());

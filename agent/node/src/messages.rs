@@ -66,7 +66,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
     /// The sender must be who the log says its raft id is. One that the log here does not know yet is
     /// believed: its connection proved that it is in the list of peers.
     fn is_believed(&mut self, raft_id: RaftId, from: EndpointId) -> bool {
-        match self.raft.machine().0.members.get(&raft_id) {
+        match self.raft.machine().0.nodes.member(raft_id) {
             Some(member) if member.node.endpoint_id != from => {
                 self.notices.push(Notice::FalseSender { from });
                 false
@@ -95,8 +95,8 @@ impl<P: Waits, R: Waits> Node<P, R> {
 
     /// Where a message goes; `None` when nobody is known under the raft id.
     pub(crate) fn address(&self, message: Outgoing) -> Option<Envelope> {
-        let members = &self.raft.machine().0.members;
-        let known = members.get(&message.to).map(|member| member.node.endpoint_id);
+        let member = self.raft.machine().0.nodes.member(message.to);
+        let known = member.map(|member| member.node.endpoint_id);
         let to = known.or_else(|| self.routes.get(&message.to).copied())?;
         let frame = Bytes::from(message.encode_behind(self.config.cluster_id.as_bytes()));
         Some(Envelope { to, member: message.to, frame, is_snapshot: message.is_snapshot })

@@ -7,6 +7,7 @@ use blixard_consensus::{Consensus, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_core::formation::{DeclaredMember, contacts};
 use blixard_core::planner::Raising;
+use blixard_core::state::Availability;
 use blixard_model::{
     ClusterId, ClusterVersion, Contact, EndpointId, NodeName, RaftId, RelayUrl, TicketId, mutant,
 };
@@ -214,8 +215,9 @@ impl<P: Waits, R: Waits> Node<P, R> {
     /// others told while the log here is behind, is none of them: it may be the one who leads.
     pub fn kept_out(&self) -> BTreeMap<EndpointId, RaftId> {
         let is_back = |id: &EndpointId| self.is_told(*id) && !mutant::lives("removed-for-ever");
-        let removed = self.state().removed.iter().filter(|(id, removed)| !removed.given_up && !is_back(id));
-        removed.map(|(id, removed)| (*id, removed.raft_id)).collect()
+        let departed = self.state().nodes.departed();
+        let removed = departed.filter(|(_, node)| node.availability == Availability::Removed);
+        removed.filter(|(id, _)| !is_back(id)).map(|(id, node)| (id, node.raft_id)).collect()
     }
 
     /// Raft's view.

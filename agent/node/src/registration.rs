@@ -81,7 +81,7 @@ impl Registration {
     /// Where a node stands in a log with what it offers.
     pub fn standing(state: &ClusterState, endpoint_id: EndpointId, offer: &Offer) -> Standing {
         let Some(member) = state.member_by_endpoint(endpoint_id) else { return Standing::NoMember };
-        if member.node.offer == *offer {
+        if member.node.offer == offer {
             return Standing::Registered;
         }
         match state.check_offer(endpoint_id, offer) {

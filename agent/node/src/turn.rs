@@ -1,7 +1,8 @@
 //! A turn: one pump of consensus, and what the owner has to carry out.
 
 use blixard_consensus::{Consensus, Effects, LogWrite, PumpError, RaftRole};
-use blixard_model::{EndpointId, Member, Outcome, RaftId, mutant};
+use blixard_core::state::MemberRef;
+use blixard_model::{EndpointId, Outcome, RaftId, mutant};
 use bytes::Bytes;
 
 use crate::attempt::AttemptEnd;
@@ -78,7 +79,7 @@ pub enum NodeError {
 pub(crate) fn summarise(raft: &Consensus<StateMachine>, membership_version: u64, joinable: bool) -> Summary {
     let status = raft.status();
     let state = &raft.machine().0;
-    let leader = status.leader.and_then(|id| state.members.get(&id));
+    let leader = status.leader.and_then(|id| state.nodes.member(id));
     Summary {
         raft_id: status.id,
         role: status.role,
@@ -156,21 +157,23 @@ impl<P: Waits, R: Waits> Node<P, R> {
         if caught_up {
             told.members.clear();
         }
-        let members = &self.raft.machine().0.members;
-        let is = |(id, member): (&RaftId, &Member), (known, addresses, relay): &(_, _, _)| {
-            id == known && member.node.offer.addresses == *addresses && member.node.offer.relay_url == *relay
+        let nodes = &self.raft.machine().0.nodes;
+        let is = |member: MemberRef<'_>, (known, addresses, relay): &(_, _, _)| {
+            let offer = member.node.offer;
+            member.raft_id == *known && offer.addresses == *addresses && offer.relay_url == *relay
         };
-        let same = members.len() == self.peers.len()
-            && members.iter().zip(&self.peers).all(|(now, was)| is(now, was));
+        let same = nodes.member_count() == self.peers.len()
+            && nodes.members().zip(&self.peers).all(|(now, was)| is(now, was));
         if same && !caught_up {
             return;
         }
-        let peer = |(id, member): (&RaftId, &Member)| {
-            (*id, member.node.offer.addresses.clone(), member.node.offer.relay_url.clone())
+        let peer = |member: MemberRef<'_>| {
+            let offer = member.node.offer;
+            (member.raft_id, offer.addresses.clone(), offer.relay_url.clone())
         };
-        self.peers = members.iter().map(peer).collect();
-        self.routes.retain(|id, _| !members.contains_key(id));
-        self.heard.retain(|id, _| members.contains_key(id) || self.routes.contains_key(id));
+        self.peers = nodes.members().map(peer).collect();
+        self.routes.retain(|id, _| !nodes.has_member(*id));
+        self.heard.retain(|id, _| nodes.has_member(*id) || self.routes.contains_key(id));
         self.membership_version += 1;
     }
 

@@ -94,7 +94,7 @@ fn a_birth_binds_marker_and_log_together_and_resumes() {
     let node = (resume(loaded(&kept), who(1)) as Resumed).expect("resumed");
     assert_eq!(node.summary().raft_id, RaftId(1));
     assert_eq!(node.raft_status().voters, [1, 2, 3].map(RaftId));
-    assert_eq!(node.state().members.len(), 3);
+    assert_eq!(node.state().nodes.member_count(), 3);
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn a_ticket_admits_one_node_once_and_says_so_again_to_that_one() {
     let again = ask(&mut group, leader, "again", admit(4, 4, 1, 1));
     assert_eq!(admitted(&again), Some(RaftId(4)), "a captured request admits nobody else");
     refused_for(&ask(&mut group, leader, "other", admit(5, 5, 1, 1)), "it has admitted n4");
-    assert_eq!(group.node(leader).state().members.len(), 4);
+    assert_eq!(group.node(leader).state().nodes.member_count(), 4);
     assert!(!group.node(leader).summary().joinable, "nothing is open any more");
 }
 
@@ -128,11 +128,11 @@ fn a_lost_store_s_place_is_let_go_and_never_for_a_word_from_before_it_was_given(
     for (what, before) in [("no member yet", None), ("under an earlier place", Some(RaftId(3)))] {
         let late = ask(&mut group, leader, what, with_another_store(before));
         assert_eq!(late, AttemptEnd::NotNow(NotNow::KnownWithAnotherStore));
-        assert!(group.node(leader).state().members.contains_key(&RaftId(4)), "{what}");
+        assert!(group.node(leader).state().nodes.has_member(RaftId(4)), "{what}");
     }
     let first = ask(&mut group, leader, "let go", with_another_store(Some(RaftId(4))));
     assert_eq!(first, AttemptEnd::NotNow(NotNow::PlaceLetGo), "to be asked again");
-    assert!(!group.node(leader).state().members.contains_key(&RaftId(4)));
+    assert!(!group.node(leader).state().nodes.has_member(RaftId(4)));
     assert_eq!(admitted(&ask(&mut group, leader, "anew", with_another_store(None))), Some(RaftId(5)));
 }
 
@@ -157,7 +157,7 @@ fn a_wrong_secret_learns_nothing_of_the_tickets_there_are() {
     let none = ask(&mut group, leader, "no such ticket", admit(4, 4, 2, 2));
     assert_eq!(wrong, none);
     refused_for(&wrong, "does not know it, or its secret is another one");
-    assert_eq!(group.node(leader).state().members.len(), 3);
+    assert_eq!(group.node(leader).state().nodes.member_count(), 3);
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn a_member_leaves_and_its_words_are_not_believed_any_more() {
     let done = remove(&mut group, "leave", leaving(follower, false, None));
     assert_eq!(done, AttemptEnd::Decided(Outcome::done(None).into()));
     let state = group.node(leader).state();
-    assert!(state.members.len() == 2 && state.removed.contains_key(&endpoint(follower)));
+    assert!(state.nodes.member_count() == 2 && state.is_kept_out(endpoint(follower)));
     // An older copy of its disk comes back, which has not heard of it, and asks for votes.
     group.start(follower);
     group.cut.insert(leader);
@@ -359,7 +359,7 @@ fn the_leader_hands_over_before_it_leaves() {
     assert_eq!(done, AttemptEnd::Decided(Outcome::done(None).into()));
     let next = group.leader();
     assert_ne!(next, leader);
-    assert_eq!(group.node(next).state().members.len(), 2);
+    assert_eq!(group.node(next).state().nodes.member_count(), 2);
 }
 
 #[test]
@@ -457,14 +457,14 @@ fn two_removals_do_not_wait_for_each_other() {
         }
         group.tick(1);
     }
-    assert_eq!(group.node(leader).state().members.len(), 3);
+    assert_eq!(group.node(leader).state().nodes.member_count(), 3);
 }
 
 #[test]
 fn a_guessed_address_that_is_another_s_is_left_out() {
     let (mut group, leader) = group();
     let theirs =
-        group.node(leader).state().members.values().next().expect("a member").node.offer.addresses.clone();
+        group.node(leader).state().nodes.members().next().expect("a member").node.offer.addresses.clone();
     let at = |guessed: bool| {
         let mut comes = request(empty(4, 4), 1, 1);
         comes.node.node.offer.addresses.extend(theirs.clone());
@@ -479,7 +479,7 @@ fn a_guessed_address_that_is_another_s_is_left_out() {
     assert_eq!(not_yet, AttemptEnd::NotNow(NotNow::NoAddressOfItsOwn), "its relay may be found yet");
     refused_for(&ask(&mut group, leader, "written", admission(at(false))), &theirs[0].to_string());
     let raft_id = admitted(&ask(&mut group, leader, "guessed", admission(at(true)))).expect("admitted");
-    let member = &group.node(leader).state().members[&raft_id];
+    let member = group.node(leader).state().nodes.member(raft_id).expect("a member");
     assert!(
         !member.node.offer.addresses.is_empty() && !member.node.offer.addresses.contains(&theirs[0]),
         "{member:?}"

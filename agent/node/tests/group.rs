@@ -156,7 +156,7 @@ impl Group {
     pub(crate) fn start(&mut self, n: u8) {
         let genesis = genesis(self.voters);
         let state = ClusterState::new(genesis.clone());
-        let ids: Vec<RaftId> = state.members.keys().copied().collect();
+        let ids: Vec<RaftId> = state.nodes.raft_ids().collect();
         let (snapshot, hard_state) = genesis_snapshot(&ids, encode_state(&state));
         let durable = Durable { hard_state, snapshot: Some(snapshot), entries: Vec::new() };
         let config =

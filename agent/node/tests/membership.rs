@@ -122,7 +122,7 @@ fn a_store_that_is_lost_leaves_and_the_node_is_admitted_anew() {
         (RaftId(4), endpoint(3), store(NEW))
     );
     assert_eq!(member.role, Role::Learner);
-    let members: Vec<RaftId> = group.node(leader).state().members.keys().copied().collect();
+    let members: Vec<RaftId> = group.node(leader).state().nodes.raft_ids().collect();
     assert_eq!(members, [1, 2, 4].map(RaftId));
     assert!(group.node(leader).state().has_left(RaftId(3)));
     let applied = group.notices.iter().filter(|(_, notice)| matches!(notice, Notice::MembershipChanged(_)));

@@ -221,7 +221,7 @@ fn a_recovered_node_has_all_of_its_log_known_to_be_committed_or_not() {
         assert_eq!(vms(&node), ["a", "b", "c"], "{committed} of {last}");
         elect(&mut node);
         assert!(node.raft_status().term > 8);
-        let members: Vec<_> = node.state().members.values().map(|m| (m.raft_id, m.role)).collect();
+        let members: Vec<_> = node.state().nodes.members().map(|m| (m.raft_id, m.role)).collect();
         assert_eq!(members, [(RaftId(4), Role::Voter)]);
         assert_ne!(begin.marker.cluster_id, cluster_id(&genesis(3)));
         drop(node);
@@ -282,7 +282,7 @@ fn log_with_a_removal() -> Vec<StoredEntry> {
     for _ in 0..100 {
         node.tick();
         node.turn();
-        let members = node.state().members.len();
+        let members = node.state().nodes.member_count();
         admitted |= members == 2;
         if admitted && members == 2 {
             let ask = MembersAsk::Remove { raft_id: RaftId(2), force: true, vms: None };

@@ -27,7 +27,7 @@ fn who_belongs_to_another_cluster_is_told_with_what_that_one_is_and_until_it_say
     let leader = group.leader();
     let mut made_of_us = genesis(1);
     made_of_us.origin = Some(Origin { cluster_id: cluster_id(&genesis(3)), index: 4, nonce: 5 });
-    let members = group.node(leader).state().members.clone();
+    let members = group.node(leader).state().nodes.clone();
     // Not even who says that this node has left: that is another cluster's raft id.
     for identity in [of(7, &genesis(2)), of(8, &made_of_us), of(9, &genesis(3))] {
         let told = group.node(leader).note_identity(identity.clone(), None);
@@ -43,7 +43,7 @@ fn who_belongs_to_another_cluster_is_told_with_what_that_one_is_and_until_it_say
             (endpoint(8), cluster_id(&made_of_us), Kinship::MadeOfUs),
         ]
     );
-    assert_eq!(group.node(leader).state().members, members, "they disturb nobody");
+    assert_eq!(group.node(leader).state().nodes, members, "they disturb nobody");
 
     let wiped = identity(7, store(70), Phase::Empty { promise: None });
     group.node(leader).note_identity(wiped, None).expect("no end");

@@ -11,6 +11,7 @@ use blixard_model::{
 
 use super::prepared::{NotNow, Prepared};
 use super::view::LeaderView;
+use crate::state::MemberRef;
 use crate::ticket;
 
 /// A member's word is as good as the leader's own list. A node that is a member already needs none, also if
@@ -62,7 +63,7 @@ fn invalid(why: &str) -> Prepared {
     Refusal::Ticket { why: why.to_owned().into() }.into()
 }
 
-fn is_member(member: &Member) -> Prepared {
+fn is_member(member: MemberRef<'_>) -> Prepared {
     Prepared::Answer(AskOutcome::Admitted { raft_id: member.raft_id })
 }
 
@@ -72,8 +73,8 @@ fn is_empty(node: &Identity) -> bool {
 
 /// A node's addresses without those of its guesses that are another member's.
 fn without_taken(view: &LeaderView<'_>, node: &Identity, guessed: &[SocketAddr]) -> Vec<SocketAddr> {
-    let members = view.members.state.members.values();
-    let others = || members.clone().filter(|member| member.node.endpoint_id != node.node.endpoint_id);
+    let members = || view.members.state.nodes.members();
+    let others = || members().filter(|member| member.node.endpoint_id != node.node.endpoint_id);
     let taken = |address: &SocketAddr| others().any(|member| member.node.offer.addresses.contains(address));
     let stays = |address: &&SocketAddr| !(guessed.contains(address) && taken(address));
     node.node.offer.addresses.iter().filter(stays).copied().collect()

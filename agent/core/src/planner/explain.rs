@@ -14,6 +14,7 @@ use super::membership::{
 };
 use super::version::held_back_by;
 use crate::formation::voter_target;
+use crate::state::MemberRef;
 
 /// The facts from which the leader explains its plans.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ enum Nearness {
 
 impl ExplainView<'_> {
     fn name(&self, raft_id: RaftId) -> String {
-        let member = self.plan.state.members.get(&raft_id);
+        let member = self.plan.state.nodes.member(raft_id);
         member.map_or_else(|| format!("raft id {raft_id}"), |member| member.node.name.to_string())
     }
 
@@ -98,7 +99,7 @@ impl ExplainView<'_> {
 
     /// Members that came back with an empty store.
     fn lost_stores(&self) -> Vec<ChangeView> {
-        let members = self.plan.state.members.values();
+        let members = self.plan.state.nodes.members();
         let lost = members.filter_map(|member| {
             let claim = self.plan.claims.get(&member.node.endpoint_id)?;
             let other = claim.identity.node.store_id != member.node.store_id;
@@ -107,7 +108,7 @@ impl ExplainView<'_> {
             (said_so && !self.is_pending(member.raft_id)).then_some((member, claim.settled))
         });
         let change = |raft_id| MembershipChange::Remove { raft_id, why: Removal::LostStore };
-        let view = |(member, settled): (&blixard_model::Member, bool)| {
+        let view = |(member, settled): (MemberRef<'_>, bool)| {
             let answers = self.plan.progress.get(&member.raft_id).is_some_and(|p| p.recent_active);
             let check = self.plan.state.check_membership(&change(member.raft_id), self.plan.voters);
             let waits_for = match check {
@@ -125,7 +126,7 @@ impl ExplainView<'_> {
     /// Explains promotions and demotions that are due.
     fn votes(&self) -> Vec<ChangeView> {
         let plan = self.plan;
-        let (target, voters) = (voter_target(plan.state.members.len()), plan.voters.len());
+        let (target, voters) = (voter_target(plan.state.nodes.member_count()), plan.voters.len());
         let mut learners = self.candidates().into_iter();
         let missing = target.saturating_sub(voters);
         let mut changes: Vec<ChangeView> = learners
@@ -257,14 +258,14 @@ impl ExplainView<'_> {
 
     /// Members that were admitted and have not taken their place.
     fn without_state(&self) -> Vec<ChangeView> {
-        let members = self.plan.state.members.values().filter(|member| {
+        let members = self.plan.state.nodes.members().filter(|member| {
             let claim = self.plan.claims.get(&member.node.endpoint_id);
             claim.is_some_and(|claim| {
                 let its_store = claim.identity.node.store_id == member.node.store_id;
                 its_store && matches!(claim.identity.phase, Phase::Empty { .. })
             })
         });
-        let view = |member: &blixard_model::Member| {
+        let view = |member: MemberRef<'_>| {
             said(format!("{} was admitted", member.node.name), "it to come for the state")
         };
         members.map(view).collect()

@@ -78,7 +78,7 @@ pub(super) fn fitting(view: &MembershipView<'_>, change: MembershipChange) -> Op
 /// never vote or acknowledge again, so it leaves before the node is admitted anew. A member that still
 /// answers under its raft id has lost nothing, whatever late words of an earlier store say.
 fn lost_store(view: &MembershipView<'_>) -> Option<MembershipChange> {
-    view.state.members.values().find_map(|member| {
+    view.state.nodes.members().find_map(|member| {
         let claim = view.claims.get(&member.node.endpoint_id)?;
         let other_store = !mutant::lives("lost-store-not-recognised")
             && claim.identity.node.store_id != member.node.store_id;
@@ -114,7 +114,7 @@ fn admission(view: &MembershipView<'_>) -> Option<MembershipChange> {
 /// A learner that has caught up votes when there are not enough voters, or when one of them is lost: that one
 /// is replaced before it is demoted. Witnesses go first: it is what they are there for.
 fn promotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
-    let target = voter_target(view.state.members.len());
+    let target = voter_target(view.state.nodes.member_count());
     let is_lost = |id: &RaftId| view.progress.get(id).is_some_and(|progress| progress.lost);
     let replaces = view.voters.len() == target && view.voters.iter().any(is_lost);
     let replaces = replaces && !mutant::lives("lost-voter-not-replaced");
@@ -131,7 +131,8 @@ fn promotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
 
 /// The learners in the order in which they are to vote.
 pub(super) fn learners_in_turn(view: &MembershipView<'_>) -> Vec<RaftId> {
-    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.node.offer.witness);
+    let is_witness =
+        |id: &RaftId| view.state.nodes.member(*id).is_some_and(|member| member.node.offer.witness);
     let mut learners = view.learners.to_vec();
     learners.sort_by_key(|id| (!is_witness(id), *id));
     learners
@@ -145,7 +146,7 @@ pub(super) fn is_caught_up(view: &MembershipView<'_>, progress: &Progress) -> bo
 /// One voter too many does not vote any more: one that is lost, else the one that came last and is no
 /// witness. Never the leader, and never one without whom the rest would be no quorum.
 fn demotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
-    if view.voters.len() <= voter_target(view.state.members.len()) {
+    if view.voters.len() <= voter_target(view.state.nodes.member_count()) {
         return None;
     }
     voters_in_turn(view).into_iter().find_map(|raft_id| {
@@ -159,7 +160,8 @@ fn demotion(view: &MembershipView<'_>) -> Option<MembershipChange> {
 /// The voters beside the leader in the order in which they are to vote no more.
 pub(super) fn voters_in_turn(view: &MembershipView<'_>) -> Vec<RaftId> {
     let is_lost = |id: &RaftId| view.progress.get(id).is_some_and(|progress| progress.lost);
-    let is_witness = |id: &RaftId| view.state.members.get(id).is_some_and(|member| member.node.offer.witness);
+    let is_witness =
+        |id: &RaftId| view.state.nodes.member(*id).is_some_and(|member| member.node.offer.witness);
     let mut voters: Vec<RaftId> = view.voters.iter().copied().filter(|id| *id != view.leader).collect();
     voters.sort_by_key(|id| (!is_lost(id), is_witness(id), Reverse(*id)));
     voters
@@ -173,7 +175,7 @@ pub(super) fn quorum_without(view: &MembershipView<'_>, raft_id: RaftId) -> Resu
     if heard.len() * 2 > others.len() {
         return Ok(());
     }
-    let name = |id: &RaftId| match view.state.members.get(id) {
+    let name = |id: &RaftId| match view.state.nodes.member(*id) {
         Some(member) => member.node.name.to_string(),
         None => format!("raft id {id}"),
     };

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use blixard_model::{Capacity, Lack, Lacks, Member, NodeName, Reason, Refusal, VmSpec, mutant};
+use blixard_model::{Capacity, Lack, Lacks, NodeName, Reason, Refusal, VmSpec, mutant};
 
-use crate::state::{ClusterState, VmRecord};
+use crate::state::{ClusterState, MemberRef, VmRecord};
 
 /// Chooses a node for a new VM among the `eligible` ones: the one whose memory is least reserved (as a share
 /// of what it offers) once the VM is there; then cpus; then the name decides. Deterministic, without floats.
@@ -21,7 +21,7 @@ pub fn choose(state: &ClusterState, spec: &VmSpec, eligible: &[NodeName]) -> Res
     }
     let mut nodes = BTreeMap::new();
     let mut best: Option<Candidate> = None;
-    for member in state.members.values() {
+    for member in state.nodes.members() {
         match fits(state, spec, member, eligible) {
             Ok(candidate) => {
                 if best.as_ref().is_none_or(|best| candidate.cmp_load(best) == Ordering::Less) {
@@ -61,10 +61,10 @@ impl Candidate {
 fn fits(
     state: &ClusterState,
     spec: &VmSpec,
-    member: &Member,
+    member: MemberRef<'_>,
     eligible: &[NodeName],
 ) -> Result<Candidate, Lacks> {
-    let node = &member.node.name;
+    let node = member.node.name;
     if member.node.offer.witness && !mutant::lives("witness-given-a-vm") {
         return Err(Lack::Witness.into());
     }

@@ -1,15 +1,15 @@
 //! What a leader makes of what it is asked for.
 
 use blixard_model::{
-    Ask, AskOutcome, Command, EndpointId, Member, MembersAsk, MembershipChange, NodeName, Outcome, Removal,
-    Request, VmSpec, WriteAsk, WriteRequest, mutant,
+    Ask, AskOutcome, Command, EndpointId, MembersAsk, MembershipChange, NodeName, Outcome, Removal, Request,
+    VmSpec, WriteAsk, WriteRequest, mutant,
 };
 
 use super::admission;
 use super::prepared::{NotNow, Prepared};
 use super::removal::{RemovalAsk, prepare_removal};
 use super::view::LeaderView;
-use crate::state::ClusterState;
+use crate::state::{ClusterState, MemberRef};
 
 /// What a leader is to do with an ask that the node `asker` brought.
 pub fn prepare(view: &LeaderView<'_>, asker: EndpointId, ask: Ask) -> Prepared {
@@ -68,12 +68,12 @@ fn prepare_write(
     Prepared::Propose(Request { id, command })
 }
 
-/// The nodes that a new VM may be placed on. Who asks is there: it came back a moment ago if Raft has not heard
-/// of it yet.
+/// The nodes that a new VM may be placed on. The node that asks is there, even if the leader has received no
+/// Raft message from it yet: it came back a moment ago.
 fn eligible(view: &LeaderView<'_>, asker: EndpointId, spec: &VmSpec) -> Vec<NodeName> {
     let state = view.members.state;
-    let is_there = |member: &&Member| member.node.endpoint_id == asker || view.is_reachable(member);
-    let reachable = state.members.values().filter(is_there);
+    let is_there = |member: &MemberRef<'_>| member.node.endpoint_id == asker || view.is_reachable(*member);
+    let reachable = state.nodes.members().filter(is_there);
     let mut eligible: Vec<NodeName> = reachable.map(|member| member.node.name.clone()).collect();
     if mutant::lives("capacity-checked-before-propose-only") {
         let need = spec.reserved_memory_mib();

@@ -22,7 +22,7 @@ pub(super) fn prepare_removal(view: &LeaderView<'_>, ask: RemovalAsk) -> Prepare
     if !signs.knows_whether_heard(raft_id) {
         return NotNow::NewLeader.into();
     }
-    let member = view.members.state.members.get(&raft_id);
+    let member = view.members.state.nodes.member(raft_id);
     let counts = |at: &&u64| signs.tick.saturating_sub(**at) < SIGN_TICKS;
     let since = match (view.removals_asked.get(&raft_id).filter(counts), member) {
         (Some(at), _) => *at,
@@ -87,7 +87,7 @@ pub struct RemovalAsk {
 /// The cause and the way out.
 pub fn plan_removal(view: &MembershipView<'_>, ask: RemovalAsk) -> Result<RemovalStep, Refusal> {
     let RemovalAsk { raft_id, force, vms } = ask;
-    let Some(member) = view.state.members.get(&raft_id) else {
+    let Some(member) = view.state.nodes.member(raft_id) else {
         let gone = view.state.has_left(raft_id);
         return if gone { Ok(RemovalStep::Gone) } else { Err(Refusal::NodeLeft { raft_id }) };
     };
@@ -101,9 +101,9 @@ pub fn plan_removal(view: &MembershipView<'_>, ask: RemovalAsk) -> Result<Remova
         return Err(Refusal::Invalid { why: why.into() });
     }
     if vms.is_none() {
-        view.state.check_no_vms(&member.node.name)?;
+        view.state.check_no_vms(member.node.name)?;
     }
-    if view.state.members.len() == 1 {
+    if view.state.nodes.member_count() == 1 {
         let why = format!("{} is the only member: to give the cluster up, switch its agent off", node());
         return Err(Refusal::Membership { why });
     }

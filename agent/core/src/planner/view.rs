@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blixard_model::{EndpointId, Member, RaftId, TicketId, TicketRecord};
+use blixard_model::{EndpointId, RaftId, TicketId, TicketRecord};
 
 use super::membership::MembershipView;
 use super::version::Raising;
+use crate::state::MemberRef;
 use crate::ticket::{self, TicketClock};
 
 /// A member that was not heard of for so many ticks is not reachable, whatever its link says: links end
@@ -84,23 +85,23 @@ impl LeaderView<'_> {
         ticket.is_open() && clock.is_some_and(|clock| ticket::is_over(ticket, *clock))
     }
 
-    pub(super) fn has_link(&self, member: &Member) -> bool {
+    pub(super) fn has_link(&self, member: MemberRef<'_>) -> bool {
         self.linked.contains(&member.node.endpoint_id)
     }
 
     /// This node itself, and the members with a link that were heard of lately.
-    pub(super) fn is_reachable(&self, member: &Member) -> bool {
+    pub(super) fn is_reachable(&self, member: MemberRef<'_>) -> bool {
         member.raft_id == self.signs.own || self.has_link(member) && self.signs.is_heard(member.raft_id)
     }
 
     /// Whether the leader has not begun, or waits for the first word of a member. It has heard of those who
     /// voted for it; the others answer its first heartbeats, or are gone although their link still stands.
     pub(super) fn is_unsettled(&self) -> bool {
-        let unheard = |member: &Member| {
+        let unheard = |member: MemberRef<'_>| {
             let id = member.raft_id;
             id != self.signs.own && self.has_link(member) && !self.signs.is_heard(id)
         };
-        let waits = || self.members.state.members.values().any(unheard);
+        let waits = || self.members.state.nodes.members().any(unheard);
         !self.is_begun || self.signs.leads_for() < FIRST_WORD_TICKS && waits()
     }
 }

@@ -181,14 +181,9 @@ impl ClusterState {
     }
 
     fn set_node(&mut self, endpoint_id: EndpointId, offer: &Offer) -> Result<Outcome, Refusal> {
-        let raft_id = self.check_offer(endpoint_id, offer)?;
-        let member = self.members.get_mut(&raft_id).ok_or(Refusal::NotAMember { endpoint_id })?;
-        let name = Some(member.node.name.clone());
-        if member.node.offer == *offer {
-            return Ok(Outcome::unchanged(name));
-        }
-        member.node.offer.clone_from(offer);
-        Ok(Outcome::done(name))
+        let name = Some(self.check_offer(endpoint_id, offer)?.node.name.clone());
+        let changed = self.nodes.set_offer(endpoint_id, offer);
+        Ok(if changed { Outcome::done(name) } else { Outcome::unchanged(name) })
     }
 }
 

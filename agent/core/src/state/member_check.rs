@@ -14,6 +14,7 @@ use blixard_model::node::ADDRESSES_MAX;
 use blixard_model::vm::CPUS_MAX;
 use blixard_model::{Capacity, EndpointId, NodeFacts, NodeName, Offer, RelayUrl, StoreId};
 
+use super::nodes::NodeRef;
 use crate::formation::DeclaredMember;
 
 /// A node may offer more cpus than one VM may have, within reason.
@@ -40,6 +41,12 @@ impl<'a> From<&'a NodeFacts> for CheckedMember<'a> {
     fn from(node: &'a NodeFacts) -> Self {
         let NodeFacts { name, endpoint_id, store_id, offer } = node;
         Self { store_id: Some(*store_id), ..Self::offered(name, *endpoint_id, offer) }
+    }
+}
+
+impl<'a> From<NodeRef<'a>> for CheckedMember<'a> {
+    fn from(NodeRef { name, endpoint_id, store_id, offer }: NodeRef<'a>) -> Self {
+        Self { store_id: Some(store_id), ..Self::offered(name, endpoint_id, offer) }
     }
 }
 

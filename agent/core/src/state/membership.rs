@@ -1,6 +1,5 @@
 //! What a membership change does to the state.
 
-use blixard_model::removal::{REMOVED_MAX, RemovedNode};
 use blixard_model::{
     EndpointId, Member, MembershipChange, NodeName, Offer, RaftId, Refusal, Removal, Role, VmName, VmsFate,
     mutant,
@@ -8,6 +7,7 @@ use blixard_model::{
 
 use super::ClusterState;
 use super::member_check::{CheckedMember, MemberError, check_member};
+use super::nodes::MemberRef;
 use crate::formation::DeclaredMember;
 
 /// Most VMs that a refusal names.
@@ -22,7 +22,7 @@ impl ClusterState {
     pub fn check_membership(&self, change: &MembershipChange, voters: &[RaftId]) -> Result<(), Refusal> {
         let member = |raft_id: &RaftId| {
             let none = || Refusal::Membership { why: format!("raft id {raft_id} is no member") };
-            self.members.get(raft_id).ok_or_else(none)
+            self.nodes.member(*raft_id).ok_or_else(none)
         };
         let wrong = |why: String| Err(Refusal::Membership { why });
         match change {
@@ -46,7 +46,7 @@ impl ClusterState {
                     return wrong(format!("raft id {raft_id} is the last voter"));
                 }
                 match why {
-                    Removal::Operator { vms: None } => self.check_no_vms(&member.node.name),
+                    Removal::Operator { vms: None } => self.check_no_vms(member.node.name),
                     Removal::Operator { vms: Some(_) } | Removal::LostStore => Ok(()),
                 }
             }
@@ -90,14 +90,14 @@ impl ClusterState {
                 member.node.name, member.role
             ));
         }
-        let others: Vec<_> = self.members.values().map(|member| CheckedMember::from(&member.node)).collect();
+        let others: Vec<_> = self.nodes.members().map(|member| CheckedMember::from(member.node)).collect();
         check_member((&member.node).into(), &others)
             .or_else(|error| wrong(format!("{}: {error}", member.node.name)))
     }
 
     /// What would be said to a declared node that is no member yet, its store apart; none when it fits.
     pub fn check_declared(&self, declared: &DeclaredMember) -> Option<MemberError> {
-        let others: Vec<_> = self.members.values().map(|member| CheckedMember::from(&member.node)).collect();
+        let others: Vec<_> = self.nodes.members().map(|member| CheckedMember::from(member.node)).collect();
         check_member(declared.into(), &others).err()
     }
 
@@ -106,19 +106,19 @@ impl ClusterState {
     ///
     /// # Errors
     /// [`Refusal::NotAMember`], or [`Refusal::Invalid`] says what is wrong.
-    pub fn check_offer(&self, endpoint_id: EndpointId, offer: &Offer) -> Result<RaftId, Refusal> {
+    pub fn check_offer(&self, endpoint_id: EndpointId, offer: &Offer) -> Result<MemberRef<'_>, Refusal> {
         let member = self.member_by_endpoint(endpoint_id).ok_or(Refusal::NotAMember { endpoint_id })?;
         let store_id = Some(member.node.store_id);
-        let offered = CheckedMember::offered(&member.node.name, endpoint_id, offer);
+        let offered = CheckedMember::offered(member.node.name, endpoint_id, offer);
         let facts = CheckedMember { store_id, ..offered };
         let others: Vec<_> = self
-            .members
-            .values()
+            .nodes
+            .members()
             .filter(|other| other.raft_id != member.raft_id)
-            .map(|member| CheckedMember::from(&member.node))
+            .map(|member| CheckedMember::from(member.node))
             .collect();
         match check_member(facts, &others) {
-            Ok(()) => Ok(member.raft_id),
+            Ok(()) => Ok(member),
             Err(error) => Err(Refusal::Invalid { why: format!("{}: {error}", member.node.name).into() }),
         }
     }
@@ -128,18 +128,18 @@ impl ClusterState {
         match change {
             MembershipChange::AddLearner { member, ticket } => {
                 self.next_raft_id = RaftId(member.raft_id.0.saturating_add(1));
-                self.members.insert(member.raft_id, member.clone());
                 // One that an operator removed got here by a ticket alone.
-                self.removed.remove(&member.node.endpoint_id);
+                self.nodes.admit(member.clone());
                 if let Some(used) = ticket {
                     self.use_ticket(used, member);
                 }
             }
-            MembershipChange::Promote { raft_id } => self.set_role(*raft_id, Role::Voter),
-            MembershipChange::Demote { raft_id } => self.set_role(*raft_id, Role::Learner),
+            MembershipChange::Promote { raft_id } => self.nodes.set_role(*raft_id, Role::Voter),
+            MembershipChange::Demote { raft_id } => self.nodes.set_role(*raft_id, Role::Learner),
             MembershipChange::Remove { raft_id, why } => {
-                if let Some(member) = self.members.remove(raft_id) {
-                    self.note_removed(&member, *why);
+                match why {
+                    Removal::LostStore => self.nodes.let_go(*raft_id),
+                    Removal::Operator { vms } => self.remove_node(*raft_id, *vms),
                 }
                 if mutant::lives("raft-id-used-again") {
                     self.next_raft_id = *raft_id;
@@ -148,34 +148,14 @@ impl ClusterState {
         }
     }
 
-    fn set_role(&mut self, raft_id: RaftId, role: Role) {
-        if let Some(member) = self.members.get_mut(&raft_id) {
-            member.role = role;
+    fn remove_node(&mut self, raft_id: RaftId, vms: Option<VmsFate>) {
+        let name = self.nodes.remove(raft_id);
+        if let Some(name) = name.filter(|_| vms == Some(VmsFate::Delete)) {
+            self.forget_vms_of(&name);
         }
-    }
-
-    fn note_removed(&mut self, member: &Member, why: Removal) {
-        let Removal::Operator { vms } = why else { return };
-        if vms == Some(VmsFate::Delete) {
-            self.forget_vms_of(&member.node.name);
-        }
-        let removed =
-            RemovedNode { name: member.node.name.clone(), raft_id: member.raft_id, given_up: false };
-        self.removed.insert(member.node.endpoint_id, removed);
-        self.forget_removed();
     }
 
     pub(super) fn forget_vms_of(&mut self, node: &NodeName) {
         self.vms.retain(|_, vm| vm.placement.node != *node);
-    }
-
-    /// Keeps the list bounded. Nodes that were given up stay longest: they are expected back.
-    pub(crate) fn forget_removed(&mut self) {
-        while self.removed.len() > REMOVED_MAX {
-            let key = |removed: &RemovedNode| (removed.given_up, removed.raft_id);
-            let first = self.removed.iter().min_by_key(|(_, removed)| key(removed)).map(|(id, _)| *id);
-            let Some(first) = first else { break };
-            self.removed.remove(&first);
-        }
     }
 }

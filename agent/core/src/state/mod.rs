@@ -6,6 +6,7 @@
 mod apply;
 pub mod member_check;
 mod membership;
+mod nodes;
 mod requests;
 mod tickets;
 
@@ -20,6 +21,7 @@ use blixard_model::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use nodes::{Availability, DamagedNodes, MemberRef, NodeRecord, NodeRef, NodeTable};
 pub use requests::{REQUESTS_MAX, RequestTable};
 
 /// Most VMs of one cluster.
@@ -27,26 +29,55 @@ pub const VMS_MAX: usize = 10_000;
 
 /// The replicated state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "StateForm", into = "StateForm")]
 pub struct ClusterState {
     /// How the cluster was born; its digest is the cluster id.
     pub genesis: Genesis,
     /// What the log may hold from here on; never lower than that of the genesis.
-    #[serde(default, skip_serializing_if = "ClusterVersion::is_first")]
     pub version: ClusterVersion,
-    /// The members by raft id.
-    pub members: BTreeMap<RaftId, Member>,
+    /// The nodes that are in the cluster or were, and the members among them.
+    pub nodes: NodeTable,
     /// The raft id that the next member gets. Every id below was given once and is never given again.
     pub next_raft_id: RaftId,
     /// The VMs by name.
     pub vms: BTreeMap<VmName, VmRecord>,
     /// The tickets by id: those that are open, and the last that have ended.
-    #[serde(default)]
     pub tickets: BTreeMap<TicketId, TicketRecord>,
-    /// The nodes that an operator removed or gave up, and that have not come back.
-    #[serde(default)]
-    pub removed: BTreeMap<EndpointId, RemovedNode>,
     /// The outcomes of recent requests.
     pub requests: RequestTable,
+}
+
+/// The state as a snapshot has it.
+#[derive(Serialize, Deserialize)]
+struct StateForm {
+    genesis: Genesis,
+    #[serde(default, skip_serializing_if = "ClusterVersion::is_first")]
+    version: ClusterVersion,
+    members: BTreeMap<RaftId, Member>,
+    next_raft_id: RaftId,
+    vms: BTreeMap<VmName, VmRecord>,
+    #[serde(default)]
+    tickets: BTreeMap<TicketId, TicketRecord>,
+    #[serde(default)]
+    removed: BTreeMap<EndpointId, RemovedNode>,
+    requests: RequestTable,
+}
+
+impl TryFrom<StateForm> for ClusterState {
+    type Error = DamagedNodes;
+    fn try_from(form: StateForm) -> Result<Self, DamagedNodes> {
+        let StateForm { genesis, version, members, next_raft_id, vms, tickets, removed, requests } = form;
+        let nodes = NodeTable::from_forms(members, removed)?;
+        Ok(Self { genesis, version, nodes, next_raft_id, vms, tickets, requests })
+    }
+}
+
+impl From<ClusterState> for StateForm {
+    fn from(state: ClusterState) -> Self {
+        let ClusterState { genesis, version, nodes, next_raft_id, vms, tickets, requests } = state;
+        let (members, removed) = (nodes.members_form(), nodes.removed_form());
+        Self { genesis, version, members, next_raft_id, vms, tickets, removed, requests }
+    }
 }
 
 /// A VM as the log knows it.
@@ -73,20 +104,18 @@ impl VmRecord {
 impl ClusterState {
     /// The state of a cluster that was just formed.
     pub fn new(genesis: Genesis) -> Self {
-        let members: BTreeMap<RaftId, Member> = (1..)
-            .map(RaftId)
-            .zip(&genesis.voters)
-            .map(|(raft_id, voter)| (raft_id, Member { raft_id, node: voter.clone(), role: Role::Voter }))
-            .collect();
-        let next_raft_id = RaftId(members.len() as u64 + 1);
+        let mut nodes = NodeTable::default();
+        for (raft_id, voter) in (1..).map(RaftId).zip(&genesis.voters) {
+            nodes.admit(Member { raft_id, node: voter.clone(), role: Role::Voter });
+        }
+        let next_raft_id = RaftId(genesis.voters.len() as u64 + 1);
         Self {
             version: genesis.version,
             genesis,
-            members,
+            nodes,
             next_raft_id,
             vms: BTreeMap::new(),
             tickets: BTreeMap::new(),
-            removed: BTreeMap::new(),
             requests: RequestTable::default(),
         }
     }
@@ -98,28 +127,29 @@ impl ClusterState {
 
     /// Whether a raft id was given to a member that has left since: it never comes back.
     pub fn has_left(&self, raft_id: RaftId) -> bool {
-        raft_id < self.next_raft_id && !self.members.contains_key(&raft_id)
+        raft_id < self.next_raft_id && !self.nodes.has_member(raft_id)
     }
 
     /// The member with this identity.
-    pub fn member_by_endpoint(&self, endpoint_id: EndpointId) -> Option<&Member> {
-        self.members.values().find(|member| member.node.endpoint_id == endpoint_id)
+    pub fn member_by_endpoint(&self, endpoint_id: EndpointId) -> Option<MemberRef<'_>> {
+        self.nodes.member_by_endpoint(endpoint_id)
     }
 
     /// Whether an operator removed or gave up the node of this name, and none has taken its place.
     pub fn is_removed(&self, name: &NodeName) -> bool {
-        self.member_by_name(name).is_none() && self.removed.values().any(|removed| removed.name == *name)
+        self.member_by_name(name).is_none()
+            && self.nodes.departed().any(|(_, departed)| departed.name == *name)
     }
 
     /// Whether an operator removed this endpoint, so that nobody lets it in. One that was only given up when
     /// a new cluster was made of an old one may come back with an empty store.
     pub fn is_kept_out(&self, endpoint_id: EndpointId) -> bool {
-        self.removed.get(&endpoint_id).is_some_and(|removed| !removed.given_up)
+        self.nodes.get(endpoint_id).is_some_and(|node| node.availability == Availability::Removed)
     }
 
     /// The member of this name.
-    pub fn member_by_name(&self, name: &NodeName) -> Option<&Member> {
-        self.members.values().find(|member| member.node.name == *name)
+    pub fn member_by_name(&self, name: &NodeName) -> Option<MemberRef<'_>> {
+        self.nodes.member_by_name(name)
     }
 
     /// The resources that the node of this name offers; none if it has not registered them or is no member.

@@ -65,14 +65,14 @@ impl Leader {
         self
     }
 
-    fn witness(mut self, n: u64) -> Self {
-        self.cluster.state.members.get_mut(&RaftId(n)).expect("a member").node.offer.witness = true;
+    fn witness(mut self, n: u8) -> Self {
+        self.cluster.change_offer(n, |offer| offer.witness = true);
         self
     }
 
     fn look<T>(&self, look: impl FnOnce(&MembershipView<'_>) -> T) -> T {
-        let members = self.cluster.state.members.keys();
-        let learners: Vec<RaftId> = members.copied().filter(|id| !self.voters.contains(id)).collect();
+        let members = self.cluster.state.nodes.raft_ids();
+        let learners: Vec<RaftId> = members.filter(|id| !self.voters.contains(id)).collect();
         look(&MembershipView {
             state: &self.cluster.state,
             leader: RaftId(1),
@@ -206,7 +206,7 @@ fn a_removed_node_comes_back_with_a_ticket_or_not_at_all() {
     let back = MembershipChange::AddLearner { member: again, ticket };
     assert_eq!(cluster.state.check_membership(&back, &[RaftId(1)]), Ok(()));
     cluster.state.apply_membership(&back);
-    assert!(!cluster.state.is_removed(&node("n3")) && cluster.state.removed.is_empty());
+    assert!(!cluster.state.is_removed(&node("n3")) && cluster.state.nodes.departed().count() == 0);
     assert!(!cluster.state.tickets.values().any(TicketRecord::is_open));
 }
 
@@ -225,8 +225,9 @@ fn the_memory_of_removed_nodes_is_bounded() {
         let why = Removal::Operator { vms: None };
         state.apply_membership(&MembershipChange::Remove { raft_id: RaftId(n), why });
     }
-    assert_eq!(state.removed.len(), REMOVED_MAX);
-    assert!(state.removed.values().all(|removed| removed.raft_id > RaftId(8)), "the first are forgotten");
+    assert_eq!(state.nodes.departed().count(), REMOVED_MAX);
+    let mut departed = state.nodes.departed();
+    assert!(departed.all(|(_, node)| node.raft_id > RaftId(8)), "the first are forgotten");
 }
 
 fn new_ticket(n: u8, ttl_ms: u64, at_ms: u64) -> Command {
@@ -272,7 +273,7 @@ fn a_request_to_make_a_ticket_is_one_whatever_the_leader_s_clock_says() {
 #[test]
 fn a_witness_is_given_nothing_and_says_why() {
     let mut cluster = Cluster::of(3);
-    cluster.state.members.get_mut(&RaftId(3)).expect("a member").node.offer.witness = true;
+    cluster.change_offer(3, |offer| offer.witness = true);
     let mut pinned = spec("web");
     pinned.node = Some(node("n3"));
     let Outcome::Refused { refusal } = cluster.create(pinned) else { panic!("placed") };

@@ -112,6 +112,13 @@ impl Cluster {
         Self { state, eligible, index: 1, requests: 0 }
     }
 
+    /// A member offers something else, whatever a check would say.
+    pub(crate) fn change_offer(&mut self, n: u8, change: impl FnOnce(&mut Offer)) {
+        let mut offer = self.state.member_by_endpoint(endpoint(n)).expect("a member").node.offer.clone();
+        change(&mut offer);
+        assert!(self.state.nodes.set_offer(endpoint(n), &offer), "it is the same");
+    }
+
     pub(crate) fn request(&mut self, command: Command) -> Request {
         self.requests += 1;
         Request { id: format!("r{}", self.requests).parse().expect("a request id"), command }

@@ -89,8 +89,8 @@ impl Leader {
         self
     }
 
-    fn witness(mut self, n: u64) -> Self {
-        self.cluster.state.members.get_mut(&RaftId(n)).expect("a member").node.offer.witness = true;
+    fn witness(mut self, n: u8) -> Self {
+        self.cluster.change_offer(n, |offer| offer.witness = true);
         self
     }
 

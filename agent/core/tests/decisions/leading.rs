@@ -108,7 +108,7 @@ impl Leader {
                 learners: &[],
                 declared: &declared(self.listed),
                 claims: &claims.collect(),
-                progress: &self.cluster.state.members.keys().map(of_all).collect(),
+                progress: &self.cluster.state.nodes.raft_ids().map(|id| of_all(&id)).collect(),
                 commit: 100,
                 supports: ClusterVersion::NEWEST,
                 required: self.cluster.state.version,

@@ -7,6 +7,7 @@ use blixard_core::ClusterState;
 use blixard_core::formation::{FormationStep, FormationView, cluster_id, plan_formation};
 use blixard_core::lineage::{Founder, Lineage, LineageError, begin};
 use blixard_core::state::VMS_MAX;
+use blixard_core::state::{Availability, NodeTable};
 use blixard_model::formation::{Identity, Origin, Phase};
 use blixard_model::removal::{REMOVED_MAX, RemovedNode};
 use blixard_model::{
@@ -27,11 +28,15 @@ fn founder(n: u8, nonce: u64) -> Founder {
 }
 
 fn learner(state: &ClusterState, n: u8, raft_id: u64) -> Member {
-    let mut member = state.members.values().next().expect("one").clone();
+    let mut member = state.nodes.members().next().expect("one").to_member();
     (member.raft_id, member.role) = (RaftId(raft_id), Role::Learner);
     (member.node.name, member.node.endpoint_id) = (node(&format!("n{n}")), endpoint(n));
     (member.node.store_id, member.node.offer.addresses) = (store(n), vec![address(n)]);
     member
+}
+
+fn availability(state: &ClusterState, endpoint_id: EndpointId) -> Option<Availability> {
+    state.nodes.get(endpoint_id).map(|node| node.availability)
 }
 
 /// Anything that a cluster may come to: nodes that came, went and were removed, VMs on all of them, tickets.
@@ -53,7 +58,7 @@ fn states() -> impl Strategy<Value = ClusterState> {
         }
         for (n, change) in (10u8..).zip(changes) {
             let next = cluster.state.next_raft_id;
-            let last = cluster.state.members.keys().next_back().copied().expect("one");
+            let last = cluster.state.nodes.raft_ids().max().expect("one");
             let vms = Some(VmsFate::Keep);
             let change = match change {
                 0 => MembershipChange::Remove { raft_id: last, why: Removal::LostStore },
@@ -80,8 +85,8 @@ proptest! {
         nonces in (any::<u64>(), any::<u64>()),
     ) {
         let Lineage { state, raft_id, given_up } = begin(old.clone(), founder(n, nonces.0)).expect("begun");
-        prop_assert_eq!(state.members.keys().copied().collect::<Vec<_>>(), [raft_id]);
-        let me = &state.members[&raft_id];
+        prop_assert_eq!(state.nodes.raft_ids().collect::<Vec<_>>(), [raft_id]);
+        let me = state.nodes.member(raft_id).expect("it is there");
         prop_assert_eq!(me.role, Role::Voter);
         prop_assert_eq!((me.node.endpoint_id, me.node.store_id), (endpoint(n), store(100 + n)));
         // Never used, and never used again.
@@ -91,15 +96,15 @@ proptest! {
         prop_assert!(state.tickets.is_empty());
         // Whoever is given up can be told apart, and nobody else is.
         let others: BTreeSet<EndpointId> =
-            old.members.values().map(|m| m.node.endpoint_id).filter(|id| *id != endpoint(n)).collect();
+            old.nodes.members().map(|m| m.node.endpoint_id).filter(|id| *id != endpoint(n)).collect();
         prop_assert_eq!(given_up.iter().map(|m| m.node.endpoint_id).collect::<BTreeSet<_>>(), others.clone());
         for id in &others {
-            prop_assert!(state.removed[id].given_up);
+            prop_assert_eq!(availability(&state, *id), Some(Availability::GivenUp));
         }
-        for (id, removed) in &old.removed {
-            prop_assert!(*id == endpoint(n) || state.removed[id] == *removed);
+        for (id, removed) in old.nodes.departed() {
+            prop_assert!(id == endpoint(n) || state.nodes.get(id) == Some(removed));
         }
-        prop_assert!(!state.removed.contains_key(&endpoint(n)));
+        prop_assert_eq!(availability(&state, endpoint(n)), Some(Availability::Member));
         // Two clusters of one state are two, and neither is the old one.
         let twin = begin(old.clone(), founder(n, nonces.1)).expect("begun").state;
         prop_assert_ne!(state.cluster_id(), old.cluster_id());
@@ -145,23 +150,25 @@ fn who_was_given_up_is_admitted_when_it_is_listed_and_who_was_sent_away_is_not()
     let back = MembershipChange::AddLearner { member, ticket: None };
     state.check_membership(&back, &voters).expect("admitted");
     state.apply_membership(&back);
-    assert!(!state.removed.contains_key(&endpoint(2)) && state.member_by_endpoint(endpoint(2)).is_some());
+    assert_eq!(availability(&state, endpoint(2)), Some(Availability::Member));
 }
 
 #[test]
 fn who_was_given_up_is_remembered_longest() {
     let mut old = ClusterState::new(genesis(3));
-    for n in 0..REMOVED_MAX {
+    let gone = |n: usize| {
         let mut id = [7; 32];
         id[..8].copy_from_slice(&(n as u64).to_be_bytes());
         let removed = RemovedNode { name: node("gone"), raft_id: RaftId(4 + n as u64), given_up: false };
-        old.removed.insert(EndpointId::from_bytes(id), removed);
-    }
+        (EndpointId::from_bytes(id), removed)
+    };
+    let removed = (0..REMOVED_MAX).map(gone).collect();
+    old.nodes = NodeTable::from_forms(old.nodes.members_form(), removed).expect("a table");
     let state = begin(old, founder(1, 7)).expect("begun").state;
-    assert_eq!(state.removed.len(), REMOVED_MAX);
+    assert_eq!(state.nodes.departed().count(), REMOVED_MAX);
     assert!(state.is_removed(&node("n2")) && state.is_removed(&node("n3")));
     // Raft ids go on after those of the removed ones too, although this state did not count them.
-    assert_eq!(*state.members.keys().next().expect("one"), RaftId(4 + REMOVED_MAX as u64));
+    assert_eq!(state.nodes.raft_ids().next(), Some(RaftId(4 + REMOVED_MAX as u64)));
 }
 
 #[test]
@@ -171,7 +178,8 @@ fn another_machine_takes_a_members_place_and_not_another_members_name() {
     other_key.me.endpoint_id = endpoint(9);
     let Lineage { state, given_up, .. } = begin(old.clone(), other_key).expect("begun");
     assert_eq!(given_up.len(), 3, "the one whose place it takes as well");
-    assert!(state.removed.contains_key(&endpoint(1)) && !state.is_removed(&node("n1")));
+    assert_eq!(availability(&state, endpoint(1)), Some(Availability::GivenUp));
+    assert!(!state.is_removed(&node("n1")));
 
     let mut other_name = founder(1, 7);
     other_name.me.name = node("n2");

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::common::{CAPACITY, Cluster, address, declared, endpoint, genesis, node, store};
 use blixard_core::ClusterState;
+use blixard_core::state::MemberRef;
 use blixard_core::state::member_check::{CheckedMember, MemberError, MemberField, check_members};
 use blixard_model::member::MEMBERS_MAX;
 use blixard_model::node::ADDRESSES_MAX;
@@ -58,7 +59,7 @@ fn on_loopback() -> ClusterState {
 
 fn admit(state: &ClusterState, member: Member) -> Result<(), String> {
     let change = MembershipChange::AddLearner { member, ticket: None };
-    let voters: Vec<RaftId> = state.members.keys().copied().collect();
+    let voters: Vec<RaftId> = state.nodes.raft_ids().collect();
     state.check_membership(&change, &voters).map_err(|refusal| refusal.to_string())
 }
 
@@ -162,13 +163,13 @@ fn a_node_says_what_is_new_of_it_once() {
         relay_url: relay(),
     };
     let say = |offer: &Offer| Command::SetNode { endpoint_id: endpoint(2), offer: offer.clone() };
-    assert_eq!(c.state.check_offer(endpoint(2), &offer), Ok(RaftId(2)));
+    assert_eq!(c.state.check_offer(endpoint(2), &offer).map(|member| member.raft_id), Ok(RaftId(2)));
     assert_eq!(c.apply(say(&offer)), Outcome::done(Some(node("n2"))));
     assert_eq!(c.apply(say(&offer)), Outcome::unchanged(Some(node("n2"))));
-    assert_eq!(c.state.members[&RaftId(2)].node.offer, offer);
+    assert_eq!(c.state.member_by_endpoint(endpoint(2)).map(|member| member.node.offer), Some(&offer));
     assert_eq!(c.state.capacity_of(&node("n2")), offer.capacity);
     let stranger = c.state.check_offer(endpoint(9), &offer);
-    assert_eq!(stranger, Err(Refusal::NotAMember { endpoint_id: endpoint(9) }));
+    assert_eq!(stranger.map(|member| member.raft_id), Err(Refusal::NotAMember { endpoint_id: endpoint(9) }));
 }
 
 #[test]
@@ -189,7 +190,7 @@ fn a_node_that_is_alone_may_say_loopback_or_nothing() {
     let c = Cluster::of(1);
     for addresses in [vec![], at(&["127.0.0.1:7431"]), at(&["127.0.0.1:7431", "10.77.0.1:7431"])] {
         let offer = Offer { capacity: Some(CAPACITY), addresses, relay_url: None, witness: false };
-        assert_eq!(c.state.check_offer(endpoint(1), &offer), Ok(RaftId(1)));
+        assert_eq!(c.state.check_offer(endpoint(1), &offer).map(|member| member.raft_id), Ok(RaftId(1)));
     }
     let offer =
         Offer { capacity: Some(CAPACITY), addresses: at(&["0.0.0.0:1"]), relay_url: None, witness: false };
@@ -275,10 +276,10 @@ proptest! {
         changes in prop::collection::vec(any_change(), 1..60)
     ) {
         let mut state = Cluster::of(3).state;
-        let mut given: Vec<RaftId> = state.members.keys().copied().collect();
+        let mut given: Vec<RaftId> = state.nodes.raft_ids().collect();
         for change in changes {
-            let votes = |m: &&Member| m.role == Role::Voter;
-            let voters: Vec<RaftId> = state.members.values().filter(votes).map(|m| m.raft_id).collect();
+            let votes = |m: &MemberRef<'_>| m.role == Role::Voter;
+            let voters: Vec<RaftId> = state.nodes.members().filter(votes).map(|m| m.raft_id).collect();
             if state.check_membership(&change, &voters).is_err() {
                 continue;
             }
@@ -287,8 +288,8 @@ proptest! {
                 given.push(member.raft_id);
             }
             state.apply_membership(&change);
-            let members = state.members.values();
-            let facts: Vec<_> = members.map(|member| CheckedMember::from(&member.node)).collect();
+            let members = state.nodes.members();
+            let facts: Vec<_> = members.map(|member| CheckedMember::from(member.node)).collect();
             prop_assert_eq!(check_members(&facts), Ok(()));
         }
     }

@@ -124,8 +124,9 @@ fn what_the_others_answered_is_in_the_genesis() {
     let FormationStep::Promise(genesis) = step else { panic!("{step:?}") };
     let state = ClusterState::new(genesis);
     assert_eq!(state.capacity_of(&node("n2")), Some(offered));
-    assert_eq!(state.members[&RaftId(2)].node.offer.relay_url, Some(relay));
-    assert!(state.members.values().all(|member| member.role == Role::Voter));
+    let second = state.nodes.member(RaftId(2)).expect("a member");
+    assert_eq!(second.node.offer.relay_url, Some(relay));
+    assert!(state.nodes.members().all(|member| member.role == Role::Voter));
 }
 
 /// What n1 waits for when everybody answered and the list or an answer was changed.

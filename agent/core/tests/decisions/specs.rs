@@ -84,7 +84,7 @@ fn its_own_disks_and_reservation_are_in_nobody_s_way_and_those_of_others_are() {
 fn a_vm_may_become_smaller_on_a_node_that_offers_less_than_it_reserves() {
     let mut c = with_a();
     let less = Capacity { cpus: 0, memory_mib: 1 };
-    c.state.members.values_mut().for_each(|member| member.node.offer.capacity = Some(less));
+    c.change_offer(1, |offer| offer.capacity = Some(less));
     let smaller = VmSpec { memory_mib: 128, ..spec("a") };
     assert!(matches!(change(&mut c, smaller, None), Outcome::Done { .. }));
     assert!(matches!(change(&mut c, VmSpec { memory_mib: 129, ..spec("a") }, None), Outcome::Refused { .. }));

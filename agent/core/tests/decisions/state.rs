@@ -46,7 +46,7 @@ fn what_does_not_fit_is_told_per_node() {
 #[test]
 fn a_node_that_has_not_said_what_it_offers_gets_nothing() {
     let mut c = Cluster::of(1);
-    c.state.members.values_mut().for_each(|member| member.node.offer.capacity = None);
+    c.change_offer(1, |offer| offer.capacity = None);
     let text = refusal(c.create(spec("a"))).to_string();
     assert!(text.contains("has not said yet what it offers"), "{text}");
 }

@@ -70,7 +70,7 @@ pub(crate) fn state_hash(state: &ClusterState) -> u64 {
 impl Canon {
     pub(crate) fn new(genesis: Genesis) -> Self {
         let state = ClusterState::new(genesis.clone());
-        let voters: Vec<RaftId> = state.members.keys().copied().collect();
+        let voters: Vec<RaftId> = state.nodes.raft_ids().collect();
         let given = voters.iter().copied().collect();
         let birth_hash = state_hash(&state);
         Self { genesis, entries: Vec::new(), state, voters, given, birth_hash }
@@ -130,7 +130,7 @@ impl Canon {
                 applied = AgreedEntry::Command(AppliedCommand { request, outcome, changed: state != before });
             }
             EntryContent::Membership(change) => {
-                let is_new = |id: &RaftId| !self.state.members.contains_key(id);
+                let is_new = |id: &RaftId| !self.state.nodes.has_member(*id);
                 let admits = match change {
                     MembershipChange::AddLearner { member, ticket } if is_new(&member.raft_id) => {
                         Some((member.clone(), ticket.clone()))
@@ -139,12 +139,12 @@ impl Canon {
                 };
                 let leaves = match change {
                     MembershipChange::Remove { raft_id, why } => {
-                        self.state.members.get(raft_id).map(|member| (member.clone(), *why))
+                        self.state.nodes.member(*raft_id).map(|member| (member.to_member(), *why))
                     }
                     _ => None,
                 };
                 apply_membership(&mut self.state, &mut self.voters, change);
-                let is_member = |member: &Member| self.state.members.contains_key(&member.raft_id);
+                let is_member = |member: &Member| self.state.nodes.has_member(member.raft_id);
                 if let Some((member, why)) = leaves.filter(|(member, _)| !is_member(member)) {
                     applied = AgreedEntry::Removed(member, why);
                 }

@@ -10,7 +10,7 @@ use crate::world::parts::machine::SimMachine;
 
 pub(crate) fn check(canon: &Canon, machines: &[SimMachine]) -> Result<(), String> {
     let mut replayed = StateMachine::new(ClusterState::new(canon.genesis().clone()));
-    let mut voters = replayed.0.members.keys().copied().collect();
+    let mut voters = replayed.0.nodes.raft_ids().collect();
     let middle = canon.entries().len() / 2;
     for (position, agreed) in canon.entries().iter().enumerate() {
         let index = position as u64 + 2;

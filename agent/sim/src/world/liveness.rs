@@ -140,7 +140,7 @@ impl World {
     /// As many vote as shall. One that is cut off cannot be promoted.
     fn voters_missing(&self) -> Option<String> {
         let state = self.checker.state()?;
-        let (members, voters) = (state.members.len(), self.checker.voters());
+        let (members, voters) = (state.nodes.member_count(), self.checker.voters());
         let cut_off =
             self.liveness.cut_off.and_then(|id| state.member_by_endpoint(self.machines[id].endpoint_id));
         let replaceable = members > voters.len() && self.checker.voters().len() >= voter_target(members);

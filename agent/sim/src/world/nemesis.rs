@@ -183,7 +183,7 @@ impl World {
         let waits = self.machines[id].node().is_none() && self.machines.iter().any(SimMachine::is_in_cluster);
         waits
             && self.checker.state().is_some_and(|state| {
-                state.members.values().all(|member| member.node.store_id != process.store_id)
+                state.nodes.members().all(|member| member.node.store_id != process.store_id)
             })
     }
 

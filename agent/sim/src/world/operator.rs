@@ -2,6 +2,7 @@
 //! nodes that are dead for good, and takes the machines that were removed for new ones.
 
 use blixard_core::formation::contacts;
+use blixard_core::state::MemberRef;
 use blixard_core::ticket::hash_of;
 use blixard_model::{
     Ask, MembersAsk, Outcome, RaftId, TicketId, TicketRecord, TicketSecret, VmsFate, WriteAsk, WriteRequest,
@@ -204,12 +205,14 @@ impl World {
 
     fn remove_some(&mut self) {
         let Some(state) = self.checker.state() else { return };
-        let members: Vec<RaftId> = state.members.keys().copied().collect();
+        let members: Vec<RaftId> = state.nodes.raft_ids().collect();
         if members.len() < 3 || !self.all_whole() {
             return;
         }
         let raft_id = members[below(&mut self.rng, members.len())];
-        let Some(member) = self.checker.state().and_then(|state| state.members.get(&raft_id)).cloned() else {
+        let Some(member) =
+            self.checker.state().and_then(|state| state.nodes.member(raft_id)).map(MemberRef::to_member)
+        else {
             return;
         };
         let Some(machine) = self.machine_of(member.node.endpoint_id) else { return };
@@ -276,7 +279,7 @@ impl World {
     /// Whether the cluster has agreed that this machine's node is removed.
     pub(crate) fn has_removed(&self, id: MachineId) -> bool {
         let endpoint_id = self.machines[id].endpoint_id;
-        self.checker.state().is_some_and(|state| state.removed.contains_key(&endpoint_id))
+        self.checker.state().is_some_and(|state| state.nodes.departed().any(|(id, _)| id == endpoint_id))
     }
 
     /// What the operator still waits for when everything is mended.

@@ -80,7 +80,7 @@ impl MemberHost {
         page: Option<ReportPage>,
     ) -> PeerResponse {
         let member = self.replica.state().member_by_endpoint(from);
-        let is_own = member.is_some_and(|member| member.node.name == aged.report.node);
+        let is_own = member.is_some_and(|member| *member.node.name == aged.report.node);
         if !is_own && !mutant::lives("report-of-another-believed") {
             return PeerResponse::declined("the report is of another node");
         }

@@ -97,7 +97,7 @@ fn without_taken(
     state: &ClusterState,
     me: EndpointId,
 ) -> Vec<SocketAddr> {
-    let others = || state.members.values().filter(|member| member.node.endpoint_id != me);
+    let others = || state.nodes.members().filter(|member| member.node.endpoint_id != me);
     let is_taken =
         |address: &SocketAddr| others().any(|member| member.node.offer.addresses.contains(address));
     offered.into_iter().filter(|address| written.contains(address) || !is_taken(address)).collect()

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use blixard_core::ClusterState;
+use blixard_core::state::{Availability, NodeRecord};
 use blixard_model::{Ask, MembersAsk, NodeName, Outcome, RaftId, Refusal, VmsFate, WriteAsk, WriteRequest};
 
 use crate::host::input::{NodeRemoval, WaiterId};
@@ -116,7 +117,8 @@ enum NamedNode {
 fn standing(state: &ClusterState, name: &NodeName) -> NamedNode {
     let placed = state.check_no_vms(name);
     // A node that was only given up when a cluster was recovered may come back from the lists.
-    let was_removed = state.removed.values().any(|removed| removed.name == *name && !removed.given_up);
+    let is_removed = |node: &NodeRecord| node.name == *name && node.availability == Availability::Removed;
+    let was_removed = state.nodes.departed().any(|(_, node)| is_removed(node));
     match state.member_by_name(name) {
         Some(member) => NamedNode::Member(member.raft_id),
         None if placed.is_err() || was_removed => NamedNode::Gone(placed),

@@ -114,7 +114,7 @@ impl Vms {
             Err(why) => Some(format!("systemd cannot be asked: {why}")),
         };
         // Placements are by name: they are this node's only if the log gives the name to its key.
-        let ours = state.member_by_endpoint(self.me).is_some_and(|member| member.node.name == self.name);
+        let ours = state.member_by_endpoint(self.me).is_some_and(|member| *member.node.name == self.name);
         let placed: Vec<&VmRecord> = state.placed_on(&self.name).collect();
         let up_to_date = self.up_to_date && ours && problem.is_none() && !self.stands_aside;
         let view = UnitsView { placed: &placed, units: &self.units, up_to_date, now_ms: now.boot_ms };
