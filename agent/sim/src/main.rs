@@ -8,6 +8,11 @@ use std::process::ExitCode;
 
 use blixard_sim::Options;
 use clap::Parser;
+use mimalloc::MiMalloc;
+
+/// A simulation allocates all the time: with the system's allocator a seed takes 1.6 times as long.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Runs whole simulated clusters of the production code, one for each seed, and checks what must hold
 #[derive(Debug, Parser)]
