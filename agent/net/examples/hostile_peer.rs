@@ -1,9 +1,9 @@
-//! A peer that behaves as none of ours does: keeps connections open that never say hello, and streams that
-//! trickle, until it is killed.
+//! A peer that behaves as no real node does: until it is killed, it keeps connections open on which it never
+//! says hello, and streams on which bytes trickle.
 //!
 //! `hostile_peer --target IP:PORT --id ENDPOINT_ID [--bind IP:PORT] [--key FILE --cluster NAME] [--idle N]
-//! [--slow M]`. With the key of a member it passes the handshake; without one it is refused there. Prints one
-//! line, `ready: ...`, when every connection and stream was held or refused once.
+//! [--slow M]`. With the key of a member it passes the handshake; without one it is refused there. It prints
+//! one line, `ready: ...`, when every connection and stream was held or refused once.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -21,16 +21,16 @@ const ALPN: &[u8] = b"blixard/1";
 const REQUEST: u8 = 2;
 const IDLE_DEFAULT: usize = 1000;
 const SLOW_DEFAULT: usize = 50;
-/// Between two bytes of a slow stream.
+/// Time between two bytes of a slow stream.
 const TRICKLE: Duration = Duration::from_secs(10);
-/// Before what ended is begun again.
+/// Time before a connection that ended is made again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// What takes longer than this was not let in.
+/// A connection or stream that takes longer than this to open counts as refused.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 type PeerFailure = Box<dyn Error + Send + Sync>;
 
-/// What everything here shares.
+/// What all tasks of this program share.
 struct Attack {
     endpoint: Endpoint,
     target: EndpointAddr,
@@ -66,7 +66,7 @@ async fn main() -> Result<(), PeerFailure> {
         held: AtomicUsize::new(0),
         refused: AtomicUsize::new(0),
     });
-    // First, while the target still takes connections from here.
+    // The slow streams come first, while the target still accepts connections from this address.
     tokio::spawn(trickle_all(Arc::clone(&attack), slow));
     attack.counted(slow).await;
     for _ in 0..idle {
@@ -78,13 +78,13 @@ async fn main() -> Result<(), PeerFailure> {
 }
 
 impl Attack {
-    /// Connects; `None` when it is not let in.
+    /// Connects; `None` when the connection is refused.
     async fn connect(&self) -> Option<Connection> {
         let dialled = self.endpoint.connect(self.target.clone(), ALPN);
         timeout(PATIENCE, dialled).await.ok()?.ok()
     }
 
-    /// Waits until so many were held or refused; returns how many of each.
+    /// Waits until `total` connections and streams were held or refused; returns how many of each.
     async fn counted(&self, total: usize) -> (usize, usize) {
         loop {
             let (held, refused) = (self.held.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
@@ -101,7 +101,7 @@ impl Attack {
     }
 }
 
-/// Holds a connection that says nothing, and another when it is closed.
+/// Holds a connection that says nothing, and makes another one when it is closed.
 async fn stay_silent(attack: Arc<Attack>) {
     let mut counted = false;
     loop {
@@ -116,7 +116,7 @@ async fn stay_silent(attack: Arc<Attack>) {
     }
 }
 
-/// Holds a proper link and `count` slow streams on it, and again when it is lost.
+/// Holds a proper link with `count` slow streams on it, and makes another one when it is lost.
 async fn trickle_all(attack: Arc<Attack>, count: usize) {
     let mut counted = false;
     loop {
@@ -151,7 +151,7 @@ async fn link(attack: &Attack) -> Result<(Connection, iroh::endpoint::SendStream
     Ok((connection, raft))
 }
 
-/// One byte of a request's frame now and then; another stream when this one is given up.
+/// Sends one byte of a request's frame now and then; opens another stream when the target gives this one up.
 async fn trickle(attack: Arc<Attack>, connection: Connection, mut counts: bool) {
     while connection.close_reason().is_none() {
         let opened = timeout(PATIENCE, connection.open_bi()).await;

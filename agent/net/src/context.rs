@@ -1,4 +1,5 @@
-//! What the tasks of one node share. Dropped with the last of them, and the UDP socket with it.
+//! The state that the network tasks of one node share. It is dropped with the last of these tasks, and the
+//! UDP socket with it.
 
 use std::sync::Arc;
 
@@ -17,37 +18,37 @@ use crate::state::Links;
 
 #[derive(Debug)]
 pub(crate) struct Context {
-    /// This node.
+    /// This node's endpoint id.
     pub(crate) local: EndpointId,
-    /// Random id of this run.
+    /// Random id of this run of the node.
     pub(crate) incarnation: u64,
     pub(crate) cluster_name: ClusterName,
-    /// The endpoint, while there is one.
+    /// The current endpoint, if there is one.
     pub(crate) transport: Arc<Transport>,
-    /// This node's own relays.
+    /// The relays of this node's own list.
     pub(crate) relays: Arc<Relays>,
     pub(crate) peers: Arc<Peers>,
     /// Inbound connections that have not said hello yet.
     pub(crate) half_open: Arc<HalfOpen>,
-    /// Nodes that ask to be let in.
+    /// The joins of this node, and whether they are served.
     pub(crate) joins: Arc<Joins>,
-    /// To the application.
+    /// The queue to the application.
     pub(crate) incoming: mpsc::Sender<Incoming>,
-    /// Bytes of Raft messages that the application may hold.
+    /// One permit for each byte of Raft messages that the application may hold.
     pub(crate) incoming_room: Arc<Semaphore>,
-    /// Bytes of snapshots of all peers.
+    /// One permit for each byte of snapshots that all peers together may have here.
     pub(crate) snapshot_room: Arc<Semaphore>,
     pub(crate) links: watch::Sender<Links>,
-    /// Another agent runs with this node's key and was there first.
+    /// True while this node stands aside: another agent with its key was there first.
     pub(crate) aside: watch::Sender<bool>,
     pub(crate) tracker: TaskTracker,
-    /// Ends everything.
+    /// Cancelled when the node stops; this ends every task.
     pub(crate) cancel: CancellationToken,
 }
 
 impl Context {
-    /// For the jitter of one wait. Nodes that fell together do not come back together, also without a random
-    /// source at that moment.
+    /// Seed for the jitter of one wait. Nodes that failed together shall not come back together, even if the
+    /// random source gives nothing at that moment.
     pub(crate) fn jitter_seed(&self) -> u64 {
         getrandom::u64().unwrap_or(self.incarnation)
     }

@@ -7,19 +7,19 @@ use bytes::Bytes;
 
 use crate::link::reply::Reply;
 
-/// What arrives from peers. `from` is proved by the handshake.
+/// What arrives over the network. `from` is the key that the sender proved in the handshake.
 #[derive(Debug)]
 pub enum Incoming {
-    /// A Raft message. Drop the bytes soon: they count against what may wait
-    /// ([`crate::limits::INCOMING_RAFT_BYTES_MAX`]).
+    /// A Raft message. Drop the bytes soon: until then they count against
+    /// [`crate::limits::INCOMING_RAFT_BYTES_MAX`].
     Raft {
         /// The sender.
         from: EndpointId,
         /// The message.
         bytes: Bytes,
     },
-    /// A snapshot; it was confirmed to the sender when it entered this queue. Drop the bytes soon: they count
-    /// against what this sender and all of them may have here
+    /// A snapshot. It is confirmed to the sender once it is in this queue. Drop the bytes soon: until then
+    /// they count against what this sender, and all senders together, may have here
     /// ([`crate::limits::INBOUND_SNAPSHOT_BYTES_MAX`]).
     Snapshot {
         /// The sender.
@@ -27,26 +27,27 @@ pub enum Incoming {
         /// The snapshot.
         bytes: Bytes,
     },
-    /// A question.
+    /// A request.
     Request {
         /// The asker.
         from: EndpointId,
-        /// The question.
+        /// The request.
         bytes: Bytes,
-        /// The duty to answer.
+        /// Must be used to answer.
         reply: Reply,
     },
-    /// Somebody asks to be let in; only while joins are served ([`crate::Net::serve_joins`]), and not
-    /// necessarily a peer. At most [`crate::limits::JOINS_MAX`] are waiting for an answer, each for half a
-    /// minute at most.
+    /// A request to join the cluster. It arrives only while joins are served ([`crate::Net::serve_joins`]),
+    /// and its sender need not be a peer. At most [`crate::limits::JOINS_MAX`] of them wait for an answer,
+    /// each for at most half a minute.
     Join {
-        /// Who asks.
+        /// The node that asks.
         from: EndpointId,
-        /// Where its connection came from; `None` when that is no address.
+        /// The IP address that the connection came from; `None` when it did not come directly, for example
+        /// through a relay.
         source: Option<SocketAddr>,
-        /// Its request, at most [`crate::limits::JOIN_REQUEST_LEN_MAX`] bytes.
+        /// The request, at most [`crate::limits::JOIN_REQUEST_LEN_MAX`] bytes.
         bytes: Bytes,
-        /// The duty to answer, with one frame.
+        /// Must be used to answer, with one frame.
         reply: Reply,
     },
 }

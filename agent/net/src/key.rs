@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use blixard_model::EndpointId;
 use iroh::{PublicKey, SecretKey};
 
-/// Bytes of a key file: 64 digits and a line end. A little more is read so that a longer file is noticed.
+/// Bytes of a key file: 64 digits and a line end. One byte more is read, so that a longer file is noticed.
 const FILE_LEN: usize = 65;
 
 /// The secret half of a node's identity. Its debug form shows the public half only.
@@ -30,10 +30,10 @@ pub enum LoadKeyError {
     /// Not a regular file.
     #[error("the node key {} is not a regular file", .path.display())]
     NotAFile {
-        /// What it was taken for.
+        /// The path.
         path: PathBuf,
     },
-    /// Others than its owner can get at it.
+    /// The file's mode gives access to others than its owner.
     #[error(
         "the node key {} can be read by others (mode {mode:04o}): run `chmod 0600 {}`, and replace the key \
          if somebody may have copied it", .path.display(), .path.display()
@@ -44,7 +44,7 @@ pub enum LoadKeyError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The text is no key.
+    /// The text of the file is no key.
     #[error(
         "{} holds no node key (64 hexadecimal digits and a line end): restore it, or remove it and run \
          `blixard keygen` for a new identity", .path.display()
@@ -56,7 +56,7 @@ pub enum LoadKeyError {
 }
 
 impl LoadKeyError {
-    /// True when there simply is no such file: the case in which a new key may be made.
+    /// True when the file does not exist. This is the only case in which a new key may be made.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
@@ -77,18 +77,18 @@ impl SaveKeyError {
     }
 }
 
-/// An endpoint id that no key can have.
+/// An endpoint id that does not belong to any key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "endpoint id {0} is not the public half of any ed25519 key: copy it from `blixard keygen` on that node"
 )]
 pub struct ImpossibleEndpointId(pub EndpointId);
 
-/// Checks that an endpoint id can belong to a key; any 64 digits parse, about half of them are no curve
-/// point.
+/// Checks that an endpoint id can belong to a key. Any 64 digits parse as an id, but about half of all ids
+/// are no point of the curve.
 ///
 /// # Errors
-/// [`ImpossibleEndpointId`] when none can have it.
+/// [`ImpossibleEndpointId`] when no key has this id.
 pub fn check_endpoint_id(id: &EndpointId) -> Result<(), ImpossibleEndpointId> {
     public_key(id).map(|_| ())
 }
@@ -116,20 +116,21 @@ impl NodeKey {
         &self.0
     }
 
-    /// Reads a key file. One that others than its owner can get at is refused, unless it lies directly in
-    /// `credentials_dir` (systemd's `$CREDENTIALS_DIRECTORY`, which shows files as 0440 and guards the
-    /// directory).
+    /// Reads a key file. A file to which others than its owner have access is refused, unless it lies
+    /// directly in `credentials_dir` (systemd's `$CREDENTIALS_DIRECTORY`: systemd gives the files in it the
+    /// mode 0440 and protects the directory instead).
     ///
     /// # Errors
     /// As [`LoadKeyError`] lists them, each with the way out.
     pub fn load(path: &Path, credentials_dir: Option<&Path>) -> Result<Self, LoadKeyError> {
         let read = |source| LoadKeyError::Read { path: path.to_owned(), source };
-        // Opening a pipe would wait for a writer.
+        // Opening a named pipe would wait for a writer.
         if !std::fs::metadata(path).map_err(read)?.is_file() {
             return Err(LoadKeyError::NotAFile { path: path.to_owned() });
         }
         let file = File::open(path).map_err(read)?;
-        // From here on the open file is asked, not the path: it cannot be exchanged in between.
+        // From here on the open file is examined and not the path, so that the file cannot be exchanged in
+        // between.
         let metadata = file.metadata().map_err(read)?;
         if !metadata.is_file() {
             return Err(LoadKeyError::NotAFile { path: path.to_owned() });
@@ -143,8 +144,8 @@ impl NodeKey {
         parse(&text).map(Self).ok_or_else(|| LoadKeyError::Malformed { path: path.to_owned() })
     }
 
-    /// Writes a key file that only its owner can read. It appears whole or not at all, survives a crash once
-    /// this returns, and never replaces one that exists.
+    /// Writes a key file that only its owner can read. The file appears whole or not at all, survives a crash
+    /// once this returns, and never replaces an existing file.
     ///
     /// # Errors
     /// [`SaveKeyError`]; see [`SaveKeyError::is_already_there`].
@@ -166,7 +167,7 @@ impl NodeKey {
             // Unlike a rename, a link fails when the name is taken.
             std::fs::hard_link(&temporary, path)
         });
-        // Left behind by a crash it would hold a key that nobody uses, so its removal is not worth an error.
+        // The temporary file is removed in any case. If writing failed as well, that error is returned.
         let removed = std::fs::remove_file(&temporary);
         written?;
         removed?;

@@ -1,28 +1,30 @@
 //! Links to the other nodes, and bytes over them.
 //!
-//! Owns the node's key, the QUIC endpoint, which may be missing (`socket`), and one task per peer (`link`).
-//! Knows who may talk to this node ([`Net::set_peers`]) and nothing of what is said: Raft messages,
-//! snapshots, requests and answers are bytes here. Knows a ticket's text ([`ticket`]), not whether it admits
-//! anybody. Never decides for the cluster, never retries a request, never waits for a peer on behalf of
-//! another.
+//! This crate owns the node's key, the QUIC endpoint, which may be missing (`socket`), and one task per peer
+//! (`link`). It knows who may talk to this node ([`Net::set_peers`]) and nothing of what is said: Raft
+//! messages, snapshots, requests and answers are bytes here. It knows the text form of a ticket ([`ticket`]),
+//! but not whether a ticket admits anybody. It never decides for the cluster, never retries a request, and
+//! never makes one peer wait for another.
 //!
 //! What callers may rely on:
-//! - `from` of everything that arrives is the key that the other side proved, and was in the list (but for
-//!   joins, see below).
-//! - A peer that is off the list cannot send anything any more.
-//! - A stranger is talked to only by the join protocol, only while [`Net::serve_joins`] says so, and can say
-//!   one thing: `from` of an [`Incoming::Join`] alone need not have been in the list.
-//! - Beside its peers, this node talks to the relays of its own list and to nobody; whatever a peer says of a
-//!   relay.
+//! - The `from` of everything that arrives is the key that the other side proved. Except for joins (see
+//!   below), this key was in the list.
+//! - A peer that was taken off the list cannot send anything any more.
+//! - A stranger can use only the join protocol, only while [`Net::serve_joins`] allows it, and can send one
+//!   request. [`Incoming::Join`] is the only message whose `from` need not have been in the list.
+//! - Beside its peers and the contacts of [`Net::join`], this node talks only to the relays of its own list,
+//!   whatever a peer says about relays.
 //! - An endpoint that the cluster removed is no peer, whatever the list says, and is told so.
-//! - [`Net::join`] sends nothing of its request before the other side proved its key and named the cluster.
-//! - Sending never waits; what cannot be sent is dropped, and the outcome says so.
+//! - [`Net::join`] sends nothing of its request before the other side has proved its key and named the
+//!   cluster.
+//! - [`Net::send_raft`] and [`Net::send_snapshot`] never wait; what cannot be sent is dropped, and the
+//!   outcome says so.
 //! - [`RequestError::NotSent`] means that the peer's application did not see the request.
-//! - There is a [`Net`] whether or not there is an endpoint: one that cannot be opened, or ended, is a state
-//!   with a reason ([`Net::transport`]), and is tried again for as long as it takes.
+//! - There is a [`Net`] whether or not there is an endpoint. That an endpoint cannot be opened, or has ended,
+//!   is a state with a reason ([`Net::transport`]), and opening it is tried again until it succeeds.
 //! - Every queue, frame, count and wait is bounded: [`limits`].
 //!
-//! | room | what is in it |
+//! | module | what is in it |
 //! |---|---|
 //! | `socket` | the endpoint on its UDP socket, the relays, the table of protocols |
 //! | `admission` | inbound connections until a protocol takes them, and the list of peers |
@@ -30,8 +32,8 @@
 //! | `join` | the protocol with strangers who have a ticket, and the ticket's text |
 //! | `wire` | streams, frames and close codes as both protocols use them |
 //!
-//! A new protocol implements `socket::protocol::Protocol` and is put into the table that [`Net::start`]
-//! makes; a new kind of stream on a link implements `link::stream_kind::StreamKind` and is put into the table
+//! A new protocol implements `socket::protocol::Protocol` and is added to the table that [`Net::start`]
+//! makes. A new kind of stream on a link implements `link::stream_kind::StreamKind` and is added to the table
 //! of `link::streams`.
 
 mod admission;

@@ -43,36 +43,37 @@ use crate::state::{DownReason, LinkState, Links};
 use crate::stats::{Counter, NetStats};
 use crate::wire::close::Close;
 
-/// What an endpoint needs to start.
+/// What [`Net::start`] needs.
 #[derive(Debug, Clone)]
 pub struct NetConfig {
     /// This node's identity.
     pub key: NodeKey,
-    /// The UDP address to listen on; port 0 takes any free one. An unspecified address, `0.0.0.0` or `::`,
-    /// stands for both IP families as far as the machine has them.
+    /// The UDP address to listen on. Port 0 means any free port. An unspecified address (`0.0.0.0` or `::`)
+    /// means every IP family that the machine has.
     pub bind: SocketAddr,
-    /// Only peers that say the same name are accepted.
+    /// The cluster's name. A connection whose hello gives another name is refused.
     pub cluster_name: ClusterName,
-    /// The relays that this node uses, and the only ones; with none of them there is no relaying at all.
+    /// The relays that this node uses; it uses no others. If the list is empty, nothing is relayed.
     pub relays: RelayList,
-    /// Who vouches for them instead of the public authorities.
+    /// The authorities that must vouch for the relays' certificates; `None` means the public authorities.
     pub relay_ca: Option<RelayCa>,
 }
 
 /// A node to keep a link with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConfig {
-    /// Its identity.
+    /// The peer's identity.
     pub endpoint_id: EndpointId,
-    /// Where it may be reached; all are tried at once.
+    /// Addresses at which the peer may be reached; all of them are tried at once.
     pub addresses: Vec<SocketAddr>,
-    /// The relay that it says it is found at. One that is in this node's own list is tried beside the
-    /// addresses, with the others of the list; any other is not used. With neither an address nor a relay the
-    /// node waits to be dialled.
+    /// The relay at which the peer says it is found. If that relay is in this node's own list, all relays of
+    /// the list are tried beside the addresses; otherwise it is not used. With neither an address nor a
+    /// listed relay, this node does not dial but waits for the peer to dial.
     pub relay_url: Option<RelayUrl>,
 }
 
-/// Why there is no [`Net`]: nothing that could mend itself.
+/// Why no [`Net`] could be started. A fault that may go away by itself, such as an address in use, is no
+/// error here but a state: see [`Net::transport`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the system's random source gives nothing: {cause}")]
 pub struct NetStartError {
@@ -80,8 +81,9 @@ pub struct NetStartError {
     pub cause: String,
 }
 
-/// Handle to the node's network. Clones share it; when the last is dropped everything ends (without the
-/// courtesy of [`Net::close`]: peers then notice only by the idle timeout).
+/// Handle to the node's network. Clones refer to the same network. When the last clone is dropped, everything
+/// ends, but without waiting until the peers are told as [`Net::close`] does: a peer may notice only by the
+/// idle timeout.
 #[derive(Debug, Clone)]
 pub struct Net {
     shared: Arc<Shared>,
@@ -99,12 +101,12 @@ struct Shared {
     links: watch::Receiver<Links>,
     tracker: TaskTracker,
     cancel: CancellationToken,
-    /// Taken by `close`: the socket is free once nobody holds it.
+    /// Taken by [`Net::close`]. The socket is closed when its last holder is gone.
     live: Mutex<Option<Live>>,
     _guard: DropGuard,
 }
 
-/// What there is until the network is closed.
+/// What exists until the network is closed.
 #[derive(Debug)]
 struct Live {
     context: Arc<Context>,
@@ -112,15 +114,15 @@ struct Live {
 }
 
 impl Net {
-    /// Starts the network, whether or not its address can be listened on at this moment: [`Net::transport`]
-    /// says so, and attempts go on until it can. Must be called inside a tokio runtime. Peers are set by
-    /// [`Net::set_peers`]; until then everybody is refused.
+    /// Starts the network, whether or not its address can be bound at this moment: [`Net::transport`] tells
+    /// the state, and binding is tried again until it succeeds. Must be called inside a tokio runtime. There
+    /// are no peers until [`Net::set_peers`] is called; until then every connection is refused.
     ///
-    /// The receiver must be read: while it is full, Raft messages are dropped, and requests and snapshots
-    /// wait. It ends with [`Net::close`] and not before.
+    /// The receiver must be read. While it is full, Raft messages are dropped, and requests and snapshots
+    /// wait. It ends only when the network is closed or its last handle is dropped.
     ///
     /// # Errors
-    /// [`NetStartError`]: there are no random numbers, without which there is no handshake.
+    /// [`NetStartError`] when the system gives no random numbers, without which there is no handshake.
     pub fn start(config: NetConfig) -> Result<(Self, mpsc::Receiver<Incoming>), NetStartError> {
         let incarnation = getrandom::u64().map_err(|error| NetStartError { cause: error.to_string() })?;
         let (incoming, receiver) = mpsc::channel(INCOMING_QUEUE_MAX);
@@ -172,28 +174,28 @@ impl Net {
         self.shared.local
     }
 
-    /// The address that is listened on, with the port that was taken; `None` while there is none.
+    /// The address that this node listens on, with the actual port; `None` while there is no endpoint.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.shared.transport.local_addr()
     }
 
-    /// The IP families that this node hears; `None` while it listens on nothing.
+    /// The IP families that this node listens on; `None` while there is no endpoint.
     pub fn families(&self) -> Option<IpFamilies> {
         self.shared.transport.families()
     }
 
-    /// The relay of its own list that this node is found at: the nearest one, and until that is known the
-    /// first. `None` without relays.
+    /// The relay of its own list at which this node can be reached: the nearest one, or the first of the list
+    /// until the nearest one is known. `None` without relays.
     pub fn home_relay(&self) -> Option<RelayUrl> {
         self.shared.relays.home()
     }
 
-    /// Whether there is an endpoint, and why not.
+    /// Whether there is an endpoint, and if not, why.
     pub fn transport(&self) -> watch::Receiver<TransportState> {
         self.shared.transport.subscribe()
     }
 
-    /// What was counted so far. Cheap: no lock is held for longer than it takes to copy a few numbers.
+    /// The counts so far. Cheap: each lock is held only while a few numbers are copied.
     pub fn stats(&self) -> NetStats {
         NetStats {
             peers: self.shared.peers.stats(),
@@ -207,14 +209,16 @@ impl Net {
         }
     }
 
-    /// Replaces the list of peers: whom to keep a link with, and the only ones who are let in. A peer that is
-    /// not in it any more is cut off before this returns (what it sent before may still lie in the incoming
-    /// queue). Entries of this node itself are ignored, several of one node are taken together, new addresses
-    /// are used by the next attempt to connect. After [`Net::close`] nothing happens.
+    /// Replaces the list of peers: the nodes to keep a link with, and the only ones whose connections are
+    /// accepted. A peer that is no longer in the list is cut off before this returns; what it sent before may
+    /// still lie in the incoming queue. Entries of this node itself are ignored, several entries of one node
+    /// are merged, and new addresses are used by the next attempt to connect. After [`Net::close`] this does
+    /// nothing.
     ///
-    /// An endpoint in `removed` is no peer, listed or not. It is told so with its word and sees it as
-    /// [`DownReason::Removed`]. Words are kept for [`REMOVED_MAX`] of them, the first
-    /// [`REMOVED_WORD_LEN_MAX`] bytes of each; the others are refused as those are that nobody lists.
+    /// An endpoint in `removed` is no peer, whether it is listed or not. It is told so, together with its
+    /// text in `removed`, and sees this as [`DownReason::Removed`]. At most [`REMOVED_MAX`] texts are kept,
+    /// and of each the first [`REMOVED_WORD_LEN_MAX`] bytes. Endpoints beyond that number are refused like
+    /// those that are not listed.
     pub fn set_peers(&self, list: Vec<PeerConfig>, mut removed: BTreeMap<EndpointId, String>) {
         let held = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Live { context, .. }) = held.as_ref() else { return };
@@ -246,8 +250,9 @@ impl Net {
                 }
             }
         });
-        // Apart from the list's lock: who looks at the links may ask for the list meanwhile. Whoever looks
-        // right after this call finds the new peers, and one whose task was faster keeps what it said.
+        // Not under the list's lock: somebody who has borrowed the links may ask for the list at the same
+        // time. Whoever looks at the links right after this call finds the new peers. If a new peer's task
+        // has already published a state, that state stays.
         if !gone.is_empty() || !new.is_empty() {
             context.links.send_modify(|links| {
                 links.retain(|id, _| !gone.contains(id));
@@ -259,9 +264,9 @@ impl Net {
         }
     }
 
-    /// Ends every link and makes no other, because another agent runs with this node's key and was there
-    /// first; or makes them again. Only those peers are dialled meanwhile that say so
-    /// ([`DownReason::HeldElsewhere`]): what they say next tells when that is over.
+    /// Ends every link and makes no new ones, because another agent with this node's key was there first; or,
+    /// with `false`, makes links again. While it stands aside, this node dials only the peers that last
+    /// answered with [`DownReason::HeldElsewhere`]: their next answer tells when the other agent is gone.
     pub fn stand_aside(&self, stands_aside: bool) {
         let held = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Live { context, .. }) = held.as_ref() {
@@ -269,9 +274,10 @@ impl Net {
         }
     }
 
-    /// Takes requests to join the cluster of that id from anybody, or takes none any more, as at the start.
-    /// When this returns, no request to join another cluster comes into the incoming queue any more; those
-    /// that are in it, or being answered, go on. It lasts while the endpoint is opened again.
+    /// Accepts requests to join the cluster `cluster` from anybody; `None`, as at the start, accepts none.
+    /// When this returns, no request to join another cluster can enter the incoming queue any more; requests
+    /// that are in the queue or are being answered go on. The setting also holds for an endpoint that is
+    /// opened later.
     pub fn serve_joins(&self, cluster: Option<ClusterId>) {
         let changed = self.shared.joins.serve(cluster);
         let held = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner);
@@ -280,12 +286,12 @@ impl Net {
         }
     }
 
-    /// Asks a member to let this node into the cluster of that id. The request is sent only when the
-    /// contact's key was proved and it named that cluster; `patience` is for all of it. The
-    /// contact's relay is used as a peer's is ([`PeerConfig::relay_url`]).
+    /// Asks a member to let this node into the cluster `cluster_id`. The request is sent only after the
+    /// contact has proved its key and named that cluster. `patience` bounds the whole exchange. The contact's
+    /// relay is used under the same rule as a peer's ([`PeerConfig::relay_url`]).
     ///
     /// # Errors
-    /// [`JoinError`]; only with [`JoinError::Unknown`] can the request have been acted upon.
+    /// [`JoinError`]. Only with [`JoinError::Unknown`] can the request have had an effect.
     pub async fn join(
         &self,
         contact: &Contact,
@@ -305,7 +311,7 @@ impl Net {
         join_ask::ask(endpoint, contact, whereabouts, (cluster_id, request), patience).await
     }
 
-    /// Sends a Raft message, or drops it; never waits.
+    /// Queues a Raft message, or drops it; never waits.
     pub fn send_raft(&self, to: EndpointId, bytes: Bytes) -> SendOutcome {
         let Some(peer) = self.shared.peers.get(&to) else {
             self.shared.dropped_not_a_peer.add(1);
@@ -322,8 +328,8 @@ impl Net {
         peer.raft.push(bytes)
     }
 
-    /// Sends a snapshot; never waits. The result resolves in any case: delivered, failed, or lost with the
-    /// link.
+    /// Queues a snapshot; never waits. The returned future always resolves: the snapshot was delivered,
+    /// failed, or was lost with the link.
     pub fn send_snapshot(&self, to: EndpointId, bytes: Bytes) -> SnapshotDelivery {
         let Some(peer) = self.shared.peers.get(&to) else { return snapshot::failed(SnapshotError::NotAPeer) };
         match self.shared.transport.missing() {
@@ -333,10 +339,12 @@ impl Net {
         }
     }
 
-    /// Asks a peer and waits for its answer, `patience` at most. Does not wait for a link.
+    /// Sends a request to a peer and waits for its answer, `patience` at most. Does not wait for a link to
+    /// come up.
     ///
     /// # Errors
-    /// [`RequestError::NotSent`] when the peer certainly did not see it, [`RequestError::Unknown`] otherwise.
+    /// [`RequestError::NotSent`] when the peer certainly did not see the request, [`RequestError::Unknown`]
+    /// otherwise.
     pub async fn request(
         &self,
         to: EndpointId,
@@ -347,12 +355,12 @@ impl Net {
         request::ask(&connection, &shares, bytes, patience).await
     }
 
-    /// Asks a peer for a streamed answer; the patience is for its beginning. Never waits for other streamed
-    /// answers to end.
+    /// Sends a request whose answer may be a stream. `patience` bounds the wait for the first item. Never
+    /// waits for other streamed answers to end.
     ///
     /// # Errors
-    /// As [`Net::request`]; [`NotSent::TooManyStreamed`] when
-    /// [`crate::limits::STREAMED_ANSWERS_PER_PEER_MAX`] of that peer are being read.
+    /// As [`Net::request`], and [`NotSent::TooManyStreamed`] when
+    /// [`crate::limits::STREAMED_ANSWERS_PER_PEER_MAX`] streamed answers of that peer are being read.
     pub async fn request_stream(
         &self,
         to: EndpointId,
@@ -363,14 +371,14 @@ impl Net {
         request::ask_stream(&connection, &shares, bytes, patience).await
     }
 
-    /// The state of the link to every peer in the list. Not to be borrowed while anything else is asked of
-    /// this handle.
+    /// The state of the link to every peer in the list. Do not hold a borrow of it while you call other
+    /// methods of this handle.
     pub fn links(&self) -> watch::Receiver<Links> {
         self.shared.links.clone()
     }
 
-    /// Closes every link with a word to the peer and waits for all tasks; at most a few seconds. The socket
-    /// is closed in the background right after it.
+    /// Closes every link, tells each peer that this node stops, and waits for all tasks, a few seconds at
+    /// most. The socket is closed in the background right after that.
     pub async fn close(self) {
         self.shared.cancel.cancel();
         self.shared.tracker.close();
@@ -385,25 +393,25 @@ impl Net {
         }
     }
 
-    /// For tests that let a peer's task die.
+    /// For tests that abort a peer's task.
     #[cfg(test)]
     pub(crate) fn peer(&self, id: &EndpointId) -> Option<crate::admission::peers::PeerHandle> {
         self.shared.peers.get(id)
     }
 
-    /// For tests that look at the list.
+    /// For tests that look at the list of peers.
     #[cfg(test)]
     pub(crate) fn peers(&self) -> &Peers {
         &self.shared.peers
     }
 
-    /// For tests that let the endpoint end.
+    /// For tests that close the endpoint.
     #[cfg(test)]
     pub(crate) fn endpoint(&self) -> Option<iroh::Endpoint> {
         self.shared.transport.endpoint()
     }
 
-    /// The link of the moment to a peer, and its shares.
+    /// The current connection to a peer, and the peer's stream shares.
     fn connection(&self, to: EndpointId) -> Result<(Connection, Arc<StreamShares>), NotSent> {
         let peer = self.shared.peers.get(&to).ok_or(NotSent::NotAPeer)?;
         if let Some(why) = self.shared.transport.missing() {
@@ -413,7 +421,7 @@ impl Net {
     }
 }
 
-/// Cuts the words, and drops those there is no room for.
+/// Truncates the texts, and drops the entries beyond [`REMOVED_MAX`].
 fn bound_removed(removed: &mut BTreeMap<EndpointId, String>) {
     while removed.len() > REMOVED_MAX {
         removed.pop_last();
@@ -432,7 +440,7 @@ mod tests {
     use crate::testing::{LONG, node};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn whoever_looks_at_the_links_may_ask_about_the_peers_while_the_list_changes() {
+    async fn stats_can_be_read_while_links_are_borrowed_and_the_list_changes() {
         let (here, there) = (node().await, node().await);
         let ((looks, looking), (done, ended)) = (mpsc::channel(), mpsc::channel());
         let net = here.net.clone();
@@ -440,7 +448,7 @@ mod tests {
             let links = net.links();
             let _look = links.borrow();
             looks.send(()).expect("awaited");
-            // Long enough for the list to be changed, which waits for this look.
+            // Long enough for the change of the list, which waits until this borrow ends.
             for _ in 0..50 {
                 net.stats();
                 std::thread::park_timeout(Duration::from_millis(2));
@@ -450,7 +458,7 @@ mod tests {
         looking.recv_timeout(LONG).expect("looks");
         let changed = here.net.clone();
         let peer = vec![there.as_peer()];
-        // No task of the runtime: its end would wait for one that is stuck.
+        // Not a task of the runtime, because the end of the runtime would wait for a task that is stuck.
         let runtime = tokio::runtime::Handle::current();
         let changer = std::thread::spawn(move || {
             let _entered = runtime.enter();
@@ -463,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn words_about_removed_endpoints_are_bounded() {
+    fn texts_about_removed_endpoints_are_bounded() {
         let id = |n: usize| EndpointId::from_bytes([u8::try_from(n % 251).expect("small"); 32]);
         let mut removed: BTreeMap<EndpointId, String> =
             (0..251).map(|n| (id(n), "\u{e4}".repeat(33))).collect();

@@ -1,4 +1,4 @@
-//! What is known of each link, for status and for decisions about who can be reached.
+//! The state of each link, for `status` and for decisions about which peers can be reached.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,32 +7,35 @@ use std::time::Instant;
 
 use blixard_model::{EndpointId, RelayUrl};
 
-/// All links, by peer.
+/// The state of all links, by peer.
 pub type Links = BTreeMap<EndpointId, LinkState>;
 
-/// Whether a peer can be talked to.
+/// The state of the link to one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkState {
-    /// It can.
+    /// The link is up: the peer can be talked to.
     Up {
-        /// Since when.
+        /// When the link came up.
         since: Instant,
-        /// Where its packets come from; `None` when they come through a relay, or that is not known (yet).
+        /// The address that the peer's packets come from; `None` when they come through a relay, or the
+        /// address is not known (yet).
         remote_addr: Option<SocketAddr>,
-        /// The relay that they come through, one of this node's own list.
+        /// The relay that the peer's packets come through, which is in this node's own list; `None` when they
+        /// do not come through a relay, or that is not known (yet).
         relay_url: Option<RelayUrl>,
-        /// This node dialled; the peer otherwise.
+        /// True when this node dialled, false when the peer did.
         dialled: bool,
-        /// Another agent that runs with the peer's key at the same time, and is not let in.
+        /// Another agent that runs with the peer's key at the same time and is refused, if there is one.
         rival: Option<Rival>,
     },
     /// Nothing can be sent to the peer at this moment.
     Down {
-        /// Since when.
+        /// When the link went down.
         since: Instant,
         /// Why the last attempt failed, or why the link was lost.
         reason: DownReason,
-        /// Failed attempts to connect since then.
+        /// Attempts to connect that failed since the last stable link; 0 right after a link was lost. A link
+        /// that was lost within a second counts as a failed attempt.
         attempts: u32,
     },
 }
@@ -44,26 +47,29 @@ impl LinkState {
     }
 }
 
-/// An agent that runs with the key of a peer with which there is a link.
+/// A second agent that runs with the key of a peer to which there is a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rival {
-    /// Where its last attempt came from; `None` when it came through a relay, or that is not known.
+    /// The address that its last attempt came from; `None` when it came through a relay, or that is not
+    /// known.
     pub remote_addr: Option<SocketAddr>,
 }
 
-/// What a peer says that keeps its link with another agent with this node's key.
+/// What a peer tells this node when the peer keeps its link with another agent that runs with this node's
+/// key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldElsewhere {
-    /// Where that one is; `None` when it is reached through a relay, or that is not known.
+    /// The address of the other agent; `None` when it is reached through a relay, or that is not known.
     pub other_addr: Option<SocketAddr>,
-    /// Where this node is, as the peer sees it.
+    /// The address of this node as the peer sees it; `None` when it is reached through a relay, or that is
+    /// not known.
     pub own_addr: Option<SocketAddr>,
-    /// For how long that link has been up, in milliseconds.
+    /// For how long the link with the other agent has been up, in milliseconds.
     pub for_ms: u64,
 }
 
 impl fmt::Display for HeldElsewhere {
-    /// Without the time, which grows.
+    /// Leaves `for_ms` out, because it grows from one attempt to the next.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = |address: Option<SocketAddr>| {
             address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string())
@@ -80,24 +86,24 @@ impl fmt::Display for HeldElsewhere {
 /// Why a link is down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DownReason {
-    /// No attempt has ended yet.
+    /// No attempt to connect has ended yet.
     Starting,
     /// This node has no endpoint: [`crate::Net::transport`] says why.
     NoTransport,
-    /// Nobody answers where the peer should be.
+    /// The peer cannot be reached, for this reason.
     Unreachable(String),
-    /// The peer answers and does not want this node: an operator has to mend something.
+    /// The peer answers but refuses this node: an operator has to correct something.
     Refused(String),
     /// The link was up and ended.
     Lost(String),
-    /// The peer says that the cluster removed this node, with a word about the removal, of 1 to
-    /// [`crate::limits::REMOVED_WORD_LEN_MAX`] bytes and without control characters; what it means is the
-    /// application's. While no attempt failed since, the link was up and was closed for it; otherwise an
-    /// attempt to connect was refused for it.
+    /// The peer says that the cluster removed this node, and gives a text about the removal, of 1 to
+    /// [`crate::limits::REMOVED_WORD_LEN_MAX`] bytes and without control characters. What the text means is
+    /// up to the application. As long as no attempt to connect has failed since, the link was up and was
+    /// closed for this reason; otherwise an attempt to connect was refused for it.
     Removed(String),
-    /// The peer has a link with another agent that runs with this node's key, and that one answers.
+    /// The peer has a live link with another agent that runs with this node's key.
     HeldElsewhere(HeldElsewhere),
-    /// This node stands aside for that one: see [`crate::Net::stand_aside`].
+    /// This node stands aside for another agent that runs with its key: see [`crate::Net::stand_aside`].
     StandsAside,
 }
 

@@ -1,5 +1,5 @@
-//! Counts of what was sent, dropped, refused and tried: kept in atomics where it happens, read all at once by
-//! [`crate::Net::stats`].
+//! Counts of what was sent, dropped, refused and tried. They are atomics that are increased where the event
+//! happens; [`crate::Net::stats`] reads all of them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use blixard_model::EndpointId;
 
-/// Counts since the node started. Each is exact; they are not of one instant.
+/// Counts since the node started. Each count is exact, but they are not all read at the same instant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetStats {
-    /// By peer in the list. A peer that is taken off it takes its counts with it.
+    /// The counts of each peer in the list. They are dropped when the peer is taken off the list.
     pub peers: BTreeMap<EndpointId, PeerStats>,
     /// Inbound connections refused.
     pub refused: RefusedStats,
@@ -21,62 +21,62 @@ pub struct NetStats {
     pub joins: JoinStats,
     /// Raft messages dropped because their receiver is not in the list.
     pub dropped_not_a_peer: u64,
-    /// Times a peer or contact said that it is found at a relay that is not in this node's own list.
+    /// How often a peer or contact named a relay that is not in this node's own list.
     pub foreign_relays: u64,
     /// Attempts to open the endpoint that failed.
     pub transport_failures: u64,
-    /// Times the endpoint was opened again after it had ended.
+    /// How often the endpoint was opened again after it had ended.
     pub transport_rebuilds: u64,
 }
 
-/// Counts about one peer since it was put on the list.
+/// Counts of one peer since it was put on the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PeerStats {
     /// Raft messages handed to the connection.
     pub raft_sent: u64,
-    /// Their bytes.
+    /// Bytes of the Raft messages handed to the connection.
     pub raft_sent_bytes: u64,
     /// Raft messages that arrived, dropped ones included.
     pub raft_received: u64,
-    /// Their bytes.
+    /// Bytes of the Raft messages that arrived.
     pub raft_received_bytes: u64,
     /// Raft messages that were dropped.
     pub dropped: DroppedStats,
-    /// Raft messages that wait, at this moment.
+    /// Raft messages that wait in the queue, at this moment.
     pub queue_messages: usize,
-    /// Their bytes, and those of messages that are being written.
+    /// Bytes of the messages that wait, and of those that are being written.
     pub queue_bytes: usize,
     /// Attempts to connect.
     pub connect_attempts: u64,
     /// Attempts that did not become a link.
     pub connect_failures: u64,
-    /// Times the peer's task ended by itself and was started again: each is a fault of this program.
+    /// How often the peer's task ended by itself and was started again. Each time is a fault of this program.
     pub task_restarts: u64,
-    /// Where the attempts to connect stand.
+    /// The state of the attempts to connect.
     pub backoff: BackoffStats,
 }
 
 /// Raft messages dropped, by cause.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DroppedStats {
-    /// To be sent, and too much waited already.
+    /// Outgoing messages: the queue was full.
     pub queue_full: u64,
-    /// To be sent, and the link was down, or was lost before they were written.
+    /// Outgoing messages: the link was down, or was lost before they were written.
     pub link_down: u64,
-    /// To be sent, and this node had no endpoint.
+    /// Outgoing messages: this node had no endpoint.
     pub no_transport: u64,
-    /// To be sent, and larger than allowed.
+    /// Outgoing messages: they were longer than [`crate::limits::RAFT_FRAME_LEN_MAX`].
     pub too_long: u64,
-    /// Received, and the application did not keep up, or does not read at all.
+    /// Incoming messages: the application did not keep up, or does not read at all.
     pub inbox_full: u64,
 }
 
 /// Joins at this node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JoinStats {
-    /// Under way, at this moment.
+    /// Joins that are under way, at this moment.
     pub under_way: usize,
-    /// Requests that the application was given.
+    /// Requests that were handed to the application.
     pub requests: u64,
 }
 
@@ -93,32 +93,34 @@ pub struct RefusedStats {
     pub handshake: u64,
     /// Too many connections had not said hello yet.
     pub crowded: u64,
-    /// Too many of them came from the same address.
+    /// Too many connections from the same source had not said hello yet.
     pub crowded_source: u64,
     /// The cluster removed the endpoint.
     pub removed: u64,
-    /// A join while too many were under way, or one from the same source.
+    /// A join came while too many were under way, or another one from the same source.
     pub join_crowded: u64,
-    /// A join too soon after many others.
+    /// A join exceeded a rate limit.
     pub join_rate: u64,
-    /// A join without a proper request in time.
+    /// A join sent no proper request in time.
     pub bad_join: u64,
-    /// A join of which the application was told nothing because joins were served no more.
+    /// A join came while joins were not served, or they were no longer served when its request was to be
+    /// handed to the application.
     pub join_not_served: u64,
 }
 
-/// Where the attempts to connect to a peer stand.
+/// The state of the attempts to connect to a peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackoffStats {
-    /// Failures since the last good link.
+    /// Failed attempts since the last stable link.
     pub failures: u32,
-    /// Until the next attempt; `None` while one is under way, while the link is up, and when nobody dials.
+    /// Time until the next attempt; `None` while an attempt is under way, while the link is up, and when this
+    /// node has nowhere to dial.
     pub next_try_in: Option<Duration>,
     /// Why the last attempt failed, or the last link ended.
     pub last_error: Option<String>,
 }
 
-/// A number that only grows.
+/// A counter that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -134,7 +136,7 @@ impl Counter {
     }
 }
 
-/// What is counted about one peer, by its task and by those who send.
+/// The counters of one peer, increased by its task and by those who send.
 #[derive(Debug, Default)]
 pub(crate) struct PeerCounters {
     pub(crate) raft_sent: Counter,
@@ -152,7 +154,7 @@ pub(crate) struct PeerCounters {
     backoff: Mutex<DialBackoff>,
 }
 
-/// Where the attempts to connect stand, with the next one's time.
+/// The state of the attempts to connect, with the time of the next attempt.
 #[derive(Debug, Default)]
 struct DialBackoff {
     failures: u32,
@@ -161,7 +163,7 @@ struct DialBackoff {
 }
 
 impl PeerCounters {
-    /// Notes that the next attempt is at `next_try`, or that none is waited for.
+    /// Notes when the next attempt is due; `None` when no attempt is waited for.
     pub(crate) fn note_wait(&self, failures: u32, next_try: Option<Instant>) {
         let mut waiting = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.failures = failures;
@@ -173,7 +175,7 @@ impl PeerCounters {
         self.backoff.lock().unwrap_or_else(PoisonError::into_inner).last_error = Some(why);
     }
 
-    /// The counts, with the queue's fill left at zero.
+    /// The counts. The fill of the queue is not known here and is left at zero.
     pub(crate) fn snapshot(&self) -> PeerStats {
         let backoff = {
             let waiting = self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,7 +207,7 @@ impl PeerCounters {
     }
 }
 
-/// Inbound connections refused, counted where they are.
+/// Counters of refused inbound connections, increased where a connection is refused.
 #[derive(Debug, Default)]
 pub(crate) struct RefusedCounters {
     pub(crate) not_listed: Counter,

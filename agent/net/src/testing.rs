@@ -1,4 +1,4 @@
-//! Nodes for the tests that look inside, and what they log.
+//! Nodes for tests that need the crate's internals, and a capture of what the nodes log.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -52,7 +52,7 @@ impl TestNode {
         Contact { endpoint_id, addresses, relay_url }
     }
 
-    /// Sets the list of peers; nobody was removed.
+    /// Sets the list of peers, with no removed endpoints.
     pub(crate) fn set_peers(&self, list: Vec<PeerConfig>) {
         self.net.set_peers(list, BTreeMap::new());
     }
@@ -64,7 +64,7 @@ impl TestNode {
         assert!(seen.is_ok_and(|links| links.is_ok()), "{what}: {:?}", self.net.links().borrow());
     }
 
-    /// Sends until it arrives, and forgets what else does.
+    /// Sends a message and waits until it arrives; drops everything that arrives before it.
     pub(crate) async fn reaches(&self, peer: &mut Self, word: &'static [u8]) {
         assert_eq!(self.net.send_raft(peer.net.endpoint_id(), Bytes::from_static(word)), SendOutcome::Queued);
         let arrived = async {
@@ -94,9 +94,9 @@ pub(crate) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
 impl CapturedLog {
     pub(crate) fn start() -> (Self, DefaultGuard) {
-        // While the process has one subscriber, tracing asks the subscriber of the thread that first comes to
-        // a line whether the line is wanted, and keeps the answer for all threads. A thread of another test
-        // has none, and the line would be lost here.
+        // While the process has one subscriber only, tracing asks the subscriber of the thread that first
+        // reaches a log line whether the line is wanted, and keeps the answer for all threads. A thread of
+        // another test has no subscriber, and the line would then be lost here.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
         let log = Self::default();

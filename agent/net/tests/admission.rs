@@ -1,4 +1,4 @@
-//! Who gets in, and who is put out.
+//! Which connections are accepted, and which peers are cut off.
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ async fn an_unknown_endpoint_is_refused_and_delivers_nothing() {
     let answer = stranger.net.request(a.id(), Bytes::from_static(b"x"), LONG).await;
     assert_eq!(answer, Err(RequestError::NotSent(NotSent::LinkDown)));
 
-    // One that does not care and writes at once.
+    // A stranger that does not wait for an answer but writes at once.
     let raw = Raw::new().await;
     let connection = raw.dial(&a).await;
     if let Ok((mut send, _receive)) = connection.open_bi().await {
@@ -80,12 +80,12 @@ async fn a_removed_peer_is_cut_off_at_once() {
     let why = b.until_refused(a.id()).await;
     assert!(why.contains("list of members"), "{why}");
     assert!(removed.elapsed() < Duration::from_secs(1), "{:?}", removed.elapsed());
-    // It goes on trying, and never gets anything through.
+    // The removed peer goes on trying, and never gets anything through.
     b.until(a.id(), "retried", |state| matches!(state, LinkState::Down { attempts, .. } if *attempts >= 3))
         .await;
     assert_eq!(b.net.send_raft(a.id(), Bytes::from_static(b"x")), SendOutcome::Unreachable);
     assert!(matches!(a.incoming.try_recv(), Err(TryRecvError::Empty)));
-    // Listed again, it is back.
+    // Once it is listed again, it gets its link back.
     a.set_peers(vec![b.as_peer()]);
     a.until_up(b.id()).await;
     b.until_up(a.id()).await;
@@ -125,7 +125,7 @@ async fn a_new_address_is_dialled_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_impossible_id_and_another_key_at_the_address_are_reasons_not_crashes() {
+async fn an_impossible_id_or_a_wrong_key_makes_a_peer_unreachable() {
     let (a, b) = (node().await, node().await);
     let impossible = (0..=255u8)
         .map(|byte| EndpointId::from_bytes([byte; 32]))

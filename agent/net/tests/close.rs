@@ -1,4 +1,4 @@
-//! The end of a node.
+//! How a node is closed.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::{any_port, node, node_on_freed, node_with, pair};
 async fn close_tells_the_peers_and_frees_the_port() {
     let (a, mut b) = (node().await, node().await);
     let (b_id, b_addr) = (b.id(), b.addr());
-    // It does not dial, so that the reason of the loss stays to be seen.
+    // `a` does not dial, so that the reason of the loss stays visible.
     a.set_peers(vec![PeerConfig { endpoint_id: b_id, addresses: Vec::new(), relay_url: None }]);
     b.set_peers(vec![a.as_peer()]);
     a.until_up(b_id).await;
@@ -21,7 +21,7 @@ async fn close_tells_the_peers_and_frees_the_port() {
     let reason = a.until_down(b_id).await;
     assert_eq!(reason, DownReason::Lost("the peer was stopped".to_owned()));
     assert!(started.elapsed() < Duration::from_secs(2), "closed {closed:?}, seen {:?}", started.elapsed());
-    // Handles that are still held do nothing any more.
+    // Handles that are still held have no effect any more.
     assert_ne!(b.net.send_raft(a.id(), Bytes::from_static(b"x")), SendOutcome::Queued);
     b.set_peers(Vec::new());
     assert!(b.incoming.recv().await.is_none(), "nothing can arrive any more");
@@ -33,7 +33,7 @@ async fn close_tells_the_peers_and_frees_the_port() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn close_does_not_wait_for_the_unreachable() {
+async fn close_does_not_wait_for_an_unreachable_peer() {
     let a = node().await;
     let nowhere = node_with(NodeKey::generate(), any_port(), "lab").await;
     let peer = nowhere.as_peer();

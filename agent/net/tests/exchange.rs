@@ -51,7 +51,7 @@ async fn a_snapshot_is_confirmed_when_the_receiver_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_that_can_not_go_says_so() {
+async fn a_snapshot_that_cannot_be_sent_fails_with_the_reason() {
     let (a, b) = pair().await;
     let small = Bytes::from_static(b"state");
     let stranger = NodeKey::generate().endpoint_id();
@@ -59,7 +59,7 @@ async fn a_snapshot_that_can_not_go_says_so() {
     let too_long = Bytes::from(vec![0; SNAPSHOT_LEN_MAX + 1]);
     assert_eq!(a.net.send_snapshot(b.id(), too_long).await, Err(SnapshotError::TooLong));
 
-    // The first two wait for a window that the receiver never opens: its application reads nothing.
+    // The first two wait for a window that the receiver never opens, because its application reads nothing.
     let large = Bytes::from(vec![1; 64 << 20]);
     let under_way: Vec<_> = (0..8).map(|_| a.net.send_snapshot(b.id(), large.clone())).collect();
     b.net.clone().close().await;
@@ -89,7 +89,7 @@ async fn requests_are_answered_many_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn not_sent_is_told_from_unknown() {
+async fn an_unsent_request_and_an_unknown_outcome_are_different_errors() {
     let (a, mut b) = pair().await;
     let question = Bytes::from_static(b"?");
     let b_id = b.id();
@@ -101,7 +101,7 @@ async fn not_sent_is_told_from_unknown() {
     let too_long = a.net.request(b.id(), Bytes::from(vec![0; REQUEST_LEN_MAX + 1]), LONG).await;
     assert_eq!(too_long, Err(RequestError::NotSent(NotSent::TooLong)));
 
-    // Taken and not answered in time: the answerer is told that nobody waits any more.
+    // The request is taken and not answered in time: the answering side learns that nobody waits any more.
     let started = Instant::now();
     let asked = ask(Duration::from_millis(200));
     assert!(matches!(asked.await, Err(RequestError::Unknown(_))));
@@ -117,7 +117,7 @@ async fn not_sent_is_told_from_unknown() {
     let (answer, ()) = tokio::join!(ask(LONG), async { b.next_request().await.2.send(too_long) });
     assert!(matches!(answer, Err(RequestError::Unknown(_))), "too long an answer: {answer:?}");
 
-    // The link is lost while the answer is awaited.
+    // The link is lost while the asker waits for the answer.
     let (answer, ()) = tokio::join!(a.net.request(b_id, question.clone(), LONG), async {
         let held = b.next_request().await;
         b.net.clone().close().await;
@@ -130,7 +130,7 @@ async fn not_sent_is_told_from_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_over_the_limit_wait_and_were_not_sent_when_their_deadline_passes() {
+async fn requests_over_the_limit_wait_and_are_not_sent_after_their_deadline() {
     let (a, mut b) = pair().await;
     let (b_id, one) = (b.id(), Bytes::from_static(b"1"));
     let limit = REQUESTS_PER_PEER_MAX;
@@ -153,7 +153,7 @@ async fn requests_over_the_limit_wait_and_were_not_sent_when_their_deadline_pass
             "{refused:?}"
         );
         assert!(held.len() <= limit, "{}", held.len());
-        // The places are given back.
+        // Requests that end give their places back.
         let mut answered = held.len();
         held.into_iter().for_each(|reply| reply.send(one.clone()));
         while answered < limit {
@@ -165,7 +165,8 @@ async fn requests_over_the_limit_wait_and_were_not_sent_when_their_deadline_pass
     assert!(answers.iter().all(|answer| *answer == Ok(one.clone())), "{answers:?}");
 }
 
-/// Answers each request with a stream that goes on, until there are so many; anything else is a failure.
+/// Answers each of the next `count` requests with a stream that does not end. Anything but a request is a
+/// failure.
 async fn follow(b: &mut Node, count: usize) -> Vec<ReplyStream> {
     let mut streams = Vec::new();
     while streams.len() < count {
@@ -177,14 +178,14 @@ async fn follow(b: &mut Node, count: usize) -> Vec<ReplyStream> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn followed_answers_are_bounded_and_nothing_else_waits_for_them() {
+async fn streamed_answers_are_bounded_and_nothing_else_waits_for_them() {
     let (a, mut b) = pair().await;
     let (a_net, b_id, one) = (a.net.clone(), b.id(), Bytes::from_static(b"1"));
     let most = STREAMED_ANSWERS_PER_PEER_MAX;
     let asked = join_all((0..most).map(|_| a_net.request_stream(b_id, one.clone(), LONG)));
     let (mut followed, _streams) = tokio::join!(asked, follow(&mut b, most));
     assert!(followed.iter().all(Result::is_ok));
-    // Refused at once, with the way out, and without being sent.
+    // A further streamed answer is refused at once, with the way out, and its request is not sent.
     for _ in 0..48 {
         let refused = a_net.request_stream(b_id, one.clone(), LONG).await.err().expect("one too many");
         assert_eq!(refused, RequestError::NotSent(NotSent::TooManyStreamed));
@@ -206,7 +207,7 @@ async fn followed_answers_are_bounded_and_nothing_else_waits_for_them() {
     };
     let (answers, snapshot, ()) = tokio::join!(asked, snapshot, arrived);
     assert!(answers.iter().all(Result::is_ok) && snapshot == Ok(()), "{answers:?} {snapshot:?}");
-    // One that ends makes room for another.
+    // A streamed answer that ends makes room for another one.
     followed.pop();
     let (again, _stream) = tokio::join!(a_net.request_stream(b_id, one.clone(), LONG), follow(&mut b, 1));
     assert!(again.is_ok());
@@ -240,7 +241,7 @@ async fn a_peer_that_follows_too_many_answers_is_refused_and_its_requests_go_on(
         assert_eq!(kind, [2]);
         followed.push(receive);
     }
-    // As a peer does whose version has no bound of its own.
+    // A peer of a version without a bound of its own goes on asking.
     for _ in 0..100 {
         let mut receive = ask().await;
         let stream = a.next_request().await.2.stream();
@@ -261,7 +262,7 @@ async fn a_peer_that_takes_no_streams_delays_a_snapshot_no_longer_than_its_deadl
     a.set_peers(vec![PeerConfig { endpoint_id: raw.id(), addresses, relay_url: None }]);
     let incoming = timeout(LONG, raw.endpoint.accept()).await.expect("dialled").expect("open");
     let connection = incoming.await.expect("handshake");
-    // The stream of the hello is the only one it allows, and it does not end.
+    // The stream of the hello is the only one that the peer allows, and it does not end.
     let (mut send, _hello) = connection.accept_bi().await.expect("hello");
     send.write_all(&frame(br#"{"incarnation":7}"#)).await.expect("welcome");
     let mut raft = connection.open_uni().await.expect("stream");
@@ -282,7 +283,7 @@ async fn an_answer_can_be_a_stream() {
     let b_id = b.id();
     let question = || a.net.request_stream(b_id, Bytes::from_static(b"logs"), LONG);
 
-    // Complete.
+    // A streamed answer that is completed.
     let answer = async {
         let mut stream = b.next_request().await.2.stream();
         for i in 0..1000u32 {
@@ -300,14 +301,14 @@ async fn an_answer_can_be_a_stream() {
     assert_eq!(stream.len(), 1000);
     assert!(stream.iter().enumerate().all(|(i, item)| *item == Ok(Bytes::from(i.to_string()))));
 
-    // Empty, and a plain answer.
+    // An empty stream, and a plain answer.
     let (stream, ()) = tokio::join!(question(), async { b.next_request().await.2.stream().end() });
     assert_eq!(stream.expect("begins").count().await, 0);
     let one = Bytes::from_static(b"one");
     let (stream, ()) = tokio::join!(question(), async { b.next_request().await.2.send(one.clone()) });
     assert_eq!(stream.expect("begins").collect::<Vec<_>>().await, [Ok(one.clone())]);
 
-    // Dropped before its end.
+    // A stream that is dropped before its end.
     let broken = async {
         let mut stream = b.next_request().await.2.stream();
         stream.send(Bytes::from_static(b"half")).await.expect("the asker reads");
@@ -316,7 +317,7 @@ async fn an_answer_can_be_a_stream() {
     let items: Vec<_> = stream.expect("begins").collect().await;
     assert!(items.len() == 2 && items[0].is_ok() && items[1].is_err(), "{items:?}");
 
-    // The asker goes away.
+    // The asker drops the stream.
     let (stream, mut reply) = tokio::join!(question(), async {
         let mut stream = b.next_request().await.2.stream();
         stream.send(Bytes::from_static(b"first")).await.expect("the asker reads");
@@ -326,7 +327,7 @@ async fn an_answer_can_be_a_stream() {
     timeout(LONG, reply.closed()).await.expect("noticed without sending");
     assert!(reply.send(Bytes::from_static(b"second")).await.is_err());
 
-    // The answerer's node goes away.
+    // The node that answers is closed.
     let (stream, mut reply) = tokio::join!(question(), async {
         let mut stream = b.next_request().await.2.stream();
         stream.send(Bytes::from_static(b"first")).await.expect("the asker reads");
@@ -373,7 +374,7 @@ async fn both_dialling_at_the_same_time_end_with_one_connection() {
         let (mut a_sees, mut b_sees) = (a.until_up(b.id()).await, b.until_up(a.id()).await);
         let (a_net, a_id, b_id) = (a.net.clone(), a.id(), b.id());
         let (b_net, _echo) = b.spawn_echo();
-        // Whatever is still on its way is settled by a few round trips.
+        // A few round trips settle whatever is still on its way.
         let mut agreed = false;
         for _ in 0..50 {
             let word = Bytes::from_static(b"x");

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::support::{LONG, Node, Raw, closed_with, frame, hello, node, node_with};
 
-/// Connections of a member's key that are silent after the handshake, from one address.
+/// Connections with a member's key that say nothing after the handshake, all from one address.
 async fn silent(raw: &Raw, node: &Node, count: usize) -> Vec<Connection> {
     let dialled = futures_util::future::join_all((0..count).map(|_| raw.dial_as(node, b"blixard/1"))).await;
     dialled.into_iter().flatten().collect()
@@ -52,8 +52,8 @@ async fn members_get_in_while_a_few_addresses_hold_every_place_of_strangers() {
         raws.push(Raw::on(at(n)).await);
     }
     let b = node_with(NodeKey::generate(), at(9), "lab").await;
-    // Of the silent ones the list gives no address. Of the member it does, with a port at which nobody
-    // answers, so that it is the member that dials.
+    // The list gives no address for the silent ones. For the member it gives one, with a port at which nobody
+    // answers, so that the member has to dial.
     let addresses = vec![SocketAddr::new(b.addr().ip(), 9)];
     let member = PeerConfig { endpoint_id: b.id(), addresses, relay_url: None };
     a.set_peers(raws.iter().map(Raw::as_peer).chain([member]).collect());
@@ -87,14 +87,14 @@ async fn refusals_are_counted_by_their_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dialler_that_hangs_up_is_not_counted_as_one_that_says_something_wrong() {
+async fn a_dialler_that_hangs_up_is_not_counted_as_a_bad_hello() {
     let (a, member) = (node().await, Raw::new().await);
     a.set_peers(vec![member.as_peer()]);
     for begun in [None, Some(&hello(1, "lab")[..9])] {
         let connection = member.dial(&a).await;
         let (mut send, _receive) = connection.open_bi().await.expect("stream");
         match begun {
-            // The end of the stream arrives alone, as it may before that of the connection.
+            // The end of the stream arrives alone, as it may arrive before the end of the connection.
             None => send.finish().expect("open"),
             Some(begun) => {
                 send.write_all(begun).await.expect("a beginning");
@@ -107,14 +107,14 @@ async fn a_dialler_that_hangs_up_is_not_counted_as_one_that_says_something_wrong
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hello_that_trickles_in_is_given_up_as_one_that_never_comes() {
+async fn a_hello_that_trickles_in_is_given_up_after_the_same_time_as_silence() {
     let (a, raw) = (node().await, Raw::new().await);
     a.set_peers(vec![raw.as_peer()]);
     let connection = raw.dial(&a).await;
     let (mut send, _receive) = connection.open_bi().await.expect("stream");
     let started = Instant::now();
     let mut pace = tokio::time::interval(Duration::from_secs(1));
-    // A byte now and then keeps the connection alive, and gains nothing.
+    // A byte now and then keeps the connection alive, but does not extend the deadline.
     let trickle = async {
         for byte in hello(1, "lab") {
             if send.write_all(&[byte]).await.is_err() {
@@ -124,7 +124,7 @@ async fn a_hello_that_trickles_in_is_given_up_as_one_that_never_comes() {
         }
     };
     let (why, ()) = tokio::join!(closed_with(&connection), trickle);
-    // Either deadline, of the hello or of its frame, is the same.
+    // The deadline for the hello and the deadline for its frame are the same: either may come first.
     assert!(why.contains("no hello in time") || why.contains("no progress"), "{why}");
     assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
 }
@@ -137,7 +137,7 @@ async fn request_streams_that_trickle_end_and_the_link_goes_on() {
     let mut raft = connection.open_uni().await.expect("stream");
     raft.write_all(&[1]).await.expect("kind");
     let mut slow = Vec::new();
-    // One is that of the hello, one is left for a proper question.
+    // One stream is taken by the hello, and one is left for a proper request.
     for _ in 0..STREAMS_PER_PEER_MAX - 2 {
         let (mut send, receive) = connection.open_bi().await.expect("stream");
         send.write_all(&[2, 0]).await.expect("a beginning");

@@ -1,4 +1,4 @@
-//! Members that send what no node of ours would: garbage, false lengths, silence.
+//! Members that send what no node of ours sends: garbage, false lengths, silence.
 
 use blixard_net::limits::RAFT_FRAME_LEN_MAX;
 use blixard_net::{DownReason, Incoming};
@@ -76,7 +76,7 @@ async fn unknown_and_broken_streams_cost_the_stream_or_the_link_and_nothing_else
         let (mut send, mut receive) = connection.open_bi().await.expect("stream");
         send.write_all(bytes).await.expect("write");
         let _ = send.finish();
-        // Answered or closed, but ended.
+        // Each stream is answered or closed, but it ends.
         let _ = timeout(LONG, receive.read_to_end(1 << 16)).await.expect("ended");
     }
     // The link still works.
@@ -85,8 +85,9 @@ async fn unknown_and_broken_streams_cost_the_stream_or_the_link_and_nothing_else
     send.write_all(&frame(b"ask")).await.expect("frame");
     assert_eq!(a.next_request().await.1, Bytes::from_static(b"ask"));
 
-    // A second snapshot at a time is not taken; the first is not harmed. More of the first than a stream's
-    // window is written only when somebody reads it, which makes it the first for certain.
+    // While one snapshot arrives, a second one is not taken, and the first one is not harmed. More of the
+    // first than a stream's window can be written only when somebody reads it, so it is certain that it came
+    // first.
     let snapshot = vec![5; 3 << 20];
     let whole = [&[3][..], &frame(&snapshot)].concat();
     let (mut first, mut first_answer) = connection.open_bi().await.expect("stream");
@@ -103,7 +104,7 @@ async fn unknown_and_broken_streams_cost_the_stream_or_the_link_and_nothing_else
     }
     assert_eq!(whole_answer(&mut first_answer).await, [1, 0, 0, 0, 0]);
 
-    // A stream of Raft messages that is none ends the link.
+    // A stream that should hold Raft messages but is of another kind ends the link.
     let (connection, _send, _receive) = raw.link(&a).await;
     let mut raft = connection.open_uni().await.expect("stream");
     raft.write_all(&[42]).await.expect("kind");
@@ -111,7 +112,7 @@ async fn unknown_and_broken_streams_cost_the_stream_or_the_link_and_nothing_else
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_whose_snapshot_trickles_in_keeps_out_nobody_elses() {
+async fn a_snapshot_that_trickles_in_does_not_block_snapshots_of_other_members() {
     let (mut a, b, raw) = (node().await, node().await, Raw::new().await);
     a.set_peers(vec![raw.as_peer(), b.as_peer()]);
     b.set_peers(vec![a.as_peer()]);
@@ -119,7 +120,8 @@ async fn a_member_whose_snapshot_trickles_in_keeps_out_nobody_elses() {
     let (connection, _send, _receive) = raw.link(&a).await;
     let mut raft = connection.open_uni().await.expect("stream");
     raft.write_all(&[1]).await.expect("kind");
-    // More than a stream's window is written only when somebody reads it: it arrives for certain.
+    // More than a stream's window can be written only when somebody reads it, so it is certain that the
+    // snapshot is arriving.
     let trickled = vec![5; 3 << 20];
     let whole = [&[3][..], &frame(&trickled)].concat();
     let (mut trickle, mut answer) = connection.open_bi().await.expect("stream");

@@ -1,4 +1,4 @@
-//! Joins: who is asked, what is sent, and how it ends.
+//! Joins: who is asked, what is sent, and how the join ends.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn next_join(node: &mut Node) -> (EndpointId, Bytes, Reply) {
     }
 }
 
-/// Asks, and answers it so.
+/// Asks to join; the answering side answers with `answer`.
 async fn joined(joiner: &Node, a: &mut Node, answer: impl FnOnce(Reply)) -> Result<Bytes, JoinError> {
     let contact = a.as_contact();
     let asked = joiner.net.join(&contact, CLUSTER, SECRET, LONG);
@@ -50,12 +50,13 @@ async fn joined(joiner: &Node, a: &mut Node, answer: impl FnOnce(Reply)) -> Resu
 async fn a_stranger_that_asks_is_answered_and_gets_nothing_else() {
     let (mut a, joiner) = (serving().await, node().await);
     for answer in [Bytes::from_static(b"come in"), Bytes::new(), Bytes::from(vec![7; REQUEST_LEN_MAX])] {
-        // One after the other from one address: each gives its place back before its answer is known.
+        // One join after the other from one address: each join gives its place back before its answer is
+        // known.
         assert_eq!(joined(&joiner, &mut a, |reply| reply.send(answer.clone())).await, Ok(answer));
     }
     assert_eq!(a.net.stats().joins.requests, 3);
     a.until_stats("over", |stats| stats.joins.under_way == 0 && stats.handshakes == 0).await;
-    // It is no peer for that.
+    // The joiner is no peer because of that.
     assert!(a.net.links().borrow().is_empty());
     joiner.set_peers(vec![a.as_peer()]);
     assert!(joiner.until_refused(a.id()).await.contains("list of members"));
@@ -81,7 +82,7 @@ async fn a_removed_node_is_no_peer_and_may_ask_with_a_ticket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_none_are_served_nobody_gets_past_the_handshake() {
+async fn while_joins_are_not_served_no_joiner_gets_past_the_handshake() {
     let (mut a, joiner, raw) = (node().await, node().await, Raw::new().await);
     let contact = a.as_contact();
     let asked = || joiner.net.join(&contact, CLUSTER, SECRET, LONG);
@@ -98,7 +99,7 @@ async fn while_none_are_served_nobody_gets_past_the_handshake() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_comes_after_the_end_of_the_service_is_not_handed_on() {
+async fn a_request_that_comes_when_joins_are_no_longer_served_is_not_handed_on() {
     for after in [None, Some(OTHER)] {
         let (mut a, raw) = (serving().await, Raw::new().await);
         let connection = raw.dial_as(&a, JOIN_ALPN).await.expect("served");
@@ -116,11 +117,11 @@ async fn a_request_that_comes_after_the_end_of_the_service_is_not_handed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_under_way_outlives_the_service() {
+async fn an_answer_under_way_is_sent_when_joins_are_no_longer_served() {
     let (mut a, joiner) = (serving().await, node().await);
     let net = a.net.clone();
     let answer = joined(&joiner, &mut a, |reply| {
-        // As an application does that has just let in the bearer of the last ticket.
+        // An application does this when it has just admitted the holder of the last ticket.
         net.serve_joins(None);
         reply.send(Bytes::from_static(b"come in"));
     });
@@ -128,14 +129,14 @@ async fn an_answer_under_way_outlives_the_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_application_does_is_told_apart() {
+async fn a_refusal_and_a_missing_answer_of_the_application_are_different_errors() {
     let (mut a, joiner) = (serving().await, node().await);
     let answer = joined(&joiner, &mut a, |reply| reply.not_taken("not now")).await;
     assert_eq!(answer, Err(JoinError::Busy("not now".to_owned())));
     let answers: [fn(Reply); 3] =
         [drop, |reply| drop(reply.stream()), |reply| reply.send(vec![0; REQUEST_LEN_MAX + 1].into())];
     for answer in answers {
-        // Over at once, and its place is free again: the next one is looked at.
+        // The join ends at once and its place is free again, so the next one is looked at.
         let answer = joined(&joiner, &mut a, answer).await;
         assert!(matches!(answer, Err(JoinError::Unknown(_))), "{answer:?}");
         a.until_stats("over", |stats| stats.joins.under_way == 0).await;
@@ -143,7 +144,7 @@ async fn what_the_application_does_is_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_joiner_whose_patience_ends_knows_what_it_knows_and_the_application_learns_of_it() {
+async fn a_joiner_that_gives_up_knows_whether_its_request_was_sent() {
     let (mut a, joiner) = (serving().await, node().await);
     let contact = a.as_contact();
     let asked = joiner.net.join(&contact, CLUSTER, SECRET, Duration::from_secs(1));
@@ -153,7 +154,7 @@ async fn a_joiner_whose_patience_ends_knows_what_it_knows_and_the_application_le
 
     let silent = std::net::UdpSocket::bind(any_port()).expect("socket");
     let addresses = vec![silent.local_addr().expect("address")];
-    // Of the other one it remembers where it was.
+    // Here nobody answers at the address, so the request was not sent.
     let contact = Contact { endpoint_id: NodeKey::generate().endpoint_id(), addresses, relay_url: None };
     let asked = joiner.net.join(&contact, CLUSTER, SECRET, Duration::from_millis(300)).await;
     assert!(matches!(asked, Err(JoinError::Unreachable(_))), "{asked:?}");
@@ -165,7 +166,8 @@ async fn a_joiner_whose_patience_ends_knows_what_it_knows_and_the_application_le
     assert_eq!(joiner.net.join(&contact, CLUSTER, long, LONG).await, Err(JoinError::TooLong));
 }
 
-/// Takes one connection, says `words` on it, and records every byte that arrives on any stream until it ends.
+/// Accepts one connection, says `words` on it, and records every byte that arrives on any stream until it
+/// ends.
 async fn record(raw: &Raw, words: Vec<u8>) -> Vec<u8> {
     let incoming = timeout(LONG, raw.endpoint.accept()).await.expect("dialled").expect("open");
     let Ok(connection) = incoming.await else { return Vec::new() };
@@ -182,7 +184,7 @@ async fn record(raw: &Raw, words: Vec<u8>) -> Vec<u8> {
     [asked, unasked].concat()
 }
 
-/// All that arrives until the stream or its connection ends.
+/// Everything that arrives until the stream or its connection ends.
 async fn read_all(mut stream: RecvStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let all = async {
@@ -200,7 +202,7 @@ async fn another_cluster_never_sees_the_secret() {
     let addresses = raw.endpoint.bound_sockets();
     let contact = Contact { endpoint_id: raw.id(), addresses, relay_url: None };
     let asked = || joiner.net.join(&contact, CLUSTER, SECRET, LONG);
-    // That the recorder would see it: the right cluster does.
+    // First the check that the recorder would see the secret: in the right cluster it does.
     let (error, seen) = tokio::join!(
         async {
             let asked = joiner.net.join(&contact, CLUSTER, SECRET, Duration::from_secs(1));
@@ -226,7 +228,7 @@ async fn another_cluster_never_sees_the_secret() {
         assert!(matches!(error, Err(JoinError::NotUnderstood(_))), "{error:?}");
         assert_eq!(seen, b"");
     }
-    // Words that are too long, that do not end, and none at all.
+    // First messages that are too long, that do not end, and none at all.
     for words in [b"\xff\xff\xff\xff".to_vec(), renamed, Vec::new()] {
         let asked = joiner.net.join(&contact, CLUSTER, SECRET, Duration::from_secs(1));
         let (error, seen) = tokio::join!(asked, record(&raw, words));
@@ -245,7 +247,7 @@ async fn a_node_with_another_key_never_sees_the_secret() {
     let (error, seen) = tokio::join!(asked, record(&raw, named(1, CLUSTER)));
     assert_eq!(error, Err(JoinError::AnotherKey));
     assert_eq!(seen, b"");
-    // A real node, that takes joins.
+    // A real node that serves joins.
     let mut a = serving().await;
     let contact = Contact { endpoint_id, ..a.as_contact() };
     assert_eq!(joiner.net.join(&contact, CLUSTER, SECRET, LONG).await, Err(JoinError::AnotherKey));
@@ -254,15 +256,15 @@ async fn a_node_with_another_key_never_sees_the_secret() {
     assert!(matches!(error, JoinError::AnotherCluster { cluster_id: CLUSTER, .. }), "{error}");
     a.until_stats("over", |stats| stats.joins.under_way == 0).await;
     assert!(matches!(a.incoming.try_recv(), Err(TryRecvError::Empty)));
-    // Whoever does not like what it hears is not refused for it.
+    // A joiner that hangs up because it does not like what it hears is not counted as refused.
     assert_eq!(a.net.stats().refused.bad_join, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_joiner_that_hangs_up_is_not_counted_as_one_that_says_something_wrong() {
+async fn a_joiner_that_hangs_up_is_not_counted_as_a_bad_join() {
     let a = serving().await;
-    // The end of the stream arrives alone, as it may before that of the connection. One that takes back what
-    // it began to say hangs up as well.
+    // The end of the stream arrives alone, as it may arrive before the end of the connection. A joiner that
+    // takes back what it began to say hangs up as well.
     for (n, begun) in [(1, None), (2, Some(false)), (3, Some(true))] {
         let raw = Raw::on(format!("127.0.0.{n}:0").parse().expect("address")).await;
         let connection = raw.dial_as(&a, JOIN_ALPN).await.expect("served");
@@ -300,7 +302,7 @@ async fn a_joiner_closes_its_connection_before_its_stream_ends() {
         assert!(matches!(asked, Err(JoinError::AnotherCluster { .. })), "{asked:?}");
         assert!(matches!(seen, Err(ReadError::ConnectionLost(_))), "{seen:?}");
     }
-    // So does one whose caller loses interest.
+    // The same holds for a joiner whose caller drops its future.
     let (asked, heard) = (joiner.net.join(&contact, CLUSTER, SECRET, LONG), async {
         let incoming = timeout(LONG, raw.endpoint.accept()).await.expect("dialled").expect("open");
         let connection = incoming.await.expect("handshake");
@@ -317,7 +319,7 @@ async fn a_joiner_closes_its_connection_before_its_stream_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_node_closes_with_is_told_apart() {
+async fn each_close_code_of_a_join_gives_its_own_error() {
     let (joiner, raw) = (node().await, Raw::new().await);
     let addresses = raw.endpoint.bound_sockets();
     let contact = Contact { endpoint_id: raw.id(), addresses, relay_url: None };
@@ -339,7 +341,7 @@ async fn what_a_node_closes_with_is_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_no_joiner_says_ends_the_join() {
+async fn a_malformed_request_or_an_extra_stream_ends_the_join() {
     let (mut a, source) = (serving().await, |n: u8| format!("127.0.0.{n}:0").parse().expect("address"));
     let long = u32::try_from(JOIN_REQUEST_LEN_MAX).expect("fits") + 1;
     let requests: [&[u8]; 4] = [b"GET / HTTP/1.1\r\n\r\n", &[0xff; 4], &long.to_be_bytes(), &[0, 0, 0, 9, 1]];
@@ -353,7 +355,7 @@ async fn what_no_joiner_says_ends_the_join() {
         let why = closed_with(&connection).await;
         assert!(why.contains("cannot be read"), "{why}");
     }
-    // Streams of its own would be a way to fill this node's memory.
+    // With streams of its own, a joiner could fill this node's memory.
     let raw = Raw::on(source(9)).await;
     let connection = raw.dial_as(&a, JOIN_ALPN).await.expect("served");
     let mut own = connection.open_uni().await.expect("stream");
@@ -363,7 +365,7 @@ async fn what_no_joiner_says_ends_the_join() {
     let all = |stats: &NetStats| (stats.refused.bad_join, stats.joins.under_way) == (5, 0);
     a.until_stats("refused", all).await;
     assert!(matches!(a.incoming.try_recv(), Err(TryRecvError::Empty)));
-    // The node is none the worse.
+    // The node works as before.
     let joiner = node_with(NodeKey::generate(), source(10), "other").await;
     assert!(joined(&joiner, &mut a, |reply| reply.send(Bytes::new())).await.is_ok());
 }

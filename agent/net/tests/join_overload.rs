@@ -1,4 +1,4 @@
-//! More joins than can be taken: they are refused, and nothing else suffers.
+//! More joins than can be served: they are refused, and nothing else suffers.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -16,15 +16,15 @@ use crate::support::{JOIN_ALPN, LONG, Node, Raw, closed_with, frame, ms, node, n
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
 
-/// Says that the process is for one test.
+/// Environment variable that is set in a process that runs only one test.
 const ALONE: &str = "BLIXARD_NET_TEST_ALONE";
 
-/// An address of the loopback network: each is a source of its own.
+/// An address of the loopback network. Each address counts as a source of its own.
 fn source(n: usize) -> SocketAddr {
     format!("127.0.0.{n}:0").parse().expect("address")
 }
 
-/// Connections of strangers, each from a source of its own, that say nothing.
+/// Connections of strangers that say nothing, each from a source of its own.
 async fn silent(node: &Node, count: usize) -> Vec<(Raw, Connection)> {
     let mut held = Vec::new();
     for n in 0..count {
@@ -45,12 +45,12 @@ fn resident_mib() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_joiners_are_few_and_are_cut_at_their_deadline() {
+async fn idle_joiners_are_bounded_and_are_cut_off_at_their_deadline() {
     let mut a = node().await;
     a.net.serve_joins(Some(CLUSTER));
     let begun = Instant::now();
     let held = silent(&a, JOINS_MAX).await;
-    // Neither from another source nor from one of theirs.
+    // A further join is refused, whether it comes from another source or from one of these.
     for n in [100, 2] {
         let joiner = node_with(NodeKey::generate(), source(n), "lab").await;
         let asked = joiner.net.join(&a.as_contact(), CLUSTER, Bytes::new(), LONG).await;
@@ -69,7 +69,7 @@ async fn idle_joiners_are_few_and_are_cut_at_their_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_trickles_in_is_cut_at_the_same_deadline() {
+async fn a_request_that_trickles_in_is_cut_off_at_the_same_deadline() {
     let (mut a, raw) = (node().await, Raw::new().await);
     a.net.serve_joins(Some(CLUSTER));
     let connection = raw.dial_as(&a, JOIN_ALPN).await.expect("served");
@@ -90,11 +90,11 @@ async fn a_request_that_trickles_in_is_cut_at_the_same_deadline() {
     assert!(matches!(a.incoming.try_recv(), Err(TryRecvError::Empty)));
 }
 
-/// Dials as a stranger so many times, and leaves each time.
+/// Dials as a stranger `count` times, and leaves each time.
 async fn storm(raw: &Raw, node: &Node, count: usize) {
     let dials = stream::iter(0..count).map(|_| async {
         if let Ok(connection) = raw.dial_as(node, JOIN_ALPN).await {
-            // Refused in most cases; the few that are not are left.
+            // Most connections are refused; those that are not are left.
             tokio::select! {
                 _ = connection.closed() => {}
                 _ = connection.accept_bi() => {}
@@ -104,7 +104,8 @@ async fn storm(raw: &Raw, node: &Node, count: usize) {
     dials.buffer_unordered(8).collect::<Vec<()>>().await;
 }
 
-/// Raft messages to and fro while `during` lasts; how many there were, and the longest round.
+/// Sends Raft messages to and fro while `during` lasts. Returns how many rounds there were, and the longest
+/// one.
 async fn raft_during(a: &mut Node, b: &mut Node, during: impl Future<Output = ()>) -> (usize, Duration) {
     let mut during = std::pin::pin!(during);
     let (mut rounds, mut longest) = (0, Duration::ZERO);
@@ -129,7 +130,7 @@ async fn raft_during(a: &mut Node, b: &mut Node, during: impl Future<Output = ()
     }
 }
 
-/// Runs in a process of its own: the memory of the other tests is not looked at.
+/// Runs in a process of its own, so that the memory of the other tests does not count.
 #[test]
 fn a_thousand_strangers_that_join_cost_a_link_nothing() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -152,7 +153,7 @@ async fn a_thousand_strangers() {
     a.net.serve_joins(Some(CLUSTER));
     let before = (a.net.links().borrow().clone(), b.net.links().borrow().clone());
     let (raw, a_handle) = (&raw, Node { key: a.key.clone(), net: a.net.clone(), incoming: idle() });
-    // What the two sides of a first hundred need stays with them.
+    // What both sides need for the first hundred connections stays allocated, so it is not measured.
     let (warm, _) = raft_during(&mut a, &mut b, storm(raw, &a_handle, 100)).await;
     let (resident, begun) = (resident_mib(), Instant::now());
     let (rounds, longest) = raft_during(&mut a, &mut b, storm(raw, &a_handle, 1_000)).await;
@@ -166,7 +167,7 @@ async fn a_thousand_strangers() {
     assert!(longest < Duration::from_secs(1), "{longest:?}");
     assert!(grown < 64, "{grown} MiB");
     assert_eq!((a.net.links().borrow().clone(), b.net.links().borrow().clone()), before);
-    // Some may have been let in, one at a time; all the others are counted.
+    // Some joins may have been admitted, one at a time; all others are counted as refused.
     let admitted = 9 + took.div_ceil(1_000) + 10;
     let all = refused.join_crowded + refused.join_rate + refused.crowded + refused.crowded_source;
     assert!(u128::from(all) >= 1_100 - admitted - 10, "{refused:?}");
@@ -181,7 +182,7 @@ fn idle() -> tokio::sync::mpsc::Receiver<Incoming> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_that_join_while_none_are_served_never_reach_the_application() {
+async fn strangers_that_join_while_joins_are_not_served_never_reach_the_application() {
     let (mut a, raw) = (node().await, Raw::on(source(2)).await);
     for _ in 0..50 {
         raw.dial_as(&a, JOIN_ALPN).await.expect_err("no such protocol");

@@ -1,4 +1,4 @@
-//! A capture of a join, sent once more: who listened on the way has nothing that admits anybody.
+//! A recording of a join is sent again: somebody who listens on the way gets nothing that admits anybody.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use tokio::task::JoinHandle;
 use crate::support::{LONG, Node, any_port, node};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
-/// Longer than all the rest of a handshake, so that its length shows that it was captured.
+/// Longer than the rest of the handshake, so that the length of the recording shows that the request is in
+/// it.
 const REQUEST: Bytes = Bytes::from_static(&[7; 7 << 10]);
 
-/// Stands between a joiner and a node, and keeps what the joiner sends.
+/// Forwards packets between a joiner and a node, and records what the joiner sends.
 struct Tap {
     address: SocketAddr,
     back: Arc<UdpSocket>,
@@ -51,14 +52,14 @@ impl Tap {
         Self { address, back, task, stop }
     }
 
-    /// What was captured, and the socket that the node took for the joiner's.
+    /// The recording, and the socket that the node took for the joiner's.
     async fn end(self) -> (Vec<Vec<u8>>, Arc<UdpSocket>) {
         self.stop.send(()).expect("it runs");
         (self.task.await.expect("captured"), self.back)
     }
 }
 
-/// Asks by way of this address, and is let in.
+/// Asks to join by way of this address, and is admitted.
 async fn joined(joiner: &Node, a: &mut Node, address: SocketAddr) {
     let contact = Contact { addresses: vec![address], ..a.as_contact() };
     let asked = joiner.net.join(&contact, CLUSTER, REQUEST, LONG);
@@ -71,7 +72,7 @@ async fn joined(joiner: &Node, a: &mut Node, address: SocketAddr) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_captured_join_that_is_sent_again_is_no_second_one() {
+async fn a_recorded_join_that_is_sent_again_does_not_join_again() {
     let (mut a, joiner, other) = (node().await, node().await, node().await);
     a.net.serve_joins(Some(CLUSTER));
     let tap = Tap::before(a.addr()).await;
@@ -82,14 +83,15 @@ async fn a_captured_join_that_is_sent_again_is_no_second_one() {
     let in_clear = |datagram: &Vec<u8>| datagram.windows(64).any(|window| window == &REQUEST[..64]);
     assert!(!captured.iter().any(in_clear), "nobody on the way can read it");
 
-    // From where it came, as who can forge an address, and from elsewhere.
+    // From the same address, as somebody who can forge addresses would, and from another one.
     let elsewhere = UdpSocket::bind(any_port()).await.expect("socket");
     for from in [&*back, &elsewhere, &*back] {
         for datagram in &captured {
             from.send_to(datagram, a.addr()).await.expect("sent");
         }
     }
-    // Datagrams are taken in their order: once a join that came after them is answered, they were looked at.
+    // Datagrams are processed in their order: once a join that came after the recording is answered, the
+    // recording was processed.
     let address = a.addr();
     joined(&other, &mut a, address).await;
     assert_eq!(a.net.stats().joins.requests, 2, "the joiner's and the other's");

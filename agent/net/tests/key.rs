@@ -48,7 +48,7 @@ fn a_dangling_link_is_not_followed_by_save() {
 }
 
 #[test]
-fn a_key_that_others_can_get_at_is_refused_with_the_command_that_mends_it() {
+fn a_key_file_that_others_can_read_is_refused_with_the_command_that_corrects_it() {
     let directory = tempfile::tempdir().expect("directory");
     let (_, path) = saved(directory.path());
     for mode in [0o640, 0o604, 0o620, 0o610, 0o666, 0o440] {
@@ -80,7 +80,7 @@ fn a_credential_may_be_group_readable_only_directly_in_the_credentials_directory
 }
 
 #[test]
-fn what_is_no_key_is_refused_and_never_shown() {
+fn a_malformed_key_file_is_refused_and_never_shown() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("node.key");
     let digits = "ab".repeat(32);
@@ -136,7 +136,7 @@ fn the_debug_form_hides_the_secret() {
 }
 
 #[test]
-fn impossible_endpoint_ids_are_told_from_possible_ones() {
+fn an_endpoint_id_that_no_key_can_have_is_recognised() {
     assert_eq!(check_endpoint_id(&NodeKey::generate().endpoint_id()), Ok(()));
     let impossible = (0..=255u8)
         .map(|byte| blixard_model::EndpointId::from_bytes([byte; 32]))

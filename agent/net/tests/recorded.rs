@@ -1,5 +1,6 @@
-//! Streams that earlier builds wrote (`tests/fixtures`), sent to the current code through real connections.
-//! What the current code sends is compared with the streams of the build that [`SENT_TODAY`] names.
+//! Streams that earlier builds wrote (`tests/fixtures`) are sent to the current code through real
+//! connections. What the current code sends is compared with the streams of the build that [`SENT_TODAY`]
+//! names.
 
 use std::path::{Path, PathBuf};
 
@@ -19,13 +20,13 @@ fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
 }
 
-/// One stream of a build.
+/// One stream that a build wrote.
 fn stream(build: &str, name: &str) -> Vec<u8> {
     let path = home().join(build).join("wire").join(format!("{name}.stream"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// All builds that have streams.
+/// All builds of which there are streams.
 fn builds() -> Vec<String> {
     let entries =
         std::fs::read_dir(home()).expect("the fixtures").map(|entry| entry.expect("an entry").path());
@@ -36,7 +37,7 @@ fn builds() -> Vec<String> {
     names
 }
 
-/// The content of each frame of a stream; `head` bytes stand before each frame.
+/// The content of each frame of a stream in which `head` bytes come before each frame.
 fn frames(mut bytes: &[u8], head: usize) -> Vec<Bytes> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
@@ -48,7 +49,7 @@ fn frames(mut bytes: &[u8], head: usize) -> Vec<Bytes> {
     found
 }
 
-/// Sends a whole stream and reads the whole answer.
+/// Sends a whole stream. Returns the receiving half, on which the answer comes.
 async fn exchange(connection: &Connection, bytes: &[u8]) -> RecvStream {
     let (mut send, receive) = connection.open_bi().await.expect("stream");
     send.write_all(bytes).await.expect("written");
@@ -71,13 +72,13 @@ async fn linked(raw: &Raw, a: &Node, hello: &[u8]) -> (Connection, SendStream) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_earlier_build_sends_arrives() {
+async fn the_streams_of_an_earlier_build_are_understood() {
     for build in builds() {
         let (mut a, raw) = (node().await, Raw::new().await);
         a.set_peers(vec![raw.as_peer()]);
         let first = linked(&raw, &a, &stream(&build, "hello")).await;
         a.until_up(raw.id()).await;
-        // It lost that connection and comes again.
+        // The earlier build has lost that connection and dials again.
         drop(first);
         a.until_down(raw.id()).await;
         let (connection, _hello) = linked(&raw, &a, &stream(&build, "hello-again")).await;
@@ -171,7 +172,7 @@ async fn receives(receive: &mut RecvStream, wanted: &[u8]) {
     assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(wanted));
 }
 
-/// Takes the next stream, compares what is said on it, and answers.
+/// Takes the next stream, compares what was sent on it, and answers.
 async fn answers(connection: &Connection, wanted: &[u8], answer: &[u8]) {
     let (mut send, mut receive) = next_stream(connection).await;
     receives(&mut receive, wanted).await;
@@ -179,7 +180,7 @@ async fn answers(connection: &Connection, wanted: &[u8], answer: &[u8]) {
     send.finish().expect("finished");
 }
 
-/// Accepts a link as an earlier build does. The node's numbers are random.
+/// Accepts a link as an earlier build does. The numbers in the node's hello are random.
 async fn welcomed(raw: &Raw, build: &str) -> (Connection, SendStream) {
     let connection = accepted(raw).await;
     let (mut send, mut receive) = next_stream(&connection).await;
@@ -200,7 +201,7 @@ async fn welcomed(raw: &Raw, build: &str) -> (Connection, SendStream) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_sent_is_what_an_earlier_build_reads() {
+async fn the_streams_that_are_sent_equal_those_of_the_recorded_build() {
     for build in builds() {
         let (a, raw) = (node().await, Raw::new().await);
         let addresses = raw.endpoint.bound_sockets();
@@ -249,7 +250,7 @@ async fn what_is_sent_is_what_an_earlier_build_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_join_is_what_an_earlier_build_reads() {
+async fn the_streams_of_a_join_equal_those_of_the_recorded_build() {
     for build in builds() {
         let (a, raw) = (node().await, Raw::new().await);
         let contact =

@@ -1,6 +1,6 @@
-//! Links through a relay of one's own, and none through any other.
+//! Links through a relay of the nodes' own list, and none through any other.
 //!
-//! A node on an IPv4 address and one on an IPv6 address have no way to each other but the relay.
+//! A node on an IPv4 address and a node on an IPv6 address can reach each other only through the relay.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ async fn node(bind: SocketAddr, relays: RelayList) -> Node {
     node
 }
 
-/// A peer of which nothing is known but a relay.
+/// A peer of which only a relay is known.
 fn at(node: &Node, relay: &RelayUrl) -> PeerConfig {
     PeerConfig { endpoint_id: node.id(), addresses: Vec::new(), relay_url: Some(relay.clone()) }
 }
@@ -41,7 +41,7 @@ fn goes_through(relay: &RelayUrl) -> impl Fn(&LinkState) -> bool {
     }
 }
 
-/// Two nodes with a link, and no way but the relay.
+/// Two nodes with a link that can only go through the relay.
 async fn apart(relay: &Relay) -> (Node, Node) {
     let (a, b) = (node(any_port(), relay.list()).await, node(any_port_v6(), relay.list()).await);
     a.set_peers(vec![at(&b, &relay.url)]);
@@ -106,7 +106,7 @@ async fn a_link_is_lost_with_its_relay_and_comes_back_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_begins_at_a_relay_goes_straight_when_it_can() {
+async fn a_link_that_begins_over_a_relay_takes_a_direct_path_when_there_is_one() {
     let relay = Relay::new().await;
     let (a, b) = (node(any_port(), relay.list()).await, node(any_port(), relay.list()).await);
     a.set_peers(vec![at(&b, &relay.url)]);
@@ -121,7 +121,7 @@ async fn a_link_that_begins_at_a_relay_goes_straight_when_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_is_found_at_the_relay_that_works_whichever_is_named() {
+async fn a_node_is_reached_through_the_relay_that_works_whichever_relay_is_named() {
     let (gone, relay) = (Relay::new().await, Relay::new().await);
     let dead = gone.url.clone();
     gone.stop().await;
@@ -135,7 +135,7 @@ async fn a_node_is_found_at_the_relay_that_works_whichever_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn relays_of_others_are_never_contacted() {
+async fn a_relay_that_is_not_in_the_own_list_is_never_contacted() {
     let relay = Relay::new().await;
     let foreign = TcpListener::bind("127.0.0.1:0").expect("listener");
     foreign.set_nonblocking(true).expect("nonblocking");
@@ -149,7 +149,7 @@ async fn relays_of_others_are_never_contacted() {
     };
     a.set_peers(vec![at(&b, &foreign_url), stranger.clone()]);
     assert_eq!(a.net.stats().foreign_relays, 2);
-    // It dials the one it has an address of, again and again.
+    // `a` dials the peer of which it has an address, again and again.
     a.until_stats("tried", |stats| stats.peers[&stranger.endpoint_id].connect_failures >= 2).await;
     a.set_peers(vec![at(&b, &relay.url), stranger]);
     b.set_peers(vec![at(&a, &relay.url)]);
@@ -182,7 +182,7 @@ async fn a_node_joins_through_a_relay() {
     let (mut a, joiner) = (node(any_port(), relay.list()).await, node(any_port_v6(), relay.list()).await);
     a.net.serve_joins(Some(CLUSTER));
     let contact = Contact { endpoint_id: a.id(), addresses: Vec::new(), relay_url: Some(relay.url.clone()) };
-    // The member may not be at the relay yet.
+    // The member may not be connected to the relay yet.
     a.until_stats("at the relay", |_| a.net.home_relay().is_some()).await;
     let asked = joiner.net.join(&contact, CLUSTER, Bytes::from_static(b"in"), LONG);
     let answered = async {

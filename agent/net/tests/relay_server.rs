@@ -1,4 +1,4 @@
-//! Relays to test with: iroh's own, in this process.
+//! Relays for tests: iroh's own server, in this process.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// On any free port.
+    /// A relay on any free port.
     pub(crate) async fn new() -> Self {
         Self::on("127.0.0.1:0".parse().expect("address")).await
     }
@@ -28,7 +28,7 @@ impl Relay {
         Self { server, url: format!("http://{address}").parse().expect("url") }
     }
 
-    /// With TLS, vouched for by an authority that nobody else knows.
+    /// A relay with TLS, whose certificate comes from an authority that nobody else knows.
     pub(crate) async fn with_tls() -> (Self, RelayCa) {
         let (tls, ca) = own_authority();
         let mut relay = RelayConfig::new(([127, 0, 0, 1], 0));
@@ -44,7 +44,7 @@ impl Relay {
         self.server.http_addr().expect("it listens")
     }
 
-    /// A list of this one.
+    /// A list that holds only this relay.
     pub(crate) fn list(&self) -> RelayList {
         RelayList::new(std::slice::from_ref(&self.url)).expect("a list")
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::support::{LONG, Node, any_port, ms, node, node_on_freed, node_with, pair};
 
-/// Says what a child process is to do.
+/// Environment variable that tells a child process what to do.
 const CHILD: &str = "BLIXARD_NET_TEST_CHILD";
 
 /// A node in a process of its own, so that it can be killed.
@@ -51,19 +51,19 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have been killed by its test.
+        // The test may have killed it already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Not a test: the body of [`Process`], which does nothing unless it is told what. Echoes requests until it
-/// is killed, or its parent is gone.
+/// Not a test but the program of [`Process`]: it does nothing unless [`CHILD`] tells it what. Echoes requests
+/// until it is killed or its parent is gone.
 #[test]
 fn child() {
     let Ok(order) = std::env::var(CHILD) else { return };
     std::thread::spawn(|| {
-        // Nothing is ever written there.
+        // Nothing is ever written to this pipe, so the read ends with the parent.
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
@@ -176,7 +176,7 @@ async fn a_frozen_peer_is_given_up_and_is_back_when_it_thaws() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_peer_that_starts_again_on_its_port_is_sent_to_again() {
+async fn messages_reach_a_peer_that_was_stopped_and_started_again_on_its_port() {
     let (a, b) = pair().await;
     let (key, bind) = (b.key.clone(), b.addr());
     b.net.close().await;
@@ -194,7 +194,7 @@ async fn a_stopped_peer_that_starts_again_on_its_port_is_sent_to_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_side_that_knows_the_address_is_enough() {
+async fn it_is_enough_that_one_side_knows_the_other_sides_address() {
     let (a, mut b) = (node().await, node().await);
     b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new(), relay_url: None }]);
     a.set_peers(vec![b.as_peer()]);
@@ -218,7 +218,7 @@ async fn attempts_go_on_until_the_peer_appears() {
     drop(first.incoming);
     let tried = |state: &LinkState| matches!(state, LinkState::Down { attempts: 2.., .. });
     a.until(key.endpoint_id(), "tried twice", tried).await;
-    // It knows of `a`, but not where it is: `a` has to come by itself.
+    // `b` knows of `a` but has no address of it, so `a` has to dial.
     let b = node_on_freed(key, bind).await;
     b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new(), relay_url: None }]);
     a.until_up(b.id()).await;

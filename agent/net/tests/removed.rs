@@ -1,4 +1,4 @@
-//! Nodes that the cluster removed: put out at once, never let in, and told.
+//! Nodes that the cluster removed: they are cut off at once, never let in, and told why.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ fn removed(id: EndpointId, word: &str) -> BTreeMap<EndpointId, String> {
     BTreeMap::from([(id, word.to_owned())])
 }
 
-/// The word, and how many attempts have failed, once the link is down for a removal.
+/// Waits until the link is down because of a removal. Returns the text about the removal, and how many
+/// attempts have failed.
 async fn until_removed(node: &Node, by: EndpointId, attempts: std::ops::RangeFrom<u32>) -> (String, u32) {
     let told = |state: &LinkState| match state {
         LinkState::Down { reason: DownReason::Removed(_), attempts: failed, .. } => attempts.contains(failed),
@@ -28,7 +29,7 @@ async fn until_removed(node: &Node, by: EndpointId, attempts: std::ops::RangeFro
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removed_peer_is_put_out_at_once_and_learns_the_word() {
+async fn a_removed_peer_is_cut_off_at_once_and_told_about_the_removal() {
     let (mut a, b) = pair().await;
     let mut links = b.net.links();
     let begun = Instant::now();
@@ -39,26 +40,26 @@ async fn a_removed_peer_is_put_out_at_once_and_learns_the_word() {
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     let (word, _) = until_removed(&b, a.id(), 0..).await;
     assert_eq!(word, "7");
-    // It goes on trying, and is refused with the word each time.
+    // The removed peer goes on trying, and is refused with the text each time.
     assert_eq!(until_removed(&b, a.id(), 2..).await.0, "7");
     assert_eq!(b.net.send_raft(a.id(), Bytes::from_static(b"x")), SendOutcome::Unreachable);
     assert!(matches!(a.incoming.try_recv(), Err(TryRecvError::Empty)));
     a.until_stats("counted", |stats| stats.refused.removed >= 2 && stats.refused.not_listed == 0).await;
-    // Taken back, it is let in.
+    // A peer that is no longer removed is let in.
     a.set_peers(vec![b.as_peer()]);
     b.until_up(a.id()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_was_up_and_a_refused_attempt_can_be_told_apart() {
-    // Only `a` has an address to dial: `b` stays at what ended its link.
+async fn a_removal_that_ended_a_link_differs_from_one_that_refused_an_attempt() {
+    // Only `a` has an address to dial, so `b` keeps the reason that ended its link.
     let (a, b) = (node().await, node().await);
     b.set_peers(vec![PeerConfig { endpoint_id: a.id(), addresses: Vec::new(), relay_url: None }]);
     a.set_peers(vec![b.as_peer()]);
     b.until_up(a.id()).await;
     a.net.set_peers(Vec::new(), removed(b.id(), "7"));
     assert_eq!(until_removed(&b, a.id(), 0..).await, ("7".to_owned(), 0));
-    // Another one was not linked, and dials.
+    // Another removed node has no link, and dials.
     let c = node().await;
     a.net.set_peers(vec![c.as_peer()], removed(c.id(), "8"));
     c.set_peers(vec![a.as_peer()]);
@@ -81,7 +82,7 @@ async fn nothing_that_a_removed_peer_sent_is_delivered_after_its_removal() {
         arrived += usize::from(matches!(a.next().await, Incoming::Raft { .. }));
     }
     a.net.set_peers(Vec::new(), removed(b.id(), "7"));
-    // What lies there already is the application's.
+    // What is in the queue already belongs to the application.
     while a.incoming.try_recv().is_ok() {}
     until_removed(&b, a_id, 0..).await;
     sending.await.expect("task");
@@ -89,7 +90,7 @@ async fn nothing_that_a_removed_peer_sent_is_delivered_after_its_removal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hello_of_a_node_removed_after_its_handshake_is_refused_with_the_word() {
+async fn a_hello_of_a_node_removed_after_its_handshake_is_refused_as_removed() {
     let (a, raw) = (node().await, Raw::new().await);
     a.set_peers(vec![raw.as_peer()]);
     let connection = raw.dial(&a).await;
@@ -101,13 +102,13 @@ async fn a_hello_of_a_node_removed_after_its_handshake_is_refused_with_the_word(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_removed_while_it_is_dialled_learns_the_word() {
+async fn a_node_that_is_removed_while_it_is_dialled_is_told_about_the_removal() {
     let (a, raw) = (node().await, Raw::new().await);
     let addresses = raw.endpoint.bound_sockets();
     a.set_peers(vec![PeerConfig { endpoint_id: raw.id(), addresses, relay_url: None }]);
     let incoming = tokio::time::timeout(LONG, raw.endpoint.accept()).await.expect("dialled");
     let connection = incoming.expect("open").await.expect("handshake");
-    // It has said hello and waits for the welcome.
+    // The node has said hello and waits for the welcome.
     let (_send, mut receive) = connection.accept_bi().await.expect("hello");
     receive.read_exact(&mut [0; 4]).await.expect("hello");
     a.net.set_peers(Vec::new(), removed(raw.id(), "7"));
@@ -115,7 +116,7 @@ async fn a_node_that_is_removed_while_it_is_dialled_learns_the_word() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_malformed_word_is_an_ordinary_refusal() {
+async fn a_malformed_text_about_a_removal_is_an_ordinary_refusal() {
     let (a, raw) = (node().await, Raw::new().await);
     let addresses = raw.endpoint.bound_sockets();
     a.set_peers(vec![PeerConfig { endpoint_id: raw.id(), addresses, relay_url: None }]);

@@ -7,13 +7,13 @@ use bytes::Bytes;
 
 use crate::support::{any_port, ms, node, node_on_freed, node_with};
 
-/// Refused because of the other one.
+/// Whether the link is down because the peer keeps its link with the other node.
 fn is_held_elsewhere(state: &LinkState) -> bool {
     matches!(state, LinkState::Down { reason: DownReason::HeldElsewhere(_), .. })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_later_holder_of_a_key_is_not_let_in_while_the_other_answers_and_both_are_told_of() {
+async fn the_second_agent_with_a_key_is_refused_while_the_first_one_is_alive() {
     let (mut a, key) = (node().await, NodeKey::generate());
     let mut first = node_with(key.clone(), any_port(), "lab").await;
     a.set_peers(vec![first.as_peer()]);
@@ -36,7 +36,7 @@ async fn the_later_holder_of_a_key_is_not_let_in_while_the_other_answers_and_bot
     let names = |state: &LinkState| matches!(state, LinkState::Up { rival, .. } if *rival == named);
     a.until(first.id(), "with both named", names).await;
 
-    // Again and again: the link never ends.
+    // The second node is refused again and again, and the first node's link never ends.
     let tried = |state: &LinkState| {
         is_held_elsewhere(state) && matches!(state, LinkState::Down { attempts: 3.., .. })
     };
@@ -55,7 +55,7 @@ async fn the_later_holder_of_a_key_is_not_let_in_while_the_other_answers_and_bot
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_holder_that_comes_back_while_another_one_is_linked_is_the_later_one() {
+async fn an_agent_that_comes_back_is_refused_while_another_one_with_its_key_is_linked() {
     let (a, key) = (node().await, NodeKey::generate());
     let first = node_with(key.clone(), any_port(), "lab").await;
     let place = first.addr();

@@ -1,4 +1,4 @@
-//! Nodes to test with: real endpoints, and raw ones that behave as no node of ours would.
+//! Nodes for tests: real endpoints, and raw endpoints that behave as no node of ours does.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use iroh::{Endpoint, EndpointAddr, PublicKey, SecretKey};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// Longer than anything here takes on a busy machine; a test that waits this long has failed.
+/// Longer than anything here takes on a busy machine: a test that waits this long has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) struct Node {
@@ -40,12 +40,12 @@ pub(crate) async fn node_with(key: NodeKey, bind: SocketAddr, cluster: &str) -> 
     node
 }
 
-/// A node that may have nothing to listen on.
+/// A node that may be unable to listen.
 pub(crate) fn start(key: NodeKey, bind: SocketAddr, cluster: &str) -> Node {
     start_with(key, bind, cluster, (RelayList::default(), None))
 }
 
-/// With relays of its own.
+/// A node with relays of its own.
 pub(crate) fn start_with(
     key: NodeKey,
     bind: SocketAddr,
@@ -58,7 +58,8 @@ pub(crate) fn start_with(
     Node { key, net, incoming }
 }
 
-/// A node on an address that another one has just left: its socket is closed in the background.
+/// A node on an address that another node has just left. The other node's socket is closed in the background,
+/// so the address may still be in use for a moment.
 pub(crate) async fn node_on_freed(key: NodeKey, bind: SocketAddr) -> Node {
     let freed = async {
         while std::net::UdpSocket::bind(bind).is_err() {
@@ -84,7 +85,7 @@ impl Node {
         self.net.endpoint_id()
     }
 
-    /// Where it listens.
+    /// The address that the node listens on.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.net.local_addr().expect("it listens")
     }
@@ -97,7 +98,7 @@ impl Node {
         Contact { endpoint_id: self.id(), addresses: vec![self.addr()], relay_url: None }
     }
 
-    /// Sets the list of peers; nobody was removed.
+    /// Sets the list of peers, with no removed endpoints.
     pub(crate) fn set_peers(&self, list: Vec<PeerConfig>) {
         self.net.set_peers(list, BTreeMap::new());
     }
@@ -118,7 +119,7 @@ impl Node {
         }
     }
 
-    /// Looks at the counts until they are so.
+    /// Looks at the counts until `wanted` holds.
     pub(crate) async fn until_stats(&self, what: &str, wanted: impl Fn(&NetStats) -> bool) -> NetStats {
         let begun = Instant::now();
         loop {
@@ -199,10 +200,10 @@ impl Node {
     }
 }
 
-/// The protocol name of a join.
+/// The name of the join protocol in the handshake.
 pub(crate) const JOIN_ALPN: &[u8] = b"blixard-join/1";
 
-/// A raw endpoint: speaks the handshake with any key, and after it whatever a test likes.
+/// A raw endpoint: it does the handshake with any key, and after that whatever a test likes.
 pub(crate) struct Raw {
     pub(crate) endpoint: Endpoint,
 }
@@ -216,7 +217,7 @@ impl Raw {
         Self::with(bind, QuicTransportConfig::builder()).await
     }
 
-    /// One that lets the other side have so many bidirectional streams.
+    /// A raw endpoint that allows the other side `most` bidirectional streams.
     pub(crate) async fn with_streams(most: u32) -> Self {
         let transport = QuicTransportConfig::builder().max_concurrent_bidi_streams(VarInt::from_u32(most));
         Self::with(any_port(), transport).await
@@ -240,7 +241,7 @@ impl Raw {
         EndpointId::from_bytes(*self.endpoint.id().as_bytes())
     }
 
-    /// In a node's list with no address: the node accepts it and does not dial it.
+    /// This endpoint in a node's list, with no address: the node accepts it and does not dial it.
     pub(crate) fn as_peer(&self) -> PeerConfig {
         PeerConfig { endpoint_id: self.id(), addresses: Vec::new(), relay_url: None }
     }
@@ -270,7 +271,7 @@ impl Raw {
     }
 }
 
-/// A hello as it goes over the wire.
+/// A hello in the form in which it is sent.
 pub(crate) fn hello(version: u32, cluster: &str) -> Vec<u8> {
     let text = format!(
         r#"{{"version":{version},"cluster_name":"{cluster}","incarnation":7,"dial":1,"accepted":null}}"#
@@ -285,7 +286,7 @@ pub(crate) fn frame(bytes: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The words with which a node closed a connection.
+/// The reason with which a node closed a connection.
 pub(crate) async fn closed_with(connection: &Connection) -> String {
     match timeout(LONG, connection.closed()).await.expect("closed in time") {
         iroh::endpoint::ConnectionError::ApplicationClosed(close) => {
@@ -299,7 +300,7 @@ pub(crate) fn ms(since: Instant) -> u128 {
     since.elapsed().as_millis()
 }
 
-/// What a node says first on a join, as it goes over the wire.
+/// The first message of a node on a join, in the form in which it is sent.
 pub(crate) fn named(version: u32, cluster: ClusterId) -> Vec<u8> {
     frame(format!(r#"{{"version":{version},"cluster_id":"{cluster}","cluster_name":"lab"}}"#).as_bytes())
 }

@@ -1,4 +1,4 @@
-//! A node whose address cannot be listened on: it lives, says why, and is back by itself.
+//! A node whose address cannot be listened on: it goes on living, says why, and listens as soon as it can.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::support::{LONG, Node, node, node_with, start};
 
-/// The reason of a transport that could not be opened so many times, and the state itself.
+/// Waits until opening the transport has failed `times` times. Returns the reason, and the state itself.
 async fn until_failed(node: &Node, times: u32) -> (EndpointBindError, TransportState) {
     let failed = |state: &TransportState| match state {
         TransportState::Down { reason: TransportDown::Bind(_), attempts, .. } => *attempts >= times,
@@ -28,7 +28,7 @@ async fn until_failed(node: &Node, times: u32) -> (EndpointBindError, TransportS
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_in_use_at_start_is_named_and_the_link_comes_up_by_itself_when_it_is_free() {
+async fn an_address_in_use_at_start_is_reported_and_is_bound_once_it_is_free() {
     let holder = UdpSocket::bind("127.0.0.1:0").expect("socket");
     let address = holder.local_addr().expect("address");
     let mut a = start(NodeKey::generate(), address, "lab");
@@ -44,7 +44,7 @@ async fn an_address_in_use_at_start_is_named_and_the_link_comes_up_by_itself_whe
     assert!(!state.is_up());
     assert_eq!(a.net.local_addr(), None);
 
-    // Nothing waits, nothing fails for good, everything says why.
+    // Nothing waits, nothing fails for good, and everything tells why.
     a.until(b.id(), "without a network", |link| {
         matches!(link, LinkState::Down { reason: DownReason::NoTransport, .. })
     })
@@ -74,13 +74,14 @@ async fn an_address_in_use_at_start_is_named_and_the_link_comes_up_by_itself_whe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_that_the_machine_does_not_have_is_named_and_tried_again_at_a_bounded_pace() {
+async fn an_address_that_the_machine_does_not_have_is_reported_and_retried_with_backoff() {
     let address = "192.0.2.7:7431".parse().expect("address");
     let a = start(NodeKey::generate(), address, "lab");
     let (error, state) = until_failed(&a, 3).await;
     assert_eq!(error, EndpointBindError::NotLocal { address });
     let TransportState::Down { since, next_try, .. } = state else { unreachable!("failed") };
-    // Half of the longest wait is the least there can be after three: no busy loop, and no long pause either.
+    // After three failures the wait is at least half of its longest value: this is no busy loop, and no long
+    // pause either.
     let pause = next_try.expect("waits").saturating_duration_since(since);
     assert!(pause > Duration::from_millis(300) && pause < LONG, "{pause:?}");
     a.net.close().await;
@@ -99,7 +100,7 @@ async fn a_node_without_a_network_can_be_closed() {
     assert!(a.incoming.recv().await.is_none());
 }
 
-/// Where a node that listens everywhere is found at that address of its machine.
+/// A node that listens on every address, as a peer that is reached at this address of its machine.
 fn at(node: &Node, ip: &str) -> PeerConfig {
     let address = SocketAddr::new(ip.parse().expect("address"), node.addr().port());
     PeerConfig { addresses: vec![address], ..node.as_peer() }
@@ -121,7 +122,7 @@ async fn a_node_that_listens_everywhere_is_reached_over_both_families() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_of_a_family_that_is_not_heard_is_named_at_once() {
+async fn an_address_of_a_family_that_the_node_does_not_use_is_reported_at_once() {
     let (a, b) = (node().await, node_with(NodeKey::generate(), any_v6(), "lab").await);
     for (from, to) in [(&a, &b), (&b, &a)] {
         let begun = Instant::now();
@@ -142,7 +143,7 @@ async fn an_address_of_a_family_that_is_not_heard_is_named_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_port_that_is_in_use_in_one_family_is_named_with_that_family() {
+async fn a_port_that_is_in_use_in_one_family_is_reported_with_that_family() {
     let holder = held_in_ipv6_only();
     let port = holder.local_addr().expect("address").port();
     let everywhere = SocketAddr::new("0.0.0.0".parse().expect("address"), port);
@@ -158,8 +159,8 @@ async fn a_port_that_is_in_use_in_one_family_is_named_with_that_family() {
     assert_eq!(a.net.families().expect("it listens").to_string(), "IPv4 and IPv6");
 }
 
-/// A socket whose port is free in IPv4. The kernel gives that port to no test that runs beside this one: it
-/// is below those it hands out when any port will do.
+/// A socket whose port is free in IPv4. The port is below those that the kernel hands out when any port will
+/// do, so that no test that runs beside this one is given it.
 fn held_in_ipv6_only() -> UdpSocket {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("readable");
     let lowest: u16 = range.split_whitespace().next().and_then(|port| port.parse().ok()).expect("a port");

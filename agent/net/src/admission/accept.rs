@@ -1,7 +1,7 @@
-//! Inbound connections, from the first packet until the protocol that they are for takes them over.
+//! Inbound connections, from the first packet until their protocol takes them over.
 //!
-//! A stranger costs little: their number is bounded, in all and by source, every step has a deadline, and
-//! beyond a few of them an address has to prove itself before anything is computed for it.
+//! A stranger costs little: the number of strangers is bounded, in all and by source; every step has a
+//! deadline; and beyond a few of them, a source address must be validated before anything is computed for it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::key;
 use crate::limits::CONNECT_TIMEOUT;
 use crate::socket::protocol::{InboundConnection, Protocols};
 
-/// Accepts connections until the endpoint ends. Its caller ends it when the node stops.
+/// Accepts connections until the endpoint ends. The caller drops this future when the node stops.
 pub(crate) async fn accept_all(context: &Arc<Context>, protocols: &Arc<Protocols>, endpoint: &Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
         let refused = &context.peers.refused;
@@ -32,7 +32,7 @@ pub(crate) async fn accept_all(context: &Arc<Context>, protocols: &Arc<Protocols
         let place = match context.half_open.admit(source, validated, is_member) {
             Admission::Admitted(place) => place,
             Admission::Validate => {
-                // Fails only for an address that is validated.
+                // Fails only for an address that is validated already.
                 let _ = incoming.retry();
                 continue;
             }
@@ -66,7 +66,7 @@ async fn serve(
     let refused = &context.peers.refused;
     let connection = match timeout(CONNECT_TIMEOUT, incoming).await {
         Ok(Ok(connection)) => connection,
-        // Counted where it was decided: not in the list.
+        // Not counted here: the protocol that rejected the connection in the gate has counted it.
         Ok(Err(ConnectingError::LocallyRejected { .. })) => return,
         Ok(Err(error)) => {
             refused.handshake.add(1);
@@ -78,7 +78,7 @@ async fn serve(
             return;
         }
     };
-    // The handshake agreed on a name that was offered: it is in the table.
+    // The handshake can only agree on a protocol that was offered, and such a protocol is in the table.
     let Some(protocol) = protocols.get(connection.alpn()) else { return };
     let from = key::endpoint_id(connection.remote_id());
     protocol.serve(InboundConnection { connection, from, source, place }).await;

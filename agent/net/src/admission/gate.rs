@@ -1,5 +1,5 @@
-//! The first gate: right after the handshake proved the other side's key, before any of its bytes are read.
-//! What it decides is up to the protocol that the connection is for.
+//! The first check of a connection: right after the handshake has proved the other side's key, and before any
+//! of its bytes are read. The protocol of the connection decides.
 
 use std::sync::Weak;
 
@@ -9,10 +9,11 @@ use crate::key;
 use crate::socket::protocol::{ConnectionSide, Protocols};
 use crate::wire::close::Close;
 
-/// Asks each connection's protocol whether it goes on.
+/// Asks the protocol of each connection whether the connection may go on.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// The endpoint holds this, and the protocols hold the endpoint: weak, so that both can end.
+    /// Weak, because the endpoint holds this gate and the protocols hold the endpoint: otherwise neither
+    /// would be dropped.
     protocols: Weak<Protocols>,
 }
 

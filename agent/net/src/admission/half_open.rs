@@ -1,11 +1,12 @@
-//! How many inbound connections may be on their way to a hello: in all, and from one source.
+//! How many inbound connections may be half open, which means that they have not said hello yet: in all, and
+//! from one source.
 //!
-//! Only an address that was validated counts for its source: others can be written into a packet by anybody,
-//! who could otherwise use up what belongs to a member. All strangers that come through relays are one
-//! source: whoever may use the relay makes as many endpoint ids as it likes.
+//! Only a validated address counts for its source. Anybody can write another address into a packet, and could
+//! otherwise use up the places of a member. All strangers that come through relays count as one source,
+//! because whoever may use a relay can make as many endpoint ids as it likes.
 //!
 //! Members have places of their own, so that strangers keep none of them out: a connection from an address
-//! that the list of peers gives, or through a relay with a key of the list, needs no place of the strangers'.
+//! that the list of peers gives, or through a relay with a key of the list, needs no place of the strangers.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -21,9 +22,9 @@ use crate::limits::{
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ConnectionSource {
-    /// Straight from an address.
+    /// Directly from an IP address.
     Address(IpAddr),
-    /// Through a relay, to which it proved this key.
+    /// Through a relay, to which the other side proved this key.
     Relay(EndpointId),
     /// In a way that this version does not know.
     Unknown,
@@ -32,28 +33,28 @@ pub(crate) enum ConnectionSource {
 /// What to do with a new connection.
 #[derive(Debug)]
 pub(crate) enum Admission {
-    /// Go on with it, and hold the place until it said hello or ended.
+    /// Go on with the connection, and hold the place until it said hello or ended.
     Admitted(HalfOpenPlace),
-    /// Let the source prove that it receives what is sent to its address, then ask again.
+    /// Make the source prove that it receives what is sent to its address (QUIC's Retry), then decide again.
     Validate,
-    /// Too many in all.
+    /// Refuse the connection: too many are half open in all.
     Crowded,
-    /// Too many from this source.
+    /// Refuse the connection: too many from this source are half open.
     CrowdedSource,
 }
 
-/// The connections that have not said hello yet.
+/// The half-open connections of this node.
 #[derive(Debug, Default)]
 pub(crate) struct HalfOpen(Mutex<Places>);
 
 #[derive(Debug, Default)]
 struct Places {
     members: HalfOpenPool<ConnectionSource>,
-    /// By address or network; `None` are those without an address of their own.
+    /// By address or network; `None` stands for all connections without an address of their own.
     strangers: HalfOpenPool<Option<IpAddr>>,
 }
 
-/// The places of a pool that are taken. A source is in the map while it holds any.
+/// The places of a pool that are taken. A source has an entry while it holds at least one place.
 #[derive(Debug)]
 struct HalfOpenPool<S> {
     total: usize,
@@ -67,7 +68,7 @@ impl<S> Default for HalfOpenPool<S> {
 }
 
 impl<S: Ord> HalfOpenPool<S> {
-    /// Takes a place, unless the source holds `most` of them.
+    /// Takes a place, unless the source already holds `most` of them. Returns whether a place was taken.
     fn take(&mut self, source: S, most: usize) -> bool {
         let held = self.by_source.entry(source).or_default();
         let free = *held < most;
@@ -89,16 +90,16 @@ impl<S: Ord> HalfOpenPool<S> {
     }
 }
 
-/// For whom a place counts.
+/// Whom a place is counted for.
 #[derive(Debug)]
 enum CountedFor {
     Member(ConnectionSource),
     Stranger(Option<IpAddr>),
-    /// One whose address is not validated counts in all only.
+    /// The address is not validated: the place counts in the total only.
     Nobody,
 }
 
-/// The place of one of them; given back when dropped.
+/// The place of one half-open connection; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct HalfOpenPlace {
     places: Arc<HalfOpen>,
@@ -110,14 +111,14 @@ impl HalfOpen {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are at this moment.
+    /// The number of half-open connections at this moment.
     pub(crate) fn count(&self) -> usize {
         let places = self.lock();
         places.members.total + places.strangers.total
     }
 
-    /// Decides about a connection from `source`, an address that it proved to be its own when `validated`.
-    /// `is_member` says that the list of peers gives that address, or that key.
+    /// Decides about a connection from `source`. `validated` says that the source proved that it receives at
+    /// its address, `is_member` that the list of peers holds this address or key.
     pub(crate) fn admit(
         self: &Arc<Self>,
         source: ConnectionSource,
@@ -151,8 +152,8 @@ impl Places {
             return Ok(CountedFor::Member(source));
         }
         let strangers = &mut self.strangers;
-        // A member's address may be written into a packet by anybody: it has to be proved, however many there
-        // are.
+        // Anybody can write a member's address into a packet, so it has to be proved first; but it gets the
+        // chance to be proved even when all places of strangers are taken.
         let crowded = strangers.total >= HALF_OPEN_MAX;
         if !validated && strangers.total >= HALF_OPEN_TRUSTING && (is_member || !crowded) {
             return Err(Admission::Validate);
@@ -188,7 +189,7 @@ impl Drop for HalfOpenPlace {
     }
 }
 
-/// What one source can choose its addresses from: a single IPv4 address, or the 64 bits of an IPv6 network.
+/// The addresses that one source can choose from: a single IPv4 address, or an IPv6 network of 64 bits.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn one_source_leaves_room_for_others_and_gets_its_own_back() {
+    fn one_source_leaves_room_for_others_and_gives_its_places_back() {
         let places = Arc::new(HalfOpen::default());
         let held = take(&places, "192.0.2.1", true, 1000);
         assert_eq!(held.len(), HALF_OPEN_PER_SOURCE_MAX);
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_anybody_can_write_are_few_and_count_for_nobody() {
+    fn connections_from_unvalidated_addresses_are_capped_and_count_for_no_source() {
         let places = Arc::new(HalfOpen::default());
         let held = take(&places, "192.0.2.1", false, 1000);
         assert_eq!(held.len(), HALF_OPEN_TRUSTING);
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_through_relays_is_one_source() {
+    fn all_strangers_that_come_through_relays_count_as_one_source() {
         let places = Arc::new(HalfOpen::default());
         let relayed = |n| match places.admit(through_relay(n), true, false) {
             Admission::Admitted(place) => Some(place),
@@ -264,22 +265,22 @@ mod tests {
     }
 
     #[test]
-    fn strangers_keep_no_member_out() {
+    fn strangers_cannot_keep_a_member_out() {
         let places = Arc::new(HalfOpen::default());
-        // A few addresses take all that strangers may have.
+        // A few addresses take all places of strangers.
         let sources = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
         let held: Vec<HalfOpenPlace> =
             sources.iter().flat_map(|source| take(&places, source, true, 1000)).collect();
         assert_eq!(held.len(), HALF_OPEN_MAX);
         assert!(matches!(places.admit(at("198.51.100.1"), false, false), Admission::Crowded));
-        // A member's address has to be proved, and has a place then.
+        // A member's address has to be proved first, and then has a place.
         let member = at("198.51.100.1");
         assert!(matches!(places.admit(member, false, true), Admission::Validate));
         let admitted = |source| match places.admit(source, true, true) {
             Admission::Admitted(place) => Some(place),
             _ => None,
         };
-        // Whoever shares that address takes no more than its share.
+        // Whoever shares that address gets no more than the member's share.
         let own: Vec<HalfOpenPlace> = (0..100).map_while(|_| admitted(member)).collect();
         assert_eq!(own.len(), HALF_OPEN_PER_MEMBER_MAX);
         assert!(admitted(at("198.51.100.2")).is_some());
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_needs_more_than_its_share_is_one_of_many() {
+    fn a_member_over_its_share_gets_places_of_strangers() {
         let places = Arc::new(HalfOpen::default());
         let admitted = |_| match places.admit(at("198.51.100.1"), true, true) {
             Admission::Admitted(place) => Some(place),

@@ -1,5 +1,5 @@
-//! Who may talk to this node: the list of peers, which is at once the allow-list and the way to each peer's
-//! task; and who was removed from the cluster, and is never let in.
+//! Who may talk to this node: the list of peers, which is both the allow-list and the way to each peer's
+//! task; and the endpoints that were removed from the cluster, which are never let in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
@@ -25,11 +25,11 @@ use crate::wire::close::Close;
 pub(crate) struct GreetedConnection {
     pub(crate) connection: Connection,
     pub(crate) hello: Hello,
-    /// The task's verdict; the sender dropped means that it ended.
+    /// Where the task sends its verdict. If the task drops it, the task has ended.
     pub(crate) verdict: oneshot::Sender<Result<(), Close>>,
 }
 
-/// The connection of the moment, shared by the peer's task (which alone sets it) and those who send.
+/// The current connection, shared by the peer's task, which alone sets it, and those who send.
 #[derive(Debug, Default)]
 pub(crate) struct Slot(Mutex<Option<Connection>>);
 
@@ -50,7 +50,8 @@ impl Slot {
         self.lock().is_some()
     }
 
-    /// Does what must not be done any more once the peer was cut off, unless it was.
+    /// Runs `act`, unless `cancel` is cancelled because the peer was cut off. Holds the lock meanwhile, so
+    /// [`PeerHandle::cut_off`] waits until `act` has ended.
     pub(crate) fn unless_cancelled<T>(
         &self,
         cancel: &CancellationToken,
@@ -61,29 +62,29 @@ impl Slot {
     }
 }
 
-/// The way to a peer's task.
+/// The handle to a peer's task.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerHandle {
     pub(crate) whereabouts: Arc<watch::Sender<Whereabouts>>,
     pub(crate) inbox: mpsc::Sender<GreetedConnection>,
     pub(crate) raft: RaftQueue,
     pub(crate) snapshots: mpsc::Sender<SnapshotJob>,
-    /// For the peer's snapshots that arrive here.
+    /// Room for snapshots of this peer that arrive here.
     pub(crate) snapshot_room: Arc<SnapshotRoom>,
-    /// Streams to and from the peer.
+    /// The limits on streams to and from the peer.
     pub(crate) shares: Arc<StreamShares>,
     pub(crate) slot: Arc<Slot>,
     pub(crate) cancel: CancellationToken,
     /// What the peer is told when it is cut off; set before `cancel`.
     pub(crate) parting: Arc<OnceLock<Close>>,
     pub(crate) counters: Arc<PeerCounters>,
-    /// The task itself, for tests that let it die.
+    /// The task itself, for tests that abort it.
     #[cfg(test)]
     pub(crate) task: tokio::task::AbortHandle,
 }
 
 impl PeerHandle {
-    /// New ones are dialled at once when the link is down.
+    /// Sets where the peer may be dialled. If that is new and the link is down, the peer is dialled at once.
     pub(crate) fn set_whereabouts(&self, whereabouts: Whereabouts) {
         self.whereabouts.send_if_modified(|known| {
             let changed = *known != whereabouts;
@@ -92,18 +93,20 @@ impl PeerHandle {
         });
     }
 
-    /// The counts, with the queue's fill of this moment.
+    /// The counts, with the current fill of the queue.
     pub(crate) fn stats(&self) -> PeerStats {
         let (queue_messages, queue_bytes) = self.raft.fill();
         PeerStats { queue_messages, queue_bytes, ..self.counters.snapshot() }
     }
 
-    /// Ends the peer's task and its connection, at once: nothing of it reaches the application after this.
+    /// Ends the peer's task and its connection at once: after this, nothing of the peer reaches the
+    /// application.
     pub(crate) fn cut_off(&self, close: Close) {
-        // Whoever is first, the task or this: the peer gets the same word. Nobody else sets it.
+        // The task may close the connection first; the peer gets the same reason from both. Nobody else sets
+        // it.
         let close = self.parting.get_or_init(|| close);
         self.cancel.cancel();
-        // Waits for a delivery under way.
+        // Waits for a delivery that is under way.
         if let Some(connection) = self.slot.get() {
             close.apply(&connection);
         }
@@ -115,11 +118,12 @@ impl PeerHandle {
 pub(crate) struct Peers {
     list: RwLock<List>,
     refusals: Mutex<LoggedRefusals>,
-    /// GreetedConnection connections refused.
+    /// Inbound connections refused.
     pub(crate) refused: RefusedCounters,
 }
 
-/// Refusals that were logged. Those of peers have a share of their own, so that strangers hide none of them.
+/// Refusals that were logged. Peers and strangers have a limit each, so that strangers cannot hide the
+/// refusal of a peer.
 #[derive(Debug, Default)]
 struct LoggedRefusals {
     peers: BTreeSet<(EndpointId, String)>,
@@ -129,7 +133,7 @@ struct LoggedRefusals {
 #[derive(Debug, Default)]
 struct List {
     peers: BTreeMap<EndpointId, PeerHandle>,
-    /// Endpoints that the cluster removed, with a word about each: none of them is a peer.
+    /// Endpoints that the cluster removed, with a text about each of them. None of them is a peer.
     removed: BTreeMap<EndpointId, String>,
 }
 
@@ -145,7 +149,7 @@ impl Peers {
     /// Whether an endpoint may talk to this node.
     ///
     /// # Errors
-    /// What to tell it when it may not.
+    /// What to close its connection with, when it may not.
     pub(crate) fn check(&self, id: &EndpointId) -> Result<(), Close> {
         let list = self.read();
         match list.removed.get(id) {
@@ -155,7 +159,7 @@ impl Peers {
         }
     }
 
-    /// Whether a peer is found at that address, as far as the list says, or has that key.
+    /// Whether the list of peers gives this address, or holds this key.
     pub(crate) fn are_at(&self, source: ConnectionSource) -> bool {
         let list = self.read();
         match source {
@@ -172,14 +176,15 @@ impl Peers {
         self.read().peers.iter().map(|(id, peer)| (*id, peer.stats())).collect()
     }
 
-    /// Changes the list under its lock. When members come or go, refusals are logged anew.
+    /// Changes the list under its lock. When peers were added or taken off, refusals that were logged before
+    /// may be logged again.
     pub(crate) fn change(&self, change: impl FnOnce(&mut BTreeMap<EndpointId, PeerHandle>)) {
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
         self.change_locked(&mut list, change);
     }
 
-    /// As [`Peers::change`], and sets who was removed at the same moment. The change must leave none of them
-    /// in the list.
+    /// Like [`Peers::change`], but sets the removed endpoints under the same lock. The change must leave none
+    /// of them in the list.
     pub(crate) fn replace(
         &self,
         removed: BTreeMap<EndpointId, String>,
@@ -198,8 +203,8 @@ impl Peers {
         }
     }
 
-    /// Logs a refusal once for each endpoint and reason. Endpoint ids cost nothing to make: beyond a number
-    /// of them nothing more is logged, so that a stranger cannot fill the journal.
+    /// Logs a refusal, once for each endpoint and reason. Anybody can make any number of endpoint ids, so
+    /// nothing more is logged beyond [`REFUSALS_LOGGED_MAX`] refusals: a stranger cannot fill the journal.
     pub(crate) fn log_refusal(&self, id: EndpointId, why: &str) {
         let is_peer = self.read().peers.contains_key(&id);
         let mut logged = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -216,7 +221,7 @@ mod tests {
     use crate::testing::{CapturedLog, pair};
 
     #[tokio::test]
-    async fn strangers_hide_no_refusal_of_a_peer() {
+    async fn refusals_of_strangers_do_not_keep_refusals_of_peers_out_of_the_log() {
         let (log, _guard) = CapturedLog::start();
         let (a, b) = pair().await;
         let before = log.lines("WARN").len();
@@ -232,9 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn whoever_cuts_a_peer_off_waits_for_a_delivery_and_none_comes_after_it() {
+    fn cutting_a_peer_off_waits_for_a_delivery_under_way_and_none_follows() {
         let (slot, cancel) = (Slot::default(), CancellationToken::new());
-        // A delivery under way keeps the lock that `cut_off` takes after it has cancelled.
+        // A delivery under way holds the lock that `cut_off` takes after it has cancelled.
         assert_eq!(slot.unless_cancelled(&cancel, || slot.0.try_lock().is_err()), Some(true));
         cancel.cancel();
         assert_eq!(slot.unless_cancelled(&cancel, || true), None);

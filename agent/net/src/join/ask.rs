@@ -1,8 +1,8 @@
-//! The asking side of a join: how a node that is no member asks one to let it in.
+//! The asking side of a join: how a node that is no member asks a member to let it in.
 //!
-//! The request holds the ticket's secret, and is opaque here. What callers must be able to rely on: nothing
-//! of it is sent before the other side proved the key that was dialled, in the handshake, and named the
-//! expected cluster.
+//! The request holds the ticket's secret, and is opaque here. Callers must be able to rely on this: nothing
+//! of the request is sent before the other side has proved, in the handshake, the key that was dialled, and
+//! has named the expected cluster.
 
 use std::time::Duration;
 
@@ -22,15 +22,15 @@ use crate::wire::close::{self, Close, JoinClosed, NotConnected, peer_text};
 use crate::wire::frame;
 use crate::wire::{self, MessageKind};
 
-/// Version of what is said on the join protocol.
+/// Version of the join protocol's messages.
 const VERSION: u32 = 1;
 
-/// The first words on a join: whom the joiner talks to.
+/// The first message on a join, sent by the node that was dialled: the cluster that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Named {
     version: u32,
     cluster_id: ClusterId,
-    /// Any text until compared.
+    /// Unchecked text of the other side: it is only shown, through [`peer_text`].
     cluster_name: String,
 }
 
@@ -43,36 +43,37 @@ pub enum JoinError {
     /// The request is larger than [`JOIN_REQUEST_LEN_MAX`]. Nothing was sent.
     #[error("the request to join is larger than {JOIN_REQUEST_LEN_MAX} bytes")]
     TooLong,
-    /// Nobody answers there, or too slowly. The request was not sent.
+    /// Nobody answers, or not in time. The request was not sent.
     #[error("nobody answers there: {0}")]
     Unreachable(String),
-    /// Whoever answers there is not the node that the contact names. The request was not sent.
+    /// The node that answers does not have the key that the contact names. The request was not sent.
     #[error(
         "another node answers there, it was refused before the secret was sent: make a ticket with the \
          addresses of today"
     )]
     AnotherKey,
-    /// The node is in another cluster than the ticket. The request was not sent.
+    /// The node is in another cluster than the ticket's. The request was not sent.
     #[error(
         "that node is in the cluster {cluster_name:?} ({cluster_id}) and not in the ticket's, it was refused \
          before the secret was sent: make a ticket with the cluster that this node is to join"
     )]
     AnotherCluster {
-        /// The one it named.
+        /// The cluster id that the node named.
         cluster_id: ClusterId,
-        /// The name of that one, in its own words.
+        /// The cluster name that the node gave.
         cluster_name: String,
     },
-    /// What answers there is not understood. The request was not sent.
+    /// What the node says is not understood. The request was not sent.
     #[error("what that node says is not understood ({0}): upgrade the older node")]
     NotUnderstood(String),
-    /// The node takes no joins: its cluster has no open ticket. Its application saw nothing.
+    /// The node serves no joins: its cluster has no open ticket. Its application did not see the request.
     #[error("that node lets nobody in: its cluster has no open ticket, make one")]
     NotServed,
-    /// The node cannot take the request at this moment: its application did not look at it. Try again.
+    /// The node cannot take the request at this moment, and its application did not look at it. The caller
+    /// may try again.
     #[error("that node cannot take the request at this moment: {0}")]
     Busy(String),
-    /// The request was sent and its end is not known: the node may have been admitted.
+    /// The request was sent, and its outcome is not known: this node may have been admitted.
     #[error("sent, but not answered: {0}")]
     Unknown(String),
 }
@@ -82,7 +83,7 @@ impl Named {
         Self { version: VERSION, cluster_id, cluster_name: cluster_name.as_str().to_owned() }
     }
 
-    /// Reads the first words and checks that they name the expected cluster.
+    /// Reads the first message and checks that it names the expected cluster.
     fn check(bytes: &[u8], expected: ClusterId) -> Result<(), JoinError> {
         #[derive(Deserialize)]
         struct JoinVersion {
@@ -103,7 +104,7 @@ impl Named {
     }
 }
 
-/// Dials the contact, checks who and where it is, and asks.
+/// Dials the contact, checks its key and its cluster, and sends the request.
 pub(crate) async fn ask(
     endpoint: Endpoint,
     contact: &Contact,
@@ -116,13 +117,13 @@ pub(crate) async fn ask(
     }
     let deadline = Instant::now() + patience;
     let connection = connect(endpoint, contact, whereabouts, deadline).await?;
-    // The guard is dropped before the streams are: the other side sees the end of the connection first, and
-    // does not take a joiner that hangs up for one that says nothing.
+    // The guard is dropped before the streams are, so that the other side sees the end of the connection
+    // first, and does not take a joiner that hangs up for one that says nothing.
     let mut streams = None;
     let _hangs_up = HangUp(&connection);
     let asked = exchange(&connection, &mut streams, expected, request, deadline).await;
     let asked = asked.map_err(|error| match (error, connection.close_reason()) {
-        // Whatever it looked like: when the other side ended it, that is why.
+        // When the other side closed the connection, that is the cause, whatever the error looked like here.
         (JoinError::Unreachable(_), Some(closed)) => match close::join_closed(&closed) {
             JoinClosed::NoJoins => JoinError::NotServed,
             JoinClosed::Busy(why) => JoinError::Busy(why),
@@ -136,19 +137,20 @@ pub(crate) async fn ask(
         (error, _) => error,
     });
     let answer = asked?;
-    // It closes when it has given the place back: the next attempt is not refused for this one.
+    // The other side closes the connection once it has freed this join's place. Waiting for that keeps the
+    // next attempt from being refused because of this one.
     let most = deadline.min(Instant::now() + CLOSE_TIMEOUT);
     let _ = timeout_at(most, connection.closed()).await;
     Close::Answered.apply(&connection);
     Ok(answer)
 }
 
-/// Closes a join's connection when it is dropped, also with the future that holds it.
+/// Closes a join's connection when it is dropped, also when it is dropped with the future that holds it.
 struct HangUp<'a>(&'a Connection);
 
 impl Drop for HangUp<'_> {
     fn drop(&mut self) {
-        // Of no effect on a connection that was closed already.
+        // Has no effect on a connection that is closed already.
         Close::Broken("the joiner left".to_owned()).apply(self.0);
     }
 }
@@ -201,7 +203,7 @@ async fn exchange(
         Err(_) => return Err(JoinError::Unreachable("it says nothing".to_owned())),
         Ok(streams) => streams?,
     };
-    // Here the secret leaves. From now on nobody can say that it did not arrive.
+    // From here on the secret is being sent, and nobody can say that it did not arrive.
     let unknown = |why: String| JoinError::Unknown(why);
     let head = frame::header(request.len(), JOIN_REQUEST_LEN_MAX).map_err(|_| JoinError::TooLong)?;
     let mut chunks = [Bytes::copy_from_slice(&head), request];
@@ -210,7 +212,7 @@ async fn exchange(
         Err(_) => return Err(unknown("the deadline passed while it was written".to_owned())),
         Ok(written) => written.map_err(|error| unknown(error.to_string()))?,
     }
-    // Fails only when the other side stopped reading: its answer, or the lack of one, says the rest.
+    // Fails only when the other side stopped reading: then its answer, or the lack of one, tells the rest.
     let _ = send.finish();
     let (kind, bytes) = match timeout_at(deadline, wire::read_message(receive)).await {
         Err(_) => return Err(unknown("the deadline passed".to_owned())),
@@ -224,7 +226,7 @@ async fn exchange(
     }
 }
 
-/// Hears who is there; the streams come back only when it is the right one.
+/// Reads the other side's first message. Returns the streams only when it names the expected cluster.
 async fn hear<'a>(
     connection: &Connection,
     streams: &'a mut Option<(SendStream, RecvStream)>,
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_expected_cluster_in_a_known_version_goes() {
+    fn only_the_expected_cluster_in_a_known_version_is_accepted() {
         assert_eq!(Named::check(&valid(CLUSTER), CLUSTER), Ok(()));
         let other = ClusterId::from_bytes([2; 16]);
         let error = Named::check(&valid(other), CLUSTER).expect_err("another");

@@ -1,8 +1,8 @@
-//! Whether this node takes joins, for which cluster, and how many there may be.
+//! Whether this node serves joins, for which cluster, and how many at a time.
 //!
-//! Whoever has an address can ask to join, so what a stranger may take is little: a few at a time, one from
-//! each source, at a bounded pace in all and a slower one for each source. What has no place is refused, it
-//! never waits.
+//! Anybody who has an address of this node can ask to join, so a stranger gets little: a few joins at a time,
+//! one from each source, with a rate limit for all of them and a lower one for each source. A join that finds
+//! no place is refused; it never waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,31 +19,31 @@ use crate::stats::{Counter, JoinStats};
 #[derive(Debug, Default)]
 pub(crate) struct Joins {
     desk: Mutex<Desk>,
-    /// Requests that the application was given.
+    /// Requests that were handed to the application.
     pub(crate) requests: Counter,
 }
 
 #[derive(Debug, Default)]
 struct Desk {
-    /// Only while there is one may a stranger speak.
+    /// The cluster whose joins are served. Only while there is one may a stranger send anything.
     served: Option<ClusterId>,
     under_way: usize,
-    /// Those of which there is one under way; `None` is all of unknown address together.
+    /// The sources that have a join under way; `None` stands for all joins of unknown address together.
     sources: BTreeSet<Option<IpAddr>>,
     pace: JoinPace,
-    /// By source, as in `sources`, without those that have their whole burst again. The pace of all bounds
-    /// how many there are.
+    /// The rate of each source, with the keys of `sources`. A source that has its whole burst available again
+    /// has no entry. The rate limit of all joins bounds the number of entries.
     paces: BTreeMap<Option<IpAddr>, JoinPace>,
 }
 
-/// Why there is no place for a join.
+/// Why a join gets no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoPlace {
-    /// None is served.
+    /// No joins are served.
     NotServed,
-    /// Too many at a time, or one of the same source.
+    /// Too many joins are under way, or one from the same source.
     Crowded,
-    /// Too soon after many others.
+    /// A rate limit was exceeded.
     TooSoon,
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum NoPlace {
 pub(crate) struct JoinUnderWay {
     joins: Arc<Joins>,
     source: Option<IpAddr>,
-    /// Of which cluster the joiner is told.
+    /// The cluster that the joiner is told.
     pub(crate) cluster: ClusterId,
 }
 
@@ -61,7 +61,8 @@ impl Joins {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes joins from here on, or none any more. True when that changes whether any are taken.
+    /// Serves joins of this cluster from here on; `None` serves none. Returns true when that changes whether
+    /// joins are served at all.
     pub(crate) fn serve(&self, cluster: Option<ClusterId>) -> bool {
         let mut desk = self.lock();
         let changed = desk.served.is_some() != cluster.is_some();
@@ -69,7 +70,7 @@ impl Joins {
         changed
     }
 
-    /// For which cluster joins are taken at this moment.
+    /// The cluster whose joins are served at this moment.
     pub(crate) fn served(&self) -> Option<ClusterId> {
         self.lock().served
     }
@@ -79,7 +80,7 @@ impl Joins {
         JoinStats { under_way: self.lock().under_way, requests: self.requests.get() }
     }
 
-    /// Gives a join from `source`, an address that the handshake proved, its place.
+    /// Gives a join its place. `source` is the address that the handshake validated, if there is one.
     pub(crate) fn begin(
         self: &Arc<Self>,
         source: Option<IpAddr>,
@@ -91,7 +92,8 @@ impl Joins {
         if desk.under_way >= JOINS_MAX || desk.sources.contains(&source) {
             return Err(NoPlace::Crowded);
         }
-        // Last: what is refused for another reason does not count for the pace.
+        // Comes last, so that a join that is refused for another reason does not count against the rate
+        // limits.
         desk.keep_pace(source, now)?;
         desk.under_way += 1;
         desk.sources.insert(source);
@@ -100,7 +102,7 @@ impl Joins {
 }
 
 impl Desk {
-    /// Counts a join of that source for both paces, when both allow it.
+    /// Counts a join against the rate limit of its source and that of all joins, if both allow it.
     fn keep_pace(&mut self, source: Option<IpAddr>, now: Instant) -> Result<(), NoPlace> {
         self.paces.retain(|_, pace| pace.is_used(now));
         let own = self.paces.get(&source).copied().unwrap_or_default();
@@ -112,8 +114,8 @@ impl Desk {
 }
 
 impl JoinUnderWay {
-    /// Does what may only be done while the cluster that the joiner was told of is served; `false` when it is
-    /// not any more. Whoever ends the service waits for it.
+    /// Runs `act` if the cluster that the joiner was told is still served; returns whether it was. A call of
+    /// [`Joins::serve`] waits meanwhile.
     pub(crate) fn while_served(&self, act: impl FnOnce()) -> bool {
         let desk = self.joins.lock();
         let served = desk.served == Some(self.cluster);
@@ -132,15 +134,15 @@ impl Drop for JoinUnderWay {
     }
 }
 
-/// How much of a burst is used at a moment.
+/// How much of a burst is used at a given time.
 #[derive(Debug, Clone, Copy, Default)]
 struct JoinPace {
-    /// When nothing of it will be used any more.
+    /// When the whole burst is available again.
     rested_at: Option<Instant>,
 }
 
 impl JoinPace {
-    /// The pace after one more, if that one is allowed.
+    /// The state after one more join, if the limit allows it now.
     fn after_one(self, now: Instant, limit: PaceLimit) -> Option<Self> {
         let begin = self.rested_at.map_or(now, |at| at.max(now));
         let used = begin.saturating_duration_since(now);
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_a_place_unless_joins_are_served() {
+    fn a_join_gets_no_place_unless_joins_are_served() {
         let joins = Arc::new(Joins::default());
         assert_eq!(joins.begin(ip("192.0.2.1"), Instant::now()).err(), Some(NoPlace::NotServed));
         let other = ClusterId::from_bytes([2; 16]);
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn few_have_a_place_at_a_time_and_each_source_has_one() {
+    fn joins_are_limited_in_all_and_to_one_per_source() {
         let (joins, now) = (serving(), Instant::now());
         let mut held = vec![joins.begin(ip("2001:db8::1"), now).expect("a place")];
         assert_eq!(joins.begin(ip("2001:db8::2"), now).err(), Some(NoPlace::Crowded), "the same network");
@@ -218,7 +220,7 @@ mod tests {
         assert_eq!(allowed(begin + period, 100), 1);
         assert_eq!(allowed(begin + period * 3, 100), 2);
         assert_eq!(allowed(begin + period * 1000, 100), burst, "it does not grow");
-        // A clock that seems to go back lets nobody through for longer.
+        // A clock that seems to go back does not make the burst available again.
         assert_eq!(allowed(begin, 100), 0);
     }
 
@@ -239,7 +241,7 @@ mod tests {
             }
         }
         assert!(refused > 4 * 6_000 * 8 / 10, "each of them is held to its pace: {refused}");
-        // Many sources: what they may do together is bounded, and what is remembered of them too.
+        // Many sources: what they may do together is bounded, and so is what is remembered of them.
         let now = begin + Duration::from_secs(3_600);
         let many = (0..=255).flat_map(|a| (0..=255).map(move |b| format!("203.0.{a}.{b}")));
         let taken = many.filter(|source| joins.begin(ip(source), now).is_ok()).count();
@@ -262,7 +264,7 @@ mod tests {
             tokio::join!(endpoint.close(), noticed);
             drop(endpoint);
             if !served {
-                // While there is none.
+                // While there is no endpoint.
                 a.net.serve_joins(None);
             }
             timeout(LONG, transport.wait_for(TransportState::is_up)).await.expect("up").expect("open");

@@ -1,4 +1,4 @@
-//! Joins: how a node that is no member asks one to let it in, with a ticket.
+//! Joins: how a node that is no member asks a member to let it in, with a ticket.
 
 pub(crate) mod ask;
 pub(crate) mod desk;

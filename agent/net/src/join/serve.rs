@@ -1,8 +1,8 @@
-//! The answering side of a join: a stranger is told which cluster this is, may say one thing, and gets an
+//! The answering side of a join: a stranger is told which cluster this is, may send one request, and gets one
 //! answer.
 //!
-//! Nothing that it says is looked at here. It may open no streams of its own: what is read is bounded by the
-//! one stream of this side.
+//! The content of the request is not looked at here. The joiner may open no streams of its own, so what is
+//! read is bounded by the one stream that this side opens.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::wire::close::Close;
 use crate::wire::frame::{self, FrameError};
 use crate::wire::{self, MessageKind, OpenStreamError};
 
-/// Joins: spoken with strangers, while they are served.
+/// The join protocol: spoken with strangers, and only while joins are served.
 #[derive(Debug)]
 pub(crate) struct JoinProtocol {
     context: Arc<Context>,
@@ -51,7 +51,7 @@ impl Protocol for JoinProtocol {
     }
 
     fn admit(&self, _other: EndpointId, side: ConnectionSide) -> Result<(), Close> {
-        // Of this node's own attempts the one who made them knows.
+        // The function that dialled decides about this node's own connections.
         if side == ConnectionSide::Dialled || self.is_offered() {
             return Ok(());
         }
@@ -64,7 +64,7 @@ impl Protocol for JoinProtocol {
     }
 }
 
-/// Serves one join and closes its connection. Its half-open place is held until the join has a place of its
+/// Serves one join and closes its connection. The half-open place is held until the join has a place of its
 /// own.
 async fn serve(context: &Context, inbound: InboundConnection) {
     let InboundConnection { connection, from, source, place: half_open } = inbound;
@@ -77,7 +77,7 @@ async fn serve(context: &Context, inbound: InboundConnection) {
                 close = exchange(context, from, source, connection, &under_way) => close,
                 () = opened_by(connection) => bad(context, "a joiner opens no streams"),
             };
-            // Before the close, which tells the joiner that the place is free again.
+            // Dropped before the close, which tells the joiner that the place is free again.
             drop(under_way);
             close
         }
@@ -114,7 +114,7 @@ async fn opened_by(connection: &Connection) {
     tokio::select! {
         Ok(_) = connection.accept_bi() => {}
         Ok(_) = connection.accept_uni() => {}
-        // The connection ended: that is seen elsewhere.
+        // The connection ended, which is noticed elsewhere.
         else => std::future::pending().await,
     }
 }
@@ -129,7 +129,7 @@ async fn exchange(
     let whole = async {
         let (mut send, bytes) = match timeout(HELLO_TIMEOUT, hear(context, connection, under_way)).await {
             Ok(Ok(heard)) => heard,
-            // It may have expected another cluster.
+            // The joiner may have expected another cluster.
             Ok(Err(Unheard::Left)) => return Close::Broken("the joiner left".to_owned()),
             Ok(Err(Unheard::Bad(why))) => {
                 return bad(context, &format!("the request to join cannot be read: {why}"));
@@ -142,7 +142,7 @@ async fn exchange(
             let Ok(room) = context.incoming.reserve().await else {
                 return Some(Err(HandOverError::Stopping));
             };
-            // Joins may have ended since it was told.
+            // The joins of this cluster may have ended since the joiner was told about it.
             let served = under_way.while_served(|| {
                 context.joins.requests.add(1);
                 room.send(request);
@@ -157,7 +157,7 @@ async fn exchange(
         let Some(answer) = answer else { return refuse(context, NoPlace::NotServed) };
         let (kind, bytes) = message(answer);
         if wire::write_message(&mut send, kind, bytes).await.is_ok() && send.finish().is_ok() {
-            // The close may overtake what was not received yet.
+            // Waits for the acknowledgement: the close may overtake what was not received yet.
             let _ = timeout(STALL_TIMEOUT, send.stopped()).await;
         }
         Close::Answered
@@ -168,11 +168,11 @@ async fn exchange(
     }
 }
 
-/// Why there is no request to join.
+/// Why no request to join was read.
 enum Unheard {
     /// The joiner hung up.
     Left,
-    /// What it said, or did not take, is no part of a join.
+    /// What the joiner sent, or did not accept, is no part of a join.
     Bad(String),
 }
 
@@ -182,7 +182,7 @@ impl From<FrameError> for Unheard {
     }
 }
 
-/// Tells the joiner where it is, and hears what it wants.
+/// Tells the joiner which cluster this is, and reads its request.
 async fn hear(
     context: &Context,
     connection: &Connection,
@@ -197,12 +197,12 @@ async fn hear(
     let head = frame::header(named.len(), HELLO_LEN_MAX)?;
     let mut chunks = [Bytes::copy_from_slice(&head), named.into()];
     wire::write(&mut send, &mut chunks).await?;
-    // The caller's deadline, for all of it, is shorter.
+    // The caller's deadline for all of this is shorter.
     let bytes = wire::read_introduction(&mut receive, JOIN_REQUEST_LEN_MAX, JOIN_TIMEOUT).await?;
     Ok((send, bytes.ok_or(Unheard::Left)?))
 }
 
-/// What the joiner is told.
+/// The message with which the joiner is answered.
 fn message(answer: Result<ReplyBody, HandOverError>) -> (MessageKind, Bytes) {
     let say = |kind, why: &str| (kind, Bytes::copy_from_slice(why.as_bytes()));
     match answer {

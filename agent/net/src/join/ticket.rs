@@ -1,10 +1,11 @@
-//! The text of a ticket: what an operator carries to a node that is to join.
+//! The text of a ticket: what an operator takes to a node that is to join.
 //!
-//! Owns the form and the check that all of it arrived; knows nothing of whether the ticket admits anybody.
+//! This module owns the text form and the check that a text is complete. It does not know whether a ticket
+//! admits anybody.
 //!
-//! The form is that of iroh's tickets: the word `blixard`, then base32 in lower case. Inside: a version byte,
-//! the contents, and the first 16 bytes of a hash over all before it. A text that was mistyped or cut is so
-//! refused before anything is sent, and there is one text for each ticket: no second spelling.
+//! The form is that of iroh's tickets: the word `blixard`, then base32 in lower case. The encoded bytes are a
+//! version byte, the contents, and the first 16 bytes of a hash over everything before them. So a text that
+//! was mistyped or cut off is refused before anything is sent. Each ticket has exactly one text.
 
 use std::net::SocketAddr;
 
@@ -17,58 +18,60 @@ use crate::key;
 
 /// Longest text of a ticket, in bytes.
 pub const TICKET_TEXT_LEN_MAX: usize = 4 << 10;
-/// Most contacts of a ticket.
+/// Most contacts that a ticket holds.
 pub const TICKET_CONTACTS_MAX: usize = 8;
 
-/// The first byte.
+/// The first encoded byte.
 const VERSION: u8 = 1;
-/// The last bytes: enough that no mistake gets through, and no protection against one who wants to.
+/// Length of the hash at the end, in bytes: enough that no accidental change gets through. It is no
+/// protection against a deliberate one.
 const CHECKSUM_LEN: usize = 16;
-/// What the checksum's key is derived from.
+/// The context from which the checksum's key is derived.
 const CHECKSUM_CONTEXT: &str = "blixard ticket text 1";
 
-/// What a node needs to join, once.
+/// What a node needs to join a cluster, once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinTicket {
-    /// Of which cluster. The joiner compares it before it shows the secret to anybody.
+    /// The cluster that the ticket admits to. The joiner compares it with what the other side names before it
+    /// shows the secret to anybody.
     pub cluster_id: ClusterId,
-    /// Which ticket.
+    /// Identifies the ticket.
     pub id: TicketId,
-    /// What proves that one has it.
+    /// Proves that its holder has the ticket.
     pub secret: TicketSecret,
     /// Members that may be asked: 1 to [`TICKET_CONTACTS_MAX`], each with at most [`ADDRESSES_MAX`]
     /// addresses.
     pub contacts: Vec<Contact>,
 }
 
-/// Why a text is no ticket to use. Never shows a part of the text.
+/// Why a text is not a ticket that can be used. The error never shows a part of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TicketTextError {
-    /// It is longer than [`TICKET_TEXT_LEN_MAX`].
+    /// The text is longer than [`TICKET_TEXT_LEN_MAX`].
     #[error(
         "the text is {len} bytes long, a ticket has at most {TICKET_TEXT_LEN_MAX}: copy the ticket and \
          nothing else"
     )]
     TooLong {
-        /// Its length, in bytes.
+        /// The length of the text, in bytes.
         len: usize,
     },
-    /// It does not begin as one.
+    /// The text does not begin as a ticket does.
     #[error("this is no ticket: one begins with `{KIND}`, and a member of the cluster makes it")]
     NotATicket,
-    /// A part is missing or differs.
+    /// A part of the text is missing or changed.
     #[error("the ticket is damaged: copy it whole")]
     Damaged,
-    /// It is whole, and of a version this one does not know.
+    /// The text is complete, but of a version that this node does not know.
     #[error("the ticket is of version {version}, this node reads {VERSION}: upgrade the older node")]
     Version {
-        /// The ticket's.
+        /// The version of the ticket.
         version: u8,
     },
-    /// It is whole, and holds what no member writes into one.
+    /// The text is complete, but holds something that no member writes into a ticket.
     #[error("the ticket is malformed ({what}): make another one")]
     Malformed {
-        /// What no member writes into a ticket, in words.
+        /// Describes what no member writes into a ticket.
         what: String,
     },
 }
@@ -90,7 +93,8 @@ impl Ticket for Sealed {
     }
 }
 
-/// The contents. Ids as bytes: the model's own forms are for people.
+/// The contents of a ticket. Ids are stored as bytes, because the model's own forms of ids are made for
+/// people.
 #[derive(Serialize, Deserialize)]
 struct Contents {
     cluster_id: [u8; 16],
@@ -99,7 +103,7 @@ struct Contents {
     contacts: Vec<TicketContact>,
 }
 
-/// A contact.
+/// A contact, as it is stored in a ticket.
 #[derive(Serialize, Deserialize)]
 struct TicketContact {
     endpoint_id: [u8; 32],
@@ -108,9 +112,9 @@ struct TicketContact {
 }
 
 impl JoinTicket {
-    /// The text. What is over the limits, and contacts for which there is no room in
-    /// [`TICKET_TEXT_LEN_MAX`], are left out from the end: they are hints, and one is enough. A ticket
-    /// without contacts gives a text that [`JoinTicket::decode`] refuses.
+    /// The text of the ticket. Contacts and addresses over the limits are left out, and so are contacts, from
+    /// the end, for which there is no room in [`TICKET_TEXT_LEN_MAX`]: contacts are hints, and one is enough.
+    /// The text of a ticket without contacts is refused by [`JoinTicket::decode`].
     pub fn encode(&self) -> String {
         let mut contents = Contents {
             cluster_id: *self.cluster_id.as_bytes(),
@@ -138,7 +142,7 @@ impl JoinTicket {
         if !text.starts_with(KIND) {
             return Err(TicketTextError::NotATicket);
         }
-        // The decoder would take these as well.
+        // The decoder would accept upper case as well.
         if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(TicketTextError::Damaged);
         }
@@ -149,7 +153,7 @@ impl JoinTicket {
 
 impl Contents {
     fn seal(&self) -> Sealed {
-        // Fails for types that have no length, of which there are none here.
+        // Fails only for types without a known length, of which there are none here.
         let mut bytes = postcard::to_extend(self, vec![VERSION]).unwrap_or_default();
         let checksum = checksum(&bytes);
         bytes.extend_from_slice(&checksum);
@@ -243,7 +247,7 @@ mod tests {
         ticket((1..=3).map(|n| contact(addresses(n), None)).collect())
     }
 
-    /// The text of bytes with their right checksum.
+    /// The text of `bytes`, with the right checksum added.
     fn text_of(bytes: &[u8]) -> String {
         Sealed([bytes, &checksum(bytes)].concat()).encode_string()
     }
@@ -262,7 +266,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn what_is_written_is_read_again(
+        fn a_ticket_survives_encoding_and_decoding(
             cluster_id in any::<[u8; 16]>(),
             id in any::<[u8; 8]>(),
             secret in any::<[u8; 32]>(),
@@ -303,12 +307,12 @@ mod tests {
     fn a_text_with_one_bit_flipped_is_refused() {
         let (text, mut random) = (usual().encode(), 1u64);
         for _ in 0..10_000 {
-            // Knuth's generator: any spread will do.
+            // Knuth's generator: any distribution is good enough here.
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let at = usize::try_from(random >> 33).expect("small") % text.len();
             let mut bytes = text.clone().into_bytes();
             bytes[at] ^= 1 << ((random >> 29) & 7);
-            // What is no text cannot be given.
+            // Bytes that are no UTF-8 cannot be given to `decode`.
             if let Ok(flipped) = std::str::from_utf8(&bytes) {
                 let error = JoinTicket::decode(flipped).expect_err("it is damaged");
                 let at_the_beginning = at < KIND.len() && error == TicketTextError::NotATicket;
@@ -318,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ticket_is_refused_with_the_way_out() {
+    fn a_text_that_is_no_ticket_is_refused_with_the_way_out() {
         let text = usual().encode();
         for other in ["", "blixar", "endpointaaaa", "\u{1f980}", "https://example.org/", "{}", "BLIXARD"] {
             assert_eq!(JoinTicket::decode(other), Err(TicketTextError::NotATicket), "{other}");
@@ -334,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_text_with_what_no_member_writes_is_refused() {
+    fn a_complete_text_with_invalid_contents_is_refused() {
         let whole = Contents::unseal(&Sealed::decode_string(&usual().encode()).expect("text").0);
         let whole = postcard::to_extend(&whole.expect("whole"), vec![VERSION]).expect("bytes");
         assert_eq!(JoinTicket::decode(&text_of(&whole)).map(|ticket| ticket.id), Ok(usual().id));
@@ -358,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_left_out_from_the_end() {
+    fn contacts_and_addresses_without_room_are_left_out() {
         let addresses: Vec<SocketAddr> =
             (0..20).map(|n| SocketAddr::from(([0xffff; 8], 65_000 + n))).collect();
         let url = format!("https://{}.example/", "r".repeat(200));
@@ -391,7 +395,8 @@ mod tests {
         let valid = usual().encode();
         let bytes = Sealed::decode_string(&valid).expect("text").0;
         let inside = bytes[..bytes.len() - CHECKSUM_LEN].to_vec();
-        // Once as a text, once behind the checksum, which nothing mutated gets past.
+        // The input is tried as a text, and as bytes with the right checksum, because no mutated text gets
+        // past the checksum.
         let target = blixard_hostile::Target::new("ticket-text")
             .valid(valid.as_bytes())
             .valid(ticket(vec![contact(Vec::new(), Some("https://relay.example/"))]).encode())
@@ -404,7 +409,7 @@ mod tests {
                 (Ok(ticket), _) | (_, Ok(ticket)) => {
                     let contacts = ticket.contacts.len();
                     assert!((1..=TICKET_CONTACTS_MAX).contains(&contacts));
-                    // As a text there may not be room for all of them.
+                    // A text may have no room for all contacts.
                     let again = JoinTicket::decode(&ticket.encode()).expect("a ticket").contacts;
                     assert!(!again.is_empty() && ticket.contacts.starts_with(&again));
                     format!("{contacts} contacts")

@@ -1,4 +1,5 @@
-//! The answering side of requests: each is handed to the application, and what that says goes back.
+//! The answering side of requests: each request is handed to the application, and the application's answer is
+//! sent back.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -13,7 +14,7 @@ use crate::link::reply::{HandOverError, Reply, ReplyBody};
 use crate::link::stream_kind::{OpenedStream, StreamKind};
 use crate::wire::{self, MessageKind};
 
-/// What a peer is told that follows as many streamed answers as it may.
+/// What a peer is told that already follows as many streamed answers as it may.
 const TOO_MANY_STREAMED: &str = "as many streamed answers as there may be go to your node already: end one \
                                  of them, or ask on the node that answers";
 
@@ -56,7 +57,7 @@ async fn answer(context: &Context, stream: OpenedStream) {
         Ok(ReplyBody::One(bytes)) => wire::finish(send, MessageKind::Answer, bytes).await,
         Ok(ReplyBody::NotTaken(why)) => wire::finish_with_text(send, MessageKind::NotTaken, &why).await,
         Ok(ReplyBody::Stream { items, ended }) => {
-            // A peer that is off the list is being cut off.
+            // A peer that is not in the list any more is being cut off.
             let Some(peer) = context.peers.get(&from) else { return };
             match peer.shares.answer_streamed() {
                 Some(_place) => send_items(send, items, ended).await,

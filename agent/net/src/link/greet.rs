@@ -1,4 +1,4 @@
-//! The protocol of links, on the side that is dialled: hears the hello and lets the peer's task decide.
+//! The link protocol, on the side that is dialled: reads the hello and lets the peer's task decide.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::wire;
 use crate::wire::close::Close;
 use crate::wire::frame;
 
-/// Links: spoken always, with the peers in the list.
+/// The link protocol: always offered, and spoken with the peers in the list.
 #[derive(Debug)]
 pub(crate) struct LinkProtocol {
     context: Arc<Context>,
@@ -85,13 +85,13 @@ async fn greet(context: &Context, inbound: InboundConnection) {
     drop(place);
 }
 
-/// Hears the hello and lets the peer's task decide.
+/// Reads the hello and lets the peer's task decide.
 async fn introduce(context: &Context, id: EndpointId, connection: &Connection) -> Result<(), Close> {
     let gone = |_| Close::Broken("the connection ended".to_owned());
     let (mut send, mut receive) = connection.accept_bi().await.map_err(gone)?;
     let bytes = wire::read_introduction(&mut receive, HELLO_LEN_MAX, HELLO_TIMEOUT).await;
     let bytes = bytes.map_err(|error| Close::Refused(format!("the hello cannot be read: {error}")))?;
-    // It gave way to this node's own attempt.
+    // The dialler may have given way to this node's own attempt.
     let bytes = bytes.ok_or_else(|| Close::Broken("the dialler hung up before its hello".to_owned()))?;
     let hello = Hello::parse(&bytes, &context.cluster_name).map_err(Close::Refused)?;
     // The list may have changed since the handshake.
@@ -107,8 +107,8 @@ async fn introduce(context: &Context, id: EndpointId, connection: &Connection) -
     };
     answer.await.unwrap_or_else(|_| Err(task_ended()))?;
 
-    // From here on the connection is the task's. Where the welcome cannot be written the dialler is gone or
-    // will give up, and the task sees that.
+    // From here on the task owns the connection. If the welcome cannot be written, the dialler is gone or
+    // will give up, and the task notices that.
     if let Err(why) = welcome(context, &mut send).await {
         tracing::debug!(peer = %id.short(), reason = why, "no welcome");
     }

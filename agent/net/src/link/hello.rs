@@ -1,8 +1,8 @@
-//! The first words on a connection: the dialler says who it is beyond its key, the other side accepts or
-//! closes.
+//! The first messages on a connection: the dialler says who it is beyond its key, and the other side accepts
+//! or closes.
 //!
-//! JSON in one frame each way, on the connection's first bidirectional stream. A refusal is no answer but a
-//! close with a reason ([`crate::wire::close`]).
+//! Both messages are JSON in one frame, on the connection's first bidirectional stream. A refusal is not an
+//! answer but a close with a reason ([`crate::wire::close`]).
 
 use blixard_model::ClusterName;
 use serde::{Deserialize, Serialize};
@@ -10,36 +10,36 @@ use serde::{Deserialize, Serialize};
 use crate::limits::HELLO_LEN_MAX;
 use crate::wire::close::peer_text;
 
-/// Version of what is said after the handshake. The ALPN changes only when the hello itself does.
+/// Version of all messages after the handshake. The ALPN changes only when the hello itself changes.
 const VERSION: u32 = 1;
 
 /// What the dialler says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    /// Version it speaks.
+    /// The version that the dialler speaks.
     pub(crate) version: u32,
-    /// Its cluster; any text until compared.
+    /// The name of the dialler's cluster; any text until it was compared.
     pub(crate) cluster_name: String,
-    /// Random id of this run of the node.
+    /// Random id of the dialler's run.
     pub(crate) incarnation: u64,
-    /// Counts the attempts of this run to connect to this peer.
+    /// The number of this attempt, among the dialler's attempts in this run to connect to this peer.
     pub(crate) dial: u64,
-    /// The peer's connection that this side accepted last, alive or not. Tells apart "we dial each other at
-    /// the same time" and "I lost the connection that you still believe in".
+    /// The peer's connection that the dialler accepted last, whether it is alive or not. It distinguishes "we
+    /// dial each other at the same time" from "I lost the connection that you still believe in".
     pub(crate) accepted: Option<DialId>,
 }
 
-/// One attempt to connect of one run of a node.
+/// Identifies one attempt to connect, of one run of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DialId {
     pub(crate) incarnation: u64,
     pub(crate) dial: u64,
 }
 
-/// What the other side answers when it accepts.
+/// What the other side answers when it accepts the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Welcome {
-    /// Random id of its run.
+    /// Random id of the other side's run.
     pub(crate) incarnation: u64,
 }
 
@@ -53,10 +53,11 @@ impl Hello {
         DialId { incarnation: self.incarnation, dial: self.dial }
     }
 
-    /// Reads a hello and checks that both sides belong together.
+    /// Parses a hello, and checks that it has this node's version and cluster name.
     ///
     /// # Errors
-    /// The reason to close with; it names both sides' values.
+    /// The reason to close the connection with. When version or cluster name differ, it names both sides'
+    /// values.
     pub(crate) fn parse(bytes: &[u8], cluster: &ClusterName) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct HelloVersion {
@@ -81,10 +82,10 @@ impl Hello {
     }
 }
 
-/// The JSON form of a hello or a welcome.
+/// The JSON form of a hello, a welcome, or the first message of a join.
 ///
 /// # Errors
-/// When it does not fit into a frame; no valid cluster name is that long.
+/// When the JSON does not fit into a frame, which cannot happen with a valid cluster name.
 pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, String> {
     let bytes = serde_json::to_vec(message).map_err(|error| error.to_string())?;
     if bytes.len() <= HELLO_LEN_MAX { Ok(bytes) } else { Err("the hello is too long".to_owned()) }

@@ -10,16 +10,18 @@
 //!               +--------------------- lost, with backoff ----------------+
 //! ```
 //!
-//! Without an endpoint it neither dials nor counts failures: it waits for one, and dials then at once.
+//! Without an endpoint the task neither dials nor counts failures. It waits for an endpoint, and then dials
+//! at once.
 //!
-//! Both sides dial, so that whichever restarts is back at once. One connection is kept, by these rules, which
-//! need no clock and no third message:
-//! - A hello that arrives while nothing is up is accepted and ends this side's own attempt; only when this
-//!   side has said its own hello already does the lower endpoint id wait for that one's end first, and the
-//!   other gives way.
-//! - A hello that arrives while a link is up replaces it (the peer dials only when it has none), unless the
-//!   peer had not yet seen the link when it said hello: it knows by now and has given up its attempt itself.
-//! - A hello of another run of the peer has to wait until it is certain that the run before has ended: see
+//! Both sides dial, so that whichever side restarts is back at once. One connection is kept. These rules
+//! decide which, and need no clock and no third message:
+//! - A hello that arrives while no link is up is accepted and ends this side's own attempt. If this side has
+//!   already sent its own hello, however, the side with the lower endpoint id first waits for the end of its
+//!   own attempt, and the other side gives way.
+//! - A hello that arrives while a link is up replaces the link, because the peer dials only when it has none.
+//!   If the peer did not know of the link yet when it said hello, however, the hello is refused: by now the
+//!   peer knows, and has given up its attempt itself.
+//! - A hello of another run of the peer has to wait until it is certain that the earlier run has ended: see
 //!   [`crate::link::rival`].
 
 use std::pin::pin;
@@ -50,7 +52,7 @@ use crate::wire;
 use crate::wire::close::{self, Close, ConnectionEnd};
 use crate::wire::frame;
 
-/// Owner of one peer.
+/// The task that owns everything about one peer.
 #[derive(Debug)]
 pub(crate) struct PeerTask {
     pub(crate) context: Arc<Context>,
@@ -60,11 +62,11 @@ pub(crate) struct PeerTask {
     pub(crate) outgoing: OutgoingQueues,
     pub(crate) slot: Arc<Slot>,
     pub(crate) cancel: CancellationToken,
-    /// What to tell the peer when it was cut off.
+    /// What to tell the peer when it is cut off.
     pub(crate) parting: Arc<OnceLock<Close>>,
     pub(crate) counters: Arc<PeerCounters>,
     pub(crate) transport: watch::Receiver<TransportState>,
-    /// This node stands aside for another agent with its key.
+    /// True while this node stands aside for another agent with its key.
     pub(crate) aside: watch::Receiver<bool>,
     pub(crate) progress: DialProgress,
 }
@@ -72,15 +74,15 @@ pub(crate) struct PeerTask {
 /// What the task remembers from one state to the next.
 #[derive(Debug)]
 pub(crate) struct DialProgress {
-    /// Attempts to connect in this run: the number of the last one.
+    /// The number of the last attempt to connect in this run.
     dials: u64,
-    /// The peer's connection accepted last.
+    /// The peer's connection that was accepted last.
     accepted: Option<DialId>,
-    /// Attempts that failed since the last good link.
+    /// Attempts that failed since the last stable link.
     failures: u32,
-    /// Since when the link is down.
+    /// When the link went down.
     down_since: Instant,
-    /// What was logged last, so that it is logged once.
+    /// The reason that was logged last, so that it is logged only once.
     logged: Option<DownReason>,
 }
 
@@ -90,7 +92,7 @@ impl Default for DialProgress {
     }
 }
 
-/// The state to go to.
+/// The state that the task goes to next.
 enum LinkNext {
     Dial,
     Wait,
@@ -127,7 +129,7 @@ impl PeerTask {
     }
 
     async fn wait(&mut self) -> LinkNext {
-        // Sent before the link was seen to be down.
+        // These messages were sent before the link was seen to be down.
         self.outgoing.clear();
         let seed = self.context.jitter_seed();
         let delay = Duration::from_millis(CONNECT_BACKOFF.jittered_ms(self.progress.failures, seed));
@@ -147,7 +149,8 @@ impl PeerTask {
         next
     }
 
-    /// Waits for this node's own endpoint. What was to be sent is counted where it is refused.
+    /// Waits for this node's own endpoint. Messages that cannot be sent meanwhile are counted where they are
+    /// refused.
     async fn await_transport(&mut self) -> LinkNext {
         self.outgoing.clear();
         self.publish_down(DownReason::NoTransport);
@@ -159,7 +162,7 @@ impl PeerTask {
         }
     }
 
-    /// Waits until this node need not stand aside any more.
+    /// Waits until this node no longer has to stand aside.
     async fn stand_aside(&mut self) -> LinkNext {
         self.outgoing.clear();
         self.publish_down(DownReason::StandsAside);
@@ -180,14 +183,15 @@ impl PeerTask {
     }
 
     async fn dial(&mut self) -> LinkNext {
-        // Those who keep the other one's link say when that is over.
+        // A peer that refused this node because of the other agent is still dialled: its answer tells when
+        // that is over.
         let refused = matches!(self.progress.logged, Some(DownReason::HeldElsewhere(_)));
         if *self.aside.borrow() && !refused {
             return LinkNext::StandAside;
         }
         let whereabouts = self.whereabouts.borrow_and_update().clone();
         if whereabouts.is_empty() {
-            // No attempt, and no reason to forget why the last link ended.
+            // This is not an attempt, and the reason why the last link ended is kept.
             if self.progress.logged.is_none() {
                 self.publish_down(DownReason::Unreachable(
                     "no address and no relay of this node's own list is known: it has to come".to_owned(),
@@ -211,7 +215,7 @@ impl PeerTask {
             inbound = self.inbox.recv() => return self.accept(inbound),
             connected = connect(&endpoint, &self.id, whereabouts) => connected,
         };
-        // Held no longer than it is used: its socket is closed with the last handle.
+        // Not held longer than it is used, because the endpoint's socket is closed with the last handle.
         drop(endpoint);
         let connection = match connected {
             Ok(connection) => connection,
@@ -239,11 +243,11 @@ impl PeerTask {
         }
     }
 
-    /// Says hello and waits for the welcome, or for the peer's own hello where that one goes first.
+    /// Says hello and waits for the welcome, or for the peer's own hello if the peer's attempt goes first.
     async fn introduce(&mut self, connection: &Connection, hello: &Hello) -> Introduced {
         let keeps_its_attempt = self.context.local < self.id;
         let mut welcome = pin!(say_hello(connection, hello));
-        // The peer's attempt, kept in case this one fails.
+        // The peer's attempt, kept in case this side's attempt fails.
         let mut held: Option<GreetedConnection> = None;
         loop {
             tokio::select! {
@@ -285,7 +289,8 @@ impl PeerTask {
     }
 
     async fn serve(&mut self, link: PeerLink) -> LinkNext {
-        // It was asked for before this node had to stand aside. Those that refused may say that it is over.
+        // The connection was asked for before this node had to stand aside. Only a peer that refused this
+        // node is listened to: it may say that this is over.
         let refused = matches!(self.progress.logged, Some(DownReason::HeldElsewhere(_)));
         if *self.aside.borrow() && !refused {
             Close::Aside.apply(&link.connection);
@@ -346,7 +351,7 @@ impl PeerTask {
 
     async fn serve_until_end(&mut self, link: &PeerLink, (since, mut path): (Instant, LinkPath)) -> LinkEnd {
         let token = self.cancel.child_token();
-        // Whatever ends this function ends the tasks of the link's streams.
+        // However this function ends, this ends the tasks of the link's streams.
         let _ends_streams = token.clone().drop_guard();
         let outgoing = (&mut self.outgoing, &*self.counters);
         let cut = (&*self.slot, &token);
@@ -361,7 +366,7 @@ impl PeerTask {
         let mut rivals = Rivals::default();
         loop {
             tokio::select! {
-                // First, so that nothing of a removed peer is read any more.
+                // Polled first, so that nothing of a removed peer is read any more.
                 biased;
                 () = self.cancel.cancelled() => return LinkEnd::Stop,
                 Ok(()) = self.aside.changed() => if *self.aside.borrow_and_update() {
@@ -414,10 +419,10 @@ impl PeerTask {
             return LinkNext::AwaitTransport;
         }
         self.progress.failures = self.progress.failures.saturating_add(1);
-        // A duplicate is no fault: the peer's own connection is on its way.
+        // A duplicate is not a failure: the peer's own connection is on its way.
         let ConnectionEnd::For(reason) = ended else { return LinkNext::Wait };
         let (peer, attempts) = (self.id.short(), self.progress.failures);
-        // As it is shown: a reason may hold a time that grows.
+        // Compared as shown, because a reason may hold a time that grows.
         let said = |logged: &DownReason| logged.to_string() == reason.to_string();
         if self.progress.logged.as_ref().is_some_and(said) {
             tracing::debug!(PEER = peer, attempts, "no link to {peer}: {reason}");
@@ -456,7 +461,7 @@ impl PeerTask {
 
 fn publish(context: &Context, id: EndpointId, cancel: &CancellationToken, state: LinkState) {
     context.links.send_if_modified(|links| {
-        // Asked under the lock: once the peer is off the list, its entry must not come back.
+        // Checked under the lock: once the peer is off the list, its entry must not come back.
         if cancel.is_cancelled() {
             return false;
         }
@@ -473,7 +478,7 @@ enum Introduced {
     Stop,
 }
 
-/// Waits for an endpoint; false when there will be none any more.
+/// Waits for an endpoint; returns false when there will never be one again.
 async fn is_up(transport: &mut watch::Receiver<TransportState>) -> bool {
     transport.wait_for(TransportState::is_up).await.is_ok()
 }
@@ -510,7 +515,7 @@ async fn say_hello(connection: &Connection, hello: &Hello) -> Result<Welcome, Co
         Ok(Err(why)) => why,
         Err(_) => "no welcome in time".to_owned(),
     };
-    // A refusal comes as the end of the connection.
+    // The peer refuses by closing the connection.
     Err(match connection.close_reason() {
         Some(error) => close::ended(&error),
         None => ConnectionEnd::For(DownReason::Unreachable(why)),

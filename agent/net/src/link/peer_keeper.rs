@@ -1,5 +1,5 @@
-//! Starts a peer's task, and starts it again should it ever end by itself: a fault in the handling of one
-//! peer costs that peer's link for a moment and nothing else.
+//! Starts a peer's task, and starts it again if it ends by itself: a fault in the handling of one peer costs
+//! that peer's link for a moment, and nothing else.
 
 use std::sync::Arc;
 
@@ -21,19 +21,19 @@ use crate::state::{DownReason, LinkState};
 use crate::stats::PeerCounters;
 use crate::wire::close::Close;
 
-/// What a task hands on to the one that takes its place, not a copy of it.
+/// What a peer's task shares with the task that replaces it.
 #[derive(Debug, Clone)]
 pub(crate) struct Lasting {
-    /// Where the peer is: a change that is made meanwhile is not lost.
+    /// Where the peer may be dialled. It is shared so that a change during the restart is not lost.
     pub(crate) whereabouts: Arc<watch::Sender<Whereabouts>>,
     pub(crate) counters: Arc<PeerCounters>,
-    /// What the application still holds goes on counting.
+    /// Shared so that snapshots that the application still holds go on counting.
     pub(crate) snapshot_room: Arc<SnapshotRoom>,
     pub(crate) shares: Arc<StreamShares>,
 }
 
 impl Lasting {
-    /// Of a peer that is new in the list.
+    /// For a peer that is new in the list.
     pub(crate) fn new(context: &Context, whereabouts: Whereabouts) -> Self {
         Self {
             whereabouts: Arc::new(watch::Sender::new(whereabouts)),
@@ -85,7 +85,8 @@ pub(crate) fn spawn(context: &Arc<Context>, id: EndpointId, lasting: Lasting) ->
     peer
 }
 
-/// Waits for the task's end. Asked for, it is the end; otherwise another task takes its place.
+/// Waits for the task's end. If the task was cancelled, nothing more is done; otherwise another task takes
+/// its place.
 async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, task: JoinHandle<()>) {
     let ended = task.await;
     if peer.cancel.is_cancelled() {
@@ -97,7 +98,8 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
     };
     peer.counters.task_restarts.add(1);
     let times = peer.counters.task_restarts.get();
-    // Again at twice as many: another cause is seen, and one that comes each second fills no journal.
+    // Logged only at powers of two: a new cause is seen, and a fault that comes each second does not fill the
+    // journal.
     if times.is_power_of_two() {
         tracing::error!(
             PEER = %id.short(),
@@ -106,7 +108,7 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
              blixard: please report it with this line"
         );
     }
-    // What the task could not do any more.
+    // Does what the task could not do any more.
     if let Some(connection) = peer.slot.get() {
         peer.slot.set(None);
         Close::Broken("this node lost its task for you".to_owned()).apply(&connection);
@@ -121,7 +123,7 @@ async fn watch_over(context: Arc<Context>, id: EndpointId, peer: PeerHandle, tas
         return;
     }
     context.peers.change(|list| {
-        // Asked under the lock: a peer that was taken off the list stays off it.
+        // Checked under the lock: a peer that was taken off the list stays off it.
         if !peer.cancel.is_cancelled() && list.contains_key(&id) {
             let lasting = Lasting {
                 whereabouts: Arc::clone(&peer.whereabouts),
@@ -145,7 +147,7 @@ mod tests {
     use crate::{DownReason, LinkState, PeerConfig, SendOutcome};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_peer_whose_task_ended_is_unreachable_for_a_moment_and_then_is_back() {
+    async fn a_peer_whose_task_ended_is_unreachable_until_the_task_is_started_again() {
         let (a, mut b) = pair().await;
         let b_id = b.net.endpoint_id();
         a.net.peer(&b_id).expect("listed").task.abort();
@@ -167,7 +169,7 @@ mod tests {
     async fn addresses_that_change_while_a_task_is_started_again_are_dialled() {
         let (a, b) = (node().await, node().await);
         let b_id = b.net.endpoint_id();
-        // Neither knows where the other is.
+        // Neither node knows the address of the other.
         a.set_peers(vec![PeerConfig { addresses: Vec::new(), ..b.as_peer() }]);
         b.set_peers(vec![PeerConfig { addresses: Vec::new(), ..a.as_peer() }]);
         let ended = a.net.peer(&b_id).expect("listed");
@@ -178,7 +180,7 @@ mod tests {
             }
         };
         timeout(LONG, started_again).await.expect("started again");
-        // As a change does that came a moment before the task was started again.
+        // A change that comes a moment before the task is started again does the same.
         let mut whereabouts = Whereabouts::default();
         whereabouts.add(b.as_peer().addresses, []);
         ended.set_whereabouts(whereabouts);
@@ -197,7 +199,8 @@ mod tests {
         assert_eq!(peer.counters.snapshot().dropped.link_down, before + 1);
     }
 
-    // The two tests of what is logged run on one thread, so that only their own lines are seen.
+    // The next two tests, which look at what is logged, run on one thread, so that only their own lines are
+    // captured.
 
     #[tokio::test]
     async fn a_queue_closed_by_a_fault_is_one_error_with_its_cause() {
@@ -238,7 +241,7 @@ mod tests {
         };
         a.set_peers(vec![b.as_peer()]);
         closed(&to_c).await;
-        // Returns when whoever watches over the tasks is done.
+        // Returns when the tasks that watch over the peers' tasks have ended.
         a.net.close().await;
         closed(&to_b).await;
         assert_eq!(log.lines("ERROR"), [""; 0]);
@@ -256,12 +259,12 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn an_endpoint_that_ends_by_itself_is_opened_again_where_it_was() {
+    async fn an_endpoint_that_ends_by_itself_is_opened_again_on_its_address() {
         let (mut a, mut b) = pair().await;
         let address = a.net.local_addr().expect("listens");
         let mut transport = a.net.transport();
         let endpoint = a.net.endpoint().expect("up");
-        // The state is copied at once: whoever keeps looking at it holds up whoever changes it.
+        // The state is copied at once, because whoever changes it waits while it is borrowed.
         let noticed = async {
             let down = timeout(LONG, transport.wait_for(|state| !state.is_up())).await;
             down.expect("noticed").expect("not closed").clone()

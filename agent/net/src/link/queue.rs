@@ -1,4 +1,4 @@
-//! The queue of Raft messages to one peer: bounded in messages and in bytes, and never waited for.
+//! The queue of Raft messages to one peer: bounded in messages and in bytes. Nobody waits for room in it.
 
 use std::sync::Arc;
 
@@ -8,26 +8,26 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::limits::{RAFT_FRAME_LEN_MAX, RAFT_QUEUE_BYTES_MAX, RAFT_QUEUE_FRAMES_MAX};
 use crate::stats::PeerCounters;
 
-/// What became of a Raft message. Everything but [`SendOutcome::Queued`] means that it was dropped; Raft
-/// sends again what matters.
+/// What became of a Raft message. Everything but [`SendOutcome::Queued`] means that the message was dropped;
+/// Raft sends again what matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// It waits to be written to the peer's link. It may still be lost with the link.
+    /// The message waits to be written to the peer's link. It may still be lost with the link.
     Queued,
-    /// Too much waits already: the link is slower than what is sent.
+    /// The queue is full: the link is slower than what is sent.
     QueueFull,
     /// The link is down.
     Unreachable,
     /// This node has no endpoint: [`crate::Net::transport`] says why.
     NoTransport,
-    /// Not in the list of peers.
+    /// The receiver is not in the list of peers.
     NotAPeer,
-    /// Larger than [`RAFT_FRAME_LEN_MAX`].
+    /// The message is longer than [`RAFT_FRAME_LEN_MAX`].
     TooLong,
 }
 
-/// A message and its share of the queue's bytes. Dropped before it was sent, wherever that happens, it counts
-/// as lost with its link.
+/// A message and its share of the queue's bytes. A message that is dropped before it was sent, wherever that
+/// happens, counts as lost with its link.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) bytes: Bytes,
@@ -37,7 +37,7 @@ pub(crate) struct Queued {
 }
 
 impl Queued {
-    /// It was handed to the connection.
+    /// Notes that the message was handed to the connection.
     pub(crate) fn sent(&mut self) {
         self.counted = true;
         self.counters.raft_sent.add(1);
@@ -53,7 +53,7 @@ impl Drop for Queued {
     }
 }
 
-/// The sender's side.
+/// The senders' side of the queue.
 #[derive(Debug, Clone)]
 pub(crate) struct RaftQueue {
     sender: mpsc::Sender<Queued>,
@@ -67,13 +67,13 @@ impl RaftQueue {
         (Self { sender, room: Arc::new(Semaphore::new(RAFT_QUEUE_BYTES_MAX)), counters }, receiver)
     }
 
-    /// Resolves when nobody takes messages any more.
+    /// Resolves when the receiver is gone.
     #[cfg(test)]
     pub(crate) async fn closed(&self) {
         self.sender.closed().await;
     }
 
-    /// What waits, in messages and in bytes.
+    /// The messages that wait, and the bytes of these and of the messages that are being written.
     pub(crate) fn fill(&self) -> (usize, usize) {
         let messages = self.sender.max_capacity().saturating_sub(self.sender.capacity());
         (messages, RAFT_QUEUE_BYTES_MAX.saturating_sub(self.room.available_permits()))
@@ -85,7 +85,7 @@ impl RaftQueue {
         match outcome {
             SendOutcome::QueueFull => self.counters.queue_full.add(1),
             SendOutcome::TooLong => self.counters.too_long.add(1),
-            // Those that are unreachable were counted when they were dropped.
+            // A message with the outcome `Unreachable` was counted when it was dropped.
             _ => {}
         }
         outcome
@@ -106,7 +106,8 @@ impl RaftQueue {
                 message.counted = true;
                 SendOutcome::QueueFull
             }
-            // The peer's task ended: the node stops, or it is about to be started again, and was logged.
+            // The peer's task ended. Either the node stops, or the task is about to be started again and its
+            // end was logged.
             Err(mpsc::error::TrySendError::Closed(_)) => {
                 tracing::trace!("a Raft message came after the end of its queue");
                 SendOutcome::Unreachable

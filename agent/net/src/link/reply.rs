@@ -1,4 +1,4 @@
-//! The answering side of a request.
+//! The application's side of an answer to a request.
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +13,7 @@ pub(crate) enum ReplyBody {
     Stream { items: mpsc::Receiver<Bytes>, ended: oneshot::Receiver<()> },
 }
 
-/// Why there is no answer of the application.
+/// Why there is no answer from the application.
 #[derive(Debug)]
 pub(crate) enum HandOverError {
     /// The application does not take requests any more.
@@ -22,7 +22,8 @@ pub(crate) enum HandOverError {
     Dropped,
 }
 
-/// The duty to answer a request. Nothing here waits for the network; dropping it answers an error.
+/// The handle with which the application answers a request. Answering never waits for the network. If it is
+/// dropped unused, the asker gets an error.
 #[derive(Debug)]
 pub struct Reply(oneshot::Sender<ReplyBody>);
 
@@ -32,39 +33,39 @@ impl Reply {
         (Self(sender), receiver)
     }
 
-    /// Answers with one frame of at most [`crate::limits::REQUEST_LEN_MAX`] bytes. A longer one arrives as an
-    /// error. An asker that gave up is not noticed.
+    /// Answers with one frame of at most [`crate::limits::REQUEST_LEN_MAX`] bytes. A longer answer reaches
+    /// the asker as an error. Does not tell whether the asker has given up.
     pub fn send(self, bytes: Bytes) {
-        // An error means that the asker is gone: nobody is left to be told.
+        // An error means that the asker is gone, and nobody is left to be told.
         let _ = self.0.send(ReplyBody::One(bytes));
     }
 
     /// Says that the request was not looked at and certainly had no effect: the asker gets
     /// [`crate::RequestError::NotSent`].
     pub fn not_taken(self, why: impl Into<String>) {
-        // As above.
+        // An error means that the asker is gone.
         let _ = self.0.send(ReplyBody::NotTaken(why.into()));
     }
 
-    /// Answers with any number of frames. An asker to whom too many of them go already is told that its
-    /// request was not taken, and nobody reads what is sent
-    /// ([`crate::limits::STREAMED_ANSWERS_TO_PEER_MAX`]).
+    /// Answers with any number of frames. If too many streamed answers already go to the asker
+    /// ([`crate::limits::STREAMED_ANSWERS_TO_PEER_MAX`]), the asker is told that its request was not taken,
+    /// and [`ReplyStream::send`] fails.
     pub fn stream(self) -> ReplyStream {
         let (sender, items) = mpsc::channel(REPLY_STREAM_QUEUE_MAX);
         let (end, ended) = oneshot::channel();
-        // As above; the first send to the stream fails then.
+        // An error means that the asker is gone; then the first send to the stream fails.
         let _ = self.0.send(ReplyBody::Stream { items, ended });
         ReplyStream { items: sender, end }
     }
 
-    /// Resolves when the asker gave up or its link is gone.
+    /// Resolves when the asker has given up or its link is gone.
     pub async fn abandoned(&mut self) {
         self.0.closed().await;
     }
 }
 
-/// A streamed answer. Dropping it without [`ReplyStream::end`] lets the asker see an error after what was
-/// sent.
+/// A streamed answer. If it is dropped without [`ReplyStream::end`], the asker sees an error after the items
+/// that were sent.
 #[derive(Debug)]
 pub struct ReplyStream {
     items: mpsc::Sender<Bytes>,
@@ -90,7 +91,7 @@ impl ReplyStream {
         self.items.closed().await;
     }
 
-    /// The answer is complete.
+    /// Says that the answer is complete.
     pub fn end(self) {
         // An error means that nobody reads any more.
         let _ = self.end.send(());

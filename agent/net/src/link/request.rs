@@ -1,8 +1,8 @@
 //! The asking side of a request.
 //!
-//! The one thing callers must be able to rely on: [`RequestError::NotSent`] means that the peer's application
-//! certainly did not see the request. It acts on whole frames only, and a frame is whole only when all of it
-//! was handed to the connection.
+//! Callers must be able to rely on this: [`RequestError::NotSent`] means that the peer's application
+//! certainly did not see the request. The peer acts on whole frames only, and a frame can be whole only when
+//! all of it was handed to the connection.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::link::shares::StreamShares;
 use crate::wire::close::peer_text;
 use crate::wire::{self, MessageError, MessageKind, OpenStreamError};
 
-/// Why there is no answer.
+/// Why there is no answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// The peer's application did not see the request: nothing happened, another peer may be asked.
+    /// The peer's application did not see the request: nothing happened, and another peer may be asked.
     #[error("not sent: {0}")]
     NotSent(NotSent),
-    /// The request was sent and its end is not known.
+    /// The request was sent, and its outcome is not known.
     #[error("sent, but not answered: {0}")]
     Unknown(String),
 }
@@ -31,10 +31,10 @@ pub enum RequestError {
 /// Why a request did not reach the peer's application.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotSent {
-    /// Not in the list of peers.
+    /// The receiver is not in the list of peers.
     #[error("the receiver is not in the list of peers")]
     NotAPeer,
-    /// Larger than [`REQUEST_LEN_MAX`].
+    /// The request is longer than [`REQUEST_LEN_MAX`].
     #[error("the request is larger than {REQUEST_LEN_MAX} bytes")]
     TooLong,
     /// This node has no endpoint.
@@ -43,7 +43,7 @@ pub enum NotSent {
     /// The link is down, or was lost before all of the request was written.
     #[error("the link is down")]
     LinkDown,
-    /// Too many requests are under way; the deadline passed while this one waited to be written.
+    /// The deadline passed while the request waited to be written, because too many requests are under way.
     #[error("the deadline passed before it could be written")]
     Busy,
     /// [`STREAMED_ANSWERS_PER_PEER_MAX`] streamed answers of that peer are being read already.
@@ -52,13 +52,13 @@ pub enum NotSent {
          are not possible: end one of them, or ask on that node itself"
     )]
     TooManyStreamed,
-    /// The peer said that it did not look at it.
+    /// The peer said that it did not look at the request.
     #[error("not taken by the receiver: {0}")]
     NotTaken(String),
 }
 
-/// A streamed answer: items until the other side ends it (`None`) or fails (one last error). Dropping it ends
-/// it.
+/// A streamed answer: items, until the other side ends the answer (`None`) or the answer breaks off (one last
+/// error). Dropping the stream ends the answer.
 pub type ResponseStream = BoxStream<'static, Result<Bytes, StreamBroken>>;
 
 /// A streamed answer ended before it was complete.
@@ -80,7 +80,7 @@ pub(crate) async fn ask(
     wait: Duration,
 ) -> Result<Bytes, RequestError> {
     let deadline = Instant::now() + wait;
-    // Waits while as many requests are under way as there may be.
+    // Waits while the highest allowed number of requests is under way.
     let _place = timeout_at(deadline, shares.request()).await.map_err(|_| NotSent::Busy)?;
     let (kind, bytes, _) = exchange(connection, bytes, deadline).await?;
     match kind {
@@ -134,11 +134,12 @@ async fn exchange(
         Ok(Ok(())) => None,
     };
     if let Some(why) = not_sent {
-        // Without this the drop would end the stream as if it were complete. It may be closed already.
+        // Without the reset, dropping the stream would end it as if it were complete. An error means that it
+        // is closed already.
         let _ = send.reset(VarInt::from_u32(0));
         return Err(why.into());
     }
-    // Fails only when the peer stopped reading: its answer, or the lack of one, says the rest.
+    // Fails only when the peer stopped reading: then its answer, or the lack of one, tells the rest.
     let _ = send.finish();
     match timeout_at(deadline, wire::read_message(&mut receive)).await {
         Err(_) => Err(RequestError::Unknown("the deadline passed".to_owned())),
@@ -147,7 +148,7 @@ async fn exchange(
     }
 }
 
-/// The rest of a streamed answer; its place is given back with it.
+/// The rest of a streamed answer. Its place is given back when the stream is dropped.
 fn items(
     receive: RecvStream,
     place: OwnedSemaphorePermit,

@@ -1,12 +1,13 @@
 //! Two agents with one key, as happens when a machine's data directory is copied: which of them keeps the
 //! link.
 //!
-//! A connection of another run of the peer than the one that the link is with says one of two things. Either
-//! that run has ended without a word and the peer was started again, or both run. The link itself tells
-//! which: QUIC hears something of a live peer in every
-//! [`KEEP_ALIVE_INTERVAL`](crate::limits::KEEP_ALIVE_INTERVAL). So the newcomer waits. If the link is silent
-//! for [`RIVAL_PATIENCE`], it takes its place; at the first sign of life it is refused, and both are named
-//! until no attempt was made for [`RIVAL_MEMORY`].
+//! A connection can come from another run of the peer than the run that the link is with. Then one of two
+//! things has happened: either the earlier run ended without a word and the peer was started again, or both
+//! runs are alive. The link itself tells which: QUIC receives something from a live peer in every
+//! [`KEEP_ALIVE_INTERVAL`](crate::limits::KEEP_ALIVE_INTERVAL). So the new connection waits. If the link is
+//! silent for [`RIVAL_PATIENCE`], the new connection takes its place. At the first sign of life on the link,
+//! the new connection is refused, and the other agent is named until it has made no attempt for
+//! [`RIVAL_MEMORY`].
 
 use blixard_model::EndpointId;
 use iroh::endpoint::Connection;
@@ -20,19 +21,19 @@ use crate::socket::path::LinkPath;
 use crate::state::{HeldElsewhere, Rival};
 use crate::wire::close::Close;
 
-/// What a connection of the peer is to the link that is up.
+/// What a new connection of the peer means for the link that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Newcomer {
-    /// The peer lost the link and has another connection in its place.
+    /// The peer lost the link and made a new connection to replace it.
     Replaces,
-    /// The peer did not know of the link yet; it gives its attempt up.
+    /// The peer did not know of the link yet when it dialled, and gives up this attempt.
     Duplicate,
-    /// Another run of the peer.
+    /// The connection comes from another run of the peer.
     OtherRun,
 }
 
 impl Newcomer {
-    /// What a connection with this hello is; see the rules of [`crate::link::peer`].
+    /// Decides by the hello of the connection; see the rules of [`crate::link::peer`].
     pub(crate) fn of(link: &PeerLink, hello: &Hello) -> Self {
         Self::judge(link.origin, link.peer_incarnation, hello)
     }
@@ -46,37 +47,38 @@ impl Newcomer {
     }
 }
 
-/// A connection of another run, until it is known whether the link lives.
+/// A connection of another run that waits until it is known whether the link is alive.
 #[derive(Debug)]
 struct Challenger {
     inbound: GreetedConnection,
-    /// What the link had received when the connection came, in datagrams.
+    /// Datagrams that the link had received when the connection came.
     received: u64,
     /// When the link counts as silent.
     until: Instant,
     look_at: Instant,
 }
 
-/// The other run of a link's peer: one at most waits, and one is named.
+/// The other runs of a link's peer. At most one connection waits, and at most one run is named.
 #[derive(Debug, Default)]
 pub(crate) struct Rivals {
     challenger: Option<Challenger>,
     named: Option<(Rival, Instant)>,
 }
 
-/// What has come of waiting.
+/// How the wait of a connection ended.
 #[derive(Debug)]
 pub(crate) enum Resolved {
-    /// The link is silent: its run has ended, and this one takes its place.
+    /// The link is silent: the run that the link is with has ended, and this connection takes its place.
     Takes(GreetedConnection),
-    /// Both runs live, and this one is to be refused.
+    /// Both runs are alive, and this connection is to be refused.
     BothLive(GreetedConnection),
-    /// The other run has not come for a while: it is named no more.
+    /// The other run has not come for a while, and is no longer named.
     Forgotten,
 }
 
 impl Rivals {
-    /// Another run has come. The one that waited before, if any, is returned: its peer has given it up.
+    /// Makes a connection of another run wait. Returns the connection that waited before, if any, which its
+    /// peer has given up.
     pub(crate) fn wait(
         &mut self,
         link: &Connection,
@@ -84,7 +86,7 @@ impl Rivals {
     ) -> Option<GreetedConnection> {
         let now = Instant::now();
         let received = received(link);
-        // A peer that dials again does not make the link live longer.
+        // If the same run dials again, the time at which the link counts as silent stays the same.
         let (received, until) = match &self.challenger {
             Some(before) if before.inbound.hello.incarnation == inbound.hello.incarnation => {
                 (before.received, before.until)
@@ -95,7 +97,8 @@ impl Rivals {
         self.challenger.replace(challenger).map(|before| before.inbound)
     }
 
-    /// What comes of it. Cancel safe; never ends while nobody waits and nobody is named.
+    /// Waits until something is decided. Cancel safe. Never resolves while no connection waits and no run is
+    /// named.
     pub(crate) async fn resolve(&mut self, link: &Connection) -> Resolved {
         loop {
             let forget_at = self.named.as_ref().map(|(_, last)| *last + RIVAL_MEMORY);
@@ -120,8 +123,8 @@ impl Rivals {
         }
     }
 
-    /// Refuses the one that came from `theirs`, since the link of `path` lives. True: it was not known, or
-    /// came from elsewhere.
+    /// Refuses a connection that came over `theirs`, because the link, which uses `path`, is alive. Returns
+    /// true when the other run was not named yet, or comes from elsewhere now.
     pub(crate) fn turn_away(
         &mut self,
         inbound: GreetedConnection,
@@ -148,31 +151,31 @@ impl Rivals {
         is_new
     }
 
-    /// The other run that lives and is not let in, if there is one.
+    /// The other run that is alive and refused, if there is one.
     pub(crate) fn named(&self) -> Option<Rival> {
         self.named.as_ref().map(|(rival, _)| rival.clone())
     }
 
-    /// Whoever waits is not let in: the link ends for another reason.
+    /// Refuses the connection that waits, if any: the link ends for another reason.
     pub(crate) fn give_up(&mut self) {
         if let Some(inbound) = self.take_challenger() {
             refuse(inbound, Close::Replaced);
         }
     }
 
-    /// Ends the wait, because the link has ended.
+    /// Returns the connection that waits, if any, and ends its wait.
     pub(crate) fn take_challenger(&mut self) -> Option<GreetedConnection> {
         self.challenger.take().map(|challenger| challenger.inbound)
     }
 }
 
-/// Tells a connection that waits for this node's verdict that it is closed.
+/// Tells a connection that waits for this node's verdict to be closed with this reason.
 pub(crate) fn refuse(inbound: GreetedConnection, close: Close) {
-    // When nobody waits for the verdict the connection is gone already.
+    // If nobody waits for the verdict, the connection is gone already.
     let _ = inbound.verdict.send(Err(close));
 }
 
-/// What a connection has received so far, in datagrams.
+/// Datagrams that a connection has received so far.
 fn received(connection: &Connection) -> u64 {
     connection.stats().udp_rx.datagrams
 }
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_connection_gives_way_only_to_a_peer_that_lost_it() {
+    fn a_dialled_link_is_replaced_only_by_a_peer_that_lost_it() {
         let mine = LinkOrigin::Dialled(MINE);
         assert_eq!(judge(mine, 2, None), Newcomer::Duplicate, "dialled before it knew of mine");
         let older = DialId { dial: 4, ..MINE };

@@ -1,5 +1,5 @@
 //! How many streams of each kind there may be between this node and one peer. Each kind has its own share, so
-//! that what lasts for hours leaves room for what has to be answered at once.
+//! that streams that last for hours leave room for requests that must be answered at once.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{REQUESTS_PER_PEER_MAX, STREAMED_ANSWERS_PER_PEER_MAX, STREAMED_ANSWERS_TO_PEER_MAX};
 
-/// The shares of one peer. They outlive its links; each place is given back by who took it.
+/// The shares of one peer. They outlive its links. Each place is given back by whoever took it.
 #[derive(Debug)]
 pub(crate) struct StreamShares {
     /// Requests to the peer.
@@ -28,19 +28,19 @@ impl StreamShares {
         }
     }
 
-    /// A place for a request to the peer, when there is one.
+    /// Waits for a place for a request to the peer.
     pub(crate) async fn request(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
         Arc::clone(&self.requests).acquire_owned().await.ok()
     }
 
-    /// A place for a streamed answer of the peer, if there is one now.
+    /// A place for reading a streamed answer of the peer, if one is free now.
     pub(crate) fn streamed_answer(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.read).try_acquire_owned().ok()
     }
 
-    /// A place for a streamed answer to the peer, if there is one now. A peer of ours asks for no more than
-    /// that; one of an earlier version may.
+    /// A place for sending a streamed answer to the peer, if one is free now. A peer of this version asks for
+    /// no more than there are; a peer of an earlier version may.
     pub(crate) fn answer_streamed(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.sent).try_acquire_owned().ok()
     }

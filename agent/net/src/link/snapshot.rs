@@ -1,4 +1,4 @@
-//! Snapshots to a peer: one at a time, on a stream of its own, with a result.
+//! Sending snapshots to a peer: one at a time, each on a stream of its own, and each with a result.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,35 +18,36 @@ pub(crate) struct SnapshotJob {
     done: oneshot::Sender<Result<(), SnapshotError>>,
 }
 
-/// Why a snapshot was not delivered. It may still have been: only the confirmation can be missing.
+/// Why a snapshot is not known to be delivered. It may have been delivered nevertheless, if only its
+/// confirmation was lost.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
-    /// Not in the list of peers.
+    /// The receiver is not in the list of peers.
     #[error("the receiver is not in the list of peers")]
     NotAPeer,
-    /// Larger than [`SNAPSHOT_LEN_MAX`].
+    /// The snapshot is larger than [`SNAPSHOT_LEN_MAX`].
     #[error("the snapshot is larger than {SNAPSHOT_LEN_MAX} bytes")]
     TooLong,
-    /// Others wait for this peer already.
+    /// Other snapshots already wait for this peer.
     #[error("other snapshots wait for this peer")]
     QueueFull,
     /// This node has no endpoint.
     #[error("this node has no network: {0}")]
     NoTransport(String),
-    /// The link is down, or was lost on the way.
+    /// The link is down, or was lost during the transfer.
     #[error("the link is down")]
     LinkDown,
-    /// The receiver did not take it, or stopped reading.
+    /// The receiver did not take the snapshot, or stopped reading.
     #[error("not taken by the receiver: {0}")]
     NotTaken(String),
 }
 
-/// The result of a snapshot, once it is known. Dropping it does not stop the transfer.
+/// The result of a snapshot, once it is known. Dropping this future does not stop the transfer.
 #[derive(Debug)]
 pub struct SnapshotDelivery(oneshot::Receiver<Result<(), SnapshotError>>);
 
 impl Future for SnapshotDelivery {
-    /// Delivered means that the receiver's application has it in its queue.
+    /// `Ok` means that the receiver's application has the snapshot in its queue.
     type Output = Result<(), SnapshotError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -55,7 +56,7 @@ impl Future for SnapshotDelivery {
     }
 }
 
-/// Puts a snapshot into a peer's queue, or says at once why not.
+/// Puts a snapshot into a peer's queue. If that is not possible, the returned future is ready at once.
 pub(crate) fn enqueue(queue: &mpsc::Sender<SnapshotJob>, bytes: Bytes) -> SnapshotDelivery {
     if bytes.len() > SNAPSHOT_LEN_MAX {
         return failed(SnapshotError::TooLong);
@@ -71,19 +72,19 @@ pub(crate) fn enqueue(queue: &mpsc::Sender<SnapshotJob>, bytes: Bytes) -> Snapsh
 /// A delivery that has failed already.
 pub(crate) fn failed(error: SnapshotError) -> SnapshotDelivery {
     let (done, result) = oneshot::channel();
-    // The receiver is in this function's hand.
+    // Cannot fail: this function holds the receiver.
     let _ = done.send(Err(error));
     SnapshotDelivery(result)
 }
 
-/// Delivers what is queued, one after the other, while the link lasts.
+/// Delivers the queued snapshots one after the other, while the link lasts.
 pub(crate) async fn deliver_all(connection: &Connection, queue: &mut mpsc::Receiver<SnapshotJob>) {
     while let Some(job) = queue.recv().await {
         let result = deliver(connection, job.bytes).await;
-        // Whatever it looked like: when the connection ended, that is why.
+        // When the connection has ended, that is the cause, whatever the error looked like.
         let lost = result.is_err() && connection.close_reason().is_some();
         let result = if lost { Err(SnapshotError::LinkDown) } else { result };
-        // The sender may have lost interest.
+        // The caller may have dropped its future.
         let _ = job.done.send(result);
     }
 }

@@ -11,7 +11,7 @@ use crate::limits::{SNAPSHOT_ARRIVAL_TIMEOUT, SNAPSHOT_LEN_MAX, STALL_TIMEOUT};
 use crate::link::stream_kind::{OpenedStream, StreamKind};
 use crate::wire::{self, MessageKind, frame};
 
-/// Streams with one snapshot, which is confirmed when the application has it in its queue.
+/// Streams with one snapshot each. A snapshot is confirmed when it is in the application's queue.
 pub(crate) struct SnapshotStreams;
 
 impl StreamKind for SnapshotStreams {
@@ -27,7 +27,7 @@ impl StreamKind for SnapshotStreams {
 async fn take(context: &Context, stream: OpenedStream) {
     let OpenedStream { from, send: mut sender, mut receive } = stream;
     let send = &mut sender;
-    // A peer that is off the list is being cut off.
+    // A peer that is not in the list any more is being cut off.
     let Some(peer) = context.peers.get(&from) else { return };
     let Some(mut arrival) = peer.snapshot_room.begin() else {
         wire::finish_with_text(send, MessageKind::NotTaken, "another snapshot of yours is arriving").await;

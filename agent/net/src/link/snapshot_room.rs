@@ -1,5 +1,5 @@
-//! Room for snapshots that arrive. Each member has its own, so that one that trickles or floods keeps nobody
-//! else's out; all of them together have a bound as well.
+//! Room for snapshots that arrive. Each member has its own, so that a member that trickles or floods keeps
+//! nobody else's snapshots out. All members together have a bound as well.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{INBOUND_SNAPSHOT_BYTES_MAX, INBOUND_SNAPSHOTS_PER_PEER_MAX, SNAPSHOT_LEN_MAX};
 
-/// Bytes that the snapshots of all members may take.
+/// One permit for each byte that the snapshots of all members may take.
 pub(crate) fn for_all() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(INBOUND_SNAPSHOT_BYTES_MAX))
 }
 
-/// One member's room.
+/// The room of one member.
 #[derive(Debug)]
 pub(crate) struct SnapshotRoom {
     places: Arc<Semaphore>,
@@ -22,7 +22,7 @@ pub(crate) struct SnapshotRoom {
 }
 
 impl SnapshotRoom {
-    /// Of a member; `all` is shared with the others.
+    /// The room of a member; `all` is shared with the other members.
     pub(crate) fn new(all: Arc<Semaphore>) -> Self {
         Self::with(SNAPSHOT_LEN_MAX, all)
     }
@@ -32,7 +32,8 @@ impl SnapshotRoom {
         Self { places, own: Arc::new(Semaphore::new(own)), all }
     }
 
-    /// A place for a snapshot that begins; `None` while another one of this member arrives.
+    /// A place for a snapshot that begins to arrive; `None` while another snapshot of this member is
+    /// arriving.
     pub(crate) fn begin(&self) -> Option<Arrival> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let own = Arc::clone(&self.own).try_acquire_many_owned(0).ok()?;
@@ -49,7 +50,8 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
-    /// Takes so many bytes more; false, and nothing is taken, when the member or all together have no more.
+    /// Takes room for `bytes` more bytes. Returns false, and takes nothing, when the member's room or that of
+    /// all members is used up.
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         let Ok(more) = u32::try_from(bytes) else { return false };
         let own = Arc::clone(self.share.own.semaphore()).try_acquire_many_owned(more);
@@ -60,21 +62,21 @@ impl Arrival {
         true
     }
 
-    /// It is whole: its bytes give their room back when the last handle to them is dropped, its place is
-    /// given back with the permit.
+    /// Ends the arrival, when all bytes are there. The room is given back when the last handle to the
+    /// returned bytes is dropped, the place when the returned permit is dropped.
     pub(crate) fn whole(self, bytes: Bytes) -> (Bytes, OwnedSemaphorePermit) {
         (Bytes::from_owner(HeldSnapshot { bytes, _share: self.share }), self.place)
     }
 }
 
-/// The bytes that a snapshot takes.
+/// The room that a snapshot takes.
 #[derive(Debug)]
 struct Share {
     own: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
 }
 
-/// A snapshot and its share.
+/// The bytes of a snapshot, and the room that they take.
 struct HeldSnapshot {
     bytes: Bytes,
     _share: Share,
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_member_that_takes_all_it_may_leaves_a_whole_one_to_the_others() {
+    fn a_member_that_uses_all_its_room_leaves_room_for_another_snapshot() {
         const { assert!(INBOUND_SNAPSHOT_BYTES_MAX >= 2 * SNAPSHOT_LEN_MAX) };
         let all = for_all();
         let (greedy, other) = (SnapshotRoom::new(Arc::clone(&all)), SnapshotRoom::new(all));
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn all_members_together_are_bounded_and_one_given_up_gives_everything_back() {
+    fn all_members_together_are_bounded_and_a_dropped_arrival_gives_its_room_back() {
         let all = Arc::new(Semaphore::new(15));
         let rooms = [(); 3].map(|()| SnapshotRoom::with(10, Arc::clone(&all)));
         let [mut a, mut b, mut c] = rooms.each_ref().map(|room| room.begin().expect("a place"));

@@ -1,5 +1,5 @@
-//! The streams that a peer opens on a link: one task for each, ended with the link. Which kinds there are
-//! stands in one table.
+//! The streams that a peer opens on a link: one task for each stream, which ends with the link. One table
+//! lists the kinds of streams.
 
 use std::sync::Arc;
 

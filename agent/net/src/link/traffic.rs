@@ -28,22 +28,22 @@ use crate::wire::frame;
 #[derive(Debug)]
 pub(crate) struct PeerLink {
     pub(crate) connection: Connection,
-    /// Who dialled.
+    /// Which side dialled.
     pub(crate) origin: LinkOrigin,
-    /// The peer's run.
+    /// Random id of the peer's run.
     pub(crate) peer_incarnation: u64,
 }
 
-/// Who dialled a connection.
+/// Which side dialled a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkOrigin {
-    /// This node, with this attempt.
+    /// This node, in this attempt.
     Dialled(DialId),
     /// The peer.
     Accepted,
 }
 
-/// The receiving ends of a peer's outgoing path. They outlive every link.
+/// The receiving ends of the queues to one peer. They outlive every link.
 #[derive(Debug)]
 pub(crate) struct OutgoingQueues {
     pub(crate) raft: mpsc::Receiver<Queued>,
@@ -51,14 +51,15 @@ pub(crate) struct OutgoingQueues {
 }
 
 impl OutgoingQueues {
-    /// Drops what waits: Raft messages of a lost link are out of date, and snapshots report the loss.
+    /// Drops everything that waits: Raft messages for a lost link are out of date, and the senders of
+    /// snapshots learn of the loss.
     pub(crate) fn clear(&mut self) {
         while self.raft.try_recv().is_ok() {}
         while self.snapshots.try_recv().is_ok() {}
     }
 }
 
-/// Runs a link until it ends; closes it with the fault when this side found one.
+/// Runs a link until it ends. If this side found a fault, it closes the connection with that fault.
 pub(crate) async fn run(
     context: &Arc<Context>,
     from: EndpointId,
@@ -75,7 +76,7 @@ pub(crate) async fn run(
         }
         () = streams::accept_all(context, from, connection, token) => "no more streams".to_owned(),
     };
-    // When the connection itself ended, that is the better reason.
+    // When the connection itself has ended, its reason is the better one.
     if let Some(error) = connection.close_reason() {
         return close::ended(&error);
     }
@@ -91,7 +92,7 @@ async fn write_raft(connection: &Connection, queue: &mut mpsc::Receiver<Queued>)
     if stream.set_priority(wire::RAFT_PRIORITY).is_err() {
         return "the stream of Raft messages is closed".to_owned();
     }
-    // The peer learns of a stream from its first byte.
+    // The peer learns of a stream only from its first byte.
     let mut chunks = vec![Bytes::from_static(&[wire::RAFT])];
     let mut batch: Vec<Queued> = Vec::with_capacity(RAFT_BATCH_MAX);
     loop {
@@ -149,7 +150,7 @@ async fn read_raft_frames(
             Err(error) => return format!("a Raft message cannot be read: {error}"),
         };
         let len = bytes.len();
-        // The peer may have been taken off the list while this ran.
+        // The peer may have been taken off the list since the read began.
         let Some(delivered) = slot.unless_cancelled(token, || deliver_raft(context, from, bytes)) else {
             return "the link is cut off".to_owned();
         };
@@ -165,12 +166,12 @@ async fn read_raft_frames(
     }
 }
 
-/// Why the application was not given a Raft message.
+/// Why a Raft message was not handed to the application.
 #[derive(Debug, Clone, Copy)]
 enum Lost {
-    /// It holds as much as it may.
+    /// The application holds as many bytes as it may, or its queue is full.
     NoRoom,
-    /// It dropped its end of the queue.
+    /// The application dropped its end of the queue.
     NobodyReads,
 }
 
@@ -192,7 +193,7 @@ fn log_lost(context: &Context, from: EndpointId, lost: Lost, dropped: u64) {
             PEER = peer,
             "this node does not keep up: {dropped} Raft messages of {peer} dropped"
         ),
-        // The node stops: nobody has to read any more.
+        // The node stops, so nobody has to read any more.
         Lost::NobodyReads if context.cancel.is_cancelled() => {}
         Lost::NobodyReads => tracing::error!(
             PEER = peer,
@@ -202,7 +203,7 @@ fn log_lost(context: &Context, from: EndpointId, lost: Lost, dropped: u64) {
     }
 }
 
-/// A message and its share of the room, given back when the application drops the message.
+/// A message and its share of the room. The share is given back when the application drops the message.
 struct HeldRaftBytes {
     bytes: Bytes,
     _share: OwnedSemaphorePermit,
@@ -222,9 +223,9 @@ mod tests {
     use crate::SendOutcome;
     use crate::testing::{CapturedLog, LONG, pair};
 
-    // On one thread, so that only its own lines are seen.
+    // On one thread, so that only the lines of this test are captured.
     #[tokio::test]
-    async fn an_incoming_queue_that_nobody_reads_is_one_error_and_the_link_stays() {
+    async fn a_closed_incoming_queue_is_logged_once_and_the_link_stays_up() {
         let (log, _guard) = CapturedLog::start();
         let (a, mut b) = pair().await;
         let (a_id, b_id) = (a.net.endpoint_id(), b.net.endpoint_id());

@@ -7,7 +7,7 @@ use iroh::{EndpointAddr, PublicKey, TransportAddr};
 
 use crate::socket::families::{IpFamilies, check_address};
 
-/// Addresses were given, and none of them can be dialled from here.
+/// The error that addresses were given, but none of them can be dialled from here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "none of its addresses can be dialled from here ({addresses}): this node hears {families}, and \
@@ -18,24 +18,24 @@ pub(crate) struct OutOfReach {
     families: IpFamilies,
 }
 
-/// Addresses, and relays of this node's own list. All are tried at once.
+/// Where a node may be dialled: addresses, and relays of this node's own list. All of them are tried at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Whereabouts(BTreeSet<TransportAddr>);
 
 impl Whereabouts {
-    /// Takes more of them in.
+    /// Adds addresses and relays.
     pub(crate) fn add(
         &mut self,
         addresses: impl IntoIterator<Item = SocketAddr>,
         relays: impl IntoIterator<Item = iroh::RelayUrl>,
     ) {
-        // Two forms of one address are one.
+        // An IPv4 address and its form in IPv6 count as one address.
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         self.0.extend(addresses.into_iter().map(canonical).map(TransportAddr::Ip));
         self.0.extend(relays.into_iter().map(TransportAddr::Relay));
     }
 
-    /// Whether that address is among them, whatever the port.
+    /// Whether `ip` is among the addresses, with any port.
     pub(crate) fn has(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.iter().any(|place| matches!(place, TransportAddr::Ip(address) if address.ip() == ip))
@@ -46,11 +46,11 @@ impl Whereabouts {
         self.0.is_empty()
     }
 
-    /// Those of them that can be dialled by a node that hears `families`. With none at all there is nothing
-    /// to leave out.
+    /// Keeps the relays, and the addresses that a node with these IP families can dial. An empty set stays
+    /// empty, and is no error.
     ///
     /// # Errors
-    /// Nothing is left.
+    /// [`OutOfReach`] when addresses were given and nothing is left.
     pub(crate) fn within(mut self, families: IpFamilies) -> Result<Self, OutOfReach> {
         let (mut left_out, is_link_local) = (Vec::new(), |ip| check_address(ip).is_err());
         self.0.retain(|place| match place {
@@ -66,7 +66,7 @@ impl Whereabouts {
         Ok(self)
     }
 
-    /// The same for iroh.
+    /// These addresses and relays in iroh's type, for the node with this key.
     pub(crate) fn of(self, key: PublicKey) -> EndpointAddr {
         EndpointAddr::from_parts(key, self.0)
     }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_be_heard_is_dialled_and_nothing_left_is_said() {
+    fn only_addresses_of_the_nodes_families_are_dialled_and_none_left_is_an_error() {
         let heard = |text: &str| IpFamilies::heard_at(text.parse().expect("an address"));
         let mixed = places(&["192.0.2.1:1", "[2001:db8::1]:1", "[fe80::1%2]:1", "[fe80::1]:1"]);
         assert_eq!(mixed.clone().within(heard("::")), Ok(places(&["192.0.2.1:1", "[2001:db8::1]:1"])));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_two_forms_is_one() {
+    fn two_forms_of_one_address_count_as_one() {
         assert_eq!(places(&["[::ffff:192.0.2.1]:1", "192.0.2.1:1"]), places(&["192.0.2.1:1"]));
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 /// Why the endpoint could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointBindError {
-    /// Somebody else listens there.
+    /// Another program listens on the address.
     #[error(
         "UDP address {address} is in use: stop the program that uses it (`ss -lunp` shows it; is another \
          agent running?) or set another port"
@@ -23,7 +23,7 @@ pub enum EndpointBindError {
         /// The wanted address.
         address: SocketAddr,
     },
-    /// The kernel refused otherwise.
+    /// The kernel refused for another reason.
     #[error("cannot listen on UDP {address}: {cause}")]
     Socket {
         /// The wanted address.

@@ -1,7 +1,7 @@
-//! Opening the QUIC endpoint: a UDP socket for each IP family on a fixed port, and the relays of this node's
-//! own list, if it has any. No other relay, no public discovery, no port mapping, no resolver but the
-//! machine's own, and that one only for a relay's name: nothing is sent to anybody but the configured peers
-//! and relays.
+//! Opening the QUIC endpoint: one UDP socket for each IP family on a fixed port, and the relays of this
+//! node's own list, if it has any. There are no other relays, no public discovery and no port mapping. Only
+//! the machine's own resolver is used, and only for a relay's name. So nothing is sent to anybody but the
+//! configured peers and relays.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,11 +24,11 @@ use crate::socket::udp;
 /// An endpoint that listens.
 pub(crate) struct OpenEndpoint {
     pub(crate) endpoint: Endpoint,
-    /// The addresses of its sockets, with the port that was taken; at least one, the wanted one first.
+    /// The addresses of its sockets, with the actual ports: at least one, those of the wanted family first.
     pub(crate) sockets: Vec<SocketAddr>,
 }
 
-/// Opens an endpoint on an address, which stands for both IP families when it is unspecified.
+/// Opens an endpoint on an address. An unspecified address stands for both IP families.
 pub(crate) async fn open(
     key: &NodeKey,
     address: SocketAddr,
@@ -52,8 +52,8 @@ pub(crate) async fn open(
     for address in &wanted {
         builder = builder.bind_addr(*address).map_err(|error| other(error.to_string()))?;
     }
-    // iroh does not say which one failed. Asking afterwards would blame the wrong one: iroh may still hold
-    // the socket that it could open.
+    // iroh does not say which address failed. Trying them only after a failure would blame the wrong one,
+    // because iroh may still hold the socket that it could open.
     for address in &wanted {
         udp::try_bind(*address).map_err(|error| socket_error(*address, &error))?;
     }
@@ -66,8 +66,8 @@ pub(crate) async fn open(
     Ok(OpenEndpoint { endpoint, sockets })
 }
 
-/// The addresses to bind. Of two families one may be missing on this machine; port 0 becomes a free one, the
-/// same for both.
+/// The addresses to bind. If two families are wanted, one that this machine does not have is left out, and
+/// port 0 is replaced by a free port, the same for both.
 fn to_bind(address: SocketAddr) -> Result<Vec<SocketAddr>, EndpointBindError> {
     let mut wanted = families::wanted(address);
     if wanted.len() > 1 {
@@ -91,7 +91,7 @@ fn transport() -> Result<QuicTransportConfig, iroh::endpoint::VarIntBoundsExceed
         .default_path_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .initial_rtt(INITIAL_RTT)
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_PEER_MAX))
-        // The one of Raft messages.
+        // The stream of Raft messages.
         .max_concurrent_uni_streams(VarInt::from_u32(1))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))

@@ -1,12 +1,12 @@
-//! IPv4 and IPv6: which of them an endpoint hears, and which addresses can be dialled at all.
+//! IPv4 and IPv6: which of them an endpoint listens on, and which addresses can be dialled at all.
 //!
-//! A socket hears one family. An address of the other one is not refused by anybody: it is dialled until the
-//! attempt times out. So what cannot be reached is told apart here, before it is offered or dialled.
+//! A socket serves one family. Nobody refuses an address of the other family: it is dialled until the attempt
+//! times out. So addresses that cannot be reached are recognised here, before they are offered or dialled.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The IP families that the sockets of an endpoint hear, and send to.
+/// The IP families that an endpoint's sockets receive from and send to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpFamilies {
     v4: bool,
@@ -14,18 +14,18 @@ pub struct IpFamilies {
 }
 
 impl IpFamilies {
-    /// Those that are heard by a node that listens on `listen`: both on an unspecified address (`0.0.0.0` and
-    /// `::` alike), on a machine that has both; otherwise the address's own.
+    /// The families of a node that listens on `listen`: both for an unspecified address (`0.0.0.0` and `::`
+    /// alike), on the assumption that the machine has both; otherwise the family of the address.
     pub fn heard_at(listen: IpAddr) -> Self {
         Self::of(&wanted(SocketAddr::new(listen, 0)))
     }
 
-    /// Those of the given sockets.
+    /// The families of the given sockets.
     pub(crate) fn of(sockets: &[SocketAddr]) -> Self {
         Self { v4: sockets.iter().any(SocketAddr::is_ipv4), v6: sockets.iter().any(SocketAddr::is_ipv6) }
     }
 
-    /// Whether packets to `ip` can be sent and heard.
+    /// Whether packets can be sent to `ip` and received from it.
     pub fn hear(self, ip: IpAddr) -> bool {
         match ip.to_canonical() {
             IpAddr::V4(_) => self.v4,
@@ -45,13 +45,13 @@ impl fmt::Display for IpFamilies {
     }
 }
 
-/// Why no other machine can use an address as it is written. Says what to write instead.
+/// Why no other machine can use an address as it is written. The text says what to write instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// It is an IPv4 address in IPv6 form.
     #[error("{0} is an IPv4 address written as an IPv6 one: write {ip}", ip = .0.to_canonical())]
     Mapped(IpAddr),
-    /// It means something on one network interface only.
+    /// It is a link-local IPv6 address, which has a meaning on one network interface only.
     #[error(
         "{0} is a link-local address, which is understood only together with a network interface of the \
          machine that dials: write another address of the machine"
@@ -59,7 +59,8 @@ pub enum AddressError {
     LinkLocal(IpAddr),
 }
 
-/// Checks that an address means the same on every machine, and is written in its usual form.
+/// Checks that an IPv6 address means the same on every machine, and is not an IPv4 address in IPv6 form.
+/// Every IPv4 address passes.
 ///
 /// # Errors
 /// [`AddressError`]
@@ -71,7 +72,7 @@ pub fn check_address(ip: IpAddr) -> Result<(), AddressError> {
     }
 }
 
-/// The addresses to bind for a node that listens on `listen`: one for each family that it is to hear.
+/// The addresses to bind for a node that listens on `listen`: one for each family that it is to listen on.
 pub(crate) fn wanted(listen: SocketAddr) -> Vec<SocketAddr> {
     let (ip, port) = (listen.ip().to_canonical(), listen.port());
     if !ip.is_unspecified() {
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unspecified_address_hears_both_families_and_any_other_its_own() {
+    fn an_unspecified_address_serves_both_families_and_any_other_its_own() {
         let (four, six, mapped) = (ip("192.0.2.1"), ip("2001:db8::1"), ip("::ffff:192.0.2.1"));
         for any in ["0.0.0.0", "::"] {
             let heard = IpFamilies::heard_at(ip(any));

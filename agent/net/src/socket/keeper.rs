@@ -1,7 +1,8 @@
-//! The task that sees to it that there is an endpoint: opens it, notices its end, opens it again.
+//! The task that keeps an endpoint open: it opens the endpoint, notices its end, and opens it again.
 //!
-//! Nothing here gives up and nothing here is fatal: an address that is in use, not on the machine yet or
-//! taken away later is a state with a reason, and the agent lives on without links until it is mended.
+//! Nothing here gives up and nothing here is fatal. When the address is in use, is not on the machine yet or
+//! is taken away later, that is a state with a reason, and the agent lives on without links until it is
+//! mended.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,11 +23,11 @@ use crate::socket::protocol::Protocols;
 use crate::socket::transport::TransportDown;
 use crate::socket::udp;
 
-/// Attempts for which an address in use is taken to be still held by the endpoint that ended.
+/// Attempts during which an address in use is taken to be still held by the endpoint that ended.
 const LINGER_ATTEMPTS: u32 = 6;
 
-/// Keeps an endpoint open on `address` until the node stops; then the endpoint is left as it is, for
-/// [`crate::Net::close`] to close it with a word to everybody.
+/// Keeps an endpoint open on `address` until the node stops. The endpoint then stays open, so that
+/// [`crate::Net::close`] can close it and tell every peer.
 pub(crate) async fn keep(
     context: Arc<Context>,
     protocols: Arc<Protocols>,
@@ -43,7 +44,7 @@ pub(crate) async fn keep(
         };
         let down = match opened {
             Ok(OpenEndpoint { endpoint, sockets }) => {
-                // Peers look for it where it was.
+                // The same address is used again, because peers look for this node where it was.
                 if let Some(first) = sockets.first() {
                     address = *first;
                 }
@@ -53,7 +54,7 @@ pub(crate) async fn keep(
                 (opened_before, attempts, logged) = (true, 0, None);
                 log_listening(&sockets);
                 context.transport.set_up(endpoint.clone(), address, &sockets);
-                // What changed while it was being opened.
+                // The offered protocols may have changed while the endpoint was being opened.
                 protocols.announce(&context.transport);
                 match use_until_end(&context, &protocols, &endpoint, &sockets).await {
                     None => return,
@@ -79,15 +80,16 @@ pub(crate) async fn keep(
             () = context.cancel.cancelled() => return,
             () = sleep(wait) => {}
         }
-        // The attempt is under way.
+        // The next attempt is under way from here on.
         context.transport.set_down(down, attempts, None);
     }
 }
 
-/// Why there is no endpoint after a failed attempt, given what was the reason before it.
+/// Why there is no endpoint after a failed attempt; `before` is the reason before that attempt.
 fn failed(error: EndpointBindError, before: Option<&TransportDown>, attempts: u32) -> TransportDown {
     match before {
-        // Its socket is closed with its last user: no other program is to be blamed yet.
+        // The socket of the ended endpoint is closed with its last user: no other program is to be blamed
+        // yet.
         Some(ended @ TransportDown::Ended(_))
             if attempts < LINGER_ATTEMPTS && matches!(error, EndpointBindError::InUse { .. }) =>
         {
@@ -97,7 +99,8 @@ fn failed(error: EndpointBindError, before: Option<&TransportDown>, attempts: u3
     }
 }
 
-/// Accepts connections; `None` when the node stops, otherwise why the endpoint is of no use any more.
+/// Accepts connections. Returns `None` when the node stops, otherwise why the endpoint cannot be used any
+/// more.
 async fn use_until_end(
     context: &Arc<Context>,
     protocols: &Arc<Protocols>,
@@ -120,9 +123,9 @@ fn log_listening(sockets: &[SocketAddr]) {
     tracing::info!("listens on {} (UDP, {families})", texts.join(" and "));
 }
 
-/// Resolves when the endpoint does not hold one of its addresses any more. It does not say so itself: iroh
-/// closes its sockets when the machine's addresses change, and goes on without those that cannot be opened
-/// again.
+/// Resolves when the endpoint does not hold one of its addresses any more. The endpoint does not say so
+/// itself: iroh closes its sockets when the machine's addresses change, and goes on without those that cannot
+/// be opened again.
 async fn lost_socket(sockets: &[SocketAddr]) -> TransportDown {
     let mut checks = interval(SOCKET_CHECK_PERIOD);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -134,19 +137,19 @@ async fn lost_socket(sockets: &[SocketAddr]) -> TransportDown {
     }
 }
 
-/// Tries to take the address: that has to fail while the endpoint holds it.
+/// Tries to bind the address, which has to fail while the endpoint holds it.
 fn socket_fault(local_addr: SocketAddr) -> Option<TransportDown> {
     match udp::try_bind(local_addr) {
         Ok(()) => Some(TransportDown::Ended("the endpoint let go of its socket".to_owned())),
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
             Some(TransportDown::Bind(EndpointBindError::NotLocal { address: local_addr }))
         }
-        // In use, as it has to be; or nothing that says anything about the endpoint.
+        // The address is in use, as it has to be, or the error says nothing about the endpoint.
         Err(_) => None,
     }
 }
 
-/// Closes an endpoint that is of no use any more.
+/// Closes an endpoint that cannot be used any more.
 async fn close(endpoint: Endpoint) {
     if timeout(CLOSE_TIMEOUT, endpoint.close()).await.is_err() {
         tracing::debug!("an endpoint that ended did not close in time");
@@ -160,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_is_held_is_fine_and_one_that_is_not_is_a_fault() {
+    fn a_socket_that_is_no_longer_held_is_a_fault() {
         let held = UdpSocket::bind("127.0.0.1:0").expect("socket");
         let address = held.local_addr().expect("address");
         assert_eq!(socket_fault(address), None);
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_lingers_is_not_blamed_on_another_program_at_once() {
+    fn an_address_in_use_is_not_blamed_on_another_program_while_the_old_socket_may_linger() {
         let address = "127.0.0.1:7431".parse().expect("address");
         let (in_use, ended) = (EndpointBindError::InUse { address }, TransportDown::Ended("x".to_owned()));
         assert_eq!(failed(in_use.clone(), Some(&ended), LINGER_ATTEMPTS - 1), ended);
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_left_the_machine_is_named() {
+    fn an_address_that_left_the_machine_is_reported() {
         let address = "192.0.2.7:7431".parse().expect("address");
         assert_eq!(socket_fault(address), Some(TransportDown::Bind(EndpointBindError::NotLocal { address })));
     }

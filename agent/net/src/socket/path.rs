@@ -12,8 +12,8 @@ use iroh::endpoint::{Connection, PathList};
 use crate::socket::relays::Relays;
 use crate::state::{LinkState, Rival};
 
-/// The path that a link uses at a moment. It changes while the link is up: what begins over a relay goes
-/// straight as soon as a way is found, and back when that is lost.
+/// The path that a link uses at a given time. It changes while the link is up: a link that begins over a
+/// relay uses a direct path as soon as one is found, and the relay again when that path is lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LinkPath {
     Direct(SocketAddr),
@@ -35,7 +35,7 @@ impl LinkPath {
         }
     }
 
-    /// What is published of a link that goes this way.
+    /// The state to publish for a link that uses this path.
     pub(crate) fn state(&self, since: Instant, dialled: bool, rival: Option<Rival>) -> LinkState {
         let relay_url = match self {
             Self::Relayed(url) => Some(url.clone()),
@@ -44,7 +44,7 @@ impl LinkPath {
         LinkState::Up { since, remote_addr: self.remote_addr(), relay_url, dialled, rival }
     }
 
-    /// Where the packets come from, if that is an address.
+    /// The address that the packets come from, if the path is direct.
     pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Direct(address) => Some(*address),

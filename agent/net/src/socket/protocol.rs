@@ -1,7 +1,7 @@
 //! The protocols that this node's endpoint speaks, by their names in the QUIC handshake.
 //!
-//! What one protocol does with its connections is its own; here is only what the endpoint has to know of each
-//! of them. The table is made once, when the network starts.
+//! What a protocol does with its connections is its own matter; here is only what the endpoint has to know of
+//! each protocol. The table is made once, when the network starts.
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -32,8 +32,8 @@ pub(crate) struct InboundConnection {
     pub(crate) from: EndpointId,
     /// The address that its packets come from; `None` when they come through a relay.
     pub(crate) source: Option<SocketAddr>,
-    /// Counts the connection among those that have not introduced themselves. The protocol drops it once that
-    /// is done.
+    /// Counts the connection among those that have not introduced themselves. The protocol drops it once the
+    /// other side has done so.
     pub(crate) place: HalfOpenPlace,
 }
 
@@ -42,18 +42,19 @@ pub(crate) trait Protocol: Debug + Send + Sync {
     /// Its name in the QUIC handshake (ALPN).
     fn alpn(&self) -> &'static [u8];
 
-    /// Whether it is spoken at this moment. While it is not, the handshake of a node that asks for it fails.
+    /// Whether the protocol is offered at this moment. While it is not, the handshake of a node that asks for
+    /// it fails.
     fn is_offered(&self) -> bool;
 
-    /// Decides about a connection right after the handshake proved the other side's key, before any of its
-    /// bytes are read. Counts what it refuses.
+    /// Decides about a connection right after the handshake has proved the other side's key, before any of
+    /// its bytes are read. Counts the connections that it refuses.
     ///
     /// # Errors
-    /// What the other side is told.
+    /// The reason to close the connection with.
     fn admit(&self, other: EndpointId, side: ConnectionSide) -> Result<(), Close>;
 
-    /// Speaks the protocol on an inbound connection, until it ends or another task has taken it over. Every
-    /// wait for the other side has a deadline.
+    /// Speaks the protocol on an inbound connection, until the connection ends or another task has taken it
+    /// over. Every wait for the other side has a deadline.
     fn serve(&self, inbound: InboundConnection) -> BoxFuture<'_, ()>;
 }
 
@@ -80,9 +81,10 @@ impl Protocols {
         offered.map(|protocol| protocol.alpn().to_vec()).collect()
     }
 
-    /// Tells the endpoint what is offered, when that changed or when the endpoint is new.
+    /// Tells the endpoint which protocols are offered. Called when that changed, and when the endpoint is
+    /// new.
     pub(crate) fn announce(&self, transport: &Transport) {
-        // Whoever is last to hold the lock saw every change that was made before it.
+        // The last one to hold the lock sees every change that was made before it.
         let _last_word = self.announcing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(endpoint) = transport.endpoint() {
             endpoint.set_alpns(self.offered());

@@ -1,6 +1,6 @@
-//! The relays that an operator wrote down, checked, and the authority that vouches for them.
+//! The list of relays that an operator wrote down, and the authorities that vouch for their certificates.
 //!
-//! Only a list that was checked here gets to the endpoint. Never looks a name up, never contacts anybody.
+//! Only a list that was checked here gets to the endpoint. This module looks no name up and contacts nobody.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,28 +11,28 @@ use rustls_pki_types::pem::PemObject;
 
 use crate::limits::RELAYS_MAX;
 
-/// Why a list of relays cannot be used. Names the relay and the way out.
+/// Why a list of relays cannot be used. The text names the relay, if it is about one, and the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RelayListError {
-    /// More than [`RELAYS_MAX`].
+    /// There are more than [`RELAYS_MAX`] relays.
     #[error("{0} relays, more than {RELAYS_MAX}: leave some out")]
     TooMany(usize),
-    /// One is there more than once.
+    /// The relay is in the list more than once.
     #[error("{0} is there twice: leave one out")]
     Twice(RelayUrl),
-    /// No address follows from it.
+    /// The URL leads to no address.
     #[error("{url} cannot be used ({cause}): write https:// and the relay's host name or IP address")]
     Unusable {
-        /// The url.
+        /// The URL.
         url: RelayUrl,
         /// What is wrong with it.
         cause: String,
     },
-    /// It has a path. A relay is asked at a path of its protocol, so two urls that differ in theirs would be
-    /// one relay.
+    /// The URL has a path. A relay is asked at a path of the relay protocol, so two URLs that differ only in
+    /// their path would be one relay.
     #[error("{0} has a path, which no relay is asked for: leave it out")]
     Path(RelayUrl),
-    /// It is a public one without TLS.
+    /// The relay has no TLS and is not at a loopback or private IP address.
     #[error(
         "{0} is without TLS: whoever is on the way could see which nodes talk to each other, and cut them \
          off; write https:// (only a relay at a loopback or private IP address can be http://)"
@@ -40,20 +40,20 @@ pub enum RelayListError {
     PublicWithoutTls(RelayUrl),
 }
 
-/// One relay, in both spellings.
+/// One relay, in the spellings of the configuration and of iroh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Relay {
-    /// As it is written in the configuration and in the log.
+    /// The URL as it is written in the configuration and in the log.
     pub(crate) url: RelayUrl,
-    /// As iroh has it: two texts of one relay are equal here.
+    /// The URL as iroh writes it: two spellings of one relay are equal here.
     pub(crate) iroh: iroh::RelayUrl,
 }
 
 /// Up to [`RELAYS_MAX`] relays, in the order of the configuration, no two the same.
 ///
-/// What goes over a relay is encrypted between the nodes, whatever its url. `http://` is taken only where the
-/// way there is the operator's own: a loopback or private address. A name is not enough, it may lead anywhere
-/// tomorrow.
+/// What nodes send each other over a relay is encrypted between the nodes, whatever the relay's URL.
+/// `http://` is accepted only where the network up to the relay is the operator's own: at a loopback or
+/// private IP address. A host name is not enough, because it may lead anywhere tomorrow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RelayList(Vec<Relay>);
 
@@ -61,7 +61,7 @@ impl RelayList {
     /// Checks a list.
     ///
     /// # Errors
-    /// [`RelayListError`]: the first mistake.
+    /// [`RelayListError`]: the first mistake in the list.
     pub fn new(urls: &[RelayUrl]) -> Result<Self, RelayListError> {
         if urls.len() > RELAYS_MAX {
             return Err(RelayListError::TooMany(urls.len()));
@@ -83,12 +83,12 @@ impl RelayList {
         Ok(list)
     }
 
-    /// The relays, as they were written.
+    /// The URLs of the relays, as they were written.
     pub fn urls(&self) -> impl Iterator<Item = &RelayUrl> {
         self.0.iter().map(|relay| &relay.url)
     }
 
-    /// Those without TLS: worth a word to the operator.
+    /// The URLs of the relays without TLS, about which the operator should be warned.
     pub fn without_tls(&self) -> impl Iterator<Item = &RelayUrl> {
         self.0.iter().filter(|relay| !relay.has_tls()).map(|relay| &relay.url)
     }
@@ -101,17 +101,17 @@ impl RelayList {
         self.0.is_empty()
     }
 
-    /// Whether a name has to be looked up to reach one of them.
+    /// Whether a name has to be looked up to reach one of the relays.
     pub(crate) fn has_names(&self) -> bool {
         self.0.iter().any(|relay| relay.ip().is_none())
     }
 
-    /// The relay in this list that iroh writes so.
+    /// The relay in this list whose URL in the form of iroh is `url`.
     pub(crate) fn find(&self, url: &iroh::RelayUrl) -> Option<&Relay> {
         self.0.iter().find(|relay| relay.iroh == *url)
     }
 
-    /// Whether a relay is in this list, however it is spelled.
+    /// Whether a relay is in this list, however its URL is spelled.
     pub(crate) fn has(&self, url: &RelayUrl) -> bool {
         to_iroh(url).is_ok_and(|url| self.find(&url).is_some())
     }
@@ -135,7 +135,8 @@ fn to_iroh(url: &RelayUrl) -> Result<iroh::RelayUrl, RelayListError> {
     })
 }
 
-/// Loopback, link-local, private (RFC 1918, RFC 4193) or shared (RFC 6598, as overlay networks use it).
+/// Whether an address is loopback, link-local, private (RFC 1918, RFC 4193) or shared (RFC 6598, as overlay
+/// networks use it).
 fn is_own_network(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared(ip),
@@ -147,28 +148,29 @@ fn is_shared(ip: Ipv4Addr) -> bool {
     matches!(ip.octets(), [100, 64..=127, _, _])
 }
 
-/// A file that holds no authority's certificate that could be used.
+/// Why a text gives no authorities that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}: write one or more certificates of authorities in PEM (-----BEGIN CERTIFICATE-----)")]
 pub struct RelayCaError(String);
 
-/// The authorities whose certificates relays have to show, at least one. They are of no account for the
-/// members, who know each other by their keys.
+/// The authorities that must vouch for the certificates of relays, at least one. They have no meaning between
+/// members, which know each other by their keys.
 #[derive(Debug, Clone)]
 pub struct RelayCa(Vec<CertificateDer<'static>>);
 
 impl RelayCa {
-    /// Reads certificates in PEM; what else is in the text is ignored.
+    /// Reads certificates in PEM. Everything else in the text is ignored.
     ///
     /// # Errors
-    /// There is none, or one cannot be read.
+    /// [`RelayCaError`] when there is no certificate, or one cannot be read or used.
     pub fn from_pem(text: &[u8]) -> Result<Self, RelayCaError> {
         let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
         let certificates = read.map_err(|error| RelayCaError(format!("no PEM ({error:?})")))?;
         if certificates.is_empty() {
             return Err(RelayCaError("no certificate".to_owned()));
         }
-        // One by one: iroh drops those that it cannot use without a word, unless none is left.
+        // Each certificate is checked alone, because iroh silently drops those that it cannot use, unless
+        // none is left.
         for (number, certificate) in certificates.iter().enumerate() {
             let alone = CaTlsConfig::custom_roots([certificate.clone()]);
             if let Err(error) = alone.server_cert_verifier(default_provider()) {
@@ -178,8 +180,8 @@ impl RelayCa {
         Ok(Self(certificates))
     }
 
-    /// Nobody else vouches for a relay: a public authority could be made to, a private one is there so that
-    /// none has to be trusted.
+    /// A TLS configuration in which nobody else vouches for a relay. A public authority could be made to
+    /// vouch for a false one; a private authority exists so that no public one has to be trusted.
     pub(crate) fn tls(&self) -> CaTlsConfig {
         CaTlsConfig::custom_roots(self.0.iter().cloned())
     }
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn own_relays_are_taken_as_they_are_written() {
+    fn the_urls_of_relays_are_kept_as_they_are_written() {
         let urls = ["https://b.example.org", "https://a.example.org:444/", "http://10.0.0.1:3340"];
         let relays = list(&urls).expect("fine");
         assert!(relays.urls().map(RelayUrl::as_str).eq(urls));
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_a_list_of_relays_is_refused() {
+    fn a_list_of_relays_with_a_mistake_is_refused() {
         let many: Vec<String> = (0..=RELAYS_MAX).map(|n| format!("https://r{n}.example")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(list(&many), Err(RelayListError::TooMany(RELAYS_MAX + 1)));
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn without_tls_a_relay_has_to_be_in_an_own_network() {
+    fn a_relay_without_tls_must_have_a_private_address() {
         for own in
             ["127.0.0.1", "10.1.2.3", "192.168.0.9:80", "100.64.0.1", "[::1]:1", "[fd00::1]", "[fe80::1]"]
         {
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_authority_is_refused() {
+    fn a_text_without_a_usable_authority_is_refused() {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for (text, wanted) in [
             ("", "no certificate"),

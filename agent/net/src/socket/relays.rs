@@ -1,7 +1,7 @@
-//! The relays of this node's own list in use: the only ones that it ever talks to.
+//! The relays of this node's own list, in use. This node never contacts any other relay.
 //!
-//! Where a peer says it is reached is a hint that whoever has a member's key may write into the log. A relay
-//! that is not in the list is counted, logged once, and never contacted.
+//! The relay at which a peer says it is reached is a hint, which anybody with a member's key may write into
+//! the log. A relay that is not in the list is counted, logged once, and never contacted.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -18,15 +18,15 @@ use crate::limits::{REFUSALS_LOGGED_MAX, RELAY_PATIENCE};
 use crate::socket::relay_list::{RelayCa, RelayList};
 use crate::stats::Counter;
 
-/// The list, and what was seen of it.
+/// The list of relays, and what was observed about them.
 #[derive(Debug, Default)]
 pub(crate) struct Relays {
     list: RelayList,
     ca: Option<RelayCa>,
-    /// Times a peer's relay was not used.
+    /// How often the relay of a peer was not used.
     pub(crate) foreign: Counter,
     logged: Mutex<BTreeSet<(EndpointId, String)>>,
-    /// The one that this node is found at, at this moment.
+    /// The relay at which this node is found at this moment.
     home: watch::Sender<Option<RelayUrl>>,
 }
 
@@ -35,7 +35,8 @@ impl Relays {
         Self { list, ca, ..Self::default() }
     }
 
-    /// Exactly the listed ones, without address discovery: iroh sends that, over UDP, to a port of its own.
+    /// iroh's mode: exactly the listed relays, without QUIC address discovery, which iroh would do over UDP
+    /// to a port of its own.
     pub(crate) fn mode(&self) -> RelayMode {
         if self.list.is_empty() {
             return RelayMode::Disabled;
@@ -44,28 +45,30 @@ impl Relays {
         RelayMode::Custom(RelayMap::from_iter(relays))
     }
 
-    /// What iroh may try out. Which relay is nearest, and with that the one to be found at, it learns only
-    /// by asking each listed one over HTTPS. That no portal is in the way it need not know.
+    /// What iroh may try out. Only by asking each listed relay over HTTPS does iroh learn which relay is
+    /// nearest, which is the one to be found at. It need not know whether there is a captive portal.
     pub(crate) fn probes(&self) -> NetReportConfig {
         let mut probes = NetReportConfig::minimal();
         probes.https_probes = !self.list.is_empty();
         probes
     }
 
-    /// Names are looked up as the machine is configured to, and only when a relay has one. iroh's own default
-    /// asks public resolvers when the machine's do not answer.
+    /// The resolver. Names are looked up as the machine is configured to, and only when a relay has a name.
+    /// By default, iroh would ask public resolvers when the machine's do not answer.
     pub(crate) fn resolver(&self) -> DnsResolver {
         let resolver = DnsResolver::builder().disable_fallback();
         if self.list.has_names() { resolver.with_system_defaults().build() } else { resolver.build() }
     }
 
-    /// Who vouches for a relay: the configured authorities and nobody else, or those that Mozilla trusts.
+    /// The authorities that may vouch for a relay: the configured ones and nobody else, or those that Mozilla
+    /// trusts when none are configured.
     pub(crate) fn tls(&self) -> CaTlsConfig {
         self.ca.as_ref().map_or_else(CaTlsConfig::embedded, RelayCa::tls)
     }
 
-    /// Which relays a peer may be dialled through that says it is found at this one: none when it is a
-    /// foreign one, else all. It may have gone to another since, and cannot tell while nothing connects.
+    /// The relays through which a peer may be dialled that says it is found at `url`: none if that is a
+    /// foreign relay, otherwise all of the list. The peer may have gone to another relay since, and cannot
+    /// tell while nothing connects.
     pub(crate) fn for_peer(&self, id: EndpointId, url: Option<&RelayUrl>) -> Vec<iroh::RelayUrl> {
         let Some(url) = url else { return Vec::new() };
         if mutant::lives("foreign-relay-used") {
@@ -78,7 +81,8 @@ impl Relays {
         self.list.iter().map(|relay| relay.iroh.clone()).collect()
     }
 
-    /// Counts, and logs once for each peer and relay; as with strangers, not beyond a number of them.
+    /// Counts a foreign relay. Logs it once for each peer and relay; as with strangers, not beyond
+    /// [`REFUSALS_LOGGED_MAX`] lines.
     fn note_foreign(&self, id: EndpointId, url: &RelayUrl) {
         self.foreign.add(1);
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,18 +94,18 @@ impl Relays {
         }
     }
 
-    /// The listed relay that iroh writes so.
+    /// The listed relay whose URL in the form of iroh is `url`, as the operator wrote it.
     pub(crate) fn listed(&self, url: &iroh::RelayUrl) -> Option<RelayUrl> {
         self.list.find(url).map(|relay| relay.url.clone())
     }
 
-    /// Where this node is found: the relay that iroh chose, and before it did the first of the list.
+    /// The relay at which this node is found: the one that iroh chose, and before that the first of the list.
     pub(crate) fn home(&self) -> Option<RelayUrl> {
         self.home.borrow().clone().or_else(|| self.list.urls().next().cloned())
     }
 
-    /// Follows iroh's choice, and says when the relay is reached and when it is not, for as long as it is
-    /// asked to.
+    /// Follows iroh's choice of a relay, and logs when the relay is reached and when it is not. Never
+    /// returns.
     pub(crate) async fn follow_home(&self, endpoint: &Endpoint) {
         if self.list.is_empty() {
             return std::future::pending().await;
@@ -118,7 +122,7 @@ impl Relays {
                 said = Some(true);
                 tracing::info!("connected to the relay {}", self.home_text());
             }
-            // A moment without it is none worth a line: it connects again by itself.
+            // A short time without a relay is not worth a line, because iroh connects again by itself.
             let patience = async {
                 if connected || said == Some(false) {
                     std::future::pending::<()>().await;
@@ -127,7 +131,7 @@ impl Relays {
             };
             tokio::select! {
                 updated = statuses.updated() => if updated.is_err() {
-                    // The endpoint is gone: its keeper sees that.
+                    // The endpoint is gone, which its keeper notices.
                     return std::future::pending().await;
                 },
                 () = patience => {
@@ -170,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_dialled_through_the_own_relays_or_through_none() {
+    fn a_peer_is_dialled_only_through_relays_of_the_own_list() {
         let (log, _guard) = CapturedLog::start();
         let (id, own) = (EndpointId::from_bytes([7; 32]), relays(&["https://a", "https://b"]));
         let all = ["https://a/", "https://b/"].map(|text| text.parse().expect("a url"));
@@ -190,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_but_the_listed_relays() {
+    fn only_the_listed_relays_are_probed() {
         let none = relays(&[]);
         assert_eq!(none.mode(), RelayMode::Disabled);
         assert!(!none.probes().https_probes && !none.probes().captive_portal_check);

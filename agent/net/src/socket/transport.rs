@@ -1,4 +1,4 @@
-//! The endpoint of the moment, which may be missing, and what is known about it.
+//! The current endpoint, which may be missing, and what is known about it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,25 +12,25 @@ use crate::socket::bind_error::EndpointBindError;
 use crate::socket::families::IpFamilies;
 use crate::stats::Counter;
 
-/// Whether this node can talk to anybody.
+/// Whether this node has an endpoint, without which it can talk to nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransportState {
-    /// It listens.
+    /// The endpoint is open and listens.
     Up {
-        /// The address, with the port that was taken. An unspecified one stands for all of `families`.
+        /// The address, with the actual port. An unspecified address stands for all of `families`.
         local_addr: SocketAddr,
-        /// The IP families that are heard.
+        /// The IP families that the endpoint listens on.
         families: IpFamilies,
-        /// Since when.
+        /// When the endpoint was opened.
         since: Instant,
     },
-    /// There is no endpoint: no link can be up, and attempts to open one go on for as long as it takes.
+    /// There is no endpoint: no link can be up, and opening one is tried again until it succeeds.
     Down {
-        /// Since when.
+        /// When the endpoint was lost, or the network was started.
         since: Instant,
-        /// Why, and what to do.
+        /// Why there is no endpoint, and what to do.
         reason: TransportDown,
-        /// Failed attempts to open it since then.
+        /// Failed attempts to open an endpoint since then.
         attempts: u32,
         /// When the next attempt is made; `None` while one is under way.
         next_try: Option<Instant>,
@@ -53,7 +53,7 @@ pub enum TransportDown {
     Bind(EndpointBindError),
     /// The endpoint was open and ended by itself.
     Ended(String),
-    /// The node stops: there will be none any more.
+    /// The node stops: no endpoint is opened any more.
     Stopping,
 }
 
@@ -68,19 +68,19 @@ impl fmt::Display for TransportDown {
     }
 }
 
-/// The endpoint, set by its keeper alone and shared with the peers' tasks.
+/// The current endpoint, shared with the peers' tasks. Only its keeper sets it.
 #[derive(Debug)]
 pub(crate) struct Transport {
     endpoint: Mutex<Option<Endpoint>>,
     state: watch::Sender<TransportState>,
     /// Attempts to open an endpoint that failed.
     pub(crate) failures: Counter,
-    /// Times one was opened after another had ended.
+    /// How often an endpoint was opened after another one had ended.
     pub(crate) rebuilds: Counter,
 }
 
 impl Transport {
-    /// Nothing was tried yet.
+    /// The state before the first attempt.
     pub(crate) fn new() -> Self {
         let reason = TransportDown::Starting;
         let state = TransportState::Down { since: Instant::now(), reason, attempts: 0, next_try: None };
@@ -96,12 +96,12 @@ impl Transport {
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The endpoint. While there is none the state is down, or about to be up.
+    /// The endpoint. While it is `None`, the state is [`TransportState::Down`].
     pub(crate) fn endpoint(&self) -> Option<Endpoint> {
         self.lock().clone()
     }
 
-    /// The state, as it changes.
+    /// A receiver of the state and its changes.
     pub(crate) fn subscribe(&self) -> watch::Receiver<TransportState> {
         self.state.subscribe()
     }
@@ -111,7 +111,7 @@ impl Transport {
         self.state.borrow().is_up()
     }
 
-    /// The address, with the port that was taken; `None` without an endpoint.
+    /// The address, with the actual port; `None` without an endpoint.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match *self.state.borrow() {
             TransportState::Up { local_addr, .. } => Some(local_addr),
@@ -119,7 +119,7 @@ impl Transport {
         }
     }
 
-    /// The IP families that are heard; `None` without an endpoint.
+    /// The IP families that the endpoint listens on; `None` without an endpoint.
     pub(crate) fn families(&self) -> Option<IpFamilies> {
         match *self.state.borrow() {
             TransportState::Up { families, .. } => Some(families),
@@ -135,19 +135,19 @@ impl Transport {
         }
     }
 
-    /// From here on it is used.
+    /// Makes this the endpoint that is used.
     pub(crate) fn set_up(&self, endpoint: Endpoint, local_addr: SocketAddr, sockets: &[SocketAddr]) {
         *self.lock() = Some(endpoint);
         let families = IpFamilies::of(sockets);
         self.state.send_replace(TransportState::Up { local_addr, families, since: Instant::now() });
     }
 
-    /// As [`Transport::set_down`], for good.
+    /// Like [`Transport::set_down`], for good.
     pub(crate) fn stop(&self) -> Option<Endpoint> {
         self.set_down(TransportDown::Stopping, 0, None)
     }
 
-    /// From here on nobody uses it; gives it back to be closed.
+    /// Ends the use of the endpoint, and returns it to be closed.
     pub(crate) fn set_down(
         &self,
         reason: TransportDown,

@@ -8,23 +8,23 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn6, bind, setsockopt, socket, sockopt::Ipv6V6Only,
 };
 
-/// Binds the address as iroh does, one family to a socket, and lets it go again.
+/// Binds the address as iroh does, with one socket for each IP family, and releases it again.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the kernel.
 pub(crate) fn try_bind(address: SocketAddr) -> io::Result<()> {
     match address {
         SocketAddr::V4(_) => UdpSocket::bind(address).map(drop),
         SocketAddr::V6(v6) => {
             let fd = socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-            // Without it the socket would take the IPv4 address of the same port as well.
+            // Without this option the socket would take the IPv4 address of the same port as well.
             setsockopt(&fd, Ipv6V6Only, &true)?;
             Ok(bind(fd.as_raw_fd(), &SockaddrIn6::from(v6))?)
         }
     }
 }
 
-/// Whether this machine has the address's IP family: without IPv6 (`ipv6.disable=1`) no socket of it can be
+/// Whether this machine has the address's IP family. Without IPv6 (`ipv6.disable=1`), no IPv6 socket can be
 /// made.
 pub(crate) fn has_family(mut address: SocketAddr) -> bool {
     address.set_port(0);
@@ -34,7 +34,7 @@ pub(crate) fn has_family(mut address: SocketAddr) -> bool {
 /// A UDP port that is free at this moment.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the kernel.
 pub(crate) fn free_port(address: SocketAddr) -> io::Result<u16> {
     Ok(UdpSocket::bind(SocketAddr::new(address.ip(), 0))?.local_addr()?.port())
 }

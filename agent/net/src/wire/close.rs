@@ -1,4 +1,4 @@
-//! Why a connection is closed: codes that both sides understand, and their translation into reasons for
+//! Why a connection is closed: close codes that both sides understand, and their translation into reasons for
 //! people.
 
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use iroh::endpoint::{
 use crate::limits::{IDLE_TIMEOUT, REMOVED_WORD_LEN_MAX};
 use crate::state::{DownReason, HeldElsewhere};
 
-/// Longest part of a peer's own words that is shown, in characters.
+/// Longest part of a peer's text that is shown, in characters.
 const PEER_TEXT_MAX: usize = 200;
 
 /// Why this side closes a connection.
@@ -24,7 +24,7 @@ pub(crate) enum Close {
     NotListed,
     /// The hello cannot be accepted.
     Refused(String),
-    /// Both dialled, and the other connection is the one kept.
+    /// Both sides dialled, and the other connection is kept.
     Duplicate,
     /// The peer made a newer connection.
     Replaced,
@@ -32,17 +32,17 @@ pub(crate) enum Close {
     Unlisted,
     /// The peer sent what it must not send, or stopped taking what it must take.
     Broken(String),
-    /// The cluster removed the peer; the word says which removal.
+    /// The cluster removed the peer; the text says which removal it was.
     Left(String),
-    /// Nobody is let in by a ticket here.
+    /// This node serves no joins.
     NoJoins,
-    /// No join can be taken at this moment; the application did not see it.
+    /// No join can be taken at this moment; the application did not see the request.
     Busy(&'static str),
     /// A join was answered.
     Answered,
-    /// Another run with the dialler's key has a link here, and answers.
+    /// Another agent that runs with the dialler's key has a live link with this node.
     HeldTwice(HeldElsewhere),
-    /// Another run with this node's key was there first.
+    /// Another agent that runs with this node's key was there first.
     Aside,
 }
 
@@ -62,9 +62,9 @@ const ASIDE: u32 = 13;
 
 /// Stands for an address that is not known.
 const UNKNOWN_PLACE: &str = "-";
-/// What goes before the word of a removal.
+/// Comes before the text about a removal.
 const LEFT_TEXT: &str = "removed from the cluster: ";
-/// What goes before the addresses of the other agent and of this one, and the time in milliseconds.
+/// Comes before the address of the other agent, the address of this one, and the time in milliseconds.
 const HELD_TWICE_TEXT: &str = "another agent with your key is linked here: ";
 
 impl Close {
@@ -111,13 +111,13 @@ impl Close {
 /// How an attempt to connect, or a connection, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConnectionEnd {
-    /// For a reason worth showing.
+    /// It ended for a reason that is worth showing.
     For(DownReason),
     /// The peer keeps another connection: nothing is wrong.
     Duplicate,
 }
 
-/// Translates the end of a connection that was up or nearly so.
+/// Translates the end of a connection that was up or was being set up.
 pub(crate) fn ended(error: &ConnectionError) -> ConnectionEnd {
     let close = match error {
         ConnectionError::ApplicationClosed(close) => close,
@@ -146,7 +146,7 @@ pub(crate) fn ended(error: &ConnectionError) -> ConnectionEnd {
     ConnectionEnd::For(reason)
 }
 
-/// The word of a removal in a peer's text; `None` for a text that no node of ours writes.
+/// The text about a removal in a peer's close reason; `None` for a reason that no node of ours writes.
 fn removal_word(text: &[u8]) -> Option<String> {
     let word = std::str::from_utf8(text).ok()?.strip_prefix(LEFT_TEXT)?;
     let fits = !word.is_empty() && word.len() <= REMOVED_WORD_LEN_MAX && !word.contains(char::is_control);
@@ -161,7 +161,8 @@ fn held_text(held: &HeldElsewhere) -> String {
     format!("{HELD_TWICE_TEXT}{} {} {for_ms}", place(*other_addr), place(*own_addr))
 }
 
-/// Who else runs with this node's key, in a peer's text; `None` for a text that no node of ours writes.
+/// What a peer's close reason says about another agent that runs with this node's key; `None` for a reason
+/// that no node of ours writes.
 fn held_elsewhere(text: &[u8]) -> Option<HeldElsewhere> {
     let mut words = std::str::from_utf8(text).ok()?.strip_prefix(HELD_TWICE_TEXT)?.split(' ');
     let mut place = || match words.next()? {
@@ -176,11 +177,11 @@ fn held_elsewhere(text: &[u8]) -> Option<HeldElsewhere> {
 /// Why the other side of a join closed the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum JoinClosed {
-    /// It lets nobody in by a ticket. Its application did not see the request.
+    /// The other side serves no joins. Its application did not see the request.
     NoJoins,
-    /// It cannot take another one, for this reason. Its application did not see the request.
+    /// The other side cannot take another join, for this reason. Its application did not see the request.
     Busy(String),
-    /// For another reason.
+    /// The other side closed the connection for another reason.
     Other(String),
 }
 
@@ -201,23 +202,23 @@ pub(crate) fn join_closed(error: &ConnectionError) -> JoinClosed {
 /// Why an attempt to connect failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotConnected {
-    /// There is nothing to dial.
+    /// No address to dial is known.
     NoAddress,
     /// Nobody answers.
     NoAnswer,
-    /// It answers with the key that was dialled, and does not speak the protocol.
+    /// The node that answers has the key that was dialled, but does not speak the protocol.
     NoProtocol,
-    /// It takes no connection at this moment.
+    /// The node that answers accepts no connection at this moment.
     TakesNone,
-    /// It does not have the key that was dialled.
+    /// The node that answers does not have the key that was dialled.
     AnotherKey,
-    /// It closed the connection.
+    /// The other side closed the connection.
     Closed(ConnectionError),
     /// Anything else.
     Other(String),
 }
 
-/// Says which it was.
+/// Says why an attempt to connect failed.
 pub(crate) fn not_connected(error: &ConnectError) -> NotConnected {
     let connection = match error {
         ConnectError::Connection { source, .. } => source,
@@ -244,7 +245,7 @@ pub(crate) fn not_connected(error: &ConnectError) -> NotConnected {
 }
 
 impl NotConnected {
-    /// As the reason for which a link is down.
+    /// The reason for which the link is down.
     pub(crate) fn ended(self) -> ConnectionEnd {
         ConnectionEnd::For(match self {
             Self::Closed(error) => return ended(&error),
@@ -256,7 +257,7 @@ impl NotConnected {
         })
     }
 
-    /// For people.
+    /// The reason, for people.
     pub(crate) fn text(self) -> String {
         let text = match self {
             Self::NoAddress => "no address is known",
@@ -276,12 +277,13 @@ fn no_common_protocol() -> TransportErrorCode {
     TransportErrorCode::crypto(120)
 }
 
-/// TLS alert `unknown_ca`: the certificate is that of another key.
+/// TLS alert `unknown_ca`: the certificate belongs to another key.
 fn unknown_issuer() -> TransportErrorCode {
     TransportErrorCode::crypto(48)
 }
 
-/// What a peer wrote, made fit for a log line and a table.
+/// A peer's text, made fit for a log line and a table: no control characters, and no more than
+/// [`PEER_TEXT_MAX`] characters.
 pub(crate) fn peer_text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * PEER_TEXT_MAX)]);
     text.chars().filter(|c| !c.is_control()).take(PEER_TEXT_MAX).collect()
@@ -292,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_word_of_a_removal_is_read_and_what_is_none_is_not() {
+    fn only_a_well_formed_text_about_a_removal_is_read() {
         for word in ["7", "18446744073709551615", &"w".repeat(REMOVED_WORD_LEN_MAX)] {
             let text = Close::Left(word.to_owned()).text().into_owned();
             assert_eq!(removal_word(text.as_bytes()).as_deref(), Some(word));
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn who_else_has_the_key_is_read_and_what_no_node_writes_is_not() {
+    fn only_a_well_formed_text_about_another_agent_with_the_key_is_read() {
         let at = |text: &str| text.parse().expect("address");
         for held in [
             HeldElsewhere { other_addr: Some(at("10.0.0.1:7431")), own_addr: None, for_ms: 0 },

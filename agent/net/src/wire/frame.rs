@@ -1,7 +1,7 @@
 //! Frames: a length in four bytes (big endian), then as many bytes.
 //!
-//! A length is a claim by the other side: it is checked against a cap first, and memory grows with the bytes
-//! that really arrive, never with the claim.
+//! A length is only a claim of the other side. It is checked against a limit first, and memory grows with the
+//! bytes that really arrive, never with the claim.
 
 use std::io;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::limits::CHUNK_LEN;
 /// Why no frame could be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
-    /// The announced length is over the cap; nothing of it was read.
+    /// The announced length is over the limit; nothing of the frame was read.
     #[error("a frame of {len} bytes is over the limit of {max}")]
     TooLong {
         /// The announced length, in bytes.
         len: usize,
-        /// The longest that is allowed here, in bytes.
+        /// The longest frame that is allowed here, in bytes.
         max: usize,
     },
     /// The stream ended inside a frame.
@@ -29,7 +29,7 @@ pub(crate) enum FrameError {
     /// Nothing arrived for too long.
     #[error("no progress for {} ms", .0.as_millis())]
     Stalled(Duration),
-    /// Too much of the same kind is held already.
+    /// Too many bytes of the same kind are held already.
     #[error("there is no room for it at this moment")]
     NoRoom,
     /// The stream or its connection is gone.
@@ -39,16 +39,16 @@ pub(crate) enum FrameError {
 
 impl FrameError {
     /// Whether the other side took its words back, by resetting the stream or by ending the connection, and
-    /// did not say anything wrong.
+    /// did not send anything wrong.
     pub(crate) fn is_hang_up(&self) -> bool {
         matches!(self, Self::Io(_))
     }
 }
 
-/// The four bytes that go before a frame of `len` bytes.
+/// The four bytes that come before a frame of `len` bytes.
 ///
 /// # Errors
-/// [`FrameError::TooLong`] when it is over `max`.
+/// [`FrameError::TooLong`] when `len` is over `max`.
 pub(crate) fn header(len: usize, max: usize) -> Result<[u8; 4], FrameError> {
     match u32::try_from(len) {
         Ok(announced) if len <= max => Ok(announced.to_be_bytes()),
@@ -56,11 +56,11 @@ pub(crate) fn header(len: usize, max: usize) -> Result<[u8; 4], FrameError> {
     }
 }
 
-/// Reads one frame; `None` when the stream ends before it. Each piece of it must arrive within `stall`, the
-/// wait for its beginning excepted.
+/// Reads one frame; `None` when the stream ends before it. Each piece of the frame must arrive within
+/// `stall`; the wait for its first byte is not bounded.
 ///
 /// # Errors
-/// As [`FrameError`] lists them; the stream is of no further use then.
+/// As [`FrameError`] lists them. The stream is of no further use then.
 pub(crate) async fn read<R>(stream: &mut R, max: usize, stall: Duration) -> Result<Option<Bytes>, FrameError>
 where
     R: AsyncRead + Unpin,
@@ -68,11 +68,11 @@ where
     read_within(stream, max, stall, |_| true).await
 }
 
-/// Reads one frame as [`read`] does, and asks `room` before it sets memory aside: for all bytes of the frame
-/// in the end, and at no time for more than twice what arrived and [`CHUNK_LEN`].
+/// Reads one frame as [`read`] does, and asks `room` before it reserves memory. In the end, `room` was asked
+/// for all bytes of the frame, and at no time for more than twice the bytes that arrived and [`CHUNK_LEN`].
 ///
 /// # Errors
-/// As [`read`], and [`FrameError::NoRoom`] when the answer is no.
+/// As [`read`], and [`FrameError::NoRoom`] when `room` says no.
 pub(crate) async fn read_within<R>(
     stream: &mut R,
     max: usize,
@@ -133,7 +133,7 @@ mod tests {
 
     const STALL: Duration = Duration::from_secs(1);
 
-    /// Gives out its bytes in small pieces and remembers the most room it was offered.
+    /// Gives out its bytes in small pieces, and remembers the largest buffer that it was offered.
     struct Source {
         bytes: Vec<u8>,
         at: usize,
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// Reads without a runtime: the source is always ready.
+    /// Reads outside of an async function, because the source is always ready.
     fn read_now(source: &mut Source, max: usize) -> Result<Option<Bytes>, FrameError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
         let _inside = runtime.enter();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_asked_for_as_the_bytes_arrive_and_a_no_ends_it() {
+    fn room_is_asked_for_as_the_bytes_arrive_and_a_refusal_ends_the_read() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
         let _inside = runtime.enter();
         let bytes = framed(&vec![7; 5 * CHUNK_LEN]);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_before_a_frame_is_no_error_and_within_one_it_is() {
+    fn a_stream_may_end_before_a_frame_but_not_inside_one() {
         let whole = framed(b"abc");
         assert!(matches!(read_now(&mut Source::new(Vec::new(), 9), 9), Ok(None)));
         for len in 1..whole.len() {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_frame_that_stops_arriving_is_given_up_and_one_that_did_not_begin_is_not() {
+    async fn a_frame_that_stops_arriving_is_given_up_but_its_beginning_is_awaited() {
         let (mut ours, mut theirs) = tokio::io::duplex(64);
         let reading = read(&mut theirs, 9, STALL);
         let mut reading = std::pin::pin!(reading);
@@ -235,7 +235,8 @@ mod tests {
         const MAX: usize = 1 << 20;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
         let _inside = runtime.enter();
-        // What arrives, twice over while it grows, and the first chunk of what is announced.
+        // The bound: what arrives, twice over while the buffer grows, and the first chunk of what is
+        // announced.
         let target =
             blixard_hostile::Target::new("net-frames").len_max(8 << 10).heap_max(4 * CHUNK_LEN as u64);
         let target =

@@ -13,7 +13,7 @@
 //! |---|---|---|---|
 //! | bidirectional | the acceptor | (none) | its cluster ([`crate::join::ask`]); request back; answer |
 //!
-//! The first two are one frame each, the answer is one message.
+//! The cluster and the request are one frame each; the answer is one message.
 //!
 //! A message is a kind byte and a frame.
 
@@ -42,9 +42,9 @@ pub(crate) const REQUEST: u8 = 2;
 /// First byte of a snapshot.
 pub(crate) const SNAPSHOT: u8 = 3;
 
-/// Raft goes before everything else.
+/// Raft messages are sent before everything else.
 pub(crate) const RAFT_PRIORITY: i32 = 2;
-/// A snapshot takes what the others leave.
+/// Snapshots are sent after everything else.
 pub(crate) const SNAPSHOT_PRIORITY: i32 = -2;
 
 /// The kind of a message.
@@ -56,7 +56,7 @@ pub(crate) enum MessageKind {
     Item,
     /// The streamed answer is complete.
     End,
-    /// No answer, or no more of it; the frame says why.
+    /// There is no answer, or no more of it; the frame says why.
     Failed,
     /// The request was not looked at; the frame says why.
     NotTaken,
@@ -83,10 +83,10 @@ impl MessageKind {
 /// Why no message could be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MessageError {
-    /// The stream ended before it.
+    /// The stream ended before a message.
     #[error("the stream ended without an answer")]
     Missing,
-    /// A kind this version does not know.
+    /// The message is of a kind that this version does not know.
     #[error("a message of unknown kind {0}")]
     UnknownKind(u8),
     /// The frame cannot be read.
@@ -97,7 +97,7 @@ pub(crate) enum MessageError {
 /// Why no stream could be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenStreamError {
-    /// The other side takes no more of them at this moment.
+    /// The other side allows no more streams at this moment.
     #[error("the other side takes no more streams at this moment")]
     TooMany,
     /// The connection is gone.
@@ -105,7 +105,8 @@ pub(crate) enum OpenStreamError {
     Ended(#[from] ConnectionError),
 }
 
-/// Opens a bidirectional stream. Waits while as many are open as the other side allows, until the deadline.
+/// Opens a bidirectional stream. While as many streams are open as the other side allows, waits until the
+/// deadline.
 ///
 /// # Errors
 /// [`OpenStreamError`]
@@ -116,7 +117,7 @@ pub(crate) async fn open_bi(
     Ok(timeout_at(deadline, connection.open_bi()).await.map_err(|_| OpenStreamError::TooMany)??)
 }
 
-/// As [`open_bi`], a unidirectional one.
+/// Like [`open_bi`], for a unidirectional stream.
 ///
 /// # Errors
 /// [`OpenStreamError`]
@@ -127,11 +128,11 @@ pub(crate) async fn open_uni(
     Ok(timeout_at(deadline, connection.open_uni()).await.map_err(|_| OpenStreamError::TooMany)??)
 }
 
-/// Writes chunks in order; each piece must be taken by the peer's window within the stall time.
+/// Writes chunks in order. The peer's window must take each piece within [`STALL_TIMEOUT`].
 ///
 /// # Errors
-/// [`FrameError::Stalled`] or [`FrameError::Io`]: not all of it was handed to the connection, so the peer can
-/// not have the whole.
+/// [`FrameError::Stalled`] or [`FrameError::Io`]: not everything was handed to the connection, so the peer
+/// cannot have the whole.
 pub(crate) async fn write(stream: &mut SendStream, chunks: &mut [Bytes]) -> Result<(), FrameError> {
     let mut rest = chunks;
     while !rest.is_empty() {
@@ -144,10 +145,10 @@ pub(crate) async fn write(stream: &mut SendStream, chunks: &mut [Bytes]) -> Resu
     Ok(())
 }
 
-/// Writes `first` and one frame.
+/// Writes the byte `first` and one frame.
 ///
 /// # Errors
-/// As [`write()`], or [`FrameError::TooLong`] (nothing was written).
+/// As [`write()`], or [`FrameError::TooLong`], and then nothing was written.
 pub(crate) async fn write_framed(
     stream: &mut SendStream,
     first: u8,
@@ -174,20 +175,20 @@ pub(crate) async fn write_message(
     write_framed(stream, kind.byte(), bytes, REQUEST_LEN_MAX).await
 }
 
-/// Writes the last message of a stream and ends it. A failure means that the other side is gone or stopped
-/// reading: it knows.
+/// Writes the last message of a stream and ends the stream. Failures are ignored: the other side is gone or
+/// stopped reading, and knows that.
 pub(crate) async fn finish(stream: &mut SendStream, kind: MessageKind, bytes: Bytes) {
     if write_message(stream, kind, bytes).await.is_ok() {
         let _ = stream.finish();
     }
 }
 
-/// As [`finish`], with a text for people.
+/// Like [`finish`], with a text for people.
 pub(crate) async fn finish_with_text(stream: &mut SendStream, kind: MessageKind, why: &str) {
     finish(stream, kind, Bytes::copy_from_slice(why.as_bytes())).await;
 }
 
-/// Reads a message; its beginning may take any time.
+/// Reads a message. The wait for its first byte is not bounded.
 ///
 /// # Errors
 /// As [`MessageError`] lists them.
@@ -204,7 +205,8 @@ where
     Ok((kind, frame))
 }
 
-/// Reads a frame that must be there.
+/// Reads a frame; the end of the stream before it is an error. All of it, the first byte included, must
+/// arrive within `stall`.
 ///
 /// # Errors
 /// As [`FrameError`] lists them.
@@ -218,11 +220,12 @@ where
     }
 }
 
-/// Reads the frame with which the other side introduces itself; `None` when it hangs up instead. The end of a
-/// connection and that of its streams travel apart: either may be seen first, so both count as a hang-up.
+/// Reads the frame with which the other side introduces itself; `None` when the other side hangs up instead.
+/// The end of a connection and the end of its streams travel apart: either may be seen first, so both count
+/// as a hang-up.
 ///
 /// # Errors
-/// What it said is no frame.
+/// [`FrameError`] when what arrives is no frame, or does not arrive in time.
 pub(crate) async fn read_introduction<R>(
     stream: &mut R,
     max: usize,
@@ -238,7 +241,7 @@ where
     }
 }
 
-/// Reads the first byte of a stream; `None` when there is none in time.
+/// Reads the first byte of a stream; `None` if it does not arrive within `wait` or the stream ends before.
 pub(crate) async fn read_first(stream: &mut RecvStream, wait: Duration) -> Option<u8> {
     timeout(wait, stream.read_u8()).await.ok()?.ok()
 }
