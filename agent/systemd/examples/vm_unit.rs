@@ -1,8 +1,8 @@
-//! Drives VM units without an agent: what to reach for when a unit misbehaves on a real machine.
+//! Drives VM units without an agent, for use when a unit misbehaves on a real machine.
 //!
 //! `vm_unit start ORDER.json | stop NAME | list | reset NAME | last NAME LINES | follow NAME | watch
-//! SECONDS`, run as the agent's user. Installed as `/usr/bin/blixard` it serves the unit's own commands as
-//! well (`vm-exec|vm-wait|vm-stop NAME`).
+//! SECONDS`, run as the agent's user. Installed as `/usr/bin/blixard`, the program also serves the unit's own
+//! commands (`vm-exec|vm-wait|vm-stop NAME`).
 
 use std::error::Error;
 use std::process::ExitCode;

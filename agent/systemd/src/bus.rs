@@ -1,4 +1,4 @@
-//! One call to systemd: its deadline, and its error in words.
+//! One call to systemd: its deadline, and the translation of its error.
 
 use std::time::Duration;
 
@@ -7,29 +7,30 @@ use zbus::fdo::Error as Fdo;
 use crate::link::{CALL_DEADLINE, Link};
 use crate::unit::UNIT_PATTERN;
 
-/// Longest wait for systemd's answer to a mere look when another call had none, in seconds.
+/// Longest wait for systemd's answer to a list of units, which is asked for after another call had no answer.
 const LOOK_DEADLINE: Duration = Duration::from_secs(3);
 
-/// A call to systemd that brought no answer, or a refusal.
+/// Why a call to systemd failed: it had no answer, or systemd refused it.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     /// There is no system bus, or no systemd on it.
     #[error("systemd does not answer on the system bus (is dbus running? systemctl status dbus)")]
     Connect(#[source] Box<zbus::Error>),
-    /// The bus was lost and is not back yet, or was lost during the call: whether it took effect is unknown.
+    /// The bus was lost and is not back yet, or was lost during the call. Whether the call took effect is
+    /// unknown.
     #[error("{call}: the system bus was lost")]
     Lost {
         /// The D-Bus method.
         call: &'static str,
     },
-    /// No answer in time: whether the call took effect is unknown.
+    /// There was no answer in time. Whether the call took effect is unknown.
     #[error("{call}: systemd did not answer within {} s", CALL_DEADLINE.as_secs())]
     Timeout {
         /// The D-Bus method.
         call: &'static str,
     },
-    /// systemd asks polkit before it makes this call, and polkit did not answer in time though systemd
-    /// answers everything else: whether the call takes effect is unknown.
+    /// systemd asks polkit before it makes this call, and polkit did not answer in time, though systemd
+    /// answers other calls. Whether the call takes effect is unknown.
     #[error(
         "{call}: polkit did not decide within {} s, though systemd answers (see `systemctl status polkit` \
          and `journalctl --unit=polkit`)",
@@ -39,12 +40,12 @@ pub enum BusError {
         /// The D-Bus method.
         call: &'static str,
     },
-    /// polkit said no, or is not there to be asked.
+    /// polkit denied the call, or polkit is not running.
     #[error("{call}: not permitted (is polkit's rule 50-blixard.rules installed, and polkitd?): {detail}")]
     Denied {
         /// The D-Bus method.
         call: &'static str,
-        /// systemd's words.
+        /// The message of systemd or of polkit.
         detail: String,
     },
     /// systemd refused.
@@ -52,13 +53,13 @@ pub enum BusError {
     Call {
         /// The D-Bus method.
         call: &'static str,
-        /// systemd's name for the error and its words.
+        /// systemd's name for the error, and its message.
         #[source]
         source: Box<zbus::Error>,
     },
 }
 
-/// Makes one call, with its deadline and its error in words.
+/// Makes one call, with its deadline, and translates its error.
 pub(crate) async fn call<T>(
     name: &'static str,
     making: impl Future<Output = zbus::Result<T>>,
@@ -66,8 +67,8 @@ pub(crate) async fn call<T>(
     call_within(CALL_DEADLINE, name, making).await
 }
 
-/// Makes one call that systemd lets polkit decide on. When no answer comes, tells a silent polkit from a
-/// silent systemd: a look that needs no permission is answered by systemd alone.
+/// Makes one call for which systemd asks polkit. When no answer comes, this distinguishes a silent polkit
+/// from a silent systemd, by a list of units: systemd answers that without polkit.
 pub(crate) async fn call_authorized<T>(
     link: &Link,
     name: &'static str,
@@ -91,7 +92,8 @@ async fn call_within<T>(
     name: &'static str,
     making: impl Future<Output = zbus::Result<T>>,
 ) -> Result<T, BusError> {
-    // The connection has the same deadline for an answer; this one also holds while the call is being sent.
+    // The connection has the same deadline for an answer. This deadline also holds while the call is being
+    // sent.
     match tokio::time::timeout(deadline, making).await {
         Ok(answer) => answer.map_err(|error| in_words(name, error)),
         Err(_) => Err(BusError::Timeout { call: name }),
@@ -108,7 +110,7 @@ pub(crate) fn in_words(call: &'static str, error: zbus::Error) -> BusError {
             Fdo::AccessDenied(detail) | Fdo::InteractiveAuthorizationRequired(detail) => {
                 BusError::Denied { call, detail }
             }
-            // What the bus itself says while systemd is away from it.
+            // The bus itself answers so while systemd is away from it.
             Fdo::NoReply(_) | Fdo::Disconnected(_) | Fdo::NameHasNoOwner(_) => BusError::Lost { call },
             other => BusError::Call { call, source: Box::new(zbus::Error::FDO(Box::new(other))) },
         },
@@ -116,7 +118,7 @@ pub(crate) fn in_words(call: &'static str, error: zbus::Error) -> BusError {
     }
 }
 
-/// Whether systemd answered with this error of its own.
+/// Whether systemd answered with this error.
 fn is_error(error: &BusError, name: &str) -> bool {
     let BusError::Call { source, .. } = error else { return false };
     matches!(&**source, zbus::Error::MethodError(got, _, _) if got.as_str() == name)
@@ -126,18 +128,18 @@ pub(crate) fn is_no_such_unit(error: &BusError) -> bool {
     is_error(error, "org.freedesktop.systemd1.NoSuchUnit")
 }
 
-/// Mode "fail" met a stop that is queued or under way.
+/// Whether a call with mode "fail" met a stop that is queued or under way.
 pub(crate) fn is_conflict(error: &BusError) -> bool {
     is_error(error, "org.freedesktop.systemd1.TransactionIsDestructive")
         || is_error(error, "org.freedesktop.systemd1.TransactionJobsConflicting")
 }
 
-/// Whether the bus was lost meanwhile, which says nothing of the unit.
+/// Whether the bus was lost meanwhile, which says nothing about the unit.
 pub(crate) fn is_lost(error: &BusError) -> bool {
     matches!(error, BusError::Lost { .. })
 }
 
-/// Whether the unit was unloaded between the list and the look at it.
+/// Whether the unit was unloaded after it was listed and before it was read.
 pub(crate) fn is_gone(error: &BusError) -> bool {
     let BusError::Call { source, .. } = error else { return false };
     is_no_such_unit(error)
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_polkit_is_told_from_a_silent_systemd() {
+    async fn a_silent_polkit_and_a_silent_systemd_are_different_errors() {
         let silence = || Err::<(), _>(BusError::Timeout { call: "StartUnit" });
         let (link, _calls) = fake::systemd(FakeUnit::default()).await;
         let error = name_polkit(&link, silence()).await.expect_err("no answer");
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_the_library_repeats_is_said_once() {
+    fn a_cause_that_the_library_repeats_is_shown_once() {
         let io = std::io::Error::other("no such socket");
         let error = BusError::Connect(Box::new(zbus::Error::InputOutput(std::sync::Arc::new(io))));
         let words = blixard_model::words::with_causes(&error);

@@ -11,7 +11,7 @@ use crate::job::JOBS_QUEUED_MAX;
 use crate::link::Link;
 use crate::proxy::{ManagerProxy, UnitRow};
 
-/// What the one unit says of itself.
+/// What the unit's properties say.
 #[derive(Debug, Clone)]
 pub(crate) struct FakeUnit {
     pub(crate) active: &'static str,
@@ -28,7 +28,7 @@ impl Default for FakeUnit {
     }
 }
 
-/// The names of the calls as they come, and the description that one sets.
+/// The names of the calls in their order, and after `SetUnitProperties` the description that it sets.
 pub(crate) type Calls = mpsc::UnboundedReceiver<String>;
 
 const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit/web";
@@ -42,7 +42,7 @@ fn path(text: &'static str) -> OwnedObjectPath {
     ObjectPath::try_from(text).expect("path").into()
 }
 
-/// A link to a systemd with this unit.
+/// A link to a systemd that has this unit.
 pub(crate) async fn systemd(unit: FakeUnit) -> (Arc<Link>, Calls) {
     let (calls, heard) = mpsc::unbounded_channel();
     let (ours, theirs) = UnixStream::pair().expect("pair");
@@ -56,7 +56,7 @@ pub(crate) async fn systemd(unit: FakeUnit) -> (Arc<Link>, Calls) {
         .build();
     let client = Builder::unix_stream(ours).p2p().build();
     let (server, connection) = tokio::try_join!(server, client).expect("connected");
-    // It serves as long as it is held.
+    // The server works as long as it is held.
     tokio::spawn(async move {
         let _server = server;
         std::future::pending::<()>().await;
@@ -66,7 +66,7 @@ pub(crate) async fn systemd(unit: FakeUnit) -> (Arc<Link>, Calls) {
     (Arc::new(Link { connection, manager, jobs }), heard)
 }
 
-/// Waits for a call of this name and returns those that came before it.
+/// Waits for a call with this name. Returns the calls that came before it.
 pub(crate) async fn until(calls: &mut Calls, name: &str) -> Vec<String> {
     let mut before = Vec::new();
     loop {

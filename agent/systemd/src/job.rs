@@ -1,25 +1,27 @@
-//! Waits for systemd's jobs. The reply to `StartUnit` says only that a job was queued; its end is a signal.
+//! Waits for systemd's jobs. The reply to `StartUnit` says only that a job was queued; a signal tells when
+//! the job ends.
 
 use std::time::Duration;
 
 use tokio::sync::broadcast;
 use zbus::OwnedObjectPath;
 
-/// What those who wait for jobs hear.
+/// What those who wait for jobs are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum JobSignal {
     /// A job has ended.
     Done {
-        /// Its object path: what the call that queued it returned.
+        /// The job's object path, as returned by the call that queued the job.
         path: OwnedObjectPath,
         /// `done`, `failed`, `canceled`, `timeout`, `dependency`, `skipped`.
         result: String,
     },
-    /// The bus was lost: no more ends will be heard.
+    /// The bus was lost: the ends of further jobs will not be seen.
     Lost,
 }
 
-/// Ends of jobs that may wait for one listener. A listener that falls further behind lists units instead.
+/// How many ends of jobs may be queued for one listener. A listener that falls further behind lists units
+/// instead.
 pub(crate) const JOBS_QUEUED_MAX: usize = 1024;
 
 /// Why the end of a job is not known.
@@ -31,7 +33,7 @@ pub(crate) enum JobUnknown {
     Lost,
 }
 
-/// Collects ends of jobs from its creation on: so it is made before the call that queues the job.
+/// Collects the ends of jobs from its creation on, so it has to be made before the call that queues the job.
 pub(crate) struct JobWatch(broadcast::Receiver<JobSignal>);
 
 impl JobWatch {
@@ -83,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_bus_and_a_flood_leave_the_result_unknown() {
+    async fn a_lost_bus_or_too_many_signals_leave_the_result_unknown() {
         let (jobs, _) = broadcast::channel(2);
         let flooded = JobWatch::new(&jobs);
         for id in 1..=9 {

@@ -1,7 +1,7 @@
-//! A VM's console, from the journal: what its unit wrote, through `journalctl`.
+//! A VM's console, from the journal: what the VM's unit wrote, read through `journalctl`.
 //!
-//! The guest chooses what stands there. So lines are bounded, and control characters (a terminal would obey
-//! them) are taken out.
+//! The guest chooses this text. So the length of lines is bounded, and control characters, which a terminal
+//! would obey, are removed.
 
 use std::io;
 use std::process::Stdio;
@@ -13,16 +13,16 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::unit::unit_name;
 
-/// Longest line that is handed on, in bytes of the journal; the rest of a longer one follows as further
+/// Longest line that is returned, in bytes of the journal; the rest of a longer line follows as further
 /// lines.
 pub const LINE_LEN_MAX: usize = 8 * 1024;
-/// Most lines that one call returns or begins with.
+/// Most lines that [`last_lines`] returns, or that [`follow`] begins with.
 pub const LINES_MAX: u32 = 10_000;
 
 const LAST_LINES_DEADLINE: Duration = Duration::from_secs(5);
 const STDERR_LEN_MAX: u64 = 1024;
 
-/// The journal could not be read.
+/// Why the journal could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// `journalctl` could not be run or read.
@@ -31,21 +31,21 @@ pub enum JournalError {
     /// `journalctl` refused.
     #[error("journalctl failed ({status}): {message}")]
     Failed {
-        /// Its exit.
+        /// The exit status of `journalctl`.
         status: String,
-        /// The beginning of what it said.
+        /// The beginning of its error output.
         message: String,
     },
-    /// It took longer than 5 s.
+    /// `journalctl` took longer than 5 s.
     #[error("journalctl did not answer within {} s", LAST_LINES_DEADLINE.as_secs())]
     Timeout,
 }
 
-/// The last lines that a VM's unit wrote in this boot of the machine, oldest first: the guest's console, and
-/// the launcher's own words. With `invocation` only those of that run.
+/// The last lines that a VM's unit wrote since the machine was booted, oldest first: the guest's console, and
+/// the launcher's own messages. With `invocation`, only lines of that run of the unit.
 ///
 /// # Errors
-/// The journal could not be read (the agent's user must be in group systemd-journal).
+/// The journal could not be read (the agent's user must be in the group systemd-journal).
 pub async fn last_lines(
     name: &VmName,
     invocation: Option<&str>,
@@ -54,7 +54,8 @@ pub async fn last_lines(
     let reading = async {
         let mut follow = Follow::spawn(arguments(name, invocation, lines, false))?;
         let mut collected = Vec::new();
-        // A message of several lines counts as one for journalctl: bounded here once more.
+        // journalctl counts a message of several lines as one, so the number of lines is bounded here once
+        // more.
         while let Some(line) = follow.next_line().await? {
             if collected.len() >= LINES_MAX as usize {
                 collected.remove(0);
@@ -67,8 +68,8 @@ pub async fn last_lines(
     tokio::time::timeout(LAST_LINES_DEADLINE, reading).await.unwrap_or(Err(JournalError::Timeout))
 }
 
-/// The last lines and then every further one, as they are written. Dropping it ends the `journalctl` behind
-/// it.
+/// The last lines, and then every further line as it is written. Dropping the [`Follow`] ends its
+/// `journalctl`.
 ///
 /// # Errors
 /// `journalctl` could not be started.
@@ -99,8 +100,8 @@ impl Follow {
         Ok(Self { child, lines: BufReader::with_capacity(LINE_LEN_MAX, stdout), partial: Vec::new() })
     }
 
-    /// The next line, without its end; `None` when `journalctl` has ended, which a following one does not by
-    /// itself. A cancelled call loses nothing.
+    /// The next line, without its line end; `None` when `journalctl` has ended, which it does not do by
+    /// itself while it follows. A cancelled call loses nothing.
     ///
     /// # Errors
     /// `journalctl` failed.
@@ -135,7 +136,7 @@ fn arguments(name: &VmName, invocation: Option<&str>, lines: u32, follow: bool) 
     if follow {
         arguments.push("--follow".into());
     }
-    // Not --unit: that adds what systemd says about the unit.
+    // Not `--unit`, because that adds systemd's own messages about the unit.
     arguments.push(format!("_SYSTEMD_UNIT={}", unit_name(name)));
     if let Some(invocation) = invocation {
         arguments.push(format!("_SYSTEMD_INVOCATION_ID={invocation}"));
@@ -143,8 +144,8 @@ fn arguments(name: &VmName, invocation: Option<&str>, lines: u32, follow: bool) 
     arguments
 }
 
-/// Reads to the end of a line or [`LINE_LEN_MAX`] bytes, whichever is first; `None` at the end. Collects in
-/// `line`, so that a cancelled call goes on where it was.
+/// Reads up to the end of a line or [`LINE_LEN_MAX`] bytes, whichever comes first; `None` at the end of the
+/// input. Collects the bytes in `line`, so that the next call continues where a cancelled one was.
 async fn read_bounded(
     reader: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,
@@ -190,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_obey_is_taken_out() {
+    fn escape_sequences_and_control_characters_are_removed() {
         let cases: [(&[u8], &str); 5] = [
             (b"BLIXARD-GUEST-UP name=web boot=1\r", "BLIXARD-GUEST-UP name=web boot=1"),
             (b"\x1b[1;31mred\x1b[0m \x1b]0;title\x07 \x1b[2J", "red ]0;title "),
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_lines_are_cut_and_nothing_is_lost() {
+    async fn long_lines_are_split_and_nothing_is_lost() {
         let long = "x".repeat(LINE_LEN_MAX + 5);
         let text = format!("first\n\n{long}\nlast");
         let mut reader = BufReader::with_capacity(100, text.as_bytes());

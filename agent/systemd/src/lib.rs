@@ -1,11 +1,11 @@
 //! VMs as units of systemd: the agent's side.
 //!
 //! [`UnitManager`] writes a launch order, sets the limits, starts and stops `blixard-vm@NAME.service` over
-//! D-Bus and lists what there is. [`SystemdVms`] puts it behind [`VmRuntime`], which is what the agent's
-//! reconciler asks. This is the only crate that names `zbus`. What runs inside the unit is
+//! D-Bus, and lists the units. [`SystemdVms`] implements [`VmRuntime`] with it, which is what the agent's
+//! reconciler uses. This is the only crate that names `zbus`. What runs inside the unit is
 //! `blixard-launcher`.
 //!
-//! Decides nothing: when to start or stop a VM is decided in `blixard-core`.
+//! This crate decides nothing: `blixard-core` decides when to start or stop a VM.
 
 pub mod journal;
 pub mod manager;

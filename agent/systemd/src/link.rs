@@ -4,9 +4,9 @@
 //!   connect -> match, subscribe -> live: forward signals -> lost -> pause (0.1 s doubling to 5 s) -> connect
 //! ```
 //!
-//! The task only forwards: it makes no call while live, so a slow answer never keeps signals from being read,
-//! and a full queue of signals never keeps an answer away. Callers make their calls themselves, on the link
-//! they were given.
+//! The task only forwards signals. It makes no call while the connection is live, so a slow answer never
+//! keeps signals from being read, and a full queue of signals never delays an answer. Callers make their
+//! calls themselves, on the link that they were given.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use zbus::{Connection, MatchRule, Message, MessageStream, OwnedObjectPath};
 use crate::job::{JOBS_QUEUED_MAX, JobSignal};
 use crate::proxy::ManagerProxy;
 
-/// Longest wait for the answer to one call, in seconds: a `daemon-reload` of a large machine fits.
+/// Longest wait for the answer to one call. It is long enough for a `daemon-reload` of a large machine.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(15);
 
 const SIGNALS_QUEUED_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
@@ -29,7 +29,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-/// Where the object paths of VM units begin: `_2d` is '-', `_40` is '@'.
+/// Prefix of the object paths of VM units: `_2d` stands for '-', `_40` for '@'.
 const VM_UNIT_PATHS: &str = "/org/freedesktop/systemd1/unit/blixard_2dvm_40";
 
 /// One live connection.
@@ -37,15 +37,15 @@ const VM_UNIT_PATHS: &str = "/org/freedesktop/systemd1/unit/blixard_2dvm_40";
 pub(crate) struct Link {
     pub(crate) connection: Connection,
     pub(crate) manager: ManagerProxy<'static>,
-    /// Ends of jobs of VM units, then that the link was lost.
+    /// Sends the ends of jobs of VM units, and at last that the link was lost.
     pub(crate) jobs: broadcast::Sender<JobSignal>,
 }
 
 /// The signals of one link.
 pub(crate) type BusSignals = SelectAll<BoxStream<'static, zbus::Result<Message>>>;
 
-/// Connects to the bus at `address` (`None`: the system bus), has systemd send its signals, and listens to
-/// them.
+/// Connects to the bus at `address` (`None` means the system bus), subscribes to systemd's signals and
+/// listens to them.
 pub(crate) async fn open(address: Option<&str>) -> zbus::Result<(Arc<Link>, BusSignals)> {
     let connecting = async {
         let builder = match address {
@@ -78,7 +78,7 @@ async fn listen(connection: &Connection) -> zbus::Result<BusSignals> {
             .member("PropertiesChanged")
             .arg(0, "org.freedesktop.systemd1.Unit")
             .build()?,
-        // A systemd that executed itself anew has another unique name and forgets who subscribed.
+        // A systemd that re-executes itself gets another unique name on the bus and forgets its subscribers.
         signal()
             .sender("org.freedesktop.DBus")
             .interface("org.freedesktop.DBus")
@@ -94,7 +94,8 @@ async fn listen(connection: &Connection) -> zbus::Result<BusSignals> {
     Ok(select_all(streams))
 }
 
-/// Keeps a link alive for ever, beginning with one that is open. Publishes it, or `None` while there is none.
+/// Keeps a link alive for ever, beginning with one that is open. Publishes the live link, or `None` while
+/// there is none.
 pub(crate) async fn keep(
     address: Option<String>,
     first: BusSignals,
@@ -107,7 +108,7 @@ pub(crate) async fn keep(
         if let Some(live) = live {
             let reason = forward(signals, &live.jobs, &changed).await;
             link.send_replace(None);
-            // Nobody may wait, here and below.
+            // An error means that nobody waits, here and below.
             let _ = live.jobs.send(JobSignal::Lost);
             changed.notify_one();
             tracing::warn!("lost systemd on the system bus, connecting again: {reason}");
@@ -133,7 +134,7 @@ async fn reopen(address: Option<&str>, link: &watch::Sender<Option<Arc<Link>>>) 
     }
 }
 
-/// Forwards signals until the link is lost; says why it was.
+/// Forwards signals until the link is lost. Returns why it was lost.
 async fn forward(
     mut signals: BusSignals,
     jobs: &broadcast::Sender<JobSignal>,
@@ -165,7 +166,8 @@ async fn forward(
                     changed.notify_one();
                 }
             }
-            // UnitNew comes for every look at a unit as well, ours too: as a hint it would chase itself.
+            // UnitNew also comes when a unit is only looked at, by this agent too. As a hint, it would lead
+            // to another look and so to another UnitNew.
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Looks at one unit: what it does, how it ended.
+//! Reads one unit: its state, and how it ended.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::link::Link;
 use crate::proxy::{UnitProperties, UnitRow};
 use crate::unit::{ActiveState, UnitExit, VmUnit, order_of};
 
-/// How long a unit that did not start may take to end, in seconds, before its exit is read as it then is.
+/// How long to wait until a unit that did not start has ended. After that, its exit is read as it is.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 const SETTLE_STEP: Duration = Duration::from_millis(50);
 
-/// Whether the unit runs, starts or stops.
+/// Whether the unit runs, is being started or is being stopped.
 pub(crate) async fn is_under_way(link: &Link, unit: &str) -> Result<bool, BusError> {
     let rows = call("ListUnitsByPatterns", link.manager.list_units_by_patterns(&[], &[unit])).await?;
     let idle =
@@ -59,8 +59,8 @@ async fn read_exit(unit: &UnitProperties<'_>) -> zbus::Result<UnitExit> {
     Ok(UnitExit { result, main_code, main_status })
 }
 
-/// How a unit that did not start has ended, and its invocation. The job may end before the unit has: waits
-/// for that.
+/// How a unit that did not start has ended, and its invocation id. The job may end before the unit does, so
+/// this waits for the end of the unit.
 pub(crate) async fn settled_exit(link: &Link, name: &str) -> Result<(UnitExit, Option<String>), BusError> {
     let path = match call("GetUnit", link.manager.get_unit(name)).await {
         Ok(path) => path,

@@ -1,4 +1,4 @@
-//! The agent's handle on VM units: start, stop, list.
+//! The agent's handle to VM units: starts, stops and lists them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,27 +22,28 @@ use crate::unit::{
     vm_name,
 };
 
-/// Longest start, in seconds: the unit's `TimeoutStartSec=` (60) and some.
+/// Longest start: the unit's `TimeoutStartSec=` (60 s) and some time more.
 pub const START_DEADLINE: Duration = Duration::from_secs(75);
 
-/// Longest stop, in seconds: the unit's `TimeoutStopSec=` (40) for ExecStop, again for SIGTERM, and some.
+/// Longest stop: the unit's `TimeoutStopSec=` (40 s) for ExecStop, the same again after SIGTERM, and some
+/// time more.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(100);
 
-/// Longest removal of a deleted VM's limits, in seconds: the helper unit's `TimeoutStartSec=` (10) and some.
+/// Longest removal of a deleted VM's limits: the helper unit's `TimeoutStartSec=` (10 s) and some time more.
 const FORGET_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Pause before a unit is looked at again.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
-/// Units whose properties are asked for at the same time.
+/// Units whose properties are read at the same time.
 const LIST_CONCURRENCY: usize = 8;
 
-/// Where the bus and the orders are; the default is the real machine.
+/// Where the bus and the launch orders are. The default is that of a real machine.
 #[derive(Debug, Clone)]
 pub struct ManagerOptions {
-    /// D-Bus address, `None` for the system bus.
+    /// D-Bus address; `None` means the system bus.
     pub bus_address: Option<String>,
-    /// Where orders are written: what the unit's `LoadCredential=` names.
+    /// Directory to which orders are written; it must be the one that the unit's `LoadCredential=` names.
     pub order_dir: PathBuf,
 }
 
@@ -52,29 +53,30 @@ impl Default for ManagerOptions {
     }
 }
 
-/// A VM was not started.
+/// Why a VM was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The order could not be written.
     #[error("launch order")]
     Order(#[from] OrderError),
-    /// systemd could not be asked, or refused.
+    /// systemd could not be reached, or refused.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// The unit is being stopped: start it again once it is.
+    /// The unit is being stopped. It can be started again once it has stopped.
     #[error("the unit is being stopped")]
     Busy(#[source] BusError),
-    /// It was started and ended, or never said running. Displayed as its exit: `exited 1`.
+    /// The unit was started and ended, or its hypervisor never reported that the VM runs. Displayed as the
+    /// reason, for example `exited 1`.
     #[error("{}", failed_start(result, exit))]
     Failed {
         /// The job's result: `failed`, `canceled` (a stop came in between), `timeout`, `dependency`.
         result: String,
         /// How the unit ended.
         exit: UnitExit,
-        /// `InvocationID` of that run, for the journal.
+        /// `InvocationID` of that run, by which the journal finds its lines.
         invocation: Option<String>,
     },
-    /// The job did not end in time: the unit may still start.
+    /// The job did not end in time. The unit may still start.
     #[error("not started after {} s", START_DEADLINE.as_secs())]
     Timeout,
 }
@@ -82,7 +84,8 @@ pub enum StartError {
 fn failed_start(result: &str, exit: &UnitExit) -> String {
     match result {
         "canceled" => "a stop came before it ran".to_owned(),
-        // The template requires the mounts that the disks' directories lie on; the unit itself has no result.
+        // The template requires the mounts on which the disks' directories lie. The unit itself has no result
+        // then.
         "dependency" => {
             "a unit that it needs did not start: are the file systems of vms.disk_dirs mounted?".to_owned()
         }
@@ -90,40 +93,40 @@ fn failed_start(result: &str, exit: &UnitExit) -> String {
     }
 }
 
-/// A VM was not stopped, or not certainly.
+/// Why a VM was not stopped, or is not known to be stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
-    /// systemd could not be asked, or refused.
+    /// systemd could not be reached, or refused.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// The job ended otherwise than done.
+    /// The stop job ended with another result than `done`.
     #[error("systemd's stop job ended as {result:?}")]
     Failed {
         /// The job's result.
         result: String,
     },
-    /// The job did not end in time: the unit may still stop.
+    /// The job did not end in time. The unit may still stop.
     #[error("not stopped after {} s", STOP_DEADLINE.as_secs())]
     Timeout,
 }
 
-/// The units could not be listed.
+/// Why the units could not be listed.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct ListError(#[from] BusError);
 
-/// A unit's failure could not be forgotten.
+/// Why a unit's failed state could not be reset.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct ResetError(#[from] BusError);
 
-/// What is left of a deleted VM could not be removed.
+/// Why the rest of a deleted VM could not be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
     /// The order could not be removed.
     #[error("launch order")]
     Order(#[from] OrderError),
-    /// systemd could not be asked, or refused to start the helper unit.
+    /// systemd could not be reached, or refused to start the helper unit.
     #[error(transparent)]
     Bus(#[from] BusError),
     /// The helper unit failed.
@@ -134,7 +137,7 @@ pub enum ForgetError {
         /// The job's result.
         result: String,
     },
-    /// The helper unit took too long.
+    /// The helper unit did not end in time.
     #[error("{unit} did not end within {} s", FORGET_DEADLINE.as_secs())]
     Timeout {
         /// The helper unit.
@@ -142,25 +145,25 @@ pub enum ForgetError {
     },
 }
 
-/// Where a start stands.
+/// What was found out about a start.
 enum StartFound {
-    /// The hypervisor says running.
+    /// The hypervisor reports that the VM runs.
     Running,
-    /// A job is under way, and will be heard to end.
+    /// A job is under way, and its end will be seen.
     Starting(JobWatch, OwnedObjectPath),
-    /// It is starting and no job says so: look again.
+    /// The unit is starting, but there is no job for it: it has to be looked at again.
     Between,
-    /// It ended, or never ran.
+    /// The unit ended, or never ran.
     Ended { result: String, exit: UnitExit, invocation: Option<String> },
 }
 
-/// What a look at a unit says of its start.
+/// What the list of units says about a start.
 #[derive(Debug, PartialEq, Eq)]
 enum StartStanding {
     JobPending,
     Running,
     Between,
-    /// With the result that its job must have had.
+    /// The unit has ended; holds the result that its job must have had.
     Ended(&'static str),
 }
 
@@ -176,7 +179,7 @@ fn standing(active: ActiveState, job_type: Option<&str>) -> StartStanding {
     }
 }
 
-/// Does it again as long as the bus was lost and the deadline has not passed.
+/// Calls `attempt` again as long as it fails because the bus was lost, and the deadline has not passed.
 async fn through_loss<T, E, F>(deadline: Instant, mut attempt: impl FnMut() -> F) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,
@@ -185,7 +188,7 @@ where
     loop {
         match attempt().await {
             Err(error) if error.bus().is_some_and(is_lost) && Instant::now() < deadline => {
-                // The connection's keeper may not have noticed yet.
+                // The task that keeps the connection may not have noticed the loss yet.
                 tokio::time::sleep(LOOK_PAUSE).await;
             }
             other => return other,
@@ -193,7 +196,7 @@ where
     }
 }
 
-/// An error that may be the bus's.
+/// An error that may come from the bus.
 trait MaybeBus {
     fn bus(&self) -> Option<&BusError>;
 }
@@ -214,8 +217,8 @@ fn time_left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// A handle on the VM units of this machine; cheap to clone. Reconnects by itself after a lost bus; every
-/// call has a deadline. Dropping the last clone ends the connection, and no VM.
+/// A handle to the VM units of this machine; cheap to clone. It reconnects by itself after the bus was lost,
+/// and every call has a deadline. Dropping the last clone ends the connection, but no VM.
 #[derive(Debug, Clone)]
 pub struct UnitManager {
     inner: Arc<Inner>,
@@ -236,15 +239,16 @@ impl Drop for Inner {
 }
 
 impl UnitManager {
-    /// Connects to the system bus; orders go where the shipped unit reads them.
+    /// Connects to the system bus. Orders are written to the directory from which the shipped unit reads
+    /// them.
     ///
     /// # Errors
-    /// No bus, or no systemd on it, within a deadline. Nothing goes on trying then.
+    /// There is no bus, or no systemd on it, within the deadline. In this case nothing tries again.
     pub async fn connect() -> Result<Self, BusError> {
         Self::connect_with(ManagerOptions::default()).await
     }
 
-    /// Connects to another bus or with another directory of orders.
+    /// Connects to another bus, or uses another directory for orders.
     ///
     /// # Errors
     /// As [`Self::connect`].
@@ -259,19 +263,20 @@ impl UnitManager {
         Ok(Self { inner: Arc::new(Inner { orders, link, changed, keeper }) })
     }
 
-    /// Resolves when a VM unit may have changed, or the bus was lost or found: a hint to list again, the list
-    /// is the truth. For one waiting task: a change between two waits is kept, and wakes one of several.
+    /// Resolves when a VM unit may have changed, or the bus was lost or found again. This is only a hint to
+    /// list the units again. It is for one waiting task: a change between two waits is kept, but wakes only
+    /// one of several tasks.
     pub async fn changed(&self) {
         self.inner.changed.notified().await;
     }
 
-    /// Writes the order, sets every limit and the order that the unit shows, starts the unit and waits
-    /// until its hypervisor says running (at most [`START_DEADLINE`]). A unit that already runs stays as it
-    /// is, but for the limits. A bus that is lost meanwhile, or a systemd that executes itself anew, is
-    /// waited for: the unit's job goes on without them.
+    /// Writes the order, sets the limits and the order that the unit's description shows, starts the unit,
+    /// and waits until its hypervisor reports that the VM runs (at most [`START_DEADLINE`]). Of a unit that
+    /// already runs, only the limits change. If the bus is lost meanwhile, or systemd re-executes itself,
+    /// this waits until it is back, because the unit's job goes on without it.
     ///
     /// # Errors
-    /// Why not, with the exit of the unit where it ran.
+    /// [`StartError`]: why the VM was not started, with the exit of the unit if it ran.
     pub async fn start(&self, order: &LaunchOrder) -> Result<(), StartError> {
         self.inner.orders.write(order)?;
         let unit = unit_name(&order.vm.name);
@@ -307,14 +312,15 @@ impl UnitManager {
             ("CPUQuotaPerSecUSec", Variant::from(limits.cpu_usec_per_sec)),
             ("TasksMax", Variant::from(limits.tasks_max)),
         ];
-        // A run goes on by the order it was started with, whatever is written meanwhile. The order was
-        // written before this look, so a start that comes after it obeys the one described here.
+        // A run goes on with the order that it was started with, whatever is written meanwhile. The order was
+        // written before this look at the unit, so a start that comes after it uses the order that is
+        // described here.
         if !is_under_way(&link, unit).await? {
             let text = description(&order.vm.name, order.id());
             properties.push(("Description", Variant::from(text)));
         }
-        // Runtime only: the file it writes is gone with the machine's next boot, and set anew with each
-        // start.
+        // For this boot only: the file that systemd writes for it is gone with the next boot of the machine,
+        // and the limits are set again at each start.
         let setting = link.manager.set_unit_properties(unit, true, &properties);
         call_authorized(&link, "SetUnitProperties", setting).await?;
         let watch = JobWatch::new(&link.jobs);
@@ -325,10 +331,10 @@ impl UnitManager {
         }
     }
 
-    /// Looks where a start stands whose end was not heard.
+    /// Finds out about a start whose end was not seen.
     async fn find(&self, unit: &str) -> Result<StartFound, StartError> {
         let link = self.link("ListUnitsByPatterns").await?;
-        // Made before the look: the job may end right after it.
+        // Created before the unit is looked at, because the job may end right after that.
         let watch = JobWatch::new(&link.jobs);
         let rows = call("ListUnitsByPatterns", link.manager.list_units_by_patterns(&[], &[unit])).await?;
         let Some(row) = rows.into_iter().find(|row| row.0 == unit) else {
@@ -351,11 +357,12 @@ impl UnitManager {
     }
 
     /// Stops the unit gracefully (its ExecStop asks the guest first) and waits until it has ended, at most
-    /// [`STOP_DEADLINE`]. A unit that does not run is success. A bus that is lost meanwhile is waited for,
-    /// and the stop asked for again, which changes nothing for a unit that already stops.
+    /// [`STOP_DEADLINE`]. It is a success if the unit does not run. If the bus is lost meanwhile, this waits
+    /// until it is back and queues the stop again, which changes nothing for a unit that is already being
+    /// stopped.
     ///
     /// # Errors
-    /// It may still run.
+    /// [`StopError`]: the unit may still run.
     pub async fn stop(&self, name: &VmName) -> Result<(), StopError> {
         let unit = unit_name(name);
         let deadline = Instant::now() + STOP_DEADLINE;
@@ -372,7 +379,7 @@ impl UnitManager {
         }
     }
 
-    /// Queues the stop; `None` when there is nothing to stop.
+    /// Queues the stop; `None` when there is no such unit.
     async fn queue_stop(&self, unit: &str) -> Result<Option<(JobWatch, OwnedObjectPath)>, BusError> {
         let link = self.link("StopUnit").await?;
         let watch = JobWatch::new(&link.jobs);
@@ -383,10 +390,11 @@ impl UnitManager {
         }
     }
 
-    /// Forgets how a unit failed, so that it is no longer listed. A unit that is not there is success.
+    /// Resets the failed state of a unit, so that the unit is no longer listed. It is a success if there is
+    /// no such unit.
     ///
     /// # Errors
-    /// systemd could not be asked, or refused.
+    /// systemd could not be reached, or refused.
     pub async fn reset_failed(&self, name: &VmName) -> Result<(), ResetError> {
         let link = self.link("ResetFailedUnit").await?;
         let unit = unit_name(name);
@@ -397,11 +405,11 @@ impl UnitManager {
         }
     }
 
-    /// Removes what is left of a deleted VM: its order, and the limits that systemd keeps for its unit. Its
-    /// unit must be gone. What is not there is success.
+    /// Removes what is left of a deleted VM: its order, and the limits that systemd keeps for its unit. The
+    /// unit must be gone. It is a success if nothing is left.
     ///
     /// # Errors
-    /// The file system, systemd or the helper unit refused: what is left harms nothing.
+    /// The file system, systemd or the helper unit refused. What is left does no harm.
     pub async fn forget(&self, name: &VmName) -> Result<(), ForgetError> {
         self.inner.orders.remove(name)?;
         let link = self.link("StartUnit").await?;
@@ -409,7 +417,7 @@ impl UnitManager {
         let watch = JobWatch::new(&link.jobs);
         let starting = link.manager.start_unit(&unit, "replace");
         let job = call_authorized(&link, "StartUnit", starting).await?;
-        // Waited for: a VM of the same name that starts next sets its limits anew.
+        // Waits for the end, because a VM of the same name that is started next sets its limits again.
         match watch.result_of(&job, FORGET_DEADLINE).await {
             Ok(result) if result == "done" => Ok(()),
             Ok(result) => Err(ForgetError::Failed { unit, result }),
@@ -418,11 +426,10 @@ impl UnitManager {
         }
     }
 
-    /// Every VM unit that systemd knows, by name. One that ended well and one that never ran are not among
-    /// them.
+    /// Every VM unit that systemd has loaded, by name. A unit that ended well or never ran is not among them.
     ///
     /// # Errors
-    /// systemd could not be asked: what was listed before is then all that is known.
+    /// systemd could not be reached. Then no more is known than what was listed before.
     pub async fn list(&self) -> Result<Vec<VmUnit>, ListError> {
         let link = self.link("ListUnitsByPatterns").await?;
         let rows =
@@ -436,7 +443,7 @@ impl UnitManager {
         Ok(units)
     }
 
-    /// The live link, waiting for it at most [`CALL_DEADLINE`].
+    /// The live link; waits for it at most [`CALL_DEADLINE`].
     async fn link(&self, wanted_for: &'static str) -> Result<Arc<Link>, BusError> {
         let mut link = self.inner.link.clone();
         let live = tokio::time::timeout(CALL_DEADLINE, link.wait_for(Option::is_some)).await;
@@ -466,13 +473,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_is_missing_is_what_to_look_at_and_not_an_empty_reason() {
+    fn a_start_that_lacks_a_mount_names_the_disk_directories() {
         let line = failed_start("dependency", &UnitExit::default());
         assert!(line.contains("file systems of vms.disk_dirs mounted"), "{line}");
     }
 
     #[test]
-    fn a_look_says_where_a_start_stands() {
+    fn the_list_of_units_tells_how_far_a_start_is() {
         use ActiveState::{Activating, Active, Deactivating, Failed, Inactive};
         let cases = [
             (Activating, Some("start"), StartStanding::JobPending),
@@ -482,7 +489,7 @@ mod tests {
             (Failed, None, StartStanding::Ended("failed")),
             (Inactive, None, StartStanding::Ended("failed")),
             (Deactivating, None, StartStanding::Ended("failed")),
-            // Somebody wants it stopped: the end of that job must not be taken for a start.
+            // A stop is queued or under way: the end of that job must not be taken for the end of a start.
             (Deactivating, Some("stop"), StartStanding::Ended("canceled")),
             (Active, Some("stop"), StartStanding::Ended("canceled")),
         ];
@@ -491,7 +498,7 @@ mod tests {
         }
     }
 
-    /// A manager without a bus, on a link that the test holds.
+    /// A manager without a bus, whose link the test controls.
     fn manager(dir: &tempfile::TempDir, link: Arc<Link>) -> (UnitManager, watch::Sender<Option<Arc<Link>>>) {
         let (sender, link) = watch::channel(Some(link));
         let keeper = tokio::spawn(std::future::pending());
@@ -503,8 +510,8 @@ mod tests {
         serde_json::from_str(include_str!("../../launcher/tests/fixtures/0.1.0/order.json")).expect("order")
     }
 
-    /// Starts a VM, lets systemd execute itself anew while the start is awaited, and hands the new systemd's
-    /// link and state to `after`, once the manager has looked at the unit again.
+    /// Starts a VM and lets systemd re-execute itself while the start is waited for. Once the manager has
+    /// looked at the unit again, calls `after` with the link to the new systemd.
     async fn start_through_a_reexec(unit: FakeUnit, after: impl FnOnce(&Link)) -> Result<(), StartError> {
         let dir = tempfile::tempdir().expect("tempdir");
         let (old, mut old_calls) = fake::systemd(FakeUnit::default()).await;
@@ -520,7 +527,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_goes_on_waiting_when_systemd_executes_itself_anew() {
+    async fn a_start_goes_on_waiting_when_systemd_reexecutes_itself() {
         let unit = FakeUnit { active: "activating", job: Some("start"), ..FakeUnit::default() };
         let done = |link: &Link| {
             let signal = JobSignal::Done { path: fake::job(), result: "done".into() };
@@ -530,7 +537,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_that_ended_while_nobody_listened_is_told_by_the_unit() {
+    async fn a_start_that_ended_unseen_is_read_from_the_unit() {
         let active = FakeUnit { active: "active", job: None, ..FakeUnit::default() };
         start_through_a_reexec(active, |_| {}).await.expect("started");
         let failed = FakeUnit { active: "failed", job: None, result: "exit-code", status: 3 };
@@ -539,7 +546,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_describes_its_order_and_never_relabels_a_run() {
+    async fn a_start_sets_the_description_unless_the_unit_already_runs() {
         for (active, described) in [("inactive", true), ("failed", true), ("active", false)] {
             let dir = tempfile::tempdir().expect("tempdir");
             let (link, mut calls) = fake::systemd(FakeUnit { active, ..FakeUnit::default() }).await;

@@ -1,4 +1,4 @@
-//! The members of systemd's D-Bus interfaces that are used here, and no others.
+//! The parts of systemd's D-Bus interfaces that are used here.
 
 use zbus::{ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
@@ -32,7 +32,7 @@ pub(crate) trait Properties {
     fn get(&self, interface: &str, name: &str) -> zbus::Result<OwnedVariant>;
 }
 
-/// Reads single properties of one unit, uncached: a cached value is one more thing that can be stale.
+/// Reads single properties of one unit. They are not cached, because a cached value could be out of date.
 pub(crate) struct UnitProperties<'a>(PropertiesProxy<'a>);
 
 impl<'a> UnitProperties<'a> {

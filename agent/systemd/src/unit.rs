@@ -5,14 +5,14 @@ use std::fmt;
 use blixard_model::report::ObservedState;
 use blixard_model::{OrderId, VmName, VmSpec};
 
-/// Matches the units of all VMs, in systemd's pattern language.
+/// A pattern, as systemd understands it, that matches the units of all VMs.
 pub const UNIT_PATTERN: &str = "blixard-vm@*.service";
 
-/// Share of one cpu, in percent, that the hypervisor's own threads may use beside the guest's cpus.
+/// CPU time that the hypervisor's own threads may use beside the guest's cpus, in percent of one cpu.
 pub const EMULATOR_CPU_PERCENT: u64 = 50;
 
-/// Threads that the hypervisor may have beside one per guest cpu: its I/O pool has at most 64, the rest are
-/// the main loop, the helpers of ExecStartPost and ExecStop, and room.
+/// Threads that the hypervisor may have beside one for each guest cpu. Its I/O pool has at most 64; the rest
+/// is for the main loop, for the helpers of ExecStartPost and ExecStop, and as a reserve.
 pub const EMULATOR_TASKS: u64 = 128;
 
 const PREFIX: &str = "blixard-vm@";
@@ -20,18 +20,18 @@ const FORGET_PREFIX: &str = "blixard-vm-forget@";
 const SUFFIX: &str = ".service";
 const MIB: u64 = 1 << 20;
 
-/// The unit of a VM. A VM name is its own instance name: nothing in it needs escaping.
+/// The name of a VM's unit. The VM's name is the instance name: nothing in it needs escaping.
 pub fn unit_name(name: &VmName) -> String {
     format!("{PREFIX}{name}{SUFFIX}")
 }
 
-/// What a unit is described as while it runs by this order: what `systemctl status` shows, and what
-/// [`order_of`] reads back.
+/// The description of a unit that runs by this order. `systemctl status` shows it, and [`order_of`] reads it
+/// back.
 pub(crate) fn description(name: &VmName, order: OrderId) -> String {
     format!("Blixard VM {name}, {order}")
 }
 
-/// The order in a unit's description; `None` in the template's own, which says none.
+/// The order in a unit's description; `None` for the description of the template, which names no order.
 pub(crate) fn order_of(description: &str) -> Option<OrderId> {
     let (_, numbers) = description.rsplit_once(", generation ")?;
     let (generation, revision) = match numbers.split_once(", revision ") {
@@ -41,22 +41,22 @@ pub(crate) fn order_of(description: &str) -> Option<OrderId> {
     Some(OrderId { generation: generation.parse().ok()?, revision })
 }
 
-/// The helper unit that removes the limits of a deleted VM.
+/// The name of the helper unit that removes the limits of a deleted VM.
 pub(crate) fn forget_unit_name(name: &VmName) -> String {
     format!("{FORGET_PREFIX}{name}{SUFFIX}")
 }
 
-/// Whether somebody may wait for a job of this unit: a VM's own, or its helper.
+/// Whether somebody may wait for a job of this unit: it is a VM's unit, or a helper unit.
 pub(crate) fn is_awaited(unit: &str) -> bool {
     vm_name(unit).is_some() || unit.starts_with(FORGET_PREFIX)
 }
 
-/// The VM of a unit, `None` for any other unit and for instances that are no VM names.
+/// The VM of a unit; `None` for any other unit, and for an instance that is not a VM name.
 pub fn vm_name(unit: &str) -> Option<VmName> {
     unit.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
 }
 
-/// What one VM may use; set over D-Bus before every start.
+/// What one VM may use. The limits are set over D-Bus before every start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnitLimits {
     /// `MemoryMax`, in bytes: guest memory plus the stated overhead, the same sum that a placement reserves.
@@ -69,7 +69,7 @@ pub struct UnitLimits {
 }
 
 impl UnitLimits {
-    /// The limits of a VM. Saturates: a spec that passed its validation never comes near.
+    /// The limits of a VM. The arithmetic saturates, but a valid spec never comes near that.
     pub fn of(vm: &VmSpec) -> Self {
         let cpu_percent = u64::from(vm.cpus) * 100 + EMULATOR_CPU_PERCENT;
         Self {
@@ -83,17 +83,17 @@ impl UnitLimits {
 /// systemd's `ActiveState`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActiveState {
-    /// Started: the hypervisor said running.
+    /// The unit was started: its hypervisor reported that the VM runs.
     Active,
-    /// Being started.
+    /// The unit is being started.
     Activating,
-    /// Being stopped.
+    /// The unit is being stopped.
     Deactivating,
-    /// Ended, or never started.
+    /// The unit ended, or was never started.
     Inactive,
-    /// Ended badly; stays listed until the next start or reset.
+    /// The unit failed. It stays listed until the next start or reset.
     Failed,
-    /// Any other (`reloading`, `maintenance`, `refreshing`): does not happen to a VM's unit.
+    /// Any other state (`reloading`, `maintenance`, `refreshing`), which does not happen to a VM's unit.
     Other,
 }
 
@@ -110,19 +110,21 @@ impl ActiveState {
     }
 }
 
-/// How a unit's last run ended. Displayed as a reason: `exited 1`, `killed by signal 9 (KILL)`.
+/// How a unit's last run ended. Displayed as a reason, for example `exited 1` or `killed by signal 9
+/// (SIGKILL)`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UnitExit {
     /// systemd's `Result`: `success`, `exit-code`, `signal`, `timeout`, `oom-kill`, `start-limit-hit`, ...
     pub result: String,
-    /// `ExecMainCode`: 0 has not ended, 1 exited, 2 killed, 3 killed with a core dump.
+    /// `ExecMainCode`: 0 means that the process has not ended, 1 exited, 2 was killed, 3 was killed with a
+    /// core dump.
     pub main_code: i32,
-    /// `ExecMainStatus`: exit status, or number of the signal.
+    /// `ExecMainStatus`: the exit status, or the number of the signal.
     pub main_status: i32,
 }
 
 impl UnitExit {
-    /// Whether it ended, or runs, as it should.
+    /// Whether systemd's result is `success`, which it also is while the unit runs.
     pub fn is_success(&self) -> bool {
         self.result == "success"
     }
@@ -140,7 +142,7 @@ impl fmt::Display for UnitExit {
             _ => {}
         }
         match (self.main_code, self.main_status) {
-            // Its end was no failure in itself: it came before vm-wait saw the VM run.
+            // The end itself was not a failure, but it came before vm-wait saw the VM run.
             (CODE_EXITED, 0) if !self.is_success() => f.write_str("exited 0 before it was seen running"),
             (CODE_EXITED, status) => match exec_step(status) {
                 Some(step) => write!(f, "exited {status}: systemd could not {step}"),
@@ -156,8 +158,8 @@ impl fmt::Display for UnitExit {
     }
 }
 
-/// What systemd was doing when it gave up before the program ran: the exit statuses from 200 of
-/// systemd.exec(5) that the VM's unit can meet.
+/// What systemd was doing when it gave up before the program ran: the exit statuses from 200 on, of
+/// systemd.exec(5), that can happen to a VM's unit.
 fn exec_step(status: i32) -> Option<&'static str> {
     Some(match status {
         203 => "run /usr/bin/blixard (EXEC)",
@@ -172,31 +174,31 @@ fn exec_step(status: i32) -> Option<&'static str> {
     })
 }
 
-/// A VM's unit, as listed.
+/// A VM's unit, as systemd lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmUnit {
     /// The VM.
     pub name: VmName,
-    /// What the unit does.
+    /// The unit's `ActiveState`.
     pub active: ActiveState,
     /// systemd's `SubState`, for people: `running`, `start-post`, `stop`, ...
     pub sub: String,
-    /// The order that it was last started by, if it shows one.
+    /// The order that the unit was last started with, if its description shows one.
     pub order: Option<OrderId>,
-    /// The hypervisor's process, while there is one.
+    /// The hypervisor's process id, while it runs.
     pub main_pid: Option<u32>,
-    /// How the last run ended; `success` while it runs.
+    /// How the last run ended. Its result is `success` while the unit runs.
     pub exit: UnitExit,
-    /// `InvocationID`, in hexadecimal: names this run in the journal.
+    /// `InvocationID`, in hexadecimal: identifies this run in the journal.
     pub invocation: Option<String>,
-    /// When the unit last changed its state: microseconds since the epoch, by the machine's clock.
+    /// When the unit last changed its state, in microseconds since the epoch, by the machine's clock.
     pub changed_unix_us: Option<u64>,
-    /// A start or stop that is queued or under way (`start`, `stop`, ...).
+    /// The type of the job that is queued or under way for the unit (`start`, `stop`, ...), if there is one.
     pub job: Option<String>,
 }
 
 impl VmUnit {
-    /// The state in the product's words.
+    /// The unit's state as the product names it.
     pub fn observed(&self) -> ObservedState {
         match self.active {
             ActiveState::Active => ObservedState::Running,
@@ -216,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_is_named_for_its_vm_and_back() {
+    fn the_name_of_a_unit_gives_its_vm_and_the_reverse() {
         let name: VmName = "web-1".parse().expect("name");
         assert_eq!(unit_name(&name), "blixard-vm@web-1.service");
         assert_eq!(vm_name("blixard-vm@web-1.service"), Some(name));
@@ -236,7 +238,7 @@ mod tests {
             let order = OrderId { generation, revision };
             assert_eq!(order_of(&description(&name, order)), Some(order));
         }
-        // As a release described it that knew no revisions.
+        // The description as a release without revisions wrote it.
         let order = OrderId { generation: 7, revision: 0 };
         assert_eq!(order_of("Blixard VM web, generation 7"), Some(order));
         let template = include_str!("../../dist/systemd/blixard-vm@.service");
@@ -264,7 +266,7 @@ mod tests {
         target.words([PREFIX, SUFFIX, "@", "%i", "\\x2d", "/", "web"]).heap_max(64 << 10).run(|bytes| {
             let Ok(text) = std::str::from_utf8(bytes) else { return "no text".to_owned() };
             match vm_name(text) {
-                // A unit is one VM's, and a VM's is one unit: nothing else leads to it.
+                // A unit belongs to one VM and a VM to one unit: no other name leads to it.
                 Some(name) => {
                     assert_eq!(unit_name(&name), text);
                     format!("a VM of {} letters", "x".repeat(name.as_str().len()))
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_reads_as_a_reason() {
+    fn an_exit_is_displayed_as_a_reason() {
         let cases = [
             ("exit-code", 1, 1, "exited 1"),
             ("exit-code", 1, 243, "exited 243: systemd could not hand over the order (CREDENTIALS)"),

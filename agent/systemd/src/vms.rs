@@ -1,7 +1,7 @@
-//! The port through which the agent runs VMs, and systemd behind it.
+//! The interface through which the agent runs VMs, and its implementation with systemd.
 //!
-//! The bus may come later than the agent, or go away: then every call says so and the next one tries again.
-//! The agent itself goes on: consensus needs no D-Bus.
+//! The bus may come up later than the agent, or go away. Then every call fails with that reason, and the next
+//! call tries again. The agent itself goes on, because consensus needs no D-Bus.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -18,36 +18,37 @@ use crate::journal;
 use crate::manager::{ForgetError, ListError, ResetError, StartError, StopError, UnitManager};
 use crate::unit::VmUnit;
 
-/// Runs VMs as units of the service manager. Every method has a deadline of its own and is idempotent.
+/// Runs VMs as units of the service manager. Every method except [`VmRuntime::changed`] has a deadline and is
+/// idempotent.
 pub trait VmRuntime: Send + Sync + 'static {
     /// Why something could not be done.
     type Error: Error + Send + Sync + 'static;
 
-    /// Starts a VM and returns once its hypervisor says running.
+    /// Starts a VM. Returns once its hypervisor reports that the VM runs.
     fn start(&self, order: &LaunchOrder) -> impl Future<Output = Result<(), Self::Error>> + Send;
-    /// Stops a VM gracefully and returns once its unit is gone or inactive.
+    /// Stops a VM gracefully. Returns once its unit is gone or inactive.
     fn stop(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
-    /// Forgets how a unit that has ended failed.
+    /// Resets the failed state of a unit that has ended.
     fn reset_failed(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
-    /// Forgets the launch order and the limits of a VM that is deleted and whose unit is gone.
+    /// Removes the launch order and the limits of a VM that is deleted and whose unit is gone.
     fn forget(&self, name: &VmName) -> impl Future<Output = Result<(), Self::Error>> + Send;
-    /// All VM units there are, the truth. A unit that ended well or never ran need not be among them.
+    /// All VM units that there are. A unit that ended well or never ran need not be among them.
     fn list(&self) -> impl Future<Output = Result<Vec<ObservedUnit>, Self::Error>> + Send;
     /// The last console lines of a VM's last run.
     fn console(&self, name: &VmName, lines: u32) -> impl Future<Output = Vec<String>> + Send;
-    /// Resolves when something may have changed: a hint to list again.
+    /// Resolves when something may have changed. This is only a hint to list the units again.
     fn changed(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// systemd, once it can be reached.
+/// The VMs as units of systemd. Connects when it is first needed.
 #[derive(Debug, Default)]
 pub struct SystemdVms {
     connection: Mutex<Option<UnitManager>>,
-    /// Names the last run of each VM in the journal.
+    /// The invocation id of each VM's last run, by which the journal finds its lines.
     invocations: StdMutex<BTreeMap<VmName, String>>,
 }
 
-/// Why systemd did not do it.
+/// Why systemd did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub enum RuntimeError {
@@ -59,9 +60,9 @@ pub enum RuntimeError {
     Stop(#[from] StopError),
     /// The units could not be listed.
     List(#[from] ListError),
-    /// A failure could not be forgotten.
+    /// A unit's failed state could not be reset.
     Reset(#[from] ResetError),
-    /// What is left of a deleted VM could not be removed.
+    /// The rest of a deleted VM could not be removed.
     Forget(#[from] ForgetError),
 }
 
@@ -129,7 +130,8 @@ impl VmRuntime for SystemdVms {
             let invocations = self.invocations.lock().unwrap_or_else(PoisonError::into_inner);
             invocations.get(name).cloned()
         };
-        // The reason is complete without them: a journal that cannot be read must not hide it.
+        // The console lines are not needed: a journal that cannot be read must not hide the reason of a
+        // failure.
         journal::last_lines(name, invocation.as_deref(), lines).await.unwrap_or_default()
     }
 
