@@ -1,4 +1,4 @@
-//! `vm-exec`: reads the order, checks everything again, becomes the hypervisor.
+//! `vm-exec`: reads the order, checks everything again, and becomes the hypervisor.
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
@@ -18,19 +18,20 @@ use crate::order::{OrderError, read_order};
 use crate::qemu::argv::{CheckedDisk, DiskKind, KERNEL_CMDLINE_LEN_MAX, MachineFacts, argv, kernel_cmdline};
 use crate::qmp_socket;
 
-/// Name of the credential that holds the order: `LoadCredential=` of the unit.
+/// Name of the credential that holds the order, as in the unit's `LoadCredential=`.
 const CREDENTIAL: &str = "order";
 
-/// Its name in the template of release 0.1.0, which stays loaded until systemd reads the new one.
+/// Name of that credential in the template of release 0.1.0, which stays loaded until systemd reads the new
+/// template.
 const CREDENTIAL_0_1_0: &str = "spec";
 
-/// The VM was not launched.
+/// Why the VM was not launched.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// The unit's instance is no VM name.
+    /// The unit's instance name is not a VM name.
     #[error(transparent)]
     Name(#[from] InvalidId),
-    /// Not run by systemd with the unit's `LoadCredential=`.
+    /// The program was not started by systemd with the unit's `LoadCredential=`.
     #[error("no $CREDENTIALS_DIRECTORY: vm-exec is run by the unit blixard-vm@NAME.service only")]
     NoCredentials,
     /// The order cannot be read.
@@ -39,13 +40,13 @@ pub enum LaunchError {
     /// The order is for another VM.
     #[error("the launch order is for VM {found}, not for this unit's")]
     OtherVm {
-        /// The VM it is for.
+        /// The VM that the order is for.
         found: VmName,
     },
-    /// The order asks for a VM that is not valid.
+    /// The order describes a VM that is not valid.
     #[error("launch order")]
     Spec(#[from] InvalidSpec),
-    /// A file that the VM needs is not there or not usable. Names the field, the path and the reason.
+    /// A file that the VM needs is missing or cannot be used. Names the field, the path and the reason.
     #[error("{field} {path:?}: {problem}")]
     File {
         /// The field of the spec.
@@ -55,15 +56,15 @@ pub enum LaunchError {
         /// What is wrong, and what would help.
         problem: String,
     },
-    /// The whole kernel command line is longer than the kernel reads.
+    /// The whole kernel command line is longer than what the kernel reads.
     #[error(
         "cmdline: with what the machine adds it has {len} bytes, the kernel reads {KERNEL_CMDLINE_LEN_MAX}"
     )]
     CmdlineTooLong {
-        /// Its length.
+        /// The length of the command line, in bytes.
         len: usize,
     },
-    /// The order says KVM and this machine does not offer it.
+    /// The order demands KVM, and this machine does not offer it.
     #[error("/dev/kvm cannot be used (vms.accel = \"tcg\" in the agent's configuration runs without it)")]
     NoKvm(#[source] io::Error),
     /// KVM runs guests of the machine's own architecture only, and guests are x86-64.
@@ -88,19 +89,19 @@ pub enum LaunchError {
 /// Replaces this process by the hypervisor of the unit's VM.
 ///
 /// # Errors
-/// Why it could not; it does not return otherwise.
+/// [`LaunchError`]: why the hypervisor could not be started. The function returns only in this case.
 pub fn vm_exec(name: &str) -> Result<Infallible, LaunchError> {
     let name: VmName = name.parse()?;
     let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(LaunchError::NoCredentials)?;
     let order = read_credential(Path::new(&directory))?;
     let argv = prepare(&name, &order)?;
     let (program, arguments) = argv.split_first().unwrap_or((&order.qemu, &[]));
-    // No shell: each word reaches the hypervisor as it is.
+    // No shell is involved, so each word reaches the hypervisor unchanged.
     let source = Command::new(OsStr::new(program)).args(arguments).exec();
     Err(LaunchError::Exec { program: program.clone(), source })
 }
 
-/// Reads the order among the unit's credentials, under whichever name the unit's template gives it.
+/// Reads the order from the unit's credentials, under the name that the loaded template gives it.
 fn read_credential(directory: &Path) -> Result<LaunchOrder, OrderError> {
     let path = directory.join(CREDENTIAL);
     match read_order(&path) {
@@ -112,7 +113,7 @@ fn read_credential(directory: &Path) -> Result<LaunchOrder, OrderError> {
     }
 }
 
-/// Checks an order against this machine and turns it into the argument list.
+/// Checks an order against this machine and returns the argument list.
 fn prepare(name: &VmName, order: &LaunchOrder) -> Result<Vec<String>, LaunchError> {
     if order.vm.name != *name {
         return Err(LaunchError::OtherVm { found: order.vm.name.clone() });
@@ -146,7 +147,7 @@ fn prepare(name: &VmName, order: &LaunchOrder) -> Result<Vec<String>, LaunchErro
     Ok(argv(order, &disks, &machine))
 }
 
-/// Whether KVM can run a guest here: on a machine of this architecture, through this device.
+/// Checks that KVM can run a guest on a machine of this architecture, through this device.
 fn check_kvm(arch: &'static str, device: &Path) -> Result<(), LaunchError> {
     if !Accel::Kvm.runs_on(arch) {
         return Err(LaunchError::KvmArchitecture { arch });
@@ -155,7 +156,8 @@ fn check_kvm(arch: &'static str, device: &Path) -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// A name for PATH or an absolute path: never one that depends on where this process happens to be.
+/// Accepts a name for PATH or an absolute path, and nothing that depends on the working directory of this
+/// process.
 fn check_program(program: &str) -> Result<(), LaunchError> {
     if program.is_empty() || (program.contains('/') && !program.starts_with('/')) {
         let source = io::Error::new(io::ErrorKind::InvalidInput, "neither a name nor an absolute path");
@@ -179,7 +181,7 @@ fn check_readable(field: &str, path: &str) -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// Resolves a disk's path and makes sure that it lies under a disk directory also after that.
+/// Resolves a disk's path, and checks that the resolved path lies under a disk directory.
 fn check_disk(
     field: &str,
     disk: &Disk,
@@ -188,7 +190,7 @@ fn check_disk(
 ) -> Result<CheckedDisk, LaunchError> {
     let wrong = |problem: String| file_error(field, &disk.path, problem);
     let real = fs::canonicalize(&disk.path).map_err(|error| wrong(error.to_string()))?;
-    // A directory is not inside itself: what is left after the prefix names something.
+    // A directory is not inside itself: something has to follow the prefix.
     let inside = |dir: &PathBuf| real.strip_prefix(dir).is_ok_and(|rest| rest.components().next().is_some());
     if !allowed.iter().any(inside) {
         let place =
@@ -209,7 +211,7 @@ fn check_disk(
             if disk.read_only { "read it" } else { "write it" }
         ))
     })?;
-    // The length by seeking: a block device's metadata has none.
+    // The length is found by seeking, because the metadata of a block device has none.
     let format = file.seek(SeekFrom::End(0)).and_then(|len| format_of(&file, len));
     if let Some(format) = format.map_err(|error| wrong(error.to_string()))? {
         return Err(wrong(format.refusal(&disk.path)));
@@ -218,7 +220,8 @@ fn check_disk(
     Ok(CheckedDisk { path, read_only: disk.read_only, kind })
 }
 
-/// The counter's frequency, from `/proc/cpuinfo`: x86 states it as `bogomips`, twice the frequency in MHz.
+/// The frequency of the time stamp counter, from `/proc/cpuinfo`: x86 states it as `bogomips`, which is twice
+/// the frequency in MHz.
 fn tsc_khz(cpuinfo: &str) -> Option<u64> {
     let line = cpuinfo.lines().find(|line| line.starts_with("bogomips"))?;
     let (whole, hundredths) = line.split_once(':')?.1.trim().split_once('.')?;
@@ -227,7 +230,7 @@ fn tsc_khz(cpuinfo: &str) -> Option<u64> {
     }
     let hundredths: u64 = format!("{whole}{hundredths}").parse().ok()?;
     let khz = hundredths.checked_mul(5)?;
-    // Machines without such a counter state something tiny.
+    // Machines without such a counter state a tiny value.
     (khz >= 100_000).then_some(khz)
 }
 
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_found_under_the_credential_name_of_either_template() {
+    fn the_order_is_found_under_the_credential_name_of_both_templates() {
         let older = include_bytes!("../tests/fixtures/0.1.0/order.json");
         let dir = tempfile::tempdir().expect("tempdir");
         let missing = read_credential(dir.path()).expect_err("no order");
@@ -316,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_must_lie_under_a_disk_directory_after_links_too() {
+    fn a_disk_must_lie_under_a_disk_directory_after_links_are_resolved() {
         let Place { dir, mut order } = place();
         let at = |name: &str| dir.path().join(name).display().to_string();
         symlink(at("outside.raw"), at("disks/link.raw")).expect("symlink");
@@ -340,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_whose_name_only_begins_alike_is_outside() {
+    fn a_directory_whose_name_only_has_the_same_prefix_is_outside() {
         let Place { dir, mut order } = place();
         let twin = dir.path().join("disks-of-others");
         fs::create_dir(&twin).expect("mkdir");
@@ -380,14 +383,14 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_command_line_of_a_spec_is_one_that_the_kernel_reads() {
+    fn the_kernel_reads_the_longest_command_line_of_a_spec() {
         let Place { dir: _dir, mut order } = place();
         order.vm.cmdline = "x".repeat(blixard_model::vm::CMDLINE_LEN_MAX);
         assert!(prepare(&order.vm.name, &order).is_ok());
     }
 
     #[test]
-    fn the_counter_is_read_from_what_x86_states() {
+    fn the_counter_frequency_is_read_from_bogomips() {
         assert_eq!(tsc_khz("processor\t: 0\nbogomips\t: 5192.27\nbogomips\t: 1.00\n"), Some(2_596_135));
         for text in ["", "bogomips\t: 50.00", "bogomips\t: x.yz", "bogomips : 5192.2"] {
             assert_eq!(tsc_khz(text), None, "{text}");
@@ -395,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_none_and_a_run_by_hand_are_refused() {
+    fn vm_exec_refuses_an_invalid_name() {
         assert!(matches!(vm_exec("a;b"), Err(LaunchError::Name(_))));
     }
 }

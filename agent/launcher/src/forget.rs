@@ -1,4 +1,4 @@
-//! `vm-forget`: removes what systemd keeps of a deleted VM's limits.
+//! `vm-forget`: removes the limits that systemd keeps for a deleted VM.
 
 use std::fs;
 use std::io;
@@ -6,30 +6,30 @@ use std::path::{Path, PathBuf};
 
 use blixard_model::{InvalidId, VmName};
 
-/// Where systemd writes the properties that are set over D-Bus for the time until the next boot.
+/// Where systemd writes the properties that are set over D-Bus and that last until the next boot.
 const CONTROL_DIR: &str = "/run/systemd/system.control";
 
-/// The limits could not be removed.
+/// Why the limits could not be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum VmForgetError {
-    /// The unit's instance is no VM name.
+    /// The unit's instance name is not a VM name.
     #[error(transparent)]
     Name(#[from] InvalidId),
     /// The file system refused.
     #[error("{} cannot be removed", path.display())]
     Io {
-        /// The directory.
+        /// The directory of the drop-ins.
         path: PathBuf,
         /// The kernel's reason.
         source: io::Error,
     },
 }
 
-/// Removes the drop-ins that setting a VM's limits has left. systemd keeps them for every name until the next
-/// boot otherwise, and only root may remove them. Without any there is nothing to do.
+/// Removes the drop-ins that were made when a VM's limits were set. Otherwise systemd keeps them until the
+/// next boot, and only root may remove them. It is a success if there are none.
 ///
 /// # Errors
-/// They are still there, and why.
+/// [`VmForgetError`]: the drop-ins are still there.
 pub fn vm_forget(name: &str) -> Result<(), VmForgetError> {
     forget_in(Path::new(CONTROL_DIR), &name.parse()?)
 }

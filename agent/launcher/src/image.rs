@@ -1,9 +1,10 @@
-//! Tells a raw disk from an image in a format of its own, by the bytes that such an image begins or ends
-//! with.
+//! Distinguishes a raw disk from an image in another format, by the bytes with which such an image begins or
+//! ends.
 //!
-//! Disks are given to the hypervisor as raw. An image in another format would open all the same: the guest
+//! Disks are given to the hypervisor as raw. QEMU would open an image in another format as well: the guest
 //! would see the format's header as its first sectors, and its first write there would destroy the image.
-//! Reads a few hundred bytes and never writes; no program is run on a file that a guest may have written.
+//! This module reads a few hundred bytes and never writes. It runs no program on a file that a guest may have
+//! written.
 
 use std::fs::File;
 use std::io;
@@ -13,13 +14,13 @@ use std::path::Path;
 /// An image format that is not raw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Format {
-    /// What people call it.
+    /// The usual name of the format.
     pub(crate) name: &'static str,
-    /// What `qemu-img -f` calls it.
+    /// Its name for `qemu-img -f`.
     qemu_img: &'static str,
 }
 
-/// Where a format's mark stands, in bytes.
+/// Where the mark of a format is, in bytes from the beginning or the end of the image.
 #[derive(Debug, Clone, Copy)]
 enum MarkPlace {
     FromStart(u64),
@@ -35,7 +36,7 @@ const VDI: Format = Format { name: "VDI", qemu_img: "vdi" };
 const VHD: Format = Format { name: "VHD", qemu_img: "vpc" };
 const PARALLELS: Format = Format { name: "Parallels", qemu_img: "parallels" };
 
-/// The marks, from each format's own specification.
+/// The marks, as each format's specification gives them.
 const MARKS: &[(MarkPlace, &[u8], Format)] = &[
     (MarkPlace::FromStart(0), b"QFI\xfb\0\0\0\x01", QCOW),
     (MarkPlace::FromStart(0), b"QFI\xfb\0\0\0\x02", QCOW2),
@@ -46,8 +47,8 @@ const MARKS: &[(MarkPlace, &[u8], Format)] = &[
     (MarkPlace::FromStart(0), b"# Disk DescriptorFile", VMDK),
     (MarkPlace::FromStart(0), b"vhdxfile", VHDX),
     (MarkPlace::FromStart(64), &0xbeda_107f_u32.to_le_bytes(), VDI),
-    // A VHD that grows begins with a copy of its footer; one of a fixed size has the footer alone, which old
-    // programs wrote one byte short.
+    // A VHD that grows begins with a copy of its footer. A VHD of fixed size has only the footer, which old
+    // programs wrote one byte too short.
     (MarkPlace::FromStart(0), b"conectix", VHD),
     (MarkPlace::FromEnd(512), b"conectix", VHD),
     (MarkPlace::FromEnd(511), b"conectix", VHD),
@@ -56,7 +57,7 @@ const MARKS: &[(MarkPlace, &[u8], Format)] = &[
 ];
 
 impl Format {
-    /// What is wrong with giving `path` to a VM, and how to put it right.
+    /// What is wrong with giving `path` to a VM, and how to correct it.
     pub(crate) fn refusal(self, path: &str) -> String {
         let Self { name, qemu_img } = self;
         let (from, to) = (quoted(path), quoted(&raw_name(path)));
@@ -68,7 +69,7 @@ impl Format {
     }
 }
 
-/// The format of a file or device of `len` bytes, `None` when it can be a raw disk.
+/// The format of a file or device of `len` bytes; `None` when it can be a raw disk.
 pub(crate) fn format_of(file: &File, len: u64) -> io::Result<Option<Format>> {
     for (place, mark, format) in MARKS {
         let start = match place {
@@ -93,13 +94,13 @@ fn holds(file: &File, start: u64, mark: &[u8]) -> io::Result<bool> {
     }
 }
 
-/// A name beside `path` for the converted disk.
+/// A name beside `path`, for the converted disk.
 fn raw_name(path: &str) -> String {
     let raw = Path::new(path).with_extension("raw").display().to_string();
     if raw == path { format!("{path}.raw") } else { raw }
 }
 
-/// One word for a shell.
+/// The path as one word for a shell.
 fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
     if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }

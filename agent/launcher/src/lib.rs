@@ -1,19 +1,19 @@
 //! What runs inside a VM's unit `blixard-vm@NAME.service`: [`vm_exec`] becomes the hypervisor, [`vm_wait`]
-//! returns once the VM runs, [`vm_stop`] ends it gracefully.
+//! returns once the VM runs, [`vm_stop`] stops the VM gracefully.
 //!
-//! The agent writes a launch order ([`OrderDir`]); systemd hands it to the unit as a credential, and
-//! [`vm_exec`] reads it. That file is all that the agent and a unit share: the launcher never speaks D-Bus
+//! The agent writes a launch order ([`OrderDir`]), systemd hands it to the unit as a credential, and
+//! [`vm_exec`] reads it. The agent and a unit share nothing but that file: the launcher never speaks D-Bus,
 //! and works while the agent is away.
 //!
-//! Blocking and small: three short programs in the unit's own sandbox. They check again whatever the agent
-//! wrote, start no shell, and speak to nobody but the hypervisor's control socket. No async runtime, no
-//! network. When to start or stop a VM is decided in `blixard-core`.
+//! These are three short, blocking programs in the unit's own sandbox. They check again whatever the agent
+//! wrote, start no shell, and speak to nobody but the hypervisor's control socket. There is no async runtime
+//! and no network. `blixard-core` decides when to start or stop a VM.
 //!
-//! [`vm_forget`] runs in a unit of its own, `blixard-vm-forget@NAME.service`, once a VM is deleted.
+//! [`vm_forget`] runs in a unit of its own, `blixard-vm-forget@NAME.service`, after a VM was deleted.
 //!
-//! A new release also stops what an older one started: a `daemon-reload` gives running units the new
-//! template's `ExecStop=`. So the control socket's path and the subcommands' names are fixed, and orders of
-//! every release are read. `tests/older_release.rs` holds this.
+//! A new release also stops what an older one started, because a `daemon-reload` gives running units the new
+//! template's `ExecStop=`. So the path of the control socket and the names of the subcommands are fixed, and
+//! the orders of every release can be read. `tests/older_release.rs` checks this.
 
 mod exec;
 mod forget;
@@ -39,15 +39,16 @@ pub use qemu::qmp::QmpError;
 pub use stop::{VmStopError, vm_stop};
 pub use wait::{WaitError, vm_wait};
 
-/// Where the runtime directories of the VMs' units are.
+/// Directory that holds the runtime directories of the VMs' units.
 const RUN_DIR: &str = "/run/blixard-vm";
 
-/// The hypervisor's control socket, in the unit's runtime directory.
+/// The path of the hypervisor's control socket, in the unit's runtime directory.
 pub fn qmp_socket(name: &VmName) -> PathBuf {
     [RUN_DIR, name.as_str(), "qmp.sock"].iter().collect()
 }
 
-/// The unit's main process, as systemd tells ExecStartPost and ExecStop; `None` when it has already ended.
+/// The unit's main process, which systemd names to ExecStartPost and ExecStop; `None` when it has already
+/// ended.
 fn main_pid() -> Option<Pid> {
     let pid = std::env::var("MAINPID").ok()?.parse().ok()?;
     (pid > 0).then(|| Pid::from_raw(pid))
@@ -58,7 +59,7 @@ fn is_alive(pid: Pid) -> bool {
     signal::kill(pid, None) != Err(Errno::ESRCH)
 }
 
-/// Pause between two looks: 10 ms, doubling to 40 ms.
+/// Pauses between two looks: 10 ms at first, doubling up to 40 ms.
 #[derive(Debug)]
 struct LookPace(Duration);
 

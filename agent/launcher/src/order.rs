@@ -1,4 +1,4 @@
-//! Launch orders: one file per VM that the agent writes and the VM's unit is handed as a credential.
+//! Launch orders: one file per VM, which the agent writes and systemd hands to the VM's unit as a credential.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use blixard_model::VmName;
 use blixard_model::order::LaunchOrder;
 
-/// Largest order, in bytes: a spec at all its limits stays below.
+/// Largest order, in bytes. A spec that reaches all its limits is still smaller.
 pub const ORDER_LEN_MAX: usize = 64 * 1024;
 
 /// The directory that the VM's unit reads orders from.
 pub const ORDER_DIR: &str = "/run/blixard/vms";
 
-/// An order could not be written, read or removed.
+/// Why an order could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
     /// The file system refused.
@@ -25,34 +25,34 @@ pub enum OrderError {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// An order is larger than [`ORDER_LEN_MAX`].
+    /// The order is larger than [`ORDER_LEN_MAX`].
     #[error("{path}: the order is larger than {ORDER_LEN_MAX} bytes")]
     TooLarge {
         /// The file.
         path: PathBuf,
     },
-    /// The file is not an order. Says where it stops being one and not what stands there: systemd reads the
-    /// file as root, so it may be a link to one that the reader of this text may not see.
+    /// The file is not an order. The text says where it stops being one, but not what the file holds: systemd
+    /// reads the file as root, so it may be a link to a file that the reader of this text must not see.
     #[error("{path}: not a launch order (line {line}, column {column})")]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// From 1.
+        /// Counted from 1.
         line: usize,
-        /// From 1; 0 before the first byte of a line.
+        /// Counted from 1; 0 stands for the position before the first byte of a line.
         column: usize,
     },
-    /// The order could not be put into words.
+    /// The order could not be encoded.
     #[error("the launch order of VM {name} is not JSON")]
     Encode {
         /// The VM.
         name: VmName,
-        /// What the JSON encoder said.
+        /// The error of the JSON encoder.
         source: serde_json::Error,
     },
 }
 
-/// A directory of orders, mode 0700. Lies on a tmpfs, so its blocking calls take microseconds.
+/// A directory of orders, with mode 0700. It lies on a tmpfs, so its blocking calls take microseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderDir(PathBuf);
 
@@ -63,12 +63,12 @@ impl Default for OrderDir {
 }
 
 impl OrderDir {
-    /// Uses this directory; it is made when the first order is written, its parent must exist.
+    /// Uses this directory. It is created when the first order is written; its parent must exist.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 
-    /// Writes the order of a VM (mode 0600), in place of an earlier one: whole or not at all.
+    /// Writes the order of a VM (mode 0600), replacing an earlier one: whole or not at all.
     ///
     /// # Errors
     /// The order is too large, or the file system refused.
@@ -80,13 +80,13 @@ impl OrderDir {
             return Err(OrderError::TooLarge { path });
         }
         ensure_dir(&self.0).map_err(at(&self.0))?;
-        // Another VM's name cannot be this one: a name holds no dot.
+        // This is never the file of another VM, because a VM's name holds no dot.
         let partial = self.0.join(format!(".{}.json", order.vm.name));
         write_new(&partial, &bytes).map_err(at(&partial))?;
         fs::rename(&partial, &path).map_err(at(&path))
     }
 
-    /// Reads the order of a VM, `None` if there is none.
+    /// Reads the order of a VM; `None` if there is none.
     ///
     /// # Errors
     /// The file is not an order, or the file system refused.
@@ -98,7 +98,7 @@ impl OrderDir {
         }
     }
 
-    /// Removes the order of a VM. Without one there is nothing to do.
+    /// Removes the order of a VM. It is a success if there is none.
     ///
     /// # Errors
     /// The file system refused.
@@ -115,10 +115,10 @@ impl OrderDir {
     }
 }
 
-/// Reads one order file, never more than [`ORDER_LEN_MAX`] of it.
+/// Reads one order file, and never more than one byte over [`ORDER_LEN_MAX`].
 ///
 /// # Errors
-/// The file is missing, too large or not an order.
+/// The file is missing, too large, or not an order.
 pub(crate) fn read_order(path: &Path) -> Result<LaunchOrder, OrderError> {
     let file = fs::File::open(path).map_err(at(path))?;
     let mut bytes = Vec::new();
@@ -147,7 +147,7 @@ fn ensure_dir(path: &Path) -> io::Result<()> {
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // One that a crash left behind; `create_new` below makes sure of the mode.
+    // Removes a file that a crash left behind; `create_new` below makes sure of the mode.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_or_torn_order_is_refused() {
+    fn an_order_that_is_too_large_or_incomplete_is_refused() {
         let parent = tempfile::tempdir().expect("tempdir");
         let path = parent.path().join("web.json");
         fs::write(&path, vec![b' '; ORDER_LEN_MAX + 1]).expect("write");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_order_is_refused_without_a_word_of_it() {
+    fn the_error_about_a_file_that_is_no_order_shows_nothing_of_the_file() {
         let parent = tempfile::tempdir().expect("tempdir");
         let path = parent.path().join("web.json");
         for text in ["\"hunter2\"", "hunter2:x:0:0", "{\"hunter2\":1}", "{\"vm\":{\"name\":\"HUNTER2\"}}"] {
@@ -223,7 +223,8 @@ mod tests {
     fn the_largest_valid_spec_fits() {
         use blixard_model::vm::{CMDLINE_LEN_MAX, DISKS_MAX, Disk, PATH_LEN_MAX};
         let mut order = order(u64::MAX);
-        // Quotes and backslashes double in JSON: the worst that a valid path or command line can hold.
+        // Quotes and backslashes take two bytes in JSON: this is the worst that a valid path or command line
+        // can hold.
         let path = |i: usize| format!("/{}{i:02}", "\"".repeat(PATH_LEN_MAX - 3));
         order.vm.kernel = path(0);
         order.vm.initrd = Some(path(1));

@@ -1,4 +1,4 @@
-//! `vm-stop`: asks the guest to shut down, and ends the hypervisor if it does not.
+//! `vm-stop`: asks the guest to shut down, and ends the hypervisor if the guest does not.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,54 +11,57 @@ use serde_json::{Value, json};
 use crate::qemu::qmp::{Qmp, QmpError};
 use crate::{LookPace, is_alive, main_pid, qmp_socket};
 
-/// Time that the guest has for its shutdown, in seconds. With [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is
-/// less than the unit's `TimeoutStopSec=`.
+/// Time that the guest has for its shutdown. Together with [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is less
+/// than the unit's `TimeoutStopSec=`.
 const GRACE: Duration = Duration::from_secs(30);
-/// Pause before the chord is sent again, in seconds: a guest that was still booting did not hear the first.
+/// Time before the keys are pressed again, because a guest that was still booting did not notice the first
+/// time.
 const REPEAT: Duration = Duration::from_secs(3);
-/// Time that the hypervisor has to obey `quit`, in seconds.
+/// Time that the hypervisor has to obey `quit`.
 const QUIT_DEADLINE: Duration = Duration::from_secs(5);
-/// Time between the closed control socket and the end of the process, in seconds.
+/// Longest wait for the end of the process after its control socket was closed.
 const EXIT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The VM could not be stopped this way; systemd goes on with signals.
+/// Why the VM could not be stopped in this way; systemd goes on with signals.
 #[derive(Debug, thiserror::Error)]
 pub enum VmStopError {
-    /// The unit's instance is no VM name.
+    /// The unit's instance name is not a VM name.
     #[error(transparent)]
     Name(#[from] InvalidId),
     /// The control socket failed.
     #[error(transparent)]
     Qmp(#[from] QmpError),
-    /// The hypervisor does not even obey `quit`.
+    /// The hypervisor did not obey `quit` either.
     #[error("the hypervisor did not end within {} s of being told to", QUIT_DEADLINE.as_secs())]
     Deaf,
 }
 
-/// Stops the VM of this unit: ctrl-alt-delete until it has ended, `quit` when its time is over. Without a
-/// hypervisor there is nothing to do.
+/// Stops the VM of this unit: presses ctrl-alt-delete until the guest has ended, and sends `quit` when its
+/// time is over. It is a success if there is no hypervisor.
 ///
 /// # Errors
-/// The hypervisor still runs.
+/// [`VmStopError`]: the hypervisor still runs.
 pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
     let name: VmName = name.parse()?;
     let graceful = stop_gracefully(&qmp_socket(&name), GRACE, REPEAT)?;
     if !graceful {
-        // Into the journal of the unit, among the console's lines: for whoever looks for the reason.
+        // This goes into the unit's journal, among the lines of the console, for whoever looks for the
+        // reason.
         eprintln!("the guest did not shut down within {} s of ctrl-alt-delete: ended it", GRACE.as_secs());
     }
     await_end(main_pid());
     Ok(())
 }
 
-/// `true` when the guest ended by itself.
+/// Returns `true` when the guest ended by itself.
 fn stop_gracefully(socket: &Path, grace: Duration, repeat: Duration) -> Result<bool, VmStopError> {
     let deadline = Instant::now() + grace;
     match press_until_ended(socket, deadline, repeat) {
         Ok(true) => return Ok(true),
         Ok(false) => {}
         Err(error) if error.is_absent() => return Ok(true),
-        // A guest without a keyboard, a confused socket: what is left is to end it.
+        // The guest may have no keyboard, or the socket be in a wrong state: what is left is to end the
+        // hypervisor.
         Err(error) => eprintln!("the guest could not be asked to shut down: {}", with_causes(&error)),
     }
     let deadline = Instant::now() + QUIT_DEADLINE;
@@ -90,7 +93,8 @@ fn chord() -> Value {
     json!({ "keys": keys })
 }
 
-/// The control socket closes a moment before the process ends: systemd would meanwhile send it a signal.
+/// Waits until the process has ended. Its control socket closes a moment earlier, and meanwhile systemd would
+/// send the process a signal.
 fn await_end(main: Option<Pid>) {
     let deadline = Instant::now() + EXIT_DEADLINE;
     let mut pace = LookPace::new();
@@ -117,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chord_is_repeated_for_a_guest_that_was_still_booting() {
+    fn ctrl_alt_delete_is_repeated_for_a_guest_that_was_still_booting() {
         let dir = tempfile::tempdir().expect("tempdir");
         let (path, server) = serve(dir.path(), &[GREETING, OK, OK, OK]);
         assert!(stop_gracefully(&path, LONG, Duration::from_millis(20)).expect("stopped"));

@@ -1,4 +1,4 @@
-//! `vm-wait`: returns when the hypervisor says that the VM runs.
+//! `vm-wait`: returns once the hypervisor reports that the VM runs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,37 +10,37 @@ use serde_json::{Value, json};
 use crate::qemu::qmp::{Qmp, QmpError};
 use crate::{LookPace, is_alive, main_pid, qmp_socket};
 
-/// Longest wait, in seconds: less than the unit's `TimeoutStartSec=`, so that the reason is told here.
+/// Longest wait. It is shorter than the unit's `TimeoutStartSec=`, so that this program can tell the reason.
 const DEADLINE: Duration = Duration::from_secs(45);
 
-/// The VM does not run.
+/// Why the VM does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
-    /// The unit's instance is no VM name.
+    /// The unit's instance name is not a VM name.
     #[error(transparent)]
     Name(#[from] InvalidId),
-    /// The hypervisor ended; its own last words say why.
+    /// The hypervisor ended; its last messages in the journal say why.
     #[error("the hypervisor ended before the VM ran")]
     Ended,
-    /// It is there and says something else than running.
+    /// The hypervisor reports another run state than `running`.
     #[error("the hypervisor says {status:?} instead of running")]
     NotRunning {
         /// QEMU's run state.
         status: String,
     },
-    /// It never answered.
+    /// The hypervisor did not report that the VM runs before the deadline.
     #[error("the VM does not run after {} s", DEADLINE.as_secs())]
     Timeout {
-        /// What the last try brought.
+        /// How the last attempt failed.
         #[source]
         last: QmpError,
     },
 }
 
-/// Waits until the VM of this unit runs; fails at once when the main process is gone.
+/// Waits until the VM of this unit runs. Fails at once when the main process is gone.
 ///
 /// # Errors
-/// It does not run, and why.
+/// [`WaitError`]: why the VM does not run.
 pub fn vm_wait(name: &str) -> Result<(), WaitError> {
     let name: VmName = name.parse()?;
     wait_running(&qmp_socket(&name), main_pid(), DEADLINE)
@@ -52,12 +52,12 @@ fn wait_running(socket: &Path, main: Option<Pid>, longest: Duration) -> Result<(
     loop {
         let last = match status(socket, deadline) {
             Ok(status) if status == "running" => return Ok(()),
-            // Still setting up; the others are ways of not running that do not pass by themselves.
+            // These are states in which QEMU is still setting up. The other states do not pass by themselves.
             Ok(status) if status == "prelaunch" || status == "inmigrate" => QmpError::Timeout,
             Ok(status) => return Err(WaitError::NotRunning { status }),
             Err(error) => error,
         };
-        // Asked after the socket: one that ended in between has not run either.
+        // Checked after the socket: a hypervisor that ended in between did not run the VM either.
         if main.is_none_or(|pid| !is_alive(pid)) {
             return Err(WaitError::Ended);
         }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn running_is_success_and_other_states_are_told() {
+    fn only_the_state_running_is_a_success() {
         for (status, good) in [("running", true), ("internal-error", false)] {
             let dir = tempfile::tempdir().expect("tempdir");
             let answer = format!(r#"{{"return":{{"status":"{status}","running":{good}}}}}"#);
@@ -110,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn one_that_never_answers_times_out_with_what_was_seen_last() {
+    fn a_hypervisor_that_never_answers_times_out_with_the_last_error() {
         let dir = tempfile::tempdir().expect("tempdir");
         let result = wait_running(&dir.path().join("qmp.sock"), this_process(), Duration::from_millis(30));
         assert!(matches!(result, Err(WaitError::Timeout { last: QmpError::Connect(_) })), "{result:?}");
     }
 
     #[test]
-    fn a_name_that_is_none_is_refused() {
+    fn vm_wait_refuses_an_invalid_name() {
         assert!(matches!(vm_wait("../x"), Err(WaitError::Name(_))));
     }
 }

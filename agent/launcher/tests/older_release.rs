@@ -1,6 +1,6 @@
-//! What an older release started must be stopped and adopted by this one. A `daemon-reload` gives a running
-//! unit the new template's ExecStop=, while its QEMU keeps the arguments, and its unit the runtime directory,
-//! that the older release gave it. `fixtures/VERSION` holds what that release wrote.
+//! This release must be able to stop and adopt what an older release started. A `daemon-reload` gives a
+//! running unit the new template's ExecStop=, while its QEMU keeps the arguments, and its unit the runtime
+//! directory, that the older release gave it. `fixtures/VERSION` holds what that release wrote.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn text(dir: &Path, name: &str) -> String {
     fs::read_to_string(dir.join(name)).expect("a fixture")
 }
 
-/// The values of a setting in a unit file, without a leading `-` that only allows a failure.
+/// The values of a setting in a unit file. A leading `-`, which only allows a failure, is left out.
 fn values<'a>(unit: &'a str, setting: &str) -> Vec<&'a str> {
     let assigned = unit.lines().filter_map(|line| line.strip_prefix(setting)?.strip_prefix('='));
     assigned.map(|value| value.trim_start_matches('-')).collect()
@@ -61,20 +61,22 @@ fn the_control_socket_of_an_older_hypervisor_is_where_vm_stop_looks() {
 }
 
 #[test]
-fn an_older_template_and_this_one_agree_on_what_a_running_unit_relies_on() {
+fn an_older_template_has_the_settings_that_a_running_unit_relies_on() {
     for fixture in fixtures() {
         let older = text(&fixture, "blixard-vm@.service");
         for setting in ["RuntimeDirectory", "SyslogIdentifier", "DynamicUser"] {
             assert_eq!(values(TEMPLATE, setting), values(&older, setting), "{setting}");
         }
         assert_eq!(values(&older, "RuntimeDirectory"), ["blixard-vm/%i"]);
-        // The same file becomes a credential, whatever its name: the agent writes it in one place only.
+        // Both templates make a credential of the same file, whatever the credential's name, because the
+        // agent writes the order in one place only.
         let file = |unit: &str| {
             let credential = values(unit, "LoadCredential")[0];
             credential.split_once(':').expect("name and path").1.to_owned()
         };
         assert_eq!(file(TEMPLATE), file(&older));
-        // A loaded older template runs the new binary where it was replaced in place.
+        // A template that an older release installed and systemd still has loaded runs the new binary if that
+        // replaced the old one in place.
         for (setting, command) in
             [("ExecStart", "vm-exec"), ("ExecStartPost", "vm-wait"), ("ExecStop", "vm-stop")]
         {

@@ -1,11 +1,12 @@
-//! The shipped units and polkit rule: settings that a guest's isolation rests on, and what belongs together.
+//! The shipped units and the polkit rule: settings on which the isolation of guests rests, and things that
+//! belong together.
 
 const TEMPLATE: &str = include_str!("../../dist/systemd/blixard-vm@.service");
 
 const FORGET: &str = include_str!("../../dist/systemd/blixard-vm-forget@.service");
 const RULE: &str = include_str!("../../dist/polkit/50-blixard.rules");
 
-/// The values of a setting, in order.
+/// The values of a setting in the template, in their order.
 fn values(setting: &str) -> Vec<&'static str> {
     TEMPLATE.lines().filter_map(|line| line.strip_prefix(setting)?.strip_prefix('=')).collect()
 }
@@ -20,7 +21,7 @@ fn a_guest_chooses_neither_priority_nor_rate_of_its_console_lines() {
 }
 
 #[test]
-fn the_helper_that_runs_as_root_can_do_one_thing_and_the_rule_lets_it_be_started() {
+fn the_root_helper_can_do_one_thing_and_the_polkit_rule_allows_its_start() {
     for line in [
         "ExecStart=/usr/bin/blixard vm-forget %i",
         "CapabilityBoundingSet=",
@@ -32,10 +33,10 @@ fn the_helper_that_runs_as_root_can_do_one_thing_and_the_rule_lets_it_be_started
     assert!(RULE.contains(r"/^blixard-vm-forget@[a-z]([a-z0-9-]{0,46}[a-z0-9])?\.service$/"));
 }
 
-/// Since systemd 258 polkit is asked by name for transient units too: with the rule alone the agent's user
-/// could start a unit of any content under the name of a VM's.
+/// Since systemd 258, polkit is asked by the unit's name for transient units too. With the rule alone, the
+/// agent's user could start a unit of any content under the name of a VM's unit.
 #[test]
-fn the_rule_is_installed_with_the_template_and_not_without() {
+fn the_polkit_rule_is_installed_only_together_with_the_template() {
     let package = include_str!("../../../modules/package.nix");
     let installs =
         |files: &str| package.lines().any(|line| line.contains("install ") && line.contains(files));

@@ -1,24 +1,24 @@
-//! QEMU's argument list for one VM. Pure.
+//! QEMU's argument list for one VM. The functions are pure.
 //!
-//! The machine is `microvm` with ACPI tables: common distribution kernels find virtio-mmio devices in them
-//! and not on the command line, and 24 devices fit instead of 8. Firmware is qboot, which hands over a kernel
-//! without option ROMs. Accepted by QEMU 7.2 to 10.
+//! The machine is `microvm` with ACPI tables. The kernels of common distributions find virtio-mmio devices in
+//! these tables but not on the command line, and 24 devices fit instead of 8. The firmware is qboot, which
+//! hands over a kernel without option ROMs. QEMU 7.2 to 10 accept the list.
 
 use blixard_model::order::LaunchOrder;
 use blixard_model::vm::TCG_CACHE_MIB;
 use blixard_model::{Accel, Hypervisor};
 
-/// Longest kernel command line that x86 takes, in bytes.
+/// Longest kernel command line that x86 reads, in bytes.
 pub(crate) const KERNEL_CMDLINE_LEN_MAX: usize = 2047;
 
-/// A disk whose path was resolved and found where it may be.
+/// A disk whose path was resolved and lies under a disk directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedDisk {
     /// Canonical path.
     pub path: String,
-    /// The guest cannot write it.
+    /// Whether the guest may only read it.
     pub read_only: bool,
-    /// What the path names.
+    /// Whether the path names a file or a block device.
     pub kind: DiskKind,
 }
 
@@ -31,21 +31,21 @@ pub enum DiskKind {
     BlockDevice,
 }
 
-/// What the machine adds to an order.
+/// What the machine, and not the order, determines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineFacts {
-    /// Where QEMU listens for its control protocol.
+    /// The path of the socket on which QEMU serves its control protocol.
     pub qmp_socket: String,
-    /// Frequency of the processor's time stamp counter, if known. Under TCG a guest cannot measure it
-    /// reliably.
+    /// Frequency of the processor's time stamp counter, in kHz, if it is known. Under TCG, a guest cannot
+    /// measure it reliably.
     pub tsc_khz: Option<u64>,
 }
 
-/// The kernel's command line: what the machine needs, then the user's, which so wins.
+/// The kernel's command line: first what the machine needs, then the user's words, which therefore win.
 pub(crate) fn kernel_cmdline(order: &LaunchOrder, machine: &MachineFacts) -> String {
     let mut words = vec!["console=ttyS0 reboot=t panic=-1 quiet".to_owned()];
-    // Without it the kernel measures the counter against a timer that TCG emulates: on a busy machine that
-    // fails, and under ACPI there is no other clock to fall back to (the boot then hangs).
+    // Without this word, the kernel measures the counter against a timer that TCG emulates. That fails on a
+    // busy machine, and under ACPI there is no other clock to fall back to: the boot then hangs.
     if let (Accel::Tcg, Some(khz)) = (order.accel, machine.tsc_khz) {
         words.push(format!("tsc_early_khz={khz}"));
     }
@@ -56,15 +56,15 @@ pub(crate) fn kernel_cmdline(order: &LaunchOrder, machine: &MachineFacts) -> Str
     words.join(" ")
 }
 
-/// The whole argument list, program first. `order` has passed its validation, `disks` are its disks in their
-/// order.
+/// The whole argument list, with the program first. `order` must be valid, and `disks` must be its disks, in
+/// their order.
 pub fn argv(order: &LaunchOrder, disks: &[CheckedDisk], machine: &MachineFacts) -> Vec<String> {
     let Hypervisor::Qemu = order.vm.hypervisor;
     let vm = &order.vm;
     let (accel, cpu, timers) = match order.accel {
         Accel::Kvm => ("kvm".to_owned(), "host", "pit=off,pic=off"),
-        // split-wx: the unit may not map memory that is writable and executable. The old timer and its
-        // interrupt controller are only for a guest that has to measure its counter.
+        // `split-wx`, because the unit may not map memory that is writable and executable. The old timer and
+        // its interrupt controller are needed only by a guest that has to measure its counter.
         Accel::Tcg => (
             format!("tcg,split-wx=on,tb-size={TCG_CACHE_MIB}"),
             "max",
@@ -86,10 +86,10 @@ pub fn argv(order: &LaunchOrder, disks: &[CheckedDisk], machine: &MachineFacts) 
         argv.pair("-initrd", initrd.clone());
     }
     argv.pair("-append", kernel_cmdline(order, machine));
-    // The console goes to the unit's stdout; nothing is ever read from stdin.
+    // The console goes to the unit's stdout. Nothing is ever read from stdin.
     argv.pair("-chardev", "stdio,id=console,mux=off,signal=off");
     argv.pair("-serial", "chardev:console");
-    // A keyboard, for one chord: ctrl-alt-delete is how the guest is asked to shut down.
+    // The keyboard is there for one key combination: ctrl-alt-delete asks the guest to shut down.
     argv.pair("-device", "i8042");
     argv.pair("-qmp", format!("unix:{},server=on,wait=off", machine.qmp_socket));
     argv.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
@@ -100,8 +100,8 @@ pub fn argv(order: &LaunchOrder, disks: &[CheckedDisk], machine: &MachineFacts) 
     argv.0
 }
 
-/// JSON, so that no path needs escaping; the format is stated, so that a guest cannot choose it by what it
-/// writes. Locked: a second hypervisor on the same machine cannot open what this one writes.
+/// JSON, so that no path needs escaping. The format is given, so that a guest cannot choose it by what it
+/// writes. Locking is on, so that a second hypervisor on the same machine cannot open what this one writes.
 fn blockdev(i: usize, disk: &CheckedDisk) -> String {
     let driver = match disk.kind {
         DiskKind::File => "file",
@@ -225,7 +225,7 @@ virtio-blk-device,drive=disk1"#;
         assert_eq!(lines, expected.replace("FIRST", first).replace("SECOND", second));
     }
 
-    /// The options of an argument list: every second word but for flags, which stand alone.
+    /// The options of an argument list. Flags stand alone; every other option is followed by a value.
     fn options(argv: &[String]) -> Vec<&str> {
         let flags = ["-no-user-config", "-nodefaults", "-no-reboot"];
         let mut words = argv.iter().skip(1);
@@ -239,7 +239,8 @@ virtio-blk-device,drive=disk1"#;
         options
     }
 
-    /// The same order as a plain one would be: what the user chose must not change which options there are.
+    /// The order with plain values in the place of the user's: the user's values must not change which
+    /// options there are.
     fn plain(order: &LaunchOrder) -> LaunchOrder {
         let mut plain = order_of(order.accel);
         plain.vm.initrd = order.vm.initrd.as_ref().map(|_| "/i".to_owned());
@@ -300,14 +301,14 @@ virtio-blk-device,drive=disk1"#;
     }
 
     #[test]
-    fn under_kvm_the_processor_runs_it_and_keeps_its_time() {
+    fn under_kvm_the_processor_is_the_hosts_and_no_counter_frequency_is_given() {
         let argv = argv(&order_of(Accel::Kvm), &[], &machine(Some(2_000_000)));
         assert_eq!((value_of(&argv, "-accel"), value_of(&argv, "-cpu")), ("kvm", "host"));
         assert!(!value_of(&argv, "-append").contains("tsc_early_khz"));
     }
 
     #[test]
-    fn tcg_without_a_known_counter_keeps_the_timer_to_measure_it() {
+    fn tcg_without_a_known_counter_frequency_keeps_the_timer() {
         let argv = argv(&order_of(Accel::Tcg), &[], &machine(None));
         assert!(value_of(&argv, "-machine").contains("pit=on,pic=on"));
         assert!(!value_of(&argv, "-append").contains("tsc_early_khz"));

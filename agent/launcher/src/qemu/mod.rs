@@ -1,4 +1,4 @@
-//! QEMU, the one hypervisor there is: how it is started, and how it is spoken to while it runs.
+//! QEMU, the only hypervisor that is supported: how it is started, and how it is spoken to while it runs.
 
 pub(crate) mod argv;
 pub(crate) mod qmp;

@@ -1,5 +1,5 @@
-//! QEMU's control protocol, as much of it as is needed: one JSON object per line, commands answered in order,
-//! events in between.
+//! QEMU's control protocol (QMP), as far as it is needed: one JSON object per line, commands answered in
+//! order, events in between.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,22 +11,22 @@ use serde_json::{Value, json};
 /// Longest line that QEMU may send, in bytes.
 const LINE_LEN_MAX: usize = 64 * 1024;
 
-/// The control socket did not do what was asked.
+/// Why the control socket did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
-    /// Nobody listens there (yet, or any more).
+    /// Nobody listens on the socket (yet, or any more).
     #[error("the hypervisor's control socket cannot be reached")]
     Connect(#[source] io::Error),
-    /// The hypervisor closed the connection: it has ended.
+    /// The hypervisor closed the connection, so it has ended.
     #[error("the hypervisor closed its control socket")]
     Closed,
-    /// No answer before the deadline.
+    /// There was no answer before the deadline.
     #[error("the hypervisor did not answer in time")]
     Timeout,
     /// Reading or writing failed.
     #[error("the hypervisor's control socket cannot be read or written")]
     Io(#[source] io::Error),
-    /// Not the protocol, or a line beyond the limit.
+    /// What arrived is not the protocol, or a line is longer than the limit.
     #[error("the hypervisor's control socket: {0}")]
     Protocol(String),
     /// The hypervisor refused the command.
@@ -34,13 +34,13 @@ pub enum QmpError {
     Refused {
         /// The command.
         command: String,
-        /// Its words.
+        /// QEMU's description of the error.
         detail: String,
     },
 }
 
 impl QmpError {
-    /// Whether the hypervisor is certainly not there.
+    /// Whether the hypervisor is certainly not running.
     pub(crate) fn is_absent(&self) -> bool {
         match self {
             Self::Closed => true,
@@ -52,11 +52,11 @@ impl QmpError {
     }
 }
 
-/// A connection that has said hello. QEMU serves one at a time.
+/// A connection on which capabilities were negotiated. QEMU serves one connection at a time.
 #[derive(Debug)]
 pub(crate) struct Qmp {
     stream: UnixStream,
-    /// What was read beyond the last whole line.
+    /// Bytes that were read beyond the last whole line.
     pending: Vec<u8>,
 }
 
@@ -73,7 +73,7 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Runs one command and returns its answer; events that come first are dropped.
+    /// Runs one command and returns its answer. Events that come before the answer are dropped.
     pub(crate) fn command(
         &mut self,
         name: &str,
@@ -101,8 +101,8 @@ impl Qmp {
         }
     }
 
-    /// Waits until QEMU closes the connection, which it does when it ends; `false` if it has not by the
-    /// deadline.
+    /// Waits until QEMU closes the connection, which QEMU does when it ends. Returns `false` if it has not
+    /// done so by the deadline.
     pub(crate) fn wait_closed(&mut self, deadline: Instant) -> Result<bool, QmpError> {
         loop {
             match self.read_object(deadline) {
@@ -148,7 +148,7 @@ fn sort(error: io::Error) -> QmpError {
     }
 }
 
-/// Never zero: a socket's timeout of zero means none.
+/// The time left; never zero, because a socket timeout of zero means no timeout.
 fn time_left(deadline: Instant) -> Result<Duration, QmpError> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(QmpError::Timeout) } else { Ok(left) }
@@ -156,7 +156,8 @@ fn time_left(deadline: Instant) -> Result<Duration, QmpError> {
 
 #[cfg(test)]
 pub(crate) mod fake {
-    //! A hypervisor's control socket for tests: says each line of a script after each line it reads.
+    //! A hypervisor's control socket for tests. It sends the first line of a script at once, and each further
+    //! line after it has read a line.
 
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixListener;
@@ -166,7 +167,8 @@ pub(crate) mod fake {
     pub(crate) const GREETING: &str = r#"{"QMP":{"version":{},"capabilities":[]}}"#;
     pub(crate) const OK: &str = r#"{"return":{}}"#;
 
-    /// Serves one connection; returns the lines it was sent. Closes when the script is used up.
+    /// Serves one connection, and closes it when the script has ended. The thread returns the lines that it
+    /// was sent.
     pub(crate) fn serve(dir: &Path, script: &[&str]) -> (PathBuf, JoinHandle<Vec<String>>) {
         let path = dir.join("qmp.sock");
         let listener = UnixListener::bind(&path).expect("bind");
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_answered_past_events_and_the_end_is_seen() {
+    fn events_before_an_answer_are_skipped_and_the_end_is_noticed() {
         let dir = tempfile::tempdir().expect("tempdir");
         let answer = "{\"event\":\"RESUME\",\"timestamp\":{}}\n{\"return\":{\"status\":\"running\"}}";
         let (path, server) = serve(dir.path(), &[GREETING, OK, answer]);
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_keeps_its_words() {
+    fn the_error_of_a_refused_command_holds_qemus_description() {
         let dir = tempfile::tempdir().expect("tempdir");
         let refusal = r#"{"error":{"class":"GenericError","desc":"not now"}}"#;
         let (path, _server) = serve(dir.path(), &[GREETING, OK, refusal]);
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_ends_with_the_deadline_and_absence_is_told_apart() {
+    fn a_silent_socket_times_out_and_an_absent_one_is_recognised() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("qmp.sock");
         assert!(Qmp::connect(&path, soon()).expect_err("absent").is_absent());
