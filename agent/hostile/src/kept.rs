@@ -1,9 +1,9 @@
-//! Inputs that failed, kept as files to be executed again.
+//! Stores inputs that failed as files, so that they can be executed again.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
-/// Keeps an input under `target/hostile/`.
+/// Stores an input under `target/hostile/`. Returns the path of the file.
 pub(crate) fn keep(target: &str, input: &[u8]) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     input.hash(&mut hasher);

@@ -1,14 +1,14 @@
-//! Throws hostile bytes at a decoder inside an ordinary test. For tests only; no crate of the agent runs it.
+//! Gives hostile bytes to a decoder inside an ordinary test. For tests only; no crate of the agent runs it.
 //!
 //! [`Target::run`] begins with valid encodings and mutates them (`mutate`) until the time is up. Each
-//! execution must return: a panic, more than [`HANG_MAX`] of time, or more memory than the target's cap fails
-//! the test, and the input is kept as a file. What an execution returns (an error's words, say) tells inputs
-//! apart: one with an outcome that was not seen before is mutated further, so that the search gets past the
-//! first check of a format without an instrumented build.
+//! execution must return: a panic, more than [`HANG_MAX`] of time, or more memory than the target's limit
+//! fails the test, and the input is stored as a file. What an execution returns (for example the text of an
+//! error) distinguishes inputs: an input with an outcome that was not seen before is mutated further. So the
+//! search gets past the first check of a format without an instrumented build.
 //!
-//! Settings, by environment: `BLIXARD_FUZZ_SECONDS` (time for each target, 1 unless set), `BLIXARD_FUZZ_SEED`
-//! (repeats a run), `BLIXARD_FUZZ_INPUT` (a file: nothing but this input is executed). Linking this crate
-//! replaces the allocator of the test binary by one that counts for each thread.
+//! The settings are environment variables: `BLIXARD_FUZZ_SECONDS` (time for each target, 1 s by default),
+//! `BLIXARD_FUZZ_SEED` (repeats a run), `BLIXARD_FUZZ_INPUT` (a file: only this input is executed). Linking
+//! this crate replaces the allocator of the test binary by one that counts for each thread.
 
 mod kept;
 mod mutate;
@@ -26,19 +26,19 @@ use kept::keep;
 use mutate::Mutator;
 use watch::Watch;
 
-/// Longest input unless the target says otherwise, in bytes.
+/// Longest input, in bytes, unless the target sets another limit.
 pub const INPUT_LEN_MAX: usize = 64 << 10;
-/// Most memory that one execution may hold at a time unless the target says otherwise, in bytes.
+/// Most memory that one execution may hold at a time, in bytes, unless the target sets another limit.
 pub const HEAP_MAX: u64 = 4 << 20;
 
-/// Time for each target unless `BLIXARD_FUZZ_SECONDS` says otherwise.
+/// Time for each target, in seconds, unless `BLIXARD_FUZZ_SECONDS` is set.
 const SECONDS_DEFAULT: f64 = 1.0;
-/// Inputs that are mutated further, the valid encodings not counted.
+/// Inputs that are kept to be mutated further, not counting the valid encodings.
 const CORPUS_MAX: usize = 512;
-/// How much of an outcome tells it apart from another, in bytes.
+/// How many bytes of an outcome are compared with other outcomes.
 const OUTCOME_LEN_MAX: usize = 80;
 
-/// A decoder under test: its name, what it is given to begin with and what it may use.
+/// A decoder under test: its name, the inputs to begin with, and its limits.
 #[derive(Debug, Clone)]
 pub struct Target {
     name: &'static str,
@@ -48,12 +48,12 @@ pub struct Target {
     len_max: usize,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FuzzReport {
     /// How many inputs were executed.
     pub executions: u64,
-    /// How many outcomes could be told apart.
+    /// How many different outcomes were seen.
     pub outcomes: usize,
     /// The most memory that one execution held at a time, in bytes.
     pub heap_peak: u64,
@@ -65,14 +65,15 @@ impl Target {
         Self { name, valid: Vec::new(), words: Vec::new(), heap_max: HEAP_MAX, len_max: INPUT_LEN_MAX }
     }
 
-    /// Adds a valid encoding; the more kinds there are, the more of the decoder is reached.
+    /// Adds a valid encoding. The more kinds of encodings there are, the more of the decoder is reached.
     #[must_use]
     pub fn valid(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.valid.push(bytes.into());
         self
     }
 
-    /// Adds pieces that mean something to the decoder; they are inserted and put in place of others.
+    /// Adds pieces that mean something to the decoder. They are inserted into inputs, and replace parts of
+    /// them.
     #[must_use]
     pub fn words<W: AsRef<[u8]>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
         self.words.extend(words.into_iter().map(|word| word.as_ref().to_vec()));
@@ -96,8 +97,8 @@ impl Target {
     /// Executes inputs until the time is up, and prints how many there were.
     ///
     /// # Panics
-    /// When an execution panicked, took too long or too much memory: that is the test's failure, with the
-    /// seed and the file that holds the input.
+    /// When an execution panicked, took too long or held too much memory. The message, with which the test
+    /// fails, holds the seed and the file with the input.
     pub fn run<O: Into<String>>(self, execute: impl FnMut(&[u8]) -> O) -> FuzzReport {
         let seconds = setting("BLIXARD_FUZZ_SECONDS").unwrap_or(SECONDS_DEFAULT);
         let seed = setting("BLIXARD_FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
@@ -156,7 +157,8 @@ impl<'a, O: Into<String>, F: FnMut(&[u8]) -> O> FuzzRun<'a, F> {
         let begun = Instant::now();
         let mut ended = None;
         let work = &mut self.work;
-        // Caught inside: the counter keeps a stack that a panic would leave unbalanced.
+        // Caught inside of the measurement, because the counter keeps a stack that a panic would leave
+        // unbalanced.
         let heap = allocation_counter::measure(|| {
             ended = Some(catch_unwind(AssertUnwindSafe(|| work(input).into())));
         });
@@ -175,7 +177,7 @@ impl<'a, O: Into<String>, F: FnMut(&[u8]) -> O> FuzzRun<'a, F> {
         self.note(&outcome, input);
     }
 
-    /// Keeps an input whose outcome is new. Numbers do not make an outcome new: they are positions and sizes.
+    /// Keeps an input whose outcome is new. Digits are not compared, because numbers are positions and sizes.
     fn note(&mut self, outcome: &str, input: &[u8]) {
         let mut hasher = DefaultHasher::new();
         let told = outcome.bytes().filter(|byte| !byte.is_ascii_digit()).take(OUTCOME_LEN_MAX);
@@ -211,7 +213,7 @@ mod tests {
         failed.downcast_ref::<String>().expect("words").clone()
     }
 
-    /// A format with three gates: a length, a word and a number.
+    /// A format with three checks, one after the other: a length, a word and a number.
     fn decode(bytes: &[u8]) -> String {
         let Some((len, rest)) = bytes.split_first() else { return "empty".into() };
         if usize::from(*len) != rest.len() {
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_over_the_cap_is_found_even_when_it_is_given_back() {
+    fn memory_over_the_limit_is_found_even_when_it_is_given_back() {
         let target = Target::new("self-test-memory").valid(*b"\x01").heap_max(1 << 20);
         let words = failure(target, |bytes| {
             let len = bytes.first().map_or(0, |byte| usize::from(*byte)) << 16;
@@ -256,8 +258,9 @@ mod tests {
     }
 
     #[test]
-    fn new_outcomes_are_built_upon() {
-        // Nothing valid to begin with: each gate is passed from what passed the one before.
+    fn inputs_with_new_outcomes_are_mutated_further() {
+        // There is no valid encoding to begin with, so each check is passed by an input made from one that
+        // passed the check before.
         let report = Target::new("self-test-outcomes").words(["go ", "\u{5}"]).run(decode);
         assert!(report.executions > 1_000 && report.outcomes >= 3, "{report:?}");
     }

@@ -1,6 +1,6 @@
-//! How inputs are made: one to six changes to something that was valid, or that got somewhere new.
+//! How inputs are made: one to six changes to a valid encoding, or to an input with a new outcome.
 
-/// Whole numbers at which something begins or ends.
+/// Whole numbers at the limits of types and encodings.
 const EDGES: [u64; 16] = [
     0,
     1,
@@ -19,7 +19,7 @@ const EDGES: [u64; 16] = [
     u64::MAX - 1,
     u64::MAX,
 ];
-/// What opens something in a format of ours: repeated, it nests.
+/// Bytes that open something in one of our formats: repeated, they nest.
 const OPENERS: [&[u8]; 14] = [
     b"[",
     b"{\"a\":",
@@ -38,10 +38,10 @@ const OPENERS: [&[u8]; 14] = [
 ];
 /// Most changes to one input.
 const CHANGES_MAX: usize = 6;
-/// Most bytes that one change inserts, nesting excepted.
+/// Most bytes that one change inserts, except when it nests.
 const INSERT_MAX: usize = 64;
 
-/// Openers and words, each repeated until the input is as long as it may be, and nothing at all.
+/// Each opener and word, repeated until the input is as long as it may be; and the empty input.
 pub(crate) fn bombs(words: &[Vec<u8>], len_max: usize) -> Vec<Vec<u8>> {
     let pieces = OPENERS.iter().copied().chain(words.iter().map(Vec::as_slice));
     let repeated = pieces.filter(|piece| !piece.is_empty());
@@ -59,7 +59,7 @@ impl<'a> Mutator<'a> {
         Self { random: fastrand::Rng::with_seed(seed), words, len_max }
     }
 
-    /// A changed one of these; something of no kind at all when there are none.
+    /// A changed copy of one of the inputs in `corpus`; made from nothing if there are none.
     pub(crate) fn mutate(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = self.random.choice(corpus).cloned().unwrap_or_default();
         for _ in 0..self.random.usize(1..=CHANGES_MAX) {
@@ -129,7 +129,7 @@ impl<'a> Mutator<'a> {
         }
     }
 
-    /// A number at its edges over what is there: a length, an index, a term.
+    /// Writes a number from the limits over what is there, which may be a length, an index or a term.
     fn number(&mut self, bytes: &mut Vec<u8>, at: usize) {
         let number = self.edge();
         let new = match self.random.u8(0..6) {
@@ -139,12 +139,13 @@ impl<'a> Mutator<'a> {
             3 => number.to_le_bytes()[..4].to_vec(),
             _ => varint(number),
         };
-        // A number in a variable form takes the place of one byte, mostly the one it had.
+        // The number overwrites as many bytes as it has, or one byte, as a number of variable length may have
+        // had.
         let end = (at + if self.random.bool() { new.len() } else { 1 }).min(bytes.len());
         drop(bytes.splice(at..end, new));
     }
 
-    /// A number at its edges instead of one that is written out.
+    /// Replaces a number that is written in digits by one from the limits.
     fn digits(&mut self, bytes: &mut Vec<u8>) {
         let at = self.random.usize(0..=bytes.len());
         let Some(start) = bytes[at..].iter().position(u8::is_ascii_digit).map(|n| n + at) else { return };
@@ -171,7 +172,7 @@ fn insert(bytes: &mut Vec<u8>, at: usize, piece: &[u8]) {
     drop(bytes.splice(at..at, piece.iter().copied()));
 }
 
-/// Protobuf's form of a number.
+/// A number in protobuf's varint encoding.
 fn varint(mut number: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number >= 0x80 {
@@ -187,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_take_protobufs_form() {
+    fn numbers_are_encoded_as_protobuf_encodes_them() {
         assert_eq!(varint(0), [0]);
         assert_eq!(varint(300), [0xac, 2]);
         assert_eq!(varint(u64::MAX).len(), 10);

@@ -1,6 +1,6 @@
-//! Texts meant for something other than what they are put into: a path, a shell, systemd, a terminal.
+//! Texts that are meant for something else than what they are put into: a path, a shell, systemd, a terminal.
 
-/// What means something to somebody, none of it allowed in a name.
+/// Pieces that mean something somewhere. None of them is allowed in a name.
 const PIECES: &[&str] = &[
     "../",
     "..",
@@ -114,10 +114,10 @@ const PIECES: &[&str] = &[
     "WEB",
     "Web",
 ];
-/// Lengths at which something ends, in bytes.
+/// Lengths at and around common limits, in bytes.
 const LENGTHS: &[usize] = &[49, 63, 64, 65, 128, 254, 255, 256, 257, 1_023, 1_024, 4_095, 4_096, 65_535];
 
-/// Over 500 texts, each of which is no node name and no VM name.
+/// More than 500 texts, none of which is a node name or a VM name.
 pub fn names() -> Vec<String> {
     let mut names: Vec<String> =
         ["", "-", "--", "-a", "-web", "--help", "-rf", "web-", "a-", "1web", "0", "9-a", "007"]
@@ -141,7 +141,7 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// Over 200 texts, each of which is no plain absolute path.
+/// More than 200 texts, none of which is a plain absolute path.
 pub fn paths() -> Vec<String> {
     let fixed = [
         "",
@@ -195,7 +195,7 @@ pub fn paths() -> Vec<String> {
     paths
 }
 
-/// Over 60 texts, each of which is no kernel command line.
+/// More than 60 texts, none of which is a kernel command line.
 pub fn command_lines() -> Vec<String> {
     let mut lines: Vec<String> =
         ('\0'..='\u{9f}').filter(|c| c.is_control()).map(|c| format!("quiet{c}init=/x")).collect();
@@ -204,7 +204,7 @@ pub fn command_lines() -> Vec<String> {
 }
 
 #[test]
-fn there_are_many_and_none_twice() {
+fn there_are_many_texts_and_no_path_twice() {
     use std::collections::BTreeSet;
     assert!(names().len() >= 500, "{}", names().len());
     assert!(

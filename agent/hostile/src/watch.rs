@@ -1,4 +1,4 @@
-//! Ends the process when an execution never returns: a test cannot be ended in any other way.
+//! Ends the process when an execution does not return, because a test cannot be ended in any other way.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -8,12 +8,13 @@ use crate::kept::keep;
 
 /// Longest time that one execution may take.
 pub const HANG_MAX: Duration = Duration::from_secs(2);
-/// An execution that takes this long will not end; one between [`HANG_MAX`] and this fails when it ends.
+/// An execution that takes this long is taken for one that never ends. One that takes longer than
+/// [`HANG_MAX`], but less than this, fails when it ends.
 const GIVE_UP: Duration = Duration::from_secs(4 * HANG_MAX.as_secs());
 /// Pause between two looks.
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
 
-/// Looks at one target's executions until it is dropped.
+/// Watches the executions of one target until it is dropped.
 pub(crate) struct Watch {
     state: Arc<Mutex<WatchedState>>,
     thread: Option<JoinHandle<()>>,
@@ -51,7 +52,7 @@ impl Drop for Watch {
         lock(&self.state).over = true;
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It does not panic; and if it did, the test's own end says more.
+            // The thread does not panic; if it did, the end of the test itself would say more.
             let _ended = thread.join();
         }
     }
