@@ -11,9 +11,9 @@ use crate::place::Place;
 use crate::privilege::Privilege;
 use crate::setup;
 
-/// Sets up, builds, and becomes the harness' demo, which ends with the report.
+/// Sets up, builds, and becomes the harness's demo, which ends with the report.
 ///
-/// With `json`, a failure on the way there is a report as well.
+/// With `json`, a failure before that is reported as JSON as well.
 pub(crate) fn run(place: &Place, keep: bool, json: bool) -> ExitCode {
     let mut report = Before::default();
     let Err(error) = play(place, keep, json, &mut report);
@@ -26,14 +26,14 @@ pub(crate) fn run(place: &Place, keep: bool, json: bool) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// How long it took to get there.
+/// How long the preparations took.
 #[derive(Debug, Default)]
 struct Before {
     setup: Duration,
     build: Duration,
 }
 
-/// Comes back only with what went wrong.
+/// Returns only when something went wrong; otherwise this process becomes the harness.
 fn play(place: &Place, keep: bool, json: bool, before: &mut Before) -> Result<std::convert::Infallible> {
     before.setup = setup::ensure(setup::LAB)?;
     before.build = place.build_agent()?;

@@ -1,4 +1,5 @@
-//! `cargo deny`: licences, sources and known faults of what Cargo.lock names, against `.cargo/deny.toml`.
+//! `cargo deny`: checks licences, sources and known vulnerabilities of everything in Cargo.lock, against
+//! `.cargo/deny.toml`.
 
 use std::process::{Command, Stdio};
 
@@ -6,24 +7,24 @@ use anyhow::Result;
 
 use crate::place::Place;
 
-/// The rules, each exception with its reason and date.
+/// The rules; each exception in it has a reason and a date.
 const CONFIG: &str = ".cargo/deny.toml";
 
 /// How a check ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum DenyOutcome {
-    /// It holds.
+    /// The check passed.
     Passed,
-    /// It cannot be made here, and why.
+    /// The check cannot be made here, for this reason.
     Skipped(String),
-    /// It does not hold; cargo-deny's words.
+    /// The check failed; holds what cargo-deny printed.
     Failed(String),
 }
 
 /// Runs these checks of cargo-deny.
 ///
 /// # Errors
-/// It could not be started.
+/// cargo-deny could not be started.
 pub(crate) fn check(place: &Place, checks: &[&str]) -> Result<DenyOutcome> {
     if !is_installed(place) {
         let reason = "there is no cargo-deny: `cargo install cargo-deny --locked`";
@@ -43,7 +44,7 @@ fn is_installed(place: &Place) -> bool {
     version.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// What could not be looked at was neither found good nor bad.
+/// Reads the result. A check that could not be made is neither passed nor failed, but skipped.
 fn read(success: bool, text: String) -> DenyOutcome {
     if success {
         return DenyOutcome::Passed;
@@ -62,7 +63,7 @@ mod unit {
     use super::*;
 
     #[test]
-    fn what_could_not_be_looked_at_is_skipped() {
+    fn a_check_that_could_not_be_made_is_skipped() {
         let skipped = |text: &str| matches!(read(false, text.to_owned()), DenyOutcome::Skipped(_));
         assert!(skipped("[ERROR] failed to fetch advisory database https://github.com/rustsec/advisory-db"));
         assert!(skipped("error: failed to download `windows-sys v0.61.2`"));

@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz`: the targets that throw hostile bytes at the decoders, for longer than `cargo test`
+//! `cargo xtask fuzz`: runs the targets that give hostile bytes to the decoders, for longer than `cargo test`
 //! does.
 //!
-//! A target is a test named `fuzz_TARGET`; `agent/hostile` says what it watches.
+//! A target is a test named `fuzz_TARGET`; `agent/hostile` says what is watched.
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
@@ -11,14 +11,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::place::Place;
 
-/// What one target did.
+/// The result of one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ran {
-    /// Its name.
+    /// The target's name.
     target: String,
     /// How many inputs it executed.
     executions: u64,
-    /// Its own words: time, outcomes, memory, seed.
+    /// The rest of the target's line: time, outcomes, memory, seed.
     words: String,
 }
 
@@ -29,7 +29,8 @@ impl fmt::Display for Ran {
 }
 
 impl Ran {
-    /// Reads a target's last line: `fuzz TARGET: N executions in ...`, anywhere in a line of the test runner.
+    /// Reads the line that a target prints last, `fuzz TARGET: N executions in ...`, which may stand anywhere
+    /// in a line of the test runner.
     pub(crate) fn read(line: &str) -> Option<Self> {
         let (_, told) = line.split_once("fuzz ")?;
         let (target, rest) = told.split_once(": ")?;
@@ -39,7 +40,7 @@ impl Ran {
     }
 }
 
-/// The command that runs one target, or all of them, for so many seconds each.
+/// The command that runs one target, or all of them, for `seconds` each.
 pub(crate) fn command(place: &Place, seconds: u32, target: Option<&str>) -> Command {
     let mut cargo = place.cargo();
     cargo.env("BLIXARD_FUZZ_SECONDS", seconds.to_string());
@@ -48,7 +49,7 @@ pub(crate) fn command(place: &Place, seconds: u32, target: Option<&str>) -> Comm
     cargo
 }
 
-/// Runs it, shows each target as it ends, and the failures.
+/// Runs the targets, and prints a line for each one that ends. Failures appear on stderr.
 ///
 /// # Errors
 /// Cargo cannot be run, or there is no such target.

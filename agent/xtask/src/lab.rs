@@ -1,4 +1,4 @@
-//! Hands over to the lab's own harness, `vm-tests/lab`, after what it needs is there.
+//! Hands over to the lab's own harness, `vm-tests/lab`, once everything that it needs is there.
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
@@ -10,10 +10,10 @@ use crate::place::Place;
 use crate::privilege::Privilege;
 use crate::setup;
 
-/// The harness' verbs that start machines, and so want an agent that is built and packages that are there.
+/// The harness's subcommands that start machines. They need a built agent and the packages.
 const STARTING: [&str; 3] = ["up", "run", "all"];
 
-/// The harness with these words, as root. It cleans up after itself, whatever ends it.
+/// The command that runs the harness, as root. The harness cleans up after itself, whatever ends it.
 pub(crate) fn harness(place: &Place, root: Privilege) -> Command {
     let agent = place.agent();
     let mut command = root.command(
@@ -24,15 +24,16 @@ pub(crate) fn harness(place: &Place, root: Privilege) -> Command {
             ("TERM", &std::env::var_os("TERM").unwrap_or_else(|| "dumb".into())),
         ],
     );
-    // No compiled files beside the sources, where root's would be in everybody's way.
+    // With -B, Python writes no compiled files beside the sources, where files of root would be in
+    // everybody's way.
     command.arg("-B").arg(place.root().join("vm-tests").join("lab")).current_dir(place.root());
     command
 }
 
-/// Becomes the harness: signals and the terminal are its own from there.
+/// Replaces this process by the harness, which has the signals and the terminal from then on.
 ///
 /// # Errors
-/// When it cannot be started.
+/// When the harness cannot be started.
 pub(crate) fn become_harness(mut command: Command) -> Result<Infallible> {
     Err(command.exec()).context("python3 could not be run")
 }

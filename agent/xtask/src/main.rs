@@ -53,7 +53,7 @@ enum Task {
     Setup,
 }
 
-/// What the demo takes.
+/// Arguments of `cargo xtask demo`.
 #[derive(Debug, Args)]
 struct DemoArgs {
     /// Leave the cluster up at the end and say how to use it
@@ -64,7 +64,7 @@ struct DemoArgs {
     json: bool,
 }
 
-/// What the tests take.
+/// Arguments of `cargo xtask test`.
 #[derive(Debug, Args)]
 struct TestArgs {
     /// Leave the stories on real machines out
@@ -72,31 +72,31 @@ struct TestArgs {
     quick: bool,
 }
 
-/// What the fuzz targets take.
+/// Arguments of `cargo xtask fuzz`.
 #[derive(Debug, Args)]
 struct FuzzArgs {
     /// Time for each target
     #[arg(long, default_value_t = 10)]
     seconds: u32,
-    /// This one only, and those whose names begin so
+    /// Only the targets whose names begin with this
     target: Option<String>,
 }
 
-/// What the lab takes: its own words.
+/// Arguments of `cargo xtask lab`, which are passed to the lab.
 #[derive(Debug, Args)]
 struct LabArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }
 
-/// What `fixtures` takes.
+/// Arguments of `cargo xtask fixtures`.
 #[derive(Debug, Args)]
 struct FixturesArgs {
     /// Name of the new directory: the version and the commit of this build
     name: String,
 }
 
-/// What the simulator takes: its own words.
+/// Arguments of `cargo xtask sim`, which are passed to the simulator.
 #[derive(Debug, Args)]
 struct SimArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

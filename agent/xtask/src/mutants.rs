@@ -1,8 +1,8 @@
-//! `cargo xtask mutants`: whether the simulation finds the bugs that are planted for it.
+//! `cargo xtask mutants`: checks whether the simulation finds the bugs that are planted for this.
 //!
-//! One build holds them all; `BLIXARD_MUTANT` lets one live. Each runs until its first failing seed, and must
-//! make the seeds fail that the past of the same bug left behind. A run without any has to pass first, or a
-//! catch would mean nothing.
+//! One build holds all planted bugs; `BLIXARD_MUTANT` switches one on. Each planted bug is simulated until
+//! its first failing seed. It must also make those seeds fail that are kept as regressions of the same bug. A
+//! run without any planted bug has to pass first, or a failure would mean nothing.
 
 mod list;
 mod tested;
@@ -23,31 +23,31 @@ use crate::sim::{self, FailedSeed};
 
 /// Seeds that must pass without a planted bug.
 const CONTROL_SEEDS: u64 = 300;
-/// Of 100 planted bugs, so many have to be caught.
+/// How many of the planted bugs have to be caught, in percent.
 const CAUGHT_PERCENT: usize = 95;
 
-/// What the run takes.
+/// Arguments of `cargo xtask mutants`.
 #[derive(Debug, Args)]
 pub(crate) struct MutantsArgs {
     /// Print one JSON object on stdout, and nothing else
     #[arg(long)]
     json: bool,
-    /// This one only
+    /// Run only this planted bug
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
-    /// Seeds after which one counts as not caught
+    /// Seeds after which a planted bug counts as not caught
     #[arg(long, default_value_t = 2_000)]
     seeds: u64,
-    /// How many seeds run at once; as many as there are processors unless said otherwise
+    /// How many seeds run at once; by default one for each processor
     #[arg(long)]
     threads: Option<usize>,
 }
 
-/// What became of one planted bug.
+/// The result of one planted bug.
 struct RanMutant {
     mutant: Mutant,
     caught: Option<FailedSeed>,
-    /// Seeds kept for this bug that do not show it any more.
+    /// Seeds that are kept as regressions of this bug and do not show it any more.
     stale: u64,
     seconds: f64,
 }
@@ -79,10 +79,10 @@ impl fmt::Display for RanMutant {
     }
 }
 
-/// Builds, runs the control and then every planted bug; a line of a table for each.
+/// Builds, runs the control and then every planted bug, and prints a table with a line for each.
 ///
 /// # Errors
-/// The build or the control fails, or there is no such bug.
+/// The build or the control fails, or there is no planted bug of that name.
 pub(crate) fn run(place: &Place, args: &MutantsArgs) -> Result<ExitCode> {
     let is_chosen = |mutant: &&Mutant| args.only.as_ref().is_none_or(|only| only == mutant.name);
     let chosen: Vec<&Mutant> = MUTANTS.iter().filter(is_chosen).collect();
@@ -113,7 +113,7 @@ pub(crate) fn run(place: &Place, args: &MutantsArgs) -> Result<ExitCode> {
     Ok(if noticed { simulated } else { ExitCode::FAILURE })
 }
 
-/// Those that a test has to notice; all of them have to be.
+/// Runs the planted bugs that a test has to notice. Returns whether all of them were noticed.
 fn tell_tested(place: &Place, tested: &[&Tested], args: &MutantsArgs) -> Result<bool> {
     let mut missed = Vec::new();
     for one in tested {
@@ -157,7 +157,7 @@ fn tell(all: &[RanMutant], args: &MutantsArgs) -> ExitCode {
     if enough && !escaped && stale.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Builds into a directory of its own: other flags would make everything else be built again.
+/// Builds into a directory of its own, because the other flags would make everything else be built again.
 fn build(place: &Place) -> Result<std::path::PathBuf> {
     let target = place.target().join("mutants");
     let built = place
@@ -172,7 +172,7 @@ fn build(place: &Place) -> Result<std::path::PathBuf> {
     Ok(target.join("sim").join("blixard-sim"))
 }
 
-/// Seeds in the repository's list that held although their fault was put back.
+/// How many seeds in the repository's list passed although the bug of which they are regressions was planted.
 fn stale_regressions(program: &Path, mutant: &str) -> Result<u64> {
     let mut command = Command::new(program);
     command.args(["--regressions", "--fault", mutant]).env("BLIXARD_MUTANT", mutant);

@@ -1,12 +1,12 @@
-//! `cargo xtask nix`: the flake, the NixOS module and the VM tests as Nix evaluates them.
+//! `cargo xtask nix`: checks the flake, the NixOS module and the VM tests as Nix evaluates them.
 //!
-//! Owns the questions put to `nix` and what their answers have to be: `nix flake check --no-build`, then the
-//! rendered configuration read back (unit texts, config.toml, firewall, users), then wrong configurations,
-//! which have to be refused by the option's name. Nothing is built and no NixOS boots here.
+//! This module asks `nix` and knows what the answers have to be: first `nix flake check --no-build`, then the
+//! rendered configuration (unit texts, config.toml, firewall, users), then wrong configurations, which have
+//! to be refused with the option's name. Nothing is built and no NixOS boots here.
 //!
-//! `BLIXARD_NIXPKGS` names a directory with nixpkgs' flake to evaluate against; without it the flake's own,
-//! locked nixpkgs is used where it can be had. Without either, or without `nix`, the answer is `Skipped` and
-//! says why.
+//! `BLIXARD_NIXPKGS` names a directory with nixpkgs' flake to evaluate against. Without it, the flake's own,
+//! locked nixpkgs is used if it can be fetched. If there is neither, or no `nix`, the result is `Skipped`
+//! with the reason.
 
 mod checks;
 mod command;
@@ -25,21 +25,21 @@ use crate::stories::{self, Cast};
 /// How the run ended, unless it failed.
 #[derive(Debug)]
 pub(crate) enum NixOutcome {
-    /// Everything held; the text sums up what was looked at.
+    /// Everything held; the text sums up what was checked.
     Passed(String),
-    /// Nothing was looked at, and why.
+    /// Nothing was checked, for this reason.
     Skipped(String),
 }
 
 /// Evaluates the flake in `root` and reads back what it renders.
 ///
-/// `agent` is a built `blixard` binary; with it, the rendered config.toml is also put to the agent's own
-/// `--check-config`. Progress goes to stderr, a line for each step.
+/// `agent` is a built `blixard` binary. With it, the rendered config.toml is also checked by the agent's own
+/// `--check-config`. Progress goes to stderr, one line for each step.
 ///
 /// # Errors
 ///
-/// A flake that does not evaluate, and the list of everything that was rendered otherwise than it has to be.
-/// A wrong `BLIXARD_NIXPKGS` is an error too: who sets it wants a run.
+/// The flake does not evaluate, or something was rendered differently than it has to be; then the error lists
+/// everything that was. A wrong `BLIXARD_NIXPKGS` is an error too, because whoever sets it wants a run.
 pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<NixOutcome> {
     let nix = match Nix::find(root, std::env::var_os(NIXPKGS_VARIABLE).map(PathBuf::from))? {
         Setup::Ready(nix) => nix,
@@ -97,7 +97,7 @@ pub(crate) fn run(root: &Path, agent: Option<&Path>) -> Result<NixOutcome> {
     Ok(NixOutcome::Passed(format!("flake check, {count} facts read back, {agent_part}")))
 }
 
-/// Reads back the machines of the VM tests: of each story that has others than the ones before.
+/// Reads back the machines of the VM tests, once for each different set of machines.
 fn casts(nix: &Nix, root: &Path, checks: &mut Checks) -> Result<Vec<(Cast, Value)>> {
     let tests = "checks.x86_64-linux";
     let stories = stories::all(root)?;
@@ -118,7 +118,7 @@ fn casts(nix: &Nix, root: &Path, checks: &mut Checks) -> Result<Vec<(Cast, Value
     Ok(casts)
 }
 
-/// Runs one step and says how long it took.
+/// Runs one step and prints how long it took.
 fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let began = Instant::now();
     let result = work().with_context(|| format!("nix: {name}"));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-/// The directories a task works in.
+/// The directories in which a task works.
 #[derive(Debug)]
 pub(crate) struct Place {
     root: PathBuf,
@@ -15,7 +15,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Finds them from where this program was built and runs.
+    /// Finds the directories, from where this program was built and where it runs.
     ///
     /// # Errors
     /// When this program is not where cargo puts it.
@@ -40,24 +40,25 @@ impl Place {
         &self.target
     }
 
-    /// The agent as the dev profile builds it; it need not exist.
+    /// The path of the agent that the dev profile builds. The file need not exist.
     pub(crate) fn agent(&self) -> PathBuf {
         self.target.join("debug").join("blixard")
     }
 
-    /// Cargo, in the repository.
+    /// A command that runs cargo in the repository.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
-        // What `cargo run` tells this program about its own package looks like a change to build scripts.
+        // `cargo run` sets these variables for this program's own package. Build scripts would take them for
+        // a change.
         command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
         command
     }
 
-    /// Builds the agent; cargo shows its own progress on stderr. Returns how long it took.
+    /// Builds the agent, while cargo shows its progress on stderr. Returns how long it took.
     ///
     /// # Errors
-    /// When it does not build.
+    /// When the agent does not build.
     pub(crate) fn build_agent(&self) -> Result<Duration> {
         let began = Instant::now();
         eprintln!("  …  building the agent");

@@ -1,21 +1,22 @@
-//! Root, where it can be had: the lab makes mounts, namespaces and control groups, setup installs packages.
+//! Root privileges, if they can be had: the lab makes mounts, namespaces and control groups, and setup
+//! installs packages.
 
 use std::io::IsTerminal;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-/// How something is done as root.
+/// How to run something as root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Privilege {
-    /// This process is.
+    /// This process is root.
     Root,
-    /// `sudo` does it, and may ask for a password.
+    /// `sudo` runs it, and may ask for a password.
     Sudo,
 }
 
 impl Privilege {
-    /// Root or sudo; with `unattended`, only a sudo that asks nothing.
+    /// Finds root or sudo. With `unattended`, only a sudo that asks for no password counts.
     ///
     /// # Errors
     /// When there is neither, with the way out.
@@ -36,7 +37,7 @@ impl Privilege {
         }
     }
 
-    /// `program` as root, with these variables set.
+    /// A command that runs `program` as root, with these environment variables.
     pub(crate) fn command(self, program: &str, variables: &[(&str, &std::ffi::OsStr)]) -> Command {
         match self {
             Self::Root => {
@@ -44,7 +45,7 @@ impl Privilege {
                 command.envs(variables.iter().copied());
                 command
             }
-            // sudo drops the environment; env sets it again on the other side.
+            // sudo drops the environment, so `env` sets the variables again.
             Self::Sudo => {
                 let mut command = Command::new("sudo");
                 command.arg("env");

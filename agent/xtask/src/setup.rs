@@ -1,4 +1,4 @@
-//! The Debian packages that the lab and the tests need: what is missing is installed, nothing else.
+//! The Debian packages that the lab and the tests need. Only those that are missing are installed.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::privilege::Privilege;
 pub(crate) struct Need {
     /// A program looked for in PATH, or an absolute path.
     what: &'static str,
-    /// Debian's package.
+    /// The Debian package.
     package: &'static str,
     /// Whether things go on without it.
     optional: bool,
@@ -55,10 +55,10 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need { what: "pyflakes3", package: "pyflakes3", optional: true },
 ];
 
-/// Directories looked into beside PATH: an ordinary user's PATH lacks those of root's programs.
+/// Directories that are searched beside PATH, because an ordinary user's PATH lacks those of root's programs.
 const ALSO_SEARCHED: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
-/// Whether a program (or a file, by its absolute path) is here.
+/// Whether a program (or a file, given by its absolute path) is here.
 pub(crate) fn is_here(what: &str) -> bool {
     if what.starts_with('/') {
         return Path::new(what).exists();
@@ -69,10 +69,10 @@ pub(crate) fn is_here(what: &str) -> bool {
         .any(|directory| directory.join(what).is_file())
 }
 
-/// Installs what is missing of `needs`. Returns how long it took.
+/// Installs those of `needs` that are missing. Returns how long it took.
 ///
 /// # Errors
-/// When something that is needed cannot be installed here, with what to install by hand.
+/// When something that is needed cannot be installed here. The error says what to install by hand.
 pub(crate) fn ensure(needs: &[Need]) -> Result<Duration> {
     let began = Instant::now();
     let missing: Vec<Need> = needs.iter().copied().filter(|need| !is_here(need.what)).collect();
@@ -102,7 +102,7 @@ fn install(packages: &[&str]) -> Result<()> {
     let progress = spinner(&text);
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(packages);
-    // The lists may be absent or old, which an installation notices and an update costs time only then.
+    // The package lists may be absent or old. Then the installation fails, and only then are they updated.
     let done = apt_get(root, &arguments)
         .or_else(|_| apt_get(root, &["update"]).and_then(|()| apt_get(root, &arguments)));
     progress.finish_and_clear();
@@ -116,7 +116,7 @@ fn apt_get(root: Privilege, arguments: &[&str]) -> Result<()> {
     let output = root
         .command("apt-get", &quiet)
         .args(arguments)
-        // sudo asks at the terminal, not here.
+        // sudo asks for the password at the terminal and not on stdin.
         .stdin(Stdio::null())
         .output()
         .context("apt-get could not be run")?;
@@ -127,7 +127,7 @@ fn apt_get(root: Privilege, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Shows that something takes long: turning at a terminal, one line elsewhere.
+/// Shows that something takes long: with a spinner at a terminal, with one line elsewhere.
 pub(crate) fn spinner(text: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     if bar.is_hidden() {
@@ -155,7 +155,7 @@ mod unit {
     }
 
     #[test]
-    fn nothing_is_done_where_nothing_is_missing() {
+    fn nothing_is_installed_when_nothing_is_missing() {
         ensure(&[need("sh", "dash")]).expect("nothing to install");
     }
 }

@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::place::Place;
 
-/// Builds the simulator; cargo shows its own progress on stderr. Returns where it lies.
+/// Builds the simulator, while cargo shows its progress on stderr. Returns the path of the program.
 ///
 /// # Errors
-/// When it does not build.
+/// When the simulator does not build.
 pub(crate) fn build(place: &Place) -> Result<PathBuf> {
     let built = place
         .cargo()
@@ -34,18 +34,19 @@ pub(crate) fn run(place: &Place, words: &[String]) -> Result<ExitCode> {
     Err(Command::new(program).args(words).exec()).context("the simulator could not be run")
 }
 
-/// A first seed that no earlier run began with: seconds since 1970, times what a run may take of them.
+/// A first seed with which no earlier run began: the seconds since 1970, times 1000, because a run takes no
+/// more than 1000 seeds.
 pub(crate) fn fresh_start() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     now.saturating_mul(1_000)
 }
 
-/// What the simulator said with `--json`.
+/// What the simulator printed with `--json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SimTold {
     /// How many seeds ran.
     pub(crate) seeds: u64,
-    /// What failed.
+    /// The seeds that failed.
     pub(crate) failures: Vec<FailedSeed>,
 }
 
@@ -54,11 +55,11 @@ pub(crate) struct SimTold {
 pub(crate) struct FailedSeed {
     /// The seed that failed.
     pub(crate) seed: u64,
-    /// What did not hold.
+    /// The invariant that did not hold.
     pub(crate) invariant: String,
-    /// What was seen.
+    /// What was observed.
     what: String,
-    /// The command that repeats it.
+    /// The command that repeats the failure.
     replay: String,
 }
 
@@ -69,10 +70,10 @@ impl std::fmt::Display for FailedSeed {
 }
 
 impl SimTold {
-    /// Reads the object that stands on the last line.
+    /// Reads the JSON object on the last line.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such object.
     pub(crate) fn read(stdout: &str) -> Result<Self> {
         let last = stdout.lines().last().context("the simulator said nothing")?;
         let told: Value = serde_json::from_str(last).context("the simulator did not end well")?;
@@ -96,10 +97,10 @@ impl FailedSeed {
     }
 }
 
-/// Runs the simulator with `--json` and these words; its bar goes to stderr.
+/// Runs the simulator with `--json` added to the command. Its progress bar goes to stderr.
 ///
 /// # Errors
-/// It cannot be run, or does not say what came of it.
+/// The simulator cannot be run, or does not print its result.
 pub(crate) fn ask(command: &mut Command) -> Result<SimTold> {
     let output = command
         .arg("--json")
@@ -115,7 +116,7 @@ mod unit {
     use super::*;
 
     #[test]
-    fn what_the_simulator_says_is_read() {
+    fn the_output_of_the_simulator_is_read() {
         let one = r#"{"seed":7,"violation":{"invariant":"replay","what":"x"},"replay":"cargo xtask sim"}"#;
         let told = SimTold::read(&format!("{{\"seeds\":9,\"failures\":[{one}]}}\n")).expect("an object");
         assert_eq!((told.seeds, told.failures.len()), (9, 1));

@@ -1,4 +1,5 @@
-//! The stories of `vm-tests/stories/`: which there are, what each says of itself, their text. Runs none.
+//! The stories of `vm-tests/stories/`: which there are, what each says about itself, and their text. This
+//! module runs none.
 //!
 //! A story describes itself in its first lines. `vm-tests/lab/facts.py` documents and checks them; this
 //! module reads only what `xtask` needs.
@@ -11,29 +12,29 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Names that a story finds without defining them, apart from its machines.
+/// Names that a story uses without defining them, apart from its machines.
 const DRIVER_NAMES: &str = "driver,join_all,log,machines,polling_condition,retry,start_all,subtest,t";
 
-/// What stands around a story's description.
+/// The quotes around a story's description.
 const DESCRIPTION_QUOTE: &str = "\"\"\"";
 
 /// A story.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Story {
-    /// Its file's name, without the ending.
+    /// The name of its file, without the ending.
     pub(crate) name: String,
-    /// What it says of itself.
+    /// What it says about itself.
     pub(crate) facts: StoryFacts,
-    /// The whole script, as NixOS' test driver and the lab run it: `common.py` stands before it.
+    /// The whole script, as NixOS' test driver and the lab run it: with `common.py` before it.
     pub(crate) script: String,
 }
 
-/// What a story says of itself.
+/// What a story says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct StoryFacts {
-    /// What it is about.
+    /// What the story is about.
     pub(crate) kind: String,
-    /// Whether `cargo xtask test` runs it: one story of each kind.
+    /// Whether `cargo xtask test` runs it. That is so for one story of each kind.
     pub(crate) tested: bool,
     #[serde(default = "StoryFacts::listed")]
     listed: Vec<String>,
@@ -46,16 +47,16 @@ pub(crate) struct StoryFacts {
 /// The machines of a story.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cast {
-    /// By name: whether it is in everybody's `members`, and what is set otherwise.
+    /// By name: whether the machine is in everybody's `members`, and which settings differ.
     pub(crate) machines: BTreeMap<String, Part>,
 }
 
-/// What a machine is in a story.
+/// The part of one machine in a story.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
-    /// Whether it is in everybody's `members`; otherwise it waits for a ticket.
+    /// Whether the machine is in everybody's `members`; otherwise it waits for a ticket.
     pub(crate) listed: bool,
-    /// What its config.toml has otherwise.
+    /// The settings in its config.toml that differ.
     pub(crate) settings: Value,
 }
 
@@ -87,12 +88,12 @@ fn read(path: &PathBuf) -> Result<String> {
 }
 
 impl Story {
-    /// Its name as that of a NixOS test.
+    /// The name of the story as a NixOS test.
     pub(crate) fn attribute(&self) -> String {
         self.name.replace('_', "-")
     }
 
-    /// Names that it finds without defining them, for pyflakes.
+    /// Names that the story uses without defining them, for pyflakes.
     pub(crate) fn names(&self) -> String {
         let cast = self.facts.cast();
         let machines: Vec<&str> = cast.machines.keys().map(String::as_str).collect();
@@ -105,14 +106,14 @@ impl StoryFacts {
         ["n1", "n2", "n3"].map(str::to_owned).to_vec()
     }
 
-    /// Reads the lines before the description of a story.
+    /// Reads the lines before a story's description.
     fn read(text: &str) -> Result<Self> {
         let (lines, _) = text.split_once(DESCRIPTION_QUOTE).context("it has no description")?;
         let lines: Vec<&str> = lines.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
         Ok(toml::from_str(&lines.join("\n"))?)
     }
 
-    /// The machines.
+    /// The machines of the story.
     pub(crate) fn cast(&self) -> Cast {
         let part = |name: &String, listed| {
             let settings = self.settings.get(name).cloned().unwrap_or_default();
@@ -139,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn a_story_that_says_nothing_of_machines_has_three_that_are_listed() {
+    fn a_story_that_names_no_machines_has_three_listed_ones() {
         let cast = facts("").cast();
         assert_eq!(cast.machines.keys().collect::<Vec<_>>(), ["n1", "n2", "n3"]);
         assert!(cast.machines.values().all(|part| part.listed && part.settings.is_null()));
     }
 
     #[test]
-    fn a_story_may_have_more_and_others() {
+    fn a_story_may_name_its_machines_and_settings() {
         let more = "# minutes_max = 5\n# listed = [\"n2\"]\n# unlisted = [\"n1\"]\n# settings.n2.a = 1\n";
         let part = |listed, settings| Part { listed, settings };
         let wanted = [("n1", part(false, Value::Null)), ("n2", part(true, json!({"a": 1})))];
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_story_does_not_say_is_an_error() {
+    fn a_story_without_its_facts_is_an_error() {
         for text in ["start_all()\n", "\"\"\"A story.\"\"\"\n", "# kind = 1\n\"\"\"A story.\"\"\"\n"] {
             assert!(StoryFacts::read(text).is_err(), "{text}");
         }

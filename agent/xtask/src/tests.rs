@@ -1,8 +1,9 @@
-//! `cargo xtask test`: everything that has to hold, step by step, and one line of numbers at the end.
+//! `cargo xtask test`: runs everything that has to hold, step by step, and prints one line of numbers at the
+//! end.
 //!
-//! Each step says whether it passed and how long it took; what a failed one printed is shown. A step never
-//! hides the next one: all of them run. Of the stories it runs one of each kind; `cargo xtask lab all` runs
-//! them all.
+//! Each step prints whether it passed and how long it took, and what a failed step printed is shown. All
+//! steps run, also after one has failed. Of the stories, one of each kind is run; `cargo xtask lab all` runs
+//! all of them.
 
 mod counts;
 
@@ -31,18 +32,18 @@ const SIM_SEEDS: u64 = 300;
 
 /// How a step ended.
 enum StepEnd {
-    /// With these single tests counted; a step without such counts as one.
+    /// The step has single tests, which are counted. A step without single tests counts as one.
     Tests(Tally),
-    /// It passed as a whole.
+    /// The step passed as a whole.
     Passed,
-    /// It could not be run here, and why.
+    /// The step could not be run here, for this reason.
     Skipped(String),
 }
 
 /// Runs every step; `quick` leaves the stories out.
 ///
 /// # Errors
-/// Never by a step's failure: that is in the exit code.
+/// The stories cannot be read. The failure of a step is no error: the exit code tells it.
 pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
     let began = Instant::now();
     let mut run = Run { tally: Tally::default() };
@@ -98,7 +99,7 @@ struct Run {
 }
 
 impl Run {
-    /// Makes ready for the stories; without that there is a reason to skip them.
+    /// Prepares for the stories. If that is not possible, the error is the reason to skip them.
     fn setup(&mut self, quick: bool) -> Result<Privilege, String> {
         if quick {
             return Err("left out by --quick".to_owned());
@@ -110,7 +111,7 @@ impl Run {
         Privilege::find(true).map_err(|error| format!("{error:#}"))
     }
 
-    /// Runs a step, shows how it ended, counts it; returns whether it passed.
+    /// Runs a step, shows how it ended, and counts it. Returns false only if the step failed.
     fn step(&mut self, name: &str, work: impl FnOnce() -> Result<StepEnd>) -> bool {
         eprintln!("  …  {name}");
         let began = Instant::now();
@@ -151,31 +152,31 @@ fn output(command: &mut Command) -> Result<(bool, String)> {
     Ok((output.status.success(), text))
 }
 
-/// A step that is one command.
+/// Runs a step that is one command.
 fn passes(command: &mut Command) -> Result<StepEnd> {
     let (success, text) = output(command)?;
     if success { Ok(StepEnd::Passed) } else { Err(anyhow::Error::msg(text)) }
 }
 
-/// A step that is one command with tests in it: what `count` reads out of its words.
+/// Runs a step that is one command with tests in it; `count` reads their number from its output.
 fn counted(command: &mut Command, count: fn(&str) -> Tally) -> Result<StepEnd> {
     let (success, text) = output(command)?;
     let tally = count(&text);
     if success && tally.failed == 0 {
         return Ok(StepEnd::Tests(tally));
     }
-    // What held needs no line each.
+    // Tests that passed need no line each.
     for line in text.lines().filter(|line| !line.ends_with("... ok")) {
         println!("{line}");
     }
-    // A failure that no test stands for (it did not compile) is one as well.
+    // A failure to which no failed test belongs, for example in compiling, counts as one failed test.
     Ok(StepEnd::Tests(Tally { failed: tally.failed.max(1), ..tally }))
 }
 
 fn cargo_test(place: &Place) -> Result<StepEnd> {
     let mut cargo = place.cargo();
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
-    // The tests run this agent and build none of their own.
+    // The tests run this agent and do not build their own.
     if place.agent().exists() {
         cargo.env("BLIXARD_BIN", place.agent());
     }
@@ -194,7 +195,8 @@ fn fuzzed(place: &Place) -> Result<StepEnd> {
     Ok(StepEnd::Tests(Tally { passed, ..Tally::default() }))
 }
 
-/// Every seed counts as one test. They are other ones each time, and said, so that they can be run again.
+/// Every seed counts as one test. The fresh seeds differ each time, so the command that repeats them is
+/// printed.
 fn simulated(place: &Place) -> Result<StepEnd> {
     let program = sim::build(place)?;
     let start = sim::fresh_start();
@@ -228,7 +230,8 @@ fn pyflakes(place: &Place) -> Result<StepEnd> {
         return Ok(StepEnd::Skipped("there is no pyflakes3".to_owned()));
     }
     let mut failed = passes(Command::new("pyflakes3").current_dir(place.root()).arg("vm-tests/lab")).err();
-    // As NixOS checks them: with what stands before them, which is where the lines are counted from.
+    // The stories are checked as NixOS checks them: with the code that comes before them, from which the
+    // lines are counted.
     let home = place.target().join("stories");
     fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
     for story in stories::all(place.root())? {
@@ -241,7 +244,7 @@ fn pyflakes(place: &Place) -> Result<StepEnd> {
     failed.map_or(Ok(StepEnd::Passed), Err)
 }
 
-/// Runs a story on fresh machines; it tells itself what it does.
+/// Runs a story on fresh machines. What it prints is shown only if it fails.
 fn play(place: &Place, root: Privilege, story: &str) -> Result<StepEnd> {
     let mut command = lab::harness(place, root);
     command.args(["--die-with-parent", "run", story]);

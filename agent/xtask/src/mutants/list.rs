@@ -1,26 +1,27 @@
-//! The planted bugs: the one list. Each name stands in a `mutant::lives` in the sources.
+//! The list of the bugs that are planted for the simulator. Each name stands in a `mutant::lives` in the
+//! sources.
 //!
-//! Some historical bugs are equivalent here and stand in a form that is not. `term()` and `entries()` that
-//! lie about what was cut are not asked by Raft while `first_index` is right, and a wrong `first_index` alone
-//! changes nothing: `holes-skipped` and `empty-log-forgets-snapshot` lie about both. A promise that is not
-//! durable has no effect that the promises of the others do not prevent: `forms-without-everybody` stands for
-//! it, and a test for one that is told too early.
+//! Some historical bugs would change nothing here, and are planted in a form that does. Raft does not ask for
+//! `term()` and `entries()` that lie about the compacted part of the log as long as `first_index` is right,
+//! and a wrong `first_index` alone changes nothing: `holes-skipped` and `empty-log-forgets-snapshot` lie
+//! about both. A promise that is not durable has no effect that the promises of the other nodes do not
+//! prevent: `forms-without-everybody` stands for it, and a test for a promise that is told too early.
 //!
-//! What a store, a disk or a shell can get wrong is planted in the simulator's own (`sim/src/planted.rs`),
-//! what the pump and its log can, in what they work with (`consensus/src/planted.rs`).
+//! Bugs of a store, a disk or a shell are planted in the simulator's own (`sim/src/planted.rs`), bugs of the
+//! pump and its log in what these work with (`consensus/src/planted.rs`).
 
 /// A planted bug.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mutant {
-    /// What `BLIXARD_MUTANT` calls it.
+    /// The value of `BLIXARD_MUTANT` that switches it on.
     pub(super) name: &'static str,
     /// Where such a bug was met or is feared, and what it is.
     pub(super) source: &'static str,
-    /// One survivor of these fails the whole run.
+    /// Whether the whole run fails when this bug is not caught.
     pub(super) must: bool,
 }
 
-/// All of them.
+/// All bugs that are planted for the simulator.
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "ack-before-fsync",

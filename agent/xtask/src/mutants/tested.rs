@@ -1,4 +1,5 @@
-//! Planted bugs that the simulator's runs do not reach: a test of that mechanism has to fail with each.
+//! Planted bugs that the simulator's runs do not reach. For each of them, a test of the mechanism has to
+//! fail.
 
 use std::process::Stdio;
 
@@ -9,9 +10,9 @@ use crate::place::Place;
 /// A planted bug and the test that has to notice it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tested {
-    /// What `BLIXARD_MUTANT` calls it.
+    /// The value of `BLIXARD_MUTANT` that switches it on.
     pub(super) name: &'static str,
-    /// What it is.
+    /// What the bug is.
     pub(super) source: &'static str,
     /// Package and test target.
     target: (&'static str, &'static str),
@@ -19,10 +20,10 @@ pub(super) struct Tested {
     test: &'static str,
 }
 
-/// The target that is the library with the tests in it.
+/// The name here for the unit tests in the library.
 const LIBRARY: &str = "lib";
 
-/// All of them.
+/// All bugs that a test has to notice.
 pub(super) const TESTED: &[Tested] = &[
     Tested {
         name: "lineage-keeps-tickets",
@@ -66,7 +67,8 @@ pub(super) const TESTED: &[Tested] = &[
         target: ("blixard-node", "node"),
         test: "rebirth::changes_of_the_members",
     },
-    // The simulator's leaders never hear of such a node: whoever keeps it out has no link to it.
+    // The simulator's leaders never hear of such a node, because the nodes that keep it out have no link to
+    // it.
     Tested {
         name: "removed-node-admitted-again",
         source: "M12: a node that an operator removed is let in again because it is listed",
@@ -127,7 +129,7 @@ impl Tested {
     /// Whether the test passes without the bug and fails with it.
     ///
     /// # Errors
-    /// The test does not pass without it: then its failing would mean nothing.
+    /// The test does not pass without the bug, and then its failure would mean nothing.
     pub(super) fn is_caught(&self, place: &Place) -> Result<bool> {
         ensure!(self.passes(place, None)?, "{} does not pass without a planted bug", self.test);
         Ok(!self.passes(place, Some(self.name))?)
@@ -140,7 +142,7 @@ impl Tested {
             .env("RUSTFLAGS", "--cfg blixard_mutants")
             .env("CARGO_TARGET_DIR", place.target().join("mutants"))
             .env_remove("BLIXARD_MUTANT")
-            // What a planted bug makes fail is no case to keep.
+            // A failure that a planted bug causes is no case for proptest to keep.
             .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true")
             .args(["test", "--quiet", "--package", package]);
         if target == LIBRARY {

@@ -1,4 +1,4 @@
-//! What the answers have to be. Owns the list of what was not so; asks nix nothing.
+//! What the answers have to be. Collects what does not hold; asks nix nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::expressions::REFUSALS;
 use crate::stories::{Cast, Part, Story};
 
-/// Facts looked at, and those that did not hold.
+/// How many facts were checked, and those that did not hold.
 #[derive(Default)]
 pub(super) struct Checks {
     looked_at: usize,
@@ -72,7 +72,7 @@ impl Checks {
         self.that("no ticket, no join_ticket_file", config.get("join_ticket_file").is_none());
     }
 
-    /// The files of agent/dist beside what the module and the package make of them.
+    /// Compares the files of agent/dist with what the module and the package make of them.
     pub(super) fn dist_files(&mut self, root: &Path, node: &Value) -> Result<()> {
         let dist = root.join("agent/dist");
         let installs = node["installs"].as_str().unwrap_or_default();
@@ -104,7 +104,7 @@ impl Checks {
         Ok(())
     }
 
-    /// NixOS declares the users of the sysusers file a second time: they have to be the same.
+    /// NixOS declares the users of the sysusers file a second time: both declarations have to agree.
     fn users(&mut self, sysusers: &str, node: &Value) {
         for line in sysusers.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -129,7 +129,7 @@ impl Checks {
         }
     }
 
-    /// A node with everything set otherwise.
+    /// A node whose settings are as far from the defaults as possible.
     pub(super) fn otherwise(&mut self, node: &Value) {
         self.is("a node alone, as assertions see it", &node["complaints"], &json!([]));
         let agent = &node["agent"];
@@ -153,8 +153,8 @@ impl Checks {
         self.is("accel", &config["vms"]["accel"], &json!("tcg"));
     }
 
-    /// The directories of `otherwise`, on file systems that are mounted late: everything waits for them, and
-    /// nothing is made before they are there.
+    /// The directories of `otherwise`, on file systems that are mounted late: everything waits for these, and
+    /// nothing is created before they are mounted.
     fn directories(&mut self, node: &Value) {
         let (agent, vm, directories) = (&node["agent"], &node["vm"], &node["directories"]);
         for line in [
@@ -197,7 +197,8 @@ impl Checks {
         self.is("aarch64, as assertions see it", &arm["complaints"], &json!([]));
         self.is("accel of aarch64", &arm["config"]["vms"]["accel"], &json!("tcg"));
         self.is("an overlay's package is used", &nodes["overlaid"], &json!(true));
-        // Rule and template come and go together: the one without the other is a right without its bounds.
+        // The polkit rule and the unit template come and go together: one without the other would be a right
+        // without its limits.
         let nothing = json!({"units": false, "system": false, "tmpfiles": false});
         let off = json!({"carried": nothing, "units": [], "user": false});
         self.is("nothing is left of a node that is switched off", &nodes["off"], &off);
@@ -220,7 +221,7 @@ impl Checks {
         self.is("the package and the VM tests", tests, &json!(wanted));
     }
 
-    /// The machines of a VM test: one list of members, each machine's own key.
+    /// The machines of a VM test: all have the same list of members, and each has a key of its own.
     pub(super) fn machines(&mut self, story: &str, cast: &Cast, machines: &Value) {
         let names: Vec<&str> =
             machines.as_object().map(|of| of.keys().map(String::as_str).collect()).unwrap_or_default();
@@ -270,7 +271,7 @@ impl Checks {
         self.that(&format!("{what}: a key of 64 hex digits and a newline"), is_key);
     }
 
-    /// Every mistake has its message, and no message is about something else.
+    /// Every mistake has its message, and there is no other message.
     pub(super) fn refused(&mut self, messages: &Value) {
         let messages: Vec<&str> = list(messages).iter().filter_map(Value::as_str).collect();
         for (option, text) in REFUSALS {
@@ -284,13 +285,13 @@ impl Checks {
         }
     }
 
-    /// A failed evaluation names what was wrong.
+    /// A failed evaluation has to name what was wrong.
     pub(super) fn fails(&mut self, error: &str, expected: &str) {
         let tail: String = error.lines().rev().take(4).collect::<Vec<_>>().join(" / ");
         self.that(&format!("an error that names {expected}; it says: {tail}"), error.contains(expected));
     }
 
-    /// The agent itself takes the rendered configuration.
+    /// The agent itself has to accept the rendered configuration.
     pub(super) fn agent_accepts(&mut self, agent: &Path, config: &Value) -> Result<()> {
         let file = std::env::temp_dir().join(format!("blixard-nix-{}.toml", std::process::id()));
         fs::write(&file, toml(config)).with_context(|| format!("writing {}", file.display()))?;
@@ -309,7 +310,7 @@ impl Checks {
         Ok(())
     }
 
-    /// The key of a VM test's machine is that of the endpoint id its members list has.
+    /// The key of a VM test's machine has to belong to the endpoint id in the machine's list of members.
     pub(super) fn agent_knows_key(&mut self, agent: &Path, name: &str, machine: &Value) -> Result<()> {
         let file = std::env::temp_dir().join(format!("blixard-nix-{}.key", std::process::id()));
         fs::write(&file, machine["key"].as_str().unwrap_or_default())
@@ -331,13 +332,13 @@ impl Checks {
         Ok(())
     }
 
-    /// How many facts were looked at, if all of them held.
+    /// Returns how many facts were checked, if all of them held.
     pub(super) fn finish(self) -> Result<usize> {
         ensure!(self.wrong.is_empty(), "not as it has to be:\n- {}", self.wrong.join("\n- "));
         Ok(self.looked_at)
     }
 
-    /// The module adds to the package's unit and replaces nothing of it.
+    /// The module may add to the package's unit, but replace nothing in it.
     fn drop_in(&mut self, unit: &str, text: &Value) {
         for key in ["ExecStart=", "ExecStop=", "Type=", "User=", "ProtectSystem=", "Restart="] {
             self.that(&format!("{unit}'s {key} is the package's"), !has(text, key));
@@ -370,7 +371,7 @@ fn lines(text: &Value) -> impl Iterator<Item = &str> {
     text.as_str().unwrap_or_default().lines()
 }
 
-/// Whether a setting is there, with whatever else its table has.
+/// Whether `found` holds everything in `wanted`. Tables may hold more.
 fn includes(found: &Value, wanted: &Value) -> bool {
     match wanted {
         Value::Object(table) => table.iter().all(|(key, value)| includes(&found[key], value)),
@@ -382,8 +383,8 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A configuration as TOML: a line for each key of the top, tables inline. JSON's strings and numbers are
-/// TOML's.
+/// A configuration as TOML: one line for each key at the top, with tables inline. TOML writes strings and
+/// numbers as JSON does.
 fn toml(config: &Value) -> String {
     let Some(table) = config.as_object() else { return String::new() };
     table.iter().map(|(key, value)| format!("{key} = {}\n", inline(value))).collect()
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn sysusers_lines_without_their_like_in_the_module_are_wrong() {
+    fn sysusers_lines_without_a_counterpart_in_the_module_are_wrong() {
         let node = json!({"groups": ["kvm"], "user": {"home": "/var/lib/blixard", "extraGroups": ["disk"]}});
         let mut checks = Checks::default();
         checks.users("# people\ng kvm - -\nu blixard - \"A\" /var/lib/blixard\nm blixard disk\n", &node);

@@ -1,4 +1,4 @@
-//! Finds `nix` and a nixpkgs, and runs the one with the other. Owns every command line; judges no answer.
+//! Finds `nix` and a nixpkgs, and evaluates with them. All command lines are here; no answer is judged here.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,17 +8,17 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-/// Names the directory of a nixpkgs to evaluate against.
+/// Environment variable with the directory of a nixpkgs to evaluate against.
 pub(super) const NIXPKGS_VARIABLE: &str = "BLIXARD_NIXPKGS";
-/// Files of the repository that the flake reads, for a tree without git.
+/// Files of the repository that the flake reads. They are copied from a tree without git.
 const SOURCES: [&str; 8] =
     ["flake.nix", "flake.lock", "Cargo.toml", "Cargo.lock", "agent", "modules", "tests", "vm-tests"];
 
-/// Whether evaluation is possible here.
+/// Whether Nix can evaluate here.
 pub(super) enum Setup {
-    /// It is.
+    /// It can.
     Ready(Nix),
-    /// It is not: the reason, for people.
+    /// It cannot; holds the reason, for people.
     Missing(String),
 }
 
@@ -85,7 +85,7 @@ impl Nix {
         serde_json::from_slice(&output.stdout).context("nix printed something else than JSON")
     }
 
-    /// The same where the evaluation has to fail: what it says on stderr.
+    /// Like [`Nix::apply`], for an evaluation that has to fail. Returns what it printed on stderr.
     pub(super) fn apply_failing(&self, attribute: &str, expression: &str) -> Result<String> {
         let output = self.eval(attribute, expression)?;
         ensure!(!output.status.success(), "a wrong configuration was accepted: {expression}");
@@ -108,7 +108,8 @@ impl Nix {
         Ok(())
     }
 
-    /// Brings the locked input into the store; a machine without a network learns so in seconds.
+    /// Fetches the flake's locked nixpkgs into the store. On a machine without a network this fails within
+    /// seconds.
     fn fetch_own_nixpkgs(&self) -> Result<(), String> {
         let quick = ["--option", "connect-timeout", "5", "--option", "download-attempts", "1"];
         let arguments: Vec<OsString> =
@@ -132,17 +133,17 @@ impl Nix {
     }
 }
 
-/// What `nix --version` says; none where it does not run.
+/// What `nix --version` prints; `None` if nix cannot be run.
 fn version() -> Option<String> {
     let output = Command::new("nix").arg("--version").stdin(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Options that every call needs here: the commands' feature names, and a store that can be written to.
+/// Options that every call needs here: the experimental features, and a store that can be written to.
 ///
-/// With a daemon, or as the owner of a single-user store, nothing is needed. Debian's package run by root has
-/// neither a daemon nor build users, and nix insists on them unless told otherwise. Anybody else gets a store
-/// of their own below cargo's target directory.
+/// With a daemon, or for the owner of a single-user store, no option for the store is needed. When root runs
+/// Debian's package, there is neither a daemon nor are there build users, on which nix insists unless told
+/// otherwise. Anybody else gets a store of their own below cargo's target directory.
 fn global_options(root: &Path) -> Option<Vec<OsString>> {
     let own_store = root.join("target/nix-store").into_os_string();
     let no_build_users = ["--option", "build-users-group", ""].map(OsString::from).to_vec();
@@ -167,10 +168,10 @@ fn can_write(options: &[OsString]) -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
-/// How to name the repository to nix, without its build output.
+/// The flake reference of the repository, without its build output.
 ///
-/// From a git repository nix takes the tracked files. Any other tree would be copied whole, so what the flake
-/// reads is laid out below the target directory first.
+/// From a git repository, nix takes the tracked files. Any other tree would be copied whole, so the files
+/// that the flake reads are first copied to a place below the target directory.
 fn flake_reference(root: &Path) -> Result<String> {
     if root.join(".git").exists() {
         return reference_of(root);
@@ -186,7 +187,7 @@ fn flake_reference(root: &Path) -> Result<String> {
     reference_of(&staged)
 }
 
-/// A flake reference to a directory.
+/// The flake reference of a directory.
 fn reference_of(directory: &Path) -> Result<String> {
     let Some(path) = directory.to_str() else {
         bail!("{} is not UTF-8, which nix cannot name", directory.display());
@@ -201,14 +202,14 @@ fn reference_of(directory: &Path) -> Result<String> {
         }
     }
     Ok(if directory.join(".git").exists() {
-        // A clone without its history is as good as one with it.
+        // A shallow clone will do: the history is not needed.
         format!("git+file://{encoded}?shallow=1")
     } else {
         format!("path:{encoded}")
     })
 }
 
-/// Copies a file or a directory, links not followed.
+/// Copies a file or a directory. Links are not followed.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let status =
         Command::new("cp").arg("-a").arg(from).arg(to).stdin(Stdio::null()).status().context("running cp")?;
@@ -216,7 +217,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What nix complained of: from its error on, without the warnings before it.
+/// The error of nix, without the warnings before it.
 fn complaint(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("error:")).collect();
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_named_by_what_it_is_and_every_other_byte_encoded() {
+    fn a_flake_reference_names_the_kind_of_directory_and_encodes_its_path() {
         let parent = std::env::temp_dir().join(format!("blixard nix #{}", std::process::id()));
         fs::create_dir_all(parent.join(".git")).unwrap();
         fs::create_dir_all(parent.join("plain")).unwrap();
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_begins_with_the_error() {
+    fn the_warnings_before_an_error_of_nix_are_left_out() {
         let complaint_of = |stderr: &str| {
             let status = ExitStatus::from_raw(256);
             complaint(&Output { status, stdout: Vec::new(), stderr: stderr.as_bytes().to_vec() })

@@ -1,9 +1,11 @@
-//! The questions: functions in the Nix language, each applied to one attribute of the flake. Text only.
+//! The questions to nix: functions in the Nix language, each applied to one attribute of the flake. This
+//! module holds text only.
 //!
-//! `EXAMPLE`, `OTHERWISE` and `MACHINES` give what `checks` reads back; `REFUSED` and `FAILING` are mistakes.
-//! They use nothing but `builtins` and the attribute itself, so that any nixpkgs answers them.
+//! `EXAMPLE`, `OTHERWISE` and `MACHINES` return what `checks` reads back; `REFUSED` and `FAILING` are
+//! mistakes. The functions use nothing but `builtins` and the attribute itself, so that any nixpkgs can
+//! answer them.
 
-/// What a node's configuration renders, of `nixosConfigurations.example` as it is.
+/// Returns what the configuration of a node renders, for `nixosConfigurations.example` as it is.
 pub(super) const EXAMPLE: &str = r#"
 example:
 let
@@ -34,7 +36,7 @@ in
 }
 "#;
 
-/// The same of a node whose settings are as far from the defaults as they go.
+/// Returns what the configuration renders for a node whose settings are as far from the defaults as possible.
 pub(super) const OTHERWISE: &str = r#"
 example:
 let
@@ -76,7 +78,7 @@ in
 }
 "#;
 
-/// One fact each of nodes that differ from the example in one thing.
+/// Returns one fact each about nodes that differ from the example in one thing.
 pub(super) const VARIANTS: &str = r#"
 example:
 let
@@ -128,7 +130,8 @@ test: builtins.mapAttrs (name: machine: {
 }) test.nodes
 "#;
 
-/// Every mistake that an assertion has to find, on one node; gives the messages. `REFUSALS` says which.
+/// Makes every mistake that an assertion has to find, on one node, and returns the messages. `REFUSALS` lists
+/// what they have to be.
 pub(super) const REFUSED: &str = r#"
 example:
 let
@@ -214,7 +217,7 @@ pub(super) const REFUSALS: [(&str, &str); 31] = [
 
 const DISK_DIRS: &str = "services.blixard.settings.vms.disk_dirs:";
 
-/// Mistakes that have to end the evaluation of a whole system, and what the error has to name.
+/// Mistakes that have to fail the evaluation of a whole system, and what the error has to name.
 pub(super) const FAILING: [(&str, &str); 9] = [
     (
         r#"settings.node_name = "n9";"#,
@@ -245,7 +248,7 @@ pub(super) const FAILING: [(&str, &str); 9] = [
     ("openFirewal = true;", "services.blixard.openFirewal"),
 ];
 
-/// The system of the example with some more settings of `services.blixard`.
+/// An expression for the system of the example with these additional settings of `services.blixard`.
 pub(super) fn toplevel_with(settings: &str) -> String {
     format!(
         "example: (example.extendModules {{ modules = [ {{ services.blixard = {{ {settings} }}; }} ]; }})\

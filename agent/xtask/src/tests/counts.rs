@@ -1,16 +1,16 @@
-//! Reads numbers of tests out of what test runners print.
+//! Reads the numbers of tests from what test runners print.
 
 use std::fmt;
 use std::ops::AddAssign;
 
-/// How many tests ended how.
+/// How many tests ended in each way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// Tests that held.
+    /// Tests that passed.
     pub(crate) passed: u32,
-    /// Did not hold.
+    /// Tests that failed.
     pub(crate) failed: u32,
-    /// Were not run.
+    /// Tests that were not run.
     pub(crate) skipped: u32,
 }
 
@@ -41,7 +41,8 @@ pub(crate) fn cargo_test(text: &str) -> Tally {
     tally
 }
 
-/// What `python3 -m unittest` says last: `Ran 5 tests in 0.1s`, then `OK` or `FAILED (failures=1, errors=1)`.
+/// Reads what `python3 -m unittest` prints last: `Ran 5 tests in 0.1s`, then `OK` or
+/// `FAILED (failures=1, errors=1)`.
 pub(crate) fn python_unittest(text: &str) -> Tally {
     let ran = text.lines().find_map(|line| line.strip_prefix("Ran ")).map_or(0, leading_number);
     let last = text.lines().rev().find(|line| line.starts_with("OK") || line.starts_with("FAILED"));
@@ -54,7 +55,7 @@ pub(crate) fn python_unittest(text: &str) -> Tally {
     Tally { passed: ran.saturating_sub(failed + skipped), failed, skipped }
 }
 
-/// The number in front of a word: 3 in `ok. 3 passed;`.
+/// The number in front of a word: 3 for `passed` in `ok. 3 passed;`.
 fn number_before(line: &str, word: &str) -> u32 {
     let mut before = None;
     for part in line.split_whitespace() {
@@ -87,7 +88,7 @@ test result: FAILED. 10 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out;
     }
 
     #[test]
-    fn unittest_says_how_many_ran_and_what_became_of_them() {
+    fn the_numbers_of_unittest_are_read() {
         let text = |end: &str| format!("....\n------\nRan 5 tests in 0.018s\n\n{end}\n");
         assert_eq!(python_unittest(&text("OK")), Tally { passed: 5, failed: 0, skipped: 0 });
         assert_eq!(python_unittest(&text("OK (skipped=2)")), Tally { passed: 3, failed: 0, skipped: 2 });
@@ -96,7 +97,7 @@ test result: FAILED. 10 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out;
     }
 
     #[test]
-    fn the_last_line_has_one_form() {
+    fn a_tally_has_one_form() {
         assert_eq!(Tally { passed: 1, failed: 2, skipped: 3 }.to_string(), "1 passed, 2 failed, 3 skipped");
     }
 }
