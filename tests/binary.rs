@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use blixard_model::api::ErrorBody;
 use serde::de::DeserializeOwned;
 
-/// Where the program is: `BLIXARD_BIN`, or next to this test, built by cargo first so that it is never an old
-/// one.
+/// The path of the program: `BLIXARD_BIN`, or the program next to this test, which cargo builds first so that
+/// it is never an old one.
 pub(crate) fn path() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| match std::env::var_os("BLIXARD_BIN") {
@@ -19,12 +19,12 @@ pub(crate) fn path() -> &'static Path {
     })
 }
 
-/// An example of a package, built by cargo first.
+/// The path of an example of a package, which cargo builds first.
 pub(crate) fn example(package: &str, name: &str) -> PathBuf {
     build(package, ["--example", name]).join("examples").join(name)
 }
 
-/// Builds a target of a package with the profile of this test; returns the folder of that profile.
+/// Builds a target of a package with the profile of this test. Returns the folder of that profile.
 fn build(package: &str, target: [&str; 2]) -> PathBuf {
     // target/PROFILE/deps/all-HASH
     let test = std::env::current_exe().expect("own path");
@@ -47,7 +47,7 @@ fn build(package: &str, target: [&str; 2]) -> PathBuf {
     profile_dir.to_owned()
 }
 
-/// How one run ended.
+/// The result of one run of the program.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: i32,
@@ -56,20 +56,20 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The one JSON document on stdout.
+    /// Parses the one JSON document on stdout.
     #[track_caller]
     pub(crate) fn json<T: DeserializeOwned>(&self) -> T {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The error on stderr in JSON.
+    /// Parses the error on stderr as JSON.
     #[track_caller]
     pub(crate) fn error(&self) -> ErrorBody {
         assert_eq!(self.stdout, "", "{self:?}");
         serde_json::from_str(&self.stderr).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Checks the exit code and that stderr holds `needle`.
+    /// Checks the exit code, and that stderr contains `needle`.
     #[track_caller]
     pub(crate) fn ends(&self, code: i32, needle: &str) {
         assert_eq!(self.code, code, "{self:?}");
@@ -87,7 +87,8 @@ impl From<Output> for Run {
     }
 }
 
-/// Prepares a run against `socket`, with pipes and nothing of this process' settings that the program reads.
+/// Prepares a run against `socket`, with pipes. The socket in this process's own environment has no effect on
+/// it.
 pub(crate) fn command(socket: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(path());
     command
@@ -99,19 +100,19 @@ pub(crate) fn command(socket: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Runs to the end.
+/// Runs the program to its end.
 pub(crate) fn run(socket: &Path, args: &[&str]) -> Run {
     command(socket, args).output().expect("runs").into()
 }
 
-/// Runs to the end with `input` on stdin.
+/// Runs the program to its end, with `input` on stdin.
 pub(crate) fn run_with_input(socket: &Path, args: &[&str], input: &str) -> Run {
     let mut child = command(socket, args).stdin(Stdio::piped()).spawn().expect("runs");
     child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("is read");
     child.wait_with_output().expect("ends").into()
 }
 
-/// What Ctrl-C does.
+/// Sends the signal that Ctrl-C sends.
 pub(crate) fn interrupt(child: &Child) {
     let pid = i32::try_from(child.id()).expect("pid");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT)

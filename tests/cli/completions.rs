@@ -1,4 +1,4 @@
-//! Completion: the scripts, and what the program answers when they ask.
+//! Completion: the scripts for the shells, and what the program answers when they ask it.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::fake_agent::{FakeAgent, Reply};
 use super::views;
 use crate::binary::{self, Run};
 
-/// What bash is offered for the last word of a line.
+/// What bash is offered for the last word of a command line.
 fn offered(socket: &Path, line: &[&str]) -> Vec<String> {
     let mut command = binary::command(socket, &[&["--", "blixard"], line].concat());
     let index = line.len().to_string();
@@ -48,7 +48,7 @@ fn commands_and_flags_are_completed_without_an_agent_and_hidden_ones_are_not() {
 }
 
 #[test]
-fn names_come_from_the_agent_and_are_none_without_one() {
+fn names_are_completed_only_with_an_agent() {
     let agent = FakeAgent::new(|seen| match seen.what.as_str() {
         "GET /v1/vms?stale=true" => Reply::json(&views::listing(
             ["web", "web-2", "db"].map(|name| views::vm(name, Desired::Running, Running)).to_vec(),

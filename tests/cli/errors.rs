@@ -1,4 +1,4 @@
-//! Every end that is not a good one: exit code, words, JSON.
+//! Everything that is not a success: exit code, text, JSON.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::binary::run;
 const NOWHERE: &str = "/nonexistent/a.sock";
 
 #[test]
-fn what_is_not_understood_ends_with_2_and_nothing_is_sent() {
+fn an_invalid_command_line_exits_with_2_and_sends_nothing() {
     let long = "a".repeat(300);
     let wrong: Vec<Vec<&str>> = vec![
         vec![],
@@ -51,7 +51,7 @@ fn usage_errors_are_json_where_json_was_asked_for() {
 }
 
 #[test]
-fn an_absent_agent_is_named_with_the_way_out() {
+fn an_absent_agent_is_reported_with_the_way_out() {
     let dir = tempfile::tempdir().expect("directory");
     let abandoned = abandoned_socket(dir.path());
     for socket in [Path::new(NOWHERE), &abandoned] {
@@ -65,7 +65,7 @@ fn an_absent_agent_is_named_with_the_way_out() {
 }
 
 #[test]
-fn the_kind_of_the_error_is_the_exit_code() {
+fn the_kind_of_an_error_determines_the_exit_code() {
     let cases = [
         (409, ErrorKind::Refused, 1),
         (404, ErrorKind::Refused, 1),
@@ -105,7 +105,7 @@ fn a_read_without_a_quorum_offers_a_stale_one_and_a_write_does_not() {
 }
 
 #[test]
-fn a_refusal_keeps_its_shape_in_json() {
+fn a_refusal_is_printed_in_json_as_the_agent_sent_it() {
     let refusal = Refusal::VmNotFound { name: "web".parse().expect("name") };
     let body = ErrorBody {
         error: ErrorKind::Refused,
@@ -129,7 +129,7 @@ fn an_answer_that_is_not_understood_is_no_success() {
 }
 
 #[test]
-fn a_read_without_an_answer_did_nothing() {
+fn a_read_without_an_answer_exits_as_unavailable() {
     let agent = FakeAgent::script(vec![Reply::Silence, Reply::Break]);
     agent.run(&["vm", "list", "--timeout", "1"]).ends(3, "within 1 s");
     agent.run(&["vm", "list"]).ends(3, "the connection to the agent broke");

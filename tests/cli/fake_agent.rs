@@ -1,5 +1,5 @@
-//! The far end for the command line: HTTP over a Unix socket, one connection after the other, answers by a
-//! closure.
+//! The other end of the command line's connection: HTTP over a Unix socket, one connection after the other,
+//! with answers from a closure.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use blixard_model::api::{ErrorBody, ErrorKind};
 use serde::Serialize;
 
-/// A request as it came.
+/// A request as it arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     /// Method and path, as in `GET /v1/status`.
@@ -29,35 +29,35 @@ impl Seen {
     }
 }
 
-/// What to do with a request.
+/// What the fake agent does with a request.
 #[derive(Debug)]
 pub(crate) enum Reply {
     /// A status and a body.
     Answer(u16, String),
-    /// These pieces, and then the end.
+    /// These pieces, and then the end of the answer.
     Pieces(Vec<String>),
-    /// These pieces, and then nothing until the client goes.
+    /// These pieces, and then nothing until the client closes the connection.
     PiecesThenSilence(Vec<String>),
-    /// Nothing until the client goes.
+    /// Nothing until the client closes the connection.
     Silence,
     /// The connection is closed without an answer.
     Break,
 }
 
 impl Reply {
-    /// 200 and this document.
+    /// Status 200 with this document.
     pub(crate) fn json(document: &impl Serialize) -> Self {
         Self::Answer(200, serde_json::to_string(document).expect("JSON"))
     }
 
-    /// An error without more.
+    /// An error with only a kind and a message.
     pub(crate) fn error(status: u16, error: ErrorKind, message: &str) -> Self {
         let body = ErrorBody { error, message: message.to_owned(), refusal: None, request_id: None };
         Self::Answer(status, serde_json::to_string(&body).expect("JSON"))
     }
 }
 
-/// An agent of the test; ends with it.
+/// An agent that belongs to one test and ends with it.
 #[derive(Debug)]
 pub(crate) struct FakeAgent {
     dir: tempfile::TempDir,
@@ -67,7 +67,7 @@ pub(crate) struct FakeAgent {
 }
 
 impl FakeAgent {
-    /// Listens and answers with what `handle` says.
+    /// Listens, and answers with what `handle` returns.
     pub(crate) fn new(mut handle: impl FnMut(&Seen) -> Reply + Send + 'static) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let listener = UnixListener::bind(dir.path().join("a.sock")).expect("socket");
@@ -89,13 +89,13 @@ impl FakeAgent {
         Self { dir, ends, seen, thread: Some(thread) }
     }
 
-    /// Answers the n-th request with the n-th reply; one more is answered by a broken connection.
+    /// Answers the n-th request with the n-th reply. A further request is answered by a broken connection.
     pub(crate) fn script(replies: Vec<Reply>) -> Self {
         let mut replies = replies.into_iter();
         Self::new(move |_| replies.next().unwrap_or(Reply::Break))
     }
 
-    /// Where it listens.
+    /// The socket on which it listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("a.sock")
     }
@@ -105,12 +105,12 @@ impl FakeAgent {
         crate::binary::run(&self.socket(), args)
     }
 
-    /// What came so far.
+    /// The requests that arrived so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("log").clone()
     }
 
-    /// Method and path of what came so far.
+    /// Method and path of the requests that arrived so far.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.seen().into_iter().map(|request| request.what).collect()
     }
@@ -119,7 +119,7 @@ impl FakeAgent {
 impl Drop for FakeAgent {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::SeqCst);
-        // Wakes the thread, which may be gone already if the test failed in it.
+        // Wakes the thread. The thread may be gone already if the test failed in it.
         let _ = UnixStream::connect(self.socket());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -165,7 +165,7 @@ fn read(stream: &UnixStream) -> Option<Seen> {
     Some(request)
 }
 
-/// A client that goes away meanwhile is part of some tests: what cannot be written is dropped.
+/// In some tests the client goes away meanwhile, so what cannot be written is dropped.
 fn answer(stream: &mut UnixStream, reply: Reply) {
     let pieces = match reply {
         Reply::Break => return,

@@ -1,4 +1,4 @@
-//! What the program says about itself, and completions.
+//! What the program says about itself.
 
 use std::path::Path;
 
@@ -81,7 +81,7 @@ fn help_of_a_write_says_how_it_waits_and_how_it_is_repeated() {
 }
 
 #[test]
-fn a_ticket_was_called_token_once_and_that_still_works_unseen() {
+fn the_old_command_name_token_still_works_but_is_hidden() {
     let help = says(&["cluster", "--help"], &["  ticket  "]);
     assert!(!help.contains("token"), "{help}");
     for verb in ["create", "list", "revoke"] {
@@ -101,6 +101,6 @@ fn the_module_and_the_documents_name_the_socket_that_the_program_uses() {
 }
 
 #[test]
-fn the_version_is_the_packages() {
+fn the_version_is_that_of_the_package() {
     assert_eq!(says(&["--version"], &[]), format!("blixard {}\n", env!("CARGO_PKG_VERSION")));
 }

@@ -1,4 +1,4 @@
-//! `cluster join`: what it waits for, and that it does not wait for what cannot come.
+//! `cluster join`: what it waits for, and that it does not wait for what can no longer happen.
 
 use blixard_model::api::{JoinTaken, NodePhase, RetryKind, RetryView, StatusView};
 use blixard_model::id::{ClusterId, TicketId};
@@ -50,7 +50,7 @@ fn a_join_waits_until_the_node_is_a_member() {
 }
 
 #[test]
-fn a_ticket_of_no_use_ends_the_join_with_the_reason() {
+fn a_ticket_that_cannot_be_used_ends_the_join_with_the_reason() {
     let ended = StatusView { ticket_problem: Some("the ticket was revoked".into()), ..forming() };
     let agent = FakeAgent::script(vec![taken(), Reply::json(&forming()), Reply::json(&ended)]);
     let run = join(&agent, &[]);
@@ -59,7 +59,7 @@ fn a_ticket_of_no_use_ends_the_join_with_the_reason() {
 }
 
 #[test]
-fn a_join_that_is_not_over_in_time_says_what_hinders_it() {
+fn a_join_that_is_not_done_in_time_says_what_it_waits_for() {
     let mut first = true;
     let agent =
         FakeAgent::new(move |_| if std::mem::take(&mut first) { taken() } else { Reply::json(&forming()) });

@@ -1,4 +1,4 @@
-//! `vm logs`: a stream, its two ends.
+//! `vm logs`: a stream, and how it ends on both sides.
 
 use std::io::{BufRead, BufReader};
 
@@ -18,7 +18,7 @@ fn the_console_goes_to_stdout_as_it_is() {
 }
 
 #[test]
-fn following_shows_lines_as_they_come_and_ends_well_at_ctrl_c() {
+fn following_shows_lines_as_they_come_and_ctrl_c_is_a_success() {
     let agent = FakeAgent::script(vec![Reply::PiecesThenSilence(pieces(&["up\n"]))]);
     let mut child = binary::command(&agent.socket(), &["vm", "logs", "web", "-f"]).spawn().expect("runs");
     let mut line = String::new();
@@ -31,7 +31,7 @@ fn following_shows_lines_as_they_come_and_ends_well_at_ctrl_c() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_quietly() {
+fn logs_end_without_an_error_when_their_reader_goes_away() {
     let agent = FakeAgent::script(vec![Reply::Pieces(vec!["line\n".repeat(1_000); 1_000])]);
     let mut child = binary::command(&agent.socket(), &["vm", "logs", "web", "-f"]).spawn().expect("runs");
     drop(child.stdout.take());

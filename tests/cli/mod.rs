@@ -1,5 +1,5 @@
-//! The command line as a process: its exit codes, what it prints where, and what it sends, against an agent
-//! of the test.
+//! The command line as a process: its exit codes, what it prints to which stream, and what it sends. The
+//! agent is one of the test's own.
 
 mod completions;
 mod errors;

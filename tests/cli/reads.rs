@@ -50,7 +50,7 @@ fn people_get_tables_without_colours() {
 }
 
 #[test]
-fn status_shows_what_is_tried_again_and_reads_an_agent_that_does_not_say() {
+fn status_shows_retries_and_reads_an_older_agent_that_sends_none() {
     let retry = RetryView {
         what: RetryKind::Connect,
         peer: Some("n2".parse().expect("name")),

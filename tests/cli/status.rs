@@ -1,4 +1,4 @@
-//! `blixard status` as a check and as something to watch.
+//! `blixard status` as a check, and as something to watch.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -19,7 +19,7 @@ fn watch(agent: &FakeAgent, args: &[&str]) -> Child {
     binary::command(&agent.socket(), &args).spawn().expect("runs")
 }
 
-/// The lines on stdout up to the first so many of those that are wanted; then Ctrl-C, and all the rest.
+/// The lines on stdout up to the `count`-th one that is wanted. Then sends Ctrl-C and reads the rest.
 fn lines_until(mut child: Child, count: usize, wanted: impl Fn(&str) -> bool) -> (Vec<String>, binary::Run) {
     let mut reader = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut lines = Vec::new();
@@ -73,7 +73,7 @@ n4    learner  -       yes        snapshot  0/4   0/2048 MiB  0    10.77.0.1:743
 }
 
 #[test]
-fn an_older_agent_says_less_and_is_shown() {
+fn status_reads_an_older_agent_that_sends_fewer_fields() {
     let mut older = serde_json::to_value(healthy()).expect("JSON");
     let object = older.as_object_mut().expect("an object");
     object.remove("voters").expect("a field");
@@ -114,7 +114,7 @@ fn a_check_is_silent_when_all_is_well_and_names_in_one_line_what_is_not() {
 }
 
 #[test]
-fn watched_on_a_pipe_every_look_has_a_line_of_its_own_and_an_agent_that_restarts_ends_nothing() {
+fn on_a_pipe_watch_prints_a_header_for_each_look_and_outlasts_a_restart_of_the_agent() {
     let mut looks = 0;
     let agent = FakeAgent::new(move |_| {
         looks += 1;
@@ -135,7 +135,7 @@ fn watched_on_a_pipe_every_look_has_a_line_of_its_own_and_an_agent_that_restarts
 }
 
 #[test]
-fn watched_as_json_every_look_is_one_document_on_one_line_and_errors_are_not_among_them() {
+fn watch_with_json_prints_one_document_per_line_and_errors_to_stderr() {
     let mut looks = 0;
     let agent = FakeAgent::new(move |_| {
         looks += 1;
@@ -151,7 +151,7 @@ fn watched_as_json_every_look_is_one_document_on_one_line_and_errors_are_not_amo
 }
 
 #[test]
-fn a_watch_ends_with_its_reader_and_at_once_while_no_agent_answers() {
+fn watch_ends_with_its_reader_and_at_ctrl_c_while_no_agent_answers() {
     let agent = FakeAgent::new(|_| Reply::json(&healthy()));
     let mut child = watch(&agent, &[]);
     let mut first = String::new();
@@ -173,7 +173,7 @@ fn a_watch_ends_with_its_reader_and_at_once_while_no_agent_answers() {
 }
 
 #[test]
-fn watched_on_a_terminal_it_is_drawn_in_place() {
+fn on_a_terminal_watch_draws_in_place() {
     let agent = FakeAgent::new(|_| Reply::json(&healthy()));
     let size = nix::pty::Winsize { ws_row: 12, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
     let terminal = nix::pty::openpty(Some(&size), None).expect("a terminal");
@@ -181,7 +181,7 @@ fn watched_on_a_terminal_it_is_drawn_in_place() {
     let mut command = binary::command(&agent.socket(), &args);
     command.env("TERM", "xterm").stdout(Stdio::from(terminal.slave));
     let child = command.spawn().expect("runs");
-    // This process' copy of the terminal's other end would keep it open.
+    // This process's copy of the terminal's other end would keep the terminal open.
     drop(command);
     let (mut reader, mut text) = (File::from(terminal.master), String::new());
     let mut bytes = [0; 4096];
@@ -198,7 +198,7 @@ fn watched_on_a_terminal_it_is_drawn_in_place() {
 }
 
 #[test]
-fn what_can_not_be_meant_is_refused() {
+fn contradictory_and_out_of_range_flags_of_status_are_refused() {
     for args in [
         &["--interval", "2"][..],
         &["--watch", "--check"],

@@ -1,4 +1,4 @@
-//! Answers to test with.
+//! Answers of an agent, to test with.
 
 use blixard_model::ClusterVersion;
 use blixard_model::api::{Accepted, Listing, NodePhase, NodeView, StatusView, VmView, VotersView};
@@ -34,7 +34,7 @@ pub(crate) fn vm(name: &str, desired: Desired, state: ObservedState) -> VmView {
     }
 }
 
-/// A voter that leads.
+/// A voter that is the leader.
 pub(crate) fn node(name: &str) -> NodeView {
     NodeView {
         name: name.parse().expect("name"),
@@ -59,12 +59,12 @@ pub(crate) fn node(name: &str) -> NodeView {
     }
 }
 
-/// A list that a quorum confirmed.
+/// A list that was confirmed by a quorum.
 pub(crate) fn listing<T>(items: Vec<T>) -> Listing<T> {
     Listing { items, linearizable: true, applied: 17 }
 }
 
-/// A cluster of one.
+/// The status in a cluster of one node.
 pub(crate) fn status() -> StatusView {
     StatusView {
         ticket_problem: None,
@@ -93,7 +93,7 @@ pub(crate) fn status() -> StatusView {
     }
 }
 
-/// A committed write.
+/// The answer to a committed write.
 pub(crate) fn accepted() -> Accepted {
     Accepted {
         request_id: "r-1".parse().expect("id"),

@@ -1,4 +1,4 @@
-//! Commands that wait for a VM.
+//! Commands that wait until a VM has reached a state.
 
 use blixard_model::api::{Accepted, ErrorKind, VmView};
 use blixard_model::report::ObservedState::{
@@ -28,7 +28,7 @@ fn gone() -> Reply {
 }
 
 #[test]
-fn run_waits_until_it_runs() {
+fn run_waits_until_the_vm_runs() {
     let script = || {
         vec![
             accepted(),
@@ -63,7 +63,7 @@ fn a_vm_that_fails_ends_the_wait_with_its_reason() {
 }
 
 #[test]
-fn start_does_not_report_the_failure_of_before() {
+fn start_does_not_report_an_earlier_failure() {
     let agent = FakeAgent::script(vec![
         failed(Desired::Stopped, "exited 1"),
         accepted(),
@@ -77,7 +77,7 @@ fn start_does_not_report_the_failure_of_before() {
 }
 
 #[test]
-fn stop_and_delete_wait_until_it_is_so() {
+fn stop_and_delete_wait_until_the_vm_is_stopped_or_gone() {
     let agent = FakeAgent::script(vec![
         web(Desired::Running, Running),
         accepted(),
@@ -93,7 +93,7 @@ fn stop_and_delete_wait_until_it_is_so() {
 }
 
 #[test]
-fn a_wait_says_each_change_once_and_not_that_time_goes_by() {
+fn a_wait_prints_each_change_once_and_does_not_count_seconds() {
     let silent = |seconds: u64| {
         let reason = Some(format!("n1 has not reported for {seconds} s"));
         Reply::json(&VmView { reason, ..views::vm("web", Desired::Absent, Deleting) })
@@ -118,7 +118,7 @@ fn a_wait_outlasts_an_election_and_a_restart_of_the_agent() {
 }
 
 #[test]
-fn a_wait_that_is_not_over_in_time_is_unknown_not_failed() {
+fn a_wait_that_is_not_over_in_time_ends_as_unknown_and_not_as_failed() {
     let mut first = true;
     let agent =
         FakeAgent::new(
@@ -132,7 +132,7 @@ fn a_wait_that_is_not_over_in_time_is_unknown_not_failed() {
 }
 
 #[test]
-fn somebody_elses_wish_ends_the_wait() {
+fn a_change_by_somebody_else_ends_the_wait() {
     let agent = FakeAgent::script(vec![accepted(), web(Desired::Stopped, Stopping)]);
     agent.run(&RUN).ends(1, "it was told to stop meanwhile");
     let agent = FakeAgent::script(vec![accepted(), gone()]);
@@ -140,7 +140,7 @@ fn somebody_elses_wish_ends_the_wait() {
 }
 
 #[test]
-fn without_a_quorum_a_start_did_nothing() {
+fn a_start_without_a_quorum_sends_no_write() {
     let agent = FakeAgent::new(|_| Reply::error(503, ErrorKind::Unavailable, "no quorum"));
     agent.run(&["vm", "start", "web"]).ends(3, "error: no quorum");
     assert_eq!(agent.asked(), ["GET /v1/vms/web"]);

@@ -1,4 +1,4 @@
-//! What a write sends, and that it is never called failed when it may have been done.
+//! What a write sends, and that a write that may have been done is never reported as failed.
 
 use std::sync::mpsc;
 
@@ -48,7 +48,7 @@ fn a_spec_comes_from_a_file_or_stdin_and_flags_win() {
 }
 
 #[test]
-fn a_write_names_itself_and_says_how_long_it_waits() {
+fn a_write_sends_its_request_id_and_its_timeout() {
     let agent = FakeAgent::new(|_| Reply::json(&views::accepted()));
     let stop = ["vm", "stop", "web", "--no-wait"];
     let run = agent.run(&[&stop[..], &["--request-id", "r-1", "--timeout", "5", "--json"]].concat());

@@ -1,4 +1,4 @@
-//! A cluster to measure, and the node that joins and leaves it.
+//! A cluster to measure, and the node that joins it and leaves it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,12 +12,13 @@ use tempfile::TempDir;
 use super::client::{Client, ask};
 use crate::scenario::cluster::{Cluster, Node};
 
-/// Longest time that anything may take.
+/// Longest time that any wait may take.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Pause between two looks.
+/// Pause between two checks of a condition.
 const LOOK_PERIOD: Duration = Duration::from_millis(5);
 
-/// Listed nodes in a cluster, with room for as many VMs as there may be, and one more that is to join.
+/// A cluster of `listed` nodes, with room for as many VMs as a cluster may hold, and one more node that is to
+/// join.
 pub(super) fn formed_of(listed: usize) -> Cluster {
     let mut c = Cluster::new(listed + 1);
     for number in 1..=listed {
@@ -35,8 +36,9 @@ pub(super) fn formed_of(listed: usize) -> Cluster {
     c
 }
 
-/// Gives the last node, not started yet, a disk of its own, as another machine has one: what it writes would
-/// stand in the way of the others' syncs. In memory, as there is no second disk.
+/// Gives the last node, which is not started yet, a disk of its own, as another machine would have. Otherwise
+/// its writes would be in the way of the other nodes' syncs. The disk is in memory, because there is no
+/// second one.
 pub(super) fn put_last_apart(c: &Cluster) -> TempDir {
     let node = c.nodes.last().expect("a node");
     let apart = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
@@ -52,7 +54,7 @@ pub(super) fn status(node: &Node) -> Option<StatusView> {
     ask(node, "GET", "/v1/status", "")
 }
 
-/// Looks until it is so; shows every log past the deadline.
+/// Checks a condition until it holds. Past the deadline it panics and shows the log of every node.
 pub(super) fn until(c: &Cluster, what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
@@ -72,19 +74,19 @@ pub(super) fn until(c: &Cluster, what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The role that `node` knows the member of this name to have.
+/// The role of the member with this name, as `node` knows it.
 pub(super) fn role(node: &Node, name: &str) -> Option<Role> {
     let members = status(node)?.members;
     members.into_iter().find(|member| member.name.as_str() == name).map(|member| member.role)
 }
 
-/// Starts the last node with an empty store, and sends it a ticket that the first one made.
+/// Starts the last node with an empty store, and sends it a ticket that the first node made.
 pub(super) fn join_last(c: &mut Cluster) {
     start_last(c);
     send_ticket(c);
 }
 
-/// Starts the last node with an empty store; it answers then.
+/// Starts the last node with an empty store, and waits until it answers.
 pub(super) fn start_last(c: &mut Cluster) {
     let last = c.nodes.last_mut().expect("a node");
     if last.runs() {
@@ -108,7 +110,7 @@ pub(super) fn send_ticket(c: &Cluster) {
     assert!(taken.is_some(), "the ticket was not taken\n{}", last.log());
 }
 
-/// Waits until the last node has the state.
+/// Waits until the last node has the cluster's state.
 pub(super) fn await_caught_up(c: &Cluster) {
     let last = c.nodes.last().expect("a node");
     until(c, "the joiner has the state", || {
@@ -116,7 +118,7 @@ pub(super) fn await_caught_up(c: &Cluster) {
     });
 }
 
-/// Asks a member to remove the last node; returns when that is answered.
+/// Asks a member to remove the last node. Returns when that is answered.
 pub(super) fn remove_last(c: &Cluster, by: usize) {
     let name = &c.nodes.last().expect("a node").name;
     until(c, "it is removed", || {
@@ -124,7 +126,7 @@ pub(super) fn remove_last(c: &Cluster, by: usize) {
     });
 }
 
-/// The time of the last line of a node's log that holds all of these.
+/// The time of the last line in a node's log that contains all of these texts.
 pub(super) fn logged(node: &Node, needles: &[&str]) -> Option<SystemTime> {
     let log = node.log();
     let line = log.lines().rev().find(|line| needles.iter().all(|needle| line.contains(needle)))?;
@@ -132,13 +134,13 @@ pub(super) fn logged(node: &Node, needles: &[&str]) -> Option<SystemTime> {
     humantime::parse_rfc3339(time).ok()
 }
 
-/// The term and leader that `node` knows of.
+/// The term and the leader that `node` knows.
 pub(super) fn led(node: &Node) -> Option<(u64, NodeName)> {
     let status = status(node)?;
     Some((status.term, status.leader?))
 }
 
-/// The place of the leader among the first so many nodes.
+/// The index of the leader among the first `listed` nodes.
 pub(super) fn leader(c: &Cluster, listed: usize) -> usize {
     let mut found = None;
     until(c, "a leader", || {
@@ -149,7 +151,7 @@ pub(super) fn leader(c: &Cluster, listed: usize) -> usize {
     found.expect("found")
 }
 
-/// A number of a node's metrics.
+/// The value of one of a node's metrics.
 pub(super) fn metric(node: &Node, name: &str) -> f64 {
     let answer = Client::connect(node).and_then(|mut client| client.request("GET", "/metrics", ""));
     let (_, text) = answer.expect("metrics");

@@ -1,4 +1,4 @@
-//! A node that comes and goes a hundred times while others write.
+//! A node that joins and is removed a hundred times while others write.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::load::Steady;
 use super::{bench, load, numbers};
 
-/// Joins, and as many removals.
+/// Joins, each followed by a removal.
 const ROUNDS: usize = 100;
 /// Pause between two writes.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -1,4 +1,5 @@
-//! A client that keeps one connection to an agent's socket: what it measures is the agent, and no process.
+//! A client that keeps one connection to an agent's socket, so that it measures the agent and not the start
+//! of a process.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -29,7 +30,8 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// The answer's code and body. After an error the connection is of no use.
+    /// Sends a request. Returns the answer's status code and body. After an error the connection cannot be
+    /// used any more.
     pub(super) fn request(&mut self, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
         let head =
             format!("{method} {path} HTTP/1.1\r\nhost: blixard\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -61,12 +63,12 @@ impl Client {
     }
 }
 
-/// Where a node's agent answers.
+/// The socket of a node's agent.
 pub(super) fn socket(node: &Node) -> PathBuf {
     node.dir.join("s.sock")
 }
 
-/// One request on a connection of its own; `None` when there is no good answer.
+/// Sends one request on a connection of its own. Returns `None` when there is no successful answer.
 pub(super) fn ask<T: DeserializeOwned>(node: &Node, method: &str, path: &str, body: &str) -> Option<T> {
     let answer = Client::connect(node).and_then(|mut client| client.request(method, path, body));
     let (code, body) = answer.ok()?;

@@ -1,4 +1,4 @@
-//! How large the store's file gets under a steady load of writes whose log is cut.
+//! How large the store's file gets under a steady load of writes while the log is compacted.
 
 use std::fs;
 use std::time::Instant;
@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 use super::{bench, load, numbers};
 use crate::scenario::cluster::{Cluster, Node};
 
-/// Writes between two looks.
+/// Writes between two measurements.
 const WRITES: usize = 10_000;
-/// VMs whose starts and stops they are.
+/// VMs that these writes start and stop.
 const VMS: usize = 300;
 
 fn store_kib(node: &Node) -> u64 {
     fs::metadata(node.dir.join("store.redb")).expect("a store").len() >> 10
 }
 
-/// The sizes of the leader's and a follower's file after each round, in KiB.
+/// The sizes of the leader's file and of a follower's file after each round, in KiB.
 fn grow(c: &Cluster, rounds: usize) -> Value {
     let leader = bench::leader(c, 3);
     let sizes: Vec<Value> = (0..rounds)
@@ -39,7 +39,7 @@ fn the_file_under_a_steady_load() {
     numbers::print("store.redb after each 10000 writes, 300 VMs", &numbers);
 }
 
-/// The same in a cluster that has the largest state.
+/// The same measurement in a cluster that has the largest state.
 pub(super) fn with_the_largest_state(c: &Cluster) {
     let begun = Instant::now();
     let sizes = grow(c, 5);

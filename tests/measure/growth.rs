@@ -1,4 +1,4 @@
-//! From the ticket to the voter.
+//! Growing a cluster: from the ticket to the third voter.
 
 use std::time::Instant;
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::{bench, load, numbers};
 use crate::scenario::cluster::Cluster;
 
-/// VMs whose starts and stops fill the log.
+/// VMs that are started and stopped to fill the log.
 const VMS: usize = 300;
-/// Writes after which the log has been cut many times.
+/// Writes after which the log has been compacted many times.
 const WRITES: usize = 100_000;
 
-/// Two listed nodes and a third that comes with a ticket, so that it becomes the third voter.
+/// Lets a third node join two listed ones with a ticket, and waits until it is the third voter.
 fn join_to_voter(c: &mut Cluster) -> Value {
     bench::start_last(c);
     let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! What a snapshot under way costs those who write meanwhile.
+//! How much a snapshot under way delays the writes that are made meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,16 @@ use super::load::{Seen, Steady, Write};
 use super::{bench, load, numbers};
 use crate::scenario::cluster::Cluster;
 
-/// Writes without a snapshot under way, before and after.
+/// Writes without a snapshot under way, measured before and after.
 const SAMPLES: usize = 2_000;
-/// For so long snapshots are sent one after the other.
+/// How long snapshots are sent, one after the other.
 const SPAN: Duration = Duration::from_secs(60);
 
-/// A time in which a snapshot was on its way: from the ticket that was sent to the state that was applied.
+/// A time in which a snapshot was under way: from the moment when the ticket was sent until the state was
+/// applied.
 type Span = (Instant, Instant);
 
-/// Times of writes with nothing else under way.
+/// The times of writes with nothing else under way.
 fn alone(c: &Cluster, leader: usize) -> Vec<Duration> {
     let writer =
         Steady::spawn(&c.nodes[leader], Duration::ZERO, |n| load::switch_one(n).filter(|_| n < SAMPLES));
@@ -39,14 +40,14 @@ fn beside_joins(c: &mut Cluster, leader: usize) -> (Seen, Vec<Span>) {
     (writer.stop(), spans)
 }
 
-/// Those of the writes that met a snapshot under way.
+/// The times of those writes that overlap with a snapshot under way.
 fn that_met(seen: &Seen, spans: &[Span]) -> Vec<Duration> {
     let met =
         |write: &&Write| spans.iter().any(|(from, to)| write.begun < *to && write.begun + write.took > *from);
     seen.acknowledged.iter().filter(met).map(|write| write.took).collect()
 }
 
-/// Writes without and with snapshots under way, in a cluster of three and a node that joins.
+/// Measures writes without and with snapshots under way, in a cluster of three nodes and a node that joins.
 pub(super) fn beside_snapshots(c: &mut Cluster) {
     let leader = bench::leader(c, 3);
     let led = bench::led(&c.nodes[leader]);

@@ -1,4 +1,4 @@
-//! Writes: many at once to grow the log and the state, and a steady one whose times count.
+//! Writes: many at once to grow the log and the state, and steady ones whose times are measured.
 
 use std::io;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::scenario::cluster::Node;
 /// Connections that write at the same time.
 const WRITERS: usize = 64;
 
-/// Creates stopped VMs with command lines of so many bytes, placed on so many nodes and on no other: one that
-/// has VMs is not removed.
+/// Creates `count` stopped VMs with command lines of `cmdline_len` bytes, placed on the first `on` nodes and
+/// on no other, because a node that has VMs is not removed.
 pub(super) fn create(node: &Node, on: usize, count: usize, cmdline_len: usize) {
     let cmdline = "x".repeat(cmdline_len.min(CMDLINE_LEN_MAX));
     in_parallel(node, count, |client, n| {
@@ -28,7 +28,7 @@ pub(super) fn create(node: &Node, on: usize, count: usize, cmdline_len: usize) {
     });
 }
 
-/// Starts and stops the first so many VMs in turn: so many writes that change the state.
+/// Starts and stops the first `vms` VMs in turn, with `count` writes that change the state.
 pub(super) fn switch(node: &Node, count: usize, vms: usize) {
     in_parallel(node, count, |client, n| {
         let verb = if (n / vms).is_multiple_of(2) { "start" } else { "stop" };
@@ -62,27 +62,27 @@ fn in_parallel(
 /// One write.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Write {
-    /// Its number.
+    /// The number of the write.
     pub(super) n: usize,
     /// When it was sent.
     pub(super) begun: Instant,
-    /// How long the answer took.
+    /// How long its answer took.
     pub(super) took: Duration,
 }
 
-/// What one steady writer saw.
+/// The writes of one steady writer, by how they ended.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Writes that were acknowledged.
     pub(super) acknowledged: Vec<Write>,
     /// Writes whose outcome is not known.
     pub(super) unknown: Vec<Write>,
-    /// Writes of which the agent said that nothing happened.
+    /// Writes that did not happen, according to the agent.
     pub(super) failed: Vec<Write>,
 }
 
 impl Seen {
-    /// How long the acknowledged ones took.
+    /// How long the acknowledged writes took.
     pub(super) fn times(&self) -> Vec<Duration> {
         self.acknowledged.iter().map(|write| write.took).collect()
     }
@@ -95,7 +95,7 @@ impl Seen {
     }
 }
 
-/// One that writes in a thread of its own, one write after the other, until it is told to stop.
+/// A writer in a thread of its own that makes one write after the other until it is told to stop.
 #[derive(Debug)]
 pub(super) struct Steady {
     stop: Arc<AtomicBool>,
@@ -103,7 +103,8 @@ pub(super) struct Steady {
 }
 
 impl Steady {
-    /// `request` gives the path and the body of the write of this number; `None` ends it.
+    /// Starts to write. `request` returns the path and the body of the write with this number; `None` ends
+    /// the writer.
     pub(super) fn spawn(
         node: &Node,
         pause: Duration,
@@ -135,19 +136,19 @@ impl Steady {
         Self { stop, thread }
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the writer has ended by itself.
     pub(super) fn is_done(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Ends it after the write that is under way.
+    /// Ends the writer after the write that is under way.
     pub(super) fn stop(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("wrote")
     }
 }
 
-/// The write that changes one VM each time.
+/// A write that changes one VM each time.
 pub(super) fn switch_one(n: usize) -> Option<(String, String)> {
     let verb = if n.is_multiple_of(2) { "start" } else { "stop" };
     Some((format!("/v1/vms/vm0/{verb}"), String::new()))

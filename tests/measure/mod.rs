@@ -1,9 +1,9 @@
-//! Measurements with real agents over loopback: how long growing and shrinking take, what a snapshot under
-//! way costs everybody else, how large the disk gets.
+//! Measurements with real agents over loopback: how long it takes to grow and to shrink a cluster, how much a
+//! snapshot under way delays others, how large the disk gets.
 //!
-//! Built with the feature `measure` alone: they take minutes, and a number is no verdict. Each prints its
-//! numbers as one line of JSON, with the machine's load, and fails only where a promise is broken (a lost
-//! write, an election, a link that outlives its peer).
+//! They are built only with the feature `measure`, because they take minutes and a number is neither right
+//! nor wrong. Each measurement prints its numbers as one line of JSON, with the machine's load, and fails
+//! only where a promise is broken (a lost write, an election, a link that outlives its peer).
 
 mod bench;
 mod churn;

@@ -1,10 +1,10 @@
-//! How numbers are made and shown.
+//! How numbers are computed and printed.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Prints one line: what was measured, on which machine at which load.
+/// Prints one line: what was measured, the numbers, and the load and the cores of the machine.
 pub(super) fn print(what: &str, numbers: &Value) {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: Vec<&str> = load.split(' ').take(3).collect();
@@ -21,7 +21,7 @@ pub(super) fn two_decimals(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
-/// The least, the middle and the most, and what one of a hundred exceeds.
+/// The minimum, the median, the 99th percentile and the maximum.
 pub(super) fn spread(mut times: Vec<Duration>) -> Value {
     times.sort();
     let Some(last) = times.len().checked_sub(1) else { return Value::Null };
@@ -29,7 +29,7 @@ pub(super) fn spread(mut times: Vec<Duration>) -> Value {
     json!({ "n": times.len(), "min": at(0), "p50": at(50), "p99": at(99), "max": at(100) })
 }
 
-/// What a hundredth of the times exceeds.
+/// The 99th percentile.
 pub(super) fn p99(times: &[Duration]) -> Duration {
     let mut times = times.to_vec();
     times.sort();

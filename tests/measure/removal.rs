@@ -1,4 +1,4 @@
-//! From the removal to the last closed connection.
+//! From the removal of a node to the last closed connection.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use super::{bench, load, numbers};
 use crate::scenario::cluster::Cluster;
 
-/// Removals measured.
+/// Removals that are measured.
 const RUNS: usize = 20;
-/// What a removal may take until every reachable member has closed its connection.
+/// How long a removal may take until every reachable member has closed its connection.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// The times from the answer and from the commit at the leader to the last closed link, by the members' logs.
+/// The times from the answer, and from the commit at the leader, to the last closed link, in milliseconds,
+/// taken from the members' logs; and whether a node still lists the removed member.
 fn remove(c: &mut Cluster) -> (f64, f64, bool) {
     bench::join_last(c);
     bench::await_caught_up(c);

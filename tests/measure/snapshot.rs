@@ -1,4 +1,4 @@
-//! The largest state: on its way to a new member, beside writes, on disk.
+//! The largest state: sent to a new member, beside writes, and on disk.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use super::{bench, disk, latency, load, numbers};
 use crate::scenario::cluster::Cluster;
 
-/// VMs of the largest state, as many as there may be.
+/// VMs in the largest state, as many as a cluster may hold.
 const VMS: usize = 10_000;
-/// Length of each one's command line, the longest there may be.
+/// Length of each VM's command line, the longest that is allowed.
 const CMDLINE_LEN: usize = 1_800;
-/// Joins measured.
+/// Joins that are measured.
 const RUNS: usize = 5;
 
-/// From the admission at the leader until the state is applied, by their logs.
+/// The time from the admission at the leader until the state is applied, taken from their logs.
 fn transfer(c: &mut Cluster) -> Duration {
     let begun = SystemTime::now();
     bench::join_last(c);
@@ -27,7 +27,7 @@ fn transfer(c: &mut Cluster) -> Duration {
     applied.duration_since(admitted).unwrap_or_default()
 }
 
-/// Joins of a node, one after the other.
+/// Measures joins of a node, one after the other.
 fn joins(c: &mut Cluster) {
     let mut bytes = 0.0;
     let times: Vec<Duration> = (0..RUNS)

@@ -1,4 +1,4 @@
-//! A few agents of one test, on loopback addresses of their own.
+//! The agents of one test, on loopback addresses of their own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,23 +14,23 @@ use tempfile::TempDir;
 use super::namespaces;
 use crate::binary::{self, Run};
 
-/// Longest time that anything may take to become so.
+/// Longest time that a condition may take to become true.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
-/// Pause between two looks.
+/// Pause between two checks of a condition.
 const LOOK_PERIOD: Duration = Duration::from_millis(50);
 
 static CLUSTERS: AtomicU8 = AtomicU8::new(1);
 
-/// A node: its directory, and its agent while it runs.
+/// A node: its directory, and its agent while the agent runs.
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
-    /// The network namespace that its agent runs in, if not this process' own.
+    /// The network namespace in which its agent runs; `None` for that of this process.
     pub(crate) namespace: Option<String>,
     agent: Option<Child>,
 }
 
-/// Nodes n1.. that list each other.
+/// The nodes n1, n2 and so on, with their keys and configurations.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) ids: Vec<String>,
@@ -51,20 +51,20 @@ impl Node {
         binary::run(&socket, &line.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// This node's own view, if its agent answers.
+    /// The status that this node shows, if its agent answers.
     pub(crate) fn status(&self) -> Option<StatusView> {
         let run = self.blixard("status --json --timeout 5");
         (run.code == 0).then(|| run.json())
     }
 
-    /// The VMs by name, read through a quorum.
+    /// The VMs, sorted by name, read through a quorum.
     pub(crate) fn vms(&self) -> Vec<VmView> {
         let run = self.blixard("vm list --json");
         assert_eq!(run.code, 0, "{run:?}");
         run.json::<Listing<VmView>>().items
     }
 
-    /// The names of the VMs as this node's own log knows them.
+    /// The names of the VMs that this node's own log has.
     pub(crate) fn stale_names(&self) -> Vec<String> {
         let run = self.blixard("vm list --json --stale");
         if run.code != 0 {
@@ -77,7 +77,7 @@ impl Node {
         self.start_with(&[]);
     }
 
-    /// With these in its environment as well.
+    /// Starts the agent with these additional environment variables.
     pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.agent.is_none(), "{} runs", self.name);
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).expect("log");
@@ -94,24 +94,24 @@ impl Node {
         self.agent = Some(child);
     }
 
-    /// Whether its agent was started and not stopped since.
+    /// Whether the agent was started and not stopped since.
     pub(crate) fn runs(&self) -> bool {
         self.agent.is_some()
     }
 
-    /// Its exit code, if its agent ended by itself.
+    /// The exit code of the agent, if it ended by itself.
     pub(crate) fn ended(&mut self) -> Option<i32> {
         let status = self.agent.as_mut().expect("runs").try_wait().expect("asked")?;
         self.agent = None;
         Some(status.code().expect("no signal"))
     }
 
-    /// Its agent's process.
+    /// The process id of the agent.
     pub(crate) fn pid(&self) -> u32 {
         self.agent.as_ref().expect("runs").id()
     }
 
-    /// As a power cut does.
+    /// Ends the agent as a power cut would.
     pub(crate) fn kill(&mut self) {
         if let Some(mut agent) = self.agent.take() {
             agent.kill().expect("killed");
@@ -119,7 +119,7 @@ impl Node {
         }
     }
 
-    /// It does nothing more, and keeps what it has, until it is thawed.
+    /// Stops all execution of the agent, which keeps its memory and connections, until [`Node::thaw`].
     pub(crate) fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
     }
@@ -133,7 +133,7 @@ impl Node {
         kill(pid, signal).expect("signalled");
     }
 
-    /// As systemd does.
+    /// Ends the agent as systemd does.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         let mut agent = self.agent.take().expect("runs");
@@ -150,14 +150,14 @@ impl Node {
 }
 
 impl Cluster {
-    /// Keys and configurations; nothing runs yet.
+    /// Makes `count` nodes with keys and configurations, all of which list each other. No agent runs yet.
     pub(crate) fn new(count: usize) -> Self {
-        // An address for each node of each cluster of each run: ports never meet.
+        // Each node of each cluster of each run has its own address, so their ports never collide.
         let run = std::process::id() % 250 + 1;
         Self::in_subnet(count, format!("127.{run}.{}", CLUSTERS.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// The same with addresses that begin so.
+    /// Makes such nodes with addresses that begin with `subnet`.
     pub(crate) fn in_subnet(count: usize, subnet: String) -> Self {
         let dir = tempfile::tempdir().expect("dir");
         let mut cluster = Self { nodes: Vec::new(), ids: Vec::new(), subnet, _dir: dir };
@@ -178,7 +178,8 @@ impl Cluster {
         cluster
     }
 
-    /// The first so many list each other; the others are to join with a ticket. The first run as a cluster.
+    /// The first `listed` nodes list each other and run as a cluster. The other nodes are to join with a
+    /// ticket.
     pub(crate) fn formed_of(listed: usize, unlisted: usize) -> Self {
         let mut cluster = Self::new(listed + unlisted);
         for number in 1..=listed {
@@ -192,12 +193,12 @@ impl Cluster {
         cluster
     }
 
-    /// Writes the configuration of a node with these members.
+    /// Writes the configuration of a node that lists these members.
     pub(crate) fn configure(&self, number: usize, members: &[usize]) {
         self.configure_with(number, members, "");
     }
 
-    /// The same with more at its head.
+    /// Writes that configuration with additional lines at its head.
     pub(crate) fn configure_with(&self, number: usize, members: &[usize], head: &str) {
         let node = &self.nodes[number - 1];
         let mut text = format!(
@@ -218,12 +219,12 @@ impl Cluster {
         fs::write(node.dir.join("config.toml"), text).expect("written");
     }
 
-    /// The address of a node, or a free one of this cluster's own.
+    /// The address of a node; or, for a number beyond the nodes, a free address of this cluster.
     pub(crate) fn address(&self, number: usize) -> String {
         format!("{}.{number}", self.subnet)
     }
 
-    /// Three nodes in a cluster, all of them seen by all.
+    /// Three nodes that run as a cluster, in which each one knows all of them.
     pub(crate) fn formed() -> Self {
         let mut cluster = Self::new(3);
         cluster.nodes.iter_mut().for_each(Node::start);
@@ -245,7 +246,7 @@ impl Cluster {
         });
     }
 
-    /// Waits until the agent of a node ends by itself, and gives its exit code.
+    /// Waits until the agent of a node ends by itself. Returns its exit code.
     pub(crate) fn await_end(&mut self, node: usize) -> i32 {
         let begun = Instant::now();
         loop {
@@ -258,7 +259,7 @@ impl Cluster {
         }
     }
 
-    /// The leader that every running node agrees on, as an index.
+    /// The index of the leader on which every running node agrees.
     pub(crate) fn leader(&self) -> usize {
         let mut found = None;
         self.until("one leader", |cluster| {
@@ -272,13 +273,13 @@ impl Cluster {
         found.expect("found")
     }
 
-    /// The indices of the nodes that do not lead.
+    /// The indices of the nodes that are not the leader.
     pub(crate) fn followers(&self) -> Vec<usize> {
         let leader = self.leader();
         (0..self.nodes.len()).filter(|node| *node != leader).collect()
     }
 
-    /// Looks until it is so; past the deadline it fails and shows every log.
+    /// Checks a condition until it holds. Past the deadline it panics and shows the log of every node.
     #[track_caller]
     pub(crate) fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let begun = Instant::now();

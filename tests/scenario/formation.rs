@@ -1,4 +1,4 @@
-//! How clusters are born.
+//! How clusters are formed.
 
 use blixard_model::Role;
 use blixard_model::api::{NodePhase, StatusView};
@@ -6,7 +6,7 @@ use blixard_model::api::{NodePhase, StatusView};
 use super::cluster::{Cluster, Node};
 
 #[test]
-fn the_same_list_everywhere_forms_in_any_order_without_a_first_node() {
+fn nodes_with_the_same_list_form_a_cluster_in_any_order_of_starts() {
     for order in [[2, 0, 1], [1, 2, 0]] {
         let mut c = Cluster::new(3);
         c.nodes[order[0]].start();
@@ -27,7 +27,7 @@ fn the_same_list_everywhere_forms_in_any_order_without_a_first_node() {
 }
 
 #[test]
-fn without_a_list_a_node_is_an_explicit_cluster_of_one() {
+fn a_node_without_a_list_forms_a_cluster_of_one() {
     let mut c = Cluster::new(1);
     c.configure(1, &[]);
     c.nodes[0].start();
@@ -53,7 +53,7 @@ fn a_newly_listed_node_becomes_a_learner_and_a_voter_when_one_has_left() {
         let known = |s: StatusView| s.members.len() == 4 && s.members.iter().all(|m| m.capacity.is_some());
         c.nodes.iter().all(|node| node.status().is_some_and(known))
     });
-    // Everybody has the same table, and each member is in it as it said of itself.
+    // Every node has the same table, and each member is in it as it described itself.
     let tables: Vec<_> = c.nodes.iter().map(members).collect();
     for table in &tables {
         assert_eq!(*table, tables[0]);
@@ -72,7 +72,7 @@ fn a_newly_listed_node_becomes_a_learner_and_a_voter_when_one_has_left() {
     });
 }
 
-/// The members as a node's own log has them: what is the same everywhere, under the names of the API.
+/// The members in a node's own log: only what is the same on every node, under the names of the API.
 fn members(node: &Node) -> serde_json::Value {
     let run = node.blixard("node list --json --stale");
     assert_eq!(run.code, 0, "{run:?}");
@@ -90,7 +90,7 @@ fn members(node: &Node) -> serde_json::Value {
 }
 
 #[test]
-fn lists_that_differ_form_nothing_and_say_so() {
+fn nodes_with_different_lists_form_no_cluster_and_say_so() {
     let mut c = Cluster::new(3);
     let path = c.nodes[1].dir.join("config.toml");
     let text = std::fs::read_to_string(&path).expect("read");

@@ -1,4 +1,4 @@
-//! The data directory and the configuration of a node that runs, on a second machine that is on as well.
+//! A second machine runs with a copy of the data directory and the configuration of a node that runs as well.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use blixard_model::api::NodeView;
 
 use super::cluster::{Cluster, Node};
 
-/// Makes the fourth node a copy of the third, at its own address.
+/// Makes the fourth node a copy of the third node, at its own address.
 fn copy_third(c: &Cluster) {
     let (from, to) = (&c.nodes[2].dir, &c.nodes[3].dir);
     for file in ["node.key", "store.redb", "cluster"] {
@@ -28,7 +28,7 @@ fn held_at(node: &Node) -> Vec<String> {
 }
 
 #[test]
-fn a_copy_of_a_node_that_runs_is_not_let_in_and_everybody_names_both() {
+fn a_running_copy_of_a_node_is_refused_and_every_node_shows_both() {
     let mut c = Cluster::formed_of(3, 1);
     c.nodes[2].stop();
     copy_third(&c);
@@ -47,13 +47,13 @@ fn a_copy_of_a_node_that_runs_is_not_let_in_and_everybody_names_both() {
             "{list:?}"
         );
     }
-    // The good one goes on, and the copy has no part in what is written.
+    // The original goes on, and the copy takes no part in what is written.
     let run = c.nodes[2].blixard("vm create web --kernel /k --node n3");
     assert_eq!(run.code, 0, "{run:?}");
     c.until("it is there", |c| c.nodes[2].stale_names() == ["web"]);
     assert_eq!(c.nodes[3].stale_names(), [""; 0]);
     c.nodes[3].blixard("vm list").ends(3, "");
-    // The copy is switched off: nothing is wrong any more.
+    // Once the copy is switched off, nothing is wrong any more.
     c.nodes[3].kill();
     c.until("it is forgotten", |c| c.nodes[..3].iter().all(|node| node.blixard("status --check").code == 0));
 }

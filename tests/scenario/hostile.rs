@@ -1,5 +1,5 @@
-//! A member's key in bad hands: a thousand connections that never say hello, and streams that trickle. The
-//! others commit as before.
+//! Somebody misuses a member's key: a thousand connections that never say hello, and streams that trickle.
+//! The cluster commits as before.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,34 +11,35 @@ use std::time::{Duration, Instant};
 use super::cluster::{Cluster, DEADLINE, Node, keygen};
 use crate::binary;
 
-/// Writes measured in a row.
+/// Writes that are measured in a row.
 const WRITES: usize = 200;
-/// What the slowest of a hundred may take more than twice the usual, for the noise of other processes on the
-/// same few cores (the attacker's own handshakes are among them).
+/// How much the 99th percentile of the writes may exceed twice the usual one. This allows for other processes
+/// on the same few cores, among them the attacker with its own handshakes.
 const NOISE: Duration = Duration::from_millis(20);
-/// What the attack may cost an agent in memory, in KiB.
+/// How much more memory an agent may take under the attack, in KiB.
 const MEMORY_KIB_MAX: u64 = 64 << 10;
 
 /// Connections that never say hello.
 const SILENT: usize = 1000;
-/// Streams of a byte now and then.
+/// Streams on which a byte arrives now and then.
 const SLOW_STREAMS: usize = 50;
-/// Last byte of the absent member's address, from which the attack comes as well.
+/// Last byte of the absent member's address, from which the attack comes.
 const ABSENT: usize = 99;
 
-/// The attacker; ended with the test.
+/// The attacker's process, which ends with the test.
 struct Attacker(Child);
 
 impl Drop for Attacker {
     fn drop(&mut self) {
-        // It may have ended by itself, which the test noticed.
+        // The process may have ended by itself, which the test has noticed.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl Attacker {
-    /// Returns when everything was held or refused once, with what it says about that.
+    /// Starts the attack. Returns when every connection and stream was held or refused once, with the line
+    /// that tells how many.
     fn start(c: &Cluster, target: usize, key: &Path) -> (Self, String) {
         let child = Command::new(binary::example("blixard-net", "hostile_peer"))
             .args(["--target", &format!("{}:7431", c.address(target + 1)), "--id", &c.ids[target]])
@@ -56,7 +57,7 @@ impl Attacker {
     }
 }
 
-/// A cluster of three whose members list a fourth that never comes, and the key of that one.
+/// A cluster of three nodes that list a fourth one, which never comes; and the key of the fourth one.
 fn with_an_absent_member() -> (Cluster, PathBuf) {
     let mut c = Cluster::formed();
     let key = c.nodes[0].dir.join("absent.key");
@@ -73,7 +74,7 @@ fn with_an_absent_member() -> (Cluster, PathBuf) {
     (c, key)
 }
 
-/// One committed write through the node's socket, without a process of its own.
+/// Makes one committed write through the node's socket, without starting a process.
 fn write(node: &Node, path: &str) {
     let mut stream = UnixStream::connect(node.dir.join("s.sock")).expect("the socket answers");
     stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
@@ -85,7 +86,7 @@ fn write(node: &Node, path: &str) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// The times of so many writes, sorted. A stop is written whatever the VM does.
+/// The times of [`WRITES`] writes, sorted. A stop is written in any state of the VM.
 fn measure(node: &Node, what: &str) -> Vec<Duration> {
     let mut times: Vec<Duration> = (0..WRITES)
         .map(|_| {

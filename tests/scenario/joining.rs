@@ -1,4 +1,4 @@
-//! Nodes that come with a ticket, and nodes that leave.
+//! Nodes that join with a ticket, and nodes that leave.
 
 use blixard_model::api::{Listing, NodePhase, TicketMade, TicketView};
 use blixard_model::{Role, TicketState};
@@ -17,7 +17,7 @@ fn tickets(node: &Node) -> Vec<TicketView> {
     run.json::<Listing<TicketView>>().items
 }
 
-/// Writes the ticket where the node's command line reads it.
+/// Writes the ticket to a file from which the node's command line reads it. Returns the path.
 fn carry(node: &Node, text: &str) -> String {
     let path = node.dir.join("ticket");
     std::fs::write(&path, text).expect("written");
@@ -38,7 +38,7 @@ fn create(node: &Node, name: &str) {
     assert_eq!(run.code, 0, "{run:?}");
 }
 
-/// Three listed nodes in a cluster, and a fourth that is to join.
+/// Three listed nodes in a cluster, and a fourth node that is to join.
 fn three_and_one() -> Cluster {
     let mut c = Cluster::formed_of(3, 1);
     c.nodes[3].start();
@@ -66,7 +66,7 @@ fn a_node_with_a_ticket_becomes_a_learner_and_the_ticket_is_used_up() {
     let state = tickets(&c.nodes[2]).into_iter().find(|t| t.id == made.id).map(|t| t.state);
     assert!(matches!(state, Some(TicketState::Used { node, .. }) if node.as_str() == "n4"));
     assert!(!c.nodes[3].dir.join("join.ticket").exists(), "the kept ticket is forgotten");
-    // It goes on as a member after a restart, with no ticket and no list.
+    // After a restart it goes on as a member, without a ticket and without a list.
     c.nodes[3].kill();
     create(&c.nodes[3 - 1], "meanwhile");
     c.nodes[3].start();
@@ -80,7 +80,7 @@ fn a_ticket_admits_one_node_and_says_so_to_the_next() {
     c.nodes[4].start();
     c.until("they answer", |c| c.nodes[3].status().is_some() && c.nodes[4].status().is_some());
     let made = ticket(&c.nodes[0], "");
-    // A second ticket stays open, so that the join protocol answers.
+    // A second ticket stays open, so that the cluster still answers requests to join.
     let other = ticket(&c.nodes[0], "--name n9");
     let run = join(&c.nodes[3], &made.ticket);
     assert_eq!(run.code, 0, "{run:?}\n{}", c.nodes[3].log());
@@ -109,7 +109,7 @@ fn revoked_and_damaged_tickets_admit_nobody() {
 }
 
 #[test]
-fn a_ticket_that_was_revoked_says_so_also_when_no_other_is_open() {
+fn a_join_with_a_revoked_ticket_says_so_when_no_ticket_is_open() {
     let c = three_and_one();
     let made = ticket(&c.nodes[0], "");
     let run = c.nodes[1].blixard(&format!("cluster ticket revoke {}", made.id));
@@ -124,7 +124,8 @@ fn a_ticket_that_was_revoked_says_so_also_when_no_other_is_open() {
     let run = join(&c.nodes[3], &made.ticket);
     assert!(run.stderr.contains("blixard cluster ticket create"), "{run:?}");
     run.ends(1, "no ticket is open in that cluster any more");
-    // It is not given up for that: they may have been behind.
+    // The node does not give the ticket up because of this answer: the members that it asked may have been
+    // behind.
     assert!(c.nodes[3].dir.join("join.ticket").exists());
     let again = ticket(&c.nodes[0], "");
     let run = join(&c.nodes[3], &again.ticket);
@@ -146,7 +147,7 @@ fn a_ticket_of_another_cluster_is_not_shown_to_this_one() {
 }
 
 #[test]
-fn a_crash_after_the_ticket_was_taken_resumes() {
+fn a_join_resumes_after_a_crash_of_the_joiner() {
     let mut c = three_and_one();
     let made = ticket(&c.nodes[0], "");
     let path = carry(&c.nodes[3], &made.ticket);
@@ -178,7 +179,7 @@ fn a_member_leaves_and_says_so_also_after_a_restart() {
     c.nodes[leaving].kill();
     c.nodes[leaving].start();
     c.until("it still knows", removed);
-    // Without its store it is on the lists of the others, and not let in all the same.
+    // After it has lost its store, the node is still on the lists of the others, but is not let in.
     c.nodes[leaving].kill();
     c.nodes[leaving].wipe();
     c.nodes[leaving].start();
@@ -189,7 +190,7 @@ fn a_member_leaves_and_says_so_also_after_a_restart() {
 }
 
 #[test]
-fn the_leader_leaves_after_it_handed_over() {
+fn a_leader_that_leaves_transfers_its_leadership_first() {
     let c = Cluster::formed();
     let leader = c.leader();
     let run = c.nodes[leader].blixard("cluster leave");
@@ -202,7 +203,7 @@ fn the_leader_leaves_after_it_handed_over() {
 }
 
 #[test]
-fn a_dead_node_is_removed_by_force_and_only_with_a_word_about_its_vms() {
+fn a_dead_node_is_removed_only_by_force_and_with_a_choice_about_its_vms() {
     let mut c = Cluster::formed();
     create(&c.nodes[0], "placed");
     let on = c.nodes[0].vms()[0].node.clone();
@@ -221,12 +222,12 @@ fn a_dead_node_is_removed_by_force_and_only_with_a_word_about_its_vms() {
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(c.nodes[other].vms(), [], "forgotten with its node");
     assert_eq!(remove(&c, "--force --vms delete").code, 0, "asked for again it changes nothing more");
-    // It comes back with its old store, and learns it.
+    // The dead node comes back with its old store, and learns that it was removed.
     c.nodes[dead].start();
     c.until("it knows", |c| c.nodes[dead].status().is_some_and(|s| s.phase == NodePhase::Removed));
 }
 
-/// Creates VMs until the fourth node is given one; how many there are then.
+/// Creates VMs until one is placed on the fourth node. Returns how many there are then.
 fn create_until_n4_has_one(c: &Cluster) -> usize {
     let mut created = 0;
     c.until("it is given a VM", |c| {
@@ -237,7 +238,8 @@ fn create_until_n4_has_one(c: &Cluster) -> usize {
     created
 }
 
-/// The fourth has joined, was given a VM, lost its store and is back; and how many VMs there are.
+/// A cluster in which the fourth node has joined, was given a VM, lost its store and is back; and the number
+/// of VMs.
 fn n4_lost_its_store_with_vms() -> (Cluster, usize) {
     let mut c = three_and_one();
     let made = ticket(&c.nodes[0], "");
@@ -245,7 +247,8 @@ fn n4_lost_its_store_with_vms() -> (Cluster, usize) {
     let created = create_until_n4_has_one(&c);
     c.nodes[3].kill();
     c.nodes[3].wipe();
-    // Its list has the others, who thus see its new store; theirs do not have it, so it is not admitted.
+    // The fourth node lists the others, so they see its new store. They do not list the fourth node, so it is
+    // not admitted.
     c.configure(4, &[1, 2, 3, 4]);
     c.nodes[3].start();
     (c, created)
@@ -260,7 +263,7 @@ fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms
     remove("").ends(1, "VMs are placed on");
     assert_eq!(remove("--force --vms keep").code, 0);
     assert_eq!(c.nodes[0].vms().len(), created, "kept");
-    // Once it has not been heard of for a while.
+    // From when the node has not been heard of for a while.
     let run = remove("--force --vms delete");
     assert_eq!(run.code, 0, "{run:?}");
     let vms = c.nodes[0].vms();
@@ -269,12 +272,12 @@ fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms
 }
 
 #[test]
-fn a_removal_that_meets_a_lost_store_takes_the_vms_all_the_same() {
+fn a_removal_also_deletes_the_vms_of_a_node_that_just_lost_its_store() {
     let (c, created) = n4_lost_its_store_with_vms();
     let first = &c.nodes[0];
     let run = std::thread::scope(|scope| {
         let removal = scope.spawn(|| first.blixard("node remove n4 --force --vms delete --timeout 30"));
-        // Its place is let go by one or by the other.
+        // Either the loss of the store or the removal makes it leave the cluster.
         c.until("it is no member", |c| c.nodes[1].status().is_some_and(|s| s.members.len() == 3));
         c.nodes[3].freeze();
         removal.join().expect("no panic")
@@ -286,7 +289,7 @@ fn a_removal_that_meets_a_lost_store_takes_the_vms_all_the_same() {
 }
 
 #[test]
-fn what_would_cost_the_quorum_is_refused() {
+fn a_removal_that_would_cost_the_quorum_is_refused() {
     let mut c = Cluster::formed();
     let leader = c.leader();
     let [one, two] = c.followers()[..] else { panic!("two followers") };
@@ -300,7 +303,7 @@ fn what_would_cost_the_quorum_is_refused() {
 }
 
 #[test]
-fn a_cluster_of_one_grows_and_its_first_node_begins_no_other_when_its_store_is_lost() {
+fn a_cluster_of_one_grows_and_its_first_node_forms_no_other_after_losing_its_store() {
     let mut c = Cluster::new(3);
     c.configure_with(1, &[], "");
     c.configure_with(2, &[], "join = true\n");
@@ -324,7 +327,7 @@ fn a_cluster_of_one_grows_and_its_first_node_begins_no_other_when_its_store_is_l
     c.until("it knows that it was in a cluster", |c| {
         c.nodes[0].status().is_some_and(|s| s.waiting_for.iter().any(|w| w.contains("its store is gone")))
     });
-    // The others miss it for a moment before they take its store for lost.
+    // The other nodes do not reach it for a moment before they take its store for lost.
     let made = ticket(&c.nodes[1], "");
     let run = join(&c.nodes[0], &made.ticket);
     assert_eq!(run.code, 0, "{run:?}\n{}", c.nodes[0].log());

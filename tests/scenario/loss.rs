@@ -1,4 +1,4 @@
-//! What crashes, lost disks and lost quorums take, and what they must not.
+//! What crashes, lost disks and lost quorums may take, and what they must not.
 
 use super::cluster::{Cluster, Node};
 
@@ -8,13 +8,14 @@ fn create(node: &Node, name: &str) {
 }
 
 #[test]
-fn the_leader_dies_and_writes_go_on_and_it_catches_up() {
+fn writes_go_on_after_the_leader_dies_and_it_catches_up() {
     let mut c = Cluster::formed();
     let leader = c.leader();
     let other = c.followers()[0];
     create(&c.nodes[other], "before");
     c.nodes[leader].kill();
-    // At once, through a node that still believes in the dead one: the answer is the next leader's.
+    // The write is sent at once, through a node that still believes in the dead leader. The next leader
+    // answers it.
     create(&c.nodes[other], "after");
     let on = c.nodes[other].vms().into_iter().find(|vm| vm.name.as_str() == "after").expect("listed").node;
     assert_ne!(on.as_str(), c.nodes[leader].name, "placed on the dead node");
@@ -23,7 +24,7 @@ fn the_leader_dies_and_writes_go_on_and_it_catches_up() {
 }
 
 #[test]
-fn everybody_dies_and_everything_acknowledged_is_there() {
+fn acknowledged_writes_survive_a_crash_of_all_nodes() {
     let mut c = Cluster::formed();
     for n in 0..6 {
         create(&c.nodes[n % 3], &format!("vm{n}"));
@@ -34,12 +35,12 @@ fn everybody_dies_and_everything_acknowledged_is_there() {
 }
 
 #[test]
-fn a_wiped_voter_beside_a_dead_one_does_not_lose_what_was_acknowledged() {
+fn acknowledged_writes_survive_a_wiped_voter_beside_a_dead_one() {
     let mut c = Cluster::formed();
     let [dead, wiped] = c.followers()[..] else { panic!("two followers") };
     let leader = c.leader();
     let old_id = c.nodes[wiped].status().expect("answers").members;
-    // With one voter dead the other two hold what is acknowledged now.
+    // One voter is dead, so only the other two hold what is acknowledged now.
     c.nodes[dead].kill();
     create(&c.nodes[leader], "precious");
     c.nodes[wiped].kill();
@@ -49,7 +50,7 @@ fn a_wiped_voter_beside_a_dead_one_does_not_lose_what_was_acknowledged() {
         let status = c.nodes[wiped].status();
         status.is_some_and(|s| s.waiting_for.iter().any(|w| w.contains("does not know this node's store")))
     });
-    // One voter of three: no quorum, so nothing is taken, and nothing is lost either.
+    // One voter of three is no quorum, so no write is taken; and nothing is lost either.
     let run = c.nodes[leader].blixard("vm create refused --kernel /k --timeout 20");
     assert!(run.code == 3 || run.code == 4, "{run:?}");
     c.nodes[dead].start();
@@ -84,7 +85,7 @@ fn without_a_quorum_writes_and_reads_fail_fast_and_stale_reads_say_so() {
 }
 
 #[test]
-fn a_stopped_leader_hands_over_and_ends_well() {
+fn a_leader_that_is_stopped_transfers_its_leadership() {
     let mut c = Cluster::formed();
     let leader = c.leader();
     let other = c.followers()[0];

@@ -1,4 +1,4 @@
-//! `GET /metrics`, and that every name in it is documented and every documented one served.
+//! `GET /metrics`: every metric that is served is documented, and every documented metric is served.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use super::cluster::{Cluster, DEADLINE, Node};
 
 const DOCUMENTED: &str = include_str!("../../agent/docs/metrics.md");
 
-/// Asks as curl does; head and body.
+/// Sends the request as curl does. Returns the head and the body of the answer.
 fn scrape(node: &Node) -> (String, String) {
     let mut stream = UnixStream::connect(node.dir.join("s.sock")).expect("the socket answers");
     stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
@@ -20,7 +20,7 @@ fn scrape(node: &Node) -> (String, String) {
     (head.to_ascii_lowercase(), body.to_owned())
 }
 
-/// Names and types.
+/// The served metrics, with their types.
 fn served(body: &str) -> BTreeMap<String, String> {
     let types = body.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     types.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
@@ -35,7 +35,7 @@ fn documented() -> BTreeMap<String, String> {
     DOCUMENTED.lines().filter_map(row).collect()
 }
 
-/// The value of a series, written as in the text.
+/// The value of a series, which is written as in the answer's text.
 fn value(body: &str, series: &str) -> f64 {
     let line = body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {series} in\n{body}")).parse().expect("a number")
@@ -53,7 +53,7 @@ fn every_metric_is_documented_and_every_documented_one_is_served() {
 }
 
 #[test]
-fn the_numbers_tell_what_happened() {
+fn the_metrics_change_with_what_happens() {
     let mut c = Cluster::formed();
     let leader = c.leader();
     for node in &c.nodes {

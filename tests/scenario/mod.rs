@@ -1,6 +1,6 @@
-//! Real agents over loopback: their own processes, stores, keys and sockets, without systemd.
+//! Real agents over loopback: with their own processes, stores, keys and sockets, but without systemd.
 //!
-//! What needs units and VMs is told by the lab's stories instead.
+//! What needs units and VMs is tested by the lab's stories instead.
 
 pub(crate) mod cluster;
 mod formation;

@@ -1,38 +1,41 @@
-//! Network namespaces: two machines and a router between them, and nothing else.
+//! Network namespaces: two machines with a router between them, and nothing else.
 //!
 //! ```text
 //!   n1 (10.91.0.1) ──── router (10.91.0.254) ──── n2 (10.91.0.2)
 //! ```
 //!
-//! All that n1 and n2 send that is not to themselves goes to the router: it is their default route.
+//! Whatever n1 and n2 send to other addresses than their own goes to the router, which is their default
+//! route.
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Of every address here.
+/// The first three bytes of every address here.
 pub(crate) const SUBNET: &str = "10.91.0";
 /// The router's own address.
 pub(crate) const ROUTER: &str = "10.91.0.254";
-/// What the machines send to, to send anywhere.
+/// The gateway of the machines' default route.
 const GATEWAY: &str = "10.91.255.254";
 
 static MADE: AtomicU8 = AtomicU8::new(1);
 
-/// Removed again when it is dropped.
+/// The three namespaces; removed when this is dropped.
 pub(crate) struct Namespaces {
     tag: String,
 }
 
 impl Namespaces {
+    /// Makes the namespaces. With `forwards`, the router forwards packets between the machines.
+    ///
     /// # Errors
-    /// Why there can be none here: they take root, and programs to make them.
+    /// Why there can be none here: making them needs root and some programs.
     pub(crate) fn new(forwards: bool) -> Result<Self, String> {
         let tag = format!("blixard-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let made = Self { tag };
         run("ip", &["netns", "add", &made.router()])?;
-        // From here on a failure is one.
+        // A failure from here on is a failure of the test.
         made.lay_out(forwards).unwrap_or_else(|why| panic!("{why}"));
         Ok(made)
     }
@@ -41,7 +44,7 @@ impl Namespaces {
         format!("{}-r", self.tag)
     }
 
-    /// That of machine 1 or 2.
+    /// The namespace of machine 1 or 2.
     pub(crate) fn machine(&self, number: usize) -> String {
         format!("{}-{number}", self.tag)
     }
@@ -70,7 +73,7 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Gives machine 1 or 2 an address that is of use to nobody outside of it.
+    /// Gives machine 1 or 2 an address that nobody outside of the machine can reach.
     pub(crate) fn add_inner_address(&self, number: usize, address: &str) {
         let machine = self.machine(number);
         let add = format!("address add {address} dev inner");
@@ -85,7 +88,7 @@ impl Namespaces {
 impl Drop for Namespaces {
     fn drop(&mut self) {
         for name in [self.machine(1), self.machine(2), self.router()] {
-            // Some may not be there.
+            // Some of them may not exist.
             let _ = run("ip", &["netns", "delete", &name]);
         }
     }
@@ -105,7 +108,7 @@ fn run(program: &str, words: &[&str]) -> Result<(), String> {
     Err(format!("{}: {}", named(), String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-/// A command in a network namespace, or in this process' own.
+/// A command that runs in a network namespace, or in that of this process.
 pub(crate) fn command(namespace: Option<&str>, program: impl AsRef<OsStr>) -> Command {
     let Some(namespace) = namespace else { return Command::new(program) };
     let mut command = Command::new("nsenter");
@@ -113,7 +116,7 @@ pub(crate) fn command(namespace: Option<&str>, program: impl AsRef<OsStr>) -> Co
     command
 }
 
-/// Where a namespace is.
+/// The file of a namespace.
 pub(crate) fn path(namespace: &str) -> std::path::PathBuf {
     Path::new("/run/netns").join(namespace)
 }

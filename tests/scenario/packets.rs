@@ -1,4 +1,4 @@
-//! Every packet that leaves a network namespace, counted by where it goes.
+//! Counts every packet that leaves a network namespace, by its target.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,12 +19,12 @@ use super::namespaces;
 
 /// `PACKET_OUTGOING` of packet(7).
 const OUTGOING: u8 = 4;
-/// As in netinet/in.h.
+/// Protocol numbers as in netinet/in.h.
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
-/// Room for packets that were not read yet, in bytes.
+/// Buffer for packets that were not read yet, in bytes.
 const ROOM: usize = 8 << 20;
 
 /// Where a packet goes.
@@ -49,8 +49,8 @@ impl Target {
         Self { protocol, address: target.ip(), port: target.port() }
     }
 
-    /// The header of an IP packet; `None` for what is none, and for what the kernel says by itself: that
-    /// nobody listens on a port, who its neighbours are.
+    /// Reads the header of an IP packet. `None` for anything else, and for packets that the kernel sends by
+    /// itself, for example that nobody listens on a port, or to find its neighbours.
     fn of(packet: &[u8]) -> Option<Self> {
         let (protocol, address, rest) = match packet.first()? >> 4 {
             4 => {
@@ -64,7 +64,7 @@ impl Target {
             }
             _ => return None,
         };
-        // Membership reports have another header between.
+        // Multicast membership reports have another header in between.
         let of_kernel = [ICMP, ICMP6].contains(&protocol) || protocol == 0 && address.is_multicast();
         let port = match rest.get(2..4) {
             Some(&[high, low]) if [TCP, UDP].contains(&protocol) => u16::from_be_bytes([high, low]),
@@ -85,8 +85,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// Counts until it is dropped. What goes over the loopback interface is counted as well: a resolver may be
-/// there.
+/// Counts packets until it is dropped. Packets on the loopback interface are counted as well, because a
+/// resolver may listen there.
 pub(crate) struct Watch {
     counts: Arc<Mutex<BTreeMap<Target, u64>>>,
     stop: Arc<AtomicBool>,
@@ -94,14 +94,14 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Everything that is sent after this is counted.
+    /// Starts to count. Everything that is sent after this returns is counted.
     pub(crate) fn start(namespace: &str) -> Self {
         let path = namespaces::path(namespace);
         let (counts, stop) = (Arc::<Mutex<BTreeMap<_, _>>>::default(), Arc::<AtomicBool>::default());
         let (noted, asked) = (Arc::clone(&counts), Arc::clone(&stop));
         let (ready, listens) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            // Of this thread alone.
+            // Enters the namespace with this thread only.
             setns(File::open(path).expect("the namespace"), CloneFlags::CLONE_NEWNET).expect("entered");
             let (flags, all) = (SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll);
             let packets = socket(AddressFamily::Packet, SockType::Datagram, flags, all).expect("socket");
@@ -124,7 +124,7 @@ impl Watch {
         Self { counts, stop, thread: Some(thread) }
     }
 
-    /// How many have left in all.
+    /// How many packets have left in all.
     pub(crate) fn total(&self) -> u64 {
         self.counts.lock().expect("whole").values().sum()
     }
@@ -133,7 +133,7 @@ impl Watch {
         self.counts.lock().expect("whole").get(target).copied().unwrap_or_default()
     }
 
-    /// What went to none of these, in words.
+    /// The packets to other targets than these, as text.
     pub(crate) fn elsewhere(&self, allowed: &[Target]) -> Vec<String> {
         let counts = self.counts.lock().expect("whole");
         let others = counts.iter().filter(|(target, _)| !allowed.contains(target));
@@ -145,14 +145,14 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It panicked where it says so itself.
+            // If the thread panicked, it has printed the reason itself.
             let _ = thread.join();
         }
     }
 }
 
 #[test]
-fn a_packet_is_known_by_where_it_goes() {
+fn the_target_of_a_packet_is_read_from_its_header() {
     let mut v4 = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, UDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     v4.extend([0, 53, 0x1d, 0x07, 0, 8, 0, 0]);
     assert_eq!(Target::of(&v4), Some(Target::udp("10.0.0.2:7431")));

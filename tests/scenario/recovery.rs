@@ -1,4 +1,4 @@
-//! Backups, restores, and what is left of a cluster whose quorum is lost for good.
+//! Backups, restores, and recovery of a cluster whose quorum is lost for good.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn backup(node: &Node, file: &Path) -> BackupHeader {
     run.json()
 }
 
-/// A command on a node whose agent is stopped.
+/// Runs a command on a node whose agent is stopped.
 fn offline(node: &Node, line: &str) -> Run {
     node.blixard(&format!("cluster {line} --config {}", node.dir.join("config.toml").display()))
 }
@@ -35,7 +35,7 @@ fn store(node: &Node) -> Vec<u8> {
     fs::read(node.dir.join("store.redb")).expect("read")
 }
 
-/// Stores that are kept under other names.
+/// The number of stores that were kept under other names.
 fn kept(node: &Node, by: &str) -> usize {
     let names = fs::read_dir(&node.dir).expect("read").map(|entry| entry.expect("one").file_name());
     names.filter(|name| name.to_string_lossy().starts_with(&format!("store.redb.before-{by}-"))).count()
@@ -58,7 +58,7 @@ fn warns(c: &Cluster, node: usize, words: &str) {
 }
 
 #[test]
-fn a_backup_that_is_made_while_writes_go_on_has_all_that_was_acknowledged_before() {
+fn a_backup_made_during_writes_holds_every_write_acknowledged_before() {
     let mut c = Cluster::formed();
     let file = c.nodes[0].dir.join("backup");
     for n in 0..4 {
@@ -73,7 +73,7 @@ fn a_backup_that_is_made_while_writes_go_on_has_all_that_was_acknowledged_before
                 n += 1;
             }
         });
-        // Through one that need not lead: it asks the quorum.
+        // Made through a node that need not be the leader: it asks the quorum.
         let header = backup(&c.nodes[2], &file);
         over.store(true, Ordering::Relaxed);
         writer.join().expect("wrote");
@@ -178,7 +178,7 @@ fn a_damaged_backup_and_one_of_another_cluster_are_refused_and_change_nothing() 
     alone(&c, 0);
     assert_eq!(c.nodes[0].stale_names(), ["theirs"]);
     assert!(c.nodes[0].stop().success());
-    // Under another name it is a new cluster, or nothing.
+    // Under another cluster name, the backup can only become a new cluster.
     let config = c.nodes[0].dir.join("config.toml");
     let text = fs::read_to_string(&config).expect("read").replace("\"test\"", "\"prod\"");
     fs::write(&config, text).expect("written");
@@ -189,7 +189,7 @@ fn a_damaged_backup_and_one_of_another_cluster_are_refused_and_change_nothing() 
 }
 
 #[test]
-fn two_of_three_are_gone_and_the_third_goes_on_alone_until_they_come_back_wiped() {
+fn a_recovered_node_goes_on_alone_until_the_others_come_back_wiped() {
     let mut c = Cluster::formed();
     for n in 0..3 {
         create(&c.nodes[n], &format!("vm{n}"));
@@ -210,14 +210,15 @@ fn two_of_three_are_gone_and_the_third_goes_on_alone_until_they_come_back_wiped(
     assert_eq!(c.nodes[0].stale_names(), ["vm0", "vm1", "vm2"], "acknowledged and lost");
     create(&c.nodes[0], "alone");
 
-    // One of the others comes back as it was: it neither joins nor disturbs, and both sides say why.
+    // One of the other nodes comes back as it was. It neither joins nor disturbs the new cluster, and both
+    // sides say why.
     c.nodes[1].start();
     warns(&c, 0, "n2 still belongs to the cluster that this one was made of");
     warns(&c, 1, "n1 belongs to a cluster that was made of this one");
     let old = c.nodes[1].status().expect("answers");
     assert_eq!((old.cluster_id, old.quorum, old.members.len()), (old_id, false, 3));
     create(&c.nodes[0], "undisturbed");
-    // Both of them are a quorum of the old cluster, and that is another one.
+    // Both of the other nodes together are a quorum of the old cluster, which is another cluster now.
     c.nodes[2].start();
     warns(&c, 0, "n3 still belongs to the cluster that this one was made of");
     c.until("the old cluster is another one", |c| {
@@ -242,7 +243,7 @@ fn two_of_three_are_gone_and_the_third_goes_on_alone_until_they_come_back_wiped(
 }
 
 #[test]
-fn a_recovery_that_is_not_meant_or_not_possible_changes_nothing() {
+fn a_recovery_that_is_not_confirmed_or_not_possible_changes_nothing() {
     let mut c = Cluster::new(1);
     offline(&c.nodes[0], "recover --i-know-the-others-are-gone").ends(1, "nothing to recover");
     assert!(!c.nodes[0].dir.join("store.redb").exists(), "a store was made");
@@ -262,7 +263,7 @@ fn a_recovery_that_is_not_meant_or_not_possible_changes_nothing() {
         "cluster, config, key, log, socket, store"
     );
 
-    // Whose key it is not, it does not recover.
+    // A store is not recovered with a key that is not its own.
     let key = c.nodes[0].dir.join("other.key");
     super::cluster::keygen(&key);
     let line = format!("recover --i-know-the-others-are-gone --key-file {}", key.display());

@@ -1,4 +1,4 @@
-//! What an agent refuses to start with, and whom it refuses to talk to.
+//! With what an agent refuses to start, and whom it refuses to talk to.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::cluster::{Cluster, Node, keygen};
 use crate::binary::{self, Run};
 
-/// Starts an agent that is expected to refuse.
+/// Starts an agent that is expected to refuse, and waits for its end.
 fn refused(node: &Node) -> Run {
     let output = Command::new(binary::path())
         .arg("agent")
@@ -50,7 +50,7 @@ fn an_unknown_key_of_the_configuration_is_refused_with_the_nearest() {
 }
 
 #[test]
-fn a_list_with_an_address_that_others_could_not_reach_is_refused_by_key() {
+fn a_list_with_an_address_that_others_cannot_reach_is_refused_with_its_key() {
     let c = Cluster::new(3);
     let path = c.nodes[0].dir.join("config.toml");
     let text = fs::read_to_string(&path).expect("read");
@@ -71,7 +71,7 @@ fn a_list_with_an_address_that_others_could_not_reach_is_refused_by_key() {
 }
 
 #[test]
-fn an_own_address_at_another_port_is_warned_of_and_valid() {
+fn an_own_address_with_another_port_is_valid_and_warned_about() {
     let mut c = Cluster::new(1);
     let path = c.nodes[0].dir.join("config.toml");
     let text = fs::read_to_string(&path).expect("read");
@@ -85,7 +85,7 @@ fn an_own_address_at_another_port_is_warned_of_and_valid() {
 }
 
 #[test]
-fn another_nodes_and_another_clusters_disk_are_refused() {
+fn a_store_of_another_node_or_cluster_is_refused() {
     let mut c = Cluster::new(2);
     (1..=2).for_each(|n| c.configure(n, &[]));
     c.nodes[0].start();

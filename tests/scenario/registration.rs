@@ -1,4 +1,4 @@
-//! What a node offers reaches the log from anywhere.
+//! What a node offers reaches the log, whichever node leads.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use blixard_model::Capacity;
 
 use super::cluster::{Cluster, Node};
 
-/// Writes another capacity into a node's configuration; it counts from the next start.
+/// Writes another capacity into a node's configuration. It applies from the next start on.
 fn offer(node: &Node, cpus: u32) {
     let path = node.dir.join("config.toml");
     let text = fs::read_to_string(&path).expect("configuration");
@@ -24,7 +24,7 @@ fn all_know(c: &Cluster, of: usize, cpus: u32) -> bool {
 }
 
 #[test]
-fn a_follower_that_offers_something_else_is_known_everywhere() {
+fn a_new_capacity_of_a_follower_becomes_known_everywhere() {
     let mut c = Cluster::formed();
     let follower = c.followers()[0];
     assert!(c.nodes[follower].stop().success());
@@ -37,7 +37,7 @@ fn a_follower_that_offers_something_else_is_known_everywhere() {
 }
 
 #[test]
-fn a_registration_waits_for_a_leader_to_be_there() {
+fn a_registration_waits_until_there_is_a_leader() {
     let mut c = Cluster::formed();
     c.nodes.iter_mut().for_each(Node::kill);
     offer(&c.nodes[0], 2);

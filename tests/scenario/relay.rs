@@ -1,4 +1,4 @@
-//! Whom an agent sends packets to: its peers and its own relays, and nobody else.
+//! To whom an agent sends packets: to its peers and its own relays, and to nobody else.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
@@ -8,13 +8,13 @@ use super::namespaces::{self, Namespaces, ROUTER, SUBNET};
 use super::packets::{Target, Watch};
 use crate::binary;
 
-/// Packets of a machine that are watched: many beats of the leader.
+/// How many packets of a machine are watched; this is many heartbeats of the leader.
 const PACKETS: u64 = 150;
 
-/// An address of n1 that is in no list.
+/// An address of n1 that is in no list of members.
 const INNER: &str = "172.31.7.1";
 
-/// A relay in the router's namespace.
+/// A relay that runs in the router's namespace.
 struct Relay(Child);
 
 impl Relay {
@@ -39,7 +39,8 @@ impl Drop for Relay {
     }
 }
 
-/// Namespaces and the packets of both machines, or a word of why there are none.
+/// The namespaces, and counters of the packets of both machines. `None` if there can be none here, after
+/// printing why.
 fn machines(forwards: bool) -> Option<(Namespaces, [Watch; 2])> {
     match Namespaces::new(forwards) {
         Ok(namespaces) => {
@@ -54,7 +55,7 @@ fn machines(forwards: bool) -> Option<(Namespaces, [Watch; 2])> {
     }
 }
 
-/// A cluster of the two machines that is not started yet, with this at the end of each configuration.
+/// A cluster of the two machines that is not started yet, with `end` at the end of each configuration.
 fn two(namespaces: &Namespaces, end: &str) -> Cluster {
     let mut cluster = Cluster::in_subnet(2, SUBNET.to_owned());
     for (number, node) in (1..).zip(&mut cluster.nodes) {
@@ -66,7 +67,7 @@ fn two(namespaces: &Namespaces, end: &str) -> Cluster {
     cluster
 }
 
-/// Lets both listen on every address that they have, which is what they do unless configured.
+/// Lets both nodes listen on every address that they have, which is the default.
 fn listen_everywhere(cluster: &Cluster) {
     for node in &cluster.nodes {
         let path = node.dir.join("config.toml");
@@ -76,7 +77,7 @@ fn listen_everywhere(cluster: &Cluster) {
     }
 }
 
-/// Writes on both, and waits until either has sent so many packets.
+/// Makes a write on both nodes, and waits until each of them has sent more than [`PACKETS`] packets.
 fn go_on_for_a_while(cluster: &Cluster, watches: &[Watch; 2]) {
     for (number, node) in (1..).zip(&cluster.nodes) {
         let run = node.blixard(&format!("vm create from-n{number} --kernel /k"));
@@ -86,7 +87,7 @@ fn go_on_for_a_while(cluster: &Cluster, watches: &[Watch; 2]) {
 }
 
 #[test]
-fn two_without_a_direct_way_form_a_cluster_through_their_relay_and_send_nothing_elsewhere() {
+fn two_nodes_without_a_direct_path_form_a_cluster_through_their_relay_and_send_nothing_elsewhere() {
     let Some((namespaces, watches)) = machines(false) else { return };
     let address = format!("{ROUTER}:3340");
     let _relay = Relay::start(&namespaces, &address);
@@ -107,14 +108,15 @@ fn two_without_a_direct_way_form_a_cluster_through_their_relay_and_send_nothing_
         let (relay, other) = (Target::tcp(&address), Target::udp(&format!("{SUBNET}.{}:7431", 3 - number)));
         println!("n{number}: {} packets to the relay, {} tried straight", watch.to(&relay), watch.to(&other));
         assert!(watch.to(&relay) > PACKETS / 2, "all goes there");
-        // Where no address of the other answers, all are tried that its machine has and listens on.
+        // Where no address of the other node answers, all addresses are tried that its machine has and
+        // listens on.
         let inner = Target::udp(&format!("{INNER}:7431"));
         assert_eq!(watch.elsewhere(&[relay, other, inner]), [""; 0]);
     }
 }
 
 #[test]
-fn without_a_relay_nothing_leaves_but_to_the_addresses_that_the_others_listen_on() {
+fn without_a_relay_packets_go_only_to_the_address_of_the_other_node() {
     let Some((namespaces, watches)) = machines(true) else { return };
     let mut cluster = two(&namespaces, "");
     cluster.nodes[0].start();

@@ -1,13 +1,14 @@
-//! What fails and is tried again is shown, and is shown no more when it went well.
+//! What fails and is tried again is shown, and is no longer shown once it has succeeded.
 
 use blixard_model::api::{RetryKind, RetryView};
 
 use super::cluster::{Cluster, Node};
 
-/// How often a member is frozen at most until a question to it was seen to fail: its link may end first.
+/// How often a member is frozen, at most, until a question to it was seen to fail. Its link may end before
+/// that.
 const FREEZES_MAX: usize = 5;
 
-/// What a node shows of this retry, with this peer if it is with one.
+/// What a node shows about this retry, with this peer if the retry is about one.
 fn shown(node: &Node, what: RetryKind, with: Option<&str>) -> Option<RetryView> {
     let is_it = |retry: &RetryView| retry.what == what && retry.peer.as_ref().map(|p| p.as_str()) == with;
     node.status()?.retrying.into_iter().find(is_it)
@@ -17,7 +18,7 @@ fn connects(node: &Node, to: &str) -> Option<RetryView> {
     shown(node, RetryKind::Connect, Some(to))
 }
 
-/// Its line in the table of `blixard status`.
+/// The line of this retry in the table of `blixard status`.
 fn line(node: &Node, what: RetryKind) -> String {
     let run = node.blixard("status");
     assert!(run.code == 0 && run.stdout.contains("RETRYING"), "{run:?}");
@@ -74,7 +75,7 @@ fn forming_shows_as_a_bounded_retry_while_a_member_is_missing() {
 }
 
 #[test]
-fn a_member_that_does_not_answer_shows_as_a_question_that_is_asked_again() {
+fn a_member_that_does_not_answer_is_shown_as_a_retried_question() {
     let c = Cluster::formed();
     let (leader, frozen) = (c.leader(), c.followers()[0]);
     let name = c.nodes[frozen].name.clone();

@@ -1,4 +1,5 @@
-//! An old copy of a store is put back: the node forgets what it had acknowledged, and must not go on with it.
+//! An old copy of a store is put back: the node has forgotten what it had acknowledged, and must not go on
+//! with it.
 
 use std::fs;
 
@@ -10,7 +11,7 @@ fn create(c: &Cluster, node: usize, name: &str) {
 }
 
 #[test]
-fn a_store_put_back_ends_the_agent_with_65_and_without_it_the_node_votes_again() {
+fn an_old_store_that_is_put_back_ends_the_agent_with_65_and_the_node_votes_again_without_it() {
     let mut c = Cluster::formed();
     let node = c.followers()[0];
     let other = c.leader();
@@ -36,7 +37,7 @@ fn a_store_put_back_ends_the_agent_with_65_and_without_it_the_node_votes_again()
     let last = log.lines().last().expect("a line");
     assert!(last.contains("move store.redb out of the data directory"), "{log}");
 
-    // The same store ends it the same way: that is why systemd does not start it again.
+    // The same store ends the agent in the same way again, which is why systemd does not start it again.
     c.nodes[node].start();
     assert_eq!(c.await_end(node), 65);
 

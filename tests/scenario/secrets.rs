@@ -14,7 +14,7 @@ const Z_BASE32: &str = "ybndrfg8ejkmcpqxot1uwisza345h769";
 const HEX: &str = "0123456789abcdef";
 const HEX_UPPER: &str = "0123456789ABCDEF";
 
-/// The bytes in digits of this alphabet, high bits first, without the last digit when it is not a whole one.
+/// The bytes in digits of this alphabet, high bits first. An incomplete last digit is left out.
 fn digits(bytes: &[u8], alphabet: &str) -> String {
     let width = alphabet.len().ilog2();
     let (mut rest, mut bits, mut text) = (0u32, 0, String::new());
@@ -31,7 +31,7 @@ fn digits(bytes: &[u8], alphabet: &str) -> String {
     text
 }
 
-/// A secret key in every form that a careless line would give it.
+/// A secret key in every form in which careless code might print it.
 fn forms(key_file: &Path) -> Vec<(&'static str, Vec<u8>)> {
     let text = std::fs::read_to_string(key_file).expect("the key file");
     let text = text.trim();
@@ -58,7 +58,7 @@ fn forms(key_file: &Path) -> Vec<(&'static str, Vec<u8>)> {
     forms
 }
 
-/// Looks for several keys at once: what is logged at TRACE is long.
+/// Searches for several keys at once, because the log at the level TRACE is long.
 struct Search {
     forms: Vec<(&'static str, Vec<u8>)>,
     automaton: AhoCorasick,
@@ -71,13 +71,13 @@ impl Search {
         Self { forms, automaton }
     }
 
-    /// The first form that stands in this text.
+    /// The name of the first form that this text contains.
     fn found(&self, text: &[u8]) -> Option<&'static str> {
         self.automaton.find(text).map(|found| self.forms[found.pattern().as_usize()].0)
     }
 }
 
-/// What there is to see of a running node from outside, with where it was seen.
+/// What can be seen of a running node from outside, each with the place where it was seen.
 fn visible(node: &Node) -> Vec<(String, Vec<u8>)> {
     let log = std::fs::read(node.dir.join("log")).expect("a log");
     let mut seen = vec![(format!("{}'s log", node.name), log)];
@@ -101,7 +101,7 @@ fn a_key_is_never_logged_answered_or_handed_to_a_process() {
     c.nodes.iter_mut().for_each(|node| node.start_with(&everything));
     c.await_formed(3);
     assert_eq!(c.nodes[1].blixard("vm create a --kernel /k").code, 0);
-    // Once from an empty store, once from a log.
+    // One start was from an empty store, this one is from a log.
     c.nodes[0].stop();
     c.nodes[0].start_with(&everything);
     c.await_formed(3);
@@ -114,14 +114,14 @@ fn a_key_is_never_logged_answered_or_handed_to_a_process() {
             "{place} is no trace"
         );
     }
-    // What is looked for would be found.
+    // The search finds what it looks for.
     let own = std::fs::read(&keys[0]).expect("the key file");
     assert_eq!(search.found(&own), Some("hex"));
     assert_eq!(Search::of(&keys[1..]).found(&own), None);
 }
 
 #[test]
-fn the_forms_are_what_others_write() {
+fn the_encodings_that_are_searched_for_are_correct() {
     assert_eq!(digits(b"foobar", BASE64), "Zm9vYmFy");
     assert_eq!(digits(b"fooba", BASE32), "MZXW6YTB");
     assert_eq!(digits(&[0xd4, 0x7a, 0x04], Z_BASE32), "4t7y");

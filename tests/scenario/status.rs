@@ -1,4 +1,4 @@
-//! What `blixard status` says of a cluster to which something happens.
+//! What `blixard status` shows of a cluster to which something happens.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ fn member<'a>(view: &'a StatusView, name: &str) -> &'a NodeView {
     view.members.iter().find(|member| member.name.as_str() == name).expect("a member")
 }
 
-/// What this node says of a member.
+/// What this node shows of a member.
 fn seen(node: &Node, of: &str) -> Option<NodeView> {
     node.status().map(|view| member(&view, of).clone())
 }
@@ -28,7 +28,7 @@ fn create(node: &Node, name: &str) {
 }
 
 #[test]
-fn a_node_that_died_is_unreachable_since_then_and_no_other_may_be_lost() {
+fn status_shows_since_when_a_dead_node_is_unreachable_and_that_no_other_may_be_lost() {
     let mut c = Cluster::formed();
     c.until("all is well on every node", |c| {
         c.nodes.iter().all(|node| node.blixard("status --check").code == 0)
@@ -71,7 +71,7 @@ fn a_node_that_died_is_unreachable_since_then_and_no_other_may_be_lost() {
 }
 
 #[test]
-fn a_learner_that_does_nothing_falls_behind_and_catches_up() {
+fn a_frozen_learner_falls_behind_and_catches_up() {
     let mut c = Cluster::new(4);
     c.nodes.iter_mut().for_each(Node::start);
     c.until("the fourth is a learner and up to date, by everybody's word", |c| {

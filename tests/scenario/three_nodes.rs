@@ -1,4 +1,4 @@
-//! Three nodes over real iroh on loopback: what a cluster of the usual size has to do, and that it does it
+//! Three nodes over real iroh on loopback: a cluster of the usual size does what it has to do, and does it
 //! every time.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,15 +11,16 @@ use super::cluster::{Cluster, Node};
 
 /// Clusters that are formed one after another.
 const CLUSTERS: usize = 30;
-/// All of them take less than this.
+/// The time within which all of them have to be formed and torn down.
 const ALL_WITHIN: Duration = Duration::from_secs(90);
 
-/// Everybody's own view.
+/// The status of every node.
 fn views(c: &Cluster) -> Vec<StatusView> {
     c.nodes.iter().map(|node| node.status().expect("answers")).collect()
 }
 
-/// Everything about every member is in everybody's view, the same everywhere and what each says of itself.
+/// Checks that every node shows everything about every member, that all nodes show the same, and that it is
+/// what each member says about itself.
 fn assert_full_peer_information(c: &Cluster) {
     let views = views(c);
     let stores: BTreeMap<String, _> = views.iter().map(|v| (v.node.to_string(), v.store_id)).collect();
@@ -45,7 +46,8 @@ fn assert_full_peer_information(c: &Cluster) {
     }
 }
 
-/// A write through this node; then every running node lists all of these, asked through a quorum.
+/// Makes a write through this node. After that, every running node lists all of these VMs, read through a
+/// quorum.
 fn create(c: &Cluster, through: &Node, name: &str, all: &[&str]) {
     let run = through.blixard(&format!("vm create {name} --kernel /k"));
     assert_eq!(run.code, 0, "{run:?}");
@@ -68,7 +70,7 @@ fn three_nodes_comprehensive() {
     create(&c, &c.nodes[2], "c", &["a", "b", "c"]);
     c.until("replicated", |c| c.nodes.iter().all(|node| node.stale_names() == ["a", "b", "c"]));
 
-    // Whoever leads is stopped: the others go on, and it comes back to what it missed.
+    // The leader is stopped: the others go on, and when it comes back it gets what it missed.
     assert!(c.nodes[leader].stop().success());
     let other = (leader + 1) % 3;
     c.until("the others have a leader", |c| {
@@ -97,8 +99,8 @@ fn formed_and_torn_down_thirty_times() {
     assert!(whole < ALL_WITHIN, "{whole:?}, {times:?}");
 }
 
-/// One cluster from nothing to nothing. Returns how long it took from the first start until all three saw
-/// three voters.
+/// Forms one cluster and tears it down. Returns how long it took from the first start until all three nodes
+/// saw three voters.
 fn formed_once() -> Duration {
     let mut c = Cluster::new(3);
     let begun = Instant::now();

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use super::cluster::{Cluster, Node};
 
 #[test]
-fn an_agent_whose_address_is_in_use_answers_says_so_and_joins_when_it_is_free() {
+fn an_agent_whose_address_is_in_use_reports_it_and_takes_part_when_it_is_free() {
     let mut c = Cluster::new(3);
     let address = format!("{}:7431", c.address(1));
     let holder = UdpSocket::bind(&address).expect("free");

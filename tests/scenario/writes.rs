@@ -1,4 +1,4 @@
-//! Writes through any node, applied at most once.
+//! Writes through any node, each of which is applied at most once.
 
 use super::cluster::Cluster;
 
@@ -27,7 +27,7 @@ fn the_same_request_id_is_applied_once() {
 }
 
 #[test]
-fn what_does_not_fit_names_what_is_missing_on_each_node() {
+fn a_vm_that_fits_nowhere_is_refused_with_what_each_node_lacks() {
     let c = Cluster::formed();
     let run = c.nodes[0].blixard("vm create big --kernel /k --memory-mib 4000 --cpus 5");
     run.ends(1, "n3: 2048 MiB of memory free, 4192 needed and 4 cpus free, 5 needed");
@@ -41,7 +41,7 @@ fn unknown_vms_and_nodes_are_refused() {
 }
 
 #[test]
-fn a_spec_is_changed_through_any_node_and_only_by_whoever_has_seen_it() {
+fn a_spec_is_changed_through_any_node_and_a_refused_change_changes_nothing() {
     let c = Cluster::formed();
     assert_eq!(c.nodes[0].blixard("vm create a --kernel /k --initrd /i").code, 0);
     let run = c.nodes[1].blixard("vm set a --memory-mib 512 --unset initrd");

@@ -1,9 +1,9 @@
-//! Modules of a crate do not import each other in a circle: each can be read, and tested, after those that it
-//! is built on.
+//! Modules of a crate do not import each other in a circle: each module can be read, and tested, after the
+//! modules on which it is built.
 //!
-//! A module is a file. It imports what its paths lead to, outside test code and followed through re-exports
-//! to the file that holds the item. Declaring a module (`mod a;`) or re-exporting from it is no import. Paths
-//! inside macros are not looked at.
+//! A module is a file. It imports the modules to which its paths lead. Test code is left out, and paths are
+//! followed through re-exports to the file that holds the item. Declaring a module (`mod a;`) or re-exporting
+//! from it is not an import. Paths inside macros are not looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,8 @@ use syn::visit::{self, Visit};
 use super::Finding;
 use super::tree::TextFile;
 
-/// Crates that still have circles, by their folder under `agent/`, and how many they may have. A crate that
-/// is not here has none.
+/// Crates that still have circles, by their folder under `agent/`, and how many circles they may have. Every
+/// other crate may have none.
 const CIRCLES_MAX: &[(&str, usize)] = &[("core", 1), ("node", 1)];
 
 /// The path of a module or an item inside a crate, without `crate`.
@@ -25,11 +25,11 @@ type Imports<'a> = BTreeMap<&'a ItemPath, BTreeSet<&'a ItemPath>>;
 /// One file of a crate.
 #[derive(Debug, Default)]
 struct Module {
-    /// Where it is written.
+    /// The path of the file.
     path: String,
     /// Every path that it names.
     named: BTreeSet<ItemPath>,
-    /// Names that it gets from elsewhere, for itself or for others, and what they stand for.
+    /// Names that it imports or re-exports, and the paths for which they stand.
     names: BTreeMap<String, ItemPath>,
 }
 
@@ -61,7 +61,7 @@ fn check_crate(krate: &str, modules: &BTreeMap<ItemPath, Module>) -> Vec<Finding
     circles.iter().map(finding).collect()
 }
 
-/// The crate's folder and the module's path; `None` for what is no source of a library or a program.
+/// The crate's folder and the module's path; `None` for a file that is no source of a library or a program.
 fn place(path: &str) -> Option<(&str, ItemPath)> {
     let (krate, file) = path.strip_prefix("agent/")?.split_once("/src/")?;
     let mut module: ItemPath = file.strip_suffix(".rs")?.split('/').map(str::to_owned).collect();
@@ -79,10 +79,10 @@ fn imports(modules: &BTreeMap<ItemPath, Module>) -> Imports<'_> {
     modules.iter().map(|(at, module)| (at, imported(at, module))).collect()
 }
 
-/// The module in which the item of that path is written.
+/// The module that holds the item of this path.
 fn home<'a>(modules: &'a BTreeMap<ItemPath, Module>, path: &[String]) -> Option<&'a ItemPath> {
     let mut path = path.to_vec();
-    // Re-exports of re-exports are followed so often; a circle of them does not compile.
+    // Re-exports of re-exports are followed this often. A circle of re-exports does not compile.
     for _ in 0..8 {
         let len = (0..=path.len()).rev().find(|len| modules.contains_key(&path[..*len]))?;
         let (found, module) = modules.get_key_value(&path[..len])?;
@@ -94,7 +94,7 @@ fn home<'a>(modules: &'a BTreeMap<ItemPath, Module>, path: &[String]) -> Option<
     None
 }
 
-/// Groups of modules each of which imports, in the end, each other one.
+/// Groups of modules in which each module imports each other one, directly or through others.
 fn circles<'a>(imports: &Imports<'a>) -> Vec<Vec<&'a ItemPath>> {
     let reached: BTreeMap<&ItemPath, BTreeSet<&ItemPath>> =
         imports.keys().map(|module| (*module, reachable(imports, module))).collect();
@@ -120,16 +120,16 @@ fn reachable<'a>(imports: &Imports<'a>, from: &ItemPath) -> BTreeSet<&'a ItemPat
     found
 }
 
-/// Collects the paths of a file.
+/// Collects the paths that a file names.
 struct Reader {
-    /// The module that is read; inner modules count as their file.
+    /// The module that is read. Inner modules count as part of their file.
     at: ItemPath,
     module: Module,
 }
 
 impl Reader {
-    /// The same path from the crate's root. One that begins with a name may lead into a module below, or out
-    /// of the crate: then it ends up in this module, which does not import itself.
+    /// The same path from the crate's root. A path that begins with a name may lead into a module below, or
+    /// out of the crate. In the second case it ends in this module, which does not import itself.
     fn resolve(&self, path: &[String]) -> ItemPath {
         let (mut base, mut rest) = match path.first().map_or("", String::as_str) {
             "crate" => (Vec::new(), &path[1..]),
@@ -179,7 +179,7 @@ impl<'ast> Visit<'ast> for Reader {
     }
 }
 
-/// Each path of a `use`, and the name that it gets.
+/// Each path of a `use`, and the name that it gets here.
 fn flatten(tree: &syn::UseTree, before: &mut ItemPath, paths: &mut Vec<(ItemPath, String)>) {
     let mut add = |last: &syn::Ident, name: &syn::Ident| {
         let whole = if last == "self" { before.clone() } else { [&before[..], &[last.to_string()]].concat() };

@@ -1,15 +1,15 @@
-//! A doc comment of one word, as `Which`, says what the name beside it says already.
+//! A doc comment of one word, such as `Which`, says nothing that the name beside it does not say.
 
 use super::Finding;
 
-/// Every doc comment that is one word.
+/// Finds every doc comment that is one word.
 pub(crate) fn check(path: &str, text: &str) -> Vec<Finding> {
     let docs: Vec<Option<&str>> = text.lines().map(doc).collect();
     let is_alone = |n: usize| {
         let other = |n: Option<usize>| n.and_then(|n| docs.get(n)).copied().flatten();
         other(n.checked_sub(1)).is_none() && other(n.checked_add(1)).is_none()
     };
-    // A link to where it is said is no word.
+    // A link to the place that says more does not count as a word.
     let is_word = |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '`');
     let found = docs.iter().enumerate().filter(|(n, doc)| doc.is_some_and(is_word) && is_alone(*n));
     found.map(|(n, _)| Finding::new(path, n + 1, "a doc comment of one word: say what it is")).collect()

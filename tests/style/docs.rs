@@ -1,17 +1,18 @@
-//! Tests and files that the documents name: each must be there under that name.
+//! Tests and files that the documents name: each of them must exist under that name.
 
 use std::collections::BTreeSet;
 
 use super::Finding;
 
-/// A name of so many words is a test's or a story's; shorter ones are also of other things.
+/// A name of at least this many words is that of a test or a story. Shorter names may be those of other
+/// things.
 const WORDS_MIN: usize = 4;
 
-/// Every long name in a document that is neither a function nor a story.
+/// Finds every long name in a document that is neither a function nor a story.
 pub(crate) fn check(path: &str, text: &str, known: &BTreeSet<String>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (n, line) in text.lines().enumerate() {
-        // Between two backticks is every second part.
+        // Every second part is between two backticks.
         for name in line.split('`').skip(1).step_by(2).filter(|name| is_long(name)) {
             if !known.contains(name) {
                 findings.push(Finding::new(path, n + 1, format!("there is no test {name}")));
@@ -21,9 +22,9 @@ pub(crate) fn check(path: &str, text: &str, known: &BTreeSet<String>) -> Vec<Fin
     findings
 }
 
-/// Every file that a document names between backticks and that the repository does not have. Paths begin at
-/// the root, in `agent/`, or, in a section with the heading of a crate, in that crate's sources. Braces stand
-/// for several files.
+/// Finds every file that a document names between backticks and that the repository does not have. A path may
+/// begin at the root, in `agent/`, or, in a section whose heading is a crate, in that crate's sources. Braces
+/// stand for several files.
 pub(crate) fn check_paths(path: &str, text: &str, known: &BTreeSet<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut sources: Option<String> = None;
@@ -43,11 +44,11 @@ pub(crate) fn check_paths(path: &str, text: &str, known: &BTreeSet<&str>) -> Vec
     findings
 }
 
-/// Kinds of files that are looked for. Other kinds are also made when something runs.
+/// Kinds of files that are checked. Files of other kinds may be created only when something runs.
 const KINDS: &[&str] = &[".rs", ".py", ".nix"];
 
-/// The name of a file, with its folder unless it may be in the folder that is spoken of. Capitals stand for
-/// any name.
+/// Whether this is the name of a file. It has to include a folder, unless the section is about a folder. A
+/// name with capitals stands for any name.
 fn is_path(name: &str, has_folder: bool) -> bool {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-./{},".contains(c);
     (has_folder || name.contains('/'))
@@ -56,7 +57,7 @@ fn is_path(name: &str, has_folder: bool) -> bool {
         && name.chars().all(is_plain)
 }
 
-/// The names that `a/{b,c}.rs` stands for.
+/// The names for which `a/{b,c}.rs` stands.
 fn alternatives(name: &str) -> Vec<String> {
     let parts = name.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)));
     match parts {
@@ -67,7 +68,7 @@ fn alternatives(name: &str) -> Vec<String> {
     }
 }
 
-/// The functions that a file of Rust defines.
+/// The names of the functions that a Rust file defines.
 pub(crate) fn functions(text: &str) -> impl Iterator<Item = String> + '_ {
     let name =
         |rest: &str| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().map(str::to_owned);

@@ -1,21 +1,21 @@
-//! Error texts: each cause is printed once. Whoever prints an error prints its chain of sources, so a text
-//! that repeats its source says it twice.
+//! Error texts: each cause is printed once. Whoever prints an error prints its whole chain of sources, so a
+//! text that repeats its source would print it twice.
 
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
 use super::Finding;
 
-/// Crates whose errors are still to be put right; nothing is added here.
+/// Crates whose errors are still to be corrected. No crate is added to this list.
 const EXCEPTED: &[&str] = &["consensus", "core", "model", "net", "node", "sim", "store", "xtask"];
 
-/// Whether the rule holds for this file.
+/// Whether the rule applies to this file.
 pub(crate) fn applies(path: &str) -> bool {
     let excepted = |name: &&str| path.starts_with(&format!("agent/{name}/"));
     path.starts_with("agent/") && path.ends_with(".rs") && !EXCEPTED.iter().any(excepted)
 }
 
-/// Every `#[error("...")]` that prints a field which is the error's source as well.
+/// Finds every `#[error("...")]` that prints a field which is also the error's source.
 pub(crate) fn check(path: &str, text: &str) -> Vec<Finding> {
     let Ok(tree) = syn::parse_file(text) else { return Vec::new() };
     let mut texts = Texts { path, findings: Vec::new() };
@@ -55,7 +55,7 @@ impl<'ast> Visit<'ast> for Texts<'_> {
     }
 }
 
-/// Names of the fields that are sources; a field without a name has its number.
+/// Names of the fields that are sources. A field without a name is named by its number.
 fn sources(fields: &syn::Fields) -> Vec<String> {
     let marked = |field: &syn::Field| {
         field

@@ -2,9 +2,9 @@
 
 use super::Finding;
 
-/// What a finding begins with.
+/// The first line of a finding.
 const SHEBANG: &str = "#!/usr/bin/env bash";
-/// Before the name and the version of a package, near the beginning.
+/// Comes before the name and the version of a package, in the first lines.
 const PACKAGE: &str = "# package: ";
 
 /// Whether the file is a finding.
@@ -12,7 +12,7 @@ pub(crate) fn applies(path: &str) -> bool {
     path.starts_with("findings/") && path != "findings/README.md"
 }
 
-/// What the script lacks.
+/// Finds what the script lacks.
 pub(crate) fn check(path: &str, text: &str, is_executable: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut wanted = |holds: bool, what: &str| {

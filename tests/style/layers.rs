@@ -1,9 +1,9 @@
-//! Who may depend on whom, and what the pure crates may not know.
+//! Which crate may depend on which, and what the pure crates may not use.
 
 use super::Finding;
 use super::rust::RustFile;
 
-/// Every crate, by its folder under `agent/`, and the crates of ours it may depend on.
+/// Every crate, by its folder under `agent/`, and the crates of ours on which it may depend.
 const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("core", &["blixard-model"]),
@@ -44,15 +44,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("blixard", &["blixard-cli", "blixard-daemon", "blixard-launcher"]),
 ];
 
-/// Libraries that one crate alone names, tests included.
+/// Libraries that only one crate may name, tests included.
 const OWNED: &[(&str, &str)] = &[("raft", "consensus"), ("iroh", "net"), ("zbus", "systemd")];
 
-/// Crates in which everything is an input.
+/// Crates in which time, randomness and I/O are inputs.
 const PURE: &[&str] = &["model", "core", "consensus", "node"];
 const IMPURE: &[&str] =
     &["tokio", "Instant", "SystemTime", "HashMap", "HashSet", "rand", "getrandom", "fastrand", "thread"];
 
-/// Checks the dependencies of `agent/NAME/Cargo.toml`.
+/// Checks the dependencies in `agent/NAME/Cargo.toml`.
 pub(crate) fn check_manifest(path: &str, text: &str) -> Vec<Finding> {
     let folder = path.split('/').nth(1).unwrap_or_default();
     let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == folder) else {
@@ -81,7 +81,8 @@ pub(crate) fn check_manifest(path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
-/// Names of the packages depended on, and whether only by tests. A renamed one counts by its real name.
+/// Names of the packages that a manifest depends on, and whether only tests do. A renamed dependency is
+/// listed under its real name.
 fn dependencies(manifest: &toml::Table) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     for (kind, is_dev) in [("dependencies", false), ("build-dependencies", false), ("dev-dependencies", true)]
@@ -104,7 +105,7 @@ pub(crate) fn is_pure(path: &str) -> bool {
     PURE.iter().any(|name| path.starts_with(&format!("agent/{name}/src/")))
 }
 
-/// Every name of a clock, a random source, a runtime or a map without an order, outside test code.
+/// Finds every name of a clock, a random source, a runtime or a map without an order, outside test code.
 pub(crate) fn check_pure(file: &RustFile) -> Vec<Finding> {
     let named = file.tokens.iter().filter(|token| IMPURE.contains(&token.text.as_str()));
     named
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_input_is_found_in_pure_code() {
+    fn clocks_and_unordered_maps_are_found_in_pure_code() {
         let text =
             "use std::time::Instant;\nfn a() { b::<HashMap<u8, u8>>(); }\n#[cfg(test)]\nuse tokio::x;\n";
         let file = RustFile::parse("agent/core/src/x.rs", text).expect("Rust");

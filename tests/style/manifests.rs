@@ -2,10 +2,10 @@
 
 use super::Finding;
 
-/// Fields that every crate takes from the workspace.
+/// Fields that every crate inherits from the workspace.
 const INHERITED: [&str; 3] = ["license", "repository", "rust-version"];
 
-/// What the manifest of a crate lacks.
+/// Finds what the manifest of a crate lacks.
 pub(crate) fn check(path: &str, text: &str) -> Vec<Finding> {
     let manifest: toml::Table = match toml::from_str(text) {
         Ok(manifest) => manifest,

@@ -1,5 +1,5 @@
 //! The style as a test: what a reviewer would have to say again and again. Every check is a function from a
-//! text to findings, with its own small test beside it; here they meet the repository.
+//! text to findings, with its own small test beside it. Here the checks are applied to the repository.
 
 mod circles;
 mod doc_comments;
@@ -104,7 +104,7 @@ fn no_two_types_of_the_workspace_have_one_name() {
     none(type_names::check(tree::files(), is_test));
 }
 
-/// Whether all of a source is test code.
+/// Whether the whole source file is test code.
 fn is_test(path: &str) -> bool {
     tree::rust().iter().any(|file| file.path == path && file.is_test)
 }
@@ -117,7 +117,7 @@ fn every_test_that_a_document_names_is_there() {
         of(".py").filter_map(|file| file.path.strip_prefix("vm-tests/stories/")?.strip_suffix(".py"));
     let mut known: BTreeSet<String> = stories.map(str::to_owned).collect();
     known.extend(of(".rs").flat_map(|file| docs::functions(&file.text)));
-    // Long names in the other documents are settings and metrics.
+    // In the other documents, long names are those of settings and metrics.
     let about_tests = documents()
         .filter(|file| file.path.ends_with("docs/testing.md") || file.path.contains("docs/evidence/"));
     none(about_tests.flat_map(|file| docs::check(&file.path, &file.text, &known)));

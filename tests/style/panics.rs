@@ -1,4 +1,4 @@
-//! Panics on purpose: a library and an agent return errors.
+//! Deliberate panics: a library and an agent return errors instead.
 
 use super::Finding;
 use super::rust::RustFile;
@@ -19,14 +19,14 @@ const CRATES: &[&str] = &[
 ];
 const METHODS: &[&str] = &["unwrap", "expect", "unwrap_err", "expect_err"];
 
-/// Whether the rule holds for this file.
+/// Whether the rule applies to this file.
 pub(crate) fn applies(path: &str) -> bool {
     CRATES
         .iter()
         .any(|name| path.strip_prefix("agent/").is_some_and(|rest| rest.starts_with(&format!("{name}/src/"))))
 }
 
-/// Every `unwrap`, `expect` and `panic!` outside test code.
+/// Finds every `unwrap`, `expect` and `panic!` outside test code.
 pub(crate) fn check(file: &RustFile) -> Vec<Finding> {
     let patterns = METHODS.iter().flat_map(|method| [[".", method], [":", method]]).chain([["panic", "!"]]);
     let mut findings: Vec<Finding> = patterns
@@ -62,7 +62,7 @@ mod tests {
 }
 
 #[test]
-fn it_holds_where_the_agent_is() {
+fn the_rule_applies_to_the_crates_that_run_on_a_node() {
     assert!(applies("agent/core/src/lib.rs") && applies("agent/cli/src/lib.rs"));
     assert!(
         !applies("agent/xtask/src/main.rs") && !applies("agent/core/tests/a.rs") && !applies("tests/main.rs")

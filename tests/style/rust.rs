@@ -1,4 +1,4 @@
-//! A Rust file taken apart as far as the checks need it: tokens with lines, functions, what is test code.
+//! A Rust file, parsed as far as the checks need it: tokens with lines, functions, and what is test code.
 
 use std::ops::RangeInclusive;
 
@@ -6,20 +6,21 @@ use proc_macro2::{TokenStream, TokenTree};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
-/// A Rust file; lines count from 1.
+/// A parsed Rust file; lines count from 1.
 #[derive(Debug)]
 pub(crate) struct RustFile {
     pub(crate) path: String,
     /// Lines of the whole file.
     pub(crate) lines: usize,
-    /// Idents and punctuation in order; a literal is an empty text, a delimiter its bracket.
+    /// Identifiers and punctuation, in order. The text of a literal is empty, and that of a delimiter is its
+    /// bracket.
     pub(crate) tokens: Vec<Token>,
     /// Every function with a body.
     pub(crate) functions: Vec<Function>,
-    /// All of it is test code.
+    /// Whether all of it is test code.
     pub(crate) is_test: bool,
     test_lines: Vec<RangeInclusive<usize>>,
-    /// Names of the modules that are test code in a file of their own.
+    /// Names of the modules that are test code and are in a file of their own.
     test_modules: Vec<String>,
 }
 
@@ -32,12 +33,12 @@ pub(crate) struct Token {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Function {
     pub(crate) name: String,
-    /// From `fn` to the closing brace.
+    /// The lines from `fn` to the closing brace.
     pub(crate) lines: RangeInclusive<usize>,
 }
 
 impl RustFile {
-    /// Takes `text` apart.
+    /// Parses `text`.
     pub(crate) fn parse(path: &str, text: &str) -> Result<Self, String> {
         let at = |line: usize, error: String| format!("{path}:{line}: is not Rust: {error}");
         let stream: TokenStream = text
@@ -64,12 +65,12 @@ impl RustFile {
         self.is_test || self.test_lines.iter().any(|lines| lines.contains(&line))
     }
 
-    /// How many lines are not test code.
+    /// The number of lines that are not test code.
     pub(crate) fn code_lines(&self) -> usize {
         (1..=self.lines).filter(|line| !self.is_test_line(*line)).count()
     }
 
-    /// Beginnings of the paths of the files that `#[cfg(test)] mod name;` makes test code.
+    /// Beginnings of the paths of files that are test code because of a `#[cfg(test)] mod name;` here.
     pub(crate) fn test_module_paths(&self) -> Vec<String> {
         let (dir, file) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
         let stem = file.trim_end_matches(".rs");
@@ -81,7 +82,7 @@ impl RustFile {
             .collect()
     }
 
-    /// The indices at which `pattern` stands in the tokens.
+    /// The first token of each place at which the tokens match `pattern`.
     pub(crate) fn find<'a>(&'a self, pattern: &'a [&'a str]) -> impl Iterator<Item = &'a Token> {
         let windows = self.tokens.windows(pattern.len());
         let matching =
@@ -151,7 +152,7 @@ pub(crate) fn is_test_item(item: &syn::Item) -> bool {
     attributes(item).iter().any(is_test_attribute)
 }
 
-/// `#[test]`, `#[tokio::test]`, `#[cfg(test)]`, `#[cfg(all(test, ...))]`.
+/// Whether the attribute is `#[test]`, `#[tokio::test]`, `#[cfg(test)]` or `#[cfg(all(test, ...))]`.
 fn is_test_attribute(attribute: &syn::Attribute) -> bool {
     let path = attribute.path();
     if path.segments.last().is_some_and(|segment| segment.ident == "test") {
@@ -235,7 +236,7 @@ async fn five() {}
     }
 
     #[test]
-    fn test_code_is_known() {
+    fn test_code_is_recognised() {
         let file = parse("a/src/x.rs");
         let tests: Vec<usize> = (1..=file.lines).filter(|line| file.is_test_line(*line)).collect();
         assert_eq!(tests, [16, 17, 18, 19, 20, 22, 23, 25, 26]);
@@ -257,7 +258,7 @@ async fn five() {}
     }
 
     #[test]
-    fn what_is_not_rust_is_said_with_its_line() {
+    fn a_syntax_error_is_reported_with_its_line() {
         let error = RustFile::parse("a.rs", "fn a() {}\nfn {").expect_err("not Rust");
         assert!(error.starts_with("a.rs:2: "), "{error}");
     }

@@ -1,4 +1,4 @@
-//! What fits on a screen: lines, functions, files.
+//! What fits on a screen: the length of lines, functions and files.
 
 use super::Finding;
 use super::rust::RustFile;
@@ -9,10 +9,10 @@ const COLUMNS_MAX: usize = 110;
 const FUNCTION_LINES_MAX: usize = 70;
 /// Longest file without its test code, in lines.
 const FILE_LINES_MAX: usize = 600;
-/// Kinds of files whose lines somebody reads side by side with others.
+/// Kinds of files whose lines have to fit beside another file.
 const CODE: &[&str] = &[".rs", ".py", ".nix", ".sh"];
 
-/// Long lines, and long files where test code needs no telling apart.
+/// Finds long lines, and long files of the kinds in which test code is not told apart.
 pub(crate) fn check_text(path: &str, text: &str) -> Vec<Finding> {
     if !CODE.iter().any(|kind| path.ends_with(kind)) {
         return Vec::new();
@@ -30,7 +30,7 @@ pub(crate) fn check_text(path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
-/// Long functions, and a long file without its test code.
+/// Finds long functions, and a file that is long without its test code.
 pub(crate) fn check_rust(file: &RustFile) -> Vec<Finding> {
     let mut findings: Vec<Finding> = file
         .functions

@@ -1,9 +1,9 @@
-//! A test that sleeps is slow or wrong: it waits for what it wants to see.
+//! A test that sleeps is slow or wrong. It has to wait for what it wants to see.
 
 use super::Finding;
 use super::rust::RustFile;
 
-/// Every call or import of a function `sleep` in test code.
+/// Finds every call or import of a function `sleep` in test code.
 pub(crate) fn check(file: &RustFile) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (n, token) in file.tokens.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The repository's files, read once.
+//! The repository's files, which are read once.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -9,12 +9,12 @@ use super::rust::RustFile;
 
 /// Directories that hold nothing written by hand.
 const SKIPPED_DIRS: &[&str] = &[".git", ".direnv", "target", "result", "__pycache__"];
-/// Files that somebody else words: lock files and licences.
+/// Files whose text comes from somebody else: lock files and licences.
 const SKIPPED_FILES: &[&str] = &["Cargo.lock", "flake.lock", "LICENSE-APACHE", "LICENSE-MIT", "LICENSE"];
-/// Larger files are no text that somebody wrote, in bytes.
+/// Size above which a file is taken for no text that somebody wrote, in bytes.
 const FILE_LEN_MAX: u64 = 1 << 20;
 
-/// A text of the repository; the path is relative to its root.
+/// A text file of the repository. Its path is relative to the repository's root.
 #[derive(Debug)]
 pub(crate) struct TextFile {
     pub(crate) path: String,
@@ -33,7 +33,7 @@ pub(crate) fn files() -> &'static [TextFile] {
     })
 }
 
-/// Every Rust file, taken apart.
+/// Every Rust file, parsed.
 pub(crate) fn rust() -> &'static [RustFile] {
     static FILES: OnceLock<Vec<RustFile>> = OnceLock::new();
     FILES.get_or_init(|| {
@@ -57,14 +57,14 @@ pub(crate) fn manifests() -> Vec<&'static TextFile> {
         .collect()
 }
 
-/// Whether the file may be run by its owner.
+/// Whether the file's owner may execute it.
 pub(crate) fn is_executable(path: &str) -> bool {
     let path = root().join(path);
     let metadata = path.metadata().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     metadata.permissions().mode() & 0o100 != 0
 }
 
-/// The repository.
+/// The root of the repository.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository")
 }
@@ -83,7 +83,7 @@ fn walk(dir: &Path, paths: &mut Vec<PathBuf>) {
     }
 }
 
-/// `None` for what is no text.
+/// Reads a file; `None` if it is not text.
 fn read(root: &Path, path: &Path) -> Option<TextFile> {
     if path.metadata().ok()?.len() > FILE_LEN_MAX {
         return None;

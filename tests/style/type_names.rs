@@ -1,8 +1,8 @@
-//! One name of a type means one thing in the whole workspace: a reader who meets it in another crate, or
-//! searches for it, finds the same thing.
+//! A type name means one thing in the whole workspace: a reader who meets it in another crate, or searches
+//! for it, finds the same thing.
 //!
-//! Structs, enums, unions, traits and aliases count, private ones and those inside functions too. Types of
-//! tests do not, nor do the types that an implementation of a trait has to name.
+//! Structs, enums, unions, traits and aliases count, including private ones and those inside functions. Types
+//! of tests do not count, nor do the types that an implementation of a trait has to name.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub(crate) fn check(files: &[TextFile], is_test: impl Fn(&str) -> bool) -> Vec<F
     found.into_iter().flat_map(|(name, places)| findings(&name, &places)).collect()
 }
 
-/// One for each place but the first.
+/// One finding for each place but the first.
 fn findings(name: &str, places: &[Declared<'_>]) -> Vec<Finding> {
     let Some(((first, line), others)) = places.split_first() else { return Vec::new() };
     let what = format!("the type {name} is another one than that of {first}:{line}");
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_and_the_types_of_implementations_have_names_of_their_own() {
+    fn types_of_tests_and_associated_types_may_repeat_a_name() {
         let files = [
             ("agent/a/src/lib.rs", "pub struct One; impl Iterator for One { type Item = u8; }"),
             ("agent/a/src/x.rs", "#[cfg(test)] mod tests { struct One; } trait T { type Item; }"),

@@ -1,8 +1,8 @@
-//! Words of something unfinished. The list is put together from halves, so that it is not its own finding.
+//! Words that mark something unfinished. The list is made of halves, so that it does not find itself.
 
 use super::Finding;
 
-/// How a word is looked for.
+/// How upper and lower case are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
     /// As it is written.
@@ -24,7 +24,7 @@ const WORDS: &[(&str, Case)] = &[
     (concat!("#[ign", "ore"), Case::Exact),
 ];
 
-/// Every forbidden word in a text.
+/// Finds every forbidden word in a text.
 pub(crate) fn check(path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (n, line) in text.lines().enumerate() {
@@ -37,7 +37,7 @@ pub(crate) fn check(path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
-/// Whether the word stands in the line on its own: not as a part of another word, a name or a path.
+/// Whether the word stands alone in the line, and is not a part of another word, a name or a path.
 fn holds(line: &str, word: &str, case: Case) -> bool {
     let (line, word) = match case {
         Case::Exact => (line.to_owned(), word.to_owned()),
@@ -62,7 +62,7 @@ fn each_word_is_found_with_its_line() {
 }
 
 #[test]
-fn case_counts_where_a_word_is_ordinary_otherwise() {
+fn case_matters_for_words_that_are_ordinary_in_another_case() {
     let text = |word: &str| check("a.md", word).len();
     assert_eq!(text(&concat!("For", " Now").to_lowercase()), 1);
     assert_eq!(text(concat!("Place", "holder")), 1);
@@ -70,7 +70,7 @@ fn case_counts_where_a_word_is_ordinary_otherwise() {
 }
 
 #[test]
-fn a_part_of_another_word_is_none() {
+fn a_part_of_another_word_is_no_finding() {
     for text in ["stubborn", "/run/systemd/resolve/stub-resolv.conf", "known for nowhere", "stub_resolver"] {
         assert_eq!(check("a.rs", text), [], "{text}");
     }
