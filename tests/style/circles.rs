@@ -1,9 +1,10 @@
 //! Modules of a crate do not import each other in a circle: each module can be read, and tested, after the
 //! modules on which it is built.
 //!
-//! A module is a file. It imports the modules to which its paths lead. Test code is left out, and paths are
-//! followed through re-exports to the file that holds the item. Declaring a module (`mod a;`) or re-exporting
-//! from it is not an import. Paths inside macros are not looked at.
+//! A module is a file. It imports what its paths lead to, outside test code and followed through re-exports
+//! to the file that holds the item. Declaring a module (`mod a;`) or re-exporting from it is no import,
+//! except in the root of a crate: readers begin there, so what modules share has a file of its own.
+//! Paths inside macros are not looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +12,6 @@ use syn::visit::{self, Visit};
 
 use super::Finding;
 use super::tree::TextFile;
-
-/// Crates that still have circles, by their folder under `agent/`, and how many circles they may have. Every
-/// other crate may have none.
-const CIRCLES_MAX: &[(&str, usize)] = &[("core", 1), ("node", 1)];
 
 /// The path of a module or an item inside a crate, without `crate`.
 type ItemPath = Vec<String>;
@@ -37,28 +34,32 @@ struct Module {
 pub(crate) fn check(files: &[TextFile], is_test: impl Fn(&str) -> bool) -> Vec<Finding> {
     let mut crates: BTreeMap<&str, BTreeMap<ItemPath, Module>> = BTreeMap::new();
     for file in files.iter().filter(|file| !is_test(&file.path)) {
-        let Some((krate, module)) = place(&file.path) else { continue };
+        let Some((krate, mut module)) = place(&file.path) else { continue };
         let Ok(tree) = syn::parse_file(&file.text) else { continue };
+        let modules = crates.entry(krate).or_default();
+        if module.is_empty() && modules.contains_key(&module) {
+            // A program beside a library, whose root was read before: it is one more module, built on that.
+            module.push("main".to_owned());
+        }
         let mut reader = Reader { at: module.clone(), module: Module::default() };
         reader.module.path.clone_from(&file.path);
         reader.visit_file(&tree);
-        crates.entry(krate).or_default().insert(module, reader.module);
+        modules.insert(module, reader.module);
     }
-    crates.iter().flat_map(|(krate, modules)| check_crate(krate, modules)).collect()
+    crates.values().flat_map(check_crate).collect()
 }
 
-fn check_crate(krate: &str, modules: &BTreeMap<ItemPath, Module>) -> Vec<Finding> {
-    let circles = circles(&imports(modules));
-    let allowed = CIRCLES_MAX.iter().find(|(name, _)| *name == krate).map_or(0, |(_, most)| *most);
-    if circles.len() <= allowed {
-        return Vec::new();
-    }
+fn check_crate(modules: &BTreeMap<ItemPath, Module>) -> Vec<Finding> {
     let finding = |circle: &Vec<&ItemPath>| {
-        let names: Vec<String> = circle.iter().map(|module| module.join("::")).collect();
+        let names: Vec<String> = circle.iter().map(|module| name(module)).collect();
         let path = circle.first().and_then(|module| modules.get(*module)).map_or("", |module| &module.path);
         Finding::new(path, 1, format!("modules import each other in a circle: {}", names.join(", ")))
     };
-    circles.iter().map(finding).collect()
+    circles(&imports(modules)).iter().map(finding).collect()
+}
+
+fn name(module: &ItemPath) -> String {
+    if module.is_empty() { "the root".to_owned() } else { module.join("::") }
 }
 
 /// The crate's folder and the module's path; `None` for a file that is no source of a library or a program.
@@ -144,13 +145,17 @@ impl Reader {
         base
     }
 
+    fn is_root(&self) -> bool {
+        self.at.is_empty()
+    }
+
     fn read_use(&mut self, item: &syn::ItemUse) {
         let mut paths = Vec::new();
         flatten(&item.tree, &mut Vec::new(), &mut paths);
         let is_reexport = !matches!(item.vis, syn::Visibility::Inherited);
         for (path, name) in paths {
             let target = self.resolve(&path);
-            if !is_reexport {
+            if !is_reexport || self.is_root() {
                 self.module.named.insert(target.clone());
             }
             self.module.names.insert(name, target);
@@ -163,6 +168,13 @@ impl<'ast> Visit<'ast> for Reader {
         if !super::rust::is_test_item(item) {
             visit::visit_item(self, item);
         }
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if self.is_root() && item.content.is_none() {
+            self.module.named.insert(self.resolve(&[item.ident.to_string()]));
+        }
+        visit::visit_item_mod(self, item);
     }
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
@@ -242,5 +254,32 @@ mod tests {
             ("b.rs", "pub struct B; use crate::A;"),
         ];
         assert_eq!(found(&files), ["modules import each other in a circle: a, b"]);
+    }
+
+    #[test]
+    fn what_modules_share_is_not_written_in_the_root_that_declares_them() {
+        let shows = [("lib.rs", "mod a; pub use a::A; fn shared() {}"), ("a.rs", "use crate::shared;")];
+        assert_eq!(found(&shows), ["modules import each other in a circle: the root, a"]);
+        let declares = [("main.rs", "mod a; struct Shared;"), ("a.rs", "fn f(it: super::Shared) {}")];
+        assert_eq!(found(&declares), ["modules import each other in a circle: the root, a"]);
+        let apart = [
+            ("lib.rs", "mod a; mod shared; pub use a::A; pub use shared::shared;"),
+            ("a.rs", "use crate::shared;"),
+            ("shared.rs", "pub fn shared() {}"),
+        ];
+        assert_eq!(found(&apart), [""; 0]);
+    }
+
+    #[test]
+    fn a_program_is_built_on_the_library_beside_it() {
+        let files = [
+            ("lib.rs", "mod a; pub fn shared() {}"),
+            ("main.rs", "mod b; fn main() { x::shared() }"),
+            ("a.rs", "pub struct A;"),
+            ("b.rs", "use x::shared;"),
+        ];
+        assert_eq!(found(&files), [""; 0]);
+        let circle = [("lib.rs", "mod a; pub fn f() {}"), ("main.rs", ""), ("a.rs", "use crate::f;")];
+        assert_eq!(found(&circle), ["modules import each other in a circle: the root, a"]);
     }
 }

@@ -23,11 +23,11 @@ use std::net::SocketAddr;
 
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::id::ClusterName;
-use blixard_model::{
-    ClusterId, ClusterVersion, Contact, EndpointId, NodeFacts, NodeName, Offer, RaftId, mutant,
-};
+use blixard_model::{ClusterId, ClusterVersion, Contact, EndpointId, NodeName, RaftId, mutant};
 
 use crate::ClusterState;
+use crate::declared::DeclaredMember;
+use crate::genesis::cluster_id;
 use crate::state::MemberRef;
 use crate::state::member_check::{CheckedMember, MemberError, MemberField, check_genesis, check_members};
 
@@ -118,29 +118,6 @@ impl WaitClass {
     }
 }
 
-/// A member as the configuration lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeclaredMember {
-    /// Its name.
-    pub name: NodeName,
-    /// Its identity.
-    pub endpoint_id: EndpointId,
-    /// Where it is.
-    pub addresses: Vec<SocketAddr>,
-}
-
-impl DeclaredMember {
-    /// The node as it is let in: who and where it is, the list says, and the rest the node itself.
-    pub fn let_in(&self, said: &NodeFacts) -> NodeFacts {
-        NodeFacts {
-            name: self.name.clone(),
-            endpoint_id: self.endpoint_id,
-            store_id: said.store_id,
-            offer: Offer { addresses: self.addresses.clone(), ..said.offer.clone() },
-        }
-    }
-}
-
 /// The facts on which an unborn node decides.
 #[derive(Debug)]
 pub struct FormationView<'a> {
@@ -176,14 +153,6 @@ pub enum FormationStep {
     },
     /// Nothing to do but wait for these, or correct what they say.
     Wait(Vec<String>),
-}
-
-/// The id of the cluster that a genesis gives birth to.
-pub fn cluster_id(genesis: &Genesis) -> ClusterId {
-    let text = serde_json::to_vec(genesis).unwrap_or_default();
-    let mut id = [0; 16];
-    id.copy_from_slice(&blake3::hash(&text).as_bytes()[..16]);
-    ClusterId::from_bytes(id)
 }
 
 /// What a member of a formed cluster says of its phase to `asker`, if somebody asks.

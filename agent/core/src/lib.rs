@@ -4,7 +4,9 @@
 //! Nothing here waits, reads a clock, draws a random number or iterates over a hash map. Time comes in as
 //! milliseconds, the world as observations; out come commands, actions and words for people.
 
+pub mod declared;
 pub mod formation;
+pub mod genesis;
 pub mod lineage;
 pub mod planner;
 pub mod ports;

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use blixard_core::formation::DeclaredMember;
+use blixard_core::declared::DeclaredMember;
 use blixard_model::api::DEFAULT_SOCKET;
 use blixard_model::id::ClusterName;
 use blixard_model::{Accel, Capacity, EndpointId, NodeName, RelayUrl};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blixard_consensus::RaftStatus;
-use blixard_core::formation::DeclaredMember;
+use blixard_core::declared::DeclaredMember;
 use blixard_core::report::{is_fresh, observed};
 use blixard_core::state::MemberRef;
 use blixard_core::{ClusterState, VmRecord};

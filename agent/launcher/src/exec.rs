@@ -13,10 +13,10 @@ use blixard_model::order::LaunchOrder;
 use blixard_model::vm::{Disk, InvalidSpec};
 use blixard_model::{Accel, InvalidId, VmName};
 
+use crate::hypervisor::qmp_socket;
 use crate::image::format_of;
 use crate::order::{OrderError, read_order};
 use crate::qemu::argv::{CheckedDisk, DiskKind, KERNEL_CMDLINE_LEN_MAX, MachineFacts, argv, kernel_cmdline};
-use crate::qmp_socket;
 
 /// Name of the credential that holds the order, as in the unit's `LoadCredential=`.
 const CREDENTIAL: &str = "order";

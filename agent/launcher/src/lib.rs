@@ -17,59 +17,18 @@
 
 mod exec;
 mod forget;
+mod hypervisor;
 mod image;
 pub mod order;
 mod qemu;
 mod stop;
 mod wait;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use blixard_model::VmName;
-use nix::errno::Errno;
-use nix::sys::signal;
-use nix::unistd::Pid;
-
 pub use exec::{LaunchError, vm_exec};
 pub use forget::{VmForgetError, vm_forget};
+pub use hypervisor::qmp_socket;
 pub use order::{OrderDir, OrderError};
 pub use qemu::argv::{CheckedDisk, DiskKind, MachineFacts, argv};
 pub use qemu::qmp::QmpError;
 pub use stop::{VmStopError, vm_stop};
 pub use wait::{WaitError, vm_wait};
-
-/// Directory that holds the runtime directories of the VMs' units.
-const RUN_DIR: &str = "/run/blixard-vm";
-
-/// The path of the hypervisor's control socket, in the unit's runtime directory.
-pub fn qmp_socket(name: &VmName) -> PathBuf {
-    [RUN_DIR, name.as_str(), "qmp.sock"].iter().collect()
-}
-
-/// The unit's main process, which systemd names to ExecStartPost and ExecStop; `None` when it has already
-/// ended.
-fn main_pid() -> Option<Pid> {
-    let pid = std::env::var("MAINPID").ok()?.parse().ok()?;
-    (pid > 0).then(|| Pid::from_raw(pid))
-}
-
-/// Whether a process of this user still exists.
-fn is_alive(pid: Pid) -> bool {
-    signal::kill(pid, None) != Err(Errno::ESRCH)
-}
-
-/// Pauses between two looks: 10 ms at first, doubling up to 40 ms.
-#[derive(Debug)]
-struct LookPace(Duration);
-
-impl LookPace {
-    fn new() -> Self {
-        Self(Duration::from_millis(10))
-    }
-
-    fn pause(&mut self) {
-        std::thread::sleep(self.0);
-        self.0 = (self.0 * 2).min(Duration::from_millis(40));
-    }
-}

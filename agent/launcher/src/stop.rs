@@ -8,8 +8,8 @@ use blixard_model::{InvalidId, VmName};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::hypervisor::{LookPace, is_alive, main_pid, qmp_socket};
 use crate::qemu::qmp::{Qmp, QmpError};
-use crate::{LookPace, is_alive, main_pid, qmp_socket};
 
 /// Time that the guest has for its shutdown. Together with [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is less
 /// than the unit's `TimeoutStopSec=`.

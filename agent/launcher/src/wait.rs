@@ -7,8 +7,8 @@ use blixard_model::{InvalidId, VmName};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::hypervisor::{LookPace, is_alive, main_pid, qmp_socket};
 use crate::qemu::qmp::{Qmp, QmpError};
-use crate::{LookPace, is_alive, main_pid, qmp_socket};
 
 /// Longest wait. It is shorter than the unit's `TimeoutStartSec=`, so that this program can tell the reason.
 const DEADLINE: Duration = Duration::from_secs(45);

@@ -2,7 +2,8 @@
 
 use blixard_consensus::{Consensus, ConsensusConfig, Durable, Limits, NewError, genesis_snapshot};
 use blixard_core::ClusterState;
-use blixard_core::formation::{DeclaredMember, cluster_id};
+use blixard_core::declared::DeclaredMember;
+use blixard_core::genesis::cluster_id;
 use blixard_model::{ClusterVersion, EndpointId, NodeName, RaftId};
 use blixard_store::{ClusterMarker, OpenError, Store, WriteError};
 

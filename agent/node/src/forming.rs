@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use blixard_core::formation::{DeclaredMember, FormationStep, FormationView, plan_formation};
+use blixard_core::declared::DeclaredMember;
+use blixard_core::formation::{FormationStep, FormationView, plan_formation};
 use blixard_model::backoff::{Backoff, Retry};
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{ClusterId, ClusterName, Contact, EndpointId, RaftId};

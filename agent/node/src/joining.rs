@@ -14,7 +14,8 @@
 use std::collections::BTreeMap;
 
 use blixard_core::ClusterState;
-use blixard_core::formation::{cluster_id, contacts};
+use blixard_core::formation::contacts;
+use blixard_core::genesis::cluster_id;
 use blixard_core::state::member_check::check_genesis;
 use blixard_model::backoff::{Backoff, Retry};
 use blixard_model::wire::{JoinRequest, JoinResponse};

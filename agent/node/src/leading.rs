@@ -11,17 +11,11 @@ use blixard_core::planner::{NotNow, Planned, Prepared, plan};
 use blixard_model::{Ask, Command, EndpointId, MembershipChange, Outcome, RaftId, Request, TicketId, mutant};
 
 use crate::attempt::AttemptEnd;
+use crate::leader_tasks::AskedChange;
 use crate::machine::encode_request;
 use crate::node::Node;
 use crate::notice::Notice;
 use crate::waiting::Waits;
-
-/// A change that somebody waits for.
-#[derive(Debug)]
-pub(crate) struct AskedChange<P> {
-    change: MembershipChange,
-    waiter: P,
-}
 
 impl<P: Waits, R: Waits> Node<P, R> {
     /// Does what the node `asker` asks of a leader, if this node leads; `asker` may be this node itself. The

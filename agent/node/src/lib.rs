@@ -14,12 +14,14 @@
 mod attempt;
 mod backup;
 pub mod birth;
+mod claims;
 mod encoded_vms;
 mod explain;
 pub mod forming;
 pub mod host;
 pub mod joining;
 mod known_tickets;
+mod leader_tasks;
 mod leading;
 mod listed;
 mod machine;

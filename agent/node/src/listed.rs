@@ -1,7 +1,7 @@
 //! Why a node that is on this node's list is no member yet.
 
 use blixard_core::ClusterState;
-use blixard_core::formation::DeclaredMember;
+use blixard_core::declared::DeclaredMember;
 use blixard_core::state::member_check::MemberError;
 
 use crate::strangers::Stranger;

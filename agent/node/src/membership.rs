@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blixard_consensus::{RaftRole, RaftStatus};
-use blixard_core::formation::DeclaredMember;
+use blixard_core::declared::DeclaredMember;
 use blixard_core::planner::membership::{Claim, MembershipView, Progress};
 use blixard_core::planner::{HEARD_TICKS, LeaderView, Signs};
 use blixard_core::ticket::TicketClock;
@@ -12,6 +12,7 @@ use blixard_model::member::MEMBERS_MAX;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::{EndpointId, MembersAsk, RaftId, TicketId, mutant};
 
+use crate::claims::Heard;
 use crate::node::{Node, Told};
 use crate::turn::NodeError;
 use crate::waiting::Waits;
@@ -20,15 +21,6 @@ use crate::waiting::Waits;
 const IDENTITY_TICKS: u64 = 60;
 /// Most endpoints whose words are kept.
 const CLAIMS_MAX: usize = 512;
-
-/// What an endpoint said of itself, and when.
-#[derive(Debug)]
-pub(crate) struct Heard {
-    pub(crate) identity: Identity,
-    at_tick: u64,
-    /// The version of the membership that this node knew when it last asked and was told this store.
-    asked: Option<u64>,
-}
 
 /// What the leader knows beside the state, where the node itself keeps it in another form.
 #[derive(Debug)]

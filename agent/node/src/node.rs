@@ -5,19 +5,19 @@ use std::net::SocketAddr;
 
 use blixard_consensus::{Consensus, RaftStatus};
 use blixard_core::ClusterState;
-use blixard_core::formation::{DeclaredMember, contacts};
+use blixard_core::declared::DeclaredMember;
+use blixard_core::formation::contacts;
 use blixard_core::planner::Raising;
 use blixard_core::state::Availability;
 use blixard_model::{
     ClusterId, ClusterVersion, Contact, EndpointId, NodeName, RaftId, RelayUrl, TicketId, mutant,
 };
 
-use crate::leading::AskedChange;
+use crate::claims::Heard;
+use crate::leader_tasks::AskedChange;
 use crate::machine::StateMachine;
-use crate::membership::Heard;
 use crate::notice::Notice;
 use crate::summary::Summary;
-use crate::turn::summarise;
 use crate::waiting::{Waiting, Waits};
 
 /// The leader plans this often.
@@ -96,7 +96,7 @@ pub struct Node<P, R> {
 impl<P: Waits, R: Waits> Node<P, R> {
     /// A node that resumes with this consensus.
     pub fn new(config: NodeConfig, raft: Consensus<StateMachine>) -> Self {
-        let summary = summarise(&raft, 0, false);
+        let summary = Summary::of(&raft, 0, false);
         let known_version = raft.machine().0.version;
         Self {
             raft,

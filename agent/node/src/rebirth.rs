@@ -3,7 +3,7 @@
 
 use blixard_consensus::{Durable, NewError, ReplayError, check_resumes, first_snapshot, replay_all};
 use blixard_core::ClusterState;
-use blixard_core::formation::cluster_id;
+use blixard_core::genesis::cluster_id;
 use blixard_core::lineage::{self, Founder, Lineage, LineageError};
 use blixard_model::backup::BackupHeader;
 use blixard_model::{ClusterId, EndpointId, Member, NodeName, RaftId, mutant};

@@ -1,12 +1,11 @@
 //! A turn: one pump of consensus, and what the owner has to carry out.
 
-use blixard_consensus::{Consensus, Effects, LogWrite, PumpError, RaftRole};
+use blixard_consensus::{Effects, LogWrite, PumpError, RaftRole};
 use blixard_core::state::MemberRef;
 use blixard_model::{EndpointId, Outcome, RaftId, mutant};
 use bytes::Bytes;
 
 use crate::attempt::AttemptEnd;
-use crate::machine::StateMachine;
 use crate::node::Node;
 use crate::notice::Notice;
 use crate::summary::Summary;
@@ -74,23 +73,6 @@ pub enum NodeError {
         /// The raft id that it has.
         raft_id: RaftId,
     },
-}
-
-pub(crate) fn summarise(raft: &Consensus<StateMachine>, membership_version: u64, joinable: bool) -> Summary {
-    let status = raft.status();
-    let state = &raft.machine().0;
-    let leader = status.leader.and_then(|id| state.nodes.member(id));
-    Summary {
-        raft_id: status.id,
-        role: status.role,
-        leads: raft.leads(),
-        leader: leader.map(|member| (member.node.name.clone(), member.node.endpoint_id)),
-        term: status.term,
-        applied: status.applied,
-        is_member: raft.is_member(),
-        membership_version,
-        joinable,
-    }
 }
 
 impl<P: Waits, R: Waits> Node<P, R> {
@@ -186,7 +168,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
     }
 
     fn note_summary(&mut self) {
-        let new = summarise(&self.raft, self.membership_version, self.is_joinable());
+        let new = Summary::of(&self.raft, self.membership_version, self.is_joinable());
         if new.role != RaftRole::Leader {
             self.abandon_proposals();
             self.abandon_asked_change();

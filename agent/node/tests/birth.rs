@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use blixard_consensus::{Durable, Limits};
-use blixard_core::formation::cluster_id;
+use blixard_core::genesis::cluster_id;
 use blixard_model::formation::{Genesis, Identity, Origin, Phase};
 use blixard_model::{ClusterVersion, EndpointId, RaftId, StoreId};
 use blixard_node::Node;

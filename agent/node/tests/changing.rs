@@ -208,7 +208,7 @@ fn revoked_tickets_names_and_stores_are_looked_at() {
     refused_for(&ask(&mut group, leader, "revoked", admit(4, 4, 2, 2)), "it was revoked");
     let genesis = genesis(3);
     let phase = Phase::Formed {
-        cluster_id: blixard_core::formation::cluster_id(&genesis),
+        cluster_id: blixard_core::genesis::cluster_id(&genesis),
         genesis,
         raft_id: Some(RaftId(1)),
         your_raft_id: None,

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use blixard_consensus::{Consensus, ConsensusConfig, Durable, Limits, LogWrite, genesis_snapshot};
 use blixard_core::ClusterState;
-use blixard_core::formation::{DeclaredMember, cluster_id};
+use blixard_core::declared::DeclaredMember;
+use blixard_core::genesis::cluster_id;
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{
     Capacity, ClusterVersion, Desired, EndpointId, Hypervisor, NodeFacts, NodeName, Offer, RaftId, StoreId,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use blixard_consensus::{EntryContent, HardState, Limits, LogWrite, StoredEntry, genesis_snapshot};
 use blixard_core::ClusterState;
-use blixard_core::formation::cluster_id;
+use blixard_core::genesis::cluster_id;
 use blixard_core::lineage::Founder;
 use blixard_model::backup::BackupHeader;
 use blixard_model::formation::Phase;

@@ -1,6 +1,6 @@
 //! Peers of other clusters: told apart, and in nobody's way.
 
-use blixard_core::formation::cluster_id;
+use blixard_core::genesis::cluster_id;
 use blixard_model::RaftId;
 use blixard_model::formation::{Genesis, Identity, Origin, Phase};
 use blixard_node::Kinship;

@@ -12,7 +12,6 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransacti
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::FILE_NAME;
 use crate::backend::Boxed;
 use crate::disk::StoreDisk;
 use crate::error::{OpenError, ReplaceError, WriteError};
@@ -21,6 +20,9 @@ use crate::tables::{
     ClusterMarker, FORMAT, IdentityRecord, KEY_CLUSTER, KEY_HARD_STATE, KEY_IDENTITY, KEY_PROMISE,
     KEY_REMOVED, LOG, META, SNAPSHOT,
 };
+
+/// Name of the file in the data directory.
+pub const FILE_NAME: &str = "store.redb";
 
 /// The file while it is made.
 const FRESH_NAME: &str = "store.redb.new";

@@ -14,9 +14,6 @@ mod tables;
 
 pub use disk::{DirDisk, StoreDisk};
 pub use error::{DiskFault, OpenError, ReplaceError, WriteError};
-pub use file::{Begin, Store, StoreStats};
+pub use file::{Begin, FILE_NAME, Store, StoreStats};
 pub use log_store::LogStore;
 pub use tables::ClusterMarker;
-
-/// Name of the file in the data directory.
-pub const FILE_NAME: &str = "store.redb";

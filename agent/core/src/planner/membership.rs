@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::{ClusterVersion, EndpointId, Member, MembershipChange, RaftId, Removal, Role, mutant};
 
-use crate::formation::{DeclaredMember, voter_target};
+use crate::declared::DeclaredMember;
+use crate::formation::voter_target;
 use crate::state::ClusterState;
 
 /// A learner votes once it lacks no more than this many entries of what is committed.

@@ -15,7 +15,7 @@ use blixard_model::vm::CPUS_MAX;
 use blixard_model::{Capacity, EndpointId, NodeFacts, NodeName, Offer, RelayUrl, StoreId};
 
 use super::nodes::NodeRef;
-use crate::formation::DeclaredMember;
+use crate::declared::DeclaredMember;
 
 /// A node may offer more cpus than one VM may have, within reason.
 const CAPACITY_CPUS_MAX: u32 = CPUS_MAX * 64;

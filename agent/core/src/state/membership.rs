@@ -8,7 +8,7 @@ use blixard_model::{
 use super::ClusterState;
 use super::member_check::{CheckedMember, MemberError, check_member};
 use super::nodes::MemberRef;
-use crate::formation::DeclaredMember;
+use crate::declared::DeclaredMember;
 
 /// Most VMs that a refusal names.
 const VMS_NAMED_MAX: usize = 5;

@@ -122,7 +122,7 @@ impl ClusterState {
 
     /// The cluster's id.
     pub fn cluster_id(&self) -> ClusterId {
-        crate::formation::cluster_id(&self.genesis)
+        crate::genesis::cluster_id(&self.genesis)
     }
 
     /// Whether a raft id was given to a member that has left since: it never comes back.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use blixard_core::ClusterState;
-use blixard_core::formation::DeclaredMember;
+use blixard_core::declared::DeclaredMember;
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{
     Capacity, ClusterVersion, Command, Desired, EndpointId, Hypervisor, NodeFacts, NodeName, Offer, Outcome,

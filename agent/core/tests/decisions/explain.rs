@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::common::{Cluster, declared, empty, endpoint, genesis};
-use blixard_core::formation::cluster_id;
+use blixard_core::genesis::cluster_id;
 use blixard_core::planner::explain::{ExplainView, explain_changes};
 use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Identity, Phase};

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::common::{Cluster, address, declared, empty, endpoint, genesis, node, spec, store};
 use blixard_core::ClusterState;
-use blixard_core::formation::{FormationStep, FormationView, cluster_id, plan_formation};
+use blixard_core::formation::{FormationStep, FormationView, plan_formation};
+use blixard_core::genesis::cluster_id;
 use blixard_core::lineage::{Founder, Lineage, LineageError, begin};
 use blixard_core::state::VMS_MAX;
 use blixard_core::state::{Availability, NodeTable};

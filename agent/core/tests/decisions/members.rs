@@ -221,7 +221,7 @@ fn there_are_no_more_members_than_the_most() {
 
 #[test]
 fn a_list_is_checked_whole_and_the_member_and_its_field_are_named() {
-    let check = |change: &dyn Fn(&mut Vec<blixard_core::formation::DeclaredMember>)| {
+    let check = |change: &dyn Fn(&mut Vec<blixard_core::declared::DeclaredMember>)| {
         let mut list = declared(3);
         change(&mut list);
         check_members(&list.iter().map(CheckedMember::from).collect::<Vec<_>>())

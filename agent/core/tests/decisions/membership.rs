@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::common::{CAPACITY, Cluster, address, declared, empty, endpoint, genesis, node, store};
 use blixard_core::ClusterState;
-use blixard_core::formation::{
-    DeclaredMember, FormationStep, FormationView, cluster_id, phase_of, plan_formation,
-};
+use blixard_core::declared::DeclaredMember;
+use blixard_core::formation::{FormationStep, FormationView, phase_of, plan_formation};
+use blixard_core::genesis::cluster_id;
 use blixard_core::planner::membership::{Claim, MembershipView, Progress, plan_membership};
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use blixard_core::ClusterState;
-use blixard_core::formation::{FormationStep, FormationView, cluster_id, plan_formation};
+use blixard_core::formation::{FormationStep, FormationView, plan_formation};
+use blixard_core::genesis::cluster_id;
 use blixard_core::planner::explain::{ExplainView, explain_changes};
 use blixard_core::planner::membership::{Claim, MembershipView, plan_membership};
 use blixard_core::planner::version::plan_version;

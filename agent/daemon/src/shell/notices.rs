@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use blixard_core::formation::cluster_id;
+use blixard_core::genesis::cluster_id;
 use blixard_core::reconciler::Action;
 use blixard_model::NodeName;
 use blixard_node::Notice;

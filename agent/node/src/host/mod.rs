@@ -29,7 +29,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use blixard_consensus::Limits;
-use blixard_core::formation::DeclaredMember;
+use blixard_core::declared::DeclaredMember;
 use blixard_model::formation::{Genesis, Identity};
 use blixard_model::{ClusterName, ClusterVersion, EndpointId, NodeFacts, mutant};
 

@@ -16,7 +16,7 @@ mod units;
 
 use std::collections::BTreeSet;
 
-use blixard_core::formation::DeclaredMember;
+use blixard_core::declared::DeclaredMember;
 use blixard_model::{Capacity, ClusterName, ClusterVersion, EndpointId, NodeName};
 use blixard_node::host::Input;
 

@@ -16,7 +16,8 @@ mod ticket;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blixard_core::formation::{DeclaredMember, removed_words};
+use blixard_core::declared::DeclaredMember;
+use blixard_core::formation::removed_words;
 use blixard_model::api::RetryKind;
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::removal::RemovedFrom;
