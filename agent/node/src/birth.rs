@@ -9,8 +9,7 @@ use blixard_store::{ClusterMarker, OpenError, Store, WriteError};
 
 use crate::forming::Birth;
 use crate::machine::{StateMachine, encode_state};
-use crate::node::{Node, NodeConfig, Told};
-use crate::waiting::Waits;
+use crate::node::{Node, NodeConfig, Told, Waits};
 
 /// What a store that is bound to a cluster holds.
 #[derive(Debug, Clone)]
@@ -142,10 +141,10 @@ pub fn resume<P: Waits, R: Waits>(kept: Kept, who: Resume) -> Result<Node<P, R>,
         declared: who.declared,
         voter_lost_ticks: who.voter_lost_ticks,
         supports: who.supports,
-        // Worth nothing once anything is applied.
-        told: Told { applied: 1, members: marker.contacts },
     };
-    Ok(Node::new(config, raft))
+    // Of those who admitted it. Worth nothing once anything is applied.
+    let told = Told { applied: 1, members: marker.contacts };
+    Ok(Node::new(config, told, raft))
 }
 
 /// Election timeouts differ between clusters and nodes and are the same in every run.

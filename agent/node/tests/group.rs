@@ -164,14 +164,13 @@ impl Group {
             ConsensusConfig { raft_id: RaftId(n.into()), incarnation: 1, seed: 7, limits: Limits::default() };
         let raft = Consensus::new(config, &durable, StateMachine::new(state)).expect("whole");
         let config = NodeConfig {
-            told: Told::default(),
             voter_lost_ticks: 600,
             supports: ClusterVersion::NEWEST,
             cluster_id: cluster_id(&genesis),
             name: name(n),
             declared: declared(self.voters),
         };
-        self.nodes.insert(n, Node::new(config, raft));
+        self.nodes.insert(n, Node::new(config, Told::default(), raft));
     }
 
     /// Begins a node that was admitted, with nothing of the log.
@@ -185,11 +184,10 @@ impl Group {
             cluster_id: cluster_id(&genesis),
             name: name(n),
             declared: Vec::new(),
-            told: Told::default(),
             voter_lost_ticks: 600,
             supports: ClusterVersion::NEWEST,
         };
-        self.nodes.insert(n, Node::new(config, raft));
+        self.nodes.insert(n, Node::new(config, Told::default(), raft));
     }
 
     pub(crate) fn node(&mut self, n: u8) -> &mut TestNode {

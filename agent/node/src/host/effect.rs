@@ -10,9 +10,9 @@ use blixard_model::{ClusterId, Contact, EndpointId, Outcome, TicketId, VmName};
 
 use super::disk::Write;
 use super::input::{CallId, PeerCallId, WaiterId};
+use crate::node::Envelope;
 use crate::notice::Notice;
 use crate::submission::SubmitError;
-use crate::turn::Envelope;
 
 /// Something to be done.
 #[derive(Debug)]

@@ -12,9 +12,9 @@ use crate::host::effect::{Answer, Effect};
 use crate::host::input::{CallError, CallId, PeerCallId};
 use crate::host::moment::Moment;
 use crate::joining;
+use crate::node::NodeError;
 use crate::notice::Notice;
 use crate::submission::SubmitError;
-use crate::turn::NodeError;
 
 /// Longest time that a forwarded change is waited for here, in milliseconds.
 const PROPOSE_MS_MAX: u64 = 600_000;

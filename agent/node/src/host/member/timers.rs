@@ -11,10 +11,10 @@ use crate::attempt::AttemptEnd;
 use crate::host::effect::{Answer, Effect};
 use crate::host::input::{CallError, WaiterId};
 use crate::host::moment::Moment;
+use crate::node::NodeError;
 use crate::notice::Notice;
 use crate::registration::RegistrationStep;
 use crate::submission::{Submission, SubmitError};
-use crate::turn::NodeError;
 
 /// How often the leader is told of listed nodes that wait, in milliseconds.
 const VOUCH_PERIOD_MS: u64 = 2_000;

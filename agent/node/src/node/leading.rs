@@ -6,16 +6,16 @@
 
 use blixard_consensus::{ProposeError, RaftRole};
 use blixard_core::planner::prepare::{end_of, prepare};
-use blixard_core::planner::removal::SIGN_TICKS;
-use blixard_core::planner::{NotNow, Planned, Prepared, plan};
-use blixard_model::{Ask, Command, EndpointId, MembershipChange, Outcome, RaftId, Request, TicketId, mutant};
+use blixard_core::planner::{NotNow, Planned, Prepared, Raising, plan};
+use blixard_model::{
+    Ask, ClusterVersion, Command, EndpointId, MembershipChange, Outcome, RaftId, Request, TicketId, mutant,
+};
 
+use super::Node;
+use super::waiting::Waits;
 use crate::attempt::AttemptEnd;
-use crate::leader_tasks::AskedChange;
 use crate::machine::encode_request;
-use crate::node::Node;
 use crate::notice::Notice;
-use crate::waiting::Waits;
 
 impl<P: Waits, R: Waits> Node<P, R> {
     /// Does what the node `asker` asks of a leader, if this node leads; `asker` may be this node itself. The
@@ -29,7 +29,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
         };
         if !leads {
             let end = self.leads_not();
-            return self.waiting.answers.push((waiter, end));
+            return self.waiting.end(waiter, end);
         }
         let facts = self.leader_facts();
         let prepared = prepare(&facts.view(self), asker, ask);
@@ -39,13 +39,13 @@ impl<P: Waits, R: Waits> Node<P, R> {
             Prepared::HandOver if self.raft.transfer_leadership() => AttemptEnd::NotNow(NotNow::HandsOver),
             Prepared::HandOver => AttemptEnd::NotNow(NotNow::NobodyToHandOverTo),
             Prepared::AwaitSigns(raft_id) => {
-                self.note_removal_asked(raft_id);
+                self.tasks.note_removal_asked(raft_id, self.tick);
                 AttemptEnd::NotNow(NotNow::SignsAskedFor)
             }
             Prepared::Answer(outcome) => AttemptEnd::Decided(outcome),
             Prepared::NotNow(why) => AttemptEnd::NotNow(why),
         };
-        self.waiting.answers.push((waiter, end));
+        self.waiting.end(waiter, end);
     }
 
     fn leads_not(&self) -> AttemptEnd {
@@ -54,14 +54,8 @@ impl<P: Waits, R: Waits> Node<P, R> {
     }
 
     fn led_by(&self, leader: Option<RaftId>) -> AttemptEnd {
-        let leader = leader.and_then(|id| self.raft.machine().0.nodes.member(id));
+        let leader = leader.and_then(|id| self.state().nodes.member(id));
         AttemptEnd::NotLeader { leader: leader.map(|member| member.node.name.clone()) }
-    }
-
-    fn note_removal_asked(&mut self, raft_id: RaftId) {
-        let now = self.tick;
-        self.removals_asked.retain(|_, at| now.saturating_sub(*at) < SIGN_TICKS);
-        self.removals_asked.insert(raft_id, now);
     }
 
     fn propose(&mut self, request: &Request, waiter: P) {
@@ -70,18 +64,18 @@ impl<P: Waits, R: Waits> Node<P, R> {
             Ok(key) => return self.waiting.add_proposal(key, waiter),
             Err(error) => self.not_proposed(error),
         };
-        self.waiting.answers.push((waiter, end));
+        self.waiting.end(waiter, end);
     }
 
     fn propose_asked(&mut self, change: MembershipChange, waiter: P) {
         match self.raft.propose_membership(&change) {
             Ok(()) => {
-                self.notices.push(Notice::MembershipProposed(change.clone()));
-                self.asked_change = Some(AskedChange { change, waiter });
+                self.news.tell(Notice::MembershipProposed(change.clone()));
+                self.tasks.await_change(change, waiter);
             }
             Err(error) => {
                 let end = self.not_proposed(error);
-                self.waiting.answers.push((waiter, end));
+                self.waiting.end(waiter, end);
             }
         }
     }
@@ -97,35 +91,32 @@ impl<P: Waits, R: Waits> Node<P, R> {
     }
 
     /// What became of the change that somebody waits for; called after every pump.
-    pub(crate) fn note_asked_change(&mut self, applied: &[MembershipChange]) {
-        let Some(AskedChange { change, .. }) = &self.asked_change else { return };
-        let is_applied = applied.contains(change);
-        if !is_applied && self.raft.membership_pending() {
-            return;
-        }
-        let Some(AskedChange { change, waiter }) = self.asked_change.take() else { return };
+    pub(super) fn note_asked_change(&mut self, applied: &[MembershipChange]) {
+        let is_pending = self.raft.membership_pending();
+        let Some(ended) = self.tasks.take_ended_change(applied, is_pending) else { return };
+        let (change, is_applied, waiter) = ended;
         let end = if is_applied { end_of(&change) } else { Err(NotNow::MembersChanged) };
-        let end = end.map_or_else(AttemptEnd::NotNow, AttemptEnd::Decided);
-        self.waiting.answers.push((waiter, end));
+        self.waiting.end(waiter, end.map_or_else(AttemptEnd::NotNow, AttemptEnd::Decided));
     }
 
-    /// It may still be committed by the next leader; asked for again it changes nothing more.
-    pub(crate) fn abandon_asked_change(&mut self) {
-        if let Some(AskedChange { waiter, .. }) = self.asked_change.take() {
+    /// What a leader had under way. A change may still be committed by the next leader; asked for again it
+    /// changes nothing more.
+    pub(super) fn abandon_tasks(&mut self) {
+        if let Some(waiter) = self.tasks.give_up() {
             let why = "the leadership was lost before it was committed".to_owned();
-            self.waiting.answers.push((waiter, AttemptEnd::Unknown { why }));
+            self.waiting.end(waiter, AttemptEnd::Unknown { why });
         }
     }
 
     /// Plans what there is to do without being asked, and proposes it.
-    pub(crate) fn propose_planned(&mut self) {
+    pub(super) fn propose_planned(&mut self) {
         let facts = self.leader_facts();
         for planned in plan(&facts.view(self)) {
             // Not taken: planned again when it still fits.
             match planned {
                 Planned::Change(change) => {
                     if self.raft.propose_membership(&change).is_ok() {
-                        self.notices.push(Notice::MembershipProposed(change));
+                        self.news.tell(Notice::MembershipProposed(change));
                     }
                 }
                 Planned::Expire(ids) => self.propose_expiry(ids),
@@ -135,12 +126,22 @@ impl<P: Waits, R: Waits> Node<P, R> {
     }
 
     fn propose_expiry(&mut self, ids: Vec<TicketId>) {
-        self.expiry_proposed = Some(self.tick);
-        let text = format!("expire-{}-{}", self.summary.term, self.tick);
-        let Ok(id) = text.parse() else { return };
-        let request = Request { id, command: Command::ExpireTickets { ids } };
-        if let Ok(key) = self.raft.propose(encode_request(&request)) {
-            self.raft.forget_proposal(key);
+        self.tasks.note_expiry_proposed(self.tick);
+        self.propose_unasked("expire", Command::ExpireTickets { ids });
+    }
+
+    fn propose_version(&mut self, to: ClusterVersion) {
+        if self.propose_unasked("raise", Command::RaiseVersion { to }) {
+            self.tasks.note_raising(Raising { to, at_tick: self.tick });
         }
+    }
+
+    /// A command whose outcome nobody waits for. False: it was not taken.
+    fn propose_unasked(&mut self, what: &str, command: Command) -> bool {
+        let text = format!("{what}-{}-{}", self.news.summary().term, self.tick);
+        let Ok(id) = text.parse() else { return false };
+        let Ok(key) = self.raft.propose(encode_request(&Request { id, command })) else { return false };
+        self.raft.forget_proposal(key);
+        true
     }
 }

@@ -4,13 +4,23 @@ use blixard_consensus::{Inbound, Outgoing, StepError};
 use blixard_model::{EndpointId, RaftId, mutant};
 use bytes::Bytes;
 
-use crate::node::Node;
+use super::Node;
+use super::error::NodeError;
+use super::waiting::Waits;
 use crate::notice::Notice;
-use crate::turn::{Envelope, NodeError};
-use crate::waiting::Waits;
 
-/// Most senders kept that the log here does not know yet.
-const ROUTES_MAX: usize = 64;
+/// A Raft message to a peer; may be dropped.
+#[derive(Debug)]
+pub struct Envelope {
+    /// To whom.
+    pub to: EndpointId,
+    /// Under which raft id, for [`Node::report_unreachable`] and [`Node::report_snapshot`].
+    pub member: RaftId,
+    /// The Raft message, encoded.
+    pub frame: Bytes,
+    /// A snapshot: large, and its delivery must be reported.
+    pub is_snapshot: bool,
+}
 
 impl<P: Waits, R: Waits> Node<P, R> {
     /// A frame from a peer whose endpoint id the network has proved. What is not acceptable is dropped; Raft
@@ -32,7 +42,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
         let inbound = match Inbound::decode(message, is_snapshot) {
             Ok(inbound) => inbound,
             Err(why) => {
-                self.notices.push(Notice::BadMessage { from, why });
+                self.news.tell(Notice::BadMessage { from, why });
                 return Ok(());
             }
         };
@@ -43,7 +53,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
         let stepped = self.raft.step(inbound);
         // Who says only what is refused is no member that one can count on.
         if matches!(stepped, Ok(()) | Err(StepError::Late(_) | StepError::Raft(_))) {
-            self.heard.insert(sender, self.tick);
+            self.signs.note_heard(sender, self.tick);
         }
         match stepped {
             Ok(()) => Ok(()),
@@ -51,13 +61,13 @@ impl<P: Waits, R: Waits> Node<P, R> {
                 Err(NodeError::RolledBack { stored: acknowledged, holds: last })
             }
             Err(StepError::Late(_) | StepError::Raft(_)) if mutant::lives("failed-step-ends-node") => {
-                Err(NodeError::Left { raft_id: self.summary.raft_id })
+                Err(NodeError::Left { raft_id: self.news.summary().raft_id })
             }
             // Harmless, and Raft's own business.
             Err(StepError::Late(_) | StepError::Raft(_)) => Ok(()),
             // Nothing that an honest member says to a whole node.
             Err(why) => {
-                self.notices.push(Notice::BadMessage { from, why });
+                self.news.tell(Notice::BadMessage { from, why });
                 Ok(())
             }
         }
@@ -66,38 +76,24 @@ impl<P: Waits, R: Waits> Node<P, R> {
     /// The sender must be who the log says its raft id is. One that the log here does not know yet is
     /// believed: its connection proved that it is in the list of peers.
     fn is_believed(&mut self, raft_id: RaftId, from: EndpointId) -> bool {
-        match self.raft.machine().0.nodes.member(raft_id) {
+        match self.state().nodes.member(raft_id) {
             Some(member) if member.node.endpoint_id != from => {
-                self.notices.push(Notice::FalseSender { from });
+                self.news.tell(Notice::FalseSender { from });
                 false
             }
             Some(_) => true,
             // It was a member, and never is again.
-            None if self.raft.machine().0.has_left(raft_id) => false,
-            // The newest id of an endpoint counts: it was admitted anew, and the log here is behind.
-            None => {
-                let heard = &mut self.heard;
-                self.routes.retain(|id, endpoint| {
-                    let stays = *endpoint != from && *id != raft_id;
-                    if !stays {
-                        heard.remove(id);
-                    }
-                    stays
-                });
-                let room = self.routes.len() < ROUTES_MAX;
-                if room {
-                    self.routes.insert(raft_id, from);
-                }
-                room
-            }
+            None if self.state().has_left(raft_id) => false,
+            // It was admitted after what the log here holds: only what it says from now on is its word.
+            None => self.routes.learn(raft_id, from, |id| self.signs.forget(id)),
         }
     }
 
     /// Where a message goes; `None` when nobody is known under the raft id.
-    pub(crate) fn address(&self, message: Outgoing) -> Option<Envelope> {
-        let member = self.raft.machine().0.nodes.member(message.to);
+    pub(super) fn address(&self, message: Outgoing) -> Option<Envelope> {
+        let member = self.state().nodes.member(message.to);
         let known = member.map(|member| member.node.endpoint_id);
-        let to = known.or_else(|| self.routes.get(&message.to).copied())?;
+        let to = known.or_else(|| self.routes.to(message.to))?;
         let frame = Bytes::from(message.encode_behind(self.config.cluster_id.as_bytes()));
         Some(Envelope { to, member: message.to, frame, is_snapshot: message.is_snapshot })
     }

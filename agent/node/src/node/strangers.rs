@@ -1,10 +1,10 @@
 //! Peers whose stores belong to another cluster: nothing is wrong with the network, and they never join.
 
-use blixard_model::formation::{Genesis, Phase};
+use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{ClusterId, EndpointId, NodeName};
 
-use crate::node::Node;
-use crate::waiting::Waits;
+use super::Node;
+use super::waiting::Waits;
 
 /// What another cluster is to this node's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
             genesis.origin.as_ref().is_some_and(|origin| origin.cluster_id == id)
         };
         let own_genesis = &self.state().genesis;
-        let stranger = |identity: &blixard_model::formation::Identity| match &identity.phase {
+        let stranger = |identity: &Identity| match &identity.phase {
             Phase::Formed { cluster_id, genesis, .. } if *cluster_id != ours => Some(Stranger {
                 endpoint_id: identity.node.endpoint_id,
                 name: identity.node.name.clone(),
@@ -51,6 +51,6 @@ impl<P: Waits, R: Waits> Node<P, R> {
             }),
             Phase::Formed { .. } | Phase::Empty { .. } => None,
         };
-        self.claims.values().filter_map(|heard| stranger(&heard.identity)).collect()
+        self.claims.identities().filter_map(stranger).collect()
     }
 }

@@ -1,24 +1,73 @@
-//! A node in a cluster: what goes in.
+//! A node in a cluster: consensus, the replicated state, and what the node knows beside them.
+//!
+//! Parts, each the only one that writes what it holds. None knows of another, or of the node:
+//!
+//! | part | holds |
+//! |---|---|
+//! | [`Waiting`] | who waits for the end of a proposal, or for a read |
+//! | [`PeerList`] | whom to keep a link with |
+//! | [`Routes`] | which peers have a link, and where members are whom the log here does not know |
+//! | [`Claims`] | what peers said of themselves |
+//! | [`LastSigns`] | who was heard of and when, who led last, since when this node leads |
+//! | [`KnownTickets`] | since when tickets are known, and the clock by which they end |
+//! | [`LeaderTasks`] | what is under way while this node leads |
+//! | [`News`] | the summary, and what is to be told of this node |
+//!
+//! What goes in and comes out, over all parts; `error.rs` is why it may be the last:
+//!
+//! | file | |
+//! |---|---|
+//! | this one | ticks, links, reads, and what can be asked of a node at any time |
+//! | `messages.rs` | Raft's messages, from peers and to them |
+//! | `hearing.rs` | what peers say of themselves, of the members and of this node |
+//! | `turn.rs` | a turn: what the owner has to carry out |
+//! | `facts.rs` | what a leader decides on |
+//! | `leading.rs` | what a leader does with asks and plans |
+//! | `explain.rs`, `strangers.rs`, `stats.rs` | what people see of it |
+
+mod claims;
+mod error;
+mod explain;
+mod facts;
+mod hearing;
+mod known_tickets;
+mod leader_tasks;
+mod leading;
+mod messages;
+mod news;
+mod peer_list;
+mod routes;
+mod signs;
+mod stats;
+mod strangers;
+mod turn;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use blixard_consensus::{Consensus, RaftStatus};
 use blixard_core::ClusterState;
 use blixard_core::declared::DeclaredMember;
-use blixard_core::formation::contacts;
-use blixard_core::planner::Raising;
-use blixard_core::state::Availability;
-use blixard_model::{
-    ClusterId, ClusterVersion, Contact, EndpointId, NodeName, RaftId, RelayUrl, TicketId, mutant,
-};
+use blixard_model::{ClusterId, ClusterVersion, Contact, EndpointId, NodeName, RaftId};
 
-use crate::claims::Heard;
-use crate::leader_tasks::AskedChange;
+use self::claims::Claims;
+use self::known_tickets::KnownTickets;
+use self::leader_tasks::LeaderTasks;
+use self::news::News;
+use self::peer_list::PeerList;
+use self::routes::Routes;
+use self::signs::LastSigns;
+use self::waiting::Waiting;
 use crate::machine::StateMachine;
-use crate::notice::Notice;
 use crate::summary::Summary;
-use crate::waiting::{Waiting, Waits};
+
+pub use self::error::NodeError;
+pub use self::messages::Envelope;
+pub use self::peer_list::Told;
+pub use self::stats::NodeStats;
+pub use self::strangers::{Kinship, Stranger};
+pub use self::turn::Turn;
+pub use self::waiting::Waits;
 
 /// The leader plans this often.
 const PLAN_TICKS: u64 = 5;
@@ -32,95 +81,46 @@ pub struct NodeConfig {
     pub name: NodeName,
     /// The configured list of members: as leader it admits these.
     pub declared: Vec<DeclaredMember>,
-    /// Members that it was told of when it was admitted: all that it knows until it has the log.
-    pub told: Told,
     /// As leader, it has a voter replaced that was not heard of for so many ticks.
     pub voter_lost_ticks: u64,
     /// The newest version of a cluster that its release supports.
     pub supports: ClusterVersion,
 }
 
-/// The members as another node told of them.
-#[derive(Debug, Clone, Default)]
-pub struct Told {
-    /// How much of the log that one had applied.
-    pub applied: u64,
-    /// Who and where they are.
-    pub members: Vec<Contact>,
-}
-
 /// A node in a cluster. One owner feeds it and calls [`Node::turn`] after every batch of inputs. `P` waits
 /// for the end of a proposal, `R` for a read.
 #[derive(Debug)]
 pub struct Node<P, R> {
-    pub(crate) raft: Consensus<StateMachine>,
-    pub(crate) config: NodeConfig,
-    pub(crate) tick: u64,
-    pub(crate) waiting: Waiting<P, R>,
-    /// What peers said of themselves.
-    pub(crate) claims: BTreeMap<EndpointId, Heard>,
-    /// The peers with a link.
-    pub(crate) linked: BTreeSet<EndpointId>,
-    /// Where members are whom the state here does not know yet: a node that is behind must answer a leader
-    /// that was admitted after what it has applied.
-    pub(crate) routes: BTreeMap<RaftId, EndpointId>,
-    pub(crate) membership_version: u64,
-    /// The members, where they are and through which relay, as `membership_version` counts them.
-    pub(crate) peers: Vec<(RaftId, Vec<SocketAddr>, Option<RelayUrl>)>,
-    /// When each member was last heard of.
-    pub(crate) heard: BTreeMap<RaftId, u64>,
-    /// As leader, when each member was last seen to take what is sent to it: one that only speaks is lost
-    /// too.
-    pub(crate) answered: BTreeMap<RaftId, u64>,
-    /// Who led last, as far as this node knows.
-    pub(crate) followed: Option<RaftId>,
-    /// When this node began to lead its term.
-    pub(crate) leads_since: u64,
-    /// Its clock, in milliseconds since the Unix epoch.
-    pub(crate) wall_ms: u64,
-    /// Since which tick each open ticket is known here.
-    pub(crate) tickets_known: BTreeMap<TicketId, u64>,
-    /// When expired tickets were proposed last.
-    pub(crate) expiry_proposed: Option<u64>,
-    /// As leader, the version that it is raising the cluster to.
-    pub(crate) raising: Option<Raising>,
-    /// The cluster's version as it was told to people.
-    pub(crate) known_version: ClusterVersion,
-    pub(crate) asked_change: Option<AskedChange<P>>,
-    /// The members whose removal was asked for lately, and when it was first.
-    pub(crate) removals_asked: BTreeMap<RaftId, u64>,
-    pub(crate) summary: Summary,
-    pub(crate) notices: Vec<Notice>,
+    raft: Consensus<StateMachine>,
+    config: NodeConfig,
+    tick: u64,
+    waiting: Waiting<P, R>,
+    peers: PeerList,
+    routes: Routes,
+    claims: Claims,
+    signs: LastSigns,
+    tickets: KnownTickets,
+    tasks: LeaderTasks<P>,
+    news: News,
 }
 
 impl<P: Waits, R: Waits> Node<P, R> {
-    /// A node that resumes with this consensus.
-    pub fn new(config: NodeConfig, raft: Consensus<StateMachine>) -> Self {
+    /// A node that resumes with this consensus. What it was `told` when it was admitted is all that it knows
+    /// of the members until it has the log.
+    pub fn new(config: NodeConfig, told: Told, raft: Consensus<StateMachine>) -> Self {
         let summary = Summary::of(&raft, 0, false);
-        let known_version = raft.machine().0.version;
         Self {
-            raft,
             config,
             tick: 0,
             waiting: Waiting::default(),
-            claims: BTreeMap::new(),
-            linked: BTreeSet::new(),
-            routes: BTreeMap::new(),
-            membership_version: 0,
-            peers: Vec::new(),
-            heard: BTreeMap::new(),
-            answered: BTreeMap::new(),
-            followed: None,
-            leads_since: 0,
-            wall_ms: 0,
-            tickets_known: BTreeMap::new(),
-            expiry_proposed: None,
-            raising: None,
-            known_version,
-            asked_change: None,
-            removals_asked: BTreeMap::new(),
-            summary,
-            notices: Vec::new(),
+            peers: PeerList::new(told),
+            routes: Routes::default(),
+            claims: Claims::default(),
+            signs: LastSigns::new(summary.raft_id),
+            tickets: KnownTickets::default(),
+            tasks: LeaderTasks::default(),
+            news: News::new(summary, raft.machine().0.version),
+            raft,
         }
     }
 
@@ -128,8 +128,8 @@ impl<P: Waits, R: Waits> Node<P, R> {
     pub fn tick(&mut self) {
         self.tick += 1;
         self.raft.tick();
-        self.followed = self.raft.status().leader.or(self.followed);
-        self.forget_old_claims();
+        self.signs.note_leader(self.raft.status().leader);
+        self.claims.forget_old(self.tick);
         for (key, waiter) in self.waiting.take_due_reads(self.tick) {
             self.raft.forget_read(key);
             // There is room: it has just left some.
@@ -139,14 +139,19 @@ impl<P: Waits, R: Waits> Node<P, R> {
             self.raft.forget_proposal(key);
         }
         if self.tick.is_multiple_of(PLAN_TICKS) && self.raft.leads() {
-            self.note_answers();
+            self.signs.note_answers(&self.raft.status().progress, self.tick);
             self.propose_planned();
         }
     }
 
     /// Which peers have a link now.
     pub fn note_links(&mut self, linked: BTreeSet<EndpointId>) {
-        self.linked = linked;
+        self.routes.note_links(linked);
+    }
+
+    /// This node's clock, in milliseconds since the Unix epoch. Nothing but the life of tickets rests on it.
+    pub fn note_time(&mut self, wall_ms: u64) {
+        self.tickets.note_time(wall_ms);
     }
 
     /// Hands the waiter out once everything acknowledged before is applied here. False: too many wait, and
@@ -197,27 +202,18 @@ impl<P: Waits, R: Waits> Node<P, R> {
     /// Whom to keep a link with, beside those that are listed, and where: the members; while the log here is
     /// behind, those that others told of as well.
     pub fn peers(&self) -> Vec<Contact> {
-        let mut peers = contacts(self.state());
-        peers.extend(self.config.told.members.iter().cloned());
-        peers
+        self.peers.contacts(self.state())
     }
 
     /// Whether it is one of [`Node::peers`].
     pub fn is_peer(&self, endpoint_id: EndpointId) -> bool {
-        self.state().member_by_endpoint(endpoint_id).is_some() || self.is_told(endpoint_id)
-    }
-
-    fn is_told(&self, endpoint_id: EndpointId) -> bool {
-        self.config.told.members.iter().any(|contact| contact.endpoint_id == endpoint_id)
+        self.peers.holds(self.state(), endpoint_id)
     }
 
     /// Whom an operator removed, and under which raft id: nobody lets them in. Who has joined anew since, as
     /// others told while the log here is behind, is none of them: it may be the one who leads.
     pub fn kept_out(&self) -> BTreeMap<EndpointId, RaftId> {
-        let is_back = |id: &EndpointId| self.is_told(*id) && !mutant::lives("removed-for-ever");
-        let departed = self.state().nodes.departed();
-        let removed = departed.filter(|(_, node)| node.availability == Availability::Removed);
-        removed.filter(|(id, _)| !is_back(id)).map(|(id, node)| (id, node.raft_id)).collect()
+        self.peers.kept_out(self.state())
     }
 
     /// Raft's view.
@@ -227,7 +223,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
 
     /// The node's place in the cluster, as of the last turn.
     pub fn summary(&self) -> &Summary {
-        &self.summary
+        self.news.summary()
     }
 
     /// Proposals and reads that wait.

@@ -2,8 +2,8 @@
 
 use blixard_consensus::LogStats;
 
-use crate::node::Node;
-use crate::waiting::Waits;
+use super::Node;
+use super::waiting::Waits;
 
 /// Sizes and lengths at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

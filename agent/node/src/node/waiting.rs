@@ -1,4 +1,5 @@
-//! What waits for the log: proposals for their outcome, reads for their index.
+//! What waits for the log, proposals for their outcome and reads for their index; and the answers that are
+//! due with the next turn.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +18,11 @@ pub trait Waits {
 
 /// The table of both. `P` waits for a proposal, `R` for a read.
 #[derive(Debug)]
-pub(crate) struct Waiting<P, R> {
+pub(super) struct Waiting<P, R> {
     proposals: BTreeMap<u64, P>,
     reads: BTreeMap<u64, WaitingRead<R>>,
     /// Decided, to be handed out with the next turn.
-    pub(crate) answers: Vec<(P, AttemptEnd)>,
+    answers: Vec<(P, AttemptEnd)>,
 }
 
 #[derive(Debug)]
@@ -37,28 +38,38 @@ impl<P, R> Default for Waiting<P, R> {
 }
 
 impl<P: Waits, R: Waits> Waiting<P, R> {
-    pub(crate) fn add_proposal(&mut self, key: u64, waiter: P) {
+    pub(super) fn add_proposal(&mut self, key: u64, waiter: P) {
         self.proposals.insert(key, waiter);
     }
 
-    pub(crate) fn add_read(&mut self, key: u64, waiter: R, tick: u64) {
+    pub(super) fn add_read(&mut self, key: u64, waiter: R, tick: u64) {
         self.reads.insert(key, WaitingRead { waiter, since_tick: tick });
     }
 
     /// Proposals and reads that wait.
-    pub(crate) fn len(&self) -> (usize, usize) {
+    pub(super) fn len(&self) -> (usize, usize) {
         (self.proposals.len(), self.reads.len())
     }
 
     /// The proposal has this result.
-    pub(crate) fn answer(&mut self, key: u64, result: AttemptEnd) {
+    pub(super) fn answer(&mut self, key: u64, result: AttemptEnd) {
         if let Some(waiter) = self.proposals.remove(&key) {
-            self.answers.push((waiter, result));
+            self.end(waiter, result);
         }
     }
 
+    /// One that waits for nothing in the log: it has this result.
+    pub(super) fn end(&mut self, waiter: P, result: AttemptEnd) {
+        self.answers.push((waiter, result));
+    }
+
+    /// What is to be handed out now.
+    pub(super) fn take_answers(&mut self) -> Vec<(P, AttemptEnd)> {
+        std::mem::take(&mut self.answers)
+    }
+
     /// None of them will be heard of here. Returns the keys.
-    pub(crate) fn abandon_proposals(&mut self, why: &str) -> Vec<u64> {
+    pub(super) fn abandon_proposals(&mut self, why: &str) -> Vec<u64> {
         let proposals = std::mem::take(&mut self.proposals);
         let keys = proposals.keys().copied().collect();
         let end = |why: String| match mutant::lives("lost-leadership-is-refusal") {
@@ -70,7 +81,7 @@ impl<P: Waits, R: Waits> Waiting<P, R> {
     }
 
     /// The proposals nobody waits for any more.
-    pub(crate) fn take_given_up(&mut self) -> Vec<u64> {
+    pub(super) fn take_given_up(&mut self) -> Vec<u64> {
         let gone: Vec<u64> =
             self.proposals.iter().filter(|(_, waiter)| waiter.gave_up()).map(|(key, _)| *key).collect();
         for key in &gone {
@@ -80,7 +91,7 @@ impl<P: Waits, R: Waits> Waiting<P, R> {
     }
 
     /// The proposals of these, which wait no more. Returns the keys.
-    pub(crate) fn take_proposals_of(&mut self, is: impl Fn(&P) -> bool) -> Vec<u64> {
+    pub(super) fn take_proposals_of(&mut self, is: impl Fn(&P) -> bool) -> Vec<u64> {
         let of = self.proposals.iter().filter(|(_, waiter)| is(waiter));
         let keys: Vec<u64> = of.map(|(key, _)| *key).collect();
         for key in &keys {
@@ -90,7 +101,7 @@ impl<P: Waits, R: Waits> Waiting<P, R> {
     }
 
     /// The reads of these, which wait no more. Returns the keys.
-    pub(crate) fn take_reads_of(&mut self, is: impl Fn(&R) -> bool) -> Vec<u64> {
+    pub(super) fn take_reads_of(&mut self, is: impl Fn(&R) -> bool) -> Vec<u64> {
         let of = self.reads.iter().filter(|(_, read)| is(&read.waiter));
         let keys: Vec<u64> = of.map(|(key, _)| *key).collect();
         for key in &keys {
@@ -100,7 +111,7 @@ impl<P: Waits, R: Waits> Waiting<P, R> {
     }
 
     /// The reads that are to be asked again, and the keys that they had.
-    pub(crate) fn take_due_reads(&mut self, tick: u64) -> Vec<(u64, Option<R>)> {
+    pub(super) fn take_due_reads(&mut self, tick: u64) -> Vec<(u64, Option<R>)> {
         if mutant::lives("reads-not-repeated") {
             return Vec::new();
         }
@@ -110,7 +121,7 @@ impl<P: Waits, R: Waits> Waiting<P, R> {
         taken.map(|(key, waiter)| (key, (!waiter.gave_up()).then_some(waiter))).collect()
     }
 
-    pub(crate) fn take_read(&mut self, key: u64) -> Option<R> {
+    pub(super) fn take_read(&mut self, key: u64) -> Option<R> {
         self.reads.remove(&key).map(|read| read.waiter)
     }
 }

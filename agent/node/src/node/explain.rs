@@ -7,8 +7,8 @@ use blixard_core::planner::explain::{ExplainView, explain_changes};
 use blixard_model::RaftId;
 use blixard_model::wire::{MemberProgress, ProgressReport};
 
-use crate::node::Node;
-use crate::waiting::Waits;
+use super::Node;
+use super::waiting::Waits;
 
 impl<P: Waits, R: Waits> Node<P, R> {
     /// What this node knows of the members as leader; `None` when it does not lead.
@@ -19,8 +19,9 @@ impl<P: Waits, R: Waits> Node<P, R> {
         let facts = self.leader_facts();
         let plan = facts.view(self).members;
         let under_way = self.raft.under_way();
+        let silence = |id: RaftId| self.signs.silence(id, self.tick);
         let silence_ms: BTreeMap<RaftId, u64> =
-            plan.progress.keys().map(|id| (*id, self.silence_ticks(*id).saturating_mul(TICK_MS))).collect();
+            plan.progress.keys().map(|id| (*id, silence(*id).saturating_mul(TICK_MS))).collect();
         let view = ExplainView {
             plan: &plan,
             pending: under_way.change.as_ref(),
@@ -32,7 +33,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
         let members = plan.progress.iter().map(|(id, progress)| {
             let itself = *id == plan.leader;
             // Raft forgets at each election what it knew, until the first answer.
-            let unknown = progress.matched == 0 && !itself && !self.was_heard(*id);
+            let unknown = progress.matched == 0 && !itself && !self.signs.was_heard(*id);
             MemberProgress {
                 raft_id: *id,
                 behind: (!unknown).then(|| plan.commit.saturating_sub(progress.matched)),
@@ -47,30 +48,15 @@ impl<P: Waits, R: Waits> Node<P, R> {
         Some(report.bounded())
     }
 
-    /// For how long a member was not heard of, at most since this node leads.
-    fn silence_ticks(&self, member: RaftId) -> u64 {
-        if member == self.summary.raft_id {
-            return 0;
-        }
-        let last = self.heard.get(&member).copied().unwrap_or(0).max(self.leads_since);
-        self.tick.saturating_sub(last)
-    }
-
     /// How long ago a member was last heard of, in milliseconds.
     fn heard_ms_ago(&self, member: RaftId) -> Option<u64> {
-        let at = self.heard.get(&member)?;
-        Some(self.tick.saturating_sub(*at).saturating_mul(TICK_MS))
+        self.signs.heard_ago(member, self.tick).map(|ticks| ticks.saturating_mul(TICK_MS))
     }
 
     /// The leader that this node follows or, while none is known, followed last; and how long ago it was
     /// heard of, in milliseconds.
     pub fn leader_heard_ms_ago(&self) -> Option<(RaftId, u64)> {
-        let leader = self.followed.filter(|id| *id != self.summary.raft_id)?;
+        let leader = self.signs.followed()?;
         Some((leader, self.heard_ms_ago(leader)?))
-    }
-
-    /// Heard of since this node leads.
-    fn was_heard(&self, member: RaftId) -> bool {
-        self.heard.get(&member).is_some_and(|at| *at >= self.leads_since)
     }
 }
