@@ -22,7 +22,7 @@ pub struct Summary {
     pub applied: u64,
     /// In the configuration, as far as it is applied here.
     pub is_member: bool,
-    /// Grows when members come, go or move.
+    /// Grows when members come, go or move, by the log here or by what others told.
     pub membership_version: u64,
     /// There is a ticket by which somebody may be admitted.
     pub joinable: bool,

@@ -24,7 +24,7 @@ pub struct Progress {
     /// The leader has heard of it lately, or has not led for long enough to miss its word. Not Raft's own
     /// mark of that name, which is taken back from everybody at each check of the quorum.
     pub recent_active: bool,
-    /// It was not heard of for longer than a voter may be missed.
+    /// It did not answer for longer than a voter may be missed, whatever it said unasked.
     pub lost: bool,
 }
 

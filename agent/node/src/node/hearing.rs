@@ -15,7 +15,8 @@ impl<P: Waits, R: Waits> Node<P, R> {
     /// than its question, a word that came unasked may be as old as any.
     ///
     /// # Errors
-    /// [`NodeError::Left`]: it knows for certain that this node's raft id has left the cluster.
+    /// [`NodeError::Left`] or [`NodeError::Removed`]: it knows for certain that this node's raft id has left
+    /// the cluster.
     pub fn note_identity(&mut self, identity: Identity, asked: Option<u64>) -> Result<(), NodeError> {
         if let Phase::Formed { cluster_id, you_left: true, you_were_removed, .. } = identity.phase
             && cluster_id == self.config.cluster_id

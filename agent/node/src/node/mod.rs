@@ -79,9 +79,9 @@ pub struct NodeConfig {
     pub cluster_id: ClusterId,
     /// Its name.
     pub name: NodeName,
-    /// The configured list of members: as leader it admits these.
+    /// The configured list of members: as leader it admits these, else it names them to whoever leads.
     pub declared: Vec<DeclaredMember>,
-    /// As leader, it has a voter replaced that was not heard of for so many ticks.
+    /// As leader, it has a voter replaced that did not answer for so many ticks.
     pub voter_lost_ticks: u64,
     /// The newest version of a cluster that its release supports.
     pub supports: ClusterVersion,

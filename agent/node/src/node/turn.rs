@@ -16,7 +16,7 @@ use crate::summary::Summary;
 pub struct Turn<P, R> {
     /// To be sent, in order.
     pub sends: Vec<Envelope>,
-    /// To be made durable after these were handed over to be sent, and before anything else happens.
+    /// To be made durable after [`Turn::sends`] were handed over, and before anything else happens.
     pub write: Option<LogWrite>,
     /// Proposals that ended.
     pub answers: Vec<(P, AttemptEnd)>,
