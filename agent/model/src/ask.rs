@@ -13,7 +13,7 @@ use crate::join::JoinRequest;
 use crate::node::Offer;
 use crate::removal::VmsFate;
 use crate::version::ClusterVersion;
-use crate::vm::{Desired, VmSpec};
+use crate::vm::{Desired, OrderId, VmSpec};
 
 /// What somebody wants of the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +90,17 @@ pub enum WriteAsk {
         /// The placement it speaks of.
         generation: u64,
     },
+    /// A node reports that no unit of a VM runs by an earlier spec. From version 2 of
+    /// the cluster on.
+    ConfirmSpec {
+        /// The VM.
+        name: VmName,
+        /// The node that says so.
+        node: NodeName,
+        /// The placement and the revision of the spec that it speaks of.
+        #[serde(flatten)]
+        order: OrderId,
+    },
     /// A node declares what it offers and where it is reached.
     SetNode {
         /// The node that declares it.
@@ -127,7 +138,7 @@ impl WriteAsk {
     /// anybody.
     pub fn needs(&self) -> ClusterVersion {
         match self {
-            Self::ChangeVm { .. } => ClusterVersion::SPECS_CHANGE,
+            Self::ChangeVm { .. } | Self::ConfirmSpec { .. } => ClusterVersion::SPECS_CHANGE,
             Self::CreateVm { .. }
             | Self::StartVm { .. }
             | Self::StopVm { .. }

@@ -8,7 +8,7 @@ use crate::id::{EndpointId, NodeName, RaftId, RequestId, TicketHash, TicketId, V
 use crate::node::Offer;
 use crate::reason::{FieldRefused, Lacks, Reason, RevokeProblem};
 use crate::version::ClusterVersion;
-use crate::vm::{Desired, InvalidSpec, VmSpec};
+use crate::vm::{Desired, InvalidSpec, OrderId, VmSpec};
 
 /// A replicated request: a write that was asked for ([`WriteAsk`](crate::WriteAsk)) with what the leader
 /// adds, or the leader's own. New kinds and new optional fields may be added; none is renamed or given
@@ -60,6 +60,18 @@ pub enum Command {
         node: NodeName,
         /// The placement it speaks of.
         generation: u64,
+    },
+    /// A node reports that no unit of a VM runs by an earlier spec: what those took is free. Ignored when it
+    /// speaks of another placement or revision than the log's. From version 2 of
+    /// the cluster on.
+    ConfirmSpec {
+        /// The VM.
+        name: VmName,
+        /// The node that says so.
+        node: NodeName,
+        /// The placement and the revision of the spec that it speaks of.
+        #[serde(flatten)]
+        order: OrderId,
     },
     /// A node declares what it offers and where it is reached.
     SetNode {
@@ -115,7 +127,8 @@ impl Command {
             Self::StartVm { name }
             | Self::StopVm { name }
             | Self::DeleteVm { name }
-            | Self::ConfirmGone { name, .. } => Some(name),
+            | Self::ConfirmGone { name, .. }
+            | Self::ConfirmSpec { name, .. } => Some(name),
             Self::SetNode { .. }
             | Self::CreateTicket { .. }
             | Self::RevokeTicket { .. }

@@ -179,6 +179,15 @@ pub enum FieldRefused {
     /// A VM that would be deleted before it is there.
     #[error("a VM can not be created as absent")]
     CreatedAbsent,
+    /// A spec that was changed too often while its node did not say that it took the changes up.
+    #[error(
+        "{node} has not confirmed the earlier changes of this VM, and the disks of all its specs are still \
+         reserved: change it again once {node} answers"
+    )]
+    ChangesUnconfirmed {
+        /// The node.
+        node: NodeName,
+    },
     /// VMs of a node that could still say that they are gone.
     #[error("{node} is a member: its VMs are deleted one by one, or with the node")]
     NodeIsMember {

@@ -158,7 +158,7 @@ pub fn is_zero(number: &u64) -> bool {
 
 /// Which order a unit obeys: that of a placement, by its generation, for a revision of the spec. Two units of
 /// one name whose order ids differ are two VMs, as far as anybody can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OrderId {
     /// [`Placement::generation`].
     pub generation: u64,

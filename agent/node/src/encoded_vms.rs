@@ -15,12 +15,14 @@ pub(crate) struct EncodedVms {
     by_name: BTreeMap<VmName, Encoded>,
 }
 
-/// One VM's encoding, and what it is of: a placement has one spec for each revision.
+/// One VM's encoding, and what it is of: a placement has one spec for each revision, and holds what the specs
+/// before took or nothing.
 #[derive(Debug)]
 struct Encoded {
     desired: Desired,
     placement: Placement,
     revision: u64,
+    holds: bool,
     json: Vec<u8>,
 }
 
@@ -28,12 +30,18 @@ impl Encoded {
     fn of(record: &VmRecord) -> Self {
         // It fails for no type of ours: maps with keys that are no text.
         let json = serde_json::to_vec(record).unwrap_or_default();
-        Self { desired: record.desired, placement: record.placement.clone(), revision: record.revision, json }
+        Self {
+            desired: record.desired,
+            placement: record.placement.clone(),
+            revision: record.revision,
+            holds: record.held.is_some(),
+            json,
+        }
     }
 
     fn stands_for(&self, record: &VmRecord) -> bool {
         let same = self.desired == record.desired && self.placement == record.placement;
-        same && self.revision == record.revision
+        same && self.revision == record.revision && self.holds == record.held.is_some()
     }
 }
 
@@ -89,7 +97,7 @@ mod tests {
             "name": name, "cpus": 1, "memory_mib": 64 + generation, "kernel": "/\u{e4}\"\\",
         });
         let spec: VmSpec = serde_json::from_value(spec).expect("spec");
-        (name, VmRecord { spec, desired, placement: Placement { node, generation }, revision: 0 })
+        (name, VmRecord { spec, desired, placement: Placement { node, generation }, revision: 0, held: None })
     }
 
     #[test]

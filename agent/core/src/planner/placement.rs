@@ -92,8 +92,8 @@ pub fn check_change(state: &ClusterState, vm: &VmRecord, spec: &VmSpec) -> Resul
         return Err(Refusal::PlacedElsewhere { name: name.clone(), node: node.clone() });
     }
     let (mut reserved, _) = state.reserved(node);
-    reserved.cpus = reserved.cpus.saturating_sub(vm.spec.cpus);
-    reserved.memory_mib = reserved.memory_mib.saturating_sub(vm.spec.reserved_memory_mib());
+    reserved.cpus = reserved.cpus.saturating_sub(vm.reserved_cpus());
+    reserved.memory_mib = reserved.memory_mib.saturating_sub(vm.reserved_memory_mib());
     // One that takes no more than before fits also where less is offered than was once.
     let shrinks = spec.cpus <= vm.spec.cpus && spec.memory_mib <= vm.spec.memory_mib;
     let offered = match state.capacity_of(node) {
@@ -146,9 +146,7 @@ fn room(
 fn disk_clash(state: &ClusterState, spec: &VmSpec, node: &NodeName) -> Option<Lack> {
     for other in state.placed_on(node).filter(|other| other.spec.name != spec.name) {
         for disk in &spec.disks {
-            let clash =
-                other.spec.disks.iter().any(|o| o.path == disk.path && !(o.read_only && disk.read_only));
-            if clash {
+            if other.reserved_disks().any(|o| o.path == disk.path && !(o.read_only && disk.read_only)) {
                 return Some(Lack::Disk { path: disk.path.clone(), vm: other.spec.name.clone() });
             }
         }

@@ -55,6 +55,7 @@ fn prepare_write(
         WriteAsk::StopVm { name } => Command::StopVm { name },
         WriteAsk::DeleteVm { name } => Command::DeleteVm { name },
         WriteAsk::ConfirmGone { name, node, generation } => Command::ConfirmGone { name, node, generation },
+        WriteAsk::ConfirmSpec { name, node, order } => Command::ConfirmSpec { name, node, order },
         WriteAsk::SetNode { endpoint_id, offer } => Command::SetNode { endpoint_id, offer },
         WriteAsk::CreateTicket { id, name, hash, ttl_ms } => {
             Command::CreateTicket { id, name, hash, ttl_ms, at_ms: view.wall_ms }

@@ -95,7 +95,8 @@ impl Memory {
 
     /// What waits for a leader is due at once: there is one now.
     pub fn hurry_confirmations(&mut self) {
-        self.failed.retain(|_, failed| failed.kind != ActionKind::ConfirmGone);
+        let confirms = |kind| matches!(kind, ActionKind::ConfirmGone | ActionKind::ConfirmSpec);
+        self.failed.retain(|_, failed| !confirms(failed.kind));
     }
 
     /// The runs of a VM count for the order that it is to obey: with another one the next run is the first.
@@ -162,6 +163,7 @@ impl Memory {
             ActionKind::Stop => "it cannot be stopped",
             ActionKind::ResetFailed => "its failed unit cannot be reset",
             ActionKind::ConfirmGone => "it is gone, but the cluster cannot be told",
+            ActionKind::ConfirmSpec => "its spec has changed, but the cluster cannot be told",
         };
         Some(format!("{what}: {why} {}", next_try(*retry_at_ms, now_ms)))
     }

@@ -12,6 +12,8 @@
 //!   absent     starting, running         stop
 //!              failed                    forget the failure
 //!              stopped, none             confirm to the cluster that it is gone
+//!   running,   starting or running as wanted, stopped, failed, none, while the log holds what an earlier
+//!   stopped    spec took: confirm to the cluster that no unit runs by it (a start comes first)
 //!   not ours   starting, running         stop (it was deleted while this node was away)
 //! ```
 //!
@@ -48,6 +50,8 @@ pub enum Action {
     ResetFailed(VmName),
     /// Tell the cluster that the unit of an absent VM is gone.
     ConfirmGone(VmName),
+    /// Tell the cluster that no unit runs by an earlier spec of the VM.
+    ConfirmSpec(VmName),
 }
 
 /// The kinds of [`Action`]: each has its own share of what may be under way at once.
@@ -61,6 +65,8 @@ pub enum ActionKind {
     ResetFailed,
     /// [`Action::ConfirmGone`].
     ConfirmGone,
+    /// [`Action::ConfirmSpec`].
+    ConfirmSpec,
 }
 
 impl Action {
@@ -71,13 +77,18 @@ impl Action {
             Self::Stop(_) => ActionKind::Stop,
             Self::ResetFailed(_) => ActionKind::ResetFailed,
             Self::ConfirmGone(_) => ActionKind::ConfirmGone,
+            Self::ConfirmSpec(_) => ActionKind::ConfirmSpec,
         }
     }
 
     /// The VM it is about.
     pub fn vm(&self) -> &VmName {
         match self {
-            Self::Start(name) | Self::Stop(name) | Self::ResetFailed(name) | Self::ConfirmGone(name) => name,
+            Self::Start(name)
+            | Self::Stop(name)
+            | Self::ResetFailed(name)
+            | Self::ConfirmGone(name)
+            | Self::ConfirmSpec(name) => name,
         }
     }
 }
@@ -173,12 +184,14 @@ fn step(vm: &VmRecord, unit: Option<&ObservedUnit>) -> Option<Action> {
         }
         (_, ObservedState::Stopping) => None,
         (Desired::Running, ObservedState::Stopped | ObservedState::Failed) => Some(Action::Start(name)),
+        (Desired::Running, _) if vm.held.is_some() => Some(Action::ConfirmSpec(name)),
         (Desired::Running, _) => None,
         (Desired::Stopped | Desired::Absent, ObservedState::Starting | ObservedState::Running) => {
             Some(Action::Stop(name))
         }
         (Desired::Stopped | Desired::Absent, ObservedState::Failed) => Some(Action::ResetFailed(name)),
         (Desired::Absent, ObservedState::Stopped) => Some(Action::ConfirmGone(name)),
+        (Desired::Stopped, ObservedState::Stopped) if vm.held.is_some() => Some(Action::ConfirmSpec(name)),
         (Desired::Stopped | Desired::Absent, _) => None,
     }
 }

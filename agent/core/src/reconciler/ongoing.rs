@@ -1,9 +1,9 @@
 //! What a node is doing to its units: one action per VM at a time, a few of each kind at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use blixard_model::VmName;
 use blixard_model::report::VmReport;
+use blixard_model::{VmName, mutant};
 
 use super::{Action, ActionKind, Memory, UnitsView, reconcile, report, unexpected_ends};
 
@@ -16,7 +16,12 @@ pub const ACTIONS_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub struct Ongoing {
     memory: Memory,
+    /// What is being done to the units.
     busy: BTreeMap<VmName, ActionKind>,
+    /// The VMs of which the cluster is being told that no unit runs by an earlier spec.
+    confirming: BTreeSet<VmName>,
+    /// The VMs to whose units something was done since the units were asked for.
+    ended: BTreeSet<VmName>,
     /// The actions that found no place, each with the time since when it is wanted.
     waiting: BTreeMap<VmName, (ActionKind, u64)>,
 }
@@ -43,7 +48,7 @@ impl Ongoing {
     /// [`Ongoing::note_done`].
     pub fn begin(&mut self, view: &UnitsView<'_>) -> Vec<Action> {
         let mut wanted = reconcile(view, &mut self.memory);
-        wanted.retain(|action| !self.busy.contains_key(action.vm()));
+        wanted.retain(|action| self.may_begin(action));
         let before = std::mem::take(&mut self.waiting);
         let since = |action: &Action| {
             let waited = before.get(action.vm()).filter(|(kind, _)| *kind == action.kind());
@@ -54,8 +59,11 @@ impl Ongoing {
         let mut begun = Vec::new();
         for action in wanted {
             let kind = action.kind();
-            if self.busy.values().filter(|busy| **busy == kind).count() < ACTIONS_MAX {
-                self.busy.insert(action.vm().clone(), kind);
+            if self.under_way(kind) < ACTIONS_MAX {
+                match &action {
+                    Action::ConfirmSpec(name) => drop(self.confirming.insert(name.clone())),
+                    _ => drop(self.busy.insert(action.vm().clone(), kind)),
+                }
                 begun.push(action);
             } else {
                 let since = since(&action);
@@ -65,9 +73,40 @@ impl Ongoing {
         begun
     }
 
+    fn under_way(&self, kind: ActionKind) -> usize {
+        match kind {
+            ActionKind::ConfirmSpec => self.confirming.len(),
+            kind => self.busy.values().filter(|busy| **busy == kind).count(),
+        }
+    }
+
+    /// The units are asked for: the next view shows what came of everything that ended before.
+    pub fn note_asked(&mut self) {
+        self.ended.clear();
+    }
+
+    /// One step of a VM at a time; but who waits for the cluster to take note of a changed spec is started and
+    /// stopped meanwhile. What a look shows of a unit is not the last word when something was done to the unit
+    /// after the look was asked for: nothing is confirmed by that.
+    fn may_begin(&self, action: &Action) -> bool {
+        let name = action.vm();
+        let is_outdated = self.ended.contains(name) && !mutant::lives("confirmed-by-an-old-look");
+        match action {
+            Action::ConfirmGone(_) if is_outdated => false,
+            Action::ConfirmSpec(_) if is_outdated || self.confirming.contains(name) => false,
+            _ => !self.busy.contains_key(name),
+        }
+    }
+
     /// An action ended, with why if it failed. True: it failed, and not as the time before.
     pub fn note_done(&mut self, action: &Action, failure: Option<&str>, now_ms: u64) -> bool {
-        self.busy.remove(action.vm());
+        match action {
+            Action::ConfirmSpec(name) => drop(self.confirming.remove(name)),
+            _ => {
+                self.busy.remove(action.vm());
+                self.ended.insert(action.vm().clone());
+            }
+        }
         let is_new = match failure {
             Some(why) => self.memory.note_failed_action(action, why, now_ms),
             None => {

@@ -2,12 +2,12 @@
 //! panic.
 
 use blixard_model::{
-    ClusterVersion, Command, Desired, EndpointId, FieldRefused, NodeName, Offer, Outcome, Placement, Reason,
-    Refusal, Request, TicketRecord, TicketState, VmName, VmSpec, mutant,
+    ClusterVersion, Command, Desired, EndpointId, FieldRefused, NodeName, Offer, OrderId, Outcome, Placement,
+    Reason, Refusal, Request, TicketRecord, TicketState, VmName, VmSpec, mutant,
 };
 
 use super::requests::Seen;
-use super::{ClusterState, VMS_MAX, VmRecord};
+use super::{ClusterState, HELD_DISKS_MAX, VMS_MAX, VmRecord};
 use crate::planner::placement;
 
 impl ClusterState {
@@ -17,6 +17,7 @@ impl ClusterState {
         let of_nodes = matches!(
             request.command,
             Command::ConfirmGone { .. }
+                | Command::ConfirmSpec { .. }
                 | Command::SetNode { .. }
                 | Command::ExpireTickets { .. }
                 | Command::RaiseVersion { .. }
@@ -43,6 +44,7 @@ impl ClusterState {
             Command::StopVm { name } => self.set_desired(name, Desired::Stopped),
             Command::DeleteVm { name } => self.delete_vm(name),
             Command::ConfirmGone { name, node, generation } => self.confirm_gone(name, node, *generation),
+            Command::ConfirmSpec { name, node, order } => self.confirm_spec(name, node, *order),
             Command::SetNode { endpoint_id, offer } => self.set_node(*endpoint_id, offer),
             Command::CreateTicket { id, name, hash, ttl_ms, at_ms } => self.create_ticket(TicketRecord {
                 id: *id,
@@ -84,7 +86,10 @@ impl ClusterState {
         let node = placement::choose(self, spec, eligible)?;
         let generation = if mutant::lives("generation-used-again") { 1 } else { index };
         let placement = Placement { node: node.clone(), generation };
-        self.vms.insert(spec.name.clone(), VmRecord { spec: spec.clone(), desired, placement, revision: 0 });
+        self.vms.insert(
+            spec.name.clone(),
+            VmRecord { spec: spec.clone(), desired, placement, revision: 0, held: None },
+        );
         Ok(Outcome::done(Some(node)))
     }
 
@@ -102,8 +107,14 @@ impl ClusterState {
             return Ok(Outcome::unchanged(Some(node)));
         }
         placement::check_change(self, vm, spec)?;
+        let held = vm.held_after_change();
+        if held.disks.len() > HELD_DISKS_MAX {
+            let why = FieldRefused::ChangesUnconfirmed { node };
+            return Err(Refusal::Invalid { why: Reason::Code(why) });
+        }
         let vm = self.vm_mut(&name)?;
         vm.spec = spec.clone();
+        vm.held = (!mutant::lives("earlier-spec-let-go")).then_some(held);
         if !mutant::lives("revision-stays") {
             vm.revision = index;
         }
@@ -155,6 +166,17 @@ impl ClusterState {
             return Ok(Outcome::unchanged(Some(vm.placement.node.clone())));
         }
         self.vms.remove(name);
+        Ok(Outcome::done(Some(node.clone())))
+    }
+
+    /// No unit runs by an earlier spec any more. Of an earlier revision it says nothing: a later one may have
+    /// been given to a unit meanwhile.
+    fn confirm_spec(&mut self, name: &VmName, node: &NodeName, order: OrderId) -> Result<Outcome, Refusal> {
+        let vm = self.vm_mut(name)?;
+        if vm.placement.node != *node || vm.order_id() != order || vm.held.is_none() {
+            return Ok(Outcome::unchanged(Some(vm.placement.node.clone())));
+        }
+        vm.held = None;
         Ok(Outcome::done(Some(node.clone())))
     }
 

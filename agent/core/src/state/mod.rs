@@ -4,6 +4,7 @@
 //! for byte. A member's role in it is the one that Raft's configuration gives it: every change sets both.
 
 mod apply;
+mod held;
 pub mod member_check;
 mod membership;
 mod nodes;
@@ -21,6 +22,7 @@ use blixard_model::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use held::{HELD_DISKS_MAX, HeldSpec};
 pub use nodes::{Availability, DamagedNodes, MemberRef, NodeRecord, NodeRef, NodeTable};
 pub use requests::{REQUESTS_MAX, RequestTable};
 
@@ -92,6 +94,9 @@ pub struct VmRecord {
     /// The log index of the command that last changed the spec; 0 while it is as the VM was made with.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
+    /// What its earlier specs took, until its node has said that no unit runs by any of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldSpec>,
 }
 
 impl VmRecord {
@@ -160,8 +165,8 @@ impl ClusterState {
     /// The resources of a node that placements reserve, and the number of those VMs.
     pub fn reserved(&self, node: &NodeName) -> (Capacity, usize) {
         self.placed_on(node).fold((Capacity::default(), 0), |(sum, count), vm| {
-            let cpus = sum.cpus.saturating_add(vm.spec.cpus);
-            let memory_mib = sum.memory_mib.saturating_add(vm.spec.reserved_memory_mib());
+            let cpus = sum.cpus.saturating_add(vm.reserved_cpus());
+            let memory_mib = sum.memory_mib.saturating_add(vm.reserved_memory_mib());
             (Capacity { cpus, memory_mib }, count + 1)
         })
     }

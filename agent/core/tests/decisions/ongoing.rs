@@ -3,6 +3,7 @@
 use blixard_core::VmRecord;
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::{ACTIONS_MAX, Action, Ongoing, UnitsView};
+use blixard_core::state::HeldSpec;
 use blixard_model::report::ObservedState;
 use blixard_model::{Desired, Placement};
 
@@ -14,11 +15,18 @@ fn vms(count: usize, desired: Desired) -> Vec<VmRecord> {
         desired,
         placement: Placement { node: node("n1"), generation: 7 },
         revision: 0,
+        held: None,
     };
     (0..count).map(record).collect()
 }
 
+/// The units are asked for and listed at once.
 fn begin(ongoing: &mut Ongoing, vms: &[VmRecord], units: &[ObservedUnit], now_ms: u64) -> Vec<Action> {
+    ongoing.note_asked();
+    listed(ongoing, vms, units, now_ms)
+}
+
+fn listed(ongoing: &mut Ongoing, vms: &[VmRecord], units: &[ObservedUnit], now_ms: u64) -> Vec<Action> {
     let placed: Vec<&VmRecord> = vms.iter().collect();
     ongoing.begin(&UnitsView { placed: &placed, units, up_to_date: true, now_ms })
 }
@@ -45,6 +53,32 @@ fn a_vm_that_something_is_done_to_is_left_alone() {
     assert_eq!(begin(&mut ongoing, &gone, &[], 2), []);
     ongoing.note_done(&start[0], None, 3);
     assert_eq!(begin(&mut ongoing, &gone, &[], 3), [Action::ConfirmGone(name("vm00"))]);
+}
+
+#[test]
+fn who_waits_for_a_changed_spec_to_be_noted_is_started_and_stopped_meanwhile() {
+    let mut ongoing = Ongoing::default();
+    let mut changed = vms(1, Desired::Running);
+    changed[0].held = Some(HeldSpec::default());
+    let confirm = [Action::ConfirmSpec(name("vm00"))];
+    let unit = ObservedUnit { order: Some(changed[0].order_id()), ..running("vm00") };
+    assert_eq!(begin(&mut ongoing, &changed, &[unit], 0), confirm);
+    assert_eq!(begin(&mut ongoing, &changed, &[], 1), [Action::Start(name("vm00"))]);
+    ongoing.note_done(&confirm[0], Some("no leader"), 2);
+    assert_eq!(begin(&mut ongoing, &changed, &[], 3), [], "the start is under way");
+}
+
+#[test]
+fn nothing_is_confirmed_by_a_look_that_may_be_older_than_what_was_done() {
+    let mut ongoing = Ongoing::default();
+    let [start, confirm] = [Action::Start(name("vm00")), Action::ConfirmGone(name("vm00"))];
+    assert_eq!(begin(&mut ongoing, &vms(1, Desired::Running), &[], 0).len(), 1);
+    // The units are asked for, the start ends, and only then comes the answer, which does not show the unit.
+    ongoing.note_asked();
+    ongoing.note_done(&start, None, 3);
+    let gone = vms(1, Desired::Absent);
+    assert_eq!(listed(&mut ongoing, &gone, &[], 4), []);
+    assert_eq!(begin(&mut ongoing, &gone, &[], 5), [confirm]);
 }
 
 #[test]

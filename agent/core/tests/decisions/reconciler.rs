@@ -4,12 +4,13 @@ use crate::common::{name, node, spec};
 use blixard_core::VmRecord;
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::{Action, Memory, STABLE_MS, UnitsView, reconcile, report, unexpected_ends};
+use blixard_core::state::HeldSpec;
 use blixard_model::report::ObservedState;
 use blixard_model::{Desired, OrderId, Placement};
 
 fn vm(desired: Desired) -> VmRecord {
     let placement = Placement { node: node("n1"), generation: 7 };
-    VmRecord { spec: spec("a"), desired, placement, revision: 0 }
+    VmRecord { spec: spec("a"), desired, placement, revision: 0, held: None }
 }
 
 fn unit(state: ObservedState) -> ObservedUnit {
@@ -52,6 +53,32 @@ fn each_difference_has_its_one_step() {
         let (vm, units) = (vm(desired), state.map(unit).into_iter().collect::<Vec<_>>());
         let actions = reconcile(&view(&[&vm], &units, 0), &mut Memory::default());
         assert_eq!(actions, wanted.into_iter().collect::<Vec<_>>(), "{desired:?} {state:?}");
+    }
+}
+
+#[test]
+fn a_changed_spec_is_confirmed_once_no_unit_can_run_by_an_earlier_one() {
+    use ObservedState::{Failed, Running, Starting, Stopped, Stopping};
+    let a = || name("a");
+    let cases = [
+        (Desired::Running, 9, Some(Running), Some(Action::ConfirmSpec(a()))),
+        (Desired::Running, 9, Some(Starting), Some(Action::ConfirmSpec(a()))),
+        (Desired::Running, 0, Some(Running), Some(Action::Stop(a()))),
+        (Desired::Running, 0, Some(Stopping), None),
+        (Desired::Running, 9, None, Some(Action::Start(a()))),
+        (Desired::Stopped, 0, Some(Running), Some(Action::Stop(a()))),
+        (Desired::Stopped, 0, Some(Stopping), None),
+        (Desired::Stopped, 0, Some(Failed), Some(Action::ResetFailed(a()))),
+        (Desired::Stopped, 0, Some(Stopped), Some(Action::ConfirmSpec(a()))),
+        (Desired::Stopped, 0, None, Some(Action::ConfirmSpec(a()))),
+        (Desired::Absent, 0, None, Some(Action::ConfirmGone(a()))),
+    ];
+    for (desired, revision, state, wanted) in cases {
+        let vm = VmRecord { revision: 9, held: Some(HeldSpec::default()), ..vm(desired) };
+        let order = Some(OrderId { generation: 7, revision });
+        let units: Vec<_> = state.map(|state| ObservedUnit { order, ..unit(state) }).into_iter().collect();
+        let actions = reconcile(&view(&[&vm], &units, 0), &mut Memory::default());
+        assert_eq!(actions, wanted.into_iter().collect::<Vec<_>>(), "{desired:?} {revision} {state:?}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! A spec that changes: what is refused, what it reserves, which order its unit is to obey.
 
-use blixard_model::vm::OVERHEAD_MIB;
+use blixard_core::state::HELD_DISKS_MAX;
+use blixard_model::vm::{DISKS_MAX, OVERHEAD_MIB};
 use blixard_model::{Capacity, Command, Disk, OrderId, Outcome, Refusal, VmSpec};
 
 use crate::common::{CAPACITY, Cluster, name, node, spec};
@@ -88,4 +89,60 @@ fn a_vm_may_become_smaller_on_a_node_that_offers_less_than_it_reserves() {
     let smaller = VmSpec { memory_mib: 128, ..spec("a") };
     assert!(matches!(change(&mut c, smaller, None), Outcome::Done { .. }));
     assert!(matches!(change(&mut c, VmSpec { memory_mib: 129, ..spec("a") }, None), Outcome::Refused { .. }));
+}
+
+#[test]
+fn what_the_spec_before_took_stays_taken_until_the_node_says_that_no_unit_runs_by_it() {
+    let disk = |path: &str, read_only| Disk { path: path.into(), read_only };
+    let mut c = Cluster::of(1);
+    let old = VmSpec { memory_mib: 900, cpus: 3, disks: vec![disk("/d/old.raw", false)], ..spec("a") };
+    c.create(old.clone());
+    let new = VmSpec { memory_mib: 64, cpus: 1, disks: vec![disk("/d/new.raw", false)], ..spec("a") };
+    assert!(matches!(change(&mut c, new.clone(), None), Outcome::Done { .. }));
+    let order = c.state.vms[&name("a")].order_id();
+    let taken = |c: &Cluster| c.state.reserved(&node("n1")).0;
+    let of_old = Capacity { cpus: 3, memory_mib: old.reserved_memory_mib() };
+    assert_eq!(taken(&c), of_old);
+    let heir = VmSpec { disks: vec![disk("/d/old.raw", true)], ..spec("heir") };
+    let said = refused(c.create(heir.clone())).to_string();
+    assert!(said.contains("disk /d/old.raw is in use by VM a"), "{said}");
+    // Of another placement, node or revision it says nothing.
+    let confirm =
+        |node_name: &str, order| Command::ConfirmSpec { name: name("a"), node: node(node_name), order };
+    let earlier = OrderId { revision: 0, ..order };
+    let other = OrderId { generation: order.generation + 1, ..order };
+    for ignored in [confirm("n1", earlier), confirm("n1", other), confirm("n2", order)] {
+        assert_eq!(c.apply(ignored), Outcome::unchanged(Some(node("n1"))));
+    }
+    assert_eq!(taken(&c), of_old);
+    // What is confirmed too late, when it was changed once more, says nothing of that change.
+    assert!(matches!(change(&mut c, VmSpec { cpus: 2, ..new.clone() }, None), Outcome::Done { .. }));
+    assert_eq!(c.apply(confirm("n1", order)), Outcome::unchanged(Some(node("n1"))));
+    let order = c.state.vms[&name("a")].order_id();
+    assert_eq!(c.apply(confirm("n1", order)), Outcome::done(Some(node("n1"))));
+    assert_eq!(taken(&c), Capacity { cpus: 2, memory_mib: new.reserved_memory_mib() });
+    assert_eq!(c.apply(confirm("n1", order)), Outcome::unchanged(Some(node("n1"))));
+    assert!(matches!(c.create(heir), Outcome::Done { .. }));
+    // Grown again it is refused: the disk is the heir's now.
+    let said = refused(change(&mut c, old, None)).to_string();
+    assert!(said.contains("disk /d/old.raw is in use by VM heir"), "{said}");
+}
+
+#[test]
+fn a_node_that_confirms_nothing_bounds_how_often_a_spec_changes_its_disks() {
+    let mut c = with_a();
+    let with_disks = |n: usize| {
+        let disk = |m: usize| Disk { path: format!("/d/{n}-{m}.raw"), read_only: false };
+        VmSpec { disks: (0..DISKS_MAX).map(disk).collect(), ..spec("a") }
+    };
+    let changes = HELD_DISKS_MAX / DISKS_MAX;
+    for n in 0..=changes {
+        assert!(matches!(change(&mut c, with_disks(n), None), Outcome::Done { .. }), "{n}");
+    }
+    let said = refused(change(&mut c, with_disks(changes + 1), None)).to_string();
+    assert!(said.contains("n1 has not confirmed the earlier changes"), "{said}");
+    assert!(said.contains("change it again once n1 answers"), "{said}");
+    let order = c.state.vms[&name("a")].order_id();
+    c.apply(Command::ConfirmSpec { name: name("a"), node: node("n1"), order });
+    assert!(matches!(change(&mut c, with_disks(changes + 1), None), Outcome::Done { .. }));
 }

@@ -173,5 +173,8 @@ fn tell_of_failed_action(action: &Action, why: &str) {
         Action::ConfirmGone(_) => {
             tracing::warn!(VM = %vm, "the cluster could not be told that VM {vm} is gone: {why}");
         }
+        Action::ConfirmSpec(_) => {
+            tracing::warn!(VM = %vm, "the cluster could not be told that VM {vm} was changed: {why}");
+        }
     }
 }

@@ -88,7 +88,7 @@ async fn perform(
         (Action::ResetFailed(name), _) => {
             units.reset_failed(name).await.err().map(|error| with_causes(&error))
         }
-        (Action::Start(_) | Action::ConfirmGone(_), _) => None,
+        (Action::Start(_) | Action::ConfirmGone(_) | Action::ConfirmSpec(_), _) => None,
     }
 }
 

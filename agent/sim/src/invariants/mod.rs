@@ -15,6 +15,7 @@ mod leader_completeness;
 mod let_go;
 mod linearizable;
 mod log_matching;
+mod neighbours;
 mod replay;
 mod seen;
 mod single_unit;
@@ -25,7 +26,9 @@ mod witness;
 
 use blixard_core::ClusterState;
 use blixard_model::formation::Genesis;
-use blixard_model::{EndpointId, Outcome, RaftId, Removal, RequestId, StoreId, VmName, WriteRequest};
+use blixard_model::{
+    Capacity, EndpointId, Outcome, RaftId, Removal, RequestId, StoreId, VmName, WriteRequest,
+};
 
 use blixard_node::Replica;
 
@@ -203,9 +206,18 @@ impl Checker {
     }
 
     /// A unit starts for this placement.
-    pub(crate) fn unit_starts(&mut self, machines: &[SimMachine], unit: (usize, VmName, u64), now_us: u64) {
+    pub(crate) fn unit_starts(
+        &mut self,
+        machines: &[SimMachine],
+        unit: (usize, VmName, u64),
+        offered: Capacity,
+        now_us: u64,
+    ) {
         let held = single_unit::check(machines, &unit);
         self.note("single_unit", now_us, held);
+        let held =
+            machines.get(unit.0).map_or(Ok(()), |machine| neighbours::check(machine, &unit.1, offered));
+        self.note("neighbours", now_us, held);
         let held = self.deleted.unit_starts(&unit);
         self.note("deleted_stays", now_us, held);
     }

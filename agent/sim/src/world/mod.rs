@@ -37,7 +37,7 @@ use parts::network::Network;
 use parts::operator::Operator;
 
 /// What each machine offers: few VMs fit, so that what does not is met often.
-const CAPACITY: Capacity = Capacity { cpus: 8, memory_mib: 1_536 };
+pub(crate) const CAPACITY: Capacity = Capacity { cpus: 8, memory_mib: 1_536 };
 
 /// How long a judged run goes on after the mending, in simulated seconds: what is under way then stays
 /// without an answer.

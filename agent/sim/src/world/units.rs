@@ -5,8 +5,8 @@ use blixard_core::reconciler::Action;
 use blixard_model::VmName;
 use blixard_node::host::Input;
 
-use super::World;
 use super::parts::event::{Event, MachineId};
+use super::{CAPACITY, World};
 
 impl World {
     /// The service manager answers with what there is now.
@@ -35,7 +35,7 @@ impl World {
                 if self.machines[id].hypervisor.begin_start(name, order, Some(&vm.spec)) {
                     self.counts.vm_starts += 1;
                     let started = (id, name.clone(), order.generation);
-                    self.checker.unit_starts(&self.machines, started, now_us);
+                    self.checker.unit_starts(&self.machines, started, CAPACITY, now_us);
                 }
             }
             (Action::Stop(name), _) => {
@@ -43,7 +43,7 @@ impl World {
                 wait += self.rng.below(3_000_000);
             }
             (Action::ResetFailed(name), _) => self.machines[id].hypervisor.reset_failed(name),
-            (Action::Start(_) | Action::ConfirmGone(_), _) => {}
+            (Action::Start(_) | Action::ConfirmGone(_) | Action::ConfirmSpec(_), _) => {}
         }
         self.queue.after(wait, Event::JobDone { machine: id, boot, run, action, fails });
     }
@@ -59,7 +59,7 @@ impl World {
             match &action {
                 Action::Start(name) => machine.hypervisor.end_start(name, fails),
                 Action::Stop(name) => machine.hypervisor.end_stop(name),
-                Action::ResetFailed(_) | Action::ConfirmGone(_) => {}
+                Action::ResetFailed(_) | Action::ConfirmGone(_) | Action::ConfirmSpec(_) => {}
             }
         }
         if machine.process.as_ref().is_some_and(|process| process.run == run) {

@@ -283,6 +283,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         must: true,
     },
     Mutant {
+        name: "earlier-spec-let-go",
+        source: "specs that change: what the spec before took is given away while its unit runs",
+        must: true,
+    },
+    Mutant {
         name: "version-raised-unasked",
         source: "upgrades: the cluster's version is raised although a member said nothing",
         must: true,

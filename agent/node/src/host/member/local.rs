@@ -220,6 +220,11 @@ impl MemberHost {
                     };
                     self.confirm(now, Action::ConfirmGone(name), ask);
                 }
+                (Action::ConfirmSpec(name), Some(vm)) => {
+                    let order = vm.order_id();
+                    let ask = WriteAsk::ConfirmSpec { name: name.clone(), node: vm.placement.node, order };
+                    self.confirm(now, Action::ConfirmSpec(name), ask);
+                }
                 (action, vm) => self.out.push(Effect::Act { action, vm: vm.map(Box::new) }),
             }
         }

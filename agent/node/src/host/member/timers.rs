@@ -233,9 +233,12 @@ impl MemberHost {
         }
     }
 
-    /// The cluster was told that a deleted VM's unit is gone, or was not.
+    /// The cluster was told what became of a unit, or was not.
     fn confirmed(&mut self, now: Moment, action: &Action, end: Result<Outcome, SubmitError>) {
         let failure = match end {
+            Ok(Outcome::Done { .. }) if matches!(action, Action::ConfirmSpec(_)) => {
+                return self.action_done(now, action, None);
+            }
             Ok(Outcome::Done { .. }) => {
                 let vm = action.vm().clone();
                 self.out.push(Effect::Notice(Notice::VmGone(vm.clone())));

@@ -87,6 +87,7 @@ impl Vms {
             return false;
         }
         self.listing_since_ms = Some(now_ms);
+        self.ongoing.note_asked();
         self.last_list_ms = Some(now_ms);
         self.next_list_ms = now_ms.saturating_add(PERIOD_MS);
         true

@@ -1,0 +1,63 @@
+//! What a VM may still use by a spec that was changed.
+//!
+//! The log changes a spec at once; the unit that runs by the spec before is stopped some time later, or much
+//! later if its node is cut off. Until the node has said that none does, what the earlier specs took stays
+//! taken: another VM that was given the same disk would write it together with the unit that still runs.
+
+use blixard_model::{Disk, VmSpec};
+use serde::{Deserialize, Serialize};
+
+use super::VmRecord;
+
+/// Most disks that a VM holds by its earlier specs.
+pub const HELD_DISKS_MAX: usize = 64;
+
+/// What the earlier specs of a VM took.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct HeldSpec {
+    /// The most virtual cpus of any.
+    pub cpus: u32,
+    /// The most memory that any reserved, in MiB.
+    pub memory_mib: u64,
+    /// The disks of all, by their paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
+}
+
+impl HeldSpec {
+    /// With what another spec takes.
+    #[must_use]
+    pub fn and(mut self, spec: &VmSpec) -> Self {
+        self.cpus = self.cpus.max(spec.cpus);
+        self.memory_mib = self.memory_mib.max(spec.reserved_memory_mib());
+        for disk in &spec.disks {
+            match self.disks.iter_mut().find(|held| held.path == disk.path) {
+                Some(held) => held.read_only &= disk.read_only,
+                None => self.disks.push(disk.clone()),
+            }
+        }
+        self
+    }
+}
+
+impl VmRecord {
+    /// The virtual cpus that are reserved for it.
+    pub fn reserved_cpus(&self) -> u32 {
+        self.spec.cpus.max(self.held.as_ref().map_or(0, |held| held.cpus))
+    }
+
+    /// The memory that is reserved for it, in MiB.
+    pub fn reserved_memory_mib(&self) -> u64 {
+        self.spec.reserved_memory_mib().max(self.held.as_ref().map_or(0, |held| held.memory_mib))
+    }
+
+    /// The disks that are its; one that a spec may write stands there as one that is written.
+    pub fn reserved_disks(&self) -> impl Iterator<Item = &Disk> {
+        self.spec.disks.iter().chain(self.held.iter().flat_map(|held| &held.disks))
+    }
+
+    /// What is held once it has another spec.
+    pub(super) fn held_after_change(&self) -> HeldSpec {
+        self.held.clone().unwrap_or_default().and(&self.spec)
+    }
+}

@@ -1,0 +1,37 @@
+//! The units that live on one machine have room beside each other, and none writes a disk of another one, by
+//! the hypervisors' own truth.
+
+use blixard_model::{Capacity, VmName, VmSpec};
+
+use crate::world::parts::machine::SimMachine;
+
+/// Checks a unit that starts beside those that live on its machine, which offers this.
+pub(crate) fn check(machine: &SimMachine, starts: &VmName, offered: Capacity) -> Result<(), String> {
+    let living = || {
+        let units = machine.hypervisor.units().iter().filter(|(_, unit)| unit.lives());
+        units.filter_map(|(name, unit)| unit.spec.as_ref().map(|spec| (name, spec)))
+    };
+    let Some((_, spec)) = living().find(|(name, _)| *name == starts) else { return Ok(()) };
+    if let Some((other, path)) = living()
+        .filter(|(name, _)| *name != starts)
+        .find_map(|(name, other)| Some((name, written_by_both(spec, other)?)))
+    {
+        return Err(format!("{} starts {starts} with {path}, with which {other} lives there", machine.name));
+    }
+    let cpus: u32 = living().map(|(_, spec)| spec.cpus).sum();
+    let memory_mib: u64 = living().map(|(_, spec)| spec.reserved_memory_mib()).sum();
+    if cpus > offered.cpus || memory_mib > offered.memory_mib {
+        let name = &machine.name;
+        return Err(format!("{name} starts {starts}: {cpus} cpus and {memory_mib} MiB of {offered:?}"));
+    }
+    Ok(())
+}
+
+/// A disk that both have and one may write.
+fn written_by_both<'a>(one: &'a VmSpec, other: &VmSpec) -> Option<&'a str> {
+    let of_other = |path: &str| other.disks.iter().find(|disk| disk.path == path);
+    let clash = |disk: &&blixard_model::Disk| {
+        of_other(&disk.path).is_some_and(|other| !(disk.read_only && other.read_only))
+    };
+    one.disks.iter().find(clash).map(|disk| disk.path.as_str())
+}
