@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::addresses;
 use super::config::{Config, NodeRole};
 use super::metrics::Metrics;
-use super::shell::HostHandle;
+use super::shell::handle::HostHandle;
 
 /// Shared by all tasks of one agent; holds no decision.
 pub(crate) struct Agent {

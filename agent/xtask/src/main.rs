@@ -2,6 +2,7 @@
 
 mod demo;
 mod deny;
+mod evidence;
 mod fixtures;
 mod fuzz;
 mod lab;
@@ -45,6 +46,8 @@ enum Task {
     Sim(SimArgs),
     /// Plants bugs in the simulated crates, one at a time, and counts those that are caught
     Mutants(mutants::MutantsArgs),
+    /// Measures what this machine can measure and writes it to agent/docs/evidence/measured.md
+    Evidence(evidence::EvidenceArgs),
     /// Writes samples of this build's formats for later builds to read (`fixtures 0.2.0-COMMIT`)
     Fixtures(FixturesArgs),
     /// Evaluates the flake, the NixOS module and the NixOS tests
@@ -123,6 +126,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Fuzz(args) => fuzz::run(&place, args.seconds, args.target.as_deref()),
         Task::Sim(args) => sim::run(&place, &args.words),
         Task::Mutants(args) => mutants::run(&place, args),
+        Task::Evidence(args) => evidence::run(&place, args),
         Task::Fixtures(args) => fixtures::run(&place, &args.name),
         Task::Nix => run_nix(&place),
         Task::Setup => {

@@ -6,7 +6,7 @@
 //! of the store ends the task, and with it the process.
 
 mod effects;
-mod handle;
+pub(crate) mod handle;
 mod notices;
 mod units;
 
