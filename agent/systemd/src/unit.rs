@@ -198,9 +198,11 @@ pub struct VmUnit {
 }
 
 impl VmUnit {
-    /// The unit's state as the product names it.
+    /// The unit's state as the product names it. A unit whose start is queued runs sooner or later by the order
+    /// that it was given, so it counts as one that starts.
     pub fn observed(&self) -> ObservedState {
         match self.active {
+            ActiveState::Inactive | ActiveState::Failed if self.is_to_start() => ObservedState::Starting,
             ActiveState::Active => ObservedState::Running,
             ActiveState::Activating => ObservedState::Starting,
             ActiveState::Deactivating => ObservedState::Stopping,
@@ -209,6 +211,10 @@ impl VmUnit {
             ActiveState::Other => ObservedState::Unknown,
         }
     }
+
+    fn is_to_start(&self) -> bool {
+        self.job.as_deref().is_some_and(|job| job != "stop")
+    }
 }
 
 #[cfg(test)]
@@ -216,6 +222,31 @@ mod tests {
     use blixard_model::vm::OVERHEAD_MIB;
 
     use super::*;
+
+    #[test]
+    fn a_unit_whose_start_is_queued_counts_as_one_that_starts() {
+        let observed = |active, job: Option<&str>| {
+            let unit = VmUnit {
+                name: "web".parse().expect("a name"),
+                active,
+                sub: String::new(),
+                order: None,
+                main_pid: None,
+                exit: UnitExit::default(),
+                invocation: None,
+                changed_unix_us: None,
+                job: job.map(str::to_owned),
+            };
+            unit.observed()
+        };
+        for active in [ActiveState::Inactive, ActiveState::Failed] {
+            assert_eq!(observed(active, Some("start")), ObservedState::Starting);
+            assert_eq!(observed(active, Some("restart")), ObservedState::Starting);
+        }
+        assert_eq!(observed(ActiveState::Inactive, Some("stop")), ObservedState::Stopped);
+        assert_eq!(observed(ActiveState::Failed, None), ObservedState::Failed);
+        assert_eq!(observed(ActiveState::Deactivating, Some("start")), ObservedState::Stopping);
+    }
 
     #[test]
     fn the_name_of_a_unit_gives_its_vm_and_the_reverse() {

@@ -58,6 +58,11 @@ impl Memory {
         if kind == ActionKind::Start {
             return self.note_failure(name, why, now_ms);
         }
+        // It is told beside what is done to the unit, whose own failure is the one to show.
+        let other = self.failed.get(name).is_some_and(|failed| failed.kind != kind);
+        if kind == ActionKind::ConfirmSpec && other {
+            return false;
+        }
         let why = short(why);
         let before = self.failed.remove(name).filter(|failed| failed.kind == kind);
         let is_new = before.as_ref().is_none_or(|before| before.why != why);
@@ -70,7 +75,7 @@ impl Memory {
     /// Notes that an action went well: the next failure is the first again. Not so for a start, after which
     /// the VM has to run for a while.
     pub fn note_success(&mut self, action: &Action) {
-        if action.kind() != ActionKind::Start {
+        if self.failed.get(action.vm()).is_some_and(|failed| failed.kind == action.kind()) {
             self.failed.remove(action.vm());
         }
     }

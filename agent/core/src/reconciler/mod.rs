@@ -12,8 +12,9 @@
 //!   absent     starting, running         stop
 //!              failed                    forget the failure
 //!              stopped, none             confirm to the cluster that it is gone
-//!   running,   starting or running as wanted, stopped, failed, none, while the log holds what an earlier
-//!   stopped    spec took: confirm to the cluster that no unit runs by it (a start comes first)
+//!   running    starting or running as wanted, or a start that failed and pauses, while the log holds what an
+//!              earlier spec took: confirm to the cluster that no unit runs by it
+//!   stopped    stopped, none, while the log holds that: the same
 //!   not ours   starting, running         stop (it was deleted while this node was away)
 //! ```
 //!
@@ -146,16 +147,26 @@ pub fn reconcile(view: &UnitsView<'_>, memory: &mut Memory) -> Vec<Action> {
         .filter(|unit| matches!(unit.state, ObservedState::Starting | ObservedState::Running))
         .map(|unit| Action::Stop(unit.name.clone()));
     let strangers = strangers.filter(|_| !mutant::lives("strangers-left-running"));
-    let mut wanted: Vec<Action> = ours.chain(strangers).collect();
+    let wanted: Vec<Action> = ours.chain(strangers).collect();
     let kinds: BTreeMap<&VmName, ActionKind> =
         wanted.iter().map(|action| (action.vm(), action.kind())).collect();
     memory.retain_failed(|name, kind| match kinds.get(name) {
+        // A start that pauses leaves the time to say that no unit runs by an earlier spec.
+        Some(ActionKind::Start) => kind == ActionKind::ConfirmSpec,
         Some(wanted) => *wanted == kind,
         // A stop that failed may have begun all the same.
         None => unit_of(view.units, name).is_some_and(|unit| unit.state == ObservedState::Stopping),
     });
-    wanted.retain(|action| memory.may_begin(action, view.now_ms));
-    wanted
+    let (mut begin, pause): (Vec<Action>, Vec<Action>) =
+        wanted.into_iter().partition(|action| memory.may_begin(action, view.now_ms));
+    let holds = |name: &VmName| view.placed.iter().any(|vm| vm.spec.name == *name && vm.held.is_some());
+    let confirm = |action: Action| match action {
+        Action::Start(name) if holds(&name) => Some(Action::ConfirmSpec(name)),
+        _ => None,
+    };
+    let confirmed = pause.into_iter().filter_map(confirm);
+    begin.extend(confirmed.filter(|action| memory.may_begin(action, view.now_ms)));
+    begin
 }
 
 /// Whether the unit runs by another order than the one that is wanted: that of another placement of the name,
@@ -184,7 +195,9 @@ fn step(vm: &VmRecord, unit: Option<&ObservedUnit>) -> Option<Action> {
         }
         (_, ObservedState::Stopping) => None,
         (Desired::Running, ObservedState::Stopped | ObservedState::Failed) => Some(Action::Start(name)),
-        (Desired::Running, _) if vm.held.is_some() => Some(Action::ConfirmSpec(name)),
+        (Desired::Running, ObservedState::Starting | ObservedState::Running) if vm.held.is_some() => {
+            Some(Action::ConfirmSpec(name))
+        }
         (Desired::Running, _) => None,
         (Desired::Stopped | Desired::Absent, ObservedState::Starting | ObservedState::Running) => {
             Some(Action::Stop(name))

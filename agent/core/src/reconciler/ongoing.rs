@@ -1,9 +1,10 @@
-//! What a node is doing to its units: one action per VM at a time, a few of each kind at once.
+//! What a node is doing to its units: one action per unit at a time, a few of each kind at once, and beside
+//! them what the cluster is told of changed specs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_model::report::VmReport;
-use blixard_model::{VmName, mutant};
+use blixard_model::{OrderId, VmName, mutant};
 
 use super::{Action, ActionKind, Memory, UnitsView, reconcile, report, unexpected_ends};
 
@@ -19,7 +20,9 @@ pub struct Ongoing {
     /// What is being done to the units.
     busy: BTreeMap<VmName, ActionKind>,
     /// The VMs of which the cluster is being told that no unit runs by an earlier spec.
-    confirming: BTreeSet<VmName>,
+    confirming: BTreeMap<VmName, OrderId>,
+    /// Those of which it was told, and by which order they were to run: the log here may be behind.
+    confirmed: BTreeMap<VmName, OrderId>,
     /// The VMs to whose units something was done since the units were asked for.
     ended: BTreeSet<VmName>,
     /// The actions that found no place, each with the time since when it is wanted.
@@ -48,6 +51,9 @@ impl Ongoing {
     /// [`Ongoing::note_done`].
     pub fn begin(&mut self, view: &UnitsView<'_>) -> Vec<Action> {
         let mut wanted = reconcile(view, &mut self.memory);
+        let holding = view.placed.iter().filter(|vm| vm.held.is_some());
+        let holding: BTreeMap<&VmName, OrderId> = holding.map(|vm| (&vm.spec.name, vm.order_id())).collect();
+        self.confirmed.retain(|name, order| holding.get(name) == Some(order));
         wanted.retain(|action| self.may_begin(action));
         let before = std::mem::take(&mut self.waiting);
         let since = |action: &Action| {
@@ -61,7 +67,10 @@ impl Ongoing {
             let kind = action.kind();
             if self.under_way(kind) < ACTIONS_MAX {
                 match &action {
-                    Action::ConfirmSpec(name) => drop(self.confirming.insert(name.clone())),
+                    Action::ConfirmSpec(name) => {
+                        let Some(order) = holding.get(name) else { continue };
+                        self.confirming.insert(name.clone(), *order);
+                    }
                     _ => drop(self.busy.insert(action.vm().clone(), kind)),
                 }
                 begun.push(action);
@@ -91,9 +100,10 @@ impl Ongoing {
     fn may_begin(&self, action: &Action) -> bool {
         let name = action.vm();
         let is_outdated = self.ended.contains(name) && !mutant::lives("confirmed-by-an-old-look");
+        let is_told = self.confirming.contains_key(name) || self.confirmed.contains_key(name);
         match action {
             Action::ConfirmGone(_) if is_outdated => false,
-            Action::ConfirmSpec(_) if is_outdated || self.confirming.contains(name) => false,
+            Action::ConfirmSpec(_) if is_outdated || is_told => false,
             _ => !self.busy.contains_key(name),
         }
     }
@@ -101,7 +111,12 @@ impl Ongoing {
     /// An action ended, with why if it failed. True: it failed, and not as the time before.
     pub fn note_done(&mut self, action: &Action, failure: Option<&str>, now_ms: u64) -> bool {
         match action {
-            Action::ConfirmSpec(name) => drop(self.confirming.remove(name)),
+            Action::ConfirmSpec(name) => {
+                let told = self.confirming.remove(name).filter(|_| failure.is_none());
+                if let Some(order) = told {
+                    self.confirmed.insert(name.clone(), order);
+                }
+            }
             _ => {
                 self.busy.remove(action.vm());
                 self.ended.insert(action.vm().clone());

@@ -7,8 +7,6 @@
 use blixard_model::{Disk, VmSpec};
 use serde::{Deserialize, Serialize};
 
-use super::VmRecord;
-
 /// Most disks that a VM holds by its earlier specs.
 pub const HELD_DISKS_MAX: usize = 64;
 
@@ -37,27 +35,5 @@ impl HeldSpec {
             }
         }
         self
-    }
-}
-
-impl VmRecord {
-    /// The virtual cpus that are reserved for it.
-    pub fn reserved_cpus(&self) -> u32 {
-        self.spec.cpus.max(self.held.as_ref().map_or(0, |held| held.cpus))
-    }
-
-    /// The memory that is reserved for it, in MiB.
-    pub fn reserved_memory_mib(&self) -> u64 {
-        self.spec.reserved_memory_mib().max(self.held.as_ref().map_or(0, |held| held.memory_mib))
-    }
-
-    /// The disks that are its; one that a spec may write stands there as one that is written.
-    pub fn reserved_disks(&self) -> impl Iterator<Item = &Disk> {
-        self.spec.disks.iter().chain(self.held.iter().flat_map(|held| &held.disks))
-    }
-
-    /// What is held once it has another spec.
-    pub(super) fn held_after_change(&self) -> HeldSpec {
-        self.held.clone().unwrap_or_default().and(&self.spec)
     }
 }

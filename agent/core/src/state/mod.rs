@@ -8,6 +8,7 @@ mod held;
 pub mod member_check;
 mod membership;
 mod nodes;
+mod record;
 mod requests;
 mod tickets;
 
@@ -15,15 +16,15 @@ use std::collections::BTreeMap;
 
 use blixard_model::formation::Genesis;
 use blixard_model::removal::RemovedNode;
-use blixard_model::vm::is_zero;
 use blixard_model::{
-    Capacity, ClusterId, ClusterVersion, Desired, EndpointId, Member, NodeName, OrderId, Placement, RaftId,
-    Role, TicketId, TicketRecord, VmName, VmSpec,
+    Capacity, ClusterId, ClusterVersion, EndpointId, Member, NodeName, RaftId, Role, TicketId, TicketRecord,
+    VmName,
 };
 use serde::{Deserialize, Serialize};
 
 pub use held::{HELD_DISKS_MAX, HeldSpec};
 pub use nodes::{Availability, DamagedNodes, MemberRef, NodeRecord, NodeRef, NodeTable};
+pub use record::VmRecord;
 pub use requests::{REQUESTS_MAX, RequestTable};
 
 /// Most VMs of one cluster.
@@ -79,30 +80,6 @@ impl From<ClusterState> for StateForm {
         let ClusterState { genesis, version, nodes, next_raft_id, vms, tickets, requests } = state;
         let (members, removed) = (nodes.members_form(), nodes.removed_form());
         Self { genesis, version, members, next_raft_id, vms, tickets, removed, requests }
-    }
-}
-
-/// A VM as the log knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct VmRecord {
-    /// The wanted VM.
-    pub spec: VmSpec,
-    /// Whether it shall run.
-    pub desired: Desired,
-    /// Where it may run.
-    pub placement: Placement,
-    /// The log index of the command that last changed the spec; 0 while it is as the VM was made with.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub revision: u64,
-    /// What its earlier specs took, until its node has said that no unit runs by any of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held: Option<HeldSpec>,
-}
-
-impl VmRecord {
-    /// Which order its unit is to obey.
-    pub fn order_id(&self) -> OrderId {
-        OrderId { generation: self.placement.generation, revision: self.revision }
     }
 }
 

@@ -69,6 +69,37 @@ fn who_waits_for_a_changed_spec_to_be_noted_is_started_and_stopped_meanwhile() {
 }
 
 #[test]
+fn a_changed_spec_is_told_once_although_the_log_here_is_behind() {
+    let mut ongoing = Ongoing::default();
+    let mut changed = vms(1, Desired::Stopped);
+    changed[0].held = Some(HeldSpec::default());
+    let confirm = [Action::ConfirmSpec(name("vm00"))];
+    assert_eq!(begin(&mut ongoing, &changed, &[], 0), confirm);
+    ongoing.note_done(&confirm[0], Some("no leader"), 0);
+    assert_eq!(begin(&mut ongoing, &changed, &[], 1_000), confirm, "it was not told");
+    ongoing.note_done(&confirm[0], None, 1_000);
+    assert_eq!(begin(&mut ongoing, &changed, &[], 1_001), []);
+    changed[0].revision = 9;
+    assert_eq!(begin(&mut ongoing, &changed, &[], 1_002), confirm, "it was changed once more");
+}
+
+#[test]
+fn the_end_of_a_confirmation_leaves_the_failure_of_another_action_alone() {
+    let mut ongoing = Ongoing::default();
+    let mut changed = vms(1, Desired::Running);
+    changed[0].held = Some(HeldSpec::default());
+    let unit = [ObservedUnit { order: Some(changed[0].order_id()), ..running("vm00") }];
+    let confirm = begin(&mut ongoing, &changed, &unit, 0);
+    changed[0].desired = Desired::Stopped;
+    let stop = begin(&mut ongoing, &changed, &unit, 1);
+    assert_eq!(stop, [Action::Stop(name("vm00"))]);
+    assert!(ongoing.note_done(&stop[0], Some("timed out"), 2));
+    assert!(!ongoing.note_done(&confirm[0], Some("no quorum"), 3), "nobody is told of it");
+    assert_eq!(begin(&mut ongoing, &changed, &unit, 4), [], "the stop still pauses");
+    assert_eq!(begin(&mut ongoing, &changed, &unit, 1_002), stop);
+}
+
+#[test]
 fn nothing_is_confirmed_by_a_look_that_may_be_older_than_what_was_done() {
     let mut ongoing = Ongoing::default();
     let [start, confirm] = [Action::Start(name("vm00")), Action::ConfirmGone(name("vm00"))];

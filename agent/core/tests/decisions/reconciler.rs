@@ -83,6 +83,26 @@ fn a_changed_spec_is_confirmed_once_no_unit_can_run_by_an_earlier_one() {
 }
 
 #[test]
+fn a_changed_spec_with_which_nothing_starts_is_confirmed_while_the_start_pauses() {
+    let vm = VmRecord { revision: 9, held: Some(HeldSpec::default()), ..vm(Desired::Running) };
+    let mut memory = Memory::default();
+    let (start, confirm) = ([Action::Start(name("a"))], [Action::ConfirmSpec(name("a"))]);
+    assert_eq!(reconcile(&view(&[&vm], &[], 0), &mut memory), start);
+    memory.note_failure(&name("a"), "exited 1", 0);
+    assert_eq!(reconcile(&view(&[&vm], &[], 1), &mut memory), confirm);
+    // Nobody leads: it pauses too, and is not forgotten when the start is tried meanwhile.
+    memory.note_failed_action(&confirm[0], "no quorum", 1);
+    memory.note_failed_action(&confirm[0], "no quorum", 2);
+    assert_eq!(reconcile(&view(&[&vm], &[], 3), &mut memory), []);
+    assert_eq!(reconcile(&view(&[&vm], &[], 1_000), &mut memory), start);
+    memory.note_failure(&name("a"), "exited 1", 1_000);
+    assert_eq!(reconcile(&view(&[&vm], &[], 1_001), &mut memory), []);
+    assert_eq!(reconcile(&view(&[&vm], &[], 2_002), &mut memory), confirm);
+    let released = VmRecord { held: None, ..vm };
+    assert_eq!(reconcile(&view(&[&released], &[], 2_003), &mut memory), []);
+}
+
+#[test]
 fn a_unit_of_another_placement_is_stopped_and_then_started_as_wanted() {
     use ObservedState::{Failed, Running, Starting, Stopped, Stopping};
     let a = || name("a");

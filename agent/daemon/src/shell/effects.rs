@@ -50,7 +50,7 @@ impl Shell {
             }
             Effect::StandAside(stands_aside) => self.agent.net.stand_aside(stands_aside),
             Effect::ServeJoins(cluster) => self.agent.net.serve_joins(cluster),
-            Effect::ListUnits => self.list_units(),
+            Effect::ListUnits { look } => self.list_units(look),
             Effect::Act { action, vm } => self.act(action, vm),
             Effect::ForgetOrder { vm } => self.forget_order(vm),
             Effect::FetchConsole { vm, lines } => self.fetch_console(vm, lines),

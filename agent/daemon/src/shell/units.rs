@@ -29,11 +29,11 @@ impl Shell {
         });
     }
 
-    pub(super) fn list_units(&self) {
+    pub(super) fn list_units(&self, look: u64) {
         let (units, host) = (Arc::clone(&self.units), self.agent.host.clone());
         self.tasks.spawn(async move {
             let listed = units.list().await.map_err(|error| with_causes(&error));
-            host.input(Input::Units { listed }).await;
+            host.input(Input::Units { look, listed }).await;
         });
     }
 

@@ -86,7 +86,10 @@ pub enum Effect {
     /// Serve the join protocol for this cluster, or not at all.
     ServeJoins(Option<ClusterId>),
     /// List the units of this machine's VMs; answered by [`Input::Units`](super::Input::Units).
-    ListUnits,
+    ListUnits {
+        /// Tells this look from others.
+        look: u64,
+    },
     /// Do this to a unit; answered by [`Input::ActionDone`](super::Input::ActionDone).
     Act {
         /// What to do, and to which unit.

@@ -231,9 +231,9 @@ impl Hosts {
                 self.deliver(n, to, Input::PeerAnswered { call, answer: Ok(response) });
             }
             Effect::Answer { waiter, answer } => _ = self.answers.insert(waiter, answer),
-            Effect::ListUnits => {
+            Effect::ListUnits { look } => {
                 let listed = Ok(self.machine(n).units.clone());
-                self.give(n, Input::Units { listed });
+                self.give(n, Input::Units { look, listed });
             }
             Effect::Act { action, .. } => {
                 let machine = self.machine(n);

@@ -214,7 +214,7 @@ impl World {
             Event::Operator => self.handle_operator(),
             Event::Ticket { machine, ticket } => self.handle_ticket(machine, *ticket),
             Event::Connection { machine, call, to, .. } => self.handle_connection(machine, call, to),
-            Event::ListUnits { machine, .. } => self.handle_list_units(machine),
+            Event::ListUnits { machine, look, seen, .. } => self.handle_list_units(machine, look, seen),
             Event::Console { machine, vm, .. } => self.handle_console(machine, vm),
             Event::SnapshotEnd { machine, member, delivered, .. } => {
                 let member = blixard_model::RaftId(member);

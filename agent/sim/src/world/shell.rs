@@ -195,10 +195,12 @@ impl World {
                 }
             }
             Effect::ServeJoins(_) | Effect::StandAside(_) => {}
-            Effect::ListUnits => {
+            Effect::ListUnits { look } => {
                 let Some(run) = self.run_of(id) else { return };
+                // The service manager looks at once and answers late, or looks late.
+                let seen = self.rng.chance(1, 2).then(|| self.machines[id].hypervisor.list());
                 let wait = self.rng.below(LIST_US);
-                self.queue.after(wait, Event::ListUnits { machine: id, run });
+                self.queue.after(wait, Event::ListUnits { machine: id, run, look, seen });
             }
             Effect::Act { action, vm } => self.begin_action(id, action, vm.as_deref()),
             Effect::ForgetOrder { vm } => self.begin_action(id, Action::ConfirmGone(vm), None),

@@ -1,6 +1,7 @@
 //! A machine's units, and the jobs of its service manager: they outlive the agent.
 
 use blixard_core::VmRecord;
+use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::VmName;
 use blixard_node::host::Input;
@@ -9,10 +10,10 @@ use super::parts::event::{Event, MachineId};
 use super::{CAPACITY, World};
 
 impl World {
-    /// The service manager answers with what there is now.
-    pub(crate) fn handle_list_units(&mut self, id: MachineId) {
-        let listed = Ok(self.machines[id].hypervisor.list());
-        self.input(id, Input::Units { listed });
+    /// The service manager answers with what it saw, or with what there is now.
+    pub(crate) fn handle_list_units(&mut self, id: MachineId, look: u64, seen: Option<Vec<ObservedUnit>>) {
+        let listed = Ok(seen.unwrap_or_else(|| self.machines[id].hypervisor.list()));
+        self.input(id, Input::Units { look, listed });
     }
 
     pub(crate) fn handle_console(&mut self, id: MachineId, vm: VmName) {

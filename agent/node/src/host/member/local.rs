@@ -18,7 +18,7 @@ use crate::host::moment::Moment;
 use crate::notice::Notice;
 use crate::submission::SubmitError;
 
-/// How long telling the cluster that a unit is gone may take, in milliseconds.
+/// How long telling the cluster what became of a unit may take, in milliseconds.
 const CONFIRM_MS: u64 = 10_000;
 /// How long the leader may take to tell what it knows, in milliseconds.
 const TELL_MS: u64 = 2_000;
@@ -204,8 +204,9 @@ impl MemberHost {
         self.give_up_submission(&Purpose::Waiter(waiter));
     }
 
-    pub(super) fn handle_units(&mut self, now: Moment, listed: Result<Vec<ObservedUnit>, String>) {
-        let (at_ms, look) = self.vms.listed(now, self.replica.state(), listed);
+    pub(super) fn handle_units(&mut self, now: Moment, look: u64, listed: Result<Vec<ObservedUnit>, String>) {
+        let Some(asked_ms) = self.vms.note_answered(look) else { return };
+        let look = self.vms.listed(now, self.replica.state(), listed);
         for (vm, how) in look.ended {
             self.out.push(Effect::Notice(Notice::VmEnded { vm: vm.clone(), how }));
             self.out.push(Effect::FetchConsole { vm, lines: CONSOLE_LINES });
@@ -228,7 +229,7 @@ impl MemberHost {
                 (action, vm) => self.out.push(Effect::Act { action, vm: vm.map(Box::new) }),
             }
         }
-        self.reports.set_own(at_ms, look.report);
+        self.reports.set_own(asked_ms, look.report);
     }
 
     fn confirm(&mut self, now: Moment, action: Action, ask: WriteAsk) {

@@ -316,7 +316,7 @@ impl MemberHost {
             }
             Input::WaiterGaveUp { waiter } => self.handle_waiter_gave_up(waiter),
             Input::UnitsChanged => self.vms.hurry(now.boot_ms),
-            Input::Units { listed } => self.handle_units(now, listed),
+            Input::Units { look, listed } => self.handle_units(now, look, listed),
             Input::ActionDone { action, failure } => self.handle_action_done(now, &action, failure),
             Input::Console { vm, lines } => self.vms.note_console(now.boot_ms, &vm, &lines),
             // The timers are looked at after every turn.

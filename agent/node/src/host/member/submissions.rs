@@ -34,7 +34,7 @@ pub(crate) enum Purpose {
     Waiter(WaiterId),
     /// This node: the log is to say what it offers.
     Register,
-    /// This node: the unit of a deleted VM is gone.
+    /// This node: the unit of a deleted VM is gone, or no unit runs by an earlier spec of a changed one.
     Confirm(Action),
     /// A listed node that waits to be admitted.
     Vouch,

@@ -61,8 +61,8 @@ impl MemberHost {
         if self.registering.due_ms().is_some_and(|due| due <= now_ms) {
             self.register(now);
         }
-        if self.vms.wants_list(now_ms) {
-            self.out.push(Effect::ListUnits);
+        if let Some(look) = self.vms.wants_list(now_ms) {
+            self.out.push(Effect::ListUnits { look });
         }
         self.vouch(now);
         Ok(())

@@ -41,6 +41,8 @@ pub(super) struct Vms {
     /// Another agent with this node's key was there first: these VMs are its.
     stands_aside: bool,
     units: Vec<ObservedUnit>,
+    /// How often the units were asked for.
+    looks: u64,
     /// When the list that is awaited was asked for.
     listing_since_ms: Option<u64>,
     next_list_ms: u64,
@@ -57,6 +59,7 @@ impl Vms {
             up_to_date: false,
             stands_aside: false,
             units: Vec::new(),
+            looks: 0,
             listing_since_ms: None,
             next_list_ms: now_ms,
             last_list_ms: None,
@@ -80,17 +83,24 @@ impl Vms {
         self.next_list_ms = self.next_list_ms.min(soonest);
     }
 
-    /// Whether the units are to be listed now.
-    pub(super) fn wants_list(&mut self, now_ms: u64) -> bool {
+    /// The number of the look that is to be taken now, if one is.
+    pub(super) fn wants_list(&mut self, now_ms: u64) -> Option<u64> {
         let awaited = self.listing_since_ms.is_some_and(|since| now_ms.saturating_sub(since) < LIST_MS);
         if awaited || now_ms < self.next_list_ms {
-            return false;
+            return None;
         }
+        self.looks += 1;
         self.listing_since_ms = Some(now_ms);
         self.ongoing.note_asked();
         self.last_list_ms = Some(now_ms);
         self.next_list_ms = now_ms.saturating_add(PERIOD_MS);
-        true
+        Some(self.looks)
+    }
+
+    /// A look was answered. Returns when it was asked for; none if it is not the one that is awaited: that of an
+    /// earlier one shows the units as they were before something was done to them.
+    pub(super) fn note_answered(&mut self, look: u64) -> Option<u64> {
+        if look == self.looks { self.listing_since_ms.take() } else { None }
     }
 
     /// When to look again.
@@ -98,15 +108,13 @@ impl Vms {
         self.listing_since_ms.map_or(self.next_list_ms, |since| since.saturating_add(LIST_MS))
     }
 
-    /// The units were listed. The time of the look is when they were asked for: what changed meanwhile may be
-    /// missing. Returns it with what comes of the look.
+    /// The units were listed; what changed since they were asked for may be missing. Returns what comes of it.
     pub(super) fn listed(
         &mut self,
         now: Moment,
         state: &ClusterState,
         listed: Result<Vec<ObservedUnit>, String>,
-    ) -> (u64, UnitsLook) {
-        let asked_ms = self.listing_since_ms.take().unwrap_or(now.boot_ms);
+    ) -> UnitsLook {
         let problem = match listed {
             Ok(units) => {
                 self.units = units;
@@ -134,7 +142,7 @@ impl Vms {
         let actions = actions.into_iter().map(|action| (record(&action), action)).map(|(r, a)| (a, r));
         let actions = actions.collect();
         let report = NodeReport { node: self.name.clone(), vms: self.ongoing.report(&view), problem };
-        (asked_ms, UnitsLook { actions, ended, report })
+        UnitsLook { actions, ended, report }
     }
 
     /// An action ended, with why if it failed. True: it failed, and not as the time before.

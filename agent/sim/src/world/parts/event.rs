@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::VmName;
 use blixard_model::wire::{JoinRequest, JoinResponse, PeerRequest, PeerResponse};
@@ -91,8 +92,8 @@ pub(crate) enum Event {
     Bind { machine: MachineId, run: u64 },
     /// A connection to be admitted over is looked at.
     Connection { machine: MachineId, run: u64, call: CallId, to: MachineId },
-    /// The service manager lists the units.
-    ListUnits { machine: MachineId, run: u64 },
+    /// The service manager answers with the units: as it saw them before, or as they are now.
+    ListUnits { machine: MachineId, run: u64, look: u64, seen: Option<Vec<ObservedUnit>> },
     /// The last lines of a console are there.
     Console { machine: MachineId, run: u64, vm: VmName },
     /// A snapshot was delivered to the peer's agent, or not.

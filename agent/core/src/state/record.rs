@@ -1,0 +1,51 @@
+//! A VM in the log.
+
+use blixard_model::vm::is_zero;
+use blixard_model::{Desired, Disk, OrderId, Placement, VmSpec};
+use serde::{Deserialize, Serialize};
+
+use super::held::HeldSpec;
+
+/// A VM as the log knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct VmRecord {
+    /// The wanted VM.
+    pub spec: VmSpec,
+    /// Whether it shall run.
+    pub desired: Desired,
+    /// Where it may run.
+    pub placement: Placement,
+    /// The log index of the command that last changed the spec; 0 while it is as the VM was made with.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u64,
+    /// What its earlier specs took, until its node has said that no unit runs by any of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldSpec>,
+}
+
+impl VmRecord {
+    /// Which order its unit is to obey.
+    pub fn order_id(&self) -> OrderId {
+        OrderId { generation: self.placement.generation, revision: self.revision }
+    }
+
+    /// The virtual cpus that are reserved for it.
+    pub fn reserved_cpus(&self) -> u32 {
+        self.spec.cpus.max(self.held.as_ref().map_or(0, |held| held.cpus))
+    }
+
+    /// The memory that is reserved for it, in MiB.
+    pub fn reserved_memory_mib(&self) -> u64 {
+        self.spec.reserved_memory_mib().max(self.held.as_ref().map_or(0, |held| held.memory_mib))
+    }
+
+    /// The disks that are its; one that a spec may write stands there as one that is written.
+    pub fn reserved_disks(&self) -> impl Iterator<Item = &Disk> {
+        self.spec.disks.iter().chain(self.held.iter().flat_map(|held| &held.disks))
+    }
+
+    /// What is held once it has another spec.
+    pub(super) fn held_after_change(&self) -> HeldSpec {
+        self.held.clone().unwrap_or_default().and(&self.spec)
+    }
+}
