@@ -198,8 +198,8 @@ pub struct VmUnit {
 }
 
 impl VmUnit {
-    /// The unit's state as the product names it. A unit whose start is queued runs sooner or later by the order
-    /// that it was given, so it counts as one that starts.
+    /// The unit's state as the product names it. A unit whose start is queued runs sooner or later by the
+    /// order that it was given, so it counts as one that starts.
     pub fn observed(&self) -> ObservedState {
         match self.active {
             ActiveState::Inactive | ActiveState::Failed if self.is_to_start() => ObservedState::Starting,

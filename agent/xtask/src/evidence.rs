@@ -63,8 +63,8 @@ fn head(place: &Place) -> Result<String> {
     let processors = std::thread::available_parallelism().context("how many processors are there?")?;
     Ok(format!(
         "# Measured\n\n\
-         Written by `cargo xtask evidence`, which measures everything below anew; [2026-11.md](2026-11.md) says which test\n\
-         shows what, and keeps the numbers of comparisons and of long runs.\n\n\
+         Written by `cargo xtask evidence`, which measures everything below anew.\n\
+         [2026-11.md](2026-11.md) says which test shows what, and keeps the numbers of comparisons and of long runs.\n\n\
          - commit: {commit}{changed}\n- date: {date}\n- machine: {processors} processors, {} MiB of memory, \
          {kernel}\n- compiler: {rustc}\n",
         memory_mib()?
@@ -85,8 +85,8 @@ fn simulated(place: &Place, seeds: u64) -> Result<String> {
     let number = |key: &str| told[key].as_f64().unwrap_or_default();
     let failed = told["failures"].as_array().map_or(0, Vec::len);
     let mut text = format!(
-        "\n## Simulated clusters\n\n`cargo xtask sim --seeds {seeds}`: {failed} failed, {:.0} seeds a minute, trace \
-         {}.\n\n| in all of them | |\n|---|---|\n",
+        "\n## Simulated clusters\n\n`cargo xtask sim --seeds {seeds}`: {failed} failed, {:.0} seeds a \
+         minute, trace {}.\n\n| in all of them | |\n|---|---|\n",
         number("seeds_per_min"),
         told["trace_hash"].as_str().unwrap_or("unknown"),
     );

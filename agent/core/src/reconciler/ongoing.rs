@@ -94,9 +94,9 @@ impl Ongoing {
         self.ended.clear();
     }
 
-    /// One step of a VM at a time; but who waits for the cluster to take note of a changed spec is started and
-    /// stopped meanwhile. What a look shows of a unit is not the last word when something was done to the unit
-    /// after the look was asked for: nothing is confirmed by that.
+    /// One step of a VM at a time; but a VM is started and stopped while the cluster is told of its changed
+    /// spec. Nothing is confirmed by a look that was asked for before something was done to the unit: it may
+    /// show the unit as it was.
     fn may_begin(&self, action: &Action) -> bool {
         let name = action.vm();
         let is_outdated = self.ended.contains(name) && !mutant::lives("confirmed-by-an-old-look");

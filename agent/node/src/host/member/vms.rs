@@ -97,8 +97,8 @@ impl Vms {
         Some(self.looks)
     }
 
-    /// A look was answered. Returns when it was asked for; none if it is not the one that is awaited: that of an
-    /// earlier one shows the units as they were before something was done to them.
+    /// A look was answered. Returns when it was asked for; none if it is not the look that is awaited: the
+    /// answer to an earlier one may show the units as they were before something was done to them.
     pub(super) fn note_answered(&mut self, look: u64) -> Option<u64> {
         if look == self.looks { self.listing_since_ms.take() } else { None }
     }
@@ -108,7 +108,8 @@ impl Vms {
         self.listing_since_ms.map_or(self.next_list_ms, |since| since.saturating_add(LIST_MS))
     }
 
-    /// The units were listed; what changed since they were asked for may be missing. Returns what comes of it.
+    /// The units were listed; what changed since they were asked for may be missing. Returns what comes of
+    /// the look.
     pub(super) fn listed(
         &mut self,
         now: Moment,
