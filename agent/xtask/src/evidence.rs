@@ -60,6 +60,8 @@ fn head(place: &Place) -> Result<String> {
     let date = said(Command::new("date").args(["--utc", "+%Y-%m-%d"]))?;
     let rustc = said(Command::new("rustc").arg("--version"))?;
     let kernel = said(Command::new("uname").args(["--kernel-name", "--kernel-release"]))?;
+    // What comes after the number is whoever built it.
+    let kernel = kernel.split('-').next().unwrap_or_default();
     let processors = std::thread::available_parallelism().context("how many processors are there?")?;
     Ok(format!(
         "# Measured\n\n\

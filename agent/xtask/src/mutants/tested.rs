@@ -50,6 +50,12 @@ pub(super) const TESTED: &[Tested] = &[
         test: "ongoing::every_action_that_fails_is_paced",
     },
     Tested {
+        name: "confirmed-by-an-old-look",
+        source: "a unit is said to be gone by a list from before it was started",
+        target: ("blixard-core", "decisions"),
+        test: "ongoing::nothing_is_confirmed_by_a_look",
+    },
+    Tested {
         name: "lineage-uses-raft-id-again",
         source: "recovery, R10: the founder goes on under a raft id that was given before",
         target: ("blixard-core", "decisions"),
