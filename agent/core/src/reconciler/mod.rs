@@ -101,6 +101,8 @@ pub struct UnitsView<'a> {
     pub placed: &'a [&'a VmRecord],
     /// Its VM units, from the service manager.
     pub units: &'a [ObservedUnit],
+    /// The look at the units that gave them, as [`Ongoing::note_asked`] counts looks.
+    pub look: u64,
     /// The log was read up to date at least once since the agent started.
     pub up_to_date: bool,
     /// Milliseconds of a clock that never goes back.

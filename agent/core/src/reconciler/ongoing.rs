@@ -1,7 +1,7 @@
 //! What a node is doing to its units: one action per unit at a time, a few of each kind at once, and beside
 //! them what the cluster is told of changed specs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use blixard_model::report::VmReport;
 use blixard_model::{OrderId, VmName, mutant};
@@ -23,8 +23,11 @@ pub struct Ongoing {
     confirming: BTreeMap<VmName, OrderId>,
     /// Those of which it was told, and by which order they were to run: the log here may be behind.
     confirmed: BTreeMap<VmName, OrderId>,
-    /// The VMs to whose units something was done since the units were asked for.
-    ended: BTreeSet<VmName>,
+    /// How many looks at the units were asked for.
+    looks: u64,
+    /// The VMs to whose units something was done, each with the look that was the last one then: neither that
+    /// one nor an earlier one need show what came of it.
+    ended: BTreeMap<VmName, u64>,
     /// The actions that found no place, each with the time since when it is wanted.
     waiting: BTreeMap<VmName, (ActionKind, u64)>,
 }
@@ -54,6 +57,7 @@ impl Ongoing {
         let holding = view.placed.iter().filter(|vm| vm.held.is_some());
         let holding: BTreeMap<&VmName, OrderId> = holding.map(|vm| (&vm.spec.name, vm.order_id())).collect();
         self.confirmed.retain(|name, order| holding.get(name) == Some(order));
+        self.ended.retain(|_, look| *look >= view.look);
         wanted.retain(|action| self.may_begin(action));
         let before = std::mem::take(&mut self.waiting);
         let since = |action: &Action| {
@@ -89,9 +93,11 @@ impl Ongoing {
         }
     }
 
-    /// The units are asked for: the next view shows what came of everything that ended before.
-    pub fn note_asked(&mut self) {
-        self.ended.clear();
+    /// The units are asked for: the answer shows what came of everything that ended before. Returns the
+    /// number of the look, for [`UnitsView::look`]. Views have to come in the order of their looks.
+    pub fn note_asked(&mut self) -> u64 {
+        self.looks += 1;
+        self.looks
     }
 
     /// One step of a VM at a time; but a VM is started and stopped while the cluster is told of its changed
@@ -99,7 +105,7 @@ impl Ongoing {
     /// show the unit as it was.
     fn may_begin(&self, action: &Action) -> bool {
         let name = action.vm();
-        let is_outdated = self.ended.contains(name) && !mutant::lives("confirmed-by-an-old-look");
+        let is_outdated = self.ended.contains_key(name) && !mutant::lives("confirmed-by-an-old-look");
         let is_told = self.confirming.contains_key(name) || self.confirmed.contains_key(name);
         match action {
             Action::ConfirmGone(_) if is_outdated => false,
@@ -119,7 +125,7 @@ impl Ongoing {
             }
             _ => {
                 self.busy.remove(action.vm());
-                self.ended.insert(action.vm().clone());
+                self.ended.insert(action.vm().clone(), self.looks);
             }
         }
         let is_new = match failure {

@@ -22,13 +22,18 @@ fn vms(count: usize, desired: Desired) -> Vec<VmRecord> {
 
 /// The units are asked for and listed at once.
 fn begin(ongoing: &mut Ongoing, vms: &[VmRecord], units: &[ObservedUnit], now_ms: u64) -> Vec<Action> {
-    ongoing.note_asked();
-    listed(ongoing, vms, units, now_ms)
+    let look = ongoing.note_asked();
+    listed(ongoing, look, (vms, units), now_ms)
 }
 
-fn listed(ongoing: &mut Ongoing, vms: &[VmRecord], units: &[ObservedUnit], now_ms: u64) -> Vec<Action> {
+fn listed(
+    ongoing: &mut Ongoing,
+    look: u64,
+    (vms, units): (&[VmRecord], &[ObservedUnit]),
+    now_ms: u64,
+) -> Vec<Action> {
     let placed: Vec<&VmRecord> = vms.iter().collect();
-    ongoing.begin(&UnitsView { placed: &placed, units, up_to_date: true, now_ms })
+    ongoing.begin(&UnitsView { placed: &placed, units, look, up_to_date: true, now_ms })
 }
 
 fn running(vm: &str) -> ObservedUnit {
@@ -105,10 +110,21 @@ fn nothing_is_confirmed_by_a_look_that_may_be_older_than_what_was_done() {
     let [start, confirm] = [Action::Start(name("vm00")), Action::ConfirmGone(name("vm00"))];
     assert_eq!(begin(&mut ongoing, &vms(1, Desired::Running), &[], 0).len(), 1);
     // The units are asked for, the start ends, and only then comes the answer, which does not show the unit.
-    ongoing.note_asked();
+    let early = ongoing.note_asked();
     ongoing.note_done(&start, None, 3);
     let gone = vms(1, Desired::Absent);
-    assert_eq!(listed(&mut ongoing, &gone, &[], 4), []);
+    assert_eq!(listed(&mut ongoing, early, (&gone, &[]), 4), []);
+    // Nor is it the last word when they were asked for once more meanwhile.
+    let mut ongoing = Ongoing::default();
+    assert_eq!(begin(&mut ongoing, &vms(1, Desired::Running), &[], 0).len(), 1);
+    let early = ongoing.note_asked();
+    ongoing.note_done(&start, None, 3);
+    let late = ongoing.note_asked();
+    assert_eq!(listed(&mut ongoing, early, (&gone, &[]), 4), []);
+    assert_eq!(listed(&mut ongoing, late, (&gone, &[running("vm00")]), 4), [Action::Stop(name("vm00"))]);
+    let mut ongoing = Ongoing::default();
+    assert_eq!(begin(&mut ongoing, &vms(1, Desired::Running), &[], 0).len(), 1);
+    ongoing.note_done(&start, None, 3);
     assert_eq!(begin(&mut ongoing, &gone, &[], 5), [confirm]);
 }
 
@@ -135,7 +151,7 @@ fn a_failure_is_noted_with_its_reason_and_paused_for() {
     ongoing.note_done(&actions[0], Some("exited 1"), 10_000);
     assert_eq!(begin(&mut ongoing, &vms, &[], 10_999), []);
     let placed: Vec<&VmRecord> = vms.iter().collect();
-    let view = UnitsView { placed: &placed, units: &[], up_to_date: true, now_ms: 10_999 };
+    let view = UnitsView { placed: &placed, units: &[], look: 0, up_to_date: true, now_ms: 10_999 };
     assert_eq!(ongoing.report(&view)[0].reason.as_deref(), Some("exited 1 (next try in 1 s)"));
     assert_eq!(begin(&mut ongoing, &vms, &[], 11_000), actions);
 }
@@ -154,7 +170,7 @@ fn an_end_is_unexpected_only_when_nothing_is_done_to_the_vm() {
     let mut ongoing = Ongoing::default();
     let (on, off) = (vms(1, Desired::Running), vms(1, Desired::Stopped));
     let placed: Vec<&VmRecord> = on.iter().collect();
-    let ended = UnitsView { placed: &placed, units: &[], up_to_date: true, now_ms: 5 };
+    let ended = UnitsView { placed: &placed, units: &[], look: 0, up_to_date: true, now_ms: 5 };
     assert_eq!(begin(&mut ongoing, &on, &[running("vm00")], 0), []);
     assert_eq!(ongoing.unexpected_ends(&ended), [(name("vm00"), None)]);
 
@@ -199,7 +215,7 @@ fn an_action_that_is_wanted_again_comes_after_those_that_have_waited() {
 
 /// What is told of the only VM.
 fn reason(ongoing: &Ongoing, vm: &VmRecord, units: &[ObservedUnit], now_ms: u64) -> Option<String> {
-    let view = UnitsView { placed: &[vm], units, up_to_date: true, now_ms };
+    let view = UnitsView { placed: &[vm], units, look: 0, up_to_date: true, now_ms };
     ongoing.report(&view).remove(0).reason
 }
 

@@ -24,7 +24,7 @@ fn unit(state: ObservedState) -> ObservedUnit {
 }
 
 fn view<'a>(placed: &'a [&'a VmRecord], units: &'a [ObservedUnit], now_ms: u64) -> UnitsView<'a> {
-    UnitsView { placed, units, up_to_date: true, now_ms }
+    UnitsView { placed, units, look: 0, up_to_date: true, now_ms }
 }
 
 #[test]
@@ -188,11 +188,16 @@ fn a_unit_that_nobody_wants_is_stopped() {
 
 #[test]
 fn nothing_is_done_on_an_old_log() {
-    let stale =
-        UnitsView { placed: &[], units: &[unit(ObservedState::Running)], up_to_date: false, now_ms: 0 };
+    let stale = UnitsView {
+        placed: &[],
+        units: &[unit(ObservedState::Running)],
+        look: 0,
+        up_to_date: false,
+        now_ms: 0,
+    };
     assert_eq!(reconcile(&stale, &mut Memory::default()), []);
     let vm = vm(Desired::Running);
-    let stale = UnitsView { placed: &[&vm], units: &[], up_to_date: false, now_ms: 0 };
+    let stale = UnitsView { placed: &[&vm], units: &[], look: 0, up_to_date: false, now_ms: 0 };
     assert_eq!(reconcile(&stale, &mut Memory::default()), []);
 }
 

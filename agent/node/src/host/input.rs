@@ -128,7 +128,7 @@ pub enum Input {
     UnitsChanged,
     /// The list of units that [`Effect::ListUnits`](super::Effect::ListUnits) asked for.
     Units {
-        /// Which look this is the answer to: only the last one that was asked for counts.
+        /// Which look this is the answer to.
         look: u64,
         /// The units, or why systemd could not be asked.
         listed: Result<Vec<ObservedUnit>, String>,

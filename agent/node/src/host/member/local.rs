@@ -206,7 +206,7 @@ impl MemberHost {
 
     pub(super) fn handle_units(&mut self, now: Moment, look: u64, listed: Result<Vec<ObservedUnit>, String>) {
         let Some(asked_ms) = self.vms.note_answered(look) else { return };
-        let look = self.vms.listed(now, self.replica.state(), listed);
+        let look = self.vms.listed((now, look), self.replica.state(), listed);
         for (vm, how) in look.ended {
             self.out.push(Effect::Notice(Notice::VmEnded { vm: vm.clone(), how }));
             self.out.push(Effect::FetchConsole { vm, lines: CONSOLE_LINES });

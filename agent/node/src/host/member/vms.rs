@@ -3,6 +3,8 @@
 //! What is believed is the list of units, taken anew each time. Changes of the log and signals of systemd
 //! only make the next look come sooner.
 
+use std::collections::BTreeMap;
+
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::{Action, Ongoing, UnitsView};
 use blixard_core::{ClusterState, VmRecord};
@@ -17,6 +19,8 @@ const PERIOD_MS: u64 = 2_000;
 const PERIOD_MIN_MS: u64 = 50;
 /// A list that systemd does not give within this time, in milliseconds, is asked for again.
 const LIST_MS: u64 = 30_000;
+/// Most looks whose answers are still of use.
+const LOOKS_MAX: usize = 8;
 
 /// What a look at the units comes to.
 #[derive(Debug)]
@@ -41,10 +45,8 @@ pub(super) struct Vms {
     /// Another agent with this node's key was there first: these VMs are its.
     stands_aside: bool,
     units: Vec<ObservedUnit>,
-    /// How often the units were asked for.
-    looks: u64,
-    /// When the list that is awaited was asked for.
-    listing_since_ms: Option<u64>,
+    /// The looks at the units that are not answered, each with when it was asked for.
+    asked: BTreeMap<u64, u64>,
     next_list_ms: u64,
     last_list_ms: Option<u64>,
 }
@@ -59,8 +61,7 @@ impl Vms {
             up_to_date: false,
             stands_aside: false,
             units: Vec::new(),
-            looks: 0,
-            listing_since_ms: None,
+            asked: BTreeMap::new(),
             next_list_ms: now_ms,
             last_list_ms: None,
         }
@@ -85,34 +86,41 @@ impl Vms {
 
     /// The number of the look that is to be taken now, if one is.
     pub(super) fn wants_list(&mut self, now_ms: u64) -> Option<u64> {
-        let awaited = self.listing_since_ms.is_some_and(|since| now_ms.saturating_sub(since) < LIST_MS);
+        let awaited = self.awaited_since_ms().is_some_and(|since| now_ms.saturating_sub(since) < LIST_MS);
         if awaited || now_ms < self.next_list_ms {
             return None;
         }
-        self.looks += 1;
-        self.listing_since_ms = Some(now_ms);
-        self.ongoing.note_asked();
+        let look = self.ongoing.note_asked();
+        if self.asked.len() >= LOOKS_MAX {
+            self.asked.pop_first();
+        }
+        self.asked.insert(look, now_ms);
         self.last_list_ms = Some(now_ms);
         self.next_list_ms = now_ms.saturating_add(PERIOD_MS);
-        Some(self.looks)
+        Some(look)
     }
 
-    /// A look was answered. Returns when it was asked for; none if it is not the look that is awaited: the
-    /// answer to an earlier one may show the units as they were before something was done to them.
+    fn awaited_since_ms(&self) -> Option<u64> {
+        self.asked.last_key_value().map(|(_, asked_ms)| *asked_ms)
+    }
+
+    /// A look was answered. Returns when it was asked for; none if a later look was answered before.
     pub(super) fn note_answered(&mut self, look: u64) -> Option<u64> {
-        if look == self.looks { self.listing_since_ms.take() } else { None }
+        let asked_ms = self.asked.get(&look).copied()?;
+        self.asked.retain(|other, _| *other > look);
+        Some(asked_ms)
     }
 
     /// When to look again.
     pub(super) fn due_ms(&self) -> u64 {
-        self.listing_since_ms.map_or(self.next_list_ms, |since| since.saturating_add(LIST_MS))
+        self.awaited_since_ms().map_or(self.next_list_ms, |since| since.saturating_add(LIST_MS))
     }
 
     /// The units were listed; what changed since they were asked for may be missing. Returns what comes of
     /// the look.
     pub(super) fn listed(
         &mut self,
-        now: Moment,
+        (now, look): (Moment, u64),
         state: &ClusterState,
         listed: Result<Vec<ObservedUnit>, String>,
     ) -> UnitsLook {
@@ -127,7 +135,7 @@ impl Vms {
         let ours = state.member_by_endpoint(self.me).is_some_and(|member| *member.node.name == self.name);
         let placed: Vec<&VmRecord> = state.placed_on(&self.name).collect();
         let up_to_date = self.up_to_date && ours && problem.is_none() && !self.stands_aside;
-        let view = UnitsView { placed: &placed, units: &self.units, up_to_date, now_ms: now.boot_ms };
+        let view = UnitsView { placed: &placed, units: &self.units, look, up_to_date, now_ms: now.boot_ms };
         let mut ended = Vec::new();
         if problem.is_none() {
             for (name, how) in self.ongoing.unexpected_ends(&view) {
@@ -166,5 +174,23 @@ impl Vms {
     pub(super) fn note_console(&mut self, now_ms: u64, vm: &VmName, lines: &[String]) {
         self.ongoing.note_console(vm, lines);
         self.hurry(now_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_is_answered_late_counts_unless_a_later_one_was_answered() {
+        let mut vms = Vms::new(EndpointId::from_bytes([1; 32]), "n1".parse().expect("a name"), 0);
+        assert_eq!((vms.wants_list(0), vms.wants_list(LIST_MS - 1)), (Some(1), None));
+        assert_eq!(vms.wants_list(LIST_MS), Some(2), "it is asked for again");
+        assert_eq!(vms.note_answered(1), Some(0), "systemd is slow, and may be as slow the next time");
+        assert_eq!(vms.wants_list(LIST_MS + PERIOD_MS), None, "the second one is awaited");
+        assert_eq!(vms.wants_list(2 * LIST_MS), Some(3));
+        assert_eq!(vms.note_answered(3), Some(2 * LIST_MS));
+        assert_eq!((vms.note_answered(2), vms.note_answered(3)), (None, None));
+        assert_eq!(vms.wants_list(2 * LIST_MS + PERIOD_MS), Some(4), "nothing is awaited");
     }
 }
