@@ -12,7 +12,7 @@
 
 use blixard_core::ClusterState;
 use blixard_model::backoff::{ANNOUNCE, Retry};
-use blixard_model::{EndpointId, Offer, Refusal, WriteAsk};
+use blixard_model::{EndpointId, Offer, Refusal, WriteAsk, mutant};
 
 use crate::summary::Summary;
 
@@ -67,7 +67,7 @@ impl Registration {
 
     /// Something else is offered from now on, for instance after the machine moved.
     pub fn set_offer(&mut self, offer: Offer) {
-        if self.offer != offer {
+        if self.offer != offer && !mutant::lives("move-not-told") {
             self.offer = offer;
             self.retry.reset();
         }

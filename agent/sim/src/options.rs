@@ -60,6 +60,8 @@ pub struct Options {
     pub lasting_cut: bool,
     /// Starts of a VM that fail, of 1,000.
     pub start_failures: u64,
+    /// Machines offer more or less when their agents start again, and move to other addresses.
+    pub offers_change: bool,
 }
 
 /// Kinds of faults, each on or off for a whole run.
@@ -95,12 +97,17 @@ pub struct Faults {
     pub lost_store: bool,
     /// Units that somebody starts by hand.
     pub stranger: bool,
+    /// Machines that are suspended, with their guests, and wake up again.
+    pub sleep: bool,
 }
 
 impl Options {
     /// The options of a seed, with a number of machines other than the seed's own if one is given.
     pub fn of(seed: u64, nodes: Option<usize>) -> Self {
         let mut rng = SimRng::new(seed ^ 0x6f70_7469_6f6e_7321);
+        // What was added since is drawn from numbers of its own: the other options of a seed stay what they
+        // are.
+        let mut later = SimRng::new(seed ^ 0x6c61_7465_7220_6f6e);
         let drawn = [1, 2, 3, 3, 3, 3, 4, 5, 5, 5][below(&mut rng, 10)];
         let nodes = nodes.unwrap_or(drawn);
         let often = |rng: &mut SimRng| rng.chance(1, 2);
@@ -120,6 +127,7 @@ impl Options {
             restart: rng.chance(1, 3),
             lost_store: rng.chance(1, 5),
             stranger: rng.chance(1, 5),
+            sleep: later.chance(1, 4),
         };
         let lossy = often(&mut rng);
         let churn = often(&mut rng);
@@ -151,6 +159,7 @@ impl Options {
             voter_lost_ticks: [30, 60, 200][below(&mut rng, 3)],
             lasting_cut: nodes >= 3 && rng.chance(1, 3),
             start_failures: if often(&mut rng) { 200 } else { 0 },
+            offers_change: later.chance(1, 3),
         }
     }
 }

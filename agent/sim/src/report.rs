@@ -91,6 +91,12 @@ counts! {
     lasting_cuts,
     /// Times a process stood still for a while.
     pauses,
+    /// Machines that were suspended.
+    sleeps,
+    /// Machines that moved to another address.
+    moves,
+    /// Agents that started with another capacity to offer than the run before.
+    other_capacities,
     /// Disks that became slow.
     slow_disks,
     /// Disks without space.

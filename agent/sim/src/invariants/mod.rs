@@ -27,7 +27,7 @@ mod witness;
 use blixard_core::ClusterState;
 use blixard_model::formation::Genesis;
 use blixard_model::{
-    Capacity, EndpointId, Outcome, RaftId, Removal, RequestId, StoreId, VmName, WriteRequest,
+    Capacity, Command, EndpointId, Outcome, RaftId, Removal, RequestId, StoreId, VmName, WriteRequest,
 };
 
 use blixard_node::Replica;
@@ -36,7 +36,7 @@ use crate::Violation;
 use crate::world::parts::machine::SimMachine;
 use crate::world::parts::mirror::Mirror;
 pub(crate) use bounded::Bounds;
-use canon::{AgreedEntry, Canon};
+use canon::{AgreedEntry, AppliedCommand, Canon};
 use seen::SeenNode;
 
 /// All invariants, and the first violation.
@@ -51,6 +51,7 @@ pub(crate) struct Checker {
     leaders: leader_completeness::LeaderCompleteness,
     commits: commit::CommitMonotonic,
     states: state_equal::StateEqual,
+    reservations: capacity::Reservations,
     acknowledged: acknowledged::Acknowledged,
     order: linearizable::Linearizable,
     deleted: deleted::Deleted,
@@ -69,6 +70,7 @@ impl Checker {
             leaders: leader_completeness::LeaderCompleteness::default(),
             commits: commit::CommitMonotonic::default(),
             states: state_equal::StateEqual::default(),
+            reservations: capacity::Reservations::default(),
             acknowledged: acknowledged::Acknowledged::default(),
             order: linearizable::Linearizable::default(),
             deleted: deleted::Deleted::default(),
@@ -156,8 +158,12 @@ impl Checker {
                 AgreedEntry::Removed(member, Removal::LostStore) => (None, Some(member)),
                 AgreedEntry::Removed(..) | AgreedEntry::Admitted(..) | AgreedEntry::Nothing => (None, None),
             };
+            let is_offer =
+                |command: &AppliedCommand| matches!(command.request.command, Command::SetNode { .. });
+            let offers_changed =
+                matches!(applied, AgreedEntry::Admitted(..)) || command.is_some_and(is_offer);
             let held = [
-                ("capacity", capacity::check(canon.state())),
+                ("capacity", self.reservations.check(canon.state(), offers_changed)),
                 ("applied_once", self.acknowledged.applied(index, command)),
                 ("deleted_stays", self.deleted.applied((canon.state(), machines), command)),
                 ("whole_is_kept", let_go.map_or(Ok(()), |member| let_go::check(machines, member))),

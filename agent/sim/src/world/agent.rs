@@ -3,21 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_consensus::TICK_MS;
+use blixard_model::Capacity;
 use blixard_model::ClusterVersion;
 use blixard_model::NodeFacts;
-use blixard_model::Offer;
 use blixard_model::StoreId;
 use blixard_node::NodeError;
 use blixard_node::host::disk::{DiskError, Kept};
 use blixard_node::host::{Found, Host, HostConfig, HostEnd};
 use blixard_store::{DiskFault, OpenError, Store};
 
-use super::World;
 use super::parts::event::{Event, MachineId};
 use super::parts::machine::{DiskHealth, Process};
 use super::parts::mirror::Mirror;
 use super::parts::names::address;
+use super::{CAPACITY, World};
 use crate::disk::Tear;
+use crate::options::below;
 use crate::planted;
 
 /// Why an agent ended.
@@ -49,6 +50,9 @@ impl World {
         if self.machines[id].supports < ClusterVersion::NEWEST && self.rng.chance(1, 3) {
             self.upgrade(id);
         }
+        if self.options.offers_change && self.rng.chance(1, 4) {
+            self.offer_another_capacity(id);
+        }
         let (run, store_id) = (self.new_id(), self.new_store_id());
         self.trace.line(self.queue.now_us(), || format!("n{} starts, run {run}", id + 1));
         let machine = &self.machines[id];
@@ -72,6 +76,21 @@ impl World {
         self.trace.line(self.queue.now_us(), || format!("n{} is upgraded", id + 1));
         self.machines[id].supports = ClusterVersion::NEWEST;
         self.counts.upgrades += 1;
+    }
+
+    /// Its next run is configured to offer more or less; what it runs already may be more than that.
+    fn offer_another_capacity(&mut self, id: MachineId) {
+        let Capacity { cpus, memory_mib } = CAPACITY;
+        let parts = [2, 3, 4, 6][below(&mut self.rng, 4)];
+        let machine = &mut self.machines[id];
+        let capacity = Capacity { cpus: cpus * parts / 4, memory_mib: memory_mib * u64::from(parts) / 4 };
+        if capacity != machine.capacity {
+            self.counts.other_capacities += 1;
+        }
+        let largest = &mut machine.largest_capacity;
+        machine.capacity = capacity;
+        largest.cpus = largest.cpus.max(capacity.cpus);
+        largest.memory_mib = largest.memory_mib.max(capacity.memory_mib);
     }
 
     fn new_store_id(&mut self) -> StoreId {
@@ -141,12 +160,7 @@ impl World {
 
     fn host_config(&mut self, id: MachineId, store_id: StoreId) -> HostConfig {
         let machine = &self.machines[id];
-        let offer = Offer {
-            capacity: Some(machine.capacity),
-            addresses: vec![address(id)],
-            relay_url: None,
-            witness: machine.witness,
-        };
+        let offer = machine.offer();
         HostConfig {
             node: NodeFacts { name: machine.name.clone(), endpoint_id: machine.endpoint_id, store_id, offer },
             cluster_name: self.cluster_name.clone(),

@@ -2,13 +2,14 @@
 
 use blixard_model::wire::PeerRequest;
 use blixard_model::{ClusterVersion, OrderId};
-use blixard_node::host::{CallId, Want};
+use blixard_node::host::{CallId, Input, Want};
 
 use super::World;
 use super::parts::event::{Event, Fault, MachineId, Message};
 use super::parts::machine::{DiskHealth, Waiter};
-use super::parts::names::text_id;
+use super::parts::names::{address, text_id};
 use super::parts::network::STRAGGLES_LONG_US;
+use crate::options::below;
 
 /// How long handing the leadership over may take when an agent stops, in ms.
 const HAND_OVER_MS: u64 = 2_000;
@@ -43,6 +44,12 @@ impl World {
                 let machine = &mut self.machines[id];
                 machine.held_until_us = machine.held_until_us.max(now_us + us);
             }
+            Fault::Sleep(id, us) => {
+                let machine = &mut self.machines[id];
+                machine.held_until_us = machine.held_until_us.max(now_us + us);
+                machine.asleep_until_us = machine.asleep_until_us.max(now_us + us);
+            }
+            Fault::Move(id) => self.move_to_another_address(id),
             Fault::ClockJump(id, us) => self.machines[id].jumped_us += us,
             Fault::SlowDisk(id, us) => self.machines[id].disk.set_sync_latency_us(us),
             Fault::DiskFull(id, room) => {
@@ -81,7 +88,8 @@ impl World {
                 machine.old_image = Some(machine.disk.image());
                 machine.old_image_of = machine.store_id;
             }
-            Fault::RollBack(id) => self.roll_back(id),
+            Fault::RollBack(id) if self.may_roll_back(id) => self.roll_back(id),
+            Fault::RollBack(_) => {}
         }
     }
 
@@ -115,6 +123,22 @@ impl World {
             hypervisor.end_start(&name, false);
             self.counts.strangers += 1;
         }
+    }
+
+    /// As when the network gives a machine another address: one that nobody has, or one that somebody had,
+    /// but none that an operator wrote down.
+    fn move_to_another_address(&mut self, id: MachineId) {
+        if self.machines[id].node().is_none() {
+            return;
+        }
+        let other = address(self.machines.len() + below(&mut self.rng, 3));
+        if self.machines.iter().any(|machine| machine.address == other) {
+            return;
+        }
+        self.counts.moves += 1;
+        self.machines[id].address = other;
+        let offer = self.machines[id].offer();
+        self.input(id, Input::Offer(Box::new(offer)));
     }
 
     fn ask_to_stop(&mut self, id: MachineId) {
@@ -196,6 +220,7 @@ impl World {
             let machine = &mut self.machines[id];
             machine.disk.heal();
             machine.held_until_us = machine.held_until_us.min(now_us);
+            machine.asleep_until_us = machine.asleep_until_us.min(now_us);
             machine.retired = false;
             if machine.supports < ClusterVersion::NEWEST {
                 self.upgrade(id);

@@ -115,7 +115,10 @@ impl World {
                 Some(_) if !self.checker.belongs(machine.endpoint_id, process.store_id) => {
                     missing.push(format!("{name} is no member"));
                 }
-                Some(_) => self.units_missing(id, &mut missing),
+                Some(_) => {
+                    missing.extend(self.offer_missing(machine));
+                    self.units_missing(id, &mut missing);
+                }
             }
         }
         missing.extend(self.voters_missing());
@@ -128,6 +131,14 @@ impl World {
             missing.push("clients have yet to write again".to_owned());
         }
         missing
+    }
+
+    /// The log says what a machine offers by now.
+    fn offer_missing(&self, machine: &SimMachine) -> Option<String> {
+        let member = self.checker.state()?.member_by_endpoint(machine.endpoint_id)?;
+        let (told, offers) = (member.node.offer, machine.offer());
+        let name = &machine.name;
+        (*told != offers).then(|| format!("the log says that {name} offers {told:?}, not {offers:?}"))
     }
 
     /// All machines run the newest release by now. One that is cut off cannot say what it supports.

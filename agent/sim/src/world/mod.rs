@@ -194,6 +194,10 @@ impl World {
             if run.is_none() || event.run().is_some() && event.run() != run {
                 return self.arrives_nowhere(event);
             }
+            // What comes over a network that carries nothing waits for nobody, whoever stands still.
+            if matches!(&event, Event::Arrival { to, from, .. } if self.network.is_cut(*from, *to)) {
+                return self.dispatch(event);
+            }
             if machine.held_until_us > self.queue.now_us() {
                 // What holds it is mended with everything else.
                 let mended_us = self.options.safety_s * 1_000_000;
@@ -257,6 +261,8 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> SimMachine
         endpoint_id: EndpointId::from_bytes([u8::try_from(id + 1).unwrap_or(u8::MAX); 32]),
         name,
         capacity: CAPACITY,
+        largest_capacity: CAPACITY,
+        address: address(id),
         disk,
         disk_health: DiskHealth::Good,
         store_id: None,
@@ -264,6 +270,7 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> SimMachine
         process: None,
         boot: 0,
         held_until_us: 0,
+        asleep_until_us: 0,
         clock_ppm: 1_000_000 + drift - options.drift_ppm,
         jumped_us: 0,
         view: BTreeSet::new(),

@@ -1,6 +1,9 @@
 //! Which fault comes next. What no cluster could survive is not asked of it: disks are lost one at a time,
 //! and only while all others are whole.
 
+use blixard_consensus::RaftStatus;
+use blixard_node::Replica;
+
 use super::World;
 use super::parts::event::{Event, Fault, MachineId};
 use super::parts::machine::{DiskHealth, SimMachine};
@@ -8,6 +11,9 @@ use crate::options::below;
 
 /// A hard birth is over by then, in µs: from then on faults come as often as always.
 const BIRTH_US: u64 = 15_000_000;
+
+/// How often it is tried to put a copy of a disk back.
+const ROLL_BACK_TRIES: u32 = 6;
 
 type Choose = fn(&mut World) -> Vec<(u64, Fault)>;
 
@@ -39,7 +45,7 @@ impl World {
 
     fn kinds(&self) -> Vec<Choose> {
         let faults = self.options.faults;
-        let all: [(bool, Choose); 15] = [
+        let all: [(bool, Choose); 17] = [
             (faults.power, Self::choose_power),
             (faults.kill, |world| vec![(0, Fault::Kill(world.any()))]),
             (faults.restart, |world| vec![(0, Fault::Restart(world.any()))]),
@@ -57,6 +63,8 @@ impl World {
             (faults.guest_ends, Self::choose_guest_ends),
             (faults.lost_store, Self::choose_lost_store),
             (faults.stranger, |world| vec![(0, Fault::Stranger(world.any()))]),
+            (faults.sleep, Self::choose_sleep),
+            (self.options.offers_change, |world| vec![(0, Fault::Move(world.any()))]),
         ];
         all.into_iter().filter(|(on, _)| *on).map(|(_, choose)| choose).collect()
     }
@@ -122,6 +130,16 @@ impl World {
         self.counts.pauses += 1;
         let longest = if self.rng.chance(1, 4) { 10_000_000 } else { 1_500_000 };
         vec![(0, Fault::Pause(self.any(), 50_000 + self.rng.below(longest)))]
+    }
+
+    /// A machine that is suspended hears nothing and says nothing.
+    fn choose_sleep(&mut self) -> Vec<(u64, Fault)> {
+        let id = self.any();
+        self.counts.sleeps += 1;
+        let lasts = 100_000 + self.rng.below(15_000_000);
+        let mut cuts = self.pairs();
+        cuts.retain(|(from, to)| *from == id || *to == id);
+        vec![(0, Fault::Sleep(id, lasts)), (0, Fault::Cut(cuts.clone())), (lasts, Fault::Mend(cuts))]
     }
 
     fn choose_slow_disk(&mut self) -> Vec<(u64, Fault)> {
@@ -194,9 +212,15 @@ impl World {
             if self.is_copy_of_the_store(id) && self.rng.chance(1, 2) && self.may_lose_a_disk() {
                 return vec![(0, Fault::Wipe(id))];
             }
-            return if self.may_roll_back(id) { vec![(0, Fault::RollBack(id))] } else { Vec::new() };
+            return vec![(0, Fault::RollBack(id))];
         }
-        if self.may_copy(id) { vec![(0, Fault::Copy(id))] } else { Vec::new() }
+        if !self.may_copy(id) {
+            return Vec::new();
+        }
+        // Not every moment suits.
+        let tries =
+            (0..ROLL_BACK_TRIES).map(|_| (1_000_000 + self.rng.below(20_000_000), Fault::RollBack(id)));
+        std::iter::once((0, Fault::Copy(id))).chain(tries).collect()
     }
 
     /// A copy in which a node alone makes up the quorum leads as soon as it is put back, whoever has come
@@ -267,20 +291,21 @@ impl World {
         })
     }
 
-    /// All is calm: a leader that is another one, nobody cut off or standing still, everybody up to date. A
-    /// leader that stands still would take what the disk has acknowledged and forgotten for safe, much later.
-    fn may_roll_back(&self, id: MachineId) -> bool {
-        let (applied, now_us) = (self.checker.applied(), self.queue.now_us());
-        let stands_still = |m: &SimMachine| m.held_until_us > now_us;
-        let up_to_date = |m: &SimMachine| m.node().is_some_and(|node| node.summary().applied >= applied);
-        let led =
-            self.machines.iter().enumerate().any(|(other, machine)| {
-                other != id && machine.node().is_some_and(|node| node.summary().leads)
-            });
-        self.may_lose_a_disk()
-            && led
-            && !self.network.is_cut_anywhere()
-            && self.machines.iter().all(up_to_date)
-            && !self.machines.iter().any(stands_still)
+    /// Another one leads in the same term, and a quorum without this one is with that leader and has in its
+    /// logs whatever this one has acknowledged: neither a vote nor an entry is forgotten that counts.
+    pub(crate) fn may_roll_back(&self, id: MachineId) -> bool {
+        let Some(own) = self.machines[id].node().map(Replica::raft_status) else { return false };
+        let committed = self.checker.applied();
+        let holds_all = |other: &RaftStatus| {
+            other.term == own.term
+                && other.leader == own.leader
+                && other.last.1 >= own.last.1.max(committed)
+                && own.voters.contains(&other.id)
+        };
+        let others = self.machines.iter().enumerate().filter(|(other, _)| *other != id);
+        let holding = others.filter_map(|(_, machine)| machine.node().map(Replica::raft_status));
+        let holding: Vec<RaftStatus> = holding.filter(holds_all).collect();
+        let led = holding.iter().any(|other| other.leader == Some(other.id));
+        self.may_lose_a_disk() && led && holding.len() > own.voters.len() / 2
     }
 }

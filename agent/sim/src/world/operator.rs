@@ -5,10 +5,11 @@ use blixard_core::formation::contacts;
 use blixard_core::state::MemberRef;
 use blixard_core::ticket::hash_of;
 use blixard_model::{
-    Ask, MembersAsk, Outcome, RaftId, TicketId, TicketRecord, TicketSecret, VmsFate, WriteAsk, WriteRequest,
+    NodeName, Outcome, RaftId, RequestId, TicketId, TicketRecord, TicketSecret, VmsFate, WriteAsk,
+    WriteRequest,
 };
 use blixard_node::SubmitError;
-use blixard_node::host::{HeldTicket, Want};
+use blixard_node::host::{HeldTicket, NodeRemoval, Want};
 
 use super::World;
 use super::parts::event::{Event, MachineId};
@@ -40,9 +41,10 @@ impl World {
         if calm {
             return;
         }
-        match self.rng.below(8) {
+        match self.rng.below(9) {
             0 => self.revoke_some(),
             1..=3 => self.renew_removed(),
+            8 => self.forget_departed(),
             _ => self.remove_some(),
         }
     }
@@ -67,7 +69,7 @@ impl World {
         }
     }
 
-    fn ask_somebody(&mut self, what: What, ask: impl Into<Ask>) {
+    fn ask_somebody(&mut self, what: What, want: Want) {
         let number = self.new_id();
         let until_us = self.queue.now_us() + TIMEOUT_US;
         self.operator.task = Some(OperatorTask { number, what, until_us });
@@ -76,13 +78,18 @@ impl World {
         if let Some(at) = in_cluster.get(below(&mut self.rng, in_cluster.len().max(1))).copied()
             && !self.liveness.is_cut_off(at)
         {
-            self.change(at, ask, PATIENCE_MS, Waiter::Operator(number));
+            self.want(at, Waiter::Operator(number), want, PATIENCE_MS);
         }
     }
 
-    fn write(&mut self, ask: WriteAsk) -> WriteRequest {
+    fn write(&mut self, ask: WriteAsk) -> Want {
+        let request = WriteRequest { id: self.new_request_id(), ask };
+        Want::Change(Box::new(request.into()))
+    }
+
+    fn new_request_id(&mut self) -> RequestId {
         let id = self.new_id();
-        WriteRequest { id: text_id(&format!("operator-{id}")), ask }
+        text_id(&format!("operator-{id}"))
     }
 
     /// Machines that are to join and have no ticket, or one that has ended: its agent says so, and shows for
@@ -225,9 +232,20 @@ impl World {
         }
         let fate = if self.rng.chance(1, 2) { VmsFate::Delete } else { VmsFate::Keep };
         let vms = (dead && has_vms).then_some(fate);
-        let ask = MembersAsk::Remove { raft_id, force: dead, vms };
+        let removal = NodeRemoval { name: member.node.name, force: dead, vms, id: self.new_request_id() };
         self.trace.line(self.queue.now_us(), || format!("n{} is to be removed (dead: {dead})", machine + 1));
-        self.ask_somebody(What::Remove { machine, ask: ask.clone(), tries: 0 }, ask);
+        let want = Want::RemoveNode(Box::new(removal.clone()));
+        self.ask_somebody(What::Remove { machine, raft_id, removal, tries: 0 }, want);
+    }
+
+    /// VMs of a node that was removed without them are deleted after all.
+    fn forget_departed(&mut self) {
+        let Some(state) = self.checker.state() else { return };
+        let departed: Vec<NodeName> = state.nodes.departed().map(|(_, node)| node.name.clone()).collect();
+        let Some(name) = departed.get(below(&mut self.rng, departed.len().max(1))).cloned() else { return };
+        let id = self.new_request_id();
+        let removal = NodeRemoval { name, force: true, vms: Some(VmsFate::Delete), id };
+        self.ask_somebody(What::Forget, Want::RemoveNode(Box::new(removal)));
     }
 
     pub(crate) fn operator_answered(&mut self, number: u64, end: Result<Outcome, SubmitError>) {
@@ -237,8 +255,14 @@ impl World {
             (What::Give { id, secret, machines }, Ok(Outcome::Done { .. })) => {
                 self.carry_ticket(id, &secret, &machines);
             }
-            (What::Give { .. } | What::Revoke, _) => {}
-            (What::Remove { machine, .. }, Ok(Outcome::Done { .. })) => self.is_removed(machine),
+            (What::Give { .. } | What::Revoke | What::Forget, _) => {}
+            (What::Remove { machine, raft_id, .. }, Ok(Outcome::Done { .. })) => {
+                if self.checker.state().is_some_and(|state| state.nodes.has_member(raft_id)) {
+                    let what = format!("n{} is removed, the operator hears, and it is not", machine + 1);
+                    self.fail("removed_when_told", what);
+                }
+                self.is_removed(machine);
+            }
             (What::Remove { machine, .. }, Ok(_)) => self.stays(machine),
             (what @ What::Remove { .. }, Err(_)) => {
                 self.operator.task = Some(OperatorTask { number, what, until_us: 0 });
@@ -248,11 +272,12 @@ impl World {
 
     fn no_answer(&mut self) {
         let Some(task) = self.operator.task.take() else { return };
-        let What::Remove { machine, ask, tries } = task.what else { return };
+        let What::Remove { machine, raft_id, removal, tries } = task.what else { return };
         if tries >= TRIES || self.liveness.is_on() {
             return self.stays(machine);
         }
-        self.ask_somebody(What::Remove { machine, ask: ask.clone(), tries: tries + 1 }, ask);
+        let want = Want::RemoveNode(Box::new(removal.clone()));
+        self.ask_somebody(What::Remove { machine, raft_id, removal, tries: tries + 1 }, want);
     }
 
     fn is_removed(&mut self, machine: MachineId) {

@@ -6,8 +6,8 @@ use blixard_core::reconciler::Action;
 use blixard_model::VmName;
 use blixard_node::host::Input;
 
+use super::World;
 use super::parts::event::{Event, MachineId};
-use super::{CAPACITY, World};
 
 impl World {
     /// The service manager answers with what it saw, or with what there is now.
@@ -35,8 +35,9 @@ impl World {
                 let order = vm.order_id();
                 if self.machines[id].hypervisor.begin_start(name, order, Some(&vm.spec)) {
                     self.counts.vm_starts += 1;
+                    let offered = self.machines[id].largest_capacity;
                     let started = (id, name.clone(), order.generation);
-                    self.checker.unit_starts(&self.machines, started, CAPACITY, now_us);
+                    self.checker.unit_starts(&self.machines, started, offered, now_us);
                 }
             }
             (Action::Stop(name), _) => {
@@ -56,6 +57,11 @@ impl World {
         fails: bool,
     ) {
         let machine = &mut self.machines[id];
+        if machine.asleep_until_us > self.queue.now_us() {
+            let wakes_us = machine.asleep_until_us;
+            let job = Event::JobDone { machine: id, boot, run, action, fails };
+            return self.queue.at(wakes_us, job);
+        }
         if machine.boot == boot {
             match &action {
                 Action::Start(name) => machine.hypervisor.end_start(name, fails),
@@ -70,6 +76,9 @@ impl World {
     }
 
     pub(crate) fn handle_guest_ends(&mut self, id: MachineId) {
+        if self.machines[id].asleep_until_us > self.queue.now_us() {
+            return;
+        }
         let (choose, well) = (crate::options::below(&mut self.rng, 64), self.rng.chance(1, 2));
         if self.machines[id].hypervisor.end_some(choose, well).is_some() {
             self.counts.guest_ends += 1;

@@ -313,6 +313,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         source: "tickets: one whose time is over admits a node",
         must: true,
     },
+    Mutant {
+        name: "removal-only-told",
+        source: "members: an operator is told that a node is removed, and it is a member still",
+        must: true,
+    },
+    Mutant {
+        name: "move-not-told",
+        source: "members: a node that has another address keeps it to itself",
+        must: true,
+    },
     Mutant { name: "witness-given-a-vm", source: "witness: a VM is placed on one", must: true },
     Mutant {
         name: "lost-voter-not-replaced",

@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 
 use blixard_core::ClusterState;
 use blixard_core::state::{Availability, NodeRecord};
-use blixard_model::{Ask, MembersAsk, NodeName, Outcome, RaftId, Refusal, VmsFate, WriteAsk, WriteRequest};
+use blixard_model::{
+    Ask, MembersAsk, NodeName, Outcome, RaftId, Refusal, VmsFate, WriteAsk, WriteRequest, mutant,
+};
 
 use crate::host::input::{NodeRemoval, WaiterId};
 
@@ -73,6 +75,9 @@ impl Removals {
                      the command to remove it"
                 ),
             }),
+            (NamedNode::Member(_), _) if mutant::lives("removal-only-told") => {
+                Some(RemovalNext::End(Outcome::unchanged(None)))
+            }
             (NamedNode::Member(raft_id), vms) => {
                 // Once it is out, a node that leaves hears of it only as a member that is removed does.
                 let leaves = vms.is_none() && name == *own;

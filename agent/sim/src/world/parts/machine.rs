@@ -1,9 +1,10 @@
 //! A machine: its disk, its clock, its units, and the agent that runs on it or not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use blixard_model::removal::RemovedFrom;
-use blixard_model::{Capacity, ClusterVersion, EndpointId, NodeName, StoreId};
+use blixard_model::{Capacity, ClusterVersion, EndpointId, NodeName, Offer, StoreId};
 use blixard_node::Replica;
 use blixard_node::host::disk::Write;
 use blixard_node::host::{CallId, HeldTicket, Host, PeerCallId, WaiterId};
@@ -79,6 +80,10 @@ pub(crate) struct SimMachine {
     pub(crate) name: NodeName,
     pub(crate) endpoint_id: EndpointId,
     pub(crate) capacity: Capacity,
+    /// The largest that it ever offered: what was placed by it stays.
+    pub(crate) largest_capacity: Capacity,
+    /// Where it is reached.
+    pub(crate) address: SocketAddr,
     pub(crate) disk: SimDisk,
     pub(crate) disk_health: DiskHealth,
     /// The store that its last agent had.
@@ -89,6 +94,8 @@ pub(crate) struct SimMachine {
     pub(crate) boot: u64,
     /// The agent stands still until then: paused, or waiting for its disk.
     pub(crate) held_until_us: u64,
+    /// The whole machine stands still until then: it is suspended.
+    pub(crate) asleep_until_us: u64,
     /// How fast its clock runs, as parts per million of true time.
     pub(crate) clock_ppm: u64,
     /// What its clock has jumped ahead, in µs.
@@ -120,6 +127,16 @@ pub(crate) struct SimMachine {
 }
 
 impl SimMachine {
+    /// What its agent offers the cluster.
+    pub(crate) fn offer(&self) -> Offer {
+        Offer {
+            capacity: Some(self.capacity),
+            addresses: vec![self.address],
+            relay_url: None,
+            witness: self.witness,
+        }
+    }
+
     /// Its CLOCK_BOOTTIME, in ms.
     pub(crate) fn boot_ms(&self, now_us: u64) -> u64 {
         (scale(now_us, self.clock_ppm) + self.jumped_us) / 1_000

@@ -40,10 +40,6 @@ impl Network {
         }
     }
 
-    pub(crate) fn is_cut_anywhere(&self) -> bool {
-        !self.cuts.is_empty()
-    }
-
     pub(crate) fn heal(&mut self) {
         self.cuts.clear();
     }

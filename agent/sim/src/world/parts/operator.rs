@@ -1,7 +1,7 @@
 //! The operator: what it has in mind.
 
-use blixard_model::MembersAsk;
-use blixard_model::{TicketId, TicketSecret};
+use blixard_model::{RaftId, TicketId, TicketSecret};
+use blixard_node::host::NodeRemoval;
 
 use super::event::MachineId;
 
@@ -26,6 +26,8 @@ pub(crate) enum What {
     Give { id: TicketId, secret: TicketSecret, machines: Vec<MachineId> },
     /// A ticket is taken back.
     Revoke,
-    /// A node is to leave.
-    Remove { machine: MachineId, ask: MembersAsk, tries: u32 },
+    /// A node is to leave, by its name.
+    Remove { machine: MachineId, raft_id: RaftId, removal: NodeRemoval, tries: u32 },
+    /// What a node that has left still holds is to be forgotten.
+    Forget,
 }
