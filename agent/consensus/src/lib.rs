@@ -12,7 +12,6 @@
 mod accept;
 mod change;
 mod config;
-mod consensus;
 mod effects;
 mod error;
 mod inbound;
@@ -23,21 +22,22 @@ mod machine;
 mod parts;
 #[cfg(blixard_mutants)]
 mod planted;
+mod pump;
 mod replay;
-mod replica;
+mod replicated;
 mod resume;
 mod shape;
 mod status;
 mod stored_form;
 
 pub use config::{ConsensusConfig, TICK_MS};
-pub use consensus::Consensus;
 pub use effects::{Applied, Effects, Outgoing, PumpError};
 pub use error::{NewError, ProposeError, StepError};
 pub use inbound::Inbound;
 pub use limits::Limits;
 pub use log::LogStats;
 pub use machine::Machine;
+pub use pump::Consensus;
 pub use replay::{ReplayError, Replayed, check_resumes, replay_all};
 pub use status::{RaftRole, RaftStatus, UnderWay};
 pub use stored_form::{

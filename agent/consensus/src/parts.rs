@@ -4,7 +4,7 @@
 //! that uses these names is the same in every build.
 
 #[cfg(not(blixard_mutants))]
-pub(crate) use crate::{log::Log, replica::ReplicatedMachine};
+pub(crate) use crate::{log::Log, replicated::ReplicatedMachine};
 
 /// Raft, on that log.
 #[cfg(not(blixard_mutants))]

@@ -13,7 +13,7 @@ use raft::{
 
 use crate::log;
 use crate::machine::Machine;
-use crate::replica;
+use crate::replicated;
 
 /// Raft, and what it gives the pump.
 pub(crate) struct PlantedRaft(RawNode<PlantedLog>);
@@ -146,7 +146,7 @@ impl DerefMut for PlantedLog {
 
 /// The state machine with its place in the log.
 pub(crate) struct PlantedReplica<M: Machine> {
-    replica: replica::ReplicatedMachine<M>,
+    replica: replicated::ReplicatedMachine<M>,
     /// Where this run of the agent began: nodes differ in it.
     began_at: u64,
     /// Index and term of the last two entries.
@@ -157,7 +157,7 @@ pub(crate) struct PlantedReplica<M: Machine> {
 
 impl<M: Machine> PlantedReplica<M> {
     pub(crate) fn new(machine: M, snapshot: Option<&Snapshot>) -> std::result::Result<Self, String> {
-        let replica = replica::ReplicatedMachine::new(machine, snapshot)?;
+        let replica = replicated::ReplicatedMachine::new(machine, snapshot)?;
         Ok(Self { began_at: replica.index(), replica, passed: [(0, 0); 2], command: None })
     }
 
@@ -208,7 +208,7 @@ impl<M: Machine> PlantedReplica<M> {
 }
 
 impl<M: Machine> Deref for PlantedReplica<M> {
-    type Target = replica::ReplicatedMachine<M>;
+    type Target = replicated::ReplicatedMachine<M>;
 
     fn deref(&self) -> &Self::Target {
         &self.replica

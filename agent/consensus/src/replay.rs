@@ -4,11 +4,11 @@
 use blixard_model::{RaftId, mutant};
 
 use crate::config::ConsensusConfig;
-use crate::consensus::Consensus;
 use crate::effects::PumpError;
 use crate::error::NewError;
 use crate::limits::Limits;
 use crate::machine::Machine;
+use crate::pump::Consensus;
 use crate::stored_form::Durable;
 
 /// A log that was applied to its end.

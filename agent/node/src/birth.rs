@@ -9,7 +9,7 @@ use blixard_store::{ClusterMarker, OpenError, Store, WriteError};
 
 use crate::forming::Birth;
 use crate::machine::{StateMachine, encode_state};
-use crate::node::{Node, NodeConfig, Told, Waits};
+use crate::replica::{Node, NodeConfig, Told, Waits};
 
 /// What a store that is bound to a cluster holds.
 #[derive(Debug, Clone)]

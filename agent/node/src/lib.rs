@@ -20,10 +20,10 @@ pub mod host;
 pub mod joining;
 mod listed;
 mod machine;
-mod node;
 mod notice;
 pub mod rebirth;
 mod registration;
+mod replica;
 mod submission;
 mod summary;
 
@@ -32,8 +32,8 @@ pub use backup::{Backup, BackupError, BackupFacts, decode_backup, encode_backup}
 pub use host::Replica;
 pub use listed::{Missing, missing};
 pub use machine::{StateMachine, decode_request, encode_request, encode_state};
-pub use node::{Envelope, Kinship, Node, NodeConfig, NodeError, NodeStats, Stranger, Told, Turn, Waits};
 pub use notice::Notice;
 pub use registration::{Registration, RegistrationStep, Standing};
+pub use replica::{Envelope, Kinship, Node, NodeConfig, NodeError, NodeStats, Stranger, Told, Turn, Waits};
 pub use submission::{NO_LEADER_PATIENCE_MS, Step, Submission, SubmitError};
 pub use summary::Summary;

@@ -4,7 +4,7 @@ use blixard_core::ClusterState;
 use blixard_core::declared::DeclaredMember;
 use blixard_core::state::member_check::MemberError;
 
-use crate::node::Stranger;
+use crate::replica::Stranger;
 
 /// What keeps a listed node from being a member.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use blixard_model::{ClusterId, Contact, EndpointId, Outcome, TicketId, VmName};
 
 use super::disk::Write;
 use super::input::{CallId, PeerCallId, WaiterId};
-use crate::node::Envelope;
 use crate::notice::Notice;
+use crate::replica::Envelope;
 use crate::submission::SubmitError;
 
 /// Something to be done.

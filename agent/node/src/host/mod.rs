@@ -44,7 +44,7 @@ pub use trouble::Trouble;
 pub use unborn::Unborn;
 
 use crate::birth::{Resume, ResumeError, resume};
-use crate::node::NodeError;
+use crate::replica::NodeError;
 use disk::{Kept, Write, Written};
 use member::Own;
 use unborn::Wanted;

@@ -12,8 +12,8 @@ use crate::host::effect::{Answer, Effect};
 use crate::host::input::{CallError, CallId, PeerCallId};
 use crate::host::moment::Moment;
 use crate::joining;
-use crate::node::NodeError;
 use crate::notice::Notice;
+use crate::replica::NodeError;
 use crate::submission::SubmitError;
 
 /// Longest time that a forwarded change is waited for here, in milliseconds.

@@ -11,9 +11,9 @@ use crate::attempt::AttemptEnd;
 use crate::host::effect::{Answer, Effect};
 use crate::host::input::{CallError, WaiterId};
 use crate::host::moment::Moment;
-use crate::node::NodeError;
 use crate::notice::Notice;
 use crate::registration::RegistrationStep;
+use crate::replica::NodeError;
 use crate::submission::{Submission, SubmitError};
 
 /// How often the leader is told of listed nodes that wait, in milliseconds.
