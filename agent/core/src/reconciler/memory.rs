@@ -6,7 +6,10 @@ use blixard_model::backoff::VM_START;
 use blixard_model::report::cut_reason;
 use blixard_model::{OrderId, VmName, mutant};
 
-use super::{Action, ActionKind, STABLE_MS};
+use super::action::{Action, ActionKind};
+
+/// A VM that runs this long, in milliseconds, has recovered: the next failure is the first again.
+pub const STABLE_MS: u64 = 60_000;
 
 /// What a node remembers of its VMs between two looks; lost with the agent, which is harmless.
 #[derive(Debug, Default)]

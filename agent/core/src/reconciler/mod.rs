@@ -23,6 +23,7 @@
 //! Nothing is done before the node has once read the log up to date since its agent started: an old log may
 //! want what was deleted long ago, or not know what was made since.
 
+mod action;
 mod memory;
 mod ongoing;
 
@@ -34,65 +35,9 @@ use blixard_model::{Desired, VmName, mutant};
 use crate::ports::ObservedUnit;
 use crate::state::VmRecord;
 
-pub use memory::Memory;
+pub use action::{Action, ActionKind};
+pub use memory::{Memory, STABLE_MS};
 pub use ongoing::{ACTIONS_MAX, Ongoing};
-
-/// A VM that runs this long, in milliseconds, has recovered: the next failure is the first again.
-pub const STABLE_MS: u64 = 60_000;
-
-/// One step towards the desired state. Steps for different VMs are independent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Start the unit.
-    Start(VmName),
-    /// Stop the unit.
-    Stop(VmName),
-    /// Forget how the unit failed.
-    ResetFailed(VmName),
-    /// Tell the cluster that the unit of an absent VM is gone.
-    ConfirmGone(VmName),
-    /// Tell the cluster that no unit runs by an earlier spec of the VM.
-    ConfirmSpec(VmName),
-}
-
-/// The kinds of [`Action`]: each has its own share of what may be under way at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ActionKind {
-    /// [`Action::Start`].
-    Start,
-    /// [`Action::Stop`].
-    Stop,
-    /// [`Action::ResetFailed`].
-    ResetFailed,
-    /// [`Action::ConfirmGone`].
-    ConfirmGone,
-    /// [`Action::ConfirmSpec`].
-    ConfirmSpec,
-}
-
-impl Action {
-    /// Its kind.
-    pub fn kind(&self) -> ActionKind {
-        match self {
-            Self::Start(_) => ActionKind::Start,
-            Self::Stop(_) => ActionKind::Stop,
-            Self::ResetFailed(_) => ActionKind::ResetFailed,
-            Self::ConfirmGone(_) => ActionKind::ConfirmGone,
-            Self::ConfirmSpec(_) => ActionKind::ConfirmSpec,
-        }
-    }
-
-    /// The VM it is about.
-    pub fn vm(&self) -> &VmName {
-        match self {
-            Self::Start(name)
-            | Self::Stop(name)
-            | Self::ResetFailed(name)
-            | Self::ConfirmGone(name)
-            | Self::ConfirmSpec(name) => name,
-        }
-    }
-}
 
 /// What a node looks at.
 #[derive(Debug)]
