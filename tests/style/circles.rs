@@ -4,7 +4,8 @@
 //! A module is a file. It imports what its paths lead to, outside test code and followed through re-exports
 //! to the file that holds the item. Declaring a module (`mod a;`) or re-exporting from it is no import,
 //! except in the root of a crate: readers begin there, so what modules share has a file of its own.
-//! Paths inside macros are not looked at.
+//! A module that itself uses a name that it re-exports imports what stands behind the name.
+//! Paths inside macros and calls of methods are not looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,10 +42,10 @@ pub(crate) fn check(files: &[TextFile], is_test: impl Fn(&str) -> bool) -> Vec<F
             // A program beside a library, whose root was read before: it is one more module, built on that.
             module.push("main".to_owned());
         }
-        let mut reader = Reader { at: module.clone(), module: Module::default() };
+        let mut reader = Reader { at: module.clone(), ..Reader::default() };
         reader.module.path.clone_from(&file.path);
         reader.visit_file(&tree);
-        modules.insert(module, reader.module);
+        modules.insert(module, reader.finish());
     }
     crates.values().flat_map(check_crate).collect()
 }
@@ -122,10 +123,13 @@ fn reachable<'a>(imports: &Imports<'a>, from: &ItemPath) -> BTreeSet<&'a ItemPat
 }
 
 /// Collects the paths that a file names.
+#[derive(Debug, Default)]
 struct Reader {
     /// The module that is read. Inner modules count as part of their file.
     at: ItemPath,
     module: Module,
+    /// Its paths of one segment. They lead out of the module if they are names of a `use`.
+    words: BTreeSet<String>,
 }
 
 impl Reader {
@@ -143,6 +147,14 @@ impl Reader {
         }
         base.extend_from_slice(rest);
         base
+    }
+
+    /// The module, once the whole file is read: a `use` may stand behind the first use of its name.
+    fn finish(mut self) -> Module {
+        for word in &self.words {
+            self.module.named.extend(self.module.names.get(word).cloned());
+        }
+        self.module
     }
 
     fn is_root(&self) -> bool {
@@ -183,8 +195,9 @@ impl<'ast> Visit<'ast> for Reader {
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let parts: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        // `self` and `Self` alone are values and types.
-        if parts.len() > 1 {
+        if let [word] = parts.as_slice() {
+            self.words.insert(word.clone());
+        } else {
             self.module.named.insert(self.resolve(&parts));
         }
         visit::visit_path(self, path);
@@ -254,6 +267,24 @@ mod tests {
             ("b.rs", "pub struct B; use crate::A;"),
         ];
         assert_eq!(found(&files), ["modules import each other in a circle: a, b"]);
+    }
+
+    #[test]
+    fn a_module_that_uses_what_it_reexports_imports_it() {
+        let below = ("a/inner.rs", "pub struct I(super::Kind);");
+        let uses = ("a/mod.rs", "mod inner; pub enum Kind {} fn f(_: I) {} pub(crate) use inner::I;");
+        assert_eq!(found(&[uses, below]), ["modules import each other in a circle: a, a::inner"]);
+        let shows = ("a/mod.rs", "mod inner; pub enum Kind {} fn f(_: Kind) {} pub(crate) use inner::I;");
+        assert_eq!(found(&[shows, below]), [""; 0]);
+    }
+
+    #[test]
+    fn what_the_parent_reexports_is_imported_from_the_sibling_that_holds_it() {
+        let parent = ("p/mod.rs", "mod a; mod b; pub use a::A; pub(crate) use b::B; fn f(_: A) {}");
+        let above = ("p/a.rs", "pub struct A(super::B);");
+        assert_eq!(found(&[parent, above, ("p/b.rs", "pub struct B;")]), [""; 0]);
+        let circle = [parent, above, ("p/b.rs", "use super::A; pub struct B;")];
+        assert_eq!(found(&circle), ["modules import each other in a circle: p::a, p::b"]);
     }
 
     #[test]
