@@ -1,6 +1,7 @@
 //! The network on real sockets of the loopback interface, as one test binary.
 
 mod admission;
+mod aside;
 mod close;
 mod exchange;
 mod half_open;
