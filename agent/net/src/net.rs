@@ -266,7 +266,9 @@ impl Net {
 
     /// Ends every link and makes no new ones, because another agent with this node's key was there first; or,
     /// with `false`, makes links again. While it stands aside, this node dials only the peers that last
-    /// answered with [`DownReason::HeldElsewhere`]: their next answer tells when the other agent is gone.
+    /// answered with [`DownReason::HeldElsewhere`], until they answer otherwise: that tells when the other
+    /// agent is gone. The state of such a peer is [`DownReason::StandsAside`] from then on if it let this
+    /// node in.
     pub fn stand_aside(&self, stands_aside: bool) {
         let held = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Live { context, .. }) = held.as_ref() {

@@ -119,3 +119,17 @@ async fn the_first_holder_of_a_key_gets_the_links_of_the_later_one_and_gives_the
         reaches(member, &mut later, b"to the later").await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_the_first_holder_lost_is_not_kept_from_it_by_one_that_stands_aside() {
+    let (a, b) = (node().await, node().await);
+    let (first, later) = two_with_one_key(&a, &b).await;
+    later.net.stand_aside(true);
+    first.until_up(b.id()).await;
+    // The member lets the later one in now, which learns by this that it is not refused there any more.
+    first.set_peers(vec![b.as_peer()]);
+    later.until(a.id(), "not refused any more", is_aside).await;
+    first.set_peers(vec![a.as_peer(), b.as_peer()]);
+    first.until_up(a.id()).await;
+    assert!(is_aside(&state(&later, a.id())), "{:?}", state(&later, a.id()));
+}

@@ -289,17 +289,16 @@ impl PeerTask {
     }
 
     async fn serve(&mut self, link: PeerLink) -> LinkNext {
-        // The connection was asked for before this node had to stand aside. Only a peer that refused this
-        // node is listened to: it may say that this is over.
-        let refused = matches!(self.progress.logged, Some(DownReason::HeldElsewhere(_)));
-        if *self.aside.borrow() && !refused {
+        // The connection was asked for before this node had to stand aside, or the peer refuses this node no
+        // longer. To know that is all that this node wants of it: the other agent may come back to the peer
+        // while other peers still refuse this node. A change from here on ends the link.
+        if *self.aside.borrow_and_update() {
             Close::Aside.apply(&link.connection);
             return LinkNext::StandAside;
         }
         let started = Instant::now();
         let path = LinkPath::of(&link.connection, &self.context.relays);
         self.slot.set(Some(link.connection.clone()));
-        self.aside.mark_unchanged();
         let dialled = link.origin != LinkOrigin::Accepted;
         self.publish(path.state(started, dialled, None));
         self.progress.logged = None;
