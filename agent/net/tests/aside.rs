@@ -4,7 +4,7 @@ use blixard_model::EndpointId;
 use blixard_net::{DownReason, LinkState, NodeKey, PeerConfig, SendOutcome};
 use bytes::Bytes;
 
-use crate::support::{Node, any_port, node, node_with, pair};
+use crate::support::{Node, Raw, any_port, closed_with, node, node_with, pair};
 
 /// What a peer reads when a node that stands aside ends its link, or answers its attempt.
 const TOLD: &str = "this agent stands aside";
@@ -132,4 +132,20 @@ async fn a_member_that_the_first_holder_lost_is_not_kept_from_it_by_one_that_sta
     first.set_peers(vec![a.as_peer(), b.as_peer()]);
     first.until_up(a.id()).await;
     assert!(is_aside(&state(&later, a.id())), "{:?}", state(&later, a.id()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_cannot_be_dialled_is_told_and_may_come_back() {
+    let (a, raw) = (node().await, Raw::new().await);
+    a.set_peers(vec![raw.as_peer()]);
+    let (connection, _send, _receive) = raw.link(&a).await;
+    a.until_up(raw.id()).await;
+    a.net.stand_aside(true);
+    let why = closed_with(&connection).await;
+    assert!(why.contains(TOLD), "{why}");
+    a.until(raw.id(), "aside", is_aside).await;
+    a.net.stand_aside(false);
+    a.until(raw.id(), "not aside any more", |state| !is_aside(state)).await;
+    let (_connection, _send, _receive) = raw.link(&a).await;
+    a.until_up(raw.id()).await;
 }

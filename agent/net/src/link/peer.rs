@@ -177,6 +177,8 @@ impl PeerTask {
                 }
             },
             over = self.aside.wait_for(|aside| !aside) => {
+                // A peer that cannot be dialled would keep this reason until it comes.
+                self.progress.logged = None;
                 if over.is_ok() { LinkNext::Dial } else { LinkNext::Stop }
             }
         }
