@@ -11,8 +11,8 @@
 //! Until the store is bound, whoever asks is told that it is empty.
 
 mod forming;
-mod held;
 mod ticket;
+mod ticket_in_use;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ use crate::forming::{Birth, Pace};
 use crate::joining::JoinFailure;
 use crate::notice::Notice;
 use crate::submission::SubmitError;
-use held::TicketInUse;
+use ticket_in_use::TicketInUse;
 
 /// Why nothing can be asked of a host without a cluster.
 const NO_CLUSTER: &str = "this node is in no cluster yet: `blixard status` says whom it waits for";

@@ -2,31 +2,21 @@
 
 use blixard_model::wire::{JoinRequest, JoinResponse};
 
-use super::held::{READ_PERIOD_MS, TicketProblem};
+use super::ticket_in_use::TicketStep;
 use super::{Unborn, UnbornCall};
 use crate::host::effect::{Answer, Effect, JoinRefusal};
 use crate::host::input::{HeldTicket, WaiterId};
 use crate::host::moment::Moment;
-use crate::joining::{JoinFailure, JoinStep};
+use crate::joining::JoinFailure;
 use crate::notice::Notice;
 
 /// How long one member may take, in milliseconds: it brings the request to the leader meanwhile.
 const ATTEMPT_MS: u64 = 28_000;
-/// Where a ticket comes from.
-const MADE: &str = "`blixard cluster ticket create` on a member makes one, and `blixard cluster join` \
-                    here takes it";
 
 impl Unborn {
     /// Why this node is in no cluster yet, when it is to join one.
     pub(super) fn ticket_words(&self) -> String {
-        match (&self.ticket.problem, &self.ticket.held) {
-            (Some(problem), _) if problem.is_final => format!("another ticket ({}): {MADE}", problem.why),
-            (Some(problem), _) => problem.why.clone(),
-            (None, None) => self.wanted.needs.clone().unwrap_or_else(|| format!("a ticket: {MADE}")),
-            (None, Some((ticket, _))) => {
-                format!("a member of cluster {} to let this node in", ticket.cluster_id.short())
-            }
-        }
+        self.ticket.words(self.wanted.needs.as_deref())
     }
 
     /// Somebody brings a ticket: it is kept on disk before it is used, so that a crash anywhere resumes.
@@ -35,12 +25,12 @@ impl Unborn {
             let answer = Answer::TicketTaken(Err(JoinRefusal::Listed));
             return self.out.push(Effect::Answer { waiter, answer });
         }
-        self.ticket.keeping.insert(waiter, ticket);
+        self.ticket.keep(waiter, ticket);
         self.out.push(Effect::KeepTicket { waiter, text });
     }
 
     pub(super) fn handle_ticket_kept(&mut self, now: Moment, waiter: WaiterId, kept: Result<(), String>) {
-        let Some(ticket) = self.ticket.keeping.remove(&waiter) else { return };
+        let Some(ticket) = self.ticket.take_kept(waiter) else { return };
         let taken = match kept {
             Ok(()) => {
                 self.use_ticket(now, ticket);
@@ -53,14 +43,14 @@ impl Unborn {
 
     /// The ticket's file was looked at again.
     pub(super) fn handle_ticket_read(&mut self, now: Moment, read: Option<Result<HeldTicket, String>>) {
-        if self.ticket.held.is_some() {
+        if self.ticket.is_held() {
             return;
         }
         match read {
-            Some(Ok(ticket)) if self.ticket.refused == Some(ticket.id) => {}
+            Some(Ok(ticket)) if self.ticket.is_refused(ticket.id) => {}
             Some(Ok(ticket)) => self.use_ticket(now, ticket),
             Some(Err(why)) => {
-                self.ticket.problem = Some(TicketProblem { why, is_final: false });
+                self.ticket.note_unreadable(why);
                 self.set_waiting_for(vec![self.ticket_words()]);
             }
             None => {}
@@ -83,10 +73,7 @@ impl Unborn {
         if !self.wanted.joins || self.writing.is_some() || self.asks_to_join() {
             return None;
         }
-        match &self.ticket.held {
-            Some((_, joining)) => Some(joining.due_ms()),
-            None => Some(self.ticket.read_due_ms),
-        }
+        Some(self.ticket.due_ms())
     }
 
     fn asks_to_join(&self) -> bool {
@@ -98,14 +85,9 @@ impl Unborn {
         if self.ticket_due_ms().is_none_or(|due| due > now.boot_ms) {
             return;
         }
-        let Some((ticket, joining)) = &mut self.ticket.held else {
-            self.ticket.read_due_ms = now.boot_ms.saturating_add(READ_PERIOD_MS);
-            return self.out.push(Effect::ReadTicket);
-        };
-        match joining.next(now.boot_ms) {
-            JoinStep::Ask(contact) => {
-                let (cluster_id, id, secret) = (ticket.cluster_id, ticket.id, ticket.secret.clone());
-                let known_as = joining.known_as();
+        match self.ticket.next(now.boot_ms) {
+            TicketStep::Read => self.out.push(Effect::ReadTicket),
+            TicketStep::Ask { contact, cluster_id, id, secret, known_as } => {
                 let node = self.identity();
                 let is_guess = |address: &&std::net::SocketAddr| !self.own.written.contains(address);
                 let guessed = node.node.offer.addresses.iter().filter(is_guess).copied().collect();
@@ -115,13 +97,8 @@ impl Unborn {
                 let patience_ms = ATTEMPT_MS;
                 self.out.push(Effect::AskToJoin { call, contact, cluster_id, request, patience_ms });
             }
-            JoinStep::Wait { .. } => {}
-            JoinStep::Refused(refusal) => {
-                let id = ticket.id;
-                self.ticket.held = None;
-                self.ticket.refused = Some(id);
-                let why = refusal.to_string();
-                self.ticket.problem = Some(TicketProblem { why, is_final: true });
+            TicketStep::Wait => {}
+            TicketStep::Refused { id, refusal } => {
                 self.out.push(Effect::ForgetTicket(Some(id)));
                 self.out.push(Effect::Notice(Notice::NotLetIn(refusal)));
                 self.set_waiting_for(vec![self.ticket_words()]);
@@ -132,17 +109,12 @@ impl Unborn {
 
     /// A member answered, or did not.
     pub(super) fn admission_ended(&mut self, now: Moment, ended: Result<JoinResponse, JoinFailure>) {
-        if self.writing.is_some() {
+        if self.writing.is_some() || !self.ticket.is_held() {
             return;
         }
-        let Some((_, joining)) = &mut self.ticket.held else { return };
-        match joining.note(now.boot_ms, ended) {
+        match self.ticket.note(now.boot_ms, ended) {
             Some(birth) => self.be_born(now, birth),
             None => {
-                let troubled = joining.trouble().is_some();
-                let since = &mut self.ticket.failing_since_ms;
-                *since = troubled.then(|| since.unwrap_or(now.boot_ms));
-                self.ticket.note_served();
                 let words = vec![self.ticket_words()];
                 if self.waiting_for != words {
                     self.set_waiting_for(words);
