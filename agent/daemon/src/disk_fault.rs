@@ -116,7 +116,7 @@ mod tests {
         let write = WriteError::Redb(redb::Error::Io(std::io::Error::from_raw_os_error(EIO)));
         let source = std::io::Error::from_raw_os_error(ENOSPC);
         let open = OpenError::Io { path: "/d/store.redb".into(), source };
-        let bound = DiskError::from(blixard_node::birth::BindError::from(write));
+        let bound = DiskError::from(blixard_node::host::disk::BindError::from(write));
         let bound = anyhow::Error::new(ShellError::from(bound));
         let resumed = anyhow::Error::new(open).context("the store cannot be resumed from");
         assert_eq!([exit_code(&bound), exit_code(&resumed)], [EXIT_DISK_FAILED, EXIT_DISK_FULL]);
