@@ -2,18 +2,17 @@
 //! [`host::Effect`]s out.
 //!
 //! [`host`] is the whole life of a host, unborn, member and removed: it joins what the pure crates decide to
-//! what arrives. Beneath it are how a node is born ([`forming`], [`joining`], [`birth`]), the consensus it
-//! takes part in with the requests and reads that wait for it ([`Node`]), how a write is brought to whoever
-//! leads ([`Submission`]), and how the log comes to know what a node offers ([`Registration`]). The agent
-//! carries the effects out with tokio, iroh, systemd and a real clock; the simulator does with virtual ones.
-//! A write of the log is an effect as well.
+//! what arrives. Beneath it are how a node is born ([`forming`], [`joining`]) and goes on from its store
+//! ([`resume`]), the consensus it takes part in with the requests and reads that wait for it ([`Node`]), how
+//! a write is brought to whoever leads ([`Submission`]), and how the log comes to know what a node offers
+//! ([`Registration`]). The agent carries the effects out with tokio, iroh, systemd and a real clock; the
+//! simulator does with virtual ones. A write of the log is an effect as well.
 //!
 //! Absent on purpose: time other than what an input says, random numbers, logging (what is worth telling
 //! comes out as [`Notice`]s).
 
 mod attempt;
 mod backup;
-pub mod birth;
 mod encoded_vms;
 pub mod forming;
 pub mod host;
@@ -24,6 +23,7 @@ mod notice;
 pub mod rebirth;
 mod registration;
 mod replica;
+pub mod resume;
 mod submission;
 mod summary;
 

@@ -8,9 +8,9 @@ use blixard_core::genesis::cluster_id;
 use blixard_model::formation::{Genesis, Identity, Origin, Phase};
 use blixard_model::{ClusterVersion, EndpointId, RaftId, StoreId};
 use blixard_node::Node;
-use blixard_node::birth::{Resume, ResumeError, resume};
 use blixard_node::forming::{Birth, Configured, Formed, decide};
 use blixard_node::host::disk::{BindError, Kept, Write, bind, carry_out};
+use blixard_node::resume::{Resume, ResumeError, resume};
 use blixard_store::{DirDisk, Store};
 
 use crate::group::{Waiter, declared, endpoint, genesis, identity, name, store};

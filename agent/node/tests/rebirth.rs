@@ -12,12 +12,12 @@ use blixard_model::formation::Phase;
 use blixard_model::{
     ClusterId, ClusterVersion, MembersAsk, MembershipChange, NodeFacts, Offer, RaftId, Role, VmName,
 };
-use blixard_node::birth::{Resume, resume};
 use blixard_node::forming::Birth;
 use blixard_node::host::disk::{Kept, bind};
 use blixard_node::rebirth::{
     MisplacedBackup, RebirthError, RemainsError, check_place, plan_rebirth, read_remains,
 };
+use blixard_node::resume::{Resume, resume};
 use blixard_node::{BackupFacts, decode_backup, encode_backup, encode_state};
 use blixard_store::{Begin, ClusterMarker, DirDisk, FILE_NAME, LogStore, Store};
 

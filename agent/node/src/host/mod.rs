@@ -43,8 +43,8 @@ pub use removed::Removed;
 pub use trouble::Trouble;
 pub use unborn::Unborn;
 
-use crate::birth::{Resume, ResumeError, resume};
 use crate::replica::NodeError;
+use crate::resume::{Resume, ResumeError, resume};
 use disk::{Kept, Write, Written};
 use member::Own;
 use unborn::Wanted;

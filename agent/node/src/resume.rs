@@ -1,4 +1,4 @@
-//! From a store to a running node.
+//! A node goes on from what its bound store holds.
 
 use blixard_consensus::{Consensus, ConsensusConfig, Limits, NewError};
 use blixard_core::ClusterState;
