@@ -3,31 +3,24 @@
 use std::io;
 use std::path::Path;
 
-use blixard_model::TicketId;
-use blixard_net::ticket::JoinTicket;
-use blixard_node::host::HeldTicket;
+use blixard_model::{JoinTicket, TicketId};
+use blixard_net::ticket;
 
 use super::config::Config;
 
 /// The kept ticket in the data directory.
 const FILE_NAME: &str = "join.ticket";
 
-/// What a host needs of a ticket.
-pub(crate) fn held(ticket: JoinTicket) -> HeldTicket {
-    let JoinTicket { cluster_id, id, secret, contacts } = ticket;
-    HeldTicket { cluster_id, id, secret, contacts }
-}
-
 /// The kept ticket, else the configured one, or why it cannot be read; none when there is none.
-pub(crate) fn read(config: &Config) -> Option<Result<HeldTicket, String>> {
+pub(crate) fn read(config: &Config) -> Option<Result<JoinTicket, String>> {
     let kept = config.data_dir.join(FILE_NAME);
     let path = if kept.exists() { &kept } else { config.join_ticket_file.as_ref()? };
-    Some(read_file(path).map(held).map_err(|why| format!("{}: {why}", path.display())))
+    Some(read_file(path).map_err(|why| format!("{}: {why}", path.display())))
 }
 
 fn read_file(path: &Path) -> Result<JoinTicket, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    JoinTicket::decode(&text).map_err(|error| error.to_string())
+    ticket::decode(&text).map_err(|error| error.to_string())
 }
 
 /// Keeps a ticket: only this node's user may read it.
@@ -104,10 +97,10 @@ mod tests {
         let why = read(&config).expect("configured").expect_err("missing");
         assert!(why.contains("given.ticket"), "{why}");
         let (first, second) = (ticket(1), ticket(2));
-        std::fs::write(&given, first.encode()).expect("written");
-        assert_eq!(read(&config), Some(Ok(held(first))));
-        keep(dir.path(), &second.encode()).expect("kept");
-        assert_eq!(read(&config), Some(Ok(held(second))));
+        std::fs::write(&given, ticket::encode(&first)).expect("written");
+        assert_eq!(read(&config), Some(Ok(first)));
+        keep(dir.path(), &ticket::encode(&second)).expect("kept");
+        assert_eq!(read(&config), Some(Ok(second)));
     }
 
     #[test]
@@ -115,9 +108,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let config = config(dir.path());
         let kept = ticket(2);
-        keep(dir.path(), &kept.encode()).expect("kept");
+        keep(dir.path(), &ticket::encode(&kept)).expect("kept");
         forget(dir.path(), Some(ticket(1).id));
-        assert_eq!(read(&config), Some(Ok(held(kept.clone()))));
+        assert_eq!(read(&config), Some(Ok(kept.clone())));
         forget(dir.path(), Some(kept.id));
         assert!(!dir.path().join(FILE_NAME).exists());
         keep(dir.path(), "no ticket").expect("kept");

@@ -43,6 +43,6 @@ pub use node::{Capacity, NodeFacts, Offer};
 pub use reason::{FieldProblem, FieldRefused, Lack, Lacks, Reason, RevokeProblem};
 pub use relay::RelayUrl;
 pub use removal::{Removal, VmsFate};
-pub use ticket::{TicketRecord, TicketSecret, TicketState, TicketUse};
+pub use ticket::{JoinTicket, TicketRecord, TicketSecret, TicketState, TicketUse};
 pub use version::ClusterVersion;
 pub use vm::{Accel, Desired, Disk, Hypervisor, OrderId, Placement, VmSpec};

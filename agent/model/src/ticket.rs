@@ -1,13 +1,15 @@
 //! Tickets: how a node that is on nobody's list becomes a member, once.
 //!
 //! The cluster keeps a [`TicketRecord`] with a hash; the text that an operator carries to the new node holds
-//! the [`TicketSecret`]. What makes one of the other, and what judges a ticket, is in `blixard-core`.
+//! a [`JoinTicket`] with the [`TicketSecret`]. What makes one of the other, and what judges a ticket, is in
+//! `blixard-core`; the text form is in `blixard-net`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{NodeName, RaftId, TicketHash, TicketId};
+use crate::contact::Contact;
+use crate::id::{ClusterId, NodeName, RaftId, TicketHash, TicketId};
 
 /// Most tickets that the state keeps, those that have ended among them.
 pub const TICKETS_MAX: usize = 128;
@@ -39,6 +41,20 @@ impl fmt::Debug for TicketSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TicketSecret(..)")
     }
+}
+
+/// A ticket as its bearer has it: what a node needs to join a cluster, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinTicket {
+    /// The cluster that the ticket admits to. The joiner compares it with what the other side names before it
+    /// shows the secret to anybody.
+    pub cluster_id: ClusterId,
+    /// Identifies the ticket.
+    pub id: TicketId,
+    /// Proves that its holder has the ticket.
+    pub secret: TicketSecret,
+    /// Members that may be asked. The text has room for a few.
+    pub contacts: Vec<Contact>,
 }
 
 /// A ticket as the log knows it.

@@ -54,7 +54,7 @@ mod wire;
 pub use incoming::Incoming;
 pub use join::ask::JoinError;
 pub use join::ticket;
-pub use join::ticket::{JoinTicket, TicketTextError};
+pub use join::ticket::TicketTextError;
 pub use key::NodeKey;
 pub use link::queue::SendOutcome;
 pub use link::reply::{AskerGone, Reply, ReplyStream};

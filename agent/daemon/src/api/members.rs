@@ -9,15 +9,16 @@ use blixard_core::ticket::hash_of;
 use blixard_model::api::{Accepted, JoinCluster, JoinTaken, Listing, NewTicket, TicketMade, TicketView};
 use blixard_model::ticket::TICKET_TTL_MS_DEFAULT;
 use blixard_model::{
-    Contact, MembersAsk, NodeName, Outcome, RaftId, Refusal, TicketId, VmsFate, WriteAsk, WriteRequest,
+    Contact, JoinTicket, MembersAsk, NodeName, Outcome, RaftId, Refusal, TicketId, VmsFate, WriteAsk,
+    WriteRequest,
 };
-use blixard_net::ticket::{JoinTicket, TICKET_CONTACTS_MAX};
+use blixard_net::ticket::{self, TICKET_CONTACTS_MAX};
 use blixard_node::SubmitError;
 use blixard_node::host::{JoinRefusal, NodeRemoval, Want};
 use serde::Deserialize;
 
 use super::super::context::Agent;
-use super::super::{clock, random, tickets};
+use super::super::{clock, random};
 use super::error::ApiError;
 use super::request::{Api, ApiResult, FreshQuery, body, id, patience, query, readable, request_id};
 
@@ -43,7 +44,7 @@ pub(super) async fn create_ticket(
     });
     let (cluster_id, expires_ms, contacts) =
         looked.await.map_err(|error| SubmitError::Unknown(error.to_string()))?;
-    let text = JoinTicket { cluster_id, id: ticket, secret, contacts }.encode();
+    let text = ticket::encode(&JoinTicket { cluster_id, id: ticket, secret, contacts });
     // This node may apply it a moment after the leader did.
     let expires_ms = expires_ms.unwrap_or_else(|| clock::wall_ms().saturating_add(ttl_ms));
     Ok(Json(TicketMade { id: ticket, ticket: text, name, expires_ms }))
@@ -110,9 +111,9 @@ pub(super) async fn join_cluster(
     bytes: Bytes,
 ) -> ApiResult<Json<JoinTaken>> {
     let JoinCluster { ticket: text } = body(&bytes)?;
-    let ticket = JoinTicket::decode(&text).map_err(|error| ApiError::usage(error.to_string()))?;
+    let ticket = ticket::decode(&text).map_err(|error| ApiError::usage(error.to_string()))?;
     let answer = JoinTaken { cluster_id: ticket.cluster_id, id: ticket.id };
-    let want = Want::Join { ticket: Box::new(tickets::held(ticket)), text };
+    let want = Want::Join { ticket: Box::new(ticket), text };
     match agent.host.join(want).await? {
         Ok(()) => Ok(Json(answer)),
         Err(refusal @ (JoinRefusal::NotKept { .. } | JoinRefusal::TooLate)) => {

@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 
 use blixard_model::node::ADDRESSES_MAX;
-use blixard_model::{ClusterId, Contact, EndpointId, RelayUrl, TicketId, TicketSecret};
+use blixard_model::{ClusterId, Contact, EndpointId, JoinTicket, RelayUrl, TicketId, TicketSecret};
 use iroh_tickets::{ParseError, Ticket};
 use serde::{Deserialize, Serialize};
 
@@ -28,21 +28,6 @@ const VERSION: u8 = 1;
 const CHECKSUM_LEN: usize = 16;
 /// The context from which the checksum's key is derived.
 const CHECKSUM_CONTEXT: &str = "blixard ticket text 1";
-
-/// What a node needs to join a cluster, once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JoinTicket {
-    /// The cluster that the ticket admits to. The joiner compares it with what the other side names before it
-    /// shows the secret to anybody.
-    pub cluster_id: ClusterId,
-    /// Identifies the ticket.
-    pub id: TicketId,
-    /// Proves that its holder has the ticket.
-    pub secret: TicketSecret,
-    /// Members that may be asked: 1 to [`TICKET_CONTACTS_MAX`], each with at most [`ADDRESSES_MAX`]
-    /// addresses.
-    pub contacts: Vec<Contact>,
-}
 
 /// Why a text is not a ticket that can be used. The error never shows a part of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,44 +96,43 @@ struct TicketContact {
     relay_url: Option<RelayUrl>,
 }
 
-impl JoinTicket {
-    /// The text of the ticket. Contacts and addresses over the limits are left out, and so are contacts, from
-    /// the end, for which there is no room in [`TICKET_TEXT_LEN_MAX`]: contacts are hints, and one is enough.
-    /// The text of a ticket without contacts is refused by [`JoinTicket::decode`].
-    pub fn encode(&self) -> String {
-        let mut contents = Contents {
-            cluster_id: *self.cluster_id.as_bytes(),
-            id: *self.id.as_bytes(),
-            secret: self.secret.clone(),
-            contacts: self.contacts.iter().take(TICKET_CONTACTS_MAX).map(TicketContact::of).collect(),
-        };
-        loop {
-            let text = contents.seal().encode_string();
-            if text.len() <= TICKET_TEXT_LEN_MAX || contents.contacts.pop().is_none() {
-                return text;
-            }
+/// The text of a ticket. Contacts and addresses over the limits are left out, and so are contacts, from the
+/// end, for which there is no room in [`TICKET_TEXT_LEN_MAX`]: contacts are hints, and one is enough. The
+/// text of a ticket without contacts is refused by [`decode`].
+pub fn encode(ticket: &JoinTicket) -> String {
+    let mut contents = Contents {
+        cluster_id: *ticket.cluster_id.as_bytes(),
+        id: *ticket.id.as_bytes(),
+        secret: ticket.secret.clone(),
+        contacts: ticket.contacts.iter().take(TICKET_CONTACTS_MAX).map(TicketContact::of).collect(),
+    };
+    loop {
+        let text = contents.seal().encode_string();
+        if text.len() <= TICKET_TEXT_LEN_MAX || contents.contacts.pop().is_none() {
+            return text;
         }
     }
+}
 
-    /// Reads a text; white space around it is fine.
-    ///
-    /// # Errors
-    /// [`TicketTextError`], with what to do.
-    pub fn decode(text: &str) -> Result<Self, TicketTextError> {
-        let text = text.trim();
-        if text.len() > TICKET_TEXT_LEN_MAX {
-            return Err(TicketTextError::TooLong { len: text.len() });
-        }
-        if !text.starts_with(KIND) {
-            return Err(TicketTextError::NotATicket);
-        }
-        // The decoder would accept upper case as well.
-        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(TicketTextError::Damaged);
-        }
-        let Sealed(bytes) = Sealed::decode_string(text).map_err(|_| TicketTextError::Damaged)?;
-        Contents::unseal(&bytes)?.into_ticket()
+/// Reads a text; white space around it is fine. The ticket has 1 to [`TICKET_CONTACTS_MAX`] contacts, each
+/// with at most [`ADDRESSES_MAX`] addresses.
+///
+/// # Errors
+/// [`TicketTextError`], with what to do.
+pub fn decode(text: &str) -> Result<JoinTicket, TicketTextError> {
+    let text = text.trim();
+    if text.len() > TICKET_TEXT_LEN_MAX {
+        return Err(TicketTextError::TooLong { len: text.len() });
     }
+    if !text.starts_with(KIND) {
+        return Err(TicketTextError::NotATicket);
+    }
+    // The decoder would accept upper case as well.
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(TicketTextError::Damaged);
+    }
+    let Sealed(bytes) = Sealed::decode_string(text).map_err(|_| TicketTextError::Damaged)?;
+    Contents::unseal(&bytes)?.into_ticket()
 }
 
 impl Contents {
@@ -278,34 +262,34 @@ mod tests {
                 secret: TicketSecret::from_bytes(secret),
                 contacts,
             };
-            let text = ticket.encode();
+            let text = encode(&ticket);
             prop_assert!(text.len() <= TICKET_TEXT_LEN_MAX);
-            prop_assert_eq!(JoinTicket::decode(&text), Ok(ticket.clone()));
-            prop_assert_eq!(JoinTicket::decode(&format!("\n\t {text}\r\n")), Ok(ticket));
+            prop_assert_eq!(decode(&text), Ok(ticket.clone()));
+            prop_assert_eq!(decode(&format!("\n\t {text}\r\n")), Ok(ticket));
         }
     }
 
     #[test]
     fn a_text_that_was_cut_anywhere_is_refused() {
-        let text = usual().encode();
+        let text = encode(&usual());
         for len in 0..text.len() {
-            let cut = JoinTicket::decode(&text[..len]).expect_err("it is cut");
+            let cut = decode(&text[..len]).expect_err("it is cut");
             let expected =
                 if len < KIND.len() { TicketTextError::NotATicket } else { TicketTextError::Damaged };
             assert_eq!(cut, expected, "{len} bytes");
-            assert!(JoinTicket::decode(&text[text.len() - len..]).is_err(), "the last {len} bytes");
+            assert!(decode(&text[text.len() - len..]).is_err(), "the last {len} bytes");
         }
         assert!(TicketTextError::Damaged.to_string().contains("copy it whole"));
         let (twice, middle) = (format!("{text}{text}"), text.len() / 2);
         let wrapped = format!("{}\n{}", &text[..middle], &text[middle..]);
         for text in [twice, wrapped] {
-            assert_eq!(JoinTicket::decode(&text), Err(TicketTextError::Damaged));
+            assert_eq!(decode(&text), Err(TicketTextError::Damaged));
         }
     }
 
     #[test]
     fn a_text_with_one_bit_flipped_is_refused() {
-        let (text, mut random) = (usual().encode(), 1u64);
+        let (text, mut random) = (encode(&usual()), 1u64);
         for _ in 0..10_000 {
             // Knuth's generator: any distribution is good enough here.
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -314,7 +298,7 @@ mod tests {
             bytes[at] ^= 1 << ((random >> 29) & 7);
             // Bytes that are no UTF-8 cannot be given to `decode`.
             if let Ok(flipped) = std::str::from_utf8(&bytes) {
-                let error = JoinTicket::decode(flipped).expect_err("it is damaged");
+                let error = decode(flipped).expect_err("it is damaged");
                 let at_the_beginning = at < KIND.len() && error == TicketTextError::NotATicket;
                 assert!(error == TicketTextError::Damaged || at_the_beginning, "{error} at {at}");
             }
@@ -323,42 +307,42 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_ticket_is_refused_with_the_way_out() {
-        let text = usual().encode();
+        let text = encode(&usual());
         for other in ["", "blixar", "endpointaaaa", "\u{1f980}", "https://example.org/", "{}", "BLIXARD"] {
-            assert_eq!(JoinTicket::decode(other), Err(TicketTextError::NotATicket), "{other}");
+            assert_eq!(decode(other), Err(TicketTextError::NotATicket), "{other}");
         }
-        assert_eq!(JoinTicket::decode(&text.to_uppercase()), Err(TicketTextError::NotATicket));
+        assert_eq!(decode(&text.to_uppercase()), Err(TicketTextError::NotATicket));
         let loud = format!("{KIND}{}", text[KIND.len()..].to_uppercase());
         for damaged in [loud.as_str(), KIND, "blixard1", "blixard====", "blixard\u{1f980}", "blixardaaaaaaaa"]
         {
-            assert_eq!(JoinTicket::decode(damaged), Err(TicketTextError::Damaged), "{damaged}");
+            assert_eq!(decode(damaged), Err(TicketTextError::Damaged), "{damaged}");
         }
         let long = "a".repeat(TICKET_TEXT_LEN_MAX + 1);
-        assert_eq!(JoinTicket::decode(&long), Err(TicketTextError::TooLong { len: 4097 }));
+        assert_eq!(decode(&long), Err(TicketTextError::TooLong { len: 4097 }));
     }
 
     #[test]
     fn a_complete_text_with_invalid_contents_is_refused() {
-        let whole = Contents::unseal(&Sealed::decode_string(&usual().encode()).expect("text").0);
+        let whole = Contents::unseal(&Sealed::decode_string(&encode(&usual())).expect("text").0);
         let whole = postcard::to_extend(&whole.expect("whole"), vec![VERSION]).expect("bytes");
-        assert_eq!(JoinTicket::decode(&text_of(&whole)).map(|ticket| ticket.id), Ok(usual().id));
+        assert_eq!(decode(&text_of(&whole)).map(|ticket| ticket.id), Ok(usual().id));
         let newer = [&[9], &whole[1..]].concat();
-        assert_eq!(JoinTicket::decode(&text_of(&newer)), Err(TicketTextError::Version { version: 9 }));
-        let refused = |bytes: &[u8]| match JoinTicket::decode(&text_of(bytes)) {
+        assert_eq!(decode(&text_of(&newer)), Err(TicketTextError::Version { version: 9 }));
+        let refused = |bytes: &[u8]| match decode(&text_of(bytes)) {
             Err(TicketTextError::Malformed { what }) => what,
             other => panic!("{other:?}"),
         };
         assert!(refused(&[&whole[..], &[0]].concat()).contains("more than"));
         assert!(refused(&whole[..whole.len() - 1]).contains("cannot be read"));
         assert!(refused(&[VERSION]).contains("cannot be read"));
-        let none = JoinTicket::decode(&ticket(Vec::new()).encode()).expect_err("no contacts");
+        let none = decode(&encode(&ticket(Vec::new()))).expect_err("no contacts");
         assert!(none.to_string().contains("0 contacts") && none.to_string().contains("another"), "{none}");
         let impossible = (0..=255u8)
             .map(|byte| EndpointId::from_bytes([byte; 32]))
             .find(|id| key::check_endpoint_id(id).is_err())
             .expect("one of them");
         let impossible = Contact { endpoint_id: impossible, addresses: Vec::new(), relay_url: None };
-        assert!(JoinTicket::decode(&ticket(vec![impossible]).encode()).is_err());
+        assert!(decode(&encode(&ticket(vec![impossible]))).is_err());
     }
 
     #[test]
@@ -367,23 +351,23 @@ mod tests {
             (0..20).map(|n| SocketAddr::from(([0xffff; 8], 65_000 + n))).collect();
         let url = format!("https://{}.example/", "r".repeat(200));
         let many: Vec<Contact> = (0..20).map(|_| contact(addresses.clone(), Some(&url))).collect();
-        let text = ticket(many.clone()).encode();
+        let text = encode(&ticket(many.clone()));
         assert!(text.len() <= TICKET_TEXT_LEN_MAX, "{}", text.len());
-        let read = JoinTicket::decode(&text).expect("a ticket").contacts;
+        let read = decode(&text).expect("a ticket").contacts;
         assert!((2..TICKET_CONTACTS_MAX).contains(&read.len()), "{}", read.len());
         for (read, written) in read.iter().zip(&many) {
             assert_eq!(read.addresses, written.addresses[..ADDRESSES_MAX]);
             assert_eq!((read.endpoint_id, &read.relay_url), (written.endpoint_id, &written.relay_url));
         }
         let plain: Vec<Contact> = (0..20).map(|_| contact(addresses.clone(), None)).collect();
-        let read = JoinTicket::decode(&ticket(plain.clone()).encode()).expect("a ticket").contacts;
+        let read = decode(&encode(&ticket(plain.clone()))).expect("a ticket").contacts;
         assert_eq!(read.len(), TICKET_CONTACTS_MAX, "without relays there is room for all");
     }
 
     #[test]
     fn no_debug_text_shows_the_secret() {
         let ticket = usual();
-        let shown = format!("{ticket:?} {:?}", JoinTicket::decode(&ticket.encode()));
+        let shown = format!("{ticket:?} {:?}", decode(&encode(&ticket)));
         for secret in ["171, 171", "abab", "ABAB"] {
             assert!(!shown.contains(secret), "{shown}");
         }
@@ -392,25 +376,25 @@ mod tests {
 
     #[test]
     fn fuzz_ticket_text() {
-        let valid = usual().encode();
+        let valid = encode(&usual());
         let bytes = Sealed::decode_string(&valid).expect("text").0;
         let inside = bytes[..bytes.len() - CHECKSUM_LEN].to_vec();
         // The input is tried as a text, and as bytes with the right checksum, because no mutated text gets
         // past the checksum.
         let target = blixard_hostile::Target::new("ticket-text")
             .valid(valid.as_bytes())
-            .valid(ticket(vec![contact(Vec::new(), Some("https://relay.example/"))]).encode())
+            .valid(encode(&ticket(vec![contact(Vec::new(), Some("https://relay.example/"))])))
             .valid(inside)
             .words([KIND, "https://", "\n"]);
         target.run(|bytes| {
-            let as_text = JoinTicket::decode(&String::from_utf8_lossy(bytes));
+            let as_text = decode(&String::from_utf8_lossy(bytes));
             let as_contents = Contents::unseal(&[bytes, &checksum(bytes)].concat());
             match (as_text, as_contents.and_then(Contents::into_ticket)) {
                 (Ok(ticket), _) | (_, Ok(ticket)) => {
                     let contacts = ticket.contacts.len();
                     assert!((1..=TICKET_CONTACTS_MAX).contains(&contacts));
                     // A text may have no room for all contacts.
-                    let again = JoinTicket::decode(&ticket.encode()).expect("a ticket").contacts;
+                    let again = decode(&encode(&ticket)).expect("a ticket").contacts;
                     assert!(!again.is_empty() && ticket.contacts.starts_with(&again));
                     format!("{contacts} contacts")
                 }

@@ -7,10 +7,7 @@ use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{JoinRequest, JoinResponse, KeyHeldTwice, PeerRequest, PeerResponse};
-use blixard_model::{
-    Ask, ClusterId, Contact, EndpointId, NodeName, Offer, RaftId, RequestId, TicketId, TicketSecret, VmName,
-    VmsFate,
-};
+use blixard_model::{Ask, EndpointId, JoinTicket, NodeName, Offer, RaftId, RequestId, VmName, VmsFate};
 use bytes::Bytes;
 
 use super::disk::Written;
@@ -156,7 +153,7 @@ pub enum Input {
     },
     /// What [`Effect::ReadTicket`](super::Effect::ReadTicket) found: a ticket, why it cannot be read, or
     /// none.
-    TicketRead(Box<Option<Result<HeldTicket, String>>>),
+    TicketRead(Box<Option<Result<JoinTicket, String>>>),
     /// What [`Effect::Write`](super::Effect::Write) asked for is durable.
     Written(Box<Written>),
 }
@@ -210,23 +207,10 @@ pub enum Want {
     /// To join a cluster with this ticket, which is kept on disk first.
     Join {
         /// The ticket.
-        ticket: Box<HeldTicket>,
+        ticket: Box<JoinTicket>,
         /// Its text, to be kept.
         text: String,
     },
-}
-
-/// A ticket that this node has: what it needs of it to join.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldTicket {
-    /// The cluster that it admits to.
-    pub cluster_id: ClusterId,
-    /// Its id.
-    pub id: TicketId,
-    /// What proves that this node has it.
-    pub secret: TicketSecret,
-    /// Members that may be asked.
-    pub contacts: Vec<Contact>,
 }
 
 /// A node that is to leave the cluster.

@@ -31,11 +31,11 @@ use std::net::SocketAddr;
 use blixard_consensus::Limits;
 use blixard_core::declared::DeclaredMember;
 use blixard_model::formation::{Genesis, Identity};
-use blixard_model::{ClusterName, ClusterVersion, EndpointId, NodeFacts, mutant};
+use blixard_model::{ClusterName, ClusterVersion, EndpointId, JoinTicket, NodeFacts, mutant};
 
 pub use effect::{Answer, Effect, JoinRefusal};
 pub use input::{
-    CallError, CallId, HeldTicket, HolderRefusal, Input, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want,
+    CallError, CallId, HolderRefusal, Input, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want,
 };
 pub use member::{MemberHost, Proposer, Reader, Replica, SubmissionId};
 pub use moment::{BootId, Moment};
@@ -67,7 +67,7 @@ pub struct HostConfig {
     /// What an operator has to do while there is no ticket, if it is something special.
     pub needs: Option<String>,
     /// The ticket that is kept or configured, or why it cannot be read.
-    pub ticket: Option<Result<HeldTicket, String>>,
+    pub ticket: Option<Result<JoinTicket, String>>,
     /// Those of its addresses that an operator wrote down. All others are guesses.
     pub written: Vec<SocketAddr>,
     /// As leader, it has a voter replaced that was not heard of for so many ticks.

@@ -18,14 +18,14 @@ use blixard_model::wire::{
     ReportPage,
 };
 use blixard_model::{
-    Capacity, ClusterId, Contact, MembersAsk, Outcome, RaftId, Refusal, TicketId, TicketSecret, WriteAsk,
-    WriteRequest,
+    Capacity, ClusterId, Contact, JoinTicket, MembersAsk, Outcome, RaftId, Refusal, TicketId, TicketSecret,
+    WriteAsk, WriteRequest,
 };
 use blixard_node::Notice;
 use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
-    Answer, BootId, Effect, Found, HeldTicket, HolderRefusal, Host, HostConfig, HostEnd, Input, Moment,
-    NodeRemoval, PeerCallId, WaiterId, Want,
+    Answer, BootId, Effect, Found, HolderRefusal, Host, HostConfig, HostEnd, Input, Moment, NodeRemoval,
+    PeerCallId, WaiterId, Want,
 };
 use blixard_node::joining::JoinFailure;
 
@@ -380,13 +380,13 @@ fn a_ticket_that_is_put_there_later_is_found_and_used() {
     assert!(host.turn(at(6_000)).expect("goes on").iter().all(no_round), "a look at a file is no round");
     assert!(reads(&wakes(&mut host, 11_000)), "and again");
     let contact = Contact { endpoint_id: endpoint(1), addresses: Vec::new(), relay_url: None };
-    let ticket = HeldTicket {
+    let ticket = JoinTicket {
         cluster_id: ClusterId::from_bytes([7; 16]),
         id: TicketId::from_bytes([7; 8]),
         secret: TicketSecret::from_bytes([7; 32]),
         contacts: vec![contact.clone()],
     };
-    let found = |ticket: &HeldTicket| Input::TicketRead(Box::new(Some(Ok(ticket.clone()))));
+    let found = |ticket: &JoinTicket| Input::TicketRead(Box::new(Some(Ok(ticket.clone()))));
     host.handle(at(11_000), found(&ticket)).expect("goes on");
     let effects = host.turn(at(11_000)).expect("goes on");
     let asks = |effect: &Effect| match effect {
@@ -402,7 +402,7 @@ fn a_ticket_that_is_put_there_later_is_found_and_used() {
     host.handle(at(17_000), found(&ticket)).expect("goes on");
     let effects = host.turn(at(17_000)).expect("goes on");
     assert_eq!(effects.iter().find_map(asks), None, "{effects:?}");
-    let another = HeldTicket { id: TicketId::from_bytes([8; 8]), ..ticket };
+    let another = JoinTicket { id: TicketId::from_bytes([8; 8]), ..ticket };
     host.handle(at(17_000), found(&another)).expect("goes on");
     let effects = host.turn(at(17_000)).expect("goes on");
     assert!(effects.iter().find_map(asks).is_some(), "another one is");
@@ -459,9 +459,9 @@ fn a_link_that_came_up_makes_the_next_round_come_soon() {
 }
 
 /// A ticket of a cluster with these members.
-fn held_ticket(contacts: &[u8]) -> HeldTicket {
+fn held_ticket(contacts: &[u8]) -> JoinTicket {
     let contact = |n: &u8| Contact { endpoint_id: endpoint(*n), addresses: Vec::new(), relay_url: None };
-    HeldTicket {
+    JoinTicket {
         cluster_id: ClusterId::from_bytes([7; 16]),
         id: TicketId::from_bytes([7; 8]),
         secret: TicketSecret::from_bytes([7; 32]),

@@ -5,11 +5,11 @@ use blixard_core::formation::contacts;
 use blixard_core::state::MemberRef;
 use blixard_core::ticket::hash_of;
 use blixard_model::{
-    NodeName, Outcome, RaftId, RequestId, TicketId, TicketRecord, TicketSecret, VmsFate, WriteAsk,
-    WriteRequest,
+    JoinTicket, NodeName, Outcome, RaftId, RequestId, TicketId, TicketRecord, TicketSecret, VmsFate,
+    WriteAsk, WriteRequest,
 };
 use blixard_node::SubmitError;
-use blixard_node::host::{HeldTicket, NodeRemoval, Want};
+use blixard_node::host::{NodeRemoval, Want};
 
 use super::World;
 use super::parts::event::{Event, MachineId};
@@ -136,7 +136,7 @@ impl World {
         let (cluster_id, contacts) = (state.cluster_id(), contacts(state));
         for machine in machines.iter().copied() {
             let (contacts, secret) = (contacts.clone(), secret.clone());
-            let ticket = HeldTicket { cluster_id, id, secret, contacts };
+            let ticket = JoinTicket { cluster_id, id, secret, contacts };
             // Some come when it has been used, taken back, or is over.
             let spread = if self.liveness.is_on() { 1_000 } else { 15_000_000 };
             let wait = if self.rng.chance(1, 2) { 1_000 } else { self.rng.below(spread) };
@@ -145,7 +145,7 @@ impl World {
     }
 
     /// The ticket is brought to a machine; to its agent, if one runs.
-    pub(crate) fn handle_ticket(&mut self, machine: MachineId, ticket: HeldTicket) {
+    pub(crate) fn handle_ticket(&mut self, machine: MachineId, ticket: JoinTicket) {
         if !self.machines[machine].is_unborn() {
             return;
         }

@@ -4,7 +4,7 @@ use blixard_core::planner::prepare::too_early;
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::wire::{AgedReport, PeerRequest, ReportsFrom, ReportsPage};
-use blixard_model::{Ask, EndpointId, MembersAsk, Outcome, WriteAsk, WriteRequest};
+use blixard_model::{Ask, EndpointId, JoinTicket, MembersAsk, Outcome, WriteAsk, WriteRequest};
 
 use super::pages::Collected;
 use super::removals::RemovalNext;
@@ -13,7 +13,7 @@ use super::waiters::{READ_MS, ReadState};
 use super::{MemberCall, MemberHost, Reader};
 use crate::attempt::AttemptEnd;
 use crate::host::effect::{Answer, Effect, JoinRefusal};
-use crate::host::input::{HeldTicket, WaiterId, Want};
+use crate::host::input::{WaiterId, Want};
 use crate::host::moment::Moment;
 use crate::notice::Notice;
 use crate::submission::SubmitError;
@@ -119,7 +119,7 @@ impl MemberHost {
         }
     }
 
-    fn why_no_ticket(&self, ticket: &HeldTicket) -> JoinRefusal {
+    fn why_no_ticket(&self, ticket: &JoinTicket) -> JoinRefusal {
         let cluster_id = self.replica.state().cluster_id();
         if cluster_id == ticket.cluster_id {
             JoinRefusal::MemberAlready

@@ -22,12 +22,12 @@ use blixard_model::api::RetryKind;
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{JoinResponse, PeerRequest, PeerResponse};
-use blixard_model::{ClusterName, Contact, EndpointId};
+use blixard_model::{ClusterName, Contact, EndpointId, JoinTicket};
 
 use super::calls::Calls;
 use super::disk::{Write, Written};
 use super::effect::{Answer, Effect};
-use super::input::{CallError, CallId, HeldTicket, Input, PeerCallId, WaiterId, Want};
+use super::input::{CallError, CallId, Input, PeerCallId, WaiterId, Want};
 use super::member::Own;
 use super::moment::Moment;
 use super::trouble::Trouble;
@@ -98,7 +98,7 @@ impl Unborn {
     pub(super) fn new(
         own: Own,
         wanted: Wanted,
-        (promise, ticket): (Option<Genesis>, Option<Result<HeldTicket, String>>),
+        (promise, ticket): (Option<Genesis>, Option<Result<JoinTicket, String>>),
         now: Moment,
     ) -> Self {
         let ticket = TicketInUse::new(ticket, own.incarnation, now.boot_ms);

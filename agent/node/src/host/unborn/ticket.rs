@@ -1,11 +1,12 @@
 //! What a host without a cluster does with its ticket: takes it, asks one member after another with it.
 
+use blixard_model::JoinTicket;
 use blixard_model::wire::{JoinRequest, JoinResponse};
 
 use super::ticket_in_use::TicketStep;
 use super::{Unborn, UnbornCall};
 use crate::host::effect::{Answer, Effect, JoinRefusal};
-use crate::host::input::{HeldTicket, WaiterId};
+use crate::host::input::WaiterId;
 use crate::host::moment::Moment;
 use crate::joining::JoinFailure;
 use crate::notice::Notice;
@@ -20,7 +21,7 @@ impl Unborn {
     }
 
     /// Somebody brings a ticket: it is kept on disk before it is used, so that a crash anywhere resumes.
-    pub(super) fn take_ticket(&mut self, waiter: WaiterId, ticket: HeldTicket, text: String) {
+    pub(super) fn take_ticket(&mut self, waiter: WaiterId, ticket: JoinTicket, text: String) {
         if !self.wanted.joins {
             let answer = Answer::TicketTaken(Err(JoinRefusal::Listed));
             return self.out.push(Effect::Answer { waiter, answer });
@@ -42,7 +43,7 @@ impl Unborn {
     }
 
     /// The ticket's file was looked at again.
-    pub(super) fn handle_ticket_read(&mut self, now: Moment, read: Option<Result<HeldTicket, String>>) {
+    pub(super) fn handle_ticket_read(&mut self, now: Moment, read: Option<Result<JoinTicket, String>>) {
         if self.ticket.is_held() {
             return;
         }
@@ -57,7 +58,7 @@ impl Unborn {
         }
     }
 
-    fn use_ticket(&mut self, now: Moment, ticket: HeldTicket) {
+    fn use_ticket(&mut self, now: Moment, ticket: JoinTicket) {
         // What was asked with the ticket before does not count any more.
         for call in self.calls.take_all(|purpose| *purpose == UnbornCall::Join) {
             self.out.push(Effect::ForgetCall { call });

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use blixard_model::api::RetryKind;
 use blixard_model::wire::JoinResponse;
-use blixard_model::{ClusterId, Contact, RaftId, Refusal, TicketId, TicketSecret};
+use blixard_model::{ClusterId, Contact, JoinTicket, RaftId, Refusal, TicketId, TicketSecret};
 
 use crate::forming::Birth;
-use crate::host::input::{HeldTicket, WaiterId};
+use crate::host::input::WaiterId;
 use crate::host::trouble::Trouble;
 use crate::joining::{JoinFailure, JoinStep, Joining};
 
@@ -51,20 +51,20 @@ pub(super) enum TicketStep {
 /// The ticket, and the use that is made of it.
 #[derive(Debug)]
 pub(super) struct TicketInUse {
-    held: Option<(HeldTicket, Joining)>,
+    held: Option<(JoinTicket, Joining)>,
     /// Why there is none to use.
     problem: Option<TicketProblem>,
     /// The last ticket that admits nobody: its file may still be there.
     refused: Option<TicketId>,
     /// Tickets that are being written to disk.
-    keeping: BTreeMap<WaiterId, HeldTicket>,
+    keeping: BTreeMap<WaiterId, JoinTicket>,
     seed: u64,
     read_due_ms: u64,
     failing_since_ms: Option<u64>,
 }
 
 impl TicketInUse {
-    pub(super) fn new(ticket: Option<Result<HeldTicket, String>>, seed: u64, now_ms: u64) -> Self {
+    pub(super) fn new(ticket: Option<Result<JoinTicket, String>>, seed: u64, now_ms: u64) -> Self {
         let (held, problem) = match ticket {
             Some(Ok(ticket)) => (Some(ticket), None),
             Some(Err(why)) => (None, Some(TicketProblem { why, is_final: false })),
@@ -90,7 +90,7 @@ impl TicketInUse {
     }
 
     /// Another ticket takes the place of the one there is.
-    pub(super) fn hold(&mut self, ticket: HeldTicket) {
+    pub(super) fn hold(&mut self, ticket: JoinTicket) {
         let joining = Joining::new(ticket.cluster_id, ticket.contacts.clone(), self.seed);
         self.held = Some((ticket, joining));
         self.problem = None;
@@ -98,12 +98,12 @@ impl TicketInUse {
     }
 
     /// A ticket is being written to disk.
-    pub(super) fn keep(&mut self, waiter: WaiterId, ticket: HeldTicket) {
+    pub(super) fn keep(&mut self, waiter: WaiterId, ticket: JoinTicket) {
         self.keeping.insert(waiter, ticket);
     }
 
     /// The ticket that was being written for this one.
-    pub(super) fn take_kept(&mut self, waiter: WaiterId) -> Option<HeldTicket> {
+    pub(super) fn take_kept(&mut self, waiter: WaiterId) -> Option<JoinTicket> {
         self.keeping.remove(&waiter)
     }
 

@@ -5,9 +5,9 @@ use std::collections::BinaryHeap;
 
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
-use blixard_model::VmName;
 use blixard_model::wire::{JoinRequest, JoinResponse, PeerRequest, PeerResponse};
-use blixard_node::host::{CallId, HeldTicket};
+use blixard_model::{JoinTicket, VmName};
+use blixard_node::host::CallId;
 use bytes::Bytes;
 
 /// A machine, counted from 0.
@@ -116,7 +116,7 @@ pub(crate) enum Event {
     /// The operator acts.
     Operator,
     /// A ticket is brought to a machine.
-    Ticket { machine: MachineId, ticket: Box<HeldTicket> },
+    Ticket { machine: MachineId, ticket: Box<JoinTicket> },
     /// A client gives an operation up on its side: the connection ended.
     ClientTimeout { client: usize, op: u64 },
     /// The agent of a machine is started.

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use blixard_model::removal::RemovedFrom;
-use blixard_model::{Capacity, ClusterVersion, EndpointId, NodeName, Offer, StoreId};
+use blixard_model::{Capacity, ClusterVersion, EndpointId, JoinTicket, NodeName, Offer, StoreId};
 use blixard_node::Replica;
 use blixard_node::host::disk::Write;
-use blixard_node::host::{CallId, HeldTicket, Host, PeerCallId, WaiterId};
+use blixard_node::host::{CallId, Host, PeerCallId, WaiterId};
 use blixard_store::Store;
 
 use super::event::MachineId;
@@ -28,7 +28,7 @@ pub(crate) enum Waiter {
     /// The operator.
     Operator(u64),
     /// The operator, who brings this ticket.
-    Ticket(HeldTicket),
+    Ticket(JoinTicket),
     /// Whoever asked the agent to stop.
     HandOver,
 }
@@ -119,7 +119,7 @@ pub(crate) struct SimMachine {
     /// Configured to join a cluster, with no list of members.
     pub(crate) joins: bool,
     /// The ticket in its directory.
-    pub(crate) ticket: Option<HeldTicket>,
+    pub(crate) ticket: Option<JoinTicket>,
     /// It is off, for all that its operator knows for good.
     pub(crate) retired: bool,
     /// Its agent has ended because an operator removed it from the cluster.
