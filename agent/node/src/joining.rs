@@ -1,5 +1,6 @@
-//! How a node with a ticket becomes a member: whom it asks and when, and what it makes of the answer. And
-//! what the member that is asked answers.
+//! How a node with a ticket, the joiner, becomes a member: whom it asks and when, and what it makes of the
+//! answer ([`Joining`]). And the other side: what the member that is asked brings to the leader
+//! ([`ask_for_joiner`]), and what it answers ([`answer_to_joiner`]).
 //!
 //! ```text
 //!            one contact after another, with backoff
@@ -26,43 +27,6 @@ use crate::submission::SubmitError;
 
 /// Asking to be let in. An operator waits: the longest pause is short.
 pub const JOIN: Backoff = Backoff { first_ms: 300, longest_ms: 5_000 };
-
-/// What a member asks the leader for a node with a ticket; or what it answers at once, when it knows that the
-/// leader would do nothing yet.
-///
-/// # Errors
-/// The node has another store than it is known with, and has not heard of that.
-pub fn ask(state: &ClusterState, request: JoinRequest) -> Result<MembersAsk, Box<JoinResponse>> {
-    let asker = &request.node;
-    let lost = state
-        .member_by_endpoint(asker.node.endpoint_id)
-        .filter(|member| member.node.store_id != asker.node.store_id);
-    if lost.is_some_and(|member| request.known_as < Some(member.raft_id)) {
-        let why = "it is known with another store: it is to ask again, now that it knows".to_owned();
-        return Err(Box::new(later(state, asker.node.endpoint_id, why)));
-    }
-    Ok(MembersAsk::Admit(Box::new(request)))
-}
-
-fn later(state: &ClusterState, asker: EndpointId, why: String) -> JoinResponse {
-    let known_as = state.member_by_endpoint(asker).map(|member| member.raft_id);
-    JoinResponse::Later { why, known_as }
-}
-
-/// What a member answers to a node with a ticket, once it knows what the leader decided.
-pub fn answer(state: &ClusterState, asker: EndpointId, end: Result<AskOutcome, SubmitError>) -> JoinResponse {
-    match end {
-        Ok(AskOutcome::Admitted { raft_id }) => JoinResponse::Admitted {
-            cluster_id: state.cluster_id(),
-            genesis: state.genesis.clone(),
-            raft_id,
-            contacts: contacts(state),
-        },
-        Ok(AskOutcome::Refused { refusal }) => JoinResponse::Refused { refusal },
-        Ok(AskOutcome::Done { .. }) => later(state, asker, "nothing was decided".to_owned()),
-        Err(error) => later(state, asker, error.to_string()),
-    }
-}
 
 /// Why a member that was asked gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -201,6 +165,47 @@ impl Joining {
         let why = self.not_served.values().next().map_or(last, String::as_str);
         Some((self.retry.failures(), self.retry.at_ms(), why))
     }
+}
+
+/// What a member asks the leader for a node with a ticket; or what it answers at once, when it knows that the
+/// leader would do nothing yet.
+///
+/// # Errors
+/// The node has another store than it is known with, and has not heard of that.
+pub fn ask_for_joiner(state: &ClusterState, request: JoinRequest) -> Result<MembersAsk, Box<JoinResponse>> {
+    let asker = &request.node;
+    let lost = state
+        .member_by_endpoint(asker.node.endpoint_id)
+        .filter(|member| member.node.store_id != asker.node.store_id);
+    if lost.is_some_and(|member| request.known_as < Some(member.raft_id)) {
+        let why = "it is known with another store: it is to ask again, now that it knows".to_owned();
+        return Err(Box::new(later(state, asker.node.endpoint_id, why)));
+    }
+    Ok(MembersAsk::Admit(Box::new(request)))
+}
+
+/// What a member answers to a node with a ticket, once it knows what the leader decided.
+pub fn answer_to_joiner(
+    state: &ClusterState,
+    asker: EndpointId,
+    end: Result<AskOutcome, SubmitError>,
+) -> JoinResponse {
+    match end {
+        Ok(AskOutcome::Admitted { raft_id }) => JoinResponse::Admitted {
+            cluster_id: state.cluster_id(),
+            genesis: state.genesis.clone(),
+            raft_id,
+            contacts: contacts(state),
+        },
+        Ok(AskOutcome::Refused { refusal }) => JoinResponse::Refused { refusal },
+        Ok(AskOutcome::Done { .. }) => later(state, asker, "nothing was decided".to_owned()),
+        Err(error) => later(state, asker, error.to_string()),
+    }
+}
+
+fn later(state: &ClusterState, asker: EndpointId, why: String) -> JoinResponse {
+    let known_as = state.member_by_endpoint(asker).map(|member| member.raft_id);
+    JoinResponse::Later { why, known_as }
 }
 
 #[cfg(test)]

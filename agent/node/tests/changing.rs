@@ -11,7 +11,8 @@ use blixard_model::{
     AskOutcome, ClusterId, MembersAsk, MembershipChange, NodeName, Outcome, RaftId, Refusal, TicketId,
     TicketSecret, VmsFate, WriteAsk, WriteRequest,
 };
-use blixard_node::{AttemptEnd, Notice, SubmitError, joining};
+use blixard_node::joining::{answer_to_joiner, ask_for_joiner};
+use blixard_node::{AttemptEnd, Notice, SubmitError};
 
 use crate::group::{Group, create, endpoint, genesis, identity, name, store, waiter};
 
@@ -112,19 +113,20 @@ fn a_lost_store_s_place_is_let_go_and_never_for_a_word_from_before_it_was_given(
     // Whom it asks tells it at once, and it asks again.
     let state = group.node(leader).state().clone();
     let answers = [
-        joining::ask(&state, comes(None)).map_err(|told| *told).expect_err("not yet"),
-        joining::answer(&state, endpoint(4), Ok(Outcome::done(None).into())),
-        joining::answer(&state, endpoint(4), Err(SubmitError::Unavailable("nobody leads".to_owned()))),
+        ask_for_joiner(&state, comes(None)).map_err(|told| *told).expect_err("not yet"),
+        answer_to_joiner(&state, endpoint(4), Ok(Outcome::done(None).into())),
+        answer_to_joiner(&state, endpoint(4), Err(SubmitError::Unavailable("nobody leads".to_owned()))),
     ];
     for told in answers {
         assert!(matches!(told, JoinResponse::Later { known_as: Some(RaftId(4)), .. }), "{told:?}");
     }
-    let stranger = joining::answer(&state, endpoint(5), Ok(Outcome::done(None).into()));
+    let stranger = answer_to_joiner(&state, endpoint(5), Ok(Outcome::done(None).into()));
     assert!(matches!(stranger, JoinResponse::Later { known_as: None, .. }), "{stranger:?}");
     // One that is behind brings it to the leader.
     let behind = ClusterState::new(genesis(3));
-    let with_another_store =
-        |known_as: Option<RaftId>| joining::ask(&behind, comes(known_as)).expect("for the leader to decide");
+    let with_another_store = |known_as: Option<RaftId>| {
+        ask_for_joiner(&behind, comes(known_as)).expect("for the leader to decide")
+    };
     for (what, before) in [("no member yet", None), ("under an earlier place", Some(RaftId(3)))] {
         let late = ask(&mut group, leader, what, with_another_store(before));
         assert_eq!(late, AttemptEnd::NotNow(NotNow::KnownWithAnotherStore));

@@ -11,7 +11,7 @@ use crate::attempt::AttemptEnd;
 use crate::host::effect::{Answer, Effect};
 use crate::host::input::{CallError, CallId, PeerCallId};
 use crate::host::moment::Moment;
-use crate::joining;
+use crate::joining::{answer_to_joiner, ask_for_joiner};
 use crate::notice::Notice;
 use crate::replica::NodeError;
 use crate::submission::SubmitError;
@@ -221,7 +221,7 @@ impl MemberHost {
             place: joiner.place.clone(),
             ticket,
         }));
-        match joining::ask(self.replica.state(), request) {
+        match ask_for_joiner(self.replica.state(), request) {
             Ok(ask) => {
                 self.joiners.insert(call, joiner);
                 if !self.submit(now, ask, ADMIT_MS, Purpose::Join(call)) {
@@ -235,7 +235,7 @@ impl MemberHost {
 
     pub(super) fn join_decided(&mut self, call: PeerCallId, end: Result<AskOutcome, SubmitError>) {
         let Some(joiner) = self.joiners.remove(&call) else { return };
-        let response = joining::answer(self.replica.state(), joiner.endpoint_id, end);
+        let response = answer_to_joiner(self.replica.state(), joiner.endpoint_id, end);
         let Joiner { endpoint_id, name, place, ticket } = joiner;
         match &response {
             JoinResponse::Admitted { raft_id, .. } => {
