@@ -130,7 +130,6 @@ async fn write(api: &Api, headers: &HeaderMap, ask: WriteAsk) -> ApiResult<Json<
     let outcome = api.agent.host.change(request, patience).await;
     match outcome.map_err(|error| ApiError::from(error).of_request(&id))? {
         Outcome::Done { node, unchanged } => Ok(Json(Accepted { request_id: id, node, unchanged })),
-        // No write admits anybody.
         Outcome::Refused { refusal } => Err(ApiError::refused(refusal).of_request(&id)),
     }
 }
