@@ -215,7 +215,7 @@ impl World {
         let machine = &mut self.machines[id];
         let latency = machine.disk.take_latency_us();
         if latency > 0 {
-            machine.held_until_us = machine.held_until_us.max(now_us + latency);
+            machine.stand_still(now_us + latency);
         }
     }
 

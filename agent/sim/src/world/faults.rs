@@ -40,15 +40,8 @@ impl World {
             }
             Fault::Cut(cuts) => self.cut(&cuts, true),
             Fault::Mend(cuts) => self.cut(&cuts, false),
-            Fault::Pause(id, us) => {
-                let machine = &mut self.machines[id];
-                machine.held_until_us = machine.held_until_us.max(now_us + us);
-            }
-            Fault::Sleep(id, us) => {
-                let machine = &mut self.machines[id];
-                machine.held_until_us = machine.held_until_us.max(now_us + us);
-                machine.asleep_until_us = machine.asleep_until_us.max(now_us + us);
-            }
+            Fault::Pause(id, us) => self.machines[id].stand_still(now_us + us),
+            Fault::Sleep(id, us) => self.machines[id].sleep(now_us + us),
             Fault::Move(id) => self.move_to_another_address(id),
             Fault::ClockJump(id, us) => self.machines[id].jumped_us += us,
             Fault::SlowDisk(id, us) => self.machines[id].disk.set_sync_latency_us(us),

@@ -51,8 +51,8 @@ pub(crate) enum Fault {
     Mend(Vec<(MachineId, MachineId)>),
     /// The agent stands still for so many µs.
     Pause(MachineId, u64),
-    /// The machine is suspended for so many µs: its agent, its guests and its jobs stand still, and its clocks
-    /// go on.
+    /// The machine is suspended for so many µs: its agent, its guests and its jobs stand still, its clocks go
+    /// on.
     Sleep(MachineId, u64),
     /// The machine has another address from now on.
     Move(MachineId),

@@ -127,6 +127,17 @@ pub(crate) struct SimMachine {
 }
 
 impl SimMachine {
+    /// Its agent stands still until then, at least.
+    pub(crate) fn stand_still(&mut self, until_us: u64) {
+        self.held_until_us = self.held_until_us.max(until_us);
+    }
+
+    /// All of it stands still until then, at least.
+    pub(crate) fn sleep(&mut self, until_us: u64) {
+        self.stand_still(until_us);
+        self.asleep_until_us = self.asleep_until_us.max(until_us);
+    }
+
     /// What its agent offers the cluster.
     pub(crate) fn offer(&self) -> Offer {
         Offer {
