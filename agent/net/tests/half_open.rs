@@ -31,11 +31,11 @@ async fn silent_connections_of_one_source_are_capped_and_keep_no_other_out() {
     assert!(stats.refused.crowded_source > 100, "{stats:?}");
     assert!(held.len() <= 40, "{} got through", held.len());
 
-    let started = Instant::now();
     b.set_peers(vec![a.as_peer()]);
     b.until_up(a.id()).await;
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    assert!(a.net.stats().handshakes > 0, "they are still held");
+    // How long that takes is the machine's business: it was refused at no try.
+    let refused = a.net.stats().refused;
+    assert_eq!((refused.crowded, refused.crowded_source), (0, stats.refused.crowded_source));
     for connection in &held {
         assert!(closed_with(connection).await.contains("no hello in time"));
     }
@@ -57,17 +57,23 @@ async fn members_get_in_while_a_few_addresses_hold_every_place_of_strangers() {
     let addresses = vec![SocketAddr::new(b.addr().ip(), 9)];
     let member = PeerConfig { endpoint_id: b.id(), addresses, relay_url: None };
     a.set_peers(raws.iter().map(Raw::as_peer).chain([member]).collect());
+    // Places are given back after some seconds: on a slow machine the first ones before the last are taken.
     let mut held = Vec::new();
-    for raw in &raws {
-        held.extend(silent(raw, &a, 20).await);
-    }
-    let stats = a.net.stats();
-    assert!(stats.handshakes >= 64 && stats.refused.crowded > 0, "{stats:?}");
-    let begun = Instant::now();
+    let fill = async {
+        for raw in raws.iter().cycle() {
+            held.extend(silent(raw, &a, 20).await);
+            let stats = a.net.stats();
+            if stats.handshakes >= 64 && stats.refused.crowded > 0 {
+                return stats.refused;
+            }
+        }
+        unreachable!("a cycle has no end")
+    };
+    let before = timeout(LONG, fill).await.expect("every place is taken");
     b.set_peers(vec![a.as_peer()]);
     b.until_up(a.id()).await;
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert!(a.net.stats().handshakes >= 64, "they are still held");
+    let refused = a.net.stats().refused;
+    assert_eq!((refused.crowded, refused.crowded_source), (before.crowded, before.crowded_source));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
