@@ -1,6 +1,6 @@
 //! More than can be sent or taken: it is dropped or waits, and nothing else suffers.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use blixard_net::limits::{
     INCOMING_QUEUE_MAX, RAFT_QUEUE_BYTES_MAX, RAFT_QUEUE_FRAMES_MAX, SNAPSHOT_LEN_MAX,
@@ -37,7 +37,7 @@ async fn a_full_queue_drops_and_delays_nobody() {
     let stats = a.net.stats().peers[&raw.id()].clone();
     assert_eq!(stats.dropped.queue_full, 1, "{stats:?}");
     assert!(stats.queue_messages > 0 && stats.queue_bytes > 0, "{stats:?}");
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started.elapsed() < LONG / 2, "{:?}", started.elapsed());
 
     assert_eq!(a.net.send_raft(b.id(), Bytes::from_static(b"b")), SendOutcome::Queued);
     assert_eq!(b.next_raft().await.1, Bytes::from_static(b"b"));
