@@ -27,7 +27,7 @@ async fn silent_connections_of_one_source_are_capped_and_keep_no_other_out() {
     ]);
     let held = silent(&raw, &a, 200).await;
     let stats = a.net.stats();
-    assert!(stats.handshakes <= 32, "{stats:?}");
+    assert!((1..=32).contains(&stats.handshakes), "{stats:?}");
     assert!(stats.refused.crowded_source > 100, "{stats:?}");
     assert!(held.len() <= 40, "{} got through", held.len());
 

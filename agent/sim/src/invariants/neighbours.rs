@@ -5,7 +5,7 @@ use blixard_model::{Capacity, VmName, VmSpec};
 
 use crate::world::parts::machine::SimMachine;
 
-/// Checks a unit that starts beside those that live on its machine, which offers this.
+/// Checks a unit that starts beside those that live on its machine, which may take this together.
 pub(crate) fn check(machine: &SimMachine, starts: &VmName, offered: Capacity) -> Result<(), String> {
     let living = || {
         let units = machine.hypervisor.units().iter().filter(|(_, unit)| unit.lives());

@@ -40,6 +40,9 @@ pub(crate) enum End {
 
 impl World {
     pub(crate) fn handle_start(&mut self, id: MachineId) {
+        if let Some(wakes_us) = self.asleep_until_us(id) {
+            return self.queue.at(wakes_us, Event::Start { machine: id });
+        }
         self.machines[id].start_scheduled = false;
         let machine = &self.machines[id];
         if machine.process.is_some() || machine.retired || machine.removed {
@@ -87,10 +90,7 @@ impl World {
         if capacity != machine.capacity {
             self.counts.other_capacities += 1;
         }
-        let largest = &mut machine.largest_capacity;
         machine.capacity = capacity;
-        largest.cpus = largest.cpus.max(capacity.cpus);
-        largest.memory_mib = largest.memory_mib.max(capacity.memory_mib);
     }
 
     fn new_store_id(&mut self) -> StoreId {
@@ -267,6 +267,7 @@ impl World {
         let machine = &mut self.machines[id];
         machine.disk.crash_power(tear);
         machine.boot += 1;
+        machine.asleep_until_us = 0;
         machine.hypervisor.lose_power();
         self.drop_process(id, false);
         self.schedule_start(id, 200_000, 4_000_000);

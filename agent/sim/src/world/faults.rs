@@ -2,6 +2,7 @@
 
 use blixard_model::wire::PeerRequest;
 use blixard_model::{ClusterVersion, OrderId};
+use blixard_node::Replica;
 use blixard_node::host::{CallId, Input, Want};
 
 use super::World;
@@ -76,11 +77,7 @@ impl World {
                 self.schedule_start(id, 100_000, 2_000_000);
             }
             Fault::Stranger(id) => self.start_stranger(id),
-            Fault::Copy(id) => {
-                let machine = &mut self.machines[id];
-                machine.old_image = Some(machine.disk.image());
-                machine.old_image_of = machine.store_id;
-            }
+            Fault::Copy(id) => self.machines[id].copy_disk(),
             Fault::RollBack(id) if self.may_roll_back(id) => self.roll_back(id),
             Fault::RollBack(_) => {}
         }
@@ -150,12 +147,14 @@ impl World {
 
     /// As when somebody restores a machine from a backup while it is off.
     fn roll_back(&mut self, id: MachineId) {
+        let Some(own) = self.machines[id].node().map(Replica::raft_status) else { return };
         let Some(image) = self.machines[id].old_image.take() else { return };
         self.counts.rolled_back += 1;
         self.drop_process(id, true);
         let machine = &mut self.machines[id];
         machine.disk.restore(&image);
         machine.rolled_back = true;
+        machine.rolled_back_from = (own.term, own.last.1);
         self.all_honest_from_us = u64::MAX;
         self.schedule_start(id, 100_000, 500_000);
     }
@@ -165,7 +164,11 @@ impl World {
         let (applied, now_us) = (self.checker.applied(), self.queue.now_us());
         for id in 0..self.machines.len() {
             let machine = &mut self.machines[id];
-            let caught_up = machine.node().is_some_and(|node| node.summary().applied >= applied);
+            let (term, last) = machine.rolled_back_from;
+            // A leader may count on what this one had acknowledged for as long as it leads in that term.
+            let caught_up = machine.node().map(Replica::raft_status).is_some_and(|own| {
+                own.applied >= applied && (own.term > term || own.term == term && own.last.1 >= last)
+            });
             let noticed = machine.disk_health == DiskHealth::Lost;
             if machine.rolled_back && noticed {
                 self.counts.recognised += 1;

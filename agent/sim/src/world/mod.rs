@@ -199,14 +199,23 @@ impl World {
                 return self.dispatch(event);
             }
             if machine.held_until_us > self.queue.now_us() {
-                // What holds it is mended with everything else.
-                let mended_us = self.options.safety_s * 1_000_000;
-                let until = machine.held_until_us;
-                let until = if self.liveness.is_on() { until } else { until.min(mended_us + 1) };
-                return self.queue.at(until, event);
+                let until_us = self.until_mended_us(machine.held_until_us);
+                return self.queue.at(until_us, event);
             }
         }
         self.dispatch(event);
+    }
+
+    /// What holds a machine is mended with everything else.
+    fn until_mended_us(&self, until_us: u64) -> u64 {
+        let mended_us = self.options.safety_s * 1_000_000;
+        if self.liveness.is_on() { until_us } else { until_us.min(mended_us + 1) }
+    }
+
+    /// When a machine that is suspended wakes up.
+    pub(crate) fn asleep_until_us(&self, id: MachineId) -> Option<u64> {
+        let until_us = self.machines[id].asleep_until_us;
+        (until_us > self.queue.now_us()).then(|| self.until_mended_us(until_us))
     }
 
     fn dispatch(&mut self, event: Event) {
@@ -261,7 +270,6 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> SimMachine
         endpoint_id: EndpointId::from_bytes([u8::try_from(id + 1).unwrap_or(u8::MAX); 32]),
         name,
         capacity: CAPACITY,
-        largest_capacity: CAPACITY,
         address: address(id),
         disk,
         disk_health: DiskHealth::Good,
@@ -277,7 +285,9 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> SimMachine
         listed: if is_spare { 0 } else { options.nodes - late },
         old_image: None,
         old_image_of: None,
+        old_image_voters: Vec::new(),
         rolled_back: false,
+        rolled_back_from: (0, 0),
         start_scheduled: false,
         witness: options.witness && id + 1 == options.nodes,
         supports: if options.old_releases && id % 2 == 1 {

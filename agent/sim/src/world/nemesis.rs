@@ -2,6 +2,7 @@
 //! and only while all others are whole.
 
 use blixard_consensus::RaftStatus;
+use blixard_model::RaftId;
 use blixard_node::Replica;
 
 use super::World;
@@ -292,20 +293,26 @@ impl World {
     }
 
     /// Another one leads in the same term, and a quorum without this one is with that leader and has in its
-    /// logs whatever this one has acknowledged: neither a vote nor an entry is forgotten that counts.
+    /// logs whatever this one has acknowledged, by the voters of today and by those that the copy knows. Each
+    /// of them has an entry of that term, so that none votes for anybody who lacks one. Neither a vote nor an
+    /// entry is forgotten that counts.
     pub(crate) fn may_roll_back(&self, id: MachineId) -> bool {
         let Some(own) = self.machines[id].node().map(Replica::raft_status) else { return false };
         let committed = self.checker.applied();
         let holds_all = |other: &RaftStatus| {
             other.term == own.term
                 && other.leader == own.leader
+                && other.last.0 == own.term
                 && other.last.1 >= own.last.1.max(committed)
-                && own.voters.contains(&other.id)
         };
         let others = self.machines.iter().enumerate().filter(|(other, _)| *other != id);
         let holding = others.filter_map(|(_, machine)| machine.node().map(Replica::raft_status));
         let holding: Vec<RaftStatus> = holding.filter(holds_all).collect();
         let led = holding.iter().any(|other| other.leader == Some(other.id));
-        self.may_lose_a_disk() && led && holding.len() > own.voters.len() / 2
+        let is_quorum = |voters: &[RaftId]| {
+            holding.iter().filter(|other| voters.contains(&other.id)).count() > voters.len() / 2
+        };
+        let by_the_copy = is_quorum(&self.machines[id].old_image_voters);
+        self.may_lose_a_disk() && led && is_quorum(&own.voters) && by_the_copy
     }
 }

@@ -244,7 +244,8 @@ impl World {
         let departed: Vec<NodeName> = state.nodes.departed().map(|(_, node)| node.name.clone()).collect();
         let Some(name) = departed.get(below(&mut self.rng, departed.len().max(1))).cloned() else { return };
         let id = self.new_request_id();
-        let removal = NodeRemoval { name, force: true, vms: Some(VmsFate::Delete), id };
+        // Without force: one that has joined again by then is to stay.
+        let removal = NodeRemoval { name, force: false, vms: Some(VmsFate::Delete), id };
         self.ask_somebody(What::Forget, Want::RemoveNode(Box::new(removal)));
     }
 

@@ -3,7 +3,7 @@
 use blixard_core::VmRecord;
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
-use blixard_model::VmName;
+use blixard_model::{Capacity, VmName};
 use blixard_node::host::Input;
 
 use super::World;
@@ -35,7 +35,7 @@ impl World {
                 let order = vm.order_id();
                 if self.machines[id].hypervisor.begin_start(name, order, Some(&vm.spec)) {
                     self.counts.vm_starts += 1;
-                    let offered = self.machines[id].largest_capacity;
+                    let offered = self.may_be_taken(id);
                     let started = (id, name.clone(), order.generation);
                     self.checker.unit_starts(&self.machines, started, offered, now_us);
                 }
@@ -50,18 +50,33 @@ impl World {
         self.queue.after(wait, Event::JobDone { machine: id, boot, run, action, fails });
     }
 
+    /// What the units of a machine may take: what it offers, by itself or as the log says, or what has been
+    /// reserved there since it offered more.
+    fn may_be_taken(&self, id: MachineId) -> Capacity {
+        let machine = &self.machines[id];
+        let mut most = machine.capacity;
+        if let Some(state) = self.checker.state() {
+            let member = state.member_by_endpoint(machine.endpoint_id);
+            let offered = member.and_then(|member| member.node.offer.capacity).unwrap_or_default();
+            for other in [offered, state.reserved(&machine.name).0] {
+                most.cpus = most.cpus.max(other.cpus);
+                most.memory_mib = most.memory_mib.max(other.memory_mib);
+            }
+        }
+        most
+    }
+
     pub(crate) fn handle_job_done(
         &mut self,
         (id, boot, run): (MachineId, u64, u64),
         action: Action,
         fails: bool,
     ) {
-        let machine = &mut self.machines[id];
-        if machine.asleep_until_us > self.queue.now_us() {
-            let wakes_us = machine.asleep_until_us;
+        if let Some(wakes_us) = self.asleep_until_us(id) {
             let job = Event::JobDone { machine: id, boot, run, action, fails };
             return self.queue.at(wakes_us, job);
         }
+        let machine = &mut self.machines[id];
         if machine.boot == boot {
             match &action {
                 Action::Start(name) => machine.hypervisor.end_start(name, fails),
@@ -76,7 +91,7 @@ impl World {
     }
 
     pub(crate) fn handle_guest_ends(&mut self, id: MachineId) {
-        if self.machines[id].asleep_until_us > self.queue.now_us() {
+        if self.asleep_until_us(id).is_some() {
             return;
         }
         let (choose, well) = (crate::options::below(&mut self.rng, 64), self.rng.chance(1, 2));

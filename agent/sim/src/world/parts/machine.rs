@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use blixard_model::removal::RemovedFrom;
-use blixard_model::{Capacity, ClusterVersion, EndpointId, JoinTicket, NodeName, Offer, StoreId};
+use blixard_model::{Capacity, ClusterVersion, EndpointId, JoinTicket, NodeName, Offer, RaftId, StoreId};
 use blixard_node::Replica;
 use blixard_node::host::disk::Write;
 use blixard_node::host::{CallId, Host, PeerCallId, WaiterId};
@@ -80,8 +80,6 @@ pub(crate) struct SimMachine {
     pub(crate) name: NodeName,
     pub(crate) endpoint_id: EndpointId,
     pub(crate) capacity: Capacity,
-    /// The largest that it ever offered: what was placed by it stays.
-    pub(crate) largest_capacity: Capacity,
     /// Where it is reached.
     pub(crate) address: SocketAddr,
     pub(crate) disk: SimDisk,
@@ -108,8 +106,12 @@ pub(crate) struct SimMachine {
     pub(crate) old_image: Option<Image>,
     /// The store that is in it.
     pub(crate) old_image_of: Option<StoreId>,
+    /// Who votes by what is in it.
+    pub(crate) old_image_voters: Vec<RaftId>,
     /// That copy was put in its place, and nobody has noticed yet.
     pub(crate) rolled_back: bool,
+    /// The term and the end of the log that were there before.
+    pub(crate) rolled_back_from: (u64, u64),
     /// It is not to be started before this.
     pub(crate) start_scheduled: bool,
     /// It votes and runs no VMs.
@@ -127,6 +129,13 @@ pub(crate) struct SimMachine {
 }
 
 impl SimMachine {
+    /// Its disk as it is now is kept, for later.
+    pub(crate) fn copy_disk(&mut self) {
+        self.old_image = Some(self.disk.image());
+        self.old_image_of = self.store_id;
+        self.old_image_voters = self.node().map(|node| node.raft_status().voters).unwrap_or_default();
+    }
+
     /// Its agent stands still until then, at least.
     pub(crate) fn stand_still(&mut self, until_us: u64) {
         self.held_until_us = self.held_until_us.max(until_us);
