@@ -15,6 +15,9 @@ pub const VM_START: Backoff = Backoff { first_ms: 1_000, longest_ms: 60_000 };
 pub const SUBMIT: Backoff = Backoff { first_ms: 50, longest_ms: 1_000 };
 /// Registration and reports: what a node tells the cluster about itself.
 pub const ANNOUNCE: Backoff = Backoff { first_ms: 200, longest_ms: 10_000 };
+/// No pause, but how long the answer to a request that was forwarded is waited for ([`Backoff::patience_ms`]):
+/// one that was lost never comes, and one that is slow gets more time at the next attempt.
+pub const ANSWER: Backoff = Backoff { first_ms: 5_000, longest_ms: 28_000 };
 
 impl Backoff {
     /// The pause before try number `failures + 1`, without jitter: doubles from the first up to the longest.
@@ -23,6 +26,11 @@ impl Backoff {
             0 => 0,
             n => self.first_ms.saturating_mul(1 << (n - 1).min(16)).min(self.longest_ms),
         }
+    }
+
+    /// How long an answer is waited for after `unanswered` attempts that had none.
+    pub fn patience_ms(&self, unanswered: u32) -> u64 {
+        self.pause_ms(unanswered.saturating_add(1))
     }
 
     /// The pause with jitter: at least half of [`Backoff::pause_ms`], at most all of it. `seed` differs from
@@ -99,6 +107,9 @@ mod tests {
         let pauses: Vec<u64> = (0..9).map(|failures| VM_START.pause_ms(failures)).collect();
         assert_eq!(pauses, [0, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]);
         assert_eq!(VM_START.pause_ms(u32::MAX), 60_000);
+        let patience: Vec<u64> = (0..5).map(|unanswered| ANSWER.patience_ms(unanswered)).collect();
+        assert_eq!(patience, [5_000, 10_000, 20_000, 28_000, 28_000]);
+        assert_eq!(ANSWER.patience_ms(u32::MAX), 28_000);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //!   Unavailable, or Unknown if an attempt may have reached somebody   Done
 //! ```
 
-use blixard_model::backoff::SUBMIT;
+use blixard_model::backoff::{ANSWER, SUBMIT};
 use blixard_model::{Ask, AskOutcome, EndpointId, NodeName};
 
 use crate::attempt::AttemptEnd;
@@ -65,6 +65,8 @@ pub struct Submission {
     outcome: Option<AskOutcome>,
     leaderless_since_ms: Option<u64>,
     failures: u32,
+    /// How many had no answer of the one that was asked last.
+    unanswered: u32,
     retry_at_ms: u64,
     /// Who was asked last, and in which term.
     asked: Option<(EndpointId, u64)>,
@@ -84,6 +86,7 @@ impl Submission {
             outcome: None,
             leaderless_since_ms: None,
             failures: 0,
+            unanswered: 0,
             retry_at_ms: 0,
             asked: None,
             maybe: None,
@@ -124,11 +127,15 @@ impl Submission {
         if same && now_ms < self.retry_at_ms {
             return Step::Wait { until_ms: self.retry_at_ms.min(self.deadline_ms) };
         }
-        self.asked = Some((endpoint_id, summary.term));
+        if !same {
+            (self.asked, self.unanswered) = (Some((endpoint_id, summary.term)), 0);
+        }
         let patience_ms = self.deadline_ms - now_ms;
         if endpoint_id == me {
             return Step::Propose { patience_ms };
         }
+        // The request or its answer may be lost: the rest of the time is for asking again.
+        let patience_ms = patience_ms.min(ANSWER.patience_ms(self.unanswered));
         Step::Forward { leader, endpoint_id, patience_ms }
     }
 
@@ -157,6 +164,7 @@ impl Submission {
             AttemptEnd::Unknown { why } => {
                 self.last.clone_from(&why);
                 self.maybe = Some(why);
+                self.unanswered = self.unanswered.saturating_add(1);
             }
         }
         self.failures = self.failures.saturating_add(1);

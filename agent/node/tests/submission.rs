@@ -34,7 +34,10 @@ fn next(submission: &mut Submission, now_ms: u64, summary: &Summary) -> Step {
 }
 
 fn forward(to: u8, now_ms: u64) -> Step {
-    let patience_ms = DEADLINE_MS - now_ms;
+    forward_for(to, (DEADLINE_MS - now_ms).min(5_000))
+}
+
+fn forward_for(to: u8, patience_ms: u64) -> Step {
     Step::Forward { leader: name(to), endpoint_id: endpoint(to), patience_ms }
 }
 
@@ -140,6 +143,34 @@ fn the_same_leader_is_asked_again_only_after_the_pause() {
         now_ms = until_ms;
     }
     assert_eq!(s.failures(), (7, "too many requests"));
+}
+
+#[test]
+fn what_is_not_answered_is_asked_again_with_more_patience_each_time() {
+    let (mut s, summary, mut now_ms) = (submission(), led_by(Some(2), 1), 0);
+    let mut asked = Vec::new();
+    loop {
+        match next(&mut s, now_ms, &summary) {
+            Step::Forward { patience_ms, .. } => {
+                asked.push(patience_ms);
+                now_ms += patience_ms;
+                s.note(now_ms, unknown("it was not answered in time"));
+            }
+            Step::Wait { until_ms } => now_ms = until_ms,
+            end => {
+                let why = "it was not answered in time".to_owned();
+                assert_eq!(end, Step::Done(Err(SubmitError::Unknown(why))));
+                break;
+            }
+        }
+    }
+    assert_eq!(asked[..3], [5_000, 10_000, 20_000], "{asked:?}");
+    assert!(asked.len() == 4 && now_ms == DEADLINE_MS, "the last gets what is left: {asked:?} at {now_ms}");
+    // Another leader is asked with no more patience than the first.
+    let mut s = submission();
+    next(&mut s, 0, &summary);
+    s.note(5_000, unknown("it was not answered in time"));
+    assert_eq!(next(&mut s, 5_000, &led_by(Some(3), 2)), forward_for(3, 5_000));
 }
 
 #[test]

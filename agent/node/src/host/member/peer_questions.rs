@@ -18,9 +18,9 @@ use crate::submission::SubmitError;
 
 /// Longest time that a forwarded change is waited for here, in milliseconds.
 const PROPOSE_MS_MAX: u64 = 600_000;
-/// How long the leader may take to decide on a node with a ticket, in milliseconds: less than the network
-/// waits for the answer.
-pub(crate) const ADMIT_MS: u64 = 24_000;
+/// How long the leader may take to decide on a node with a ticket, in milliseconds: less than that node waits
+/// for the answer.
+pub(crate) const ADMIT_MS: u64 = 11_000;
 
 impl MemberHost {
     pub(super) fn handle_peer_asked(
