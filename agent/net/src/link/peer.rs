@@ -158,7 +158,11 @@ impl PeerTask {
         tokio::select! {
             () = self.cancel.cancelled() => LinkNext::Stop,
             inbound = self.inbox.recv() => self.accept(inbound),
-            up = is_up(&mut self.transport) => if up { LinkNext::Dial } else { LinkNext::Stop },
+            up = is_up(&mut self.transport) => {
+                // A peer that cannot be dialled would keep this reason until it comes.
+                self.progress.logged = None;
+                if up { LinkNext::Dial } else { LinkNext::Stop }
+            }
         }
     }
 
@@ -344,8 +348,12 @@ impl PeerTask {
                 tracing::info!(PEER = peer, "link to {peer} down: {reason}");
                 let since = self.progress.down_since;
                 self.publish(LinkState::Down { since, reason: reason.clone(), attempts: 0 });
+                let next = match reason {
+                    DownReason::NoTransport => LinkNext::AwaitTransport,
+                    _ => LinkNext::Wait,
+                };
                 self.progress.logged = Some(reason);
-                LinkNext::Wait
+                next
             }
         }
     }

@@ -281,4 +281,28 @@ mod tests {
         b.reaches(&mut a, b"back").await;
         assert_eq!(a.net.stats().transport_rebuilds, 1);
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_peer_without_an_address_is_not_down_for_want_of_a_network_once_there_is_one() {
+        let (a, b) = (node().await, node().await);
+        // Only b can dial, and it goes for good while a has no endpoint.
+        a.set_peers(vec![PeerConfig { addresses: Vec::new(), ..b.as_peer() }]);
+        b.set_peers(vec![a.as_peer()]);
+        a.until(&b, "up", LinkState::is_up).await;
+        let mut transport = a.net.transport();
+        let endpoint = a.net.endpoint().expect("up");
+        let down = async {
+            let down = timeout(LONG, transport.wait_for(|state| !state.is_up())).await;
+            drop(down.expect("noticed").expect("not closed"));
+            b.net.clone().close().await;
+        };
+        let ((), ()) = tokio::join!(endpoint.close(), down);
+        drop(endpoint);
+        timeout(LONG, transport.wait_for(crate::TransportState::is_up)).await.expect("up").expect("open");
+        let says_why = |state: &LinkState| match state {
+            LinkState::Down { reason, .. } => *reason != DownReason::NoTransport,
+            LinkState::Up { .. } => false,
+        };
+        a.until(&b, "down, and not for want of a network", says_why).await;
+    }
 }
