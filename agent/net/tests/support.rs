@@ -19,6 +19,8 @@ use tokio::time::timeout;
 
 /// Longer than anything here takes on a busy machine: a test that waits this long has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
+/// The pause between two looks at a value that tells nobody when it changes.
+const LOOK_PERIOD: Duration = Duration::from_millis(5);
 
 pub(crate) struct Node {
     pub(crate) key: NodeKey,
@@ -122,13 +124,15 @@ impl Node {
     /// Looks at the counts until `wanted` holds.
     pub(crate) async fn until_stats(&self, what: &str, wanted: impl Fn(&NetStats) -> bool) -> NetStats {
         let begun = Instant::now();
+        // Some counts take seconds; looking without a pause would take a whole processor from those that work.
+        let mut looks = tokio::time::interval(LOOK_PERIOD);
         loop {
+            looks.tick().await;
             let stats = self.net.stats();
             if wanted(&stats) {
                 return stats;
             }
             assert!(begun.elapsed() < LONG, "counts did not become {what}: {stats:?}");
-            tokio::task::yield_now().await;
         }
     }
 
