@@ -148,11 +148,11 @@ impl World {
     /// As when somebody restores a machine from a backup while it is off.
     fn roll_back(&mut self, id: MachineId) {
         let Some(own) = self.machines[id].node().map(Replica::raft_status) else { return };
-        let Some(image) = self.machines[id].old_image.take() else { return };
+        let Some(copy) = self.machines[id].copy.take() else { return };
         self.counts.rolled_back += 1;
         self.drop_process(id, true);
         let machine = &mut self.machines[id];
-        machine.disk.restore(&image);
+        machine.disk.restore(&copy.image);
         machine.rolled_back = true;
         machine.rolled_back_from = (own.term, own.last.1);
         self.all_honest_from_us = u64::MAX;

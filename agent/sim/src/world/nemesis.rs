@@ -208,7 +208,7 @@ impl World {
 
     fn choose_roll_back(&mut self) -> Vec<(u64, Fault)> {
         let id = self.any();
-        if let Some(id) = (0..self.machines.len()).find(|id| self.machines[*id].old_image.is_some()) {
+        if let Some(id) = (0..self.machines.len()).find(|id| self.machines[*id].copy.is_some()) {
             // Sometimes the copy is of a store that the cluster has let go by then.
             if self.is_copy_of_the_store(id) && self.rng.chance(1, 2) && self.may_lose_a_disk() {
                 return vec![(0, Fault::Wipe(id))];
@@ -233,7 +233,7 @@ impl World {
 
     fn is_copy_of_the_store(&self, id: MachineId) -> bool {
         let machine = &self.machines[id];
-        machine.old_image_of.is_some() && machine.old_image_of == machine.store_id
+        machine.copy.as_ref().is_some_and(|copy| copy.of.is_some() && copy.of == machine.store_id)
     }
 
     fn choose_guest_ends(&mut self) -> Vec<(u64, Fault)> {
@@ -297,7 +297,10 @@ impl World {
     /// of them has an entry of that term, so that none votes for anybody who lacks one. Neither a vote nor an
     /// entry is forgotten that counts.
     pub(crate) fn may_roll_back(&self, id: MachineId) -> bool {
-        let Some(own) = self.machines[id].node().map(Replica::raft_status) else { return false };
+        let machine = &self.machines[id];
+        let (Some(own), Some(copy)) = (machine.node().map(Replica::raft_status), &machine.copy) else {
+            return false;
+        };
         let committed = self.checker.applied();
         let holds_all = |other: &RaftStatus| {
             other.term == own.term
@@ -312,7 +315,6 @@ impl World {
         let is_quorum = |voters: &[RaftId]| {
             holding.iter().filter(|other| voters.contains(&other.id)).count() > voters.len() / 2
         };
-        let by_the_copy = is_quorum(&self.machines[id].old_image_voters);
-        self.may_lose_a_disk() && led && is_quorum(&own.voters) && by_the_copy
+        self.may_lose_a_disk() && led && is_quorum(&own.voters) && is_quorum(&copy.voters)
     }
 }

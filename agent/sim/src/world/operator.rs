@@ -203,7 +203,7 @@ impl World {
             machine.disk.heal();
             (machine.removed, machine.retired, machine.rolled_back) = (false, false, false);
             (machine.joins, machine.listed, machine.ticket) = (true, 0, None);
-            (machine.old_image, machine.old_image_of, machine.store_id) = (None, None, None);
+            (machine.copy, machine.store_id) = (None, None);
             machine.disk_health = DiskHealth::Good;
             self.trace.line(self.queue.now_us(), || format!("n{} is to join anew", id + 1));
             self.schedule_start(id, 100_000, 1_000_000);

@@ -102,12 +102,8 @@ pub(crate) struct SimMachine {
     pub(crate) view: BTreeSet<EndpointId>,
     /// Which machines its configuration lists: the first so many.
     pub(crate) listed: usize,
-    /// An older copy of its disk.
-    pub(crate) old_image: Option<Image>,
-    /// The store that is in it.
-    pub(crate) old_image_of: Option<StoreId>,
-    /// Who votes by what is in it.
-    pub(crate) old_image_voters: Vec<RaftId>,
+    /// An older copy of its disk, which may be put in its place.
+    pub(crate) copy: Option<DiskCopy>,
     /// That copy was put in its place, and nobody has noticed yet.
     pub(crate) rolled_back: bool,
     /// The term and the end of the log that were there before.
@@ -128,12 +124,21 @@ pub(crate) struct SimMachine {
     pub(crate) removed: bool,
 }
 
+/// What a machine's disk held at some time.
+#[derive(Debug)]
+pub(crate) struct DiskCopy {
+    pub(crate) image: Image,
+    /// The store that is in it.
+    pub(crate) of: Option<StoreId>,
+    /// Who votes by what is in it.
+    pub(crate) voters: Vec<RaftId>,
+}
+
 impl SimMachine {
     /// Its disk as it is now is kept, for later.
     pub(crate) fn copy_disk(&mut self) {
-        self.old_image = Some(self.disk.image());
-        self.old_image_of = self.store_id;
-        self.old_image_voters = self.node().map(|node| node.raft_status().voters).unwrap_or_default();
+        let voters = self.node().map(|node| node.raft_status().voters).unwrap_or_default();
+        self.copy = Some(DiskCopy { image: self.disk.image(), of: self.store_id, voters });
     }
 
     /// Its agent stands still until then, at least.
