@@ -6,3 +6,4 @@ mod cli;
 mod measure;
 mod scenario;
 mod style;
+mod supervisor;

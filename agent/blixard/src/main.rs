@@ -15,6 +15,14 @@ fn main() -> ExitCode {
     match asked {
         Asked::Agent(args) => ended(blixard_daemon::run(&args.config, args.check_config)),
         Asked::Keygen(args) => ended(blixard_daemon::keygen(args.key_file, args.config)),
+        Asked::VmRun(name) => match launcher::vm_run(name.as_str()) {
+            Ok(end) => ExitCode::from(end.exit_status()),
+            Err(error) => ended(Err(error)),
+        },
+        Asked::VmChild(args) => {
+            let child = launcher::vm_child(args.supervisor, &args.program, &args.arguments);
+            ended(child.map(|never| match never {}))
+        }
         Asked::VmExec(name) => ended(launcher::vm_exec(name.as_str()).map(|never| match never {})),
         Asked::VmWait(name) => ended(launcher::vm_wait(name.as_str())),
         Asked::VmStop(name) => ended(launcher::vm_stop(name.as_str())),

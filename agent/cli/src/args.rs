@@ -68,13 +68,19 @@ pub(crate) enum CliCommand {
     Agent(AgentArgs),
     /// Prints this node's endpoint id; makes its key first if there is none
     Keygen(KeygenArgs),
-    /// Becomes the hypervisor of a VM (ExecStart of blixard-vm@.service)
+    /// Runs a VM and supervises it (ExecStart of blixard-vm@.service)
+    #[command(hide = true)]
+    VmRun(VmUnitArgs),
+    /// Becomes the hypervisor under the supervisor of a VM
+    #[command(hide = true)]
+    VmChild(VmChildArgs),
+    /// Becomes the hypervisor of a VM (ExecStart of an older blixard-vm@.service)
     #[command(hide = true)]
     VmExec(VmUnitArgs),
-    /// Returns once the hypervisor of a VM says running (ExecStartPost)
+    /// Returns once the hypervisor of a VM says running (ExecStartPost of an older one)
     #[command(hide = true)]
     VmWait(VmUnitArgs),
-    /// Stops the hypervisor of a VM gracefully (ExecStop)
+    /// Stops the hypervisor of a VM without a supervisor gracefully (ExecStop)
     #[command(hide = true)]
     VmStop(VmUnitArgs),
     /// Removes what systemd keeps of a deleted VM's limits (blixard-vm-forget@.service)
@@ -131,6 +137,20 @@ pub(crate) struct VmUnitArgs {
     /// The VM, the instance name of its unit
     #[arg(value_name = "NAME")]
     pub(crate) name: VmName,
+}
+
+/// Arguments of the command by which a supervisor starts the hypervisor.
+#[derive(Debug, Args)]
+pub struct VmChildArgs {
+    /// The process id of the supervisor
+    #[arg(value_name = "PID")]
+    pub supervisor: i32,
+    /// The hypervisor
+    #[arg(value_name = "PROGRAM")]
+    pub program: String,
+    /// Its arguments
+    #[arg(value_name = "ARGUMENT", last = true)]
+    pub arguments: Vec<std::ffi::OsString>,
 }
 
 const COMPLETIONS_HELP: &str = "\
@@ -354,7 +374,7 @@ mod tests {
             "completions bash",
             "agent",
             "keygen",
-            "vm-exec web",
+            "vm-run web",
             "cluster restore b",
             "cluster recover",
         ] {

@@ -39,7 +39,7 @@ use std::process::ExitCode;
 
 use blixard_model::id::VmName;
 
-pub use self::args::{AgentArgs, KeygenArgs, OfflineArgs, RestoreArgs};
+pub use self::args::{AgentArgs, KeygenArgs, OfflineArgs, RestoreArgs, VmChildArgs};
 use self::args::{CliCommand, ClientCommand};
 pub use self::failure::Failure;
 pub use self::files::{CheckedBackup, ClusterFiles};
@@ -51,11 +51,15 @@ pub enum Asked {
     Agent(AgentArgs),
     /// The one that makes this node's key.
     Keygen(KeygenArgs),
-    /// The hypervisor of a VM.
+    /// The supervisor of a VM.
+    VmRun(VmName),
+    /// The hypervisor of a VM, under its supervisor.
+    VmChild(VmChildArgs),
+    /// The hypervisor of a VM, without a supervisor.
     VmExec(VmName),
     /// The one that waits until the hypervisor of a VM says running.
     VmWait(VmName),
-    /// The one that stops the hypervisor of a VM.
+    /// The one that stops the hypervisor of a VM without a supervisor.
     VmStop(VmName),
     /// The one that removes what systemd keeps of a deleted VM's limits.
     VmForget(VmName),
@@ -83,6 +87,8 @@ pub fn parse() -> Result<Asked, ExitCode> {
     Ok(match command {
         CliCommand::Agent(args) => Asked::Agent(args),
         CliCommand::Keygen(args) => Asked::Keygen(args),
+        CliCommand::VmRun(args) => Asked::VmRun(args.name),
+        CliCommand::VmChild(args) => Asked::VmChild(args),
         CliCommand::VmExec(args) => Asked::VmExec(args.name),
         CliCommand::VmWait(args) => Asked::VmWait(args.name),
         CliCommand::VmStop(args) => Asked::VmStop(args.name),

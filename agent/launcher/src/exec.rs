@@ -1,4 +1,5 @@
-//! `vm-exec`: reads the order, checks everything again, and becomes the hypervisor.
+//! Reads the order and checks everything again; and `vm-exec`, which becomes the hypervisor, for the
+//! templates of releases without a supervisor.
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
@@ -13,7 +14,7 @@ use blixard_model::order::LaunchOrder;
 use blixard_model::vm::{Disk, InvalidSpec};
 use blixard_model::{Accel, InvalidId, VmName};
 
-use crate::hypervisor::qmp_socket;
+use crate::hypervisor::{MONITOR_SOCKET, qmp_socket};
 use crate::image::format_of;
 use crate::order::{OrderError, read_order};
 use crate::qemu::argv::{CheckedDisk, DiskKind, KERNEL_CMDLINE_LEN_MAX, MachineFacts, argv, kernel_cmdline};
@@ -32,7 +33,7 @@ pub enum LaunchError {
     #[error(transparent)]
     Name(#[from] InvalidId),
     /// The program was not started by systemd with the unit's `LoadCredential=`.
-    #[error("no $CREDENTIALS_DIRECTORY: vm-exec is run by the unit blixard-vm@NAME.service only")]
+    #[error("no $CREDENTIALS_DIRECTORY: this is run by the unit blixard-vm@NAME.service only")]
     NoCredentials,
     /// The order cannot be read.
     #[error("launch order")]
@@ -91,14 +92,32 @@ pub enum LaunchError {
 /// # Errors
 /// [`LaunchError`]: why the hypervisor could not be started. The function returns only in this case.
 pub fn vm_exec(name: &str) -> Result<Infallible, LaunchError> {
-    let name: VmName = name.parse()?;
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(LaunchError::NoCredentials)?;
-    let order = read_credential(Path::new(&directory))?;
-    let argv = prepare(&name, &order)?;
-    let (program, arguments) = argv.split_first().unwrap_or((&order.qemu, &[]));
+    let CheckedLaunch { argv, .. } = launch_of(&name.parse()?, None)?;
+    let Some((program, arguments)) = argv.split_first() else {
+        let source = io::Error::from(io::ErrorKind::InvalidInput);
+        return Err(LaunchError::Exec { program: String::new(), source });
+    };
     // No shell is involved, so each word reaches the hypervisor unchanged.
     let source = Command::new(OsStr::new(program)).args(arguments).exec();
     Err(LaunchError::Exec { program: program.clone(), source })
+}
+
+/// What an order comes to on this machine.
+#[derive(Debug)]
+pub(crate) struct CheckedLaunch {
+    /// The hypervisor's argument list, with the program first.
+    pub(crate) argv: Vec<String>,
+    /// The paths of the VM's disks, as the order names them.
+    pub(crate) disks: Vec<String>,
+}
+
+/// Reads the order of the unit's VM from the unit's credentials and checks it. With the runtime directory of
+/// a supervisor, the hypervisor connects to it, and the guest does not run before the supervisor says so.
+pub(crate) fn launch_of(name: &VmName, supervised: Option<&Path>) -> Result<CheckedLaunch, LaunchError> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(LaunchError::NoCredentials)?;
+    let order = read_credential(Path::new(&directory))?;
+    let argv = prepare(name, &order, supervised)?;
+    Ok(CheckedLaunch { argv, disks: order.vm.disks.into_iter().map(|disk| disk.path).collect() })
 }
 
 /// Reads the order from the unit's credentials, under the name that the loaded template gives it.
@@ -114,7 +133,11 @@ fn read_credential(directory: &Path) -> Result<LaunchOrder, OrderError> {
 }
 
 /// Checks an order against this machine and returns the argument list.
-fn prepare(name: &VmName, order: &LaunchOrder) -> Result<Vec<String>, LaunchError> {
+fn prepare(
+    name: &VmName,
+    order: &LaunchOrder,
+    supervised: Option<&Path>,
+) -> Result<Vec<String>, LaunchError> {
     if order.vm.name != *name {
         return Err(LaunchError::OtherVm { found: order.vm.name.clone() });
     }
@@ -138,6 +161,7 @@ fn prepare(name: &VmName, order: &LaunchOrder) -> Result<Vec<String>, LaunchErro
     }
     let machine = MachineFacts {
         qmp_socket: qmp_socket(name).display().to_string(),
+        monitor: supervised.map(|directory| directory.join(MONITOR_SOCKET).display().to_string()),
         tsc_khz: fs::read_to_string("/proc/cpuinfo").ok().as_deref().and_then(tsc_khz),
     };
     let len = kernel_cmdline(order, &machine).len();
@@ -271,13 +295,13 @@ mod tests {
     }
 
     fn refusal(order: &LaunchOrder) -> String {
-        with_causes(&prepare(&order.vm.name, order).expect_err("refused"))
+        with_causes(&prepare(&order.vm.name, order, None).expect_err("refused"))
     }
 
     #[test]
     fn a_good_order_becomes_an_argument_list() {
         let Place { dir: _dir, order } = place();
-        let argv = prepare(&order.vm.name, &order).expect("argv");
+        let argv = prepare(&order.vm.name, &order, None).expect("argv");
         assert_eq!(argv[0], "qemu-system-x86_64");
         assert!(argv.iter().any(|word| word.contains("disks/web.raw")));
     }
@@ -299,7 +323,7 @@ mod tests {
     fn an_order_for_another_vm_is_refused() {
         let Place { dir: _dir, order } = place();
         let other: VmName = "db".parse().expect("name");
-        assert!(matches!(prepare(&other, &order), Err(LaunchError::OtherVm { .. })));
+        assert!(matches!(prepare(&other, &order, None), Err(LaunchError::OtherVm { .. })));
     }
 
     #[test]
@@ -336,7 +360,10 @@ mod tests {
             assert!(refusal.starts_with("disks[0] ") && refusal.contains(words), "{path}: {refusal}");
         }
         order.vm.disks[0].path = at("into.raw");
-        assert!(prepare(&order.vm.name, &order).is_ok(), "a link into a disk directory resolves to inside");
+        assert!(
+            prepare(&order.vm.name, &order, None).is_ok(),
+            "a link into a disk directory resolves to inside"
+        );
         fs::create_dir(at("disks/sub")).expect("mkdir");
         order.vm.disks[0].path = at("disks/sub");
         assert!(refusal(&order).contains("neither a file nor"));
@@ -386,7 +413,7 @@ mod tests {
     fn the_kernel_reads_the_longest_command_line_of_a_spec() {
         let Place { dir: _dir, mut order } = place();
         order.vm.cmdline = "x".repeat(blixard_model::vm::CMDLINE_LEN_MAX);
-        assert!(prepare(&order.vm.name, &order).is_ok());
+        assert!(prepare(&order.vm.name, &order, None).is_ok());
     }
 
     #[test]

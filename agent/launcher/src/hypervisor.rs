@@ -16,6 +16,19 @@ pub fn qmp_socket(name: &VmName) -> PathBuf {
     [RUN_DIR, name.as_str(), "qmp.sock"].iter().collect()
 }
 
+/// The runtime directory of the unit that this program runs in, as systemd names it; the one that a VM's unit
+/// has, if it names none.
+pub(crate) fn own_runtime_dir(name: &VmName) -> PathBuf {
+    let named = std::env::var_os("RUNTIME_DIRECTORY");
+    named.map_or_else(|| [RUN_DIR, name.as_str()].iter().collect(), PathBuf::from)
+}
+
+/// The name of the socket on which the supervisor awaits the hypervisor's other control connection, its own.
+pub(crate) const MONITOR_SOCKET: &str = "monitor.sock";
+
+/// The name of the socket on which the supervisor says how the VM is. Only a VM with a supervisor has one.
+pub(crate) const STATUS_SOCKET: &str = "status.sock";
+
 /// The unit's main process, which systemd names to ExecStartPost and ExecStop; `None` when it has already
 /// ended.
 pub(crate) fn main_pid() -> Option<Pid> {

@@ -15,20 +15,28 @@
 //! template's `ExecStop=`. So the path of the control socket and the names of the subcommands are fixed, and
 //! the orders of every release can be read. `tests/older_release.rs` checks this.
 
+mod child;
 mod exec;
 mod forget;
 mod hypervisor;
 mod image;
+mod memory_limit;
+mod notify;
 pub mod order;
 mod qemu;
+mod run;
 mod stop;
+pub mod supervisor;
 mod wait;
 
+pub use child::{ChildError, vm_child};
 pub use exec::{LaunchError, vm_exec};
 pub use forget::{VmForgetError, vm_forget};
 pub use hypervisor::qmp_socket;
 pub use order::{OrderDir, OrderError};
 pub use qemu::argv::{CheckedDisk, DiskKind, MachineFacts, argv};
+pub use qemu::message::{GuestDiskError, GuestEvent, QmpCommand, QmpMessage};
 pub use qemu::qmp::QmpError;
+pub use run::{VmRunError, vm_run};
 pub use stop::{VmStopError, vm_stop};
 pub use wait::{WaitError, vm_wait};

@@ -1,5 +1,7 @@
-//! `vm-stop`: asks the guest to shut down, and ends the hypervisor if the guest does not.
+//! `vm-stop`: asks the guest of a VM without a supervisor to shut down, and ends the hypervisor if the guest
+//! does not. A supervisor does so by itself when systemd sends it SIGTERM, right after this.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use blixard_model::{InvalidId, VmName};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::hypervisor::{LookPace, is_alive, main_pid, qmp_socket};
+use crate::hypervisor::{LookPace, STATUS_SOCKET, is_alive, main_pid, own_runtime_dir, qmp_socket};
 use crate::qemu::qmp::{Qmp, QmpError};
 
 /// Time that the guest has for its shutdown. Together with [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is less
@@ -36,13 +38,16 @@ pub enum VmStopError {
     Deaf,
 }
 
-/// Stops the VM of this unit: presses ctrl-alt-delete until the guest has ended, and sends `quit` when its
-/// time is over. It is a success if there is no hypervisor.
+/// Stops the VM of this unit, unless it has a supervisor: presses ctrl-alt-delete until the guest has ended,
+/// and sends `quit` when its time is over. It is a success if there is no hypervisor.
 ///
 /// # Errors
 /// [`VmStopError`]: the hypervisor still runs.
 pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
     let name: VmName = name.parse()?;
+    if has_supervisor(&own_runtime_dir(&name).join(STATUS_SOCKET)) {
+        return Ok(());
+    }
     let graceful = stop_gracefully(&qmp_socket(&name), GRACE, REPEAT)?;
     if !graceful {
         // This goes into the unit's journal, among the lines of the console, for whoever looks for the
@@ -51,6 +56,11 @@ pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
     }
     await_end(main_pid());
     Ok(())
+}
+
+/// Whether a supervisor listens on its status socket. The path is gone with the unit that made it.
+fn has_supervisor(status_socket: &Path) -> bool {
+    UnixStream::connect(status_socket).is_ok()
 }
 
 /// Returns `true` when the guest ended by itself.
@@ -127,6 +137,17 @@ mod tests {
         assert!(stop_gracefully(&path, LONG, Duration::from_millis(20)).expect("stopped"));
         let sent = server.join().expect("server");
         assert_eq!(sent.iter().filter(|line| line.contains("send-key")).count(), 2);
+    }
+
+    #[test]
+    fn a_vm_with_a_supervisor_is_left_to_it() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("status.sock");
+        assert!(!has_supervisor(&path));
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
+        assert!(has_supervisor(&path));
+        drop(listener);
+        assert!(!has_supervisor(&path), "it has ended");
     }
 
     #[test]

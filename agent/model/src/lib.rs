@@ -25,6 +25,7 @@ pub mod relay;
 pub mod removal;
 pub mod report;
 pub mod ticket;
+pub mod unit_status;
 pub mod version;
 pub mod vm;
 pub mod wire;
@@ -44,5 +45,6 @@ pub use reason::{FieldProblem, FieldRefused, Lack, Lacks, Reason, RevokeProblem}
 pub use relay::RelayUrl;
 pub use removal::{Removal, VmsFate};
 pub use ticket::{JoinTicket, TicketRecord, TicketSecret, TicketState, TicketUse};
+pub use unit_status::UnitStatus;
 pub use version::ClusterVersion;
 pub use vm::{Accel, Desired, Disk, Hypervisor, OrderId, Placement, VmSpec};

@@ -2,7 +2,7 @@
 //!
 //! `vm_unit start ORDER.json | stop NAME | list | reset NAME | last NAME LINES | follow NAME | watch
 //! SECONDS`, run as the agent's user. Installed as `/usr/bin/blixard`, the program also serves the unit's own
-//! commands (`vm-exec|vm-wait|vm-stop NAME`).
+//! commands (`vm-run|vm-stop NAME`, and `vm-child` of the former).
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -26,8 +26,11 @@ fn main() -> ExitCode {
 
 fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
     match words {
-        ["vm-exec", name] => match launcher::vm_exec(name)? {},
-        ["vm-wait", name] => Ok(launcher::vm_wait(name)?),
+        ["vm-run", name] => std::process::exit(launcher::vm_run(name)?.exit_status().into()),
+        ["vm-child", supervisor, program, "--", arguments @ ..] => {
+            let arguments: Vec<_> = arguments.iter().map(Into::into).collect();
+            match launcher::vm_child(supervisor.parse()?, program, &arguments)? {}
+        }
         ["vm-stop", name] => Ok(launcher::vm_stop(name)?),
         _ => tokio::runtime::Runtime::new()?.block_on(drive(words)),
     }

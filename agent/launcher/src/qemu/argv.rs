@@ -36,6 +36,9 @@ pub enum DiskKind {
 pub struct MachineFacts {
     /// The path of the socket on which QEMU serves its control protocol.
     pub qmp_socket: String,
+    /// The path of the socket on which a supervisor awaits a control connection of its own. Then the guest
+    /// does not run before the supervisor says so.
+    pub monitor: Option<String>,
     /// Frequency of the processor's time stamp counter, in kHz, if it is known. Under TCG, a guest cannot
     /// measure it reliably.
     pub tsc_khz: Option<u64>,
@@ -92,6 +95,11 @@ pub fn argv(order: &LaunchOrder, disks: &[CheckedDisk], machine: &MachineFacts) 
     // The keyboard is there for one key combination: ctrl-alt-delete asks the guest to shut down.
     argv.pair("-device", "i8042");
     argv.pair("-qmp", format!("unix:{},server=on,wait=off", machine.qmp_socket));
+    if let Some(path) = &machine.monitor {
+        argv.pair("-chardev", format!("socket,id=monitor,path={path},server=off"));
+        argv.pair("-mon", "chardev=monitor,mode=control");
+        argv.flags(&["-S"]);
+    }
     argv.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     for (i, disk) in disks.iter().enumerate() {
         argv.pair("-blockdev", blockdev(i, disk));
@@ -153,7 +161,7 @@ mod tests {
     }
 
     fn machine(tsc_khz: Option<u64>) -> MachineFacts {
-        MachineFacts { qmp_socket: "/run/blixard-vm/web/qmp.sock".into(), tsc_khz }
+        MachineFacts { qmp_socket: "/run/blixard-vm/web/qmp.sock".into(), monitor: None, tsc_khz }
     }
 
     fn disk(path: &str, read_only: bool, kind: DiskKind) -> CheckedDisk {

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// Longest line that QEMU may send, in bytes.
-const LINE_LEN_MAX: usize = 64 * 1024;
+use super::message::LINE_LEN_MAX;
 
 /// Why the control socket did not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,46 @@
+//! `vm-child`: becomes the hypervisor under the supervisor of the VM.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid};
+
+/// Why the hypervisor was not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    /// The supervisor has ended meanwhile.
+    #[error("vm-child is run by `blixard vm-run` only, which has ended")]
+    Orphan,
+    /// The kernel refused to end this process together with its supervisor.
+    #[error("the hypervisor cannot be tied to its supervisor")]
+    Tie(#[source] nix::Error),
+    /// The program could not be run.
+    #[error("{program} cannot be run (vms.qemu in the agent's configuration names it)")]
+    Exec {
+        /// The program.
+        program: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// Replaces this process, a child of the supervisor with this process id, by the hypervisor. The kernel ends
+/// it when the supervisor ends, whatever ended that: an exec keeps this, and QEMU leaves it as it is.
+///
+/// # Errors
+/// [`ChildError`]: why it was not run. The function returns only in this case.
+pub fn vm_child(supervisor: i32, program: &str, arguments: &[OsString]) -> Result<Infallible, ChildError> {
+    set_pdeathsig(Signal::SIGKILL).map_err(ChildError::Tie)?;
+    // It may have ended before that.
+    if getppid() != Pid::from_raw(supervisor) {
+        return Err(ChildError::Orphan);
+    }
+    // No shell is involved, so each word reaches the hypervisor unchanged.
+    let source = Command::new(program).args(arguments).exec();
+    Err(ChildError::Exec { program: program.to_owned(), source })
+}

@@ -1,0 +1,360 @@
+//! `vm-run`: the process around the [`Supervisor`]. It hands over what happens and does what is decided.
+//!
+//! One thread, one `poll`: signals, the control connection, the status socket and the clock. The thread that
+//! starts the hypervisor must be the main one, because the kernel ends the hypervisor when that thread ends.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+
+use blixard_model::words::with_causes;
+use blixard_model::{UnitStatus, VmName};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::exec::{CheckedLaunch, LaunchError, launch_of};
+use crate::hypervisor::{MONITOR_SOCKET, STATUS_SOCKET, own_runtime_dir};
+use crate::memory_limit::OutOfMemory;
+use crate::notify::Notifier;
+use crate::qemu::message::{QmpLines, parse};
+use crate::supervisor::{ProcessEnd, Supervisor, SupervisorEffect, SupervisorInput, VmEnd};
+
+/// Bytes that are read at once; what a hypervisor floods is read in turns.
+const READ_LEN: usize = 16 * 1024;
+/// How long until systemd is told again what it did not take, in milliseconds.
+const TELL_AGAIN_MS: u64 = 100;
+
+/// Why a supervisor could not go on. Its hypervisor ends together with it.
+#[derive(Debug, thiserror::Error)]
+pub enum VmRunError {
+    /// Signals cannot be waited for.
+    #[error("signals cannot be waited for")]
+    Signals(#[source] nix::Error),
+    /// A socket in the unit's runtime directory cannot be made.
+    #[error("the socket {path}")]
+    Socket {
+        /// Its path.
+        path: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// systemd's notification socket cannot be used.
+    #[error("systemd's notification socket")]
+    Notify(#[source] io::Error),
+    /// The kernel does not tell what has happened.
+    #[error("what happens cannot be waited for")]
+    Wait(#[source] nix::Error),
+}
+
+/// Supervises the VM of this unit until it has ended.
+///
+/// # Errors
+/// [`VmRunError`]: the supervisor could not go on.
+pub fn vm_run(name: &str) -> Result<VmEnd, VmRunError> {
+    let notifier = Notifier::from_environment().map_err(VmRunError::Notify)?;
+    match checked(name) {
+        Ok((directory, launch)) => VmProcess::new(&directory, launch, notifier)?.run(),
+        Err(error) => {
+            let end = VmEnd::NotStarted(with_causes(&error));
+            eprintln!("{end}");
+            let _ = notifier.tell(false, &UnitStatus::Ended(end.to_string()));
+            Ok(end)
+        }
+    }
+}
+
+fn checked(name: &str) -> Result<(PathBuf, CheckedLaunch), LaunchError> {
+    let name: VmName = name.parse()?;
+    let directory = own_runtime_dir(&name);
+    let launch = launch_of(&name, Some(&directory))?;
+    Ok((directory, launch))
+}
+
+/// Milliseconds of CLOCK_BOOTTIME.
+fn now_ms() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |now| {
+        let (seconds, nanos) = (now.tv_sec(), now.tv_nsec());
+        u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000)
+            + u64::try_from(nanos).unwrap_or(0) / 1_000_000
+    })
+}
+
+/// The hypervisor's control connection.
+enum Monitor {
+    /// It is listened for.
+    Awaited(UnixListener),
+    /// It is there.
+    Open(UnixStream, QmpLines),
+    /// It is of no use any more.
+    Closed,
+}
+
+struct VmProcess {
+    supervisor: Supervisor,
+    argv: Vec<String>,
+    notifier: Notifier,
+    /// What systemd is still to be told.
+    untold: Option<(bool, UnitStatus)>,
+    /// How the VM is, for whoever asks.
+    status: UnitStatus,
+    signals: SignalFd,
+    monitor: Monitor,
+    asked: UnixListener,
+    child: Option<Child>,
+    out_of_memory: OutOfMemory,
+    end: Option<VmEnd>,
+}
+
+impl VmProcess {
+    fn new(directory: &Path, launch: CheckedLaunch, notifier: Notifier) -> Result<Self, VmRunError> {
+        let mut set = SigSet::empty();
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
+            set.add(signal);
+        }
+        set.thread_block().map_err(VmRunError::Signals)?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        Ok(Self {
+            supervisor: Supervisor::new(launch.disks, now_ms()),
+            argv: launch.argv,
+            notifier,
+            untold: None,
+            status: UnitStatus::Starting,
+            signals: SignalFd::with_flags(&set, flags).map_err(VmRunError::Signals)?,
+            monitor: Monitor::Awaited(listen(&directory.join(MONITOR_SOCKET))?),
+            asked: listen(&directory.join(STATUS_SOCKET))?,
+            child: None,
+            out_of_memory: OutOfMemory::from_now_on(),
+            end: None,
+        })
+    }
+
+    fn run(mut self) -> Result<VmEnd, VmRunError> {
+        loop {
+            self.carry_out();
+            if let Some(end) = self.end.take() {
+                return Ok(end);
+            }
+            self.wait()?;
+        }
+    }
+
+    fn handle(&mut self, input: SupervisorInput) {
+        self.supervisor.handle(now_ms(), input);
+    }
+
+    /// Does what is decided, until nothing more is.
+    fn carry_out(&mut self) {
+        loop {
+            self.handle(SupervisorInput::Wake);
+            let effects = self.supervisor.turn();
+            if effects.is_empty() {
+                break;
+            }
+            for effect in effects {
+                self.carry_out_one(effect);
+            }
+        }
+        self.tell();
+    }
+
+    fn carry_out_one(&mut self, effect: SupervisorEffect) {
+        match effect {
+            SupervisorEffect::Spawn => match self.spawn() {
+                Ok(child) => self.child = Some(child),
+                Err(error) => {
+                    self.handle(SupervisorInput::NotSpawned(format!("vm-child cannot be run: {error}")));
+                }
+            },
+            SupervisorEffect::Send { command, id } => {
+                let Monitor::Open(stream, _) = &mut self.monitor else { return };
+                if let Err(error) = stream.write_all(command.line(id).as_bytes()) {
+                    self.close(format!("it cannot be written: {error}"));
+                }
+            }
+            SupervisorEffect::Terminate => self.signal(Signal::SIGTERM),
+            SupervisorEffect::Kill => self.signal(Signal::SIGKILL),
+            SupervisorEffect::Notify { ready, status } => {
+                let before = self.untold.take().is_some_and(|(ready, _)| ready);
+                self.status = status.clone();
+                self.untold = Some((ready || before, status));
+            }
+            SupervisorEffect::Say(text) => eprintln!("{text}"),
+            SupervisorEffect::End(end) => {
+                if end != VmEnd::Stopped {
+                    eprintln!("{end}");
+                }
+                self.end = Some(end);
+            }
+        }
+    }
+
+    /// The hypervisor, by way of `vm-child`, which ties it to this process.
+    fn spawn(&self) -> io::Result<Child> {
+        let supervisor = std::process::id().to_string();
+        let (program, arguments) = self.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        Command::new("/proc/self/exe")
+            .arg("vm-child")
+            .arg(supervisor)
+            .arg(program)
+            .arg("--")
+            .args(arguments)
+            .spawn()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let Some(child) = &self.child else { return };
+        // It is not waited for yet, so its process id is its own.
+        if let Ok(pid) = i32::try_from(child.id()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+        }
+    }
+
+    fn close(&mut self, why: String) {
+        self.monitor = Monitor::Closed;
+        self.handle(SupervisorInput::ConnectionLost(why));
+    }
+
+    fn tell(&mut self) {
+        if let Some((ready, status)) = self.untold.take() {
+            match self.notifier.tell(ready, &status) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.end.is_none() => {
+                    self.untold = Some((ready, status));
+                }
+                Err(error) => eprintln!("systemd cannot be told how the VM is: {error}"),
+                Ok(()) => {}
+            }
+        }
+    }
+
+    /// Waits until something happens, and hands it over.
+    fn wait(&mut self) -> Result<(), VmRunError> {
+        let mut wait_ms = self.supervisor.wake_at_ms().saturating_sub(now_ms());
+        if self.untold.is_some() {
+            wait_ms = wait_ms.min(TELL_AGAIN_MS);
+        }
+        let timeout = PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX);
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = vec![readable(self.signals.as_fd()), readable(self.asked.as_fd())];
+        match &self.monitor {
+            Monitor::Awaited(listener) => fds.push(readable(listener.as_fd())),
+            Monitor::Open(stream, _) => fds.push(readable(stream.as_fd())),
+            Monitor::Closed => {}
+        }
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(VmRunError::Wait(error)),
+        }
+        let is_ready = |fd: Option<&PollFd<'_>>| fd.and_then(PollFd::any).unwrap_or(false);
+        let (asked, said) = (is_ready(fds.get(1)), is_ready(fds.get(2)));
+        drop(fds);
+        // What the hypervisor has said comes before its end.
+        if said {
+            self.hear();
+        }
+        if asked {
+            self.answer();
+        }
+        self.take_signals()
+    }
+
+    fn take_signals(&mut self) -> Result<(), VmRunError> {
+        while let Some(info) = self.signals.read_signal().map_err(VmRunError::Signals)? {
+            match Signal::try_from(info.ssi_signo.cast_signed()) {
+                Ok(Signal::SIGCHLD) => self.reap(),
+                Ok(_) => self.handle(SupervisorInput::Stop),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self) {
+        let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) else { return };
+        self.child = None;
+        self.hear_all();
+        let end = self.process_end(status);
+        self.handle(SupervisorInput::Ended(end));
+    }
+
+    fn process_end(&self, status: ExitStatus) -> ProcessEnd {
+        ProcessEnd {
+            status: status.code(),
+            signal: status.signal(),
+            out_of_memory: self.out_of_memory.has_happened(),
+        }
+    }
+
+    /// Takes the hypervisor's connection, or what it says on it. Returns false when there is nothing (more).
+    fn hear(&mut self) -> bool {
+        match &mut self.monitor {
+            Monitor::Awaited(listener) => match listener.accept().and_then(|(stream, _)| {
+                stream.set_nonblocking(true)?;
+                Ok(stream)
+            }) {
+                Ok(stream) => {
+                    // Nobody else is listened to.
+                    self.monitor = Monitor::Open(stream, QmpLines::default());
+                    self.handle(SupervisorInput::Connected);
+                    true
+                }
+                Err(_) => false,
+            },
+            Monitor::Open(stream, lines) => {
+                let mut chunk = [0; READ_LEN];
+                let read = match stream.read(&mut chunk) {
+                    Ok(0) => Err("the hypervisor closed it".to_owned()),
+                    Ok(read) => lines.push(&chunk[..read]).map_err(|error| error.to_string()),
+                    Err(error) if is_temporary(&error) => return false,
+                    Err(error) => Err(error.to_string()),
+                };
+                let said = read.and_then(|lines| {
+                    let said = lines.iter().map(|line| parse(line).map_err(|error| error.to_string()));
+                    said.collect::<Result<Vec<_>, _>>()
+                });
+                match said {
+                    Ok(said) => said.into_iter().for_each(|said| self.handle(SupervisorInput::Said(said))),
+                    Err(why) => self.close(why),
+                }
+                true
+            }
+            Monitor::Closed => false,
+        }
+    }
+
+    /// What it said last; its end of the connection is closed.
+    fn hear_all(&mut self) {
+        while self.hear() {}
+    }
+
+    /// Tells somebody on this machine how the VM is.
+    fn answer(&mut self) {
+        if let Ok((mut stream, _)) = self.asked.accept() {
+            // Whoever does not read gets nothing.
+            let _ = stream.set_nonblocking(true);
+            let _ = stream.write_all(format!("{}\n", self.status).as_bytes());
+        }
+    }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Listens on a socket that only this unit's user and root can reach: it lies in the unit's runtime
+/// directory.
+fn listen(path: &Path) -> Result<UnixListener, VmRunError> {
+    let wrong = |source| VmRunError::Socket { path: path.display().to_string(), source };
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(wrong)?;
+    listener.set_nonblocking(true).map_err(wrong)?;
+    Ok(listener)
+}

@@ -1,0 +1,78 @@
+//! How a VM ended.
+
+use std::fmt;
+
+use nix::sys::signal::Signal;
+
+/// How the hypervisor's process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessEnd {
+    /// Its exit status, if it exited.
+    pub status: Option<i32>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
+    /// The kernel ended a process of the unit for want of memory.
+    pub out_of_memory: bool,
+}
+
+impl fmt::Display for ProcessEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.status, self.signal) {
+            (_, Some(signal)) => match Signal::try_from(signal) {
+                Ok(known) => write!(f, "was killed by signal {signal} ({known})"),
+                Err(_) => write!(f, "was killed by signal {signal}"),
+            },
+            (Some(status), None) => write!(f, "exited {status}"),
+            (None, None) => f.write_str("ended"),
+        }
+    }
+}
+
+/// Why a VM runs no more. Displayed as the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VmEnd {
+    /// systemd asked for it.
+    Stopped,
+    /// The guest shut itself down.
+    GuestShutDown,
+    /// The guest restarted itself; a panic of a Linux guest ends in a restart as well.
+    GuestRestarted,
+    /// The guest told the hypervisor that it panicked.
+    GuestPanicked,
+    /// The unit reached its memory limit.
+    OutOfMemory,
+    /// The hypervisor ended otherwise.
+    Hypervisor(String),
+    /// The VM never ran.
+    NotStarted(String),
+}
+
+impl VmEnd {
+    /// The exit status of the supervisor. Only an end that was asked for is a success: systemd keeps the
+    /// status and the words of a failed unit until they are read.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Stopped => 0,
+            Self::GuestShutDown => 10,
+            Self::GuestRestarted => 11,
+            Self::GuestPanicked => 12,
+            Self::OutOfMemory => 13,
+            Self::Hypervisor(_) => 14,
+            Self::NotStarted(_) => 15,
+        }
+    }
+}
+
+impl fmt::Display for VmEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped as asked"),
+            Self::GuestShutDown => f.write_str("the guest shut itself down"),
+            Self::GuestRestarted => f.write_str("the guest restarted itself"),
+            Self::GuestPanicked => f.write_str("the guest panicked"),
+            Self::OutOfMemory => f.write_str("it reached its memory limit"),
+            Self::Hypervisor(how) => write!(f, "the hypervisor {how}"),
+            Self::NotStarted(why) => f.write_str(why),
+        }
+    }
+}
