@@ -125,7 +125,11 @@ impl Wait {
 fn is_moving(state: ObservedState) -> bool {
     matches!(
         state,
-        ObservedState::Starting | ObservedState::Running | ObservedState::Stopping | ObservedState::Stopped
+        ObservedState::Starting
+            | ObservedState::Running
+            | ObservedState::Paused
+            | ObservedState::Stopping
+            | ObservedState::Stopped
     )
 }
 

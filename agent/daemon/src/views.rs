@@ -8,9 +8,13 @@ use blixard_core::report::{is_fresh, observed};
 use blixard_core::state::MemberRef;
 use blixard_core::{ClusterState, VmRecord};
 use blixard_model::api::{ChangeView, NodeView, VmView, VotersView};
+use blixard_model::report::{NodeReport, ObservedState};
 use blixard_model::wire::{AgedReport, CHANGES_MAX, KeyHeldTwice, ProgressReport};
 use blixard_model::{EndpointId, NodeName, RaftId, Role};
 use blixard_node::{Kinship, Missing, Stranger, missing};
+
+/// Most VMs that are named as not running as they should.
+const TROUBLED_VMS_MAX: usize = 8;
 
 /// Whom the answering node can talk to.
 #[derive(Debug, Clone)]
@@ -124,6 +128,28 @@ pub(crate) fn warnings(
     warnings
 }
 
+/// The VMs of this node that do not run as they should, in words; of more than [`TROUBLED_VMS_MAX`] only how
+/// many.
+pub(crate) fn troubled_vms(own: &NodeReport) -> Vec<String> {
+    let troubled = own.vms.iter().filter_map(|vm| {
+        let reason = vm.reason.as_deref();
+        match (vm.state, reason) {
+            (ObservedState::Running, None) => None,
+            (ObservedState::Running, Some(why)) => Some(format!("VM {}: {why}", vm.name)),
+            (ObservedState::Paused | ObservedState::Failed, why) => {
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                Some(format!("VM {} is {}{why}", vm.name, vm.state))
+            }
+            _ => None,
+        }
+    });
+    let mut words: Vec<String> = troubled.collect();
+    let more = words.len().saturating_sub(TROUBLED_VMS_MAX);
+    words.truncate(TROUBLED_VMS_MAX);
+    words.extend((more > 0).then(|| format!("{more} more VMs of this node: see `blixard vm list`")));
+    words
+}
+
 /// Keys with which two agents run, in words.
 pub(crate) fn held_twice(state: &ClusterState, held: &[KeyHeldTwice]) -> Vec<String> {
     let words = |held: &KeyHeldTwice| {
@@ -219,10 +245,42 @@ mod tests {
     use blixard_core::state::NodeTable;
     use blixard_model::formation::Genesis;
     use blixard_model::removal::RemovedNode;
+    use blixard_model::report::VmReport;
     use blixard_model::wire::MemberProgress;
     use blixard_model::{ClusterId, ClusterVersion, NodeFacts, Offer, StoreId};
 
     use super::*;
+
+    #[test]
+    fn vms_that_do_not_run_as_they_should_are_named_up_to_a_number() {
+        let vm = |n: usize, state, reason: Option<&str>| VmReport {
+            name: format!("vm{n}").parse().expect("a name"),
+            state,
+            main_pid: None,
+            revision: 0,
+            reason: reason.map(str::to_owned),
+        };
+        let words =
+            |vms| troubled_vms(&NodeReport { node: "n1".parse().expect("a name"), vms, problem: None });
+        let full = "disk0 /srv/a.raw: No space left on device";
+        let vms = vec![
+            vm(1, ObservedState::Running, None),
+            vm(2, ObservedState::Paused, Some(full)),
+            vm(3, ObservedState::Running, Some("not answering: for long")),
+            vm(4, ObservedState::Failed, Some("exited 1 (next try in 2 s)")),
+            vm(5, ObservedState::Stopped, None),
+            vm(6, ObservedState::Stopping, Some("it runs by its spec as it was before")),
+        ];
+        let paused = format!("VM vm2 is paused: {full}");
+        assert_eq!(
+            words(vms),
+            [&paused, "VM vm3: not answering: for long", "VM vm4 is failed: exited 1 (next try in 2 s)"]
+        );
+        let many = (1..=20).map(|n| vm(n, ObservedState::Failed, None)).collect();
+        let said = words(many);
+        assert_eq!(said.len(), TROUBLED_VMS_MAX + 1);
+        assert_eq!(said.last().expect("words"), "12 more VMs of this node: see `blixard vm list`");
+    }
 
     #[test]
     fn a_node_of_another_cluster_is_warned_of_once_with_what_to_do() {

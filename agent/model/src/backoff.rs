@@ -15,8 +15,9 @@ pub const VM_START: Backoff = Backoff { first_ms: 1_000, longest_ms: 60_000 };
 pub const SUBMIT: Backoff = Backoff { first_ms: 50, longest_ms: 1_000 };
 /// Registration and reports: what a node tells the cluster about itself.
 pub const ANNOUNCE: Backoff = Backoff { first_ms: 200, longest_ms: 10_000 };
-/// No pause, but how long the answer to a request that was forwarded is waited for ([`Backoff::patience_ms`]):
-/// one that was lost never comes, and one that is slow gets more time at the next attempt.
+/// No pause, but how long the answer to a request that was forwarded is waited for
+/// ([`Backoff::patience_ms`]): one that was lost never comes, and one that is slow gets more time at the next
+/// attempt.
 pub const ANSWER: Backoff = Backoff { first_ms: 5_000, longest_ms: 28_000 };
 
 impl Backoff {

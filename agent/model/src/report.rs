@@ -41,21 +41,52 @@ impl NodeReport {
 
 /// One VM unit as its node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "VmReportForm", into = "VmReportForm")]
 pub struct VmReport {
     /// The VM.
     pub name: VmName,
     /// The state of its unit.
     pub state: ObservedState,
     /// The unit's main process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_pid: Option<u32>,
     /// The revision of the spec that the state is reported for: the one that this node's log holds. Left out
     /// by releases that know no other than the first.
-    #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
     /// Why, when there is something to say: "exited 1: ..." with the last console lines.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A [`VmReport`] as it is written. A release that knows no [`ObservedState::Paused`] reads that the VM runs.
+#[derive(Serialize, Deserialize)]
+struct VmReportForm {
+    name: VmName,
+    state: ObservedState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    main_pid: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    revision: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    paused: bool,
+}
+
+impl From<VmReport> for VmReportForm {
+    fn from(report: VmReport) -> Self {
+        let VmReport { name, state, main_pid, revision, reason } = report;
+        let paused = state == ObservedState::Paused;
+        let state = if paused { ObservedState::Running } else { state };
+        Self { name, state, main_pid, revision, reason, paused }
+    }
+}
+
+impl From<VmReportForm> for VmReport {
+    fn from(form: VmReportForm) -> Self {
+        let VmReportForm { name, state, main_pid, revision, reason, paused } = form;
+        let is_paused = paused && state == ObservedState::Running;
+        let state = if is_paused { ObservedState::Paused } else { state };
+        Self { name, state, main_pid, revision, reason }
+    }
 }
 
 /// The observed state of a VM.
@@ -68,6 +99,8 @@ pub enum ObservedState {
     Starting,
     /// The hypervisor says running.
     Running,
+    /// The hypervisor runs and the guest stands still.
+    Paused,
     /// The unit is deactivating.
     Stopping,
     /// No process.
@@ -86,11 +119,35 @@ impl fmt::Display for ObservedState {
             Self::Pending => "pending",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
             Self::Deleting => "deleting",
             Self::Unknown => "unknown",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_paused_vm_is_one_that_runs_to_a_release_that_knows_no_pauses() {
+        let report = VmReport {
+            name: "web".parse().expect("a name"),
+            state: ObservedState::Paused,
+            main_pid: Some(7),
+            revision: 0,
+            reason: Some("disk0 /srv/a.raw: No space left on device".to_owned()),
+        };
+        let text = serde_json::to_string(&report).expect("json");
+        assert!(text.contains(r#""state":"running""#) && text.contains(r#""paused":true"#), "{text}");
+        assert_eq!(serde_json::from_str::<VmReport>(&text).expect("a report"), report);
+        let runs = VmReport { state: ObservedState::Running, ..report };
+        let text = serde_json::to_string(&runs).expect("json");
+        assert!(!text.contains("paused"), "{text}");
+        assert_eq!(serde_json::from_str::<VmReport>(&text).expect("a report"), runs);
     }
 }

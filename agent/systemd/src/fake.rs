@@ -20,11 +20,12 @@ pub(crate) struct FakeUnit {
     pub(crate) result: &'static str,
     /// Exit status of the main process.
     pub(crate) status: i32,
+    pub(crate) status_text: &'static str,
 }
 
 impl Default for FakeUnit {
     fn default() -> Self {
-        Self { active: "inactive", job: None, result: "success", status: 0 }
+        Self { active: "inactive", job: None, result: "success", status: 0, status_text: "" }
     }
 }
 
@@ -156,5 +157,10 @@ impl FakeService {
     #[zbus(property)]
     fn exec_main_status(&self) -> i32 {
         self.unit.status
+    }
+
+    #[zbus(property)]
+    fn status_text(&self) -> &str {
+        self.unit.status_text
     }
 }

@@ -51,12 +51,13 @@ pub(crate) async fn read_unit(link: &Link, name: VmName, row: UnitRow) -> Result
 }
 
 async fn read_exit(unit: &UnitProperties<'_>) -> zbus::Result<UnitExit> {
-    let (result, main_code, main_status) = tokio::try_join!(
+    let (result, main_code, main_status, status) = tokio::try_join!(
         unit.service::<String>("Result"),
         unit.service::<i32>("ExecMainCode"),
         unit.service::<i32>("ExecMainStatus"),
+        unit.service::<String>("StatusText"),
     )?;
-    Ok(UnitExit { result, main_code, main_status })
+    Ok(UnitExit { result, main_code, main_status, status: status.parse().ok() })
 }
 
 /// How a unit that did not start has ended, and its invocation id. The job may end before the unit does, so

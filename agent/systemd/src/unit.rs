@@ -3,7 +3,7 @@
 use std::fmt;
 
 use blixard_model::report::ObservedState;
-use blixard_model::{OrderId, VmName, VmSpec};
+use blixard_model::{OrderId, UnitStatus, VmName, VmSpec};
 
 /// A pattern, as systemd understands it, that matches the units of all VMs.
 pub const UNIT_PATTERN: &str = "blixard-vm@*.service";
@@ -121,6 +121,9 @@ pub struct UnitExit {
     pub main_code: i32,
     /// `ExecMainStatus`: the exit status, or the number of the signal.
     pub main_status: i32,
+    /// What the VM's supervisor said last. It tells more of the end than systemd knows, unless the supervisor
+    /// was ended itself.
+    pub status: Option<UnitStatus>,
 }
 
 impl UnitExit {
@@ -136,13 +139,16 @@ const CODE_DUMPED: i32 = 3;
 
 impl fmt::Display for UnitExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (CODE_EXITED, Some(UnitStatus::Ended(why))) = (self.main_code, &self.status) {
+            return f.write_str(why);
+        }
         match self.result.as_str() {
             "timeout" => return f.write_str("timed out"),
             "oom-kill" => return f.write_str("ran out of memory (oom-kill)"),
             _ => {}
         }
         match (self.main_code, self.main_status) {
-            // The end itself was not a failure, but it came before vm-wait saw the VM run.
+            // The end itself was not a failure, but it came before the VM was seen to run.
             (CODE_EXITED, 0) if !self.is_success() => f.write_str("exited 0 before it was seen running"),
             (CODE_EXITED, status) => match exec_step(status) {
                 Some(step) => write!(f, "exited {status}: systemd could not {step}"),
@@ -185,7 +191,7 @@ pub struct VmUnit {
     pub sub: String,
     /// The order that the unit was last started with, if its description shows one.
     pub order: Option<OrderId>,
-    /// The hypervisor's process id, while it runs.
+    /// The process id of the supervisor, while it runs; of the hypervisor where there is no supervisor.
     pub main_pid: Option<u32>,
     /// How the last run ended. Its result is `success` while the unit runs.
     pub exit: UnitExit,
@@ -330,9 +336,23 @@ mod tests {
             ("resources", 0, 0, "did not run (resources)"),
         ];
         for (result, main_code, main_status, text) in cases {
-            let exit = UnitExit { result: result.into(), main_code, main_status };
+            let exit = UnitExit { result: result.into(), main_code, main_status, status: None };
             assert!(exit.to_string().starts_with(text), "{exit}");
             assert!(!exit.is_success());
         }
+    }
+
+    #[test]
+    fn the_supervisor_tells_the_reason_of_an_end_that_it_saw() {
+        let ended = UnitStatus::Ended("the guest shut itself down".into());
+        let exit = |main_code, status: &UnitStatus| UnitExit {
+            result: "exit-code".into(),
+            main_code,
+            main_status: 10,
+            status: Some(status.clone()),
+        };
+        assert_eq!(exit(1, &ended).to_string(), "the guest shut itself down");
+        assert_eq!(exit(1, &UnitStatus::Running).to_string(), "exited 10");
+        assert_eq!(exit(2, &ended).to_string(), "killed by signal 10 (SIGUSR1)");
     }
 }

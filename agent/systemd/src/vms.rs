@@ -91,6 +91,7 @@ fn observed(unit: VmUnit) -> ObservedUnit {
         order: unit.order,
         main_pid: unit.main_pid,
         ended: (!unit.exit.is_success()).then(|| unit.exit.to_string()),
+        status: unit.exit.status,
         name: unit.name,
     }
 }

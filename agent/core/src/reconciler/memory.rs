@@ -11,6 +11,9 @@ use super::action::{Action, ActionKind};
 /// A VM that runs this long, in milliseconds, has recovered: the next failure is the first again.
 pub const STABLE_MS: u64 = 60_000;
 
+/// A VM that ended this often without running for [`STABLE_MS`] in between is in a loop.
+const CRASH_LOOP_FAILURES: u32 = 2;
+
 /// What a node remembers of its VMs between two looks; lost with the agent, which is harmless.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -156,6 +159,17 @@ impl Memory {
                 .as_ref()
                 .map_or_else(|| failure.clone(), |console| short(&format!("{failure}: {console}"))),
         )
+    }
+
+    /// What is to be said of a VM that runs, but has ended by itself again and again: how often, and how the
+    /// last time.
+    pub(super) fn crash_looping(&self, name: &VmName) -> Option<String> {
+        let attempts = self.vms.get(name).filter(|attempts| attempts.failures >= CRASH_LOOP_FAILURES)?;
+        let failures = attempts.failures;
+        let why = self.why_not_running(name)?;
+        Some(short(&format!(
+            "crash-looping: it ended or failed {failures} times in a row; the last time: {why}"
+        )))
     }
 
     /// How long until a VM that failed is started again, in words.

@@ -30,7 +30,7 @@ mod ongoing;
 use std::collections::BTreeMap;
 
 use blixard_model::report::{ObservedState, VmReport};
-use blixard_model::{Desired, VmName, mutant};
+use blixard_model::{Desired, UnitStatus, VmName, mutant};
 
 use crate::ports::ObservedUnit;
 use crate::state::VmRecord;
@@ -186,7 +186,14 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
             let why = failing.map_or_else(|| why.to_owned(), |failing| format!("{why}; {failing}"));
             (ObservedState::Stopping, Some(why))
         }
-        Desired::Running => (observed, failure.filter(|_| observed != ObservedState::Running)),
+        Desired::Running if observed == ObservedState::Running => {
+            match unit.and_then(|unit| unit.status.as_ref()) {
+                Some(UnitStatus::Paused(why)) => (ObservedState::Paused, Some(why.clone())),
+                Some(status @ UnitStatus::NotAnswering(_)) => (observed, Some(status.to_string())),
+                _ => (observed, memory.crash_looping(&name)),
+            }
+        }
+        Desired::Running => (observed, failure),
         Desired::Stopped if idle => (ObservedState::Stopped, failing),
         Desired::Stopped => (observed, failing),
         Desired::Absent => (ObservedState::Deleting, failing),

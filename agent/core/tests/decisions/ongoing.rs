@@ -42,6 +42,7 @@ fn running(vm: &str) -> ObservedUnit {
         state: ObservedState::Running,
         order: None,
         main_pid: Some(1),
+        status: None,
         ended: None,
     }
 }

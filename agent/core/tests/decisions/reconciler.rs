@@ -6,7 +6,7 @@ use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::{Action, Memory, STABLE_MS, UnitsView, reconcile, report, unexpected_ends};
 use blixard_core::state::HeldSpec;
 use blixard_model::report::ObservedState;
-use blixard_model::{Desired, OrderId, Placement};
+use blixard_model::{Desired, OrderId, Placement, UnitStatus};
 
 fn vm(desired: Desired) -> VmRecord {
     let placement = Placement { node: node("n1"), generation: 7 };
@@ -19,6 +19,7 @@ fn unit(state: ObservedState) -> ObservedUnit {
         state,
         order: Some(OrderId { generation: 7, revision: 0 }),
         main_pid: Some(1),
+        status: None,
         ended: None,
     }
 }
@@ -270,4 +271,41 @@ fn the_report_says_what_is_and_why() {
     let failed = states(Desired::Running, None, &memory);
     assert_eq!(failed.state, ObservedState::Failed);
     assert_eq!(failed.reason.as_deref(), Some("exited 1: no such file (next try in 1 s)"));
+}
+
+#[test]
+fn the_report_says_what_the_supervisor_says_of_a_vm_that_runs() {
+    let (vm, memory) = (vm(Desired::Running), Memory::default());
+    let told = |status: Option<UnitStatus>| {
+        let units = [ObservedUnit { status, ..unit(ObservedState::Running) }];
+        let report = report(&view(&[&vm], &units, 1_000), &memory).remove(0);
+        (report.state, report.reason)
+    };
+    let full = || "disk0 /srv/a.raw: No space left on device".to_owned();
+    assert_eq!(told(Some(UnitStatus::Paused(full()))), (ObservedState::Paused, Some(full())));
+    let silent = UnitStatus::NotAnswering("the hypervisor has said nothing".to_owned());
+    assert_eq!(told(Some(silent.clone())), (ObservedState::Running, Some(silent.to_string())));
+    for status in [None, Some(UnitStatus::Running), Some(UnitStatus::Starting)] {
+        assert_eq!(told(status), (ObservedState::Running, None));
+    }
+    // A guest that stands still is left as it is: the supervisor lets it go on.
+    let units = [ObservedUnit { status: Some(UnitStatus::Paused(full())), ..unit(ObservedState::Running) }];
+    assert_eq!(reconcile(&view(&[&vm], &units, 0), &mut Memory::default()), []);
+}
+
+#[test]
+fn a_vm_that_ends_again_and_again_says_so_while_it_runs_until_it_has_run_for_a_while() {
+    let (vm, mut memory) = (vm(Desired::Running), Memory::default());
+    let units = [unit(ObservedState::Running)];
+    let reason_at = |now_ms, memory: &mut Memory| {
+        reconcile(&view(&[&vm], &units, now_ms), memory);
+        report(&view(&[&vm], &units, now_ms), memory).remove(0).reason
+    };
+    memory.note_failure(&name("a"), "the guest restarted itself", 0);
+    assert_eq!(reason_at(1_000, &mut memory), None, "once is no loop");
+    memory.note_failure(&name("a"), "the guest restarted itself", 15_000);
+    let words =
+        "crash-looping: it ended or failed 2 times in a row; the last time: the guest restarted itself";
+    assert_eq!(reason_at(20_000, &mut memory).as_deref(), Some(words));
+    assert_eq!(reason_at(20_000 + STABLE_MS, &mut memory), None);
 }

@@ -94,6 +94,7 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
         let strangers = node.strangers();
         let mut warnings = views::held_twice(state, &report.held_twice);
         warnings.extend(views::warnings(state, &declared, &strangers));
+        warnings.extend(views::troubled_vms(member.own_report()));
         let mut changes = report.changes;
         changes.extend(views::awaited(state, &declared, &strangers, &reach));
         ((nodes, voters, changes), (state.vms.len(), state.version), warnings, raft)

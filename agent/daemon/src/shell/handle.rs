@@ -74,7 +74,7 @@ pub(crate) enum HostStanding {
 impl HostStanding {
     pub(crate) fn of(host: &Host) -> Self {
         if let Some(member) = host.member() {
-            let (summary, vms) = (member.replica().summary().clone(), member.own_vms());
+            let (summary, vms) = (member.replica().summary().clone(), member.own_report().vms.len());
             return Self::Member { cluster_id: member.state().cluster_id(), summary, vms };
         }
         if let Some(removed) = host.removed() {

@@ -298,6 +298,7 @@ fn a_stop_that_fails_is_paced_told_once_and_the_reason() {
         state: ObservedState::Running,
         order: None,
         main_pid: Some(7),
+        status: None,
         ended: None,
     };
     hosts.machine(1).units = vec![stray];
@@ -348,7 +349,14 @@ fn the_end_of_a_vm_is_reported_at_once_and_its_last_words_when_they_are_there() 
     let waiter = hosts.change(1, create("web", None));
     hosts.until("it is made", |hosts| hosts.answers.contains_key(&waiter));
     let web: blixard_model::VmName = "web".parse().expect("a name");
-    let unit = |state| ObservedUnit { name: web.clone(), state, order: None, main_pid: Some(7), ended: None };
+    let unit = |state| ObservedUnit {
+        name: web.clone(),
+        state,
+        order: None,
+        main_pid: Some(7),
+        status: None,
+        ended: None,
+    };
     hosts.machine(1).units = vec![unit(ObservedState::Running)];
     hosts.pass(2_500);
     assert_eq!(reason(&hosts), "");

@@ -35,6 +35,7 @@ use blixard_core::ClusterState;
 use blixard_core::formation::phase_of;
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::removal::RemovedFrom;
+use blixard_model::report::NodeReport;
 use blixard_model::wire::{AgedReport, KeyHeldTwice, MemberProgress, ProgressReport};
 use blixard_model::{
     ClusterVersion, EndpointId, NodeFacts, NodeName, Offer, RaftId, TicketId, WriteAsk, WriteRequest, mutant,
@@ -250,9 +251,9 @@ impl MemberHost {
         !self.out.is_empty()
     }
 
-    /// How many of this node's VMs were last reported.
-    pub fn own_vms(&self) -> usize {
-        self.reports.own_len()
+    /// What was last reported of this node's own VMs.
+    pub fn own_report(&self) -> &NodeReport {
+        self.reports.own_report()
     }
 
     /// What this node says of itself, to this asker if one asks.

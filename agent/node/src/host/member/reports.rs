@@ -116,8 +116,9 @@ impl Reports {
     }
 
     /// How many VMs the own report holds.
-    pub(super) fn own_len(&self) -> usize {
-        self.own.report.vms.len()
+    /// What this node's units looked like the last time.
+    pub(super) fn own_report(&self) -> &NodeReport {
+        &self.own.report
     }
 
     /// All reports that are known here, this node's own among them.

@@ -40,6 +40,7 @@ impl SimHypervisor {
             state: unit.state,
             order: Some(unit.order),
             main_pid: unit.lives().then_some(unit.pid),
+            status: None,
             ended: unit.ended.clone(),
         };
         self.units.iter().map(observed).collect()
