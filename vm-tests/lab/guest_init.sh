@@ -9,10 +9,12 @@ exec </dev/ttyS0 >/dev/ttyS0 2>&1
 # The hypervisor names its virtio devices on the command line; insmod does not look there by itself.
 name=unnamed
 devices=
+fill=
 for word in $(cat /proc/cmdline); do
   case "$word" in
   blixard.name=*) name=${word#blixard.name=} ;;
   virtio_mmio.device=*) devices="$devices ${word#virtio_mmio.}" ;;
+  blixard.fill=*) fill=${word#blixard.fill=} ;;
   esac
 done
 insmod /modules/virtio_mmio.ko $devices
@@ -34,6 +36,14 @@ for disk in /sys/block/vd*; do
   break
 done
 echo "BLIXARD-GUEST-UP name=$name boot=$boot"
+
+# A story may want so many MiB written to that disk, behind the number.
+if [ -n "$fill" ]; then
+  {
+    dd if=/dev/zero of="$device" bs=65536 seek=1 count=$((fill * 16)) conv=notrunc,fsync 2>/dev/null
+    echo "BLIXARD-GUEST-FILLED $fill MiB"
+  } &
+fi
 
 beat=0
 while :; do
