@@ -124,7 +124,8 @@ impl Node {
     /// Looks at the counts until `wanted` holds.
     pub(crate) async fn until_stats(&self, what: &str, wanted: impl Fn(&NetStats) -> bool) -> NetStats {
         let begun = Instant::now();
-        // Some counts take seconds; looking without a pause would take a whole processor from those that work.
+        // Some counts take seconds; looking without a pause would take a whole processor from those that
+        // work.
         let mut looks = tokio::time::interval(LOOK_PERIOD);
         loop {
             looks.tick().await;

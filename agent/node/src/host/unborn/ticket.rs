@@ -12,7 +12,8 @@ use crate::joining::JoinFailure;
 use crate::notice::Notice;
 
 /// How long one member may take, in milliseconds: it brings the request to the leader meanwhile. Where a
-/// request was lost the next member is asked so much later; one that was decided after that is answered at once.
+/// request was lost the next member is asked so much later; one that was decided after that is answered at
+/// once.
 const ATTEMPT_MS: u64 = 12_000;
 
 impl Unborn {
