@@ -48,6 +48,10 @@ def qemu():
     return pid
 
 
+def quoted(lines):
+    return " ".join(f"'{line}'" for line in lines)
+
+
 def status_text():
     return n1.get_unit_property(UNIT, "StatusText")
 
@@ -114,3 +118,27 @@ with subtest("a VM that is to stop stops, and its unit is no failure"):
     wait_for_console("GUEST-DOWN", times=2)
     t.assertEqual("inactive", n1.get_unit_property(UNIT, "ActiveState"))
     n1.fail(QEMU)
+
+with subtest("a VM that a release without supervisors started goes on, and its guest is asked when it stops"):
+    started = "s/^ExecStart=\\(.*\\) vm-run %i$/\\1/p"
+    program = n1.succeed(f"systemctl cat blixard-vm@.service | sed -n '{started}'").strip()
+    older = "/run/systemd/system/blixard-vm@.service.d/older.conf"
+    lines = (
+        "[Service]", "Type=exec", "ExecStart=", f"ExecStart={program} vm-exec %i",
+        f"ExecStartPost={program} vm-wait %i", "KillMode=control-group", "OOMPolicy=stop",
+    )
+    n1.succeed(f"mkdir --parents {older.rpartition('/')[0]}", f"printf '%s\\n' {quoted(lines)} > {older}")
+    n1.succeed("systemctl daemon-reload", f"blixard vm start {VM} --timeout {BOOT_DEADLINE_SECONDS}")
+    wait_for_console("GUEST-UP", times=5)
+    t.assertEqual(n1.succeed(QEMU).strip(), n1.get_unit_property(UNIT, "MainPID"))
+    n1.succeed(f"rm {older}", "systemctl daemon-reload")
+    before = n1.get_unit_property(UNIT, "MainPID")
+    n1.succeed(f"systemctl restart {AGENT}")
+    wait_until_formed()
+    wait_until_it_runs()
+    t.assertEqual((before, ""), (n1.get_unit_property(UNIT, "MainPID"), status_text()))
+    n1.succeed(f"systemctl stop {UNIT}")
+    wait_for_console("GUEST-DOWN", times=3)
+    wait_for_console("GUEST-UP", times=6)
+    wait_until_it_runs()
+    t.assertEqual("running", status_text())
