@@ -7,6 +7,7 @@
 //! flood     it says a line without an end
 //! garbage   it says what is not QMP
 //! close     it closes the connection once the guest runs
+//! deaf      it fills the console, as a guest may, and refuses to press keys
 //! full      its disk is full; the guest goes on the second time that it is let
 //! shutdown  the guest shuts itself down as soon as it runs
 //! ```
@@ -15,6 +16,8 @@ use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 const GREETING: &str = r#"{"QMP": {"version": {}, "capabilities": []}}"#;
 const FULL: &str = r#"{"event": "BLOCK_IO_ERROR", "data": {"node-name": "disk0", "action": "stop",
@@ -35,6 +38,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let path = words.iter().find(|word| word.starts_with("socket,id=monitor,")).ok_or("no monitor")?;
     let path = path.split(',').find_map(|word| word.strip_prefix("path=")).ok_or("no path")?;
     let mut stream = UnixStream::connect(path)?;
+    if behaviour == "deaf" {
+        fcntl(std::io::stdout(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        while std::io::stdout().write_all(&[b'x'; 100]).and_then(|()| std::io::stdout().flush()).is_ok() {}
+    }
     match behaviour.as_str() {
         // Both end when the supervisor listens no more, and then wait for their end.
         "flood" => while stream.write_all(&[b'x'; 4096]).is_ok() {},
@@ -60,9 +67,15 @@ fn serve(mut stream: UnixStream, behaviour: &str) -> Result<ExitCode, Box<dyn Er
             state = "running";
             writeln!(stream, r#"{{"event": "RESUME"}}"#)?;
         }
-        match is("query-status") {
-            true => writeln!(stream, r#"{{"return": {{"status": "{state}"}}, "id": {id}}}"#)?,
-            false => writeln!(stream, r#"{{"return": {{}}, "id": {id}}}"#)?,
+        match behaviour {
+            _ if is("query-status") => {
+                writeln!(stream, r#"{{"return": {{"status": "{state}"}}, "id": {id}}}"#)?;
+            }
+            "deaf" if is("send-key") => {
+                writeln!(stream, r#"{{"error": {{"desc": "it has no keyboard"}}, "id": {id}}}"#)?;
+                continue;
+            }
+            _ => writeln!(stream, r#"{{"return": {{}}, "id": {id}}}"#)?,
         }
         if is("quit") {
             return Ok(ExitCode::SUCCESS);

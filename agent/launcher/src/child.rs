@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getppid};
 
 /// Why the hypervisor was not run.
@@ -16,7 +16,7 @@ pub enum ChildError {
     /// The supervisor has ended meanwhile.
     #[error("vm-child is run by `blixard vm-run` only, which has ended")]
     Orphan,
-    /// The kernel refused to end this process together with its supervisor.
+    /// The kernel refused to end this process together with its supervisor, or to let it hear signals.
     #[error("the hypervisor cannot be tied to its supervisor")]
     Tie(#[source] nix::Error),
     /// The program could not be run.
@@ -40,6 +40,8 @@ pub fn vm_child(supervisor: i32, program: &str, arguments: &[OsString]) -> Resul
     if getppid() != Pid::from_raw(supervisor) {
         return Err(ChildError::Orphan);
     }
+    // The supervisor waits for its signals and has blocked them, and an exec keeps that as well.
+    SigSet::empty().thread_set_mask().map_err(ChildError::Tie)?;
     // No shell is involved, so each word reaches the hypervisor unchanged.
     let source = Command::new(program).args(arguments).exec();
     Err(ChildError::Exec { program: program.to_owned(), source })

@@ -25,6 +25,7 @@ mod notify;
 pub mod order;
 mod qemu;
 mod run;
+mod say;
 mod stop;
 pub mod supervisor;
 mod wait;

@@ -4,8 +4,14 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use blixard_model::UnitStatus;
+
+/// Longest status, in bytes: systemd takes no notification of more than 4,096.
+const STATUS_LEN_MAX: usize = 1_000;
+/// A service manager that is busy has this long to take the last word.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// The socket on which systemd hears of this unit.
 #[derive(Debug)]
@@ -35,7 +41,20 @@ impl Notifier {
     pub(crate) fn tell(&self, ready: bool, status: &UnitStatus) -> io::Result<()> {
         let Some((socket, address)) = &self.0 else { return Ok(()) };
         let status: String = status.to_string().chars().filter(|c| !c.is_control()).collect();
+        let status = &status[..status.floor_char_boundary(STATUS_LEN_MAX)];
         let ready = if ready { "READY=1\n" } else { "" };
         socket.send_to_addr(format!("{ready}STATUS={status}\n").as_bytes(), address).map(drop)
+    }
+
+    /// Says how the VM ended, before this process ends as well: nobody says it again.
+    ///
+    /// # Errors
+    /// systemd could not be told.
+    pub(crate) fn tell_last(&self, status: &UnitStatus) -> io::Result<()> {
+        if let Some((socket, _)) = &self.0 {
+            socket.set_nonblocking(false)?;
+            socket.set_write_timeout(Some(LAST_WORD))?;
+        }
+        self.tell(false, status)
     }
 }

@@ -20,13 +20,16 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::exec::{CheckedLaunch, LaunchError, launch_of};
 use crate::hypervisor::{MONITOR_SOCKET, STATUS_SOCKET, own_runtime_dir};
-use crate::memory_limit::OutOfMemory;
+use crate::memory_limit::MemoryEvents;
 use crate::notify::Notifier;
 use crate::qemu::message::{QmpLines, parse};
+use crate::say::say;
 use crate::supervisor::{ProcessEnd, Supervisor, SupervisorEffect, SupervisorInput, VmEnd};
 
 /// Bytes that are read at once; what a hypervisor floods is read in turns.
 const READ_LEN: usize = 16 * 1024;
+/// Most reads of what a hypervisor said before it ended: more than a socket holds.
+const LAST_READS_MAX: usize = 64;
 /// How long until systemd is told again what it did not take, in milliseconds.
 const TELL_AGAIN_MS: u64 = 100;
 
@@ -62,8 +65,8 @@ pub fn vm_run(name: &str) -> Result<VmEnd, VmRunError> {
         Ok((directory, launch)) => VmProcess::new(&directory, launch, notifier)?.run(),
         Err(error) => {
             let end = VmEnd::NotStarted(with_causes(&error));
-            eprintln!("{end}");
-            let _ = notifier.tell(false, &UnitStatus::Ended(end.to_string()));
+            let _ = notifier.tell_last(&UnitStatus::Ended(end.to_string()));
+            say(&end.to_string());
             Ok(end)
         }
     }
@@ -107,7 +110,7 @@ struct VmProcess {
     monitor: Monitor,
     asked: UnixListener,
     child: Option<Child>,
-    out_of_memory: OutOfMemory,
+    memory: MemoryEvents,
     end: Option<VmEnd>,
 }
 
@@ -129,7 +132,7 @@ impl VmProcess {
             monitor: Monitor::Awaited(listen(&directory.join(MONITOR_SOCKET))?),
             asked: listen(&directory.join(STATUS_SOCKET))?,
             child: None,
-            out_of_memory: OutOfMemory::from_now_on(),
+            memory: MemoryEvents::from_now_on(),
             end: None,
         })
     }
@@ -183,13 +186,15 @@ impl VmProcess {
                 let before = self.untold.take().is_some_and(|(ready, _)| ready);
                 self.status = status.clone();
                 self.untold = Some((ready || before, status));
+                self.tell();
             }
-            SupervisorEffect::Say(text) => eprintln!("{text}"),
+            SupervisorEffect::Say(text) => say(&text),
             SupervisorEffect::End(end) => {
+                self.end = Some(end.clone());
+                self.tell();
                 if end != VmEnd::Stopped {
-                    eprintln!("{end}");
+                    say(&end.to_string());
                 }
-                self.end = Some(end);
             }
         }
     }
@@ -220,15 +225,15 @@ impl VmProcess {
         self.handle(SupervisorInput::ConnectionLost(why));
     }
 
+    /// Tells systemd what it was not told yet. What it does not take is told again, as long as the VM runs.
     fn tell(&mut self) {
-        if let Some((ready, status)) = self.untold.take() {
-            match self.notifier.tell(ready, &status) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.end.is_none() => {
-                    self.untold = Some((ready, status));
-                }
-                Err(error) => eprintln!("systemd cannot be told how the VM is: {error}"),
-                Ok(()) => {}
+        let Some((ready, status)) = self.untold.take() else { return };
+        if self.end.is_some() {
+            if let Err(error) = self.notifier.tell_last(&status) {
+                say(&format!("systemd cannot be told how the VM ended: {error}"));
             }
+        } else if self.notifier.tell(ready, &status).is_err() {
+            self.untold = Some((ready, status));
         }
     }
 
@@ -277,17 +282,13 @@ impl VmProcess {
     fn reap(&mut self) {
         let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) else { return };
         self.child = None;
-        self.hear_all();
+        self.hear_last_words();
         let end = self.process_end(status);
         self.handle(SupervisorInput::Ended(end));
     }
 
     fn process_end(&self, status: ExitStatus) -> ProcessEnd {
-        ProcessEnd {
-            status: status.code(),
-            signal: status.signal(),
-            out_of_memory: self.out_of_memory.has_happened(),
-        }
+        ProcessEnd { status: status.code(), signal: status.signal(), out_of_memory: self.memory.shortage() }
     }
 
     /// Takes the hypervisor's connection, or what it says on it. Returns false when there is nothing (more).
@@ -327,9 +328,13 @@ impl VmProcess {
         }
     }
 
-    /// What it said last; its end of the connection is closed.
-    fn hear_all(&mut self) {
-        while self.hear() {}
+    /// What it said last. That is no more than what a socket holds, unless others than itself write there.
+    fn hear_last_words(&mut self) {
+        for _ in 0..LAST_READS_MAX {
+            if !self.hear() {
+                break;
+            }
+        }
     }
 
     /// Tells somebody on this machine how the VM is.

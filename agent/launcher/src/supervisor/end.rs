@@ -12,7 +12,16 @@ pub struct ProcessEnd {
     /// The signal that ended it, if one did.
     pub signal: Option<i32>,
     /// The kernel ended a process of the unit for want of memory.
-    pub out_of_memory: bool,
+    pub out_of_memory: Option<MemoryShortage>,
+}
+
+/// What memory was short of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryShortage {
+    /// The unit reached its limit.
+    Limit,
+    /// The machine had no more.
+    Machine,
 }
 
 impl fmt::Display for ProcessEnd {
@@ -39,8 +48,8 @@ pub enum VmEnd {
     GuestRestarted,
     /// The guest told the hypervisor that it panicked.
     GuestPanicked,
-    /// The unit reached its memory limit.
-    OutOfMemory,
+    /// The kernel ended it for want of memory.
+    OutOfMemory(MemoryShortage),
     /// The hypervisor ended otherwise.
     Hypervisor(String),
     /// The VM never ran.
@@ -56,7 +65,7 @@ impl VmEnd {
             Self::GuestShutDown => 10,
             Self::GuestRestarted => 11,
             Self::GuestPanicked => 12,
-            Self::OutOfMemory => 13,
+            Self::OutOfMemory(_) => 13,
             Self::Hypervisor(_) => 14,
             Self::NotStarted(_) => 15,
         }
@@ -70,7 +79,10 @@ impl fmt::Display for VmEnd {
             Self::GuestShutDown => f.write_str("the guest shut itself down"),
             Self::GuestRestarted => f.write_str("the guest restarted itself"),
             Self::GuestPanicked => f.write_str("the guest panicked"),
-            Self::OutOfMemory => f.write_str("it reached its memory limit"),
+            Self::OutOfMemory(MemoryShortage::Limit) => f.write_str("it reached its memory limit"),
+            Self::OutOfMemory(MemoryShortage::Machine) => {
+                f.write_str("the kernel ended it because the machine had no more memory")
+            }
             Self::Hypervisor(how) => write!(f, "the hypervisor {how}"),
             Self::NotStarted(why) => f.write_str(why),
         }

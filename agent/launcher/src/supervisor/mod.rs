@@ -27,7 +27,7 @@ use blixard_model::UnitStatus;
 use crate::qemu::message::{GuestEvent, QmpCommand, QmpMessage};
 use guest::GuestWatch;
 
-pub use end::{ProcessEnd, VmEnd};
+pub use end::{MemoryShortage, ProcessEnd, VmEnd};
 pub use input::{SupervisorEffect, SupervisorInput};
 
 /// The guest has to run this long after the start, in milliseconds: less than the unit's `TimeoutStartSec=`,
@@ -194,13 +194,18 @@ impl Supervisor {
                     self.refused(command, &why);
                 }
             }
-            QmpMessage::Event(event) => self.note_event(event),
+            QmpMessage::Event(event) if self.talk == Talk::Open => self.note_event(event),
+            QmpMessage::Event(_) => self.lose_connection("it did not begin with its greeting".to_owned()),
         }
     }
 
-    /// Which command this is the answer to. An answer to none is nobody's.
+    /// Which command this is the answer to. An answer to none is nobody's. Commands are answered in their
+    /// order, so those before it have had their answers.
     fn answered(&mut self, id: Option<u64>) -> Option<QmpCommand> {
-        self.awaited.remove(&id?).map(|(command, _)| command)
+        let id = id?;
+        let (command, _) = self.awaited.remove(&id)?;
+        self.awaited.retain(|earlier, _| *earlier > id);
+        Some(command)
     }
 
     fn refused(&mut self, command: QmpCommand, why: &str) {
@@ -311,12 +316,14 @@ impl Supervisor {
     }
 
     fn process_ended(&mut self, how: ProcessEnd) {
+        if let Some(shortage) = how.out_of_memory.filter(|_| !self.stop && self.failed.is_none()) {
+            return self.end(VmEnd::OutOfMemory(shortage));
+        }
         let shutdown = self.shutdown.take();
         let never_ran = matches!(self.phase, VmPhase::Starting { .. });
         let end = match (self.failed.take(), shutdown.as_deref()) {
             _ if self.stop => VmEnd::Stopped,
             (Some(why), _) => VmEnd::NotStarted(why),
-            _ if how.out_of_memory => VmEnd::OutOfMemory,
             _ if never_ran => VmEnd::NotStarted(format!("the hypervisor {how} before the guest ran")),
             (None, Some("guest-panic")) => VmEnd::GuestPanicked,
             _ if self.panicked => VmEnd::GuestPanicked,

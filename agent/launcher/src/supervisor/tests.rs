@@ -127,7 +127,7 @@ impl Bench {
 
     /// The hypervisor's process ends; how the VM ended.
     fn ends(&mut self, status: i32) -> VmEnd {
-        self.ends_by(ProcessEnd { status: Some(status), signal: None, out_of_memory: false })
+        self.ends_by(ProcessEnd { status: Some(status), signal: None, out_of_memory: None })
     }
 
     fn ends_by(&mut self, how: ProcessEnd) -> VmEnd {
@@ -148,7 +148,7 @@ fn no_space(node: &str) -> GuestEvent {
 }
 
 fn killed() -> ProcessEnd {
-    ProcessEnd { status: None, signal: Some(9), out_of_memory: false }
+    ProcessEnd { status: None, signal: Some(9), out_of_memory: None }
 }
 
 #[test]
@@ -423,13 +423,20 @@ fn each_end_that_nobody_asked_for_has_its_reason_and_its_status() {
     let mut bench = Bench::running();
     assert_eq!(bench.ends_by(killed()).to_string(), "the hypervisor was killed by signal 9 (SIGKILL)");
     let mut bench = Bench::running();
-    assert_eq!(bench.ends_by(ProcessEnd { out_of_memory: true, ..killed() }), VmEnd::OutOfMemory);
+    let short = |shortage| ProcessEnd { out_of_memory: Some(shortage), ..killed() };
+    assert_eq!(bench.ends_by(short(MemoryShortage::Limit)).to_string(), "it reached its memory limit");
+    let mut bench = Bench::running();
+    let words = "the kernel ended it because the machine had no more memory";
+    assert_eq!(bench.ends_by(short(MemoryShortage::Machine)).to_string(), words);
+    let mut bench = Bench::running();
+    bench.happens(SupervisorInput::Stop);
+    assert_eq!(bench.ends_by(short(MemoryShortage::Machine)), VmEnd::Stopped);
     let ends = [
         VmEnd::Stopped,
         VmEnd::GuestShutDown,
         VmEnd::GuestRestarted,
         VmEnd::GuestPanicked,
-        VmEnd::OutOfMemory,
+        VmEnd::OutOfMemory(MemoryShortage::Limit),
         VmEnd::Hypervisor(String::new()),
         VmEnd::NotStarted(String::new()),
     ];
@@ -476,6 +483,12 @@ fn a_hypervisor_that_lies_changes_nothing_that_matters() {
     bench.says(QmpMessage::Greeting);
     bench.passes(LAST_MOMENT_MS, None);
     assert_eq!(bench.last_told(), "not answering: its control connection was lost: it greeted twice");
+    // An event before its greeting is not one of QMP.
+    let mut early = Bench::new();
+    early.happens(SupervisorInput::Connected);
+    early.event(GuestEvent::Resume);
+    early.passes(LAST_MOMENT_MS, None);
+    assert!(early.has_done(&SupervisorEffect::Kill));
     // What comes after the end is nobody's.
     bench.ends(0);
     let done = bench.done.len();
@@ -530,4 +543,18 @@ fn fuzz_supervised_hypervisors() {
         assert!(bench.has_done(&SupervisorEffect::Kill));
         bench.ends_by(killed()).to_string()
     });
+}
+
+#[test]
+fn an_answer_that_never_comes_is_made_up_for_by_a_later_one() {
+    let mut bench = Bench::running();
+    bench.event(no_space("disk0"));
+    bench.until_let_go_on();
+    let (command, _) = bench.asked.remove(0);
+    assert_eq!(command, QmpCommand::Cont, "it is never answered");
+    bench.event(GuestEvent::Resume);
+    bench.passes(60_000, Some("running"));
+    assert_eq!(bench.last_told(), "running");
+    bench.event(no_space("disk0"));
+    bench.until_let_go_on();
 }
