@@ -79,8 +79,11 @@ impl Memory {
     }
 
     /// Notes that an action went well: the next failure is the first again. Not so for a start, after which
-    /// the VM has to run for a while.
-    pub fn note_success(&mut self, action: &Action) {
+    /// the VM has to run for a while; it may have ended before anybody has seen it run.
+    pub fn note_success(&mut self, action: &Action, now_ms: u64) {
+        if let Action::Start(name) = action {
+            self.note_running(name, now_ms);
+        }
         if self.failed.get(action.vm()).is_some_and(|failed| failed.kind == action.kind()) {
             self.failed.remove(action.vm());
         }

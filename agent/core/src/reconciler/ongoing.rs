@@ -1,7 +1,7 @@
-//! What a node is doing to its units: one action per unit at a time, a few of each kind at once, and beside
-//! them what the cluster is told of changed specs.
+//! What a node is doing to its units: one action per unit at a time, except that a stop supersedes a start, a
+//! few of each kind at once, and beside them what the cluster is told of changed specs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_model::report::VmReport;
 use blixard_model::{OrderId, VmName, mutant};
@@ -19,6 +19,8 @@ pub struct Ongoing {
     memory: Memory,
     /// What is being done to the units.
     busy: BTreeMap<VmName, ActionKind>,
+    /// The VMs whose start was under way when a stop was begun: what comes of it does not matter any more.
+    superseded: BTreeSet<VmName>,
     /// The VMs of which the cluster is being told that no unit runs by an earlier spec.
     confirming: BTreeMap<VmName, OrderId>,
     /// Those of which it was told, and by which order they were to run: the log here may be behind.
@@ -33,10 +35,12 @@ pub struct Ongoing {
 }
 
 impl Ongoing {
-    /// VMs that ended though they should run, and how; not those that something is being done to.
+    /// VMs that ended though they should run, and how; not those that something is being done to, or was done
+    /// to after the units were asked for.
     pub fn unexpected_ends(&self, view: &UnitsView<'_>) -> Vec<(VmName, Option<String>)> {
         let mut ends = unexpected_ends(view, &self.memory);
-        ends.retain(|(name, _)| !self.busy.contains_key(name));
+        let is_outdated = |name: &VmName| self.ended.get(name).is_some_and(|look| *look >= view.look);
+        ends.retain(|(name, _)| !self.busy.contains_key(name) && !is_outdated(name));
         ends
     }
 
@@ -75,7 +79,11 @@ impl Ongoing {
                         let Some(order) = holding.get(name) else { continue };
                         self.confirming.insert(name.clone(), *order);
                     }
-                    _ => drop(self.busy.insert(action.vm().clone(), kind)),
+                    _ => {
+                        if self.busy.insert(action.vm().clone(), kind) == Some(ActionKind::Start) {
+                            self.superseded.insert(action.vm().clone());
+                        }
+                    }
                 }
                 begun.push(action);
             } else {
@@ -101,8 +109,8 @@ impl Ongoing {
     }
 
     /// One step of a VM at a time; but a VM is started and stopped while the cluster is told of its changed
-    /// spec. Nothing is confirmed by a look that was asked for before something was done to the unit: it may
-    /// show the unit as it was.
+    /// spec, and a stop does not wait for a start, which may take a minute. Nothing is confirmed by a look
+    /// that was asked for before something was done to the unit: it may show the unit as it was.
     fn may_begin(&self, action: &Action) -> bool {
         let name = action.vm();
         let is_outdated = self.ended.contains_key(name) && !mutant::lives("confirmed-by-an-old-look");
@@ -110,12 +118,19 @@ impl Ongoing {
         match action {
             Action::ConfirmGone(_) if is_outdated => false,
             Action::ConfirmSpec(_) if is_outdated || is_told => false,
-            _ => !self.busy.contains_key(name),
+            Action::Stop(_) if !mutant::lives("stop-waits-for-start") => {
+                self.busy.get(name).is_none_or(|busy| *busy == ActionKind::Start)
+            }
+            _ => !self.busy.contains_key(name) && !self.superseded.contains(name),
         }
     }
 
     /// An action ended, with why if it failed. True: it failed, and not as the time before.
     pub fn note_done(&mut self, action: &Action, failure: Option<&str>, now_ms: u64) -> bool {
+        if matches!(action, Action::Start(name) if self.superseded.remove(name)) {
+            self.ended.insert(action.vm().clone(), self.looks);
+            return false;
+        }
         match action {
             Action::ConfirmSpec(name) => {
                 let told = self.confirming.remove(name).filter(|_| failure.is_none());
@@ -131,7 +146,7 @@ impl Ongoing {
         let is_new = match failure {
             Some(why) => self.memory.note_failed_action(action, why, now_ms),
             None => {
-                self.memory.note_success(action);
+                self.memory.note_success(action, now_ms);
                 false
             }
         };

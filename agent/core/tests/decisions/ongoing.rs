@@ -54,7 +54,7 @@ fn a_vm_that_something_is_done_to_is_left_alone() {
     let start = [Action::Start(name("vm00"))];
     assert_eq!(begin(&mut ongoing, &vms, &[], 0), start);
     assert_eq!(begin(&mut ongoing, &vms, &[], 1), [], "it is under way");
-    // Nor is another action begun on it, when its end is wanted meanwhile.
+    // Nor is another action begun on it, when its end is wanted meanwhile and no unit is seen yet.
     let gone = self::vms(1, Desired::Absent);
     assert_eq!(begin(&mut ongoing, &gone, &[], 2), []);
     ongoing.note_done(&start[0], None, 3);
@@ -273,4 +273,59 @@ fn an_action_that_went_well_is_not_paced_for_what_failed_before() {
     assert_eq!(begin(&mut ongoing, &off, &units, 1_001), stop, "somebody started it behind our back");
     assert!(ongoing.note_done(&stop[0], Some("timed out"), 1_001));
     assert_eq!(begin(&mut ongoing, &off, &units, 2_001), stop, "the first failure again");
+}
+
+#[test]
+fn a_vm_that_ended_before_anybody_saw_it_run_has_ended_all_the_same() {
+    let mut ongoing = Ongoing::default();
+    let vms = vms(1, Desired::Running);
+    let start = begin(&mut ongoing, &vms, &[], 0);
+    // The units are asked for before the start ends: that look shows nothing of the run.
+    let early = ongoing.note_asked();
+    ongoing.note_done(&start[0], None, 3);
+    let placed: Vec<&VmRecord> = vms.iter().collect();
+    let failed = ObservedUnit {
+        state: ObservedState::Failed,
+        ended: Some("the guest restarted itself".to_owned()),
+        ..running("vm00")
+    };
+    let units = [failed];
+    let view = |look, units| UnitsView { placed: &placed, units, look, up_to_date: true, now_ms: 4 };
+    assert_eq!(ongoing.unexpected_ends(&view(early, &[])), []);
+    let late = ongoing.note_asked();
+    let ends = ongoing.unexpected_ends(&view(late, &units));
+    assert_eq!(ends, [(name("vm00"), Some("the guest restarted itself".to_owned()))]);
+    ongoing.note_end(&name("vm00"), "the guest restarted itself", 4);
+    assert_eq!(begin(&mut ongoing, &vms, &units, 5), [], "it is started again after a pause");
+    assert_eq!(begin(&mut ongoing, &vms, &units, 1_004), start);
+}
+
+#[test]
+fn a_stop_supersedes_a_start_and_what_comes_of_that_is_forgotten() {
+    let starting = [ObservedUnit { state: ObservedState::Starting, ..running("vm00") }];
+    let stop = [Action::Stop(name("vm00"))];
+    // The start ends before the stop, or after it; as failed, or well.
+    for start_first in [true, false] {
+        for failure in [None, Some("a stop came before it ran")] {
+            let mut ongoing = Ongoing::default();
+            let (on, off) = (vms(1, Desired::Running), vms(1, Desired::Stopped));
+            let start = begin(&mut ongoing, &on, &[], 0);
+            assert_eq!(begin(&mut ongoing, &on, &starting, 1), []);
+            assert_eq!(begin(&mut ongoing, &off, &starting, 2), stop, "it does not wait");
+            assert_eq!(begin(&mut ongoing, &off, &starting, 3), [], "once");
+            // It is wanted again before either has ended.
+            assert_eq!(begin(&mut ongoing, &on, &[], 4), []);
+            let (start, stop) = (start.as_slice(), stop.as_slice());
+            let (first, second) = if start_first { (start, stop) } else { (stop, start) };
+            let failed = |of: &[Action]| failure.filter(|_| of == start);
+            assert!(!ongoing.note_done(&first[0], failed(first), 5), "nobody is told of it");
+            assert_eq!(begin(&mut ongoing, &on, &[], 6), [], "the other has not ended");
+            assert!(!ongoing.note_done(&second[0], failed(second), 7));
+            let look = ongoing.note_asked();
+            let placed: Vec<&VmRecord> = on.iter().collect();
+            let view = UnitsView { placed: &placed, units: &[], look, up_to_date: true, now_ms: 8 };
+            assert_eq!(ongoing.unexpected_ends(&view), [], "it never ran");
+            assert_eq!(ongoing.begin(&view), start, "without a pause");
+        }
+    }
 }

@@ -143,9 +143,9 @@ impl World {
             .then(|| format!("the log says that {name} offers {told:?}, not {offers:?}"))
     }
 
-    /// Whether its address is another member's by the log, whose own address is a third one's, and so on round
-    /// to one of them: each would have to be told first, and none can be. An operator has to move one of them
-    /// to an address that nobody has ("Configuration" in operations.md).
+    /// Whether its address is another member's by the log, whose own address is a third one's, and so on in a
+    /// circle: each would have to be told first, and none can be. An operator has to move one of them to an
+    /// address that nobody has ("Configuration" in operations.md).
     fn swaps_addresses(&self, machine: &SimMachine) -> bool {
         let Some(state) = self.checker.state() else { return false };
         let holder = |of: &SimMachine| {

@@ -50,6 +50,12 @@ pub(super) const TESTED: &[Tested] = &[
         test: "ongoing::every_action_that_fails_is_paced",
     },
     Tested {
+        name: "stop-waits-for-start",
+        source: "faults 19: a VM that does not come up is stopped only when its start has failed",
+        target: ("blixard-core", "decisions"),
+        test: "ongoing::a_stop_supersedes_a_start",
+    },
+    Tested {
         name: "confirmed-by-an-old-look",
         source: "a unit is said to be gone by a list from before it was started",
         target: ("blixard-core", "decisions"),
