@@ -150,9 +150,10 @@ impl fmt::Display for UnitExit {
         match (self.main_code, self.main_status) {
             // The end itself was not a failure, but it came before the VM was seen to run.
             (CODE_EXITED, 0) if !self.is_success() => f.write_str("exited 0 before it was seen running"),
-            (CODE_EXITED, status) => match exec_step(status) {
-                Some(step) => write!(f, "exited {status}: systemd could not {step}"),
-                None => write!(f, "exited {status}"),
+            (CODE_EXITED, status) => match (supervisor_exit(status), exec_step(status)) {
+                (Some(why), _) => write!(f, "exited {status}: {why}"),
+                (None, Some(step)) => write!(f, "exited {status}: systemd could not {step}"),
+                (None, None) => write!(f, "exited {status}"),
             },
             (CODE_KILLED | CODE_DUMPED, signal) => match nix::sys::signal::Signal::try_from(signal) {
                 Ok(known) => write!(f, "killed by signal {signal} ({known})"),
@@ -162,6 +163,20 @@ impl fmt::Display for UnitExit {
             _ => write!(f, "did not run ({})", self.result),
         }
     }
+}
+
+/// What the exit status of a supervisor says, where its words are lost. The numbers are those of `VmEnd` in
+/// `blixard-launcher`, and of operations.md.
+fn supervisor_exit(status: i32) -> Option<&'static str> {
+    Some(match status {
+        10 => "the guest shut itself down",
+        11 => "the guest restarted itself",
+        12 => "the guest panicked",
+        13 => "the kernel ended it for want of memory",
+        14 => "the hypervisor ended",
+        15 => "the guest never ran",
+        _ => return None,
+    })
 }
 
 /// What systemd was doing when it gave up before the program ran: the exit statuses from 200 on, of
@@ -352,7 +367,8 @@ mod tests {
             status: Some(status.clone()),
         };
         assert_eq!(exit(1, &ended).to_string(), "the guest shut itself down");
-        assert_eq!(exit(1, &UnitStatus::Running).to_string(), "exited 10");
+        let lost = exit(1, &UnitStatus::Running);
+        assert_eq!(lost.to_string(), "exited 10: the guest shut itself down");
         assert_eq!(exit(2, &ended).to_string(), "killed by signal 10 (SIGUSR1)");
     }
 }

@@ -115,7 +115,6 @@ impl Reports {
         self.own.aged(now_ms)
     }
 
-    /// How many VMs the own report holds.
     /// What this node's units looked like the last time.
     pub(super) fn own_report(&self) -> &NodeReport {
         &self.own.report
