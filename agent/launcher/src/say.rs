@@ -10,7 +10,8 @@ use nix::sys::socket::{MsgFlags, send};
 const TEXT_LEN_MAX: usize = 2_000;
 
 /// Writes a line to stderr if there is room for it. The hypervisor shares what is behind stderr: a guest that
-/// floods its console must not hold up the supervisor, and QEMU makes it non-blocking.
+/// floods its console must not hold up the supervisor, and QEMU makes it non-blocking
+/// (`findings/qemu-console-nonblocking.sh`).
 pub(crate) fn say(text: &str) {
     let line = format!("{}\n", &text[..text.floor_char_boundary(TEXT_LEN_MAX)]);
     let sent = send(stderr().as_raw_fd(), line.as_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);

@@ -296,6 +296,7 @@ impl Supervisor {
                 if !self.guest.may_listen() {
                     self.quit();
                 } else if self.guest.is_paused() {
+                    // It would not hear the keys (`findings/qemu-keys-while-stopped.sh`).
                     self.send(QmpCommand::Cont);
                 }
             }
