@@ -15,3 +15,4 @@ mod load;
 mod numbers;
 mod removal;
 mod snapshot;
+mod supervisor;

@@ -17,7 +17,7 @@ use crate::binary;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A supervisor in a runtime directory of its own, and a systemd that hears it.
-struct Supervised {
+pub(crate) struct Supervised {
     dir: tempfile::TempDir,
     systemd: UnixDatagram,
     child: Child,
@@ -26,7 +26,7 @@ struct Supervised {
 }
 
 impl Supervised {
-    fn start(behaviour: &str) -> Self {
+    pub(crate) fn start(behaviour: &str) -> Self {
         let hypervisor = binary::example("blixard-launcher", "fake_hypervisor");
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);
@@ -60,6 +60,12 @@ impl Supervised {
         Self { dir, systemd, child, console: BufReader::new(console) }
     }
 
+    /// Its process id.
+    #[cfg(feature = "measure")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next notification.
     fn heard(&self) -> String {
         let mut bytes = [0; 4096];
@@ -68,7 +74,7 @@ impl Supervised {
     }
 
     /// Waits for a notification that says this. Returns the ones before it.
-    fn until(&self, wanted: &str) -> Vec<String> {
+    pub(crate) fn until(&self, wanted: &str) -> Vec<String> {
         let mut before = Vec::new();
         loop {
             let heard = self.heard();
