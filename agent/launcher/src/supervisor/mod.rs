@@ -1,6 +1,6 @@
 //! The supervisor of one VM, the main process of its unit: it starts the hypervisor, hears what it says as
 //! long as it runs, tells systemd, stops it gracefully and says how it ended. The decisions are here, without
-//! a clock, a process or a socket; [`crate::run`] carries them out.
+//! a clock, a process or a socket; [`vm_run`](crate::vm_run) carries them out.
 //!
 //! ```text
 //!            control connection, greeting,          the guest runs: READY=1
