@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # package: qemu-system-x86 10.0.13 (Debian 13; needs root, mmdebstrap and python3)
 #
-# Expected: a hypervisor whose console goes to its stdout leaves that as it was for the others who write there,
-# as its parent does when both inherited one socket of the journal. Instead `-chardev stdio` makes it
-# non-blocking, which is a property of the open file and not of QEMU's descriptor: every writer gets EAGAIN once
-# the reader is slow. A clean end puts it back; a QEMU that is killed leaves it. So the supervisor writes its
-# words with MSG_DONTWAIT and no error of that matters (agent/launcher/src/say.rs).
+# Expected: a hypervisor whose console goes to its stdout leaves that as it was for the others who write
+# there, as its parent does when both inherited one socket of the journal. Instead `-chardev stdio` makes it
+# non-blocking, which is a property of the open file and not of QEMU's descriptor: every writer gets EAGAIN
+# once the reader is slow. A clean end puts it back; a QEMU that is killed leaves it. So the supervisor
+# writes its words with MSG_DONTWAIT and no error of that matters (agent/launcher/src/say.rs).
 set -eu
 
 dir=$(mktemp -d)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # package: qemu-system-x86 10.0.13 (Debian 13; needs root, mmdebstrap and python3)
 #
-# Expected: keys that `send-key` presses while the guest stands still are refused, or reach it once it goes on.
-# Instead QMP answers as if they were pressed, and they are gone: a guest that is paused, or stands still for a
-# full disk, is never asked to shut down. So a stop lets a paused guest go on first, and ends one that stands
-# still for a disk after its time (agent/launcher/src/supervisor/mod.rs).
+# Expected: keys that `send-key` presses while the guest stands still are refused, or reach it once it goes
+# on. Instead QMP answers as if they were pressed, and they are gone: a guest that is paused, or stands
+# still for a full disk, is never asked to shut down. So a stop lets a paused guest go on first, and ends
+# one that stands still for a disk after its time (agent/launcher/src/supervisor/mod.rs).
 set -eu
 
 dir=$(mktemp -d)
