@@ -1,13 +1,16 @@
-//! What runs inside a VM's unit `blixard-vm@NAME.service`: [`vm_exec`] becomes the hypervisor, [`vm_wait`]
-//! returns once the VM runs, [`vm_stop`] stops the VM gracefully.
+//! What runs inside a VM's unit `blixard-vm@NAME.service`. Its main process is [`vm_run`], which supervises
+//! the hypervisor as long as that runs ([`supervisor`]) and starts it by way of [`vm_child`].
 //!
 //! The agent writes a launch order ([`OrderDir`]), systemd hands it to the unit as a credential, and
-//! [`vm_exec`] reads it. The agent and a unit share nothing but that file: the launcher never speaks D-Bus,
-//! and works while the agent is away.
+//! [`vm_run`] reads it. The agent gives a unit nothing but that file, and hears of it by systemd: the
+//! launcher never speaks D-Bus, and works while the agent is away.
 //!
-//! These are three short, blocking programs in the unit's own sandbox. They check again whatever the agent
-//! wrote, start no shell, and speak to nobody but the hypervisor's control socket. There is no async runtime
-//! and no network. `blixard-core` decides when to start or stop a VM.
+//! These programs run in the unit's own sandbox. They check again whatever the agent wrote, start no shell,
+//! and speak to nobody but the hypervisor and systemd. There is no async runtime and no network.
+//! `blixard-core` decides when to start or stop a VM.
+//!
+//! [`vm_exec`], [`vm_wait`] and [`vm_stop`] become the hypervisor, wait for it and end it in units that an
+//! older release started, or whose template is an older one: those have no supervisor.
 //!
 //! [`vm_forget`] runs in a unit of its own, `blixard-vm-forget@NAME.service`, after a VM was deleted.
 //!

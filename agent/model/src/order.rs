@@ -1,4 +1,4 @@
-//! The launch order: what the agent writes for one VM and `blixard vm-exec` reads.
+//! The launch order: what the agent writes for one VM and `blixard vm-run` reads.
 
 use serde::{Deserialize, Serialize};
 

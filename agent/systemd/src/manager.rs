@@ -356,7 +356,7 @@ impl UnitManager {
         Ok(StartFound::Ended { result: result.to_owned(), exit, invocation })
     }
 
-    /// Stops the unit gracefully (its ExecStop asks the guest first) and waits until it has ended, at most
+    /// Stops the unit gracefully (its supervisor asks the guest first) and waits until it has ended, at most
     /// [`STOP_DEADLINE`]. It is a success if the unit does not run. If the bus is lost meanwhile, this waits
     /// until it is back and queues the stop again, which changes nothing for a unit that is already being
     /// stopped.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use blixard_launcher::supervisor::VmEnd;
 use blixard_model::report::ObservedState;
 use blixard_model::{OrderId, UnitStatus, VmName, VmSpec};
 
@@ -12,7 +13,7 @@ pub const UNIT_PATTERN: &str = "blixard-vm@*.service";
 pub const EMULATOR_CPU_PERCENT: u64 = 50;
 
 /// Threads that the hypervisor may have beside one for each guest cpu. Its I/O pool has at most 64; the rest
-/// is for the main loop, for the helpers of ExecStartPost and ExecStop, and as a reserve.
+/// is for the main loop, for the supervisor and the helper of ExecStop, and as a reserve.
 pub const EMULATOR_TASKS: u64 = 128;
 
 const PREFIX: &str = "blixard-vm@";
@@ -150,7 +151,7 @@ impl fmt::Display for UnitExit {
         match (self.main_code, self.main_status) {
             // The end itself was not a failure, but it came before the VM was seen to run.
             (CODE_EXITED, 0) if !self.is_success() => f.write_str("exited 0 before it was seen running"),
-            (CODE_EXITED, status) => match (supervisor_exit(status), exec_step(status)) {
+            (CODE_EXITED, status) => match (VmEnd::words_of(status), exec_step(status)) {
                 (Some(why), _) => write!(f, "exited {status}: {why}"),
                 (None, Some(step)) => write!(f, "exited {status}: systemd could not {step}"),
                 (None, None) => write!(f, "exited {status}"),
@@ -163,20 +164,6 @@ impl fmt::Display for UnitExit {
             _ => write!(f, "did not run ({})", self.result),
         }
     }
-}
-
-/// What the exit status of a supervisor says, where its words are lost. The numbers are those of `VmEnd` in
-/// `blixard-launcher`, and of operations.md.
-fn supervisor_exit(status: i32) -> Option<&'static str> {
-    Some(match status {
-        10 => "the guest shut itself down",
-        11 => "the guest restarted itself",
-        12 => "the guest panicked",
-        13 => "the kernel ended it for want of memory",
-        14 => "the hypervisor ended",
-        15 => "the guest never ran",
-        _ => return None,
-    })
 }
 
 /// What systemd was doing when it gave up before the program ran: the exit statuses from 200 on, of

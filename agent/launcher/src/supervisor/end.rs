@@ -70,6 +70,19 @@ impl VmEnd {
             Self::NotStarted(_) => 15,
         }
     }
+
+    /// What an exit status says by itself, where the words of the supervisor are lost.
+    pub fn words_of(exit_status: i32) -> Option<&'static str> {
+        Some(match exit_status {
+            10 => "the guest shut itself down",
+            11 => "the guest restarted itself",
+            12 => "the guest panicked",
+            13 => "the kernel ended it for want of memory",
+            14 => "the hypervisor ended",
+            15 => "the guest never ran",
+            _ => return None,
+        })
+    }
 }
 
 impl fmt::Display for VmEnd {

@@ -442,6 +442,10 @@ fn each_end_that_nobody_asked_for_has_its_reason_and_its_status() {
     ];
     let statuses: std::collections::BTreeSet<u8> = ends.iter().map(VmEnd::exit_status).collect();
     assert_eq!(statuses.len(), ends.len());
+    for end in &ends {
+        let has_words = VmEnd::words_of(end.exit_status().into()).is_some();
+        assert_eq!(has_words, *end != VmEnd::Stopped, "{end:?}");
+    }
 }
 
 #[test]
