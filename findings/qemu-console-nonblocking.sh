@@ -8,9 +8,11 @@
 # writes its words with MSG_DONTWAIT and no error of that matters (agent/launcher/src/say.rs).
 set -eu
 
+pinned=1:10.0.13+ds-0+deb13u1
 dir=$(mktemp -d)
 trap 'rm -rf --one-file-system "$dir"' EXIT
-mmdebstrap --quiet --variant=minbase --include=qemu-system-x86 trixie "$dir/root" http://deb.debian.org/debian
+mmdebstrap --quiet --variant=minbase --include="qemu-system-x86=$pinned" \
+  trixie "$dir/root" http://deb.debian.org/debian
 version=$(chroot "$dir/root" dpkg-query --showformat='${Version}' --show qemu-system-x86)
 echo "QEMU $version"
 

@@ -7,10 +7,11 @@
 # one that stands still for a disk after its time (agent/launcher/src/supervisor/mod.rs).
 set -eu
 
+pinned=1:10.0.13+ds-0+deb13u1
 dir=$(mktemp -d)
 trap 'rm -rf --one-file-system "$dir"' EXIT
-mmdebstrap --quiet --variant=minbase --include=qemu-system-x86,linux-image-cloud-amd64,busybox-static,cpio \
-  trixie "$dir/root" http://deb.debian.org/debian
+mmdebstrap --quiet --variant=minbase --include="qemu-system-x86=$pinned" \
+  --include=linux-image-cloud-amd64,busybox-static,cpio trixie "$dir/root" http://deb.debian.org/debian
 version=$(chroot "$dir/root" dpkg-query --showformat='${Version}' --show qemu-system-x86)
 echo "QEMU $version"
 
