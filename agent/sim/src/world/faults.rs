@@ -99,7 +99,7 @@ impl World {
                 // Nobody is there any more who could be answered.
                 let message = Message::Request { run, call: CallId(self.new_id()), request };
                 let late = self.rng.below(STRAGGLES_LONG_US);
-                self.queue.after(late, Event::Arrival { to, from: id, message });
+                self.arrives_after(late, (id, to), message);
             }
         }
     }

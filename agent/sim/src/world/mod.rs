@@ -233,7 +233,7 @@ impl World {
                 let member = blixard_model::RaftId(member);
                 self.input(machine, Input::SnapshotSent { member, delivered });
             }
-            Event::Arrival { to, from, message } => self.handle_arrival(to, from, message),
+            Event::Arrival { to, to_run, from, message } => self.handle_arrival((to, to_run), from, message),
             Event::Link { machine } => self.handle_link(machine),
             Event::JobDone { machine, boot, run, action, fails } => {
                 self.handle_job_done((machine, boot, run), action, fails);

@@ -124,10 +124,20 @@ impl World {
         if doubled {
             self.counts.duplicated += 1;
             let wait = self.delay_us(from);
-            self.queue.after(wait, Event::Arrival { to, from, message: message.clone() });
+            self.arrives_after(wait, (from, to), message.clone());
         }
         let wait = self.delay_us(from);
-        self.queue.after(wait, Event::Arrival { to, from, message });
+        self.arrives_after(wait, (from, to), message);
+    }
+
+    pub(crate) fn arrives_after(
+        &mut self,
+        wait_us: u64,
+        (from, to): (MachineId, MachineId),
+        message: Message,
+    ) {
+        let to_run = self.run_of(to);
+        self.queue.after(wait_us, Event::Arrival { to, to_run, from, message });
     }
 
     fn delay_us(&mut self, from: MachineId) -> u64 {
@@ -141,8 +151,17 @@ impl World {
         held + delay
     }
 
-    pub(crate) fn handle_arrival(&mut self, to: MachineId, from: MachineId, message: Message) {
-        if self.network.is_cut(from, to) {
+    pub(crate) fn handle_arrival(
+        &mut self,
+        (to, to_run): (MachineId, Option<u64>),
+        from: MachineId,
+        message: Message,
+    ) {
+        // A question and its copies travel on one connection, which does not outlive the process it is with: a
+        // later run that answered a copy would contradict what an earlier one did with the first.
+        let asks = matches!(message, Message::Request { .. } | Message::Join { .. });
+        let another_run = asks && to_run != self.run_of(to);
+        if self.network.is_cut(from, to) || another_run {
             self.counts.lost += 1;
             if let Message::Snapshot { member, .. } = message {
                 self.snapshot_result(from, member, false, 2_000_000);
@@ -162,7 +181,7 @@ impl World {
             !matches!(message, Message::Join { .. } | Message::Joined { .. }) && !self.lets_in(to, from);
         if stranger {
             self.counts.lost += 1;
-            return self.arrives_nowhere(Event::Arrival { to, from, message });
+            return self.arrives_nowhere(Event::Arrival { to, to_run, from, message });
         }
         self.trace.add(self.queue.now_us(), 2, to, what);
         self.deliver(to, from, message);
@@ -184,7 +203,7 @@ impl World {
     /// The agent is killed with this on its way, which arrives when its next run has long said it again.
     pub(crate) fn send_as_last_word(&mut self, from: MachineId, to: MachineId, message: Message) {
         let late = STRAGGLES_LONG_US / 10 + self.rng.below(STRAGGLES_LONG_US / 2);
-        self.queue.after(late, Event::Arrival { to, from, message });
+        self.arrives_after(late, (from, to), message);
         let soon = self.rng.below(100_000);
         self.queue.after(soon, Event::Fault(Fault::Kill(from)));
     }

@@ -103,8 +103,8 @@ pub(crate) enum Event {
     Console { machine: MachineId, run: u64, vm: VmName },
     /// A snapshot was delivered to the peer's agent, or not.
     SnapshotEnd { machine: MachineId, run: u64, member: u64, delivered: bool },
-    /// A message arrives.
-    Arrival { to: MachineId, from: MachineId, message: Message },
+    /// A message arrives. `to_run` is the agent's run that the connection stood with when it was sent.
+    Arrival { to: MachineId, to_run: Option<u64>, from: MachineId, message: Message },
     /// Links are looked at again.
     Link { machine: MachineId },
     /// A unit's job ends: whatever became of the agent meanwhile.
