@@ -1,7 +1,8 @@
 //! Clocks: the one that decisions count on, which never goes back and goes on while the machine sleeps, and
 //! the one that people read.
 
-use blixard_node::host::{BootId, Moment};
+use blixard_model::BootId;
+use blixard_node::host::Moment;
 use nix::time::{ClockId, clock_gettime};
 
 /// The time by this machine's clocks, in this boot.

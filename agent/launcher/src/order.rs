@@ -173,6 +173,7 @@ mod tests {
             disk_dirs: vec!["/var/lib/blixard-disks".into()],
             generation,
             revision: 0,
+            lease: None,
         }
     }
 

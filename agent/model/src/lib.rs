@@ -10,12 +10,14 @@ pub mod api;
 pub mod ask;
 pub mod backoff;
 pub mod backup;
+pub mod boot;
 pub mod change;
 pub mod command;
 pub mod contact;
 pub mod formation;
 pub mod id;
 pub mod join;
+pub mod lease;
 pub mod member;
 pub mod mutant;
 pub mod node;
@@ -32,6 +34,7 @@ pub mod wire;
 pub mod words;
 
 pub use ask::{Ask, AskOutcome, MembersAsk, WriteAsk, WriteRequest};
+pub use boot::BootId;
 pub use change::MembershipChange;
 pub use command::{Command, Outcome, Refusal, Request};
 pub use contact::Contact;
@@ -39,6 +42,7 @@ pub use id::{
     ClusterId, ClusterName, EndpointId, InvalidId, NodeName, RaftId, RequestId, StoreId, TicketHash,
     TicketId, VmName,
 };
+pub use lease::{GrantId, LeaseFile};
 pub use member::{Member, Role};
 pub use node::{Capacity, NodeFacts, Offer};
 pub use reason::{FieldProblem, FieldRefused, Lack, Lacks, Reason, RevokeProblem};

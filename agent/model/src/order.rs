@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::ClusterId;
 use crate::vm::{Accel, OrderId, VmSpec, is_zero};
 
 /// Everything the launcher needs to run one VM on this node; written as JSON to `/run/blixard/vms/NAME.json`
@@ -24,6 +25,10 @@ pub struct LaunchOrder {
     /// that know no other leave it out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
+    /// Set for a VM that may be failed over: it runs only while the [`LeaseFile`](crate::LeaseFile) of this
+    /// cluster allows its generation. Left out for all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<ClusterId>,
 }
 
 impl LaunchOrder {

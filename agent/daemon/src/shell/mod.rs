@@ -15,14 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blixard_consensus::TICK_MS;
-use blixard_model::RaftId;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{JoinResponse, KeyHeldTwice, PeerResponse};
+use blixard_model::{BootId, RaftId};
 use blixard_net::{DownReason, LinkState, Links};
 use blixard_node::host::disk::DiskError;
-use blixard_node::host::{
-    Answer, BootId, CallId, HolderRefusal, Host, HostEnd, Input, Moment, PeerCallId, WaiterId,
-};
+use blixard_node::host::{Answer, CallId, HolderRefusal, Host, HostEnd, Input, Moment, PeerCallId, WaiterId};
 use blixard_store::Store;
 use blixard_systemd::SystemdVms;
 use futures_util::StreamExt;

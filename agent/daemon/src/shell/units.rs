@@ -101,6 +101,7 @@ async fn start(agent: &Agent, units: &SystemdVms, name: &VmName, vm: VmRecord) -
         disk_dirs: agent.config.disk_dirs(),
         generation,
         revision,
+        lease: None,
     };
     let begun = Instant::now();
     match units.start(&order).await {

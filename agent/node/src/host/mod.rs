@@ -31,14 +31,14 @@ use std::net::SocketAddr;
 use blixard_consensus::Limits;
 use blixard_core::declared::DeclaredMember;
 use blixard_model::formation::{Genesis, Identity};
-use blixard_model::{ClusterName, ClusterVersion, EndpointId, JoinTicket, NodeFacts, mutant};
+use blixard_model::{BootId, ClusterName, ClusterVersion, EndpointId, JoinTicket, NodeFacts, mutant};
 
 pub use effect::{Answer, Effect, JoinRefusal};
 pub use input::{
     CallError, CallId, HolderRefusal, Input, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want,
 };
 pub use member::{MemberHost, Proposer, Reader, Replica, SubmissionId};
-pub use moment::{BootId, Moment};
+pub use moment::Moment;
 pub use removed::Removed;
 pub use trouble::Trouble;
 pub use unborn::Unborn;

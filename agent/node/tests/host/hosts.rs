@@ -7,11 +7,11 @@ use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::api::RetryKind;
 use blixard_model::{Ask, VmName};
-use blixard_model::{ClusterVersion, NodeFacts, Offer};
+use blixard_model::{BootId, ClusterVersion, NodeFacts, Offer};
 use blixard_node::Notice;
 use blixard_node::host::disk::{Kept, Write, Written, carry_out};
 use blixard_node::host::{
-    Answer, BootId, CallError, CallId, Effect, Found, Host, HostConfig, Input, Moment, PeerCallId, RaftFrame,
+    Answer, CallError, CallId, Effect, Found, Host, HostConfig, Input, Moment, PeerCallId, RaftFrame,
     Trouble, WaiterId, Want,
 };
 use blixard_store::{DirDisk, Store};

@@ -18,14 +18,14 @@ use blixard_model::wire::{
     ReportPage,
 };
 use blixard_model::{
-    Capacity, ClusterId, Contact, JoinTicket, MembersAsk, Outcome, RaftId, Refusal, TicketId, TicketSecret,
-    WriteAsk, WriteRequest,
+    BootId, Capacity, ClusterId, Contact, JoinTicket, MembersAsk, Outcome, RaftId, Refusal, TicketId,
+    TicketSecret, WriteAsk, WriteRequest,
 };
 use blixard_node::Notice;
 use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
-    Answer, BootId, Effect, Found, HolderRefusal, Host, HostConfig, HostEnd, Input, Moment, NodeRemoval,
-    PeerCallId, WaiterId, Want,
+    Answer, Effect, Found, HolderRefusal, Host, HostConfig, HostEnd, Input, Moment, NodeRemoval, PeerCallId,
+    WaiterId, Want,
 };
 use blixard_node::joining::JoinFailure;
 

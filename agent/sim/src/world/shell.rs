@@ -4,12 +4,12 @@
 use blixard_consensus::TICK_MS;
 use blixard_core::reconciler::Action;
 use blixard_model::wire::PeerRequest;
-use blixard_model::{Ask, EndpointId, MembershipChange, WriteAsk, WriteRequest};
+use blixard_model::{Ask, BootId, EndpointId, MembershipChange, WriteAsk, WriteRequest};
 use blixard_node::Notice;
 use blixard_node::forming::Birth;
 use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
-    Answer, BootId, CallError, CallId, Effect, Input, Moment, PeerCallId, RaftFrame, WaiterId, Want,
+    Answer, CallError, CallId, Effect, Input, Moment, PeerCallId, RaftFrame, WaiterId, Want,
 };
 use blixard_node::joining::JoinFailure;
 
