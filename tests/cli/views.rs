@@ -30,6 +30,7 @@ pub(crate) fn vm(name: &str, desired: Desired, state: ObservedState) -> VmView {
             disks: Vec::new(),
             node: None,
             hypervisor: Hypervisor::Qemu,
+            on_node_loss: None,
         },
     }
 }

@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "blixard-store",
             "blixard-node",
             "blixard-net",
+            "blixard-launcher",
             "blixard-systemd",
         ],
     ),

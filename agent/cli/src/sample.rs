@@ -33,6 +33,7 @@ pub(crate) fn vm(name: &str) -> VmView {
             disks: vec![Disk { path: "/d/web.raw".into(), read_only: false }],
             node: None,
             hypervisor: Hypervisor::Qemu,
+            on_node_loss: None,
         },
     }
 }

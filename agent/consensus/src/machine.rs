@@ -9,12 +9,12 @@ pub trait Machine {
     /// What a snapshot holds, once it is read.
     type State;
 
-    /// Applies the entry at `index`.
+    /// Applies the entry with this index and term.
     ///
     /// # Errors
     /// The entry cannot be understood by this version. The process must end: going on would make replicas
     /// differ.
-    fn apply(&mut self, index: u64, data: &[u8]) -> Result<Self::Outcome, String>;
+    fn apply(&mut self, at: (u64, u64), data: &[u8]) -> Result<Self::Outcome, String>;
 
     /// Whether a membership change fits; asked before it is proposed and again before it is applied.
     ///

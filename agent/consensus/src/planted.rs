@@ -161,20 +161,24 @@ impl<M: Machine> PlantedReplica<M> {
         Ok(Self { began_at: replica.index(), replica, passed: [(0, 0); 2], command: None })
     }
 
-    pub(crate) fn apply(&mut self, index: u64, data: &[u8]) -> std::result::Result<M::Outcome, String> {
+    pub(crate) fn apply(
+        &mut self,
+        (index, term): (u64, u64),
+        data: &[u8],
+    ) -> std::result::Result<M::Outcome, String> {
         let follows = self.command.replace(index).is_some_and(|last| last + 1 == index);
         if follows && mutant::lives("second-of-two-lost") {
             self.command = None;
-            return self.lose(index, data);
+            return self.lose((index, term), data);
         }
         let own = if mutant::lives("local-value-in-apply") { self.began_at } else { 0 };
-        self.replica.apply(index + own, data)
+        self.replica.apply((index + own, term), data)
     }
 
     /// Tells the outcome of a command and leaves the state as it was.
-    fn lose(&mut self, index: u64, data: &[u8]) -> std::result::Result<M::Outcome, String> {
+    fn lose(&mut self, at: (u64, u64), data: &[u8]) -> std::result::Result<M::Outcome, String> {
         let known = self.machine().snapshot();
-        let outcome = self.replica.apply(index, data)?;
+        let outcome = self.replica.apply(at, data)?;
         let known = self.machine().read_snapshot(&known)?;
         self.machine_mut().restore(known);
         Ok(outcome)

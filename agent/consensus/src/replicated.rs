@@ -82,8 +82,8 @@ impl<M: Machine> ReplicatedMachine<M> {
     ///
     /// # Errors
     /// The machine cannot understand it.
-    pub(crate) fn apply(&mut self, index: u64, data: &[u8]) -> Result<M::Outcome, String> {
-        self.machine.apply(index, data)
+    pub(crate) fn apply(&mut self, at: (u64, u64), data: &[u8]) -> Result<M::Outcome, String> {
+        self.machine.apply(at, data)
     }
 
     pub(crate) fn check_membership(

@@ -23,9 +23,9 @@ struct Table(ClusterState);
 impl Machine for Table {
     type Outcome = Outcome;
     type State = ClusterState;
-    fn apply(&mut self, index: u64, data: &[u8]) -> Result<Outcome, String> {
+    fn apply(&mut self, at: (u64, u64), data: &[u8]) -> Result<Outcome, String> {
         let request = serde_json::from_slice(data).map_err(|error| error.to_string())?;
-        Ok(self.0.apply(index, &request))
+        Ok(self.0.apply_entry(at, &request))
     }
     fn check_membership(&self, change: &MembershipChange, voters: &[RaftId]) -> Result<(), Refusal> {
         self.0.check_membership(change, voters)

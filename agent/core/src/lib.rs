@@ -7,6 +7,7 @@
 pub mod declared;
 pub mod formation;
 pub mod genesis;
+pub mod lease;
 pub mod lineage;
 pub mod planner;
 pub mod ports;

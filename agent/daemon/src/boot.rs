@@ -119,6 +119,8 @@ fn assemble(config: Config, key: NodeKey, store: Store) -> anyhow::Result<Assemb
         written: config.own_addresses(),
         voter_lost_ticks: u64::from(config.voter_lost_after_s) * 1_000 / TICK_MS,
         supports: ClusterVersion::NEWEST,
+        lease_terms: LeaseTerms::DEFAULT,
+        lease: leases::read(),
         limits: Limits::default(),
         incarnation: random::u64(),
     };

@@ -19,6 +19,7 @@ mod disk_fault;
 mod fuzz;
 mod incoming;
 mod keygen;
+mod leases;
 mod logs;
 mod metrics;
 mod missing_data;

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::boot::BootId;
 use crate::command::{Outcome, Refusal};
 use crate::formation::Identity;
 use crate::id::{EndpointId, NodeName, RaftId, RequestId, TicketHash, TicketId, VmName};
@@ -131,6 +132,16 @@ pub enum WriteAsk {
         /// The name it had.
         node: NodeName,
     },
+    /// A node runs VMs that may be failed over only under a lease from now on, in this boot of its machine.
+    /// From version 3 of the cluster on.
+    EnforceLease {
+        /// The node, by its raft id.
+        raft_id: RaftId,
+        /// The boot.
+        boot_id: BootId,
+        /// Which time of enforcement it speaks of.
+        epoch: u64,
+    },
 }
 
 impl WriteAsk {
@@ -138,6 +149,10 @@ impl WriteAsk {
     /// anybody.
     pub fn needs(&self) -> ClusterVersion {
         match self {
+            Self::EnforceLease { .. } => ClusterVersion::LEASES,
+            Self::CreateVm { spec, .. } | Self::ChangeVm { spec, .. } if spec.on_node_loss.is_some() => {
+                ClusterVersion::LEASES
+            }
             Self::ChangeVm { .. } | Self::ConfirmSpec { .. } => ClusterVersion::SPECS_CHANGE,
             Self::CreateVm { .. }
             | Self::StartVm { .. }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::boot::BootId;
 use crate::id::{EndpointId, NodeName, RaftId, RequestId, TicketHash, TicketId, VmName};
 use crate::node::Offer;
 use crate::reason::{FieldRefused, Lacks, Reason, RevokeProblem};
@@ -112,6 +113,27 @@ pub enum Command {
         /// The tickets.
         ids: Vec<TicketId>,
     },
+    /// A node runs VMs that may be failed over only under a lease from now on, in this boot of its machine.
+    /// Ignored when it speaks of another time of enforcement than the log's. From version 3 of the cluster on.
+    EnforceLease {
+        /// The node, by its raft id: a store of it.
+        raft_id: RaftId,
+        /// The boot.
+        boot_id: BootId,
+        /// Which time of enforcement it speaks of.
+        epoch: u64,
+    },
+    /// The leader has waited until a node certainly runs no VM that may be failed over: these go to other
+    /// nodes. The leader's word alone: nobody can ask for it, and in an entry of another term than the one
+    /// that it was decided in it does nothing. From version 3 of the cluster on.
+    NodeLost {
+        /// The node, by the name that VMs are placed by.
+        node: NodeName,
+        /// The term of the leader that decided it.
+        term: u64,
+        /// The nodes that have a lease: the planner chooses among these.
+        eligible: Vec<NodeName>,
+    },
     /// The leader has heard of every member that it supports this version of the cluster.
     RaiseVersion {
         /// The version from here on.
@@ -134,6 +156,8 @@ impl Command {
             | Self::RevokeTicket { .. }
             | Self::ForgetVms { .. }
             | Self::ExpireTickets { .. }
+            | Self::EnforceLease { .. }
+            | Self::NodeLost { .. }
             | Self::RaiseVersion { .. } => None,
         }
     }

@@ -35,3 +35,107 @@ pub struct LeaseFile {
     /// The VMs that may run here, each with the generation of its placement.
     pub vms: BTreeMap<VmName, u64>,
 }
+
+/// How long leases hold, and what is added before a node counts as lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LeaseTerms {
+    /// How long a lease holds, in milliseconds of the node's clock from before its renewal was sent.
+    pub lease_ms: u64,
+    /// How long it takes at most until a VM whose lease has ended is gone, in milliseconds.
+    pub stop_ms: u64,
+    /// Added to all that, in milliseconds.
+    pub margin_ms: u64,
+}
+
+/// How far a clock may be from true time, in parts of 1,000: the leader's may run too fast by this and the
+/// node's too slow.
+const DRIFT_PERMILLE: u64 = 10;
+
+impl LeaseTerms {
+    /// Those of a cluster for which nobody chose others.
+    pub const DEFAULT: Self = Self { lease_ms: 10_000, stop_ms: 5_000, margin_ms: 2_000 };
+
+    /// How long after a grant a leader waits, in milliseconds of its clock, until the node that got it
+    /// certainly runs none of the VMs that may be failed over.
+    pub fn wait_ms(&self) -> u64 {
+        let counted = self.lease_ms.saturating_add(self.stop_ms);
+        let slow = counted.saturating_mul(1_000 + DRIFT_PERMILLE).div_ceil(1_000 - DRIFT_PERMILLE);
+        slow.saturating_add(self.margin_ms)
+    }
+
+    /// How often a lease is renewed, in milliseconds.
+    pub fn renewal_ms(&self) -> u64 {
+        self.lease_ms / 3
+    }
+}
+
+/// A node asks for its lease to be renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRenewal {
+    /// The boot of its machine.
+    pub boot_id: BootId,
+    /// The newest grant that it has received in this boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quote: Option<GrantId>,
+}
+
+/// A lease that is granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseGrant {
+    /// Which grant it is.
+    pub grant: GrantId,
+    /// How long it holds, in milliseconds from before the renewal was sent.
+    pub length_ms: u64,
+    /// The node counts on it once it has applied its log to here.
+    pub index: u64,
+}
+
+/// What becomes of a renewal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "lease", rename_all = "snake_case")]
+pub enum LeaseAnswer {
+    /// The lease is renewed.
+    Granted(LeaseGrant),
+    /// It is not.
+    Denied {
+        /// Why.
+        why: LeaseDenial,
+    },
+}
+
+/// Why a lease is not renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum LeaseDenial {
+    /// The log does not say that the node obeys leases in this boot; the node has to say so first.
+    #[error("the log does not say yet that this boot of the machine obeys leases")]
+    NotEnforced,
+    /// Another boot, or another machine of this name, may still have one.
+    #[error("an earlier boot of this machine, or another one of its name, may have a lease for {wait_ms} ms")]
+    EarlierBoot {
+        /// For how long, in milliseconds.
+        wait_ms: u64,
+    },
+    /// The node did not receive the grants before, so it may not know of this one either.
+    #[error("the last grants did not reach the node")]
+    NotReceived,
+    /// Its VMs are being given to other nodes.
+    #[error("the node counts as lost: its VMs are being given to other nodes")]
+    Lost,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_covers_a_slow_holder_and_a_fast_leader() {
+        let terms = LeaseTerms::DEFAULT;
+        assert_eq!((terms.wait_ms(), terms.renewal_ms()), (17_304, 3_333));
+        // 15 s of a clock that is 1 % slow, on one that is 1 % fast.
+        let (slow_ms, true_ms) = (15_000_u64, 15_000 * 1_000 / 990);
+        assert!(true_ms > slow_ms && terms.wait_ms() - terms.margin_ms >= true_ms * 1_010 / 1_000);
+        let all = LeaseTerms { lease_ms: u64::MAX, stop_ms: 1, margin_ms: 1 };
+        assert!(all.wait_ms() > u64::MAX / 1_000, "no overflow");
+    }
+}

@@ -42,7 +42,9 @@ pub use id::{
     ClusterId, ClusterName, EndpointId, InvalidId, NodeName, RaftId, RequestId, StoreId, TicketHash,
     TicketId, VmName,
 };
-pub use lease::{GrantId, LeaseFile};
+pub use lease::{
+    GrantId, LeaseAnswer, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal, LeaseTerms,
+};
 pub use member::{Member, Role};
 pub use node::{Capacity, NodeFacts, Offer};
 pub use reason::{FieldProblem, FieldRefused, Lack, Lacks, Reason, RevokeProblem};
@@ -51,4 +53,4 @@ pub use removal::{Removal, VmsFate};
 pub use ticket::{JoinTicket, TicketRecord, TicketSecret, TicketState, TicketUse};
 pub use unit_status::UnitStatus;
 pub use version::ClusterVersion;
-pub use vm::{Accel, Desired, Disk, Hypervisor, OrderId, Placement, VmSpec};
+pub use vm::{Accel, Desired, Disk, Hypervisor, OnNodeLoss, OrderId, Placement, VmSpec};

@@ -54,6 +54,42 @@ pub struct VmSpec {
     /// The program that runs it.
     #[serde(default)]
     pub hypervisor: Hypervisor,
+    /// What becomes of it when its node is lost. None in what is asked for: the cluster chooses by the rest of
+    /// the spec ([`VmSpec::usual_on_node_loss`]). None in the log: kept, as by all releases that know nothing
+    /// else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_node_loss: Option<OnNodeLoss>,
+}
+
+/// What becomes of a VM when its node is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNodeLoss {
+    /// It stays where it is placed and runs on, whatever the other nodes see of its node.
+    Keep,
+    /// It is started on another node once its own one certainly runs it no more; it runs only while its node
+    /// has a lease.
+    Failover,
+}
+
+impl fmt::Display for OnNodeLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Keep => "keep",
+            Self::Failover => "failover",
+        })
+    }
+}
+
+impl std::str::FromStr for OnNodeLoss {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "keep" => Ok(Self::Keep),
+            "failover" => Ok(Self::Failover),
+            other => Err(format!("{other:?} is none of keep and failover")),
+        }
+    }
 }
 
 /// A block device backed by a raw file of the node, under one of its disk directories.
@@ -196,6 +232,18 @@ impl VmSpec {
         self.memory_mib.saturating_add(OVERHEAD_MIB)
     }
 
+    /// Whether another node may take it over.
+    pub fn fails_over(&self) -> bool {
+        self.on_node_loss == Some(OnNodeLoss::Failover)
+    }
+
+    /// What becomes of it unless somebody says otherwise: it is kept if it is bound to its node, by a pin or
+    /// by a disk that it writes there.
+    pub fn usual_on_node_loss(&self) -> OnNodeLoss {
+        let is_bound = self.node.is_some() || self.disks.iter().any(|disk| !disk.read_only);
+        if is_bound { OnNodeLoss::Keep } else { OnNodeLoss::Failover }
+    }
+
     /// Checks every field; run at the edge and again on apply.
     ///
     /// # Errors
@@ -232,7 +280,19 @@ impl VmSpec {
                 return Err(InvalidSpec::new(&format!("disks[{i}].path"), FieldProblem::ListedTwice));
             }
         }
-        Ok(())
+        self.check_on_node_loss()
+    }
+}
+
+impl VmSpec {
+    fn check_on_node_loss(&self) -> Result<(), InvalidSpec> {
+        let written = self.disks.iter().find(|disk| !disk.read_only);
+        let problem = match (self.fails_over(), &self.node, written) {
+            (true, Some(node), _) => FieldProblem::FailoverOfPinned { node: node.clone() },
+            (true, None, Some(disk)) => FieldProblem::FailoverOfWritable { path: disk.path.clone() },
+            (true, None, None) | (false, ..) => return Ok(()),
+        };
+        Err(InvalidSpec::new("on_node_loss", problem))
     }
 }
 
@@ -276,6 +336,7 @@ mod tests {
             disks: vec![Disk { path: "/var/lib/blixard-disks/web.raw".into(), read_only: false }],
             node: None,
             hypervisor: Hypervisor::Qemu,
+            on_node_loss: None,
         }
     }
 
@@ -302,11 +363,37 @@ mod tests {
             ("disks", Box::new(|s| s.disks = vec![s.disks[0].clone(); DISKS_MAX + 1])),
             ("disks[0].path", Box::new(|s| s.disks[0].path = "/a/./b".into())),
             ("disks[1].path", Box::new(|s| s.disks.push(s.disks[0].clone()))),
+            ("on_node_loss", Box::new(|s| s.on_node_loss = Some(OnNodeLoss::Failover))),
+            (
+                "on_node_loss",
+                Box::new(|s| {
+                    s.disks.clear();
+                    s.node = Some("n1".parse().expect("name"));
+                    s.on_node_loss = Some(OnNodeLoss::Failover);
+                }),
+            ),
         ];
         for (field, change) in cases {
             let mut spec = spec();
             change(&mut spec);
             assert_eq!(spec.validate().map_err(|e| e.field), Err(field.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_bound_to_its_node_is_kept_unless_somebody_says_otherwise() {
+        let mut spec = spec();
+        assert_eq!(spec.usual_on_node_loss(), OnNodeLoss::Keep, "it writes a disk there");
+        spec.disks[0].read_only = true;
+        assert_eq!(spec.usual_on_node_loss(), OnNodeLoss::Failover);
+        spec.on_node_loss = Some(OnNodeLoss::Failover);
+        assert_eq!((spec.validate(), spec.fails_over()), (Ok(()), true));
+        spec.node = Some("n1".parse().expect("name"));
+        assert_eq!(spec.usual_on_node_loss(), OnNodeLoss::Keep, "it is pinned");
+        spec.on_node_loss = Some(OnNodeLoss::Keep);
+        assert_eq!((spec.validate(), spec.fails_over()), (Ok(()), false));
+        for choice in [OnNodeLoss::Keep, OnNodeLoss::Failover] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
         }
     }
 

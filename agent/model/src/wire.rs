@@ -8,6 +8,7 @@ use crate::api::ChangeView;
 use crate::ask::{Ask, AskOutcome, MembersAsk, WriteRequest};
 use crate::formation::Identity;
 use crate::id::{EndpointId, NodeName, RaftId, VmName};
+use crate::lease::{LeaseAnswer, LeaseRenewal};
 use crate::member::MEMBERS_MAX;
 use crate::report::NodeReport;
 
@@ -55,6 +56,8 @@ pub enum PeerRequest {
     },
     /// "How far is everybody, and what is being changed?" To the leader.
     Progress,
+    /// "You lead: renew my lease." To the leader of a cluster of version 3 or later.
+    RenewLease(LeaseRenewal),
     /// "Show me the console of a VM you run." Answered by a stream of raw text.
     Logs {
         /// The VM.
@@ -102,6 +105,8 @@ pub enum PeerResponse {
         /// What the leader knows about the members.
         progress: ProgressReport,
     },
+    /// The answer to `RenewLease`.
+    Lease(LeaseAnswer),
     /// The peer cannot answer this: for instance, it does not lead.
     Declined {
         /// The reason, in words.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use blixard_consensus::Machine;
 use blixard_core::ClusterState;
-use blixard_core::state::RequestTable;
+use blixard_core::state::{LeaseTable, RequestTable};
 use blixard_model::formation::Genesis;
 use blixard_model::removal::RemovedNode;
 use blixard_model::{
@@ -50,6 +50,8 @@ struct StateHead<'a> {
     tickets: &'a BTreeMap<TicketId, TicketRecord>,
     removed: BTreeMap<EndpointId, RemovedNode>,
     requests: &'a RequestTable,
+    #[serde(skip_serializing_if = "LeaseTable::is_empty")]
+    leases: &'a LeaseTable,
 }
 
 /// A request as it stands in the log: a byte for the form, then JSON.
@@ -78,12 +80,12 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
 
 fn encode_with(state: &ClusterState, encoded: &EncodedVms) -> Vec<u8> {
     // Named one by one: a field that is added must be written.
-    let ClusterState { genesis, version, nodes, next_raft_id, vms, tickets, requests } = state;
+    let ClusterState { genesis, version, nodes, next_raft_id, vms, tickets, requests, leases } = state;
     let (no_requests, no_vms) = (RequestTable::default(), BTreeMap::new());
     let requests = if mutant::lives("requests-not-in-snapshot") { &no_requests } else { requests };
     let vms = if mutant::lives("vms-not-in-snapshot") { &no_vms } else { vms };
     let (version, members, removed) = (*version, nodes.members_form(), nodes.removed_form());
-    let head = StateHead { genesis, version, members, next_raft_id, tickets, removed, requests };
+    let head = StateHead { genesis, version, members, next_raft_id, tickets, removed, requests, leases };
     let mut bytes = format!("{{\"format\":{version},\"state\":").into_bytes();
     bytes.extend(serde_json::to_vec(&head).unwrap_or_default());
     // The head's closing brace comes after the VMs.
@@ -128,7 +130,7 @@ impl Machine for StateMachine {
     type Outcome = Outcome;
     type State = ClusterState;
 
-    fn apply(&mut self, index: u64, data: &[u8]) -> Result<Outcome, String> {
+    fn apply(&mut self, (index, term): (u64, u64), data: &[u8]) -> Result<Outcome, String> {
         let request = decode_request(data)?;
         if mutant::lives("apply-ends-the-agent") && matches!(request.command, Command::CreateVm { .. }) {
             return Err("there is no reactor running".to_owned());
@@ -138,8 +140,12 @@ impl Machine for StateMachine {
         {
             return Err(too_new(to));
         }
-        let outcome = self.0.apply(index, &request);
-        if let Some(name) = request.command.vm() {
+        let outcome = self.0.apply_entry((index, term), &request);
+        if let Command::NodeLost { .. } = &request.command {
+            let moved = self.0.vms.iter().filter(|(_, vm)| vm.placement.generation == index);
+            moved.for_each(|(name, vm)| self.1.note(name, Some(vm)));
+            self.1.retain(&self.0.vms);
+        } else if let Some(name) = request.command.vm() {
             self.1.note(name, self.0.vms.get(name));
         } else if matches!(request.command, Command::ForgetVms { .. }) {
             self.1.retain(&self.0.vms);
@@ -181,20 +187,20 @@ mod tests {
     /// A release that does not support it reads no further than the form.
     #[test]
     fn a_snapshot_names_the_version_of_its_cluster() {
-        for (version, form) in [(ClusterVersion::FIRST, "1"), (ClusterVersion::NEWEST, "2")] {
+        for (version, form) in [(ClusterVersion::FIRST, "1"), (ClusterVersion::NEWEST, "3")] {
             let bytes = encode_state(&state(version));
             let text = String::from_utf8(bytes.clone()).expect("text");
             assert!(text.starts_with(&format!("{{\"format\":{form},\"state\":{{")), "{text}");
             assert_eq!(decode_state(&bytes), Ok(state(version)));
         }
         let newest = String::from_utf8(encode_state(&state(ClusterVersion::NEWEST))).expect("text");
-        let lies = decode_state(newest.replacen("\"format\":2", "\"format\":1", 1).as_bytes());
-        assert!(lies.is_err_and(|why| why.contains("it is of version 1, and its state of version 2")));
-        for newer in ["{\"format\":3,\"state\":{\"other\":7}}", "{\"format\":3,\"state\":[]}"] {
+        let lies = decode_state(newest.replacen("\"format\":3", "\"format\":1", 1).as_bytes());
+        assert!(lies.is_err_and(|why| why.contains("it is of version 1, and its state of version 3")));
+        for newer in ["{\"format\":4,\"state\":{\"other\":7}}", "{\"format\":4,\"state\":[]}"] {
             let why = decode_state(newer.as_bytes()).expect_err("newer");
-            assert!(why.contains("version 3") && why.contains("install the release"), "{why}");
+            assert!(why.contains("version 4") && why.contains("install the release"), "{why}");
         }
-        assert!(decode_state(b"{\"format\":2,\"state\":{}}").is_err());
+        assert!(decode_state(b"{\"format\":3,\"state\":{}}").is_err());
     }
 
     #[test]
@@ -205,8 +211,8 @@ mod tests {
             let id = "raise".parse().expect("an id");
             encode_request(&Request { id, command: Command::RaiseVersion { to } })
         };
-        assert_eq!(machine.apply(7, &entry(2)), Ok(Outcome::unchanged(None)));
-        let why = machine.apply(8, &entry(3)).expect_err("newer");
+        assert_eq!(machine.apply((7, 1), &entry(3)), Ok(Outcome::unchanged(None)));
+        let why = machine.apply((8, 1), &entry(4)).expect_err("newer");
         assert!(why.contains("the cluster has version 3, and this release supports 2 at most"), "{why}");
         assert_eq!(machine.0.version, ClusterVersion::NEWEST);
     }

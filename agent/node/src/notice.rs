@@ -122,6 +122,11 @@ pub enum Notice {
         /// Why it failed.
         why: String,
     },
+    /// As leader, this node has waited until another one certainly runs no VM that may be failed over, and
+    /// proposed to give those to others.
+    NodeLost(NodeName),
+    /// The supervisors of this node's VMs do not know of its lease, for this reason.
+    LeaseNotWritten(String),
     /// The cluster knows that a deleted VM's unit is gone.
     VmGone(VmName),
 }

@@ -124,6 +124,7 @@ pub(crate) fn create(vm: &str, on: Option<u8>) -> WriteRequest {
         disks: Vec::new(),
         node: on.map(name),
         hypervisor: Hypervisor::Qemu,
+        on_node_loss: None,
     };
     let ask = WriteAsk::CreateVm { spec, desired: Desired::Running };
     WriteRequest { id: format!("create-{vm}").parse().expect("a request id"), ask }

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use blixard_consensus::Limits;
+use blixard_model::LeaseTerms;
 
 use crate::SimRng;
 
@@ -60,6 +61,10 @@ pub struct Options {
     pub lasting_cut: bool,
     /// Starts of a VM that fail, of 1,000.
     pub start_failures: u64,
+    /// Some VMs may be taken over by other machines. Clocks are no worse then than leases allow.
+    pub failover: bool,
+    /// How long leases hold.
+    pub lease_terms: LeaseTerms,
     /// Machines offer more or less when their agents start again, and move to other addresses.
     pub offers_change: bool,
 }
@@ -132,7 +137,7 @@ impl Options {
         let lossy = often(&mut rng);
         let churn = often(&mut rng);
         let slow_net = rng.chance(1, 4);
-        Self {
+        let mut options = Self {
             nodes,
             late_member: nodes > 1 && !churn && rng.chance(1, 2),
             churn,
@@ -160,9 +165,23 @@ impl Options {
             lasting_cut: nodes >= 3 && rng.chance(1, 3),
             start_failures: if often(&mut rng) { 200 } else { 0 },
             offers_change: later.chance(1, 3),
+            failover: later.chance(1, 2),
+            lease_terms: LEASE_TERMS[below(&mut later, LEASE_TERMS.len())],
+        };
+        if options.failover {
+            options.drift_ppm = options.drift_ppm.min(10_000);
+            options.faults.clock_jump = false;
         }
+        options
     }
 }
+
+/// Short ones too: then the machines that are lost for longer are more.
+const LEASE_TERMS: [LeaseTerms; 3] = [
+    LeaseTerms::DEFAULT,
+    LeaseTerms { lease_ms: 5_000, stop_ms: 2_000, margin_ms: 1_000 },
+    LeaseTerms { lease_ms: 2_000, stop_ms: 1_000, margin_ms: 100 },
+];
 
 /// Half of the runs cut the log so early that snapshots travel.
 fn limits(rng: &mut SimRng) -> Limits {

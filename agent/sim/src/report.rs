@@ -117,6 +117,10 @@ counts! {
     guest_ends,
     /// Units started.
     vm_starts,
+    /// Guests that ended because their machine's lease had.
+    lease_ends,
+    /// VMs that were given to another node because theirs was lost.
+    failovers,
     /// Times that a node began to lead.
     elections,
     /// States replaced by a leader's snapshot.

@@ -183,7 +183,7 @@ impl<M: Machine> Consensus<M> {
         if entry.data.is_empty() {
             return Ok(());
         }
-        let applied = self.replica.apply(entry.index, &entry.data);
+        let applied = self.replica.apply((entry.index, entry.term), &entry.data);
         let outcome = applied.map_err(|why| PumpError::Apply { index: entry.index, why })?;
         let key = self.keys.take_proposal(&entry.context);
         effects.applied.push(Applied { index: entry.index, key, outcome });

@@ -65,6 +65,9 @@ fn prepare_write(
             return NotNow::StillThere { node }.into();
         }
         WriteAsk::ForgetVms { node } => Command::ForgetVms { node },
+        WriteAsk::EnforceLease { raft_id, boot_id, epoch } => {
+            Command::EnforceLease { raft_id, boot_id, epoch }
+        }
     };
     Prepared::Propose(Request { id, command })
 }

@@ -15,8 +15,10 @@
 //!   running    starting or running as wanted, or a start that failed and pauses, while the log holds what an
 //!              earlier spec took: confirm to the cluster that no unit runs by it
 //!   stopped    stopped, none, while the log holds that: the same
-//!   not ours   starting, running         stop (it was deleted while this node was away)
+//!   not ours   starting, running         stop (it was deleted or taken over while this node was away)
 //! ```
+//!
+//! A VM that may be failed over is started only while this node has a lease.
 //!
 //! Each action that failed is tried again after a pause that grows with each failure.
 //!
@@ -30,8 +32,9 @@ mod ongoing;
 use std::collections::BTreeMap;
 
 use blixard_model::report::{ObservedState, VmReport};
-use blixard_model::{Desired, UnitStatus, VmName, mutant};
+use blixard_model::{Desired, LeaseFile, UnitStatus, VmName, mutant};
 
+use crate::lease::permits;
 use crate::ports::ObservedUnit;
 use crate::state::VmRecord;
 
@@ -48,6 +51,8 @@ pub struct UnitsView<'a> {
     pub units: &'a [ObservedUnit],
     /// The look at the units that gave them, as [`Ongoing::note_asked`] counts looks.
     pub look: u64,
+    /// What the supervisors know of this node's lease.
+    pub lease: Option<&'a LeaseFile>,
     /// The log was read up to date at least once since the agent started.
     pub up_to_date: bool,
     /// Milliseconds of a clock that never goes back.
@@ -87,6 +92,7 @@ pub fn reconcile(view: &UnitsView<'_>, memory: &mut Memory) -> Vec<Action> {
         return Vec::new();
     }
     let ours = view.placed.iter().filter_map(|vm| step(vm, unit_of(view.units, &vm.spec.name)));
+    let ours = ours.filter(|action| !waits_for_lease(view, action));
     let strangers = view
         .units
         .iter()
@@ -114,6 +120,18 @@ pub fn reconcile(view: &UnitsView<'_>, memory: &mut Memory) -> Vec<Action> {
     let confirmed = pause.into_iter().filter_map(confirm);
     begin.extend(confirmed.filter(|action| memory.may_begin(action, view.now_ms)));
     begin
+}
+
+/// Whether it is the start of a VM that needs a lease which this node has not.
+fn waits_for_lease(view: &UnitsView<'_>, action: &Action) -> bool {
+    let Action::Start(name) = action else { return false };
+    let vm = view.placed.iter().find(|vm| vm.spec.name == *name);
+    vm.is_some_and(|vm| lacks_lease(view, vm))
+}
+
+fn lacks_lease(view: &UnitsView<'_>, vm: &VmRecord) -> bool {
+    let permitted = permits(view.lease, view.now_ms, &vm.spec.name, vm.placement.generation);
+    vm.spec.fails_over() && !permitted
 }
 
 /// Whether the unit runs by another order than the one that is wanted: that of another placement of the name,
@@ -173,6 +191,10 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
             Some(failure) => {
                 let next = memory.next_start(&name, view.now_ms);
                 (ObservedState::Failed, Some(format!("{failure} {next}")))
+            }
+            None if lacks_lease(view, vm) => {
+                let why = "it may run only while its node has a lease, and the node has none";
+                (ObservedState::Pending, Some(why.to_owned()))
             }
             None => (ObservedState::Pending, None),
         },

@@ -11,6 +11,15 @@ use super::{ClusterState, HELD_DISKS_MAX, VMS_MAX, VmRecord};
 use crate::planner::placement;
 
 impl ClusterState {
+    /// Applies the entry at `index`, which was written in `term`. What a leader decides stands in its own term
+    /// alone: it has not waited for anybody in another one.
+    pub fn apply_entry(&mut self, (index, term): (u64, u64), request: &Request) -> Outcome {
+        match &request.command {
+            Command::NodeLost { term: decided, .. } if *decided != term => Outcome::unchanged(None),
+            _ => self.apply(index, request),
+        }
+    }
+
     /// Applies the entry at `index`. A request seen before gives its first outcome again and changes nothing.
     pub fn apply(&mut self, index: u64, request: &Request) -> Outcome {
         // What nodes say of themselves is idempotent and frequent: it would only push clients' requests out.
@@ -20,6 +29,8 @@ impl ClusterState {
                 | Command::ConfirmSpec { .. }
                 | Command::SetNode { .. }
                 | Command::ExpireTickets { .. }
+                | Command::EnforceLease { .. }
+                | Command::NodeLost { .. }
                 | Command::RaiseVersion { .. }
         );
         if of_nodes {
@@ -57,8 +68,15 @@ impl ClusterState {
             Command::RevokeTicket { id } => self.revoke_ticket(*id),
             Command::ForgetVms { node } => self.forget_vms(node),
             Command::ExpireTickets { ids } => Ok(self.expire_tickets(ids)),
+            Command::EnforceLease { raft_id, boot_id, epoch } => {
+                self.enforce_lease(*raft_id, *boot_id, *epoch)
+            }
+            Command::NodeLost { node, eligible, .. } => Ok(self.node_lost(index, node, eligible)),
             Command::RaiseVersion { to } => Ok(self.raise_version(*to)),
         };
+        if matches!(command, Command::SetNode { .. } | Command::RaiseVersion { .. }) {
+            self.refresh_leases();
+        }
         result.unwrap_or_else(|refusal| {
             // Replicas of releases that know no codes remember the words.
             let coded = self.version >= ClusterVersion::CODED_REASONS;
@@ -73,6 +91,7 @@ impl ClusterState {
         desired: Desired,
         eligible: &[NodeName],
     ) -> Result<Outcome, Refusal> {
+        let spec = &self.chosen(spec);
         spec.validate().map_err(Refusal::InvalidSpec)?;
         if desired == Desired::Absent {
             return Err(Refusal::Invalid { why: Reason::Code(FieldRefused::CreatedAbsent) });
@@ -93,9 +112,19 @@ impl ClusterState {
         Ok(Outcome::done(Some(node)))
     }
 
+    /// The spec with what nobody chose.
+    fn chosen(&self, spec: &VmSpec) -> VmSpec {
+        let mut spec = spec.clone();
+        if spec.on_node_loss.is_none() && self.version >= ClusterVersion::LEASES {
+            spec.on_node_loss = Some(spec.usual_on_node_loss());
+        }
+        spec
+    }
+
     fn change_vm(&mut self, index: u64, spec: &VmSpec, seen: Option<u64>) -> Result<Outcome, Refusal> {
-        spec.validate().map_err(Refusal::InvalidSpec)?;
         let vm = self.vm(&spec.name)?;
+        let spec = &VmSpec { on_node_loss: spec.on_node_loss.or(vm.spec.on_node_loss), ..spec.clone() };
+        spec.validate().map_err(Refusal::InvalidSpec)?;
         let (name, node) = (spec.name.clone(), vm.placement.node.clone());
         if vm.desired == Desired::Absent {
             return Err(Refusal::VmDeleting { name, node });

@@ -146,6 +146,7 @@ impl ClusterState {
                 }
             }
         }
+        self.refresh_leases();
     }
 
     fn remove_node(&mut self, raft_id: RaftId, vms: Option<VmsFate>) {

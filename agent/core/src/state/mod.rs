@@ -5,8 +5,10 @@
 
 mod apply;
 mod held;
+mod leases;
 pub mod member_check;
 mod membership;
+mod node_lost;
 mod nodes;
 mod record;
 mod requests;
@@ -23,6 +25,7 @@ use blixard_model::{
 use serde::{Deserialize, Serialize};
 
 pub use held::{HELD_DISKS_MAX, HeldSpec};
+pub use leases::{LeaseHolder, LeaseTable};
 pub use nodes::{Availability, DamagedNodes, MemberRef, NodeRecord, NodeRef, NodeTable};
 pub use record::VmRecord;
 pub use requests::{REQUESTS_MAX, RequestTable};
@@ -48,6 +51,8 @@ pub struct ClusterState {
     pub tickets: BTreeMap<TicketId, TicketRecord>,
     /// The outcomes of recent requests.
     pub requests: RequestTable,
+    /// Who runs VMs that may be failed over only under a lease.
+    pub leases: LeaseTable,
 }
 
 /// The state as a snapshot has it.
@@ -64,22 +69,25 @@ struct StateForm {
     #[serde(default)]
     removed: BTreeMap<EndpointId, RemovedNode>,
     requests: RequestTable,
+    #[serde(default, skip_serializing_if = "LeaseTable::is_empty")]
+    leases: LeaseTable,
 }
 
 impl TryFrom<StateForm> for ClusterState {
     type Error = DamagedNodes;
     fn try_from(form: StateForm) -> Result<Self, DamagedNodes> {
-        let StateForm { genesis, version, members, next_raft_id, vms, tickets, removed, requests } = form;
+        let StateForm { genesis, version, members, next_raft_id, vms, tickets, removed, requests, leases } =
+            form;
         let nodes = NodeTable::from_forms(members, removed)?;
-        Ok(Self { genesis, version, nodes, next_raft_id, vms, tickets, requests })
+        Ok(Self { genesis, version, nodes, next_raft_id, vms, tickets, requests, leases })
     }
 }
 
 impl From<ClusterState> for StateForm {
     fn from(state: ClusterState) -> Self {
-        let ClusterState { genesis, version, nodes, next_raft_id, vms, tickets, requests } = state;
+        let ClusterState { genesis, version, nodes, next_raft_id, vms, tickets, requests, leases } = state;
         let (members, removed) = (nodes.members_form(), nodes.removed_form());
-        Self { genesis, version, members, next_raft_id, vms, tickets, removed, requests }
+        Self { genesis, version, members, next_raft_id, vms, tickets, removed, requests, leases }
     }
 }
 
@@ -91,7 +99,7 @@ impl ClusterState {
             nodes.admit(Member { raft_id, node: voter.clone(), role: Role::Voter });
         }
         let next_raft_id = RaftId(genesis.voters.len() as u64 + 1);
-        Self {
+        let mut state = Self {
             version: genesis.version,
             genesis,
             nodes,
@@ -99,7 +107,10 @@ impl ClusterState {
             vms: BTreeMap::new(),
             tickets: BTreeMap::new(),
             requests: RequestTable::default(),
-        }
+            leases: LeaseTable::default(),
+        };
+        state.refresh_leases();
+        state
     }
 
     /// The cluster's id.

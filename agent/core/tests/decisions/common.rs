@@ -37,6 +37,7 @@ pub(crate) fn spec(vm: &str) -> VmSpec {
         disks: Vec::new(),
         node: None,
         hypervisor: Hypervisor::Qemu,
+        on_node_loss: None,
     }
 }
 

@@ -53,6 +53,10 @@ impl Shell {
             Effect::ListUnits { look } => self.list_units(look),
             Effect::Act { action, vm } => self.act(action, vm),
             Effect::ForgetOrder { vm } => self.forget_order(vm),
+            Effect::WriteLease(file) => {
+                let failure = tokio::task::block_in_place(|| leases::write(&file));
+                self.give(Input::LeaseWritten { failure })?;
+            }
             Effect::FetchConsole { vm, lines } => self.fetch_console(vm, lines),
             Effect::Write(write) => self.write(&write)?,
             Effect::KeepTicket { waiter, text } => {

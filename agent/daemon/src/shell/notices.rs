@@ -73,6 +73,15 @@ impl Notices {
                 tracing::warn!(VM = %vm, "VM {vm} ended, though it should run: {how}");
             }
             Notice::ActionFailed { action, why } => tell_of_failed_action(action, why),
+            Notice::NodeLost(node) => tracing::warn!(
+                NODE = %node,
+                "node {node} is lost: it certainly runs no VM that may be failed over, and those go to other \
+                 nodes"
+            ),
+            Notice::LeaseNotWritten(why) => tracing::error!(
+                "the supervisors of this node's VMs do not know of its lease: those that may be failed over \
+                 end with it: {why}"
+            ),
             Notice::VmGone(vm) => tracing::info!(VM = %vm, "VM {vm} deleted: its unit is gone"),
         }
     }

@@ -94,6 +94,7 @@ async fn perform(
 
 async fn start(agent: &Agent, units: &SystemdVms, name: &VmName, vm: VmRecord) -> Option<String> {
     let OrderId { generation, revision } = vm.order_id();
+    let lease = vm.spec.fails_over().then_some(cluster_id);
     let order = LaunchOrder {
         vm: vm.spec,
         accel: agent.config.vms.accel,
@@ -101,7 +102,7 @@ async fn start(agent: &Agent, units: &SystemdVms, name: &VmName, vm: VmRecord) -
         disk_dirs: agent.config.disk_dirs(),
         generation,
         revision,
-        lease: None,
+        lease,
     };
     let begun = Instant::now();
     match units.start(&order).await {

@@ -6,7 +6,7 @@ use blixard_core::VmRecord;
 use blixard_core::reconciler::Action;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{AgedReport, JoinRequest, JoinResponse, PeerRequest, PeerResponse, ProgressReport};
-use blixard_model::{ClusterId, Contact, EndpointId, Outcome, TicketId, VmName};
+use blixard_model::{ClusterId, Contact, EndpointId, LeaseFile, Outcome, TicketId, VmName};
 
 use super::disk::Write;
 use super::input::{CallId, PeerCallId, WaiterId};
@@ -103,6 +103,9 @@ pub enum Effect {
         /// Of which VM.
         vm: VmName,
     },
+    /// Let the supervisors of this machine's VMs know this; answered by
+    /// [`Input::LeaseWritten`](super::Input::LeaseWritten).
+    WriteLease(Box<LeaseFile>),
     /// Fetch the last lines of a VM's console; answered by [`Input::Console`](super::Input::Console).
     FetchConsole {
         /// Of which VM.

@@ -144,6 +144,11 @@ pub enum Input {
         /// The lines; empty when there are none, or none that can be read.
         lines: Vec<String>,
     },
+    /// [`Effect::WriteLease`](super::Effect::WriteLease) ended.
+    LeaseWritten {
+        /// Why the supervisors do not know it, if they do not.
+        failure: Option<String>,
+    },
     /// [`Effect::KeepTicket`](super::Effect::KeepTicket) ended.
     TicketKept {
         /// For whom.

@@ -31,7 +31,9 @@ use std::net::SocketAddr;
 use blixard_consensus::Limits;
 use blixard_core::declared::DeclaredMember;
 use blixard_model::formation::{Genesis, Identity};
-use blixard_model::{BootId, ClusterName, ClusterVersion, EndpointId, JoinTicket, NodeFacts, mutant};
+use blixard_model::{
+    BootId, ClusterName, ClusterVersion, EndpointId, JoinTicket, LeaseFile, LeaseTerms, NodeFacts, mutant,
+};
 
 pub use effect::{Answer, Effect, JoinRefusal};
 pub use input::{
@@ -74,6 +76,10 @@ pub struct HostConfig {
     pub voter_lost_ticks: u64,
     /// The newest version of a cluster that its release supports.
     pub supports: ClusterVersion,
+    /// How long leases hold; the same on all nodes.
+    pub lease_terms: LeaseTerms,
+    /// What an earlier agent let the supervisors of this machine's VMs know.
+    pub lease: Option<LeaseFile>,
     /// When the log is cut.
     pub limits: Limits,
     /// Random, other in every run.
@@ -362,5 +368,6 @@ fn member(
         incarnation: config.incarnation,
         limits: config.limits,
     };
-    Ok(MemberHost::new(own, resume(kept, who)?, linked, now))
+    let lease = (config.lease_terms, config.lease.clone());
+    Ok(MemberHost::new(own, resume(kept, who)?, (linked, lease), now))
 }

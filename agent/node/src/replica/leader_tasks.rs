@@ -17,6 +17,8 @@ pub(super) struct LeaderTasks<P> {
     expiry_proposed: Option<u64>,
     /// The version that it is raising the cluster to; forgotten with the leadership.
     raising: Option<Raising>,
+    /// How many commands it has proposed that nobody asked for.
+    unasked: u64,
 }
 
 /// A change that somebody waits for.
@@ -28,7 +30,13 @@ struct AskedChange<P> {
 
 impl<P> Default for LeaderTasks<P> {
     fn default() -> Self {
-        Self { asked_change: None, removals_asked: BTreeMap::new(), expiry_proposed: None, raising: None }
+        Self {
+            asked_change: None,
+            removals_asked: BTreeMap::new(),
+            expiry_proposed: None,
+            raising: None,
+            unasked: 0,
+        }
     }
 }
 
@@ -62,6 +70,12 @@ impl<P> LeaderTasks<P> {
     pub(super) fn give_up(&mut self) -> Option<P> {
         self.raising = None;
         self.asked_change.take().map(|asked| asked.waiter)
+    }
+
+    /// The number of a command that nobody asked for; no two in one term have the same.
+    pub(super) fn next_unasked(&mut self) -> u64 {
+        self.unasked += 1;
+        self.unasked
     }
 
     /// The removal of a member was asked for, and signs of life are awaited.

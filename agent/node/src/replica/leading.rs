@@ -8,7 +8,7 @@ use blixard_consensus::{ProposeError, RaftRole};
 use blixard_core::planner::prepare::{end_of, prepare};
 use blixard_core::planner::{NotNow, Planned, Prepared, Raising, plan};
 use blixard_model::{
-    Ask, ClusterVersion, Command, EndpointId, MembershipChange, Outcome, RaftId, Request, TicketId, mutant,
+    Ask, ClusterVersion, Command, EndpointId, MembershipChange, NodeName, Outcome, RaftId, Request, TicketId, mutant,
 };
 
 use super::Node;
@@ -136,9 +136,18 @@ impl<P: Waits, R: Waits> Node<P, R> {
         }
     }
 
+    /// The VMs of a node that is lost go to others: decided by the leader of this term. The waiter hears of the
+    /// end with a later [`crate::Turn`].
+    pub fn propose_lost(&mut self, term: u64, node: &NodeName, eligible: Vec<NodeName>, waiter: P) {
+        let text = format!("lost-{term}-{}", self.tasks.next_unasked());
+        let Ok(id) = text.parse() else { return };
+        let command = Command::NodeLost { node: node.clone(), term, eligible };
+        self.propose(&Request { id, command }, waiter);
+    }
+
     /// A command whose outcome nobody waits for. False: it was not taken.
     fn propose_unasked(&mut self, what: &str, command: Command) -> bool {
-        let text = format!("{what}-{}-{}", self.news.summary().term, self.tick);
+        let text = format!("{what}-{}-{}", self.news.summary().term, self.tasks.next_unasked());
         let Ok(id) = text.parse() else { return false };
         let Ok(key) = self.raft.propose(encode_request(&Request { id, command })) else { return false };
         self.raft.forget_proposal(key);

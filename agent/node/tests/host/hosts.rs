@@ -7,7 +7,7 @@ use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::api::RetryKind;
 use blixard_model::{Ask, VmName};
-use blixard_model::{BootId, ClusterVersion, NodeFacts, Offer};
+use blixard_model::{BootId, ClusterVersion, LeaseFile, LeaseTerms, NodeFacts, Offer};
 use blixard_node::Notice;
 use blixard_node::host::disk::{Kept, Write, Written, carry_out};
 use blixard_node::host::{
@@ -41,6 +41,8 @@ pub(crate) fn config(n: u8, listed: u8) -> HostConfig {
         written: vec![address(n)],
         voter_lost_ticks: 600,
         supports: ClusterVersion::NEWEST,
+        lease_terms: LeaseTerms::DEFAULT,
+        lease: None,
         limits: Limits::default(),
         incarnation: u64::from(n),
     }
@@ -52,6 +54,8 @@ pub(crate) struct Machine {
     store: Store,
     _dir: tempfile::TempDir,
     pub(crate) units: Vec<ObservedUnit>,
+    /// What the supervisors of its VMs know.
+    pub(crate) lease: Option<LeaseFile>,
     pub(crate) notices: Vec<Notice>,
     /// Why every action on its units fails; none for those that go well.
     pub(crate) actions_fail: Option<&'static str>,
@@ -115,6 +119,7 @@ impl Hosts {
             store,
             _dir: dir,
             units: Vec::new(),
+            lease: None,
             notices: Vec::new(),
             actions_fail: None,
             begun: Vec::new(),
@@ -244,6 +249,10 @@ impl Hosts {
             Effect::ForgetOrder { vm } => {
                 let action = Action::ConfirmGone(vm);
                 self.give(n, Input::ActionDone { action, failure: None });
+            }
+            Effect::WriteLease(file) => {
+                self.machine(n).lease = Some(*file);
+                self.give(n, Input::LeaseWritten { failure: None });
             }
             Effect::FetchConsole { vm, .. } => self.machine(n).consoles.push(vm),
             Effect::StandAside(aside) => self.machine(n).stands_aside = Some(aside),

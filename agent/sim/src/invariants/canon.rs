@@ -125,7 +125,7 @@ impl Canon {
             EntryContent::Empty => {}
             EntryContent::Command(bytes) => {
                 let request = decode_request(bytes)?;
-                let outcome = self.state.apply(index, &request);
+                let outcome = self.state.apply_entry((index, entry.term), &request);
                 state = state_hash(&self.state);
                 applied = AgreedEntry::Command(AppliedCommand { request, outcome, changed: state != before });
             }

@@ -19,7 +19,7 @@ impl Deleted {
     /// A command was applied: what it did to the VM it names.
     pub(crate) fn applied(
         &mut self,
-        (state, machines): (&ClusterState, &[SimMachine]),
+        (state, machines, now_us): (&ClusterState, &[SimMachine], u64),
         applied: Option<&AppliedCommand>,
     ) -> Result<(), String> {
         let name = match applied.map(|applied| &applied.request.command) {
@@ -33,7 +33,7 @@ impl Deleted {
             self.gone.insert((name.clone(), generation));
             self.placed.remove(name);
         }
-        let Some(generation) = now else { return nowhere(machines, name) };
+        let Some(generation) = now else { return nowhere(machines, name, now_us) };
         self.placed.insert(name.clone(), generation);
         if self.gone.contains(&(name.clone(), generation)) {
             return Err(format!("the placement of {name} at generation {generation} came back"));
@@ -53,9 +53,9 @@ impl Deleted {
 }
 
 /// By the hypervisors' own truth.
-fn nowhere(machines: &[SimMachine], name: &VmName) -> Result<(), String> {
+fn nowhere(machines: &[SimMachine], name: &VmName, now_us: u64) -> Result<(), String> {
     for (id, machine) in machines.iter().enumerate() {
-        if machine.hypervisor.units().get(name).is_some_and(|unit| unit.lives()) {
+        if machine.guest_runs(name, now_us) {
             return Err(format!("the name {name} is free, and a unit of it lives on n{}", id + 1));
         }
     }

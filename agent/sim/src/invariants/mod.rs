@@ -24,7 +24,7 @@ mod tickets;
 mod version;
 mod witness;
 
-use blixard_core::ClusterState;
+use blixard_core::{ClusterState, VmRecord};
 use blixard_model::formation::Genesis;
 use blixard_model::{
     Capacity, Command, EndpointId, Outcome, RaftId, Removal, RequestId, StoreId, VmName, WriteRequest,
@@ -56,6 +56,7 @@ pub(crate) struct Checker {
     order: linearizable::Linearizable,
     deleted: deleted::Deleted,
     tickets: tickets::Tickets,
+    failovers: u64,
 }
 
 impl Checker {
@@ -75,6 +76,7 @@ impl Checker {
             order: linearizable::Linearizable::default(),
             deleted: deleted::Deleted::default(),
             tickets: tickets::Tickets::default(),
+            failovers: 0,
         }
     }
 
@@ -158,6 +160,10 @@ impl Checker {
                 AgreedEntry::Removed(member, Removal::LostStore) => (None, Some(member)),
                 AgreedEntry::Removed(..) | AgreedEntry::Admitted(..) | AgreedEntry::Nothing => (None, None),
             };
+            if command.is_some_and(|it| matches!(it.request.command, Command::NodeLost { .. })) {
+                let moved = |vm: &&VmRecord| vm.placement.generation == index;
+                self.failovers += canon.state().vms.values().filter(moved).count() as u64;
+            }
             let is_offer =
                 |command: &AppliedCommand| matches!(command.request.command, Command::SetNode { .. });
             let offers_changed =
@@ -165,7 +171,7 @@ impl Checker {
             let held = [
                 ("capacity", self.reservations.check(canon.state(), offers_changed)),
                 ("applied_once", self.acknowledged.applied(index, command)),
-                ("deleted_stays", self.deleted.applied((canon.state(), machines), command)),
+                ("deleted_stays", self.deleted.applied((canon.state(), machines, now_us), command)),
                 ("whole_is_kept", let_go.map_or(Ok(()), |member| let_go::check(machines, member))),
                 ("ticket_admits_once", self.tickets.applied(&applied)),
                 ("witness_runs_nothing", witness::check(canon.state(), command)),
@@ -219,13 +225,17 @@ impl Checker {
         offered: Capacity,
         now_us: u64,
     ) {
-        let held = single_unit::check(machines, &unit);
-        self.note("single_unit", now_us, held);
         let held =
             machines.get(unit.0).map_or(Ok(()), |machine| neighbours::check(machine, &unit.1, offered));
         self.note("neighbours", now_us, held);
         let held = self.deleted.unit_starts(&unit);
         self.note("deleted_stays", now_us, held);
+    }
+
+    /// A guest begins to run, or its unit to start if nothing holds it back.
+    pub(crate) fn guest_runs(&mut self, machines: &[SimMachine], unit: (usize, VmName), now_us: u64) {
+        let held = single_unit::check(machines, &unit, now_us);
+        self.note("single_unit", now_us, held);
     }
 
     /// Everything has come to rest.
@@ -243,6 +253,11 @@ impl Checker {
     /// The highest index that any node has applied.
     pub(crate) fn applied(&self) -> u64 {
         self.canon.as_ref().map_or(0, Canon::last)
+    }
+
+    /// How many VMs were given to another node because theirs was lost.
+    pub(crate) fn failovers(&self) -> u64 {
+        self.failovers
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {

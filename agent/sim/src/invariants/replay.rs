@@ -16,7 +16,7 @@ pub(crate) fn check(canon: &Canon, machines: &[SimMachine]) -> Result<(), String
         let index = position as u64 + 2;
         match &*agreed.content {
             EntryContent::Empty => {}
-            EntryContent::Command(bytes) => drop(replayed.apply(index, bytes)?),
+            EntryContent::Command(bytes) => drop(replayed.apply((index, agreed.term), bytes)?),
             EntryContent::Membership(change) => apply_membership(&mut replayed.0, &mut voters, change),
         }
         if position == middle {

@@ -4,11 +4,12 @@ use blixard_model::VmName;
 
 use crate::world::parts::machine::SimMachine;
 
-pub(crate) fn check(machines: &[SimMachine], unit: &(usize, VmName, u64)) -> Result<(), String> {
-    let (starts_on, name, _) = unit;
+/// Checks a guest that begins to run, by the machine and its name.
+pub(crate) fn check(machines: &[SimMachine], unit: &(usize, VmName), now_us: u64) -> Result<(), String> {
+    let (starts_on, name) = unit;
     for (id, machine) in machines.iter().enumerate().filter(|(id, _)| id != starts_on) {
-        if machine.hypervisor.units().get(name).is_some_and(|unit| unit.lives()) {
-            return Err(format!("VM {name} starts on n{} and lives on n{}", starts_on + 1, id + 1));
+        if machine.guest_runs(name, now_us) {
+            return Err(format!("VM {name} runs on n{} and on n{}", starts_on + 1, id + 1));
         }
     }
     Ok(())

@@ -171,6 +171,8 @@ impl World {
             written: vec![address(id)],
             voter_lost_ticks: self.options.voter_lost_ticks,
             supports: machine.supports,
+            lease_terms: self.options.lease_terms,
+            lease: machine.lease.clone(),
             limits: self.options.limits,
             incarnation: self.rng.next_u64(),
         }
@@ -269,6 +271,7 @@ impl World {
         machine.boot += 1;
         machine.asleep_until_us = 0;
         machine.hypervisor.lose_power();
+        machine.lease = None;
         self.drop_process(id, false);
         self.schedule_start(id, 200_000, 4_000_000);
     }

@@ -78,8 +78,17 @@ impl World {
             let machine = below(&mut self.rng, self.machines.len());
             self.machines[machine].name.clone()
         });
+        if self.options.failover && node.is_none() && self.rng.chance(2, 3) {
+            return VmSpec { disks: Vec::new(), ..self.small_spec(name) };
+        }
         let shared = self.rng.chance(1, 4);
         let path = if shared { "/d/shared.raw".to_owned() } else { format!("/d/{name}.raw") };
+        let spec = self.small_spec(name);
+        let disks = vec![Disk { path, read_only: shared && self.rng.chance(1, 2) }];
+        VmSpec { disks, node, ..spec }
+    }
+
+    fn small_spec(&mut self, name: VmName) -> VmSpec {
         VmSpec {
             name,
             cpus: 1 + u32::try_from(self.rng.below(3)).unwrap_or(0),
@@ -87,9 +96,10 @@ impl World {
             kernel: "/k".to_owned(),
             initrd: None,
             cmdline: String::new(),
-            disks: vec![Disk { path, read_only: shared && self.rng.chance(1, 2) }],
-            node,
+            disks: Vec::new(),
+            node: None,
             hypervisor: Hypervisor::Qemu,
+            on_node_loss: None,
         }
     }
 

@@ -42,7 +42,11 @@ impl World {
             Fault::Cut(cuts) => self.cut(&cuts, true),
             Fault::Mend(cuts) => self.cut(&cuts, false),
             Fault::Pause(id, us) => self.machines[id].stand_still(now_us + us),
-            Fault::Sleep(id, us) => self.machines[id].sleep(now_us + us),
+            Fault::Sleep(id, us) => {
+                self.machines[id].sleep(now_us + us);
+                let (boot, wakes_us) = (self.machines[id].boot, self.until_mended_us(now_us + us));
+                self.queue.at(wakes_us, Event::LeaseLook { machine: id, boot });
+            }
             Fault::Move(id) => self.move_to_another_address(id),
             Fault::ClockJump(id, us) => self.machines[id].jumped_us += us,
             Fault::SlowDisk(id, us) => self.machines[id].disk.set_sync_latency_us(us),

@@ -6,6 +6,7 @@
 mod agent;
 mod clients;
 mod faults;
+mod leases;
 mod liveness;
 mod nemesis;
 mod network;
@@ -149,6 +150,7 @@ impl World {
         self.counts.simulated_us = self.queue.now_us();
         self.counts.events = self.trace.events();
         self.counts.acknowledged = self.checker.acknowledged();
+        self.counts.failovers = self.checker.failovers();
         self.counts.applied = self.checker.applied();
         Report {
             trace_hash: self.trace.hash(),
@@ -207,7 +209,7 @@ impl World {
     }
 
     /// What holds a machine is mended with everything else.
-    fn until_mended_us(&self, until_us: u64) -> u64 {
+    pub(crate) fn until_mended_us(&self, until_us: u64) -> u64 {
         let mended_us = self.options.safety_s * 1_000_000;
         if self.liveness.is_on() { until_us } else { until_us.min(mended_us + 1) }
     }
@@ -238,6 +240,7 @@ impl World {
             Event::JobDone { machine, boot, run, action, fails } => {
                 self.handle_job_done((machine, boot, run), action, fails);
             }
+            Event::LeaseLook { machine, boot } => self.handle_lease_look(machine, boot),
             Event::GuestEnds { machine } => self.handle_guest_ends(machine),
             Event::Client { client } => self.handle_client(client),
             Event::ClientTimeout { client, op } => self.handle_client_timeout(client, op),
@@ -276,6 +279,7 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> SimMachine
         store_id: None,
         hypervisor: SimHypervisor::default(),
         process: None,
+        lease: None,
         boot: 0,
         held_until_us: 0,
         asleep_until_us: 0,

@@ -204,6 +204,7 @@ impl World {
             }
             Effect::Act { action, vm } => self.begin_action(id, action, vm.as_deref()),
             Effect::ForgetOrder { vm } => self.begin_action(id, Action::ConfirmGone(vm), None),
+            Effect::WriteLease(file) => self.write_lease(id, *file),
             Effect::FetchConsole { vm, .. } => {
                 let Some(run) = self.run_of(id) else { return };
                 let wait = self.rng.below(LIST_US);

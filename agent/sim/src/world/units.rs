@@ -38,6 +38,9 @@ impl World {
                     let offered = self.may_be_taken(id);
                     let started = (id, name.clone(), order.generation);
                     self.checker.unit_starts(&self.machines, started, offered, now_us);
+                    if !vm.spec.fails_over() {
+                        self.checker.guest_runs(&self.machines, (id, name.clone()), now_us);
+                    }
                 }
             }
             (Action::Stop(name), _) => {
@@ -76,14 +79,14 @@ impl World {
             let job = Event::JobDone { machine: id, boot, run, action, fails };
             return self.queue.at(wakes_us, job);
         }
-        let machine = &mut self.machines[id];
-        if machine.boot == boot {
+        if self.machines[id].boot == boot {
             match &action {
-                Action::Start(name) => machine.hypervisor.end_start(name, fails),
-                Action::Stop(name) => machine.hypervisor.end_stop(name),
+                Action::Start(name) => self.let_run(id, name, fails),
+                Action::Stop(name) => self.machines[id].hypervisor.end_stop(name),
                 Action::ResetFailed(_) | Action::ConfirmGone(_) | Action::ConfirmSpec(_) => {}
             }
         }
+        let machine = &self.machines[id];
         if machine.process.as_ref().is_some_and(|process| process.run == run) {
             let failure = fails.then(|| "exited 1".to_owned());
             self.input(id, Input::ActionDone { action, failure });

@@ -206,7 +206,8 @@ impl MemberHost {
 
     pub(super) fn handle_units(&mut self, now: Moment, look: u64, listed: Result<Vec<ObservedUnit>, String>) {
         let Some(asked_ms) = self.vms.note_answered(look) else { return };
-        let look = self.vms.listed((now, look), self.replica.state(), listed);
+        let known = (self.replica.state(), self.leases.file());
+        let look = self.vms.listed((now, look), known, listed);
         for (vm, how) in look.ended {
             self.out.push(Effect::Notice(Notice::VmEnded { vm: vm.clone(), how }));
             self.out.push(Effect::FetchConsole { vm, lines: CONSOLE_LINES });
@@ -271,7 +272,7 @@ impl MemberHost {
                     self.answer(waiter, Answer::Changed(end));
                 }
                 Purpose::Join(call) => self.join_decided(call, Err(error)),
-                Purpose::Register | Purpose::Confirm(_) | Purpose::Vouch => {}
+                Purpose::Register | Purpose::Confirm(_) | Purpose::Vouch | Purpose::EnforceLease => {}
             }
         }
         let (reads, hand_overs, served) = self.waiters.abandon();
@@ -293,7 +294,10 @@ impl MemberHost {
             match purpose {
                 MemberCall::Reports(waiter) => self.answer(waiter, Answer::Reports(Vec::new())),
                 MemberCall::Progress(waiter) => self.answer(waiter, Answer::Progress(None)),
-                MemberCall::Forward(_) | MemberCall::Identify { .. } | MemberCall::Report => {}
+                MemberCall::Forward(_)
+                | MemberCall::Identify { .. }
+                | MemberCall::Report
+                | MemberCall::RenewLease { .. } => {}
             }
         }
     }

@@ -10,6 +10,7 @@
 //! | [`HeldTwice`] | which keys two agents run with |
 //! | [`Reports`] | what nodes report of their VMs |
 //! | [`Registering`] | what this node offers, until the log says so |
+//! | [`Leases`] | this node's lease and, while it leads, those that it grants |
 //! | [`Vms`] | this node's units, and what is done to them |
 //! | [`Removals`] | removals of nodes by name, step by step |
 //! | [`Waiters`] | reads, and peers that wait for what this node leads |
@@ -17,6 +18,7 @@
 
 mod held_twice;
 mod identities;
+mod leases;
 mod local;
 mod pages;
 mod peer_questions;
@@ -38,7 +40,7 @@ use blixard_model::removal::RemovedFrom;
 use blixard_model::report::NodeReport;
 use blixard_model::wire::{AgedReport, KeyHeldTwice, MemberProgress, ProgressReport};
 use blixard_model::{
-    ClusterVersion, EndpointId, NodeFacts, NodeName, Offer, RaftId, TicketId, WriteAsk, WriteRequest, mutant,
+    ClusterVersion, EndpointId, LeaseFile, LeaseTerms, NodeFacts, NodeName, Offer, RaftId, TicketId, WriteAsk, WriteRequest, mutant,
 };
 use bytes::Bytes;
 
@@ -54,6 +56,7 @@ use crate::replica::{Node, NodeError, Waits};
 use crate::summary::Summary;
 use held_twice::HeldTwice;
 use identities::Identities;
+use leases::Leases;
 use pages::Collected;
 use registering::Registering;
 use removals::Removals;
@@ -70,6 +73,8 @@ pub enum Proposer {
     Submission(SubmissionId),
     /// A peer that asked this node because it leads.
     Peer(PeerCallId),
+    /// This node itself, which has found another one to be lost.
+    Verdict(u64),
 }
 
 /// Who waits for a read index.
@@ -79,6 +84,8 @@ pub enum Reader {
     UpToDate,
     /// Somebody on this machine.
     Waiter(WaiterId),
+    /// Renewals of leases that came before this round of confirmations began.
+    Leases(u64),
 }
 
 /// The node of a host that is a member of a cluster.
@@ -93,6 +100,8 @@ enum MemberCall {
     Identify { version: u64 },
     /// The own report, to the leader.
     Report,
+    /// The node's own lease; asked for at this time.
+    RenewLease { sent_ms: u64 },
     /// All reports, for somebody on this machine.
     Reports(WaiterId),
     /// How far the members are, for somebody on this machine.
@@ -144,6 +153,7 @@ pub struct MemberHost {
     /// The leader's reports on their way to somebody on this machine.
     collected: BTreeMap<WaiterId, Collected>,
     registering: Registering,
+    leases: Leases,
     vms: Vms,
     /// When listed nodes that wait are named to the leader again.
     vouch_due_ms: u64,
@@ -176,7 +186,12 @@ impl Waits for Reader {
 }
 
 impl MemberHost {
-    pub(super) fn new(own: Own, mut replica: Replica, linked: BTreeSet<EndpointId>, now: Moment) -> Self {
+    pub(super) fn new(
+        own: Own,
+        mut replica: Replica,
+        (linked, lease): (BTreeSet<EndpointId>, (LeaseTerms, Option<LeaseFile>)),
+        now: Moment,
+    ) -> Self {
         let (name, me, now_ms) = (own.node.name.clone(), own.node.endpoint_id, now.boot_ms);
         // Retries of different kinds do not fall together.
         let seed = |nth: u64| own.incarnation.rotate_left(u32::try_from(nth * 8).unwrap_or(0)) ^ nth;
@@ -195,6 +210,7 @@ impl MemberHost {
             reports: Reports::new(name.clone(), seed(2), now_ms),
             collected: BTreeMap::new(),
             registering: Registering::new(me, own.node.offer.clone(), own.written.clone(), seed(3)),
+            leases: Leases::new(name.clone(), replica.state().cluster_id(), lease, now),
             vms: Vms::new(me, name, now_ms),
             vouch_due_ms: now_ms,
             next_request: 0,
@@ -318,6 +334,7 @@ impl MemberHost {
             Input::WaiterGaveUp { waiter } => self.handle_waiter_gave_up(waiter),
             Input::UnitsChanged => self.vms.hurry(now.boot_ms),
             Input::Units { look, listed } => self.handle_units(now, look, listed),
+            Input::LeaseWritten { failure } => self.handle_lease_written(now, failure),
             Input::ActionDone { action, failure } => self.handle_action_done(now, &action, failure),
             Input::Console { vm, lines } => self.vms.note_console(now.boot_ms, &vm, &lines),
             // The timers are looked at after every turn.
@@ -438,12 +455,14 @@ impl MemberHost {
         match proposer {
             Proposer::Submission(id) => self.attempt_ended(now, id, end),
             Proposer::Peer(call) => self.serve_peer(call, end),
+            Proposer::Verdict(number) => self.leases.verdict_ended(number, &end),
         }
     }
 
     fn read_served(&mut self, now: Moment, reader: Reader) {
         match reader {
             Reader::UpToDate => self.vms.note_up_to_date(now.boot_ms),
+            Reader::Leases(round) => self.leases_confirmed(now, round),
             Reader::Waiter(waiter) => {
                 if self.waiters.end_read(waiter) {
                     self.readable(now, waiter, Ok(()));
@@ -464,6 +483,7 @@ impl MemberHost {
                 self.answer(waiter, Answer::HandedOver(true));
             }
         }
+        self.lead_leases(now);
         self.go_on_all(now);
         self.register(now);
         self.vms.hurry(now.boot_ms);

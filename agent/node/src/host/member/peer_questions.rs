@@ -49,6 +49,10 @@ impl MemberHost {
                 self.lead(now, (call, from), change.into(), timeout_ms);
                 return Ok(());
             }
+            PeerRequest::RenewLease(renewal) => {
+                self.renew_peer(now, (call, from), renewal);
+                return Ok(());
+            }
             PeerRequest::Report { aged, page } => self.note_report(now, from, aged, page),
             PeerRequest::Reports { from } => {
                 PeerResponse::Reports(self.reports.page(now.boot_ms, from.as_ref()))
@@ -106,6 +110,7 @@ impl MemberHost {
         if self.waiters.end_served(call) && !mutant::lives("who-gave-up-waits-on") {
             self.replica.forget_proposer(|proposer| *proposer == Proposer::Peer(call));
         }
+        self.leases.give_up(call);
         if self.joiners.remove(&call).is_some() {
             self.give_up_submission(&Purpose::Join(call));
         }
@@ -146,6 +151,7 @@ impl MemberHost {
     ) -> Result<(), NodeError> {
         match purpose {
             MemberCall::Forward(id) => self.attempt_ended(now, id, proposed(answer)),
+            MemberCall::RenewLease { sent_ms } => self.renewal_answered(now, sent_ms, answer),
             MemberCall::Identify { version } => self.identified(now, to, version, answer)?,
             MemberCall::Report => {
                 let noted = match answer.map(|response| *response) {

@@ -36,6 +36,8 @@ pub(crate) enum Purpose {
     Register,
     /// This node: the unit of a deleted VM is gone, or no unit runs by an earlier spec of a changed one.
     Confirm(Action),
+    /// This node: it obeys leases.
+    EnforceLease,
     /// A listed node that waits to be admitted.
     Vouch,
     /// A node that asked to be admitted with a ticket.

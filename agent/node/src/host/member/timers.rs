@@ -65,6 +65,7 @@ impl MemberHost {
             self.out.push(Effect::ListUnits { look });
         }
         self.vouch(now);
+        self.look_at_leases(now);
         Ok(())
     }
 
@@ -229,6 +230,8 @@ impl MemberHost {
                     self.out.push(Effect::Notice(Notice::ListedNotAdmitted(refusal)));
                 }
             }
+            // Said again if the log does not say so.
+            Purpose::EnforceLease => {}
             Purpose::Join(call) => self.join_decided(call, end),
         }
     }

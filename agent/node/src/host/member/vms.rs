@@ -9,7 +9,7 @@ use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::{Action, Ongoing, UnitsView};
 use blixard_core::{ClusterState, VmRecord};
 use blixard_model::report::NodeReport;
-use blixard_model::{EndpointId, NodeName, VmName};
+use blixard_model::{EndpointId, LeaseFile, NodeName, VmName};
 
 use super::super::moment::Moment;
 
@@ -73,6 +73,12 @@ impl Vms {
         self.hurry(now_ms);
     }
 
+    /// The log here holds everything that was acknowledged when this agent started, and nobody else runs with
+    /// its key.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        self.up_to_date && !self.stands_aside
+    }
+
     /// Nothing is done to any unit while another agent with this node's key was there first.
     pub(super) fn stand_aside(&mut self) {
         self.stands_aside = true;
@@ -121,7 +127,7 @@ impl Vms {
     pub(super) fn listed(
         &mut self,
         (now, look): (Moment, u64),
-        state: &ClusterState,
+        (state, lease): (&ClusterState, Option<&LeaseFile>),
         listed: Result<Vec<ObservedUnit>, String>,
     ) -> UnitsLook {
         let problem = match listed {
@@ -135,7 +141,8 @@ impl Vms {
         let ours = state.member_by_endpoint(self.me).is_some_and(|member| *member.node.name == self.name);
         let placed: Vec<&VmRecord> = state.placed_on(&self.name).collect();
         let up_to_date = self.up_to_date && ours && problem.is_none() && !self.stands_aside;
-        let view = UnitsView { placed: &placed, units: &self.units, look, up_to_date, now_ms: now.boot_ms };
+        let units = &self.units;
+        let view = UnitsView { placed: &placed, units, look, lease, up_to_date, now_ms: now.boot_ms };
         let mut ended = Vec::new();
         if problem.is_none() {
             for (name, how) in self.ongoing.unexpected_ends(&view) {

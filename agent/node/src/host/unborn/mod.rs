@@ -197,6 +197,7 @@ impl Unborn {
             | Input::UnitsChanged
             | Input::Units { .. }
             | Input::ActionDone { .. }
+            | Input::LeaseWritten { .. }
             | Input::Console { .. } => {}
         }
     }

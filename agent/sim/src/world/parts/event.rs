@@ -109,6 +109,8 @@ pub(crate) enum Event {
     Link { machine: MachineId },
     /// A unit's job ends: whatever became of the agent meanwhile.
     JobDone { machine: MachineId, boot: u64, run: u64, action: Action, fails: bool },
+    /// The supervisors of a machine's VMs look whether their guests may go on.
+    LeaseLook { machine: MachineId, boot: u64 },
     /// A guest ends by itself.
     GuestEnds { machine: MachineId },
     /// A client acts.

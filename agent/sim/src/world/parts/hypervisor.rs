@@ -25,6 +25,22 @@ impl Unit {
     }
 }
 
+impl Unit {
+    /// Whether it runs only while its machine has a lease.
+    pub(crate) fn is_leased(&self) -> bool {
+        self.spec.as_ref().is_some_and(VmSpec::fails_over)
+    }
+
+    pub(crate) fn is_starting(&self) -> bool {
+        self.state == ObservedState::Starting
+    }
+
+    /// Its guest may run. The hypervisor of one that needs a lease is started with a guest that stands still.
+    pub(crate) fn runs(&self) -> bool {
+        self.lives() && !(self.is_leased() && self.is_starting())
+    }
+}
+
 /// The units of one machine.
 #[derive(Debug, Default)]
 pub(crate) struct SimHypervisor {
@@ -107,6 +123,14 @@ impl SimHypervisor {
             unit.ended = Some("killed by signal 11".to_owned());
         }
         Some(name)
+    }
+
+    /// A supervisor ends its hypervisor.
+    pub(crate) fn kill(&mut self, name: &VmName, why: &str) {
+        if let Some(unit) = self.units.get_mut(name).filter(|unit| unit.lives()) {
+            unit.state = ObservedState::Failed;
+            unit.ended = Some(why.to_owned());
+        }
     }
 
     /// The machine lost its power.

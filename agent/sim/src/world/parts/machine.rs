@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use blixard_model::removal::RemovedFrom;
-use blixard_model::{Capacity, ClusterVersion, EndpointId, JoinTicket, NodeName, Offer, RaftId, StoreId};
+use blixard_model::{Capacity, ClusterVersion, EndpointId, JoinTicket, LeaseFile, NodeName, Offer, RaftId, StoreId, VmName};
 use blixard_node::Replica;
 use blixard_node::host::disk::Write;
 use blixard_node::host::{CallId, Host, PeerCallId, WaiterId};
@@ -88,6 +88,8 @@ pub(crate) struct SimMachine {
     pub(crate) store_id: Option<StoreId>,
     pub(crate) hypervisor: SimHypervisor,
     pub(crate) process: Option<Process>,
+    /// What its agents let the supervisors of its VMs know. It lies in memory: power takes it along.
+    pub(crate) lease: Option<LeaseFile>,
     /// Counts power losses: jobs of an earlier boot are void.
     pub(crate) boot: u64,
     /// The agent stands still until then: paused, or waiting for its disk.
@@ -150,6 +152,13 @@ impl SimMachine {
     pub(crate) fn sleep(&mut self, until_us: u64) {
         self.stand_still(until_us);
         self.asleep_until_us = self.asleep_until_us.max(until_us);
+    }
+
+    /// Whether a guest may run here now. One that needs a lease does not while the machine is suspended, and
+    /// when it wakes up its supervisor looks before anything else.
+    pub(crate) fn guest_runs(&self, name: &VmName, now_us: u64) -> bool {
+        let unit = self.hypervisor.units().get(name).filter(|unit| unit.runs());
+        unit.is_some_and(|unit| !(unit.is_leased() && self.asleep_until_us >= now_us))
     }
 
     /// What its agent offers the cluster.
