@@ -97,9 +97,14 @@ pub fn vm_exec(name: &str) -> Result<Infallible, LaunchError> {
         let source = io::Error::from(io::ErrorKind::InvalidInput);
         return Err(LaunchError::Exec { program: String::new(), source });
     };
+    Err(become_hypervisor(program, arguments))
+}
+
+/// Replaces this process by the hypervisor. Returns only if that fails, with the reason.
+pub(crate) fn become_hypervisor<W: AsRef<OsStr>>(program: &str, arguments: &[W]) -> LaunchError {
     // No shell is involved, so each word reaches the hypervisor unchanged.
-    let source = Command::new(OsStr::new(program)).args(arguments).exec();
-    Err(LaunchError::Exec { program: program.clone(), source })
+    let source = Command::new(program).args(arguments).exec();
+    LaunchError::Exec { program: program.to_owned(), source }
 }
 
 /// What an order comes to on this machine.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use blixard_model::words::with_causes;
 use blixard_model::{InvalidId, VmName};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
 
 use crate::hypervisor::{LookPace, STATUS_SOCKET, is_alive, main_pid, own_runtime_dir, qmp_socket};
+use crate::qemu::message::QmpCommand;
 use crate::qemu::qmp::{Qmp, QmpError};
 
 /// Time that the guest has for its shutdown. Together with [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is less
@@ -76,7 +76,7 @@ fn stop_gracefully(socket: &Path, grace: Duration, repeat: Duration) -> Result<b
     }
     let deadline = Instant::now() + QUIT_DEADLINE;
     let quit = Qmp::connect(socket, deadline).and_then(|mut qmp| {
-        qmp.command("quit", &json!({}), deadline)?;
+        qmp.command(QmpCommand::Quit, deadline)?;
         qmp.wait_closed(deadline)
     });
     match quit {
@@ -90,17 +90,12 @@ fn stop_gracefully(socket: &Path, grace: Duration, repeat: Duration) -> Result<b
 fn press_until_ended(socket: &Path, deadline: Instant, repeat: Duration) -> Result<bool, QmpError> {
     let mut qmp = Qmp::connect(socket, deadline)?;
     while Instant::now() < deadline {
-        qmp.command("send-key", &chord(), deadline)?;
+        qmp.command(QmpCommand::CtrlAltDelete, deadline)?;
         if qmp.wait_closed(deadline.min(Instant::now() + repeat))? {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-fn chord() -> Value {
-    let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
-    json!({ "keys": keys })
 }
 
 /// Waits until the process has ended. Its control socket closes a moment earlier, and meanwhile systemd would
