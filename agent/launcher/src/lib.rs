@@ -20,9 +20,11 @@
 
 mod child;
 mod exec;
+mod files;
 mod forget;
 mod hypervisor;
 mod image;
+pub mod lease;
 mod memory_limit;
 mod notify;
 pub mod order;
@@ -37,6 +39,7 @@ pub use child::{ChildError, vm_child};
 pub use exec::{LaunchError, vm_exec};
 pub use forget::{VmForgetError, vm_forget};
 pub use hypervisor::qmp_socket;
+pub use lease::{LeaseDir, LeaseError, LeaseNeed, LeasePermission, NoLease};
 pub use order::{OrderDir, OrderError};
 pub use qemu::argv::{CheckedDisk, DiskKind, MachineFacts, argv};
 pub use qemu::message::{GuestDiskError, GuestEvent, QmpCommand, QmpMessage};
