@@ -1,5 +1,6 @@
 //! `vm-stop`: asks the guest of a VM without a supervisor to shut down, and ends the hypervisor if the guest
-//! does not. A supervisor does so by itself when systemd sends it SIGTERM, right after this.
+//! does not. A supervisor does so by itself when systemd sends it SIGTERM, right after this; here the
+//! watchdog is armed again that a stop takes away from a VM with a lease.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,9 +10,14 @@ use blixard_model::words::with_causes;
 use blixard_model::{InvalidId, VmName};
 use nix::unistd::Pid;
 
+use crate::clock::now_ms;
+use crate::exec::own_lease_need;
 use crate::hypervisor::{LookPace, STATUS_SOCKET, is_alive, main_pid, own_runtime_dir, qmp_socket};
+use crate::lease::{LeaseDir, LeasePermission};
+use crate::notify::Notifier;
 use crate::qemu::message::QmpCommand;
 use crate::qemu::qmp::{Qmp, QmpError};
+use crate::supervisor::watchdog_us;
 
 /// Time that the guest has for its shutdown. Together with [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is less
 /// than the unit's `TimeoutStopSec=`.
@@ -45,6 +51,7 @@ pub enum VmStopError {
 /// [`VmStopError`]: the hypervisor still runs.
 pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
     let name: VmName = name.parse()?;
+    watch_the_stop();
     if has_supervisor(&own_runtime_dir(&name).join(STATUS_SOCKET)) {
         return Ok(());
     }
@@ -56,6 +63,24 @@ pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
     }
     await_end(main_pid());
     Ok(())
+}
+
+/// Has systemd end a VM with a lease in time although it is being stopped: the supervisor, which does the
+/// same, may stand still.
+fn watch_the_stop() {
+    let Some(need) = own_lease_need() else { return };
+    let now_ms = now_ms();
+    let until_ms = match need.permission(LeaseDir::default().read()) {
+        LeasePermission::Until(until_ms) => until_ms,
+        LeasePermission::Denied(why) if why.revokes() => now_ms,
+        // Nobody knows of an end; the stop itself has one.
+        LeasePermission::Denied(_) | LeasePermission::Endless => return,
+    };
+    let told =
+        Notifier::from_environment().and_then(|systemd| systemd.feed(watchdog_us(now_ms, until_ms), true));
+    if let Err(error) = told {
+        eprintln!("systemd cannot be told when the VM's lease ends: {error}");
+    }
 }
 
 /// Whether a supervisor listens on its status socket. The path is gone with the unit that made it.
