@@ -70,16 +70,21 @@ pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
 fn watch_the_stop() {
     let Some(need) = own_lease_need() else { return };
     let now_ms = now_ms();
-    let until_ms = match need.permission(LeaseDir::default().read()) {
-        LeasePermission::Until(until_ms) => until_ms,
-        LeasePermission::Denied(why) if why.revokes() => now_ms,
-        // Nobody knows of an end; the stop itself has one.
-        LeasePermission::Denied(_) | LeasePermission::Endless => return,
-    };
+    let permission = need.permission(LeaseDir::default().read());
+    let Some(until_ms) = end_of(permission, now_ms) else { return };
     let told =
         Notifier::from_environment().and_then(|systemd| systemd.feed(watchdog_us(now_ms, until_ms), true));
     if let Err(error) = told {
         eprintln!("systemd cannot be told when the VM's lease ends: {error}");
+    }
+}
+
+/// When a VM that is allowed this is to end. None: nobody knows of an end, and the stop itself has one.
+fn end_of(permission: LeasePermission, now_ms: u64) -> Option<u64> {
+    match permission {
+        LeasePermission::Until(until_ms) => Some(until_ms),
+        LeasePermission::Denied(why) if why.revokes() => Some(now_ms),
+        LeasePermission::Denied(_) | LeasePermission::Endless => None,
     }
 }
 
@@ -136,6 +141,7 @@ fn await_end(main: Option<Pid>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::NoLease;
     use crate::qemu::qmp::fake::{GREETING, OK, serve};
 
     const LONG: Duration = Duration::from_secs(20);
@@ -168,6 +174,19 @@ mod tests {
         assert!(has_supervisor(&path));
         drop(listener);
         assert!(!has_supervisor(&path), "it has ended");
+    }
+
+    #[test]
+    fn a_stop_lasts_no_longer_than_the_lease_as_far_as_that_is_known() {
+        for (permission, end) in [
+            (LeasePermission::Until(9), Some(9)),
+            (LeasePermission::Denied(NoLease::NotListed), Some(7)),
+            (LeasePermission::Denied(NoLease::OtherGeneration(1)), Some(7)),
+            (LeasePermission::Denied(NoLease::NoFile), None),
+            (LeasePermission::Endless, None),
+        ] {
+            assert_eq!(end_of(permission, 7), end);
+        }
     }
 
     #[test]
