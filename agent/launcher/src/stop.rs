@@ -2,6 +2,7 @@
 //! does not. A supervisor does so by itself when systemd sends it SIGTERM, right after this; here the
 //! watchdog is armed again that a stop takes away from a VM with a lease.
 
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -51,8 +52,9 @@ pub enum VmStopError {
 /// [`VmStopError`]: the hypervisor still runs.
 pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
     let name: VmName = name.parse()?;
-    watch_the_stop();
-    if has_supervisor(&own_runtime_dir(&name).join(STATUS_SOCKET)) {
+    let status_socket = own_runtime_dir(&name).join(STATUS_SOCKET);
+    watch_the_stop(&status_socket);
+    if has_supervisor(&status_socket) {
         return Ok(());
     }
     let graceful = stop_gracefully(&qmp_socket(&name), GRACE, REPEAT)?;
@@ -66,17 +68,27 @@ pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
 }
 
 /// Has systemd end a VM with a lease in time although it is being stopped: the supervisor, which does the
-/// same, may stand still.
-fn watch_the_stop() {
+/// same, may stand still. The SIGTERM that follows takes the watchdog away once more, so this waits until the
+/// supervisor answers; a watchdog that goes off before ends this program as well.
+fn watch_the_stop(status_socket: &Path) {
     let Some(need) = own_lease_need() else { return };
     let now_ms = now_ms();
     let permission = need.permission(LeaseDir::default().read());
     let Some(until_ms) = end_of(permission, now_ms) else { return };
-    let told =
-        Notifier::from_environment().and_then(|systemd| systemd.feed(watchdog_us(now_ms, until_ms), true));
+    let us = watchdog_us(now_ms, until_ms);
+    let told = Notifier::from_environment().and_then(|systemd| systemd.feed(us, true));
     if let Err(error) = told {
-        eprintln!("systemd cannot be told when the VM's lease ends: {error}");
+        return eprintln!("systemd cannot be told when the VM's lease ends: {error}");
     }
+    if !answers(status_socket, Duration::from_micros(us)) {
+        eprintln!("the supervisor does not answer, and the VM's lease has ended");
+    }
+}
+
+/// Whether a supervisor says within this time how its VM is. One that is not there need not be waited for.
+fn answers(status_socket: &Path, longest: Duration) -> bool {
+    let Ok(mut stream) = UnixStream::connect(status_socket) else { return true };
+    stream.set_read_timeout(Some(longest)).is_ok() && stream.read(&mut [0; 1]).is_ok()
 }
 
 /// When a VM that is allowed this is to end. None: nobody knows of an end, and the stop itself has one.
@@ -140,6 +152,8 @@ fn await_end(main: Option<Pid>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::lease::NoLease;
     use crate::qemu::qmp::fake::{GREETING, OK, serve};
@@ -174,6 +188,23 @@ mod tests {
         assert!(has_supervisor(&path));
         drop(listener);
         assert!(!has_supervisor(&path), "it has ended");
+    }
+
+    #[test]
+    fn a_supervisor_that_stands_still_is_told_from_one_that_answers() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("status.sock");
+        assert!(answers(&path, LONG), "there is none");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
+        assert!(!answers(&path, Duration::from_millis(30)));
+        let answering = std::thread::spawn(move || {
+            for stream in listener.incoming().take(2) {
+                // The first one has given up.
+                let _ = stream.expect("accepted").write_all(b"running\n");
+            }
+        });
+        assert!(answers(&path, LONG));
+        answering.join().expect("ends");
     }
 
     #[test]
