@@ -1,6 +1,8 @@
 //! `blixard vm-run` as systemd starts it, with a hypervisor that behaves as a test wants
 //! (`agent/launcher/examples/fake_hypervisor.rs`). With QEMU and a guest: the story `paused_guest`.
 
+mod lease;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -8,6 +10,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use blixard_model::ClusterId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -15,6 +18,25 @@ use crate::binary;
 
 /// Longer than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A supervisor that does not run yet.
+struct Prepared {
+    dir: tempfile::TempDir,
+    systemd: UnixDatagram,
+    command: Command,
+}
+
+impl Prepared {
+    fn run(mut self) -> Supervised {
+        let (console, theirs) = UnixStream::pair().expect("sockets");
+        console.set_read_timeout(Some(DEADLINE)).expect("set");
+        let theirs = OwnedFd::from(theirs);
+        self.command.stdout(theirs.try_clone().expect("another one")).stderr(theirs);
+        let child = self.command.spawn().expect("runs");
+        let Self { dir, systemd, .. } = self;
+        Supervised { dir, systemd, child, console: BufReader::new(console) }
+    }
+}
 
 /// A supervisor in a runtime directory of its own, and a systemd that hears it.
 pub(crate) struct Supervised {
@@ -27,6 +49,11 @@ pub(crate) struct Supervised {
 
 impl Supervised {
     pub(crate) fn start(behaviour: &str) -> Self {
+        Self::prepare(behaviour, None).run()
+    }
+
+    /// Everything but the process, which [`run`](Prepared::run) starts.
+    fn prepare(behaviour: &str, lease: Option<ClusterId>) -> Prepared {
         let hypervisor = binary::example("blixard-launcher", "fake_hypervisor");
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);
@@ -34,30 +61,28 @@ impl Supervised {
         for file in ["kernel", "disks/a.raw"] {
             fs::write(at(file), b"x").expect("written");
         }
-        let order = serde_json::json!({
+        let mut order = serde_json::json!({
             "vm": {
                 "name": "web", "cpus": 1, "memory_mib": 64, "kernel": at("kernel"),
                 "cmdline": format!("fake={behaviour}"), "disks": [{ "path": at("disks/a.raw") }],
             },
             "accel": "tcg", "qemu": hypervisor, "disk_dirs": [at("disks")], "generation": 7,
         });
+        if let Some(cluster_id) = lease {
+            order["lease"] = serde_json::json!(cluster_id);
+        }
         fs::write(at("order"), order.to_string()).expect("written");
         let systemd = UnixDatagram::bind(at("notify.sock")).expect("a socket");
         systemd.set_read_timeout(Some(DEADLINE)).expect("set");
-        let (console, theirs) = UnixStream::pair().expect("sockets");
-        console.set_read_timeout(Some(DEADLINE)).expect("set");
-        let theirs = OwnedFd::from(theirs);
-        let child = Command::new(binary::path())
-            .args(["vm-run", "web"])
+        let mut command = Command::new(binary::path());
+        command
+            .args(["vm-run", "web", "--lease-dir"])
+            .arg(at("lease"))
             .env("CREDENTIALS_DIRECTORY", dir.path())
             .env("RUNTIME_DIRECTORY", dir.path())
             .env("NOTIFY_SOCKET", at("notify.sock"))
-            .stdin(Stdio::null())
-            .stdout(theirs.try_clone().expect("another one"))
-            .stderr(theirs)
-            .spawn()
-            .expect("runs");
-        Self { dir, systemd, child, console: BufReader::new(console) }
+            .stdin(Stdio::null());
+        Prepared { dir, systemd, command }
     }
 
     /// Its process id.

@@ -15,10 +15,13 @@ fn main() -> ExitCode {
     match asked {
         Asked::Agent(args) => ended(blixard_daemon::run(&args.config, args.check_config)),
         Asked::Keygen(args) => ended(blixard_daemon::keygen(args.key_file, args.config)),
-        Asked::VmRun(name) => match launcher::vm_run(name.as_str()) {
-            Ok(end) => ExitCode::from(end.exit_status()),
-            Err(error) => ended(Err(error)),
-        },
+        Asked::VmRun(args) => {
+            let lease_dir = args.lease_dir.map(launcher::LeaseDir::new).unwrap_or_default();
+            match launcher::vm_run(args.name.as_str(), lease_dir) {
+                Ok(end) => ExitCode::from(end.exit_status()),
+                Err(error) => ended(Err(error)),
+            }
+        }
         Asked::VmChild(args) => {
             let child = launcher::vm_child(args.supervisor, &args.program, &args.arguments);
             ended(child.map(|never| match never {}))

@@ -70,7 +70,7 @@ pub(crate) enum CliCommand {
     Keygen(KeygenArgs),
     /// Runs a VM and supervises it (ExecStart of blixard-vm@.service)
     #[command(hide = true)]
-    VmRun(VmUnitArgs),
+    VmRun(VmRunArgs),
     /// Becomes the hypervisor under the supervisor of a VM
     #[command(hide = true)]
     VmChild(VmChildArgs),
@@ -137,6 +137,17 @@ pub(crate) struct VmUnitArgs {
     /// The VM, the instance name of its unit
     #[arg(value_name = "NAME")]
     pub(crate) name: VmName,
+}
+
+/// Arguments of the command that supervises a VM.
+#[derive(Debug, Args)]
+pub struct VmRunArgs {
+    /// The VM, the instance name of its unit
+    #[arg(value_name = "NAME")]
+    pub name: VmName,
+    /// Where the agent's lease is, in tests; the unit does not give it
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    pub lease_dir: Option<PathBuf>,
 }
 
 /// Arguments of the command by which a supervisor starts the hypervisor.

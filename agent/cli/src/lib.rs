@@ -39,7 +39,7 @@ use std::process::ExitCode;
 
 use blixard_model::id::VmName;
 
-pub use self::args::{AgentArgs, KeygenArgs, OfflineArgs, RestoreArgs, VmChildArgs};
+pub use self::args::{AgentArgs, KeygenArgs, OfflineArgs, RestoreArgs, VmChildArgs, VmRunArgs};
 use self::args::{CliCommand, ClientCommand};
 pub use self::failure::Failure;
 pub use self::files::{CheckedBackup, ClusterFiles};
@@ -52,7 +52,7 @@ pub enum Asked {
     /// The one that makes this node's key.
     Keygen(KeygenArgs),
     /// The supervisor of a VM.
-    VmRun(VmName),
+    VmRun(VmRunArgs),
     /// The hypervisor of a VM, under its supervisor.
     VmChild(VmChildArgs),
     /// The hypervisor of a VM, without a supervisor.
@@ -87,7 +87,7 @@ pub fn parse() -> Result<Asked, ExitCode> {
     Ok(match command {
         CliCommand::Agent(args) => Asked::Agent(args),
         CliCommand::Keygen(args) => Asked::Keygen(args),
-        CliCommand::VmRun(args) => Asked::VmRun(args.name),
+        CliCommand::VmRun(args) => Asked::VmRun(args),
         CliCommand::VmChild(args) => Asked::VmChild(args),
         CliCommand::VmExec(args) => Asked::VmExec(args.name),
         CliCommand::VmWait(args) => Asked::VmWait(args.name),

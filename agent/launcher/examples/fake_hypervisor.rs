@@ -7,6 +7,7 @@
 //! flood     it says a line without an end
 //! garbage   it says what is not QMP
 //! close     it closes the connection once the guest runs
+//! busy      it hears no keys, and ends when it is told to
 //! deaf      it fills the console, as a guest may, and refuses to press keys
 //! full      its disk is full; the guest goes on the second time that it is let
 //! shutdown  the guest shuts itself down as soon as it runs
@@ -80,7 +81,7 @@ fn serve(mut stream: UnixStream, behaviour: &str) -> Result<ExitCode, Box<dyn Er
         if is("quit") {
             return Ok(ExitCode::SUCCESS);
         }
-        if is("send-key") {
+        if is("send-key") && behaviour != "busy" {
             writeln!(
                 stream,
                 r#"{{"event": "SHUTDOWN", "data": {{"guest": true, "reason": "guest-reset"}}}}"#

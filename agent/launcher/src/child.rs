@@ -2,13 +2,12 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getppid};
+
+use crate::exec::{LaunchError, become_hypervisor};
 
 /// Why the hypervisor was not run.
 #[derive(Debug, thiserror::Error)]
@@ -20,13 +19,8 @@ pub enum ChildError {
     #[error("the hypervisor cannot be tied to its supervisor")]
     Tie(#[source] nix::Error),
     /// The program could not be run.
-    #[error("{program} cannot be run (vms.qemu in the agent's configuration names it)")]
-    Exec {
-        /// The program.
-        program: String,
-        /// The kernel's reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Exec(#[from] LaunchError),
 }
 
 /// Replaces this process, a child of the supervisor with this process id, by the hypervisor. The kernel ends
@@ -42,7 +36,5 @@ pub fn vm_child(supervisor: i32, program: &str, arguments: &[OsString]) -> Resul
     }
     // The supervisor waits for its signals and has blocked them, and an exec keeps that as well.
     SigSet::empty().thread_set_mask().map_err(ChildError::Tie)?;
-    // No shell is involved, so each word reaches the hypervisor unchanged.
-    let source = Command::new(program).args(arguments).exec();
-    Err(ChildError::Exec { program: program.to_owned(), source })
+    Err(become_hypervisor(program, arguments).into())
 }

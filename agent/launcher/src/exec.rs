@@ -12,10 +12,11 @@ use std::process::Command;
 
 use blixard_model::order::LaunchOrder;
 use blixard_model::vm::{Disk, InvalidSpec};
-use blixard_model::{Accel, InvalidId, VmName};
+use blixard_model::{Accel, BootId, InvalidId, VmName};
 
 use crate::hypervisor::{MONITOR_SOCKET, qmp_socket};
 use crate::image::format_of;
+use crate::lease::LeaseNeed;
 use crate::order::{OrderError, read_order};
 use crate::qemu::argv::{CheckedDisk, DiskKind, KERNEL_CMDLINE_LEN_MAX, MachineFacts, argv, kernel_cmdline};
 
@@ -25,6 +26,9 @@ const CREDENTIAL: &str = "order";
 /// Name of that credential in the template of release 0.1.0, which stays loaded until systemd reads the new
 /// template.
 const CREDENTIAL_0_1_0: &str = "spec";
+
+/// Where the kernel says which boot of the machine this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Why the VM was not launched.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +81,15 @@ pub enum LaunchError {
         /// The machine's architecture, as Rust names it.
         arch: &'static str,
     },
+    /// The VM may be failed over, and only a supervisor stops it in time.
+    #[error(
+        "VM {0} needs a lease, and so a supervisor (systemd still has an older blixard-vm@.service: run \
+         `systemctl daemon-reload` and start the VM again)"
+    )]
+    NoSupervisor(VmName),
+    /// The kernel does not say which boot of the machine this is, so no lease can be believed.
+    #[error("{BOOT_ID} cannot be read, and the VM needs a lease of this boot")]
+    Boot(#[source] io::Error),
     /// The hypervisor could not be run.
     #[error("{program} cannot be run (vms.qemu in the agent's configuration names it)")]
     Exec {
@@ -92,14 +105,23 @@ pub enum LaunchError {
 /// # Errors
 /// [`LaunchError`]: why the hypervisor could not be started. The function returns only in this case.
 pub fn vm_exec(name: &str) -> Result<Infallible, LaunchError> {
-    let CheckedLaunch { argv, .. } = launch_of(&name.parse()?, None)?;
+    let name: VmName = name.parse()?;
+    let CheckedLaunch { argv, lease, .. } = launch_of(&name, None)?;
+    if lease.is_some() {
+        return Err(LaunchError::NoSupervisor(name));
+    }
     let Some((program, arguments)) = argv.split_first() else {
         let source = io::Error::from(io::ErrorKind::InvalidInput);
         return Err(LaunchError::Exec { program: String::new(), source });
     };
+    Err(become_hypervisor(program, arguments))
+}
+
+/// Replaces this process by the hypervisor. Returns only if that fails, with the reason.
+pub(crate) fn become_hypervisor<W: AsRef<OsStr>>(program: &str, arguments: &[W]) -> LaunchError {
     // No shell is involved, so each word reaches the hypervisor unchanged.
-    let source = Command::new(OsStr::new(program)).args(arguments).exec();
-    Err(LaunchError::Exec { program: program.clone(), source })
+    let source = Command::new(program).args(arguments).exec();
+    LaunchError::Exec { program: program.to_owned(), source }
 }
 
 /// What an order comes to on this machine.
@@ -109,6 +131,8 @@ pub(crate) struct CheckedLaunch {
     pub(crate) argv: Vec<String>,
     /// The paths of the VM's disks, as the order names them.
     pub(crate) disks: Vec<String>,
+    /// What the VM needs a lease for, if it needs one.
+    pub(crate) lease: Option<LeaseNeed>,
 }
 
 /// Reads the order of the unit's VM from the unit's credentials and checks it. With the runtime directory of
@@ -117,7 +141,23 @@ pub(crate) fn launch_of(name: &VmName, supervised: Option<&Path>) -> Result<Chec
     let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(LaunchError::NoCredentials)?;
     let order = read_credential(Path::new(&directory))?;
     let argv = prepare(name, &order, supervised)?;
-    Ok(CheckedLaunch { argv, disks: order.vm.disks.into_iter().map(|disk| disk.path).collect() })
+    let lease = lease_need(&order)?;
+    Ok(CheckedLaunch { argv, disks: order.vm.disks.into_iter().map(|disk| disk.path).collect(), lease })
+}
+
+/// What the VM of the unit that this program runs in needs a lease for; `None` if it needs none or its order
+/// cannot be read.
+pub(crate) fn own_lease_need() -> Option<LeaseNeed> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY")?;
+    lease_need(&read_credential(Path::new(&directory)).ok()?).ok()?
+}
+
+fn lease_need(order: &LaunchOrder) -> Result<Option<LeaseNeed>, LaunchError> {
+    let Some(cluster_id) = order.lease else { return Ok(None) };
+    let text = fs::read_to_string(BOOT_ID).map_err(LaunchError::Boot)?;
+    let boot_id = BootId::try_from(text.trim().to_owned());
+    let boot_id = boot_id.map_err(|error| LaunchError::Boot(io::Error::other(error)))?;
+    Ok(Some(LeaseNeed { boot_id, cluster_id, name: order.vm.name.clone(), generation: order.generation }))
 }
 
 /// Reads the order from the unit's credentials, under the name that the loaded template gives it.

@@ -9,6 +9,9 @@
 //! and speak to nobody but the hypervisor and systemd. There is no async runtime and no network.
 //! `blixard-core` decides when to start or stop a VM.
 //!
+//! A VM that may be failed over runs only as long as the agent's lease allows it ([`lease`]). Its supervisor
+//! ends it in time, whatever else happens on the machine, and has systemd do so where it cannot itself.
+//!
 //! [`vm_exec`], [`vm_wait`] and [`vm_stop`] become the hypervisor, wait for it and end it in units that an
 //! older release started, or whose template is an older one: those have no supervisor.
 //!
@@ -19,10 +22,14 @@
 //! the orders of every release can be read. `tests/older_release.rs` checks this.
 
 mod child;
+mod clock;
 mod exec;
+mod files;
 mod forget;
 mod hypervisor;
 mod image;
+pub mod lease;
+mod lease_watcher;
 mod memory_limit;
 mod notify;
 pub mod order;
@@ -37,6 +44,7 @@ pub use child::{ChildError, vm_child};
 pub use exec::{LaunchError, vm_exec};
 pub use forget::{VmForgetError, vm_forget};
 pub use hypervisor::qmp_socket;
+pub use lease::{LeaseDir, LeaseError, LeaseNeed, LeasePermission, NoLease};
 pub use order::{OrderDir, OrderError};
 pub use qemu::argv::{CheckedDisk, DiskKind, MachineFacts, argv};
 pub use qemu::message::{GuestDiskError, GuestEvent, QmpCommand, QmpMessage};

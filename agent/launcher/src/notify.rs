@@ -1,12 +1,14 @@
 //! systemd's notification protocol, as far as it is needed (sd_notify(3)).
 
-use std::io;
-use std::os::linux::net::SocketAddrExt;
+use std::ffi::OsStr;
+use std::io::{self, IoSlice, PipeReader};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use blixard_model::UnitStatus;
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 /// Longest status, in bytes: systemd takes no notification of more than 4,096.
 const STATUS_LEN_MAX: usize = 1_000;
@@ -15,7 +17,7 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// The socket on which systemd hears of this unit.
 #[derive(Debug)]
-pub(crate) struct Notifier(Option<(UnixDatagram, SocketAddr)>);
+pub(crate) struct Notifier(Option<(UnixDatagram, UnixAddr)>);
 
 impl Notifier {
     /// The one that systemd names in `$NOTIFY_SOCKET`. Without it nobody is told anything.
@@ -23,10 +25,13 @@ impl Notifier {
     /// # Errors
     /// The kernel gives no socket, or the name is none of a socket.
     pub(crate) fn from_environment() -> io::Result<Self> {
-        let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(Self(None)) };
+        std::env::var_os("NOTIFY_SOCKET").map_or(Ok(Self(None)), |name| Self::to(&name))
+    }
+
+    fn to(name: &OsStr) -> io::Result<Self> {
         let address = match name.as_bytes().strip_prefix(b"@") {
-            Some(abstract_name) => SocketAddr::from_abstract_name(abstract_name)?,
-            None => SocketAddr::from_pathname(&name)?,
+            Some(abstract_name) => UnixAddr::new_abstract(abstract_name)?,
+            None => UnixAddr::new(name)?,
         };
         let socket = UnixDatagram::unbound()?;
         // A service manager that stands still must not hold up the supervisor.
@@ -39,11 +44,10 @@ impl Notifier {
     /// # Errors
     /// systemd could not be told.
     pub(crate) fn tell(&self, ready: bool, status: &UnitStatus) -> io::Result<()> {
-        let Some((socket, address)) = &self.0 else { return Ok(()) };
         let status: String = status.to_string().chars().filter(|c| !c.is_control()).collect();
         let status = &status[..status.floor_char_boundary(STATUS_LEN_MAX)];
         let ready = if ready { "READY=1\n" } else { "" };
-        socket.send_to_addr(format!("{ready}STATUS={status}\n").as_bytes(), address).map(drop)
+        self.send(&format!("{ready}STATUS={status}\n"), &[])
     }
 
     /// Says how the VM ended, before this process ends as well: nobody says it again.
@@ -56,5 +60,48 @@ impl Notifier {
             socket.set_write_timeout(Some(LAST_WORD))?;
         }
         self.tell(false, status)
+    }
+
+    /// Says that the unit has started, and is to be killed unless systemd hears of it within this time, in
+    /// microseconds. Both in one: a reload of systemd forgets the watchdog of a unit that has not started.
+    ///
+    /// # Errors
+    /// systemd could not be told.
+    pub(crate) fn arm(&self, watchdog_us: u64) -> io::Result<()> {
+        self.send(&format!("READY=1\nWATCHDOG_USEC={watchdog_us}\n"), &[])
+    }
+
+    /// Says that the unit is to be killed unless systemd hears of it within this time, in microseconds; with
+    /// 0 not any more. In a unit that is being stopped, the stop is to have as much time.
+    ///
+    /// # Errors
+    /// systemd could not be told.
+    pub(crate) fn feed(&self, watchdog_us: u64, stopping: bool) -> io::Result<()> {
+        let extend = if stopping { format!("EXTEND_TIMEOUT_USEC={watchdog_us}\n") } else { String::new() };
+        self.send(&format!("{extend}WATCHDOG_USEC={watchdog_us}\n"), &[])
+    }
+
+    /// Asks systemd to close what is given to it once it has taken everything that was said before. Then the
+    /// returned end of the pipe is at its end. `None`: nobody is told anything.
+    ///
+    /// # Errors
+    /// systemd could not be asked.
+    pub(crate) fn barrier(&self) -> io::Result<Option<PipeReader>> {
+        if self.0.is_none() {
+            return Ok(None);
+        }
+        let (reader, writer) = io::pipe()?;
+        // Alone: systemd drops whatever else the datagram holds.
+        self.send("BARRIER=1", &[writer.as_raw_fd()])?;
+        Ok(Some(reader))
+    }
+
+    fn send(&self, text: &str, fds: &[RawFd]) -> io::Result<()> {
+        let Some((socket, address)) = &self.0 else { return Ok(()) };
+        let rights = [ControlMessage::ScmRights(fds)];
+        let rights = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+        let said = [IoSlice::new(text.as_bytes())];
+        sendmsg(socket.as_raw_fd(), &said, rights, MsgFlags::MSG_NOSIGNAL, Some(address))?;
+        Ok(())
     }
 }

@@ -1,12 +1,13 @@
 //! Launch orders: one file per VM, which the agent writes and systemd hands to the VM's unit as a credential.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use blixard_model::VmName;
 use blixard_model::order::LaunchOrder;
+
+use crate::files::{ensure_dir, read_at_most, write_new};
 
 /// Largest order, in bytes. A spec that reaches all its limits is still smaller.
 pub const ORDER_LEN_MAX: usize = 64 * 1024;
@@ -79,10 +80,10 @@ impl OrderDir {
         if bytes.len() > ORDER_LEN_MAX {
             return Err(OrderError::TooLarge { path });
         }
-        ensure_dir(&self.0).map_err(at(&self.0))?;
+        ensure_dir(&self.0, 0o700).map_err(at(&self.0))?;
         // This is never the file of another VM, because a VM's name holds no dot.
         let partial = self.0.join(format!(".{}.json", order.vm.name));
-        write_new(&partial, &bytes).map_err(at(&partial))?;
+        write_new(&partial, &bytes, 0o600).map_err(at(&partial))?;
         fs::rename(&partial, &path).map_err(at(&path))
     }
 
@@ -120,13 +121,8 @@ impl OrderDir {
 /// # Errors
 /// The file is missing, too large, or not an order.
 pub(crate) fn read_order(path: &Path) -> Result<LaunchOrder, OrderError> {
-    let file = fs::File::open(path).map_err(at(path))?;
-    let mut bytes = Vec::new();
-    let limit = u64::try_from(ORDER_LEN_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    file.take(limit).read_to_end(&mut bytes).map_err(at(path))?;
-    if bytes.len() > ORDER_LEN_MAX {
-        return Err(OrderError::TooLarge { path: path.to_owned() });
-    }
+    let bytes = read_at_most(path, ORDER_LEN_MAX).map_err(at(path))?;
+    let bytes = bytes.ok_or_else(|| OrderError::TooLarge { path: path.to_owned() })?;
     serde_json::from_slice(&bytes).map_err(|error| OrderError::Malformed {
         path: path.to_owned(),
         line: error.line(),
@@ -137,23 +133,6 @@ pub(crate) fn read_order(path: &Path) -> Result<LaunchOrder, OrderError> {
 fn at(path: &Path) -> impl FnOnce(io::Error) -> OrderError + use<> {
     let path = path.to_owned();
     move |source| OrderError::Io { path, source }
-}
-
-fn ensure_dir(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Removes a file that a crash left behind; `create_new` below makes sure of the mode.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! `vm-run`: the process around the [`Supervisor`]. It hands over what happens and does what is decided.
 //!
-//! One thread, one `poll`: signals, the control connection, the status socket and the clock. The thread that
-//! starts the hypervisor must be the main one, because the kernel ends the hypervisor when that thread ends.
+//! One thread, one `poll`: signals, the control connection, the status socket, the lease and the clock. The
+//! thread that starts the hypervisor must be the main one, because the kernel ends the hypervisor when that
+//! thread ends.
+//!
+//! A process may stand still for any time, between any two of its steps. So the end of a lease is looked at
+//! before anything else after each wait, and again before each turn.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
@@ -16,15 +20,17 @@ use blixard_model::{UnitStatus, VmName};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::time::{ClockId, clock_gettime};
 
+use crate::clock::now_ms;
 use crate::exec::{CheckedLaunch, LaunchError, launch_of};
 use crate::hypervisor::{MONITOR_SOCKET, STATUS_SOCKET, own_runtime_dir};
+use crate::lease::LeaseDir;
+use crate::lease_watcher::LeaseWatcher;
 use crate::memory_limit::MemoryEvents;
 use crate::notify::Notifier;
 use crate::qemu::message::{QmpLines, parse};
 use crate::say::say;
-use crate::supervisor::{ProcessEnd, Supervisor, SupervisorEffect, SupervisorInput, VmEnd};
+use crate::supervisor::{ProcessEnd, Supervisor, SupervisorEffect, SupervisorInput, VmEnd, watchdog_us};
 
 /// Bytes that are read at once; what a hypervisor floods is read in turns.
 const READ_LEN: usize = 16 * 1024;
@@ -55,14 +61,15 @@ pub enum VmRunError {
     Wait(#[source] nix::Error),
 }
 
-/// Supervises the VM of this unit until it has ended.
+/// Supervises the VM of this unit until it has ended. The agent's lease is looked for in `lease_dir`, if the
+/// VM needs one.
 ///
 /// # Errors
 /// [`VmRunError`]: the supervisor could not go on.
-pub fn vm_run(name: &str) -> Result<VmEnd, VmRunError> {
+pub fn vm_run(name: &str, lease_dir: LeaseDir) -> Result<VmEnd, VmRunError> {
     let notifier = Notifier::from_environment().map_err(VmRunError::Notify)?;
     match checked(name) {
-        Ok((directory, launch)) => VmProcess::new(&directory, launch, notifier)?.run(),
+        Ok((directory, launch)) => VmProcess::new(&directory, launch, lease_dir, notifier)?.run(),
         Err(error) => {
             let end = VmEnd::NotStarted(with_causes(&error));
             let _ = notifier.tell_last(&UnitStatus::Ended(end.to_string()));
@@ -79,15 +86,6 @@ fn checked(name: &str) -> Result<(PathBuf, CheckedLaunch), LaunchError> {
     Ok((directory, launch))
 }
 
-/// Milliseconds of CLOCK_BOOTTIME.
-fn now_ms() -> u64 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |now| {
-        let (seconds, nanos) = (now.tv_sec(), now.tv_nsec());
-        u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000)
-            + u64::try_from(nanos).unwrap_or(0) / 1_000_000
-    })
-}
-
 /// The hypervisor's control connection.
 enum Monitor {
     /// It is listened for.
@@ -98,8 +96,25 @@ enum Monitor {
     Closed,
 }
 
+/// How far systemd is in watching a unit with a lease.
+enum Arming {
+    /// It is not asked to, or has confirmed.
+    None,
+    /// It is still to be told of the lease that ends then.
+    ToTell(u64),
+    /// It is still to be asked whether it has taken that.
+    ToAsk,
+    /// It closes the other end of this when it has.
+    Asked(PipeReader),
+}
+
 struct VmProcess {
     supervisor: Supervisor,
+    /// The agent's lease, of a VM that needs one.
+    lease: Option<LeaseWatcher>,
+    arming: Arming,
+    /// The end of the lease that systemd is still to be told, and whether the unit is being stopped.
+    unfed: Option<(Option<u64>, bool)>,
     argv: Vec<String>,
     notifier: Notifier,
     /// What systemd is still to be told.
@@ -115,7 +130,12 @@ struct VmProcess {
 }
 
 impl VmProcess {
-    fn new(directory: &Path, launch: CheckedLaunch, notifier: Notifier) -> Result<Self, VmRunError> {
+    fn new(
+        directory: &Path,
+        launch: CheckedLaunch,
+        lease_dir: LeaseDir,
+        notifier: Notifier,
+    ) -> Result<Self, VmRunError> {
         let mut set = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
             set.add(signal);
@@ -123,7 +143,10 @@ impl VmProcess {
         set.thread_block().map_err(VmRunError::Signals)?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self {
-            supervisor: Supervisor::new(launch.disks, now_ms()),
+            supervisor: Supervisor::new(launch.disks, launch.lease.is_some(), now_ms()),
+            lease: launch.lease.map(|need| LeaseWatcher::new(need, lease_dir)),
+            arming: Arming::None,
+            unfed: None,
             argv: launch.argv,
             notifier,
             untold: None,
@@ -154,7 +177,8 @@ impl VmProcess {
     /// Does what is decided, until nothing more is.
     fn carry_out(&mut self) {
         loop {
-            self.handle(SupervisorInput::Wake);
+            self.go_on_arming();
+            self.look_at_lease();
             let effects = self.supervisor.turn();
             if effects.is_empty() {
                 break;
@@ -164,6 +188,22 @@ impl VmProcess {
             }
         }
         self.tell();
+        self.feed();
+    }
+
+    /// Hands over the time, and before that what the lease allows at the same moment.
+    fn look_at_lease(&mut self) {
+        let now_ms = now_ms();
+        let deadline_ms = self.supervisor.lease_deadline_ms();
+        if let Some(permission) = self.lease.as_mut().and_then(|lease| lease.look(now_ms, deadline_ms)) {
+            self.supervisor.handle(now_ms, SupervisorInput::Lease(permission));
+        }
+        self.supervisor.handle(now_ms, SupervisorInput::Wake);
+    }
+
+    /// Whether the end of the lease has come, as far as is known.
+    fn lease_may_be_over(&self) -> bool {
+        self.supervisor.lease_deadline_ms().is_some_and(|until_ms| now_ms() >= until_ms)
     }
 
     fn carry_out_one(&mut self, effect: SupervisorEffect) {
@@ -187,6 +227,11 @@ impl VmProcess {
                 self.status = status.clone();
                 self.untold = Some((ready || before, status));
                 self.tell();
+            }
+            SupervisorEffect::Arm { until_ms } => self.arming = Arming::ToTell(until_ms),
+            SupervisorEffect::Feed { until_ms, stopping } => {
+                self.unfed = Some((until_ms, stopping));
+                self.feed();
             }
             SupervisorEffect::Say(text) => say(&text),
             SupervisorEffect::End(end) => {
@@ -237,27 +282,100 @@ impl VmProcess {
         }
     }
 
+    /// Tells systemd of the lease what it was not told yet. What it does not take is told again.
+    fn feed(&mut self) {
+        let Some((until_ms, stopping)) = self.unfed else { return };
+        let told_first = matches!(self.arming, Arming::ToTell(_));
+        let us = until_ms.map_or(0, |until_ms| watchdog_us(now_ms(), until_ms));
+        if !told_first && self.notifier.feed(us, stopping).is_ok() {
+            self.unfed = None;
+        }
+    }
+
+    /// Makes systemd watch and confirm that it does, as far as is possible now.
+    fn go_on_arming(&mut self) {
+        if let Arming::ToTell(until_ms) = self.arming {
+            let told = self.notifier.arm(watchdog_us(now_ms(), until_ms));
+            if self.is_taken(told).is_some() {
+                self.arming = Arming::ToAsk;
+            }
+        }
+        if let Arming::ToAsk = self.arming {
+            let asked = self.notifier.barrier();
+            match self.is_taken(asked) {
+                Some(Some(confirmation)) => self.arming = Arming::Asked(confirmation),
+                // Nobody is told anything, so nobody watches: somebody runs this by hand.
+                Some(None) => self.armed(),
+                None => {}
+            }
+        }
+        if let Arming::Asked(confirmation) = &self.arming
+            && is_ready_now(confirmation)
+        {
+            self.armed();
+        }
+    }
+
+    fn armed(&mut self) {
+        self.arming = Arming::None;
+        self.handle(SupervisorInput::Armed);
+    }
+
+    /// What came of telling systemd; `None` if it did not take that. Where it has no room it is told again,
+    /// as long as the supervisor waits for it.
+    fn is_taken<T>(&mut self, told: io::Result<T>) -> Option<T> {
+        match told {
+            Ok(taken) => Some(taken),
+            Err(error) if is_temporary(&error) => None,
+            Err(error) => {
+                self.arming = Arming::None;
+                self.handle(SupervisorInput::NotArmed(format!("systemd cannot be told: {error}")));
+                None
+            }
+        }
+    }
+
+    /// How long nothing has to be done, in milliseconds.
+    fn wait_ms(&self) -> u64 {
+        let look_at_ms = self.lease.as_ref().map_or(u64::MAX, LeaseWatcher::look_at_ms);
+        let wait_ms = self.supervisor.wake_at_ms().min(look_at_ms).saturating_sub(now_ms());
+        let tells_again = self.untold.is_some()
+            || self.unfed.is_some()
+            || matches!(self.arming, Arming::ToTell(_) | Arming::ToAsk);
+        if tells_again { wait_ms.min(TELL_AGAIN_MS) } else { wait_ms }
+    }
+
     /// Waits until something happens, and hands it over.
     fn wait(&mut self) -> Result<(), VmRunError> {
-        let mut wait_ms = self.supervisor.wake_at_ms().saturating_sub(now_ms());
-        if self.untold.is_some() {
-            wait_ms = wait_ms.min(TELL_AGAIN_MS);
+        if let Some(lease) = &mut self.lease {
+            lease.set_timer(self.supervisor.lease_deadline_ms());
         }
-        let timeout = PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX);
+        let timeout = PollTimeout::try_from(self.wait_ms()).unwrap_or(PollTimeout::MAX);
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![readable(self.signals.as_fd()), readable(self.asked.as_fd())];
+        let monitor_at = fds.len();
         match &self.monitor {
             Monitor::Awaited(listener) => fds.push(readable(listener.as_fd())),
             Monitor::Open(stream, _) => fds.push(readable(stream.as_fd())),
             Monitor::Closed => {}
+        }
+        let others_at = fds.len();
+        // These are looked at whenever something happens.
+        fds.extend(self.lease.iter().flat_map(LeaseWatcher::fds).map(readable));
+        if let Arming::Asked(confirmation) = &self.arming {
+            fds.push(readable(confirmation.as_fd()));
         }
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(VmRunError::Wait(error)),
         }
         let is_ready = |fd: Option<&PollFd<'_>>| fd.and_then(PollFd::any).unwrap_or(false);
-        let (asked, said) = (is_ready(fds.get(1)), is_ready(fds.get(2)));
+        let asked = is_ready(fds.get(1));
+        let said = monitor_at < others_at && is_ready(fds.get(monitor_at));
         drop(fds);
+        if self.lease_may_be_over() {
+            self.carry_out();
+        }
         // What the hypervisor has said comes before its end.
         if said {
             self.hear();
@@ -345,6 +463,12 @@ impl VmProcess {
             let _ = stream.write_all(format!("{}\n", self.status).as_bytes());
         }
     }
+}
+
+/// Whether a read would not wait.
+fn is_ready_now(pipe: &PipeReader) -> bool {
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 fn is_temporary(error: &io::Error) -> bool {

@@ -1,6 +1,8 @@
 //! `vm-stop`: asks the guest of a VM without a supervisor to shut down, and ends the hypervisor if the guest
-//! does not. A supervisor does so by itself when systemd sends it SIGTERM, right after this.
+//! does not. A supervisor does so by itself when systemd sends it SIGTERM, right after this; here the
+//! watchdog is armed again that a stop takes away from a VM with a lease.
 
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,10 +10,15 @@ use std::time::{Duration, Instant};
 use blixard_model::words::with_causes;
 use blixard_model::{InvalidId, VmName};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
 
+use crate::clock::now_ms;
+use crate::exec::own_lease_need;
 use crate::hypervisor::{LookPace, STATUS_SOCKET, is_alive, main_pid, own_runtime_dir, qmp_socket};
+use crate::lease::{LeaseDir, LeasePermission};
+use crate::notify::Notifier;
+use crate::qemu::message::QmpCommand;
 use crate::qemu::qmp::{Qmp, QmpError};
+use crate::supervisor::watchdog_us;
 
 /// Time that the guest has for its shutdown. Together with [`QUIT_DEADLINE`] and [`EXIT_DEADLINE`] it is less
 /// than the unit's `TimeoutStopSec=`.
@@ -45,7 +52,9 @@ pub enum VmStopError {
 /// [`VmStopError`]: the hypervisor still runs.
 pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
     let name: VmName = name.parse()?;
-    if has_supervisor(&own_runtime_dir(&name).join(STATUS_SOCKET)) {
+    let status_socket = own_runtime_dir(&name).join(STATUS_SOCKET);
+    watch_the_stop(&status_socket);
+    if has_supervisor(&status_socket) {
         return Ok(());
     }
     let graceful = stop_gracefully(&qmp_socket(&name), GRACE, REPEAT)?;
@@ -56,6 +65,39 @@ pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
     }
     await_end(main_pid());
     Ok(())
+}
+
+/// Has systemd end a VM with a lease in time although it is being stopped: the supervisor, which does the
+/// same, may stand still. The SIGTERM that follows takes the watchdog away once more, so this waits until the
+/// supervisor answers; a watchdog that goes off before ends this program as well.
+fn watch_the_stop(status_socket: &Path) {
+    let Some(need) = own_lease_need() else { return };
+    let now_ms = now_ms();
+    let permission = need.permission(LeaseDir::default().read());
+    let Some(until_ms) = end_of(permission, now_ms) else { return };
+    let us = watchdog_us(now_ms, until_ms);
+    let told = Notifier::from_environment().and_then(|systemd| systemd.feed(us, true));
+    if let Err(error) = told {
+        return eprintln!("systemd cannot be told when the VM's lease ends: {error}");
+    }
+    if !answers(status_socket, Duration::from_micros(us)) {
+        eprintln!("the supervisor does not answer, and the VM's lease has ended");
+    }
+}
+
+/// Whether a supervisor says within this time how its VM is. One that is not there need not be waited for.
+fn answers(status_socket: &Path, longest: Duration) -> bool {
+    let Ok(mut stream) = UnixStream::connect(status_socket) else { return true };
+    stream.set_read_timeout(Some(longest)).is_ok() && stream.read(&mut [0; 1]).is_ok()
+}
+
+/// When a VM that is allowed this is to end. None: nobody knows of an end, and the stop itself has one.
+fn end_of(permission: LeasePermission, now_ms: u64) -> Option<u64> {
+    match permission {
+        LeasePermission::Until(until_ms) => Some(until_ms),
+        LeasePermission::Denied(why) if why.revokes() => Some(now_ms),
+        LeasePermission::Denied(_) | LeasePermission::Endless => None,
+    }
 }
 
 /// Whether a supervisor listens on its status socket. The path is gone with the unit that made it.
@@ -76,7 +118,7 @@ fn stop_gracefully(socket: &Path, grace: Duration, repeat: Duration) -> Result<b
     }
     let deadline = Instant::now() + QUIT_DEADLINE;
     let quit = Qmp::connect(socket, deadline).and_then(|mut qmp| {
-        qmp.command("quit", &json!({}), deadline)?;
+        qmp.command(QmpCommand::Quit, deadline)?;
         qmp.wait_closed(deadline)
     });
     match quit {
@@ -90,17 +132,12 @@ fn stop_gracefully(socket: &Path, grace: Duration, repeat: Duration) -> Result<b
 fn press_until_ended(socket: &Path, deadline: Instant, repeat: Duration) -> Result<bool, QmpError> {
     let mut qmp = Qmp::connect(socket, deadline)?;
     while Instant::now() < deadline {
-        qmp.command("send-key", &chord(), deadline)?;
+        qmp.command(QmpCommand::CtrlAltDelete, deadline)?;
         if qmp.wait_closed(deadline.min(Instant::now() + repeat))? {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-fn chord() -> Value {
-    let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
-    json!({ "keys": keys })
 }
 
 /// Waits until the process has ended. Its control socket closes a moment earlier, and meanwhile systemd would
@@ -115,7 +152,10 @@ fn await_end(main: Option<Pid>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+    use crate::lease::NoLease;
     use crate::qemu::qmp::fake::{GREETING, OK, serve};
 
     const LONG: Duration = Duration::from_secs(20);
@@ -148,6 +188,36 @@ mod tests {
         assert!(has_supervisor(&path));
         drop(listener);
         assert!(!has_supervisor(&path), "it has ended");
+    }
+
+    #[test]
+    fn a_supervisor_that_stands_still_is_told_from_one_that_answers() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("status.sock");
+        assert!(answers(&path, LONG), "there is none");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
+        assert!(!answers(&path, Duration::from_millis(30)));
+        let answering = std::thread::spawn(move || {
+            for stream in listener.incoming().take(2) {
+                // The first one has given up.
+                let _ = stream.expect("accepted").write_all(b"running\n");
+            }
+        });
+        assert!(answers(&path, LONG));
+        answering.join().expect("ends");
+    }
+
+    #[test]
+    fn a_stop_lasts_no_longer_than_the_lease_as_far_as_that_is_known() {
+        for (permission, end) in [
+            (LeasePermission::Until(9), Some(9)),
+            (LeasePermission::Denied(NoLease::NotListed), Some(7)),
+            (LeasePermission::Denied(NoLease::OtherGeneration(1)), Some(7)),
+            (LeasePermission::Denied(NoLease::NoFile), None),
+            (LeasePermission::Endless, None),
+        ] {
+            assert_eq!(end_of(permission, 7), end);
+        }
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use blixard_model::{InvalidId, VmName};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
 
 use crate::hypervisor::{LookPace, is_alive, main_pid, qmp_socket};
+use crate::qemu::message::QmpCommand;
 use crate::qemu::qmp::{Qmp, QmpError};
 
 /// Longest wait. It is shorter than the unit's `TimeoutStartSec=`, so that this program can tell the reason.
@@ -70,9 +70,8 @@ fn wait_running(socket: &Path, main: Option<Pid>, longest: Duration) -> Result<(
 
 fn status(socket: &Path, deadline: Instant) -> Result<String, QmpError> {
     let mut qmp = Qmp::connect(socket, deadline)?;
-    let answer = qmp.command("query-status", &json!({}), deadline)?;
-    let status = answer.get("status").and_then(Value::as_str);
-    status.map(str::to_owned).ok_or_else(|| QmpError::Protocol("no status in the answer".into()))
+    let status = qmp.command(QmpCommand::QueryStatus, deadline)?;
+    status.ok_or_else(|| QmpError::Protocol("no status in the answer".into()))
 }
 
 #[cfg(test)]

@@ -20,6 +20,19 @@ fn a_guest_chooses_neither_priority_nor_rate_of_its_console_lines() {
     assert_eq!(values("LogRateLimitBurst"), ["1000"]);
 }
 
+/// A VM with a lease is ended by systemd where its supervisor cannot, and no other VM is.
+#[test]
+fn the_watchdog_that_a_supervisor_arms_ends_the_whole_unit_at_once() {
+    assert_eq!(values("Type"), ["notify"]);
+    // `main` would leave ExecStop= without a socket on which to arm the watchdog again.
+    assert_eq!(values("NotifyAccess"), ["exec"]);
+    assert_eq!(values("WatchdogSec"), [""; 0], "armed for each VM by its supervisor");
+    assert_eq!(values("WatchdogSignal"), ["SIGKILL"]);
+    assert_eq!(values("TimeoutAbortSec"), ["1s"]);
+    assert_eq!(values("LimitCORE"), ["0"]);
+    assert_eq!(values("Restart"), ["no"]);
+}
+
 #[test]
 fn the_root_helper_can_do_one_thing_and_the_polkit_rule_allows_its_start() {
     for line in [

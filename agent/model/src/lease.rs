@@ -25,8 +25,8 @@ pub struct LeaseFile {
     pub boot_id: BootId,
     /// The cluster that placed the VMs.
     pub cluster_id: ClusterId,
-    /// Until when the VMs may run, in milliseconds of CLOCK_BOOTTIME. None: without an end, because nobody may
-    /// fail them over.
+    /// Until when the VMs may run, in milliseconds of CLOCK_BOOTTIME. None: without an end, because nobody
+    /// may fail them over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<u64>,
     /// The newest grant that the node received: an agent that starts again shows it to the leader.

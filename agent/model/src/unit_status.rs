@@ -11,6 +11,8 @@ use crate::report::cut_reason;
 pub enum UnitStatus {
     /// The hypervisor is being started, and the guest does not run yet.
     Starting,
+    /// The hypervisor is there, and the guest may not run yet.
+    Waiting(String),
     /// The guest runs.
     Running,
     /// The guest stands still.
@@ -29,6 +31,7 @@ pub enum UnitStatus {
 pub struct NoUnitStatus;
 
 const STARTING: &str = "starting";
+const WAITING: &str = "waiting";
 const RUNNING: &str = "running";
 const PAUSED: &str = "paused";
 const NOT_ANSWERING: &str = "not answering";
@@ -40,13 +43,18 @@ impl UnitStatus {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Starting | Self::Running => None,
-            Self::Paused(why) | Self::NotAnswering(why) | Self::Stopping(why) | Self::Ended(why) => Some(why),
+            Self::Waiting(why)
+            | Self::Paused(why)
+            | Self::NotAnswering(why)
+            | Self::Stopping(why)
+            | Self::Ended(why) => Some(why),
         }
     }
 
     fn word(&self) -> &'static str {
         match self {
             Self::Starting => STARTING,
+            Self::Waiting(_) => WAITING,
             Self::Running => RUNNING,
             Self::Paused(_) => PAUSED,
             Self::NotAnswering(_) => NOT_ANSWERING,
@@ -80,6 +88,7 @@ impl FromStr for UnitStatus {
         });
         Ok(match (word, why) {
             (STARTING, None) => Self::Starting,
+            (WAITING, Some(why)) => Self::Waiting(why),
             (RUNNING, None) => Self::Running,
             (PAUSED, Some(why)) => Self::Paused(why),
             (NOT_ANSWERING, Some(why)) => Self::NotAnswering(why),
@@ -100,6 +109,7 @@ mod tests {
         let why = || "disk0 /var/lib/a: b.raw: No space left on device".to_owned();
         for status in [
             UnitStatus::Starting,
+            UnitStatus::Waiting(why()),
             UnitStatus::Running,
             UnitStatus::Paused(why()),
             UnitStatus::NotAnswering(why()),
@@ -112,7 +122,9 @@ mod tests {
 
     #[test]
     fn another_text_is_none_and_a_reason_is_cut() {
-        for text in ["", "running: fast", "paused", "ended:", "Running", "sleeping: yes", "running\n"] {
+        for text in
+            ["", "running: fast", "waiting", "paused", "ended:", "Running", "sleeping: yes", "running\n"]
+        {
             assert_eq!(text.parse::<UnitStatus>(), Err(NoUnitStatus), "{text:?}");
         }
         let long = format!("paused: {}", "é".repeat(REASON_LEN_MAX));

@@ -26,7 +26,10 @@ fn main() -> ExitCode {
 
 fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
     match words {
-        ["vm-run", name] => std::process::exit(launcher::vm_run(name)?.exit_status().into()),
+        ["vm-run", name] => {
+            let end = launcher::vm_run(name, launcher::LeaseDir::default())?;
+            std::process::exit(end.exit_status().into())
+        }
         ["vm-child", supervisor, program, "--", arguments @ ..] => {
             let arguments: Vec<_> = arguments.iter().map(Into::into).collect();
             match launcher::vm_child(supervisor.parse()?, program, &arguments)? {}

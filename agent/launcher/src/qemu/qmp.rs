@@ -1,14 +1,13 @@
 //! QEMU's control protocol (QMP), as far as it is needed: one JSON object per line, commands answered in
 //! order, events in between.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
-use super::message::LINE_LEN_MAX;
+use super::message::{NotQmp, QmpCommand, QmpLines, QmpMessage, parse};
 
 /// Why the control socket did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +31,7 @@ pub enum QmpError {
     #[error("the hypervisor refused {command}: {detail}")]
     Refused {
         /// The command.
-        command: String,
+        command: &'static str,
         /// QEMU's description of the error.
         detail: String,
     },
@@ -55,47 +54,47 @@ impl QmpError {
 #[derive(Debug)]
 pub(crate) struct Qmp {
     stream: UnixStream,
-    /// Bytes that were read beyond the last whole line.
-    pending: Vec<u8>,
+    lines: QmpLines,
+    /// Lines that were read and not looked at yet.
+    unread: VecDeque<Vec<u8>>,
 }
 
 impl Qmp {
+    fn new(stream: UnixStream) -> Self {
+        Self { stream, lines: QmpLines::default(), unread: VecDeque::new() }
+    }
+
     /// Connects, reads the greeting and leaves negotiation mode.
     pub(crate) fn connect(path: &Path, deadline: Instant) -> Result<Self, QmpError> {
-        let stream = UnixStream::connect(path).map_err(QmpError::Connect)?;
-        let mut qmp = Self { stream, pending: Vec::new() };
-        let greeting = qmp.read_object(deadline)?;
-        if greeting.get("QMP").is_none() {
-            return Err(QmpError::Protocol("no greeting".into()));
+        let mut qmp = Self::new(UnixStream::connect(path).map_err(QmpError::Connect)?);
+        match parse(&qmp.read_line(deadline)?) {
+            Ok(QmpMessage::Greeting) => {}
+            Err(NotQmp::Json) => return Err(QmpError::Protocol(NotQmp::Json.to_string())),
+            Ok(_) | Err(NotQmp::Kind) => return Err(QmpError::Protocol("no greeting".into())),
         }
-        qmp.command("qmp_capabilities", &json!({}), deadline)?;
+        qmp.command(QmpCommand::Capabilities, deadline)?;
         Ok(qmp)
     }
 
-    /// Runs one command and returns its answer. Events that come before the answer are dropped.
+    /// Runs one command and returns QEMU's run state, if the answer has it. Events that come before the
+    /// answer are dropped. Nothing else is asked meanwhile, so the next answer is the answer, whatever its
+    /// id.
     pub(crate) fn command(
         &mut self,
-        name: &str,
-        arguments: &Value,
+        command: QmpCommand,
         deadline: Instant,
-    ) -> Result<Value, QmpError> {
-        let mut line = json!({ "execute": name, "arguments": arguments }).to_string();
-        line.push('\n');
+    ) -> Result<Option<String>, QmpError> {
         let left = time_left(deadline)?;
         self.stream.set_write_timeout(Some(left)).map_err(QmpError::Io)?;
-        self.stream.write_all(line.as_bytes()).map_err(sort)?;
+        self.stream.write_all(command.line(1).as_bytes()).map_err(sort)?;
         loop {
-            let mut answer = self.read_object(deadline)?;
-            if let Some(value) = answer.get_mut("return") {
-                return Ok(value.take());
-            }
-            if let Some(error) = answer.get("error") {
-                let detail =
-                    error.get("desc").and_then(Value::as_str).unwrap_or("no reason given").to_owned();
-                return Err(QmpError::Refused { command: name.to_owned(), detail });
-            }
-            if answer.get("event").is_none() {
-                return Err(QmpError::Protocol("neither an answer nor an event".into()));
+            match self.read(deadline)? {
+                QmpMessage::Done { status, .. } => return Ok(status),
+                QmpMessage::Refused { why, .. } => {
+                    return Err(QmpError::Refused { command: command.name(), detail: why });
+                }
+                QmpMessage::Event(_) => {}
+                QmpMessage::Greeting => return Err(QmpError::Protocol("it greeted twice".into())),
             }
         }
     }
@@ -104,7 +103,7 @@ impl Qmp {
     /// done so by the deadline.
     pub(crate) fn wait_closed(&mut self, deadline: Instant) -> Result<bool, QmpError> {
         loop {
-            match self.read_object(deadline) {
+            match self.read(deadline) {
                 Ok(_) => {}
                 Err(QmpError::Closed) => return Ok(true),
                 Err(QmpError::Timeout) => return Ok(false),
@@ -113,25 +112,24 @@ impl Qmp {
         }
     }
 
-    fn read_object(&mut self, deadline: Instant) -> Result<Value, QmpError> {
+    fn read(&mut self, deadline: Instant) -> Result<QmpMessage, QmpError> {
         let line = self.read_line(deadline)?;
-        serde_json::from_slice(&line).map_err(|error| QmpError::Protocol(format!("not JSON: {error}")))
+        parse(&line).map_err(|error| QmpError::Protocol(error.to_string()))
     }
 
     fn read_line(&mut self, deadline: Instant) -> Result<Vec<u8>, QmpError> {
         loop {
-            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
-                let rest = self.pending.split_off(end + 1);
-                return Ok(std::mem::replace(&mut self.pending, rest));
-            }
-            if self.pending.len() > LINE_LEN_MAX {
-                return Err(QmpError::Protocol(format!("a line longer than {LINE_LEN_MAX} bytes")));
+            if let Some(line) = self.unread.pop_front() {
+                return Ok(line);
             }
             self.stream.set_read_timeout(Some(time_left(deadline)?)).map_err(QmpError::Io)?;
             let mut chunk = [0; 4096];
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(QmpError::Closed),
-                Ok(read) => self.pending.extend_from_slice(&chunk[..read]),
+                Ok(read) => {
+                    let lines = self.lines.push(&chunk[..read]);
+                    self.unread.extend(lines.map_err(|error| QmpError::Protocol(error.to_string()))?);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(sort(error)),
             }
@@ -205,8 +203,8 @@ mod tests {
         let answer = "{\"event\":\"RESUME\",\"timestamp\":{}}\n{\"return\":{\"status\":\"running\"}}";
         let (path, server) = serve(dir.path(), &[GREETING, OK, answer]);
         let mut qmp = Qmp::connect(&path, soon()).expect("connect");
-        let status = qmp.command("query-status", &json!({}), soon()).expect("answer");
-        assert_eq!(status["status"], "running");
+        let status = qmp.command(QmpCommand::QueryStatus, soon()).expect("answer");
+        assert_eq!(status.as_deref(), Some("running"));
         assert!(qmp.wait_closed(soon()).expect("closed"));
         let sent = server.join().expect("server");
         assert!(sent[0].contains("qmp_capabilities") && sent[1].contains("query-status"));
@@ -218,7 +216,7 @@ mod tests {
         let refusal = r#"{"error":{"class":"GenericError","desc":"not now"}}"#;
         let (path, _server) = serve(dir.path(), &[GREETING, OK, refusal]);
         let mut qmp = Qmp::connect(&path, soon()).expect("connect");
-        let error = qmp.command("quit", &json!({}), soon()).expect_err("refused");
+        let error = qmp.command(QmpCommand::Quit, soon()).expect_err("refused");
         assert_eq!(error.to_string(), "the hypervisor refused quit: not now");
     }
 
@@ -249,9 +247,9 @@ mod tests {
                 let (ours, mut theirs) = UnixStream::pair().expect("pair");
                 theirs.write_all(bytes).expect("fits into the socket");
                 theirs.shutdown(std::net::Shutdown::Write).expect("shutdown");
-                let mut qmp = Qmp { stream: ours, pending: Vec::new() };
+                let mut qmp = Qmp::new(ours);
                 for _ in 0..3 {
-                    if let Err(error) = qmp.command("query-status", &json!({}), soon()) {
+                    if let Err(error) = qmp.command(QmpCommand::QueryStatus, soon()) {
                         return error.to_string();
                     }
                 }

@@ -54,9 +54,26 @@ pub enum VmEnd {
     Hypervisor(String),
     /// The VM never ran.
     NotStarted(String),
+    /// The VM never ran because no lease allowed it, for this reason.
+    NoLease(String),
+    /// It was killed because its lease allowed it no more, for this reason.
+    LeaseEnded(String),
 }
 
 impl VmEnd {
+    /// The end of a VM that ran and that nobody ended, by how the process ended and what QEMU said before:
+    /// the reason of a shutdown, and whether the guest panicked.
+    pub(super) fn by_itself(how: ProcessEnd, shutdown: Option<&str>, panicked: bool) -> Self {
+        match shutdown {
+            Some("guest-panic") => Self::GuestPanicked,
+            _ if panicked => Self::GuestPanicked,
+            Some("guest-shutdown") => Self::GuestShutDown,
+            Some("guest-reset") => Self::GuestRestarted,
+            Some(other) => Self::Hypervisor(format!("{how} ({other})")),
+            None => Self::Hypervisor(how.to_string()),
+        }
+    }
+
     /// The exit status of the supervisor. Only an end that was asked for is a success: systemd keeps the
     /// status and the words of a failed unit until they are read.
     pub fn exit_status(&self) -> u8 {
@@ -68,6 +85,8 @@ impl VmEnd {
             Self::OutOfMemory(_) => 13,
             Self::Hypervisor(_) => 14,
             Self::NotStarted(_) => 15,
+            Self::NoLease(_) => 16,
+            Self::LeaseEnded(_) => 17,
         }
     }
 
@@ -80,6 +99,8 @@ impl VmEnd {
             13 => "the kernel ended it for want of memory",
             14 => "the hypervisor ended",
             15 => "the guest never ran",
+            16 => "no lease allowed the guest to run",
+            17 => "its lease ended",
             _ => return None,
         })
     }
@@ -98,6 +119,8 @@ impl fmt::Display for VmEnd {
             }
             Self::Hypervisor(how) => write!(f, "the hypervisor {how}"),
             Self::NotStarted(why) => f.write_str(why),
+            Self::NoLease(why) => write!(f, "no lease allowed the guest to run: {why}"),
+            Self::LeaseEnded(why) => write!(f, "its lease ended: {why}"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use blixard_model::UnitStatus;
 
 use super::end::{ProcessEnd, VmEnd};
+use crate::lease::LeasePermission;
 use crate::qemu::message::{QmpCommand, QmpMessage};
 
 /// What happens to a supervisor.
@@ -20,6 +21,15 @@ pub enum SupervisorInput {
     Ended(ProcessEnd),
     /// systemd asks for the end of the VM.
     Stop,
+    /// What the agent's lease allows the VM now: handed over at the start, whenever it may have changed, and
+    /// before each [`Wake`](Self::Wake) at or after
+    /// [`lease_deadline_ms`](super::Supervisor::lease_deadline_ms). It means nothing to a VM that needs no
+    /// lease.
+    Lease(LeasePermission),
+    /// systemd has taken what [`Arm`](SupervisorEffect::Arm) told it.
+    Armed,
+    /// systemd could not be told that, for this reason.
+    NotArmed(String),
     /// Some time has passed.
     Wake,
 }
@@ -46,6 +56,20 @@ pub enum SupervisorEffect {
         ready: bool,
         /// How it is.
         status: UnitStatus,
+    },
+    /// Tell systemd that the unit has started and is to be killed a moment after this time, in milliseconds
+    /// of CLOCK_BOOTTIME, and ask it to confirm: [`Armed`](SupervisorInput::Armed) or
+    /// [`NotArmed`](SupervisorInput::NotArmed) follows.
+    Arm {
+        /// The end of the lease.
+        until_ms: u64,
+    },
+    /// Tell systemd that the unit is to be killed a moment after another time.
+    Feed {
+        /// The end of the lease. None: not any more.
+        until_ms: Option<u64>,
+        /// The unit is being stopped, which is to have as much time.
+        stopping: bool,
     },
     /// Say this in the unit's journal.
     Say(String),

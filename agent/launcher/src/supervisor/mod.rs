@@ -15,20 +15,28 @@
 //!
 //! While the guest runs, the hypervisor is asked for its state every few seconds, so that one that hangs is
 //! noticed. A guest that stands still because its disk is full is let go on again and again.
+//!
+//! A VM that may be failed over needs a lease besides ([`crate::lease`]). Its guest is let run only while the
+//! lease allows it and after systemd has confirmed that it watches; at the end of the lease the hypervisor is
+//! killed, in whatever state it is, also while it is being stopped. Such a unit has started (READY=1) when
+//! systemd is armed, a moment before its guest runs.
 
+mod awaited;
 mod end;
 mod guest;
 mod input;
-
-use std::collections::BTreeMap;
+mod lease;
 
 use blixard_model::UnitStatus;
 
 use crate::qemu::message::{GuestEvent, QmpCommand, QmpMessage};
+use awaited::AwaitedAnswers;
 use guest::GuestWatch;
+use lease::{ARM_MS, LeaseAnswer, LeaseWatch};
 
 pub use end::{MemoryShortage, ProcessEnd, VmEnd};
 pub use input::{SupervisorEffect, SupervisorInput};
+pub(crate) use lease::watchdog_us;
 
 /// The guest has to run this long after the start, in milliseconds: less than the unit's `TimeoutStartSec=`,
 /// so that the supervisor can tell the reason.
@@ -85,19 +93,26 @@ pub struct Supervisor {
     phase: VmPhase,
     talk: Talk,
     guest: GuestWatch,
-    /// The commands that are not answered yet, each with when it was sent.
-    awaited: BTreeMap<u64, (QmpCommand, u64)>,
-    next_id: u64,
+    /// The lease, of a VM that needs one.
+    lease: Option<LeaseWatch>,
+    /// The hypervisor waits for `cont`.
+    is_prelaunch: bool,
+    /// It was told `cont`.
+    is_let_run: bool,
+    awaited: AwaitedAnswers,
     query_at_ms: u64,
     /// Why QEMU said that it shuts down.
     shutdown: Option<String>,
     /// The guest panicked.
     panicked: bool,
-    /// Why it was killed before it ran.
-    failed: Option<String>,
+    /// Why it was killed.
+    failed: Option<VmEnd>,
     /// systemd asked for the end.
     stop: bool,
+    /// systemd was told that the unit has started.
     is_ready: bool,
+    /// systemd was told that the guest runs.
+    has_run: bool,
     /// What systemd was told last, and when.
     told: Option<(UnitStatus, u64)>,
     effects: Vec<SupervisorEffect>,
@@ -106,20 +121,23 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Begins to start a VM with these disks, given by their paths in their order. Times are milliseconds of
-    /// a clock that never goes back.
-    pub fn new(disks: Vec<String>, now_ms: u64) -> Self {
+    /// a clock that never goes back; with a lease, of CLOCK_BOOTTIME.
+    pub fn new(disks: Vec<String>, needs_lease: bool, now_ms: u64) -> Self {
         Self {
             phase: VmPhase::Starting { until_ms: now_ms.saturating_add(START_MS) },
             talk: Talk::None,
             guest: GuestWatch::new(disks),
-            awaited: BTreeMap::new(),
-            next_id: 0,
+            lease: needs_lease.then(LeaseWatch::new),
+            is_prelaunch: false,
+            is_let_run: false,
+            awaited: AwaitedAnswers::default(),
             query_at_ms: 0,
             shutdown: None,
             panicked: false,
             failed: None,
             stop: false,
             is_ready: false,
+            has_run: false,
             told: None,
             effects: vec![SupervisorEffect::Spawn],
             now_ms,
@@ -139,13 +157,25 @@ impl Supervisor {
             SupervisorInput::ConnectionLost(why) => self.lose_connection(why),
             SupervisorInput::Ended(how) => self.process_ended(how),
             SupervisorInput::Stop => self.begin_stop(),
-            SupervisorInput::Wake => {}
+            SupervisorInput::Lease(permission) => self.note_lease(|lease| lease.note(permission)),
+            SupervisorInput::Armed => self.note_lease(LeaseWatch::note_armed),
+            SupervisorInput::NotArmed(why) => self.not_armed(&why),
+            SupervisorInput::Wake => self.look_at_lease(),
         }
+    }
+
+    /// The end of the lease while the guest runs or may do so, in milliseconds of CLOCK_BOOTTIME: at each
+    /// [`SupervisorInput::Wake`] from then on the newest permission must have been handed over before, and if
+    /// that does not allow the guest to go on it is killed.
+    pub fn lease_deadline_ms(&self) -> Option<u64> {
+        let ends = matches!(self.phase, VmPhase::Killing | VmPhase::Over);
+        self.lease.as_ref().and_then(LeaseWatch::deadline_ms).filter(|_| !ends)
     }
 
     /// What is to be done now, in this order.
     pub fn turn(&mut self) -> Vec<SupervisorEffect> {
         self.look_at_time();
+        self.feed();
         self.tell();
         std::mem::take(&mut self.effects)
     }
@@ -157,9 +187,9 @@ impl Supervisor {
             VmPhase::Asking { again_ms, until_ms } => again_ms.min(until_ms),
             VmPhase::Running | VmPhase::Killing | VmPhase::Over => u64::MAX,
         };
-        let asks = self.may_ask() && !self.awaits(QmpCommand::QueryStatus);
+        let asks = self.may_ask() && !self.awaited.awaits(QmpCommand::QueryStatus);
         let query = if asks { self.query_at_ms } else { u64::MAX };
-        let answer = self.oldest_ms().map_or(u64::MAX, |since| since.saturating_add(ANSWER_MS));
+        let answer = self.awaited.oldest_ms().map_or(u64::MAX, |since| since.saturating_add(ANSWER_MS));
         let answer = if answer > self.now_ms { answer } else { u64::MAX };
         let retry = self.retry_at_ms().unwrap_or(u64::MAX);
         let lost = match self.talk {
@@ -172,7 +202,8 @@ impl Supervisor {
             _ => u64::MAX,
         };
         let settles = settles.unwrap_or(u64::MAX);
-        [phase, query, answer, retry, lost, settles, told].into_iter().min().unwrap_or(u64::MAX)
+        let lease = self.lease_wake_at_ms();
+        [phase, query, answer, retry, lost, settles, told, lease].into_iter().min().unwrap_or(u64::MAX)
     }
 
     fn hear(&mut self, message: QmpMessage) {
@@ -181,7 +212,7 @@ impl Supervisor {
                 self.send(QmpCommand::Capabilities);
             }
             QmpMessage::Greeting => self.lose_connection("it greeted twice".to_owned()),
-            QmpMessage::Done { id, status } => match self.answered(id) {
+            QmpMessage::Done { id, status } => match self.awaited.answered(id) {
                 Some(QmpCommand::Capabilities) => {
                     self.talk = Talk::Open;
                     self.query();
@@ -190,7 +221,7 @@ impl Supervisor {
                 Some(QmpCommand::Cont | QmpCommand::CtrlAltDelete | QmpCommand::Quit) | None => {}
             },
             QmpMessage::Refused { id, why } => {
-                if let Some(command) = self.answered(id) {
+                if let Some(command) = self.awaited.answered(id) {
                     self.refused(command, &why);
                 }
             }
@@ -199,20 +230,11 @@ impl Supervisor {
         }
     }
 
-    /// Which command this is the answer to. An answer to none is nobody's. Commands are answered in their
-    /// order, so those before it have had their answers.
-    fn answered(&mut self, id: Option<u64>) -> Option<QmpCommand> {
-        let id = id?;
-        let (command, _) = self.awaited.remove(&id)?;
-        self.awaited.retain(|earlier, _| *earlier > id);
-        Some(command)
-    }
-
     fn refused(&mut self, command: QmpCommand, why: &str) {
         let said = || format!("the hypervisor refused {}: {why}", command.name());
         match (command, self.phase) {
             (QmpCommand::Capabilities, _) => self.lose_connection(said()),
-            (QmpCommand::Cont, VmPhase::Starting { .. }) => self.fail(said()),
+            (QmpCommand::Cont, VmPhase::Starting { .. }) => self.fail(VmEnd::NotStarted(said())),
             // It has no keyboard.
             (QmpCommand::CtrlAltDelete, VmPhase::Asking { .. }) => {
                 self.say(format!("the guest could not be asked to shut down: {}", said()));
@@ -230,13 +252,15 @@ impl Supervisor {
         match status {
             "running" => self.runs(),
             "prelaunch" => {
-                if !self.awaits(QmpCommand::Cont) {
-                    self.send(QmpCommand::Cont);
-                }
+                self.is_prelaunch = true;
+                self.let_run();
             }
             // QEMU is still setting up.
             "inmigrate" => {}
-            other => self.fail(format!("the hypervisor says {other:?} instead of running")),
+            other => {
+                let why = format!("the hypervisor says {other:?} instead of running");
+                self.fail(VmEnd::NotStarted(why));
+            }
         }
     }
 
@@ -256,15 +280,100 @@ impl Supervisor {
         }
     }
 
+    fn note_lease(&mut self, note: impl FnOnce(&mut LeaseWatch)) {
+        let Some(lease) = &mut self.lease else { return };
+        note(lease);
+        if !self.is_let_run {
+            self.let_run();
+        }
+    }
+
+    /// Lets the guest run for the first time, once that is allowed.
+    fn let_run(&mut self) {
+        let starting = matches!(self.phase, VmPhase::Starting { .. });
+        if !starting || !self.is_prelaunch || self.awaited.awaits(QmpCommand::Cont) {
+            return;
+        }
+        match self.lease.as_mut().map_or(LeaseAnswer::Run, |lease| lease.ask_to_run(self.now_ms)) {
+            LeaseAnswer::Wait => {}
+            LeaseAnswer::Arm { until_ms } => {
+                self.is_ready = true;
+                self.effects.push(SupervisorEffect::Arm { until_ms });
+            }
+            LeaseAnswer::Run => {
+                self.is_let_run = true;
+                self.send(QmpCommand::Cont);
+            }
+        }
+    }
+
+    /// Lets a guest that stands still go on, unless its lease is over.
+    fn let_go_on(&mut self) {
+        if self.lease.as_ref().is_none_or(|lease| lease.allows(self.now_ms)) {
+            self.send(QmpCommand::Cont);
+        }
+    }
+
+    /// Ends the guest if its lease allows it no more.
+    fn look_at_lease(&mut self) {
+        if self.lease_deadline_ms().is_none_or(|until_ms| self.now_ms < until_ms) {
+            return;
+        }
+        let why = self.lease.as_ref().map(LeaseWatch::why_not).unwrap_or_default();
+        if self.stop {
+            self.kill();
+            self.say(format!("the VM's lease ended before it had stopped: {why}: killed it"));
+        } else {
+            self.fail(VmEnd::LeaseEnded(why));
+        }
+    }
+
+    /// Until when systemd has to confirm that it watches, if the guest is to run then.
+    fn armed_by_ms(&self) -> Option<u64> {
+        let starting = matches!(self.phase, VmPhase::Starting { .. });
+        self.lease.as_ref().and_then(LeaseWatch::armed_by_ms).filter(|_| starting && !self.is_let_run)
+    }
+
+    fn not_armed(&mut self, why: &str) {
+        if self.armed_by_ms().is_some() {
+            self.fail(VmEnd::NotStarted(format!("systemd's watchdog could not be armed: {why}")));
+        }
+    }
+
+    /// When it wants to be woken for its lease.
+    fn lease_wake_at_ms(&self) -> u64 {
+        let feed = self.lease.as_ref().and_then(|lease| lease.feed_at_ms(self.stop));
+        let wakes = [self.lease_deadline_ms(), self.armed_by_ms(), feed.filter(|_| self.may_feed())];
+        wakes.into_iter().flatten().min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether systemd is still told of the lease: not once the hypervisor was killed, so that the unit ends
+    /// in time whatever becomes of the process. A stop is to have its time all the same.
+    fn may_feed(&self) -> bool {
+        self.phase != VmPhase::Over && (self.stop || self.phase != VmPhase::Killing)
+    }
+
+    fn feed(&mut self) {
+        let (now_ms, stopping, may) = (self.now_ms, self.stop, self.may_feed());
+        let lease = self.lease.as_mut().filter(|_| may);
+        if let Some(until_ms) = lease.and_then(|lease| lease.feed(now_ms, stopping)) {
+            self.effects.push(SupervisorEffect::Feed { until_ms, stopping });
+        }
+    }
+
     fn runs(&mut self) {
+        if self.lease.is_some() && !self.is_let_run {
+            let why = "somebody let the guest run through its control socket before its lease allowed it";
+            return self.fail(VmEnd::NotStarted(why.to_owned()));
+        }
         self.phase = VmPhase::Running;
         self.guest.note_runs(self.now_ms);
         self.query_at_ms = self.now_ms.saturating_add(QUERY_MS);
     }
 
-    /// The VM does not come to run.
-    fn fail(&mut self, why: String) {
-        self.failed.get_or_insert(why);
+    /// The VM cannot come to run, or go on.
+    fn fail(&mut self, end: VmEnd) {
+        self.failed.get_or_insert(end);
         self.kill();
     }
 
@@ -297,7 +406,7 @@ impl Supervisor {
                     self.quit();
                 } else if self.guest.is_paused() {
                     // It would not hear the keys (`findings/qemu-keys-while-stopped.sh`).
-                    self.send(QmpCommand::Cont);
+                    self.let_go_on();
                 }
             }
             VmPhase::Asking { .. } | VmPhase::Quitting { .. } | VmPhase::Killing | VmPhase::Over => {}
@@ -320,18 +429,12 @@ impl Supervisor {
         if let Some(shortage) = how.out_of_memory.filter(|_| !self.stop && self.failed.is_none()) {
             return self.end(VmEnd::OutOfMemory(shortage));
         }
-        let shutdown = self.shutdown.take();
         let never_ran = matches!(self.phase, VmPhase::Starting { .. });
-        let end = match (self.failed.take(), shutdown.as_deref()) {
+        let end = match self.failed.take() {
             _ if self.stop => VmEnd::Stopped,
-            (Some(why), _) => VmEnd::NotStarted(why),
-            _ if never_ran => VmEnd::NotStarted(format!("the hypervisor {how} before the guest ran")),
-            (None, Some("guest-panic")) => VmEnd::GuestPanicked,
-            _ if self.panicked => VmEnd::GuestPanicked,
-            (None, Some("guest-shutdown")) => VmEnd::GuestShutDown,
-            (None, Some("guest-reset")) => VmEnd::GuestRestarted,
-            (None, Some(other)) => VmEnd::Hypervisor(format!("{how} ({other})")),
-            (None, None) => VmEnd::Hypervisor(how.to_string()),
+            Some(end) => end,
+            None if never_ran => VmEnd::NotStarted(format!("the hypervisor {how} before the guest ran")),
+            None => VmEnd::by_itself(how, self.shutdown.as_deref(), self.panicked),
         };
         self.end(end);
     }
@@ -349,8 +452,9 @@ impl Supervisor {
     fn look_at_time(&mut self) {
         let now_ms = self.now_ms;
         match self.phase {
-            VmPhase::Starting { until_ms } if now_ms >= until_ms => {
-                self.fail(format!("the guest does not run after {} s", START_MS / 1_000));
+            VmPhase::Starting { until_ms } if now_ms >= until_ms => self.never_ran(),
+            VmPhase::Starting { .. } if self.armed_by_ms().is_some_and(|until_ms| now_ms >= until_ms) => {
+                self.not_armed(&format!("it has not confirmed within {} s", ARM_MS / 1_000));
             }
             VmPhase::Asking { until_ms, .. } if now_ms >= until_ms => {
                 let grace = GRACE_MS / 1_000;
@@ -362,7 +466,7 @@ impl Supervisor {
             VmPhase::Starting { .. } | VmPhase::Asking { .. } if self.lost().is_some() => self.go_on_alone(),
             VmPhase::Asking { again_ms, until_ms } if now_ms >= again_ms => {
                 self.phase = VmPhase::Asking { again_ms: now_ms.saturating_add(KEYS_MS), until_ms };
-                if !self.awaits(QmpCommand::CtrlAltDelete) {
+                if !self.awaited.awaits(QmpCommand::CtrlAltDelete) {
                     self.send(QmpCommand::CtrlAltDelete);
                 }
             }
@@ -375,18 +479,34 @@ impl Supervisor {
         }
         if self.retry_at_ms().is_some_and(|at_ms| now_ms >= at_ms) {
             self.guest.note_retried(now_ms);
-            self.send(QmpCommand::Cont);
+            self.let_go_on();
         }
         if self.may_ask() && now_ms >= self.query_at_ms {
             self.query();
         }
     }
 
+    /// The time in which the guest has to run is over.
+    fn never_ran(&mut self) {
+        let limit = START_MS / 1_000;
+        self.fail(match self.waits_for() {
+            Some(why) => VmEnd::NoLease(format!("after {limit} s, {why}")),
+            None => VmEnd::NotStarted(format!("the guest does not run after {limit} s")),
+        });
+    }
+
+    /// Why the guest may not run, if only a lease is wanting.
+    fn waits_for(&self) -> Option<String> {
+        let lease = self.lease.as_ref().filter(|_| self.is_prelaunch && !self.is_let_run)?;
+        (!lease.allows(self.now_ms)).then(|| lease.why_not())
+    }
+
     /// The hypervisor cannot be told anything any more.
     fn go_on_alone(&mut self) {
         let why = self.lost().unwrap_or_default().to_owned();
         if let VmPhase::Starting { .. } = self.phase {
-            self.fail(format!("the hypervisor's control connection was lost: {why}"));
+            let why = format!("the hypervisor's control connection was lost: {why}");
+            self.fail(VmEnd::NotStarted(why));
         } else {
             self.say(format!("the guest could not be asked to shut down: {why}"));
             self.quit();
@@ -396,7 +516,7 @@ impl Supervisor {
     /// When the guest is to be let go on.
     fn retry_at_ms(&self) -> Option<u64> {
         let alive = matches!(self.phase, VmPhase::Running | VmPhase::Asking { .. });
-        let may = alive && self.talk == Talk::Open && !self.awaits(QmpCommand::Cont);
+        let may = alive && self.talk == Talk::Open && !self.awaited.awaits(QmpCommand::Cont);
         self.guest.retry_at_ms().filter(|_| may)
     }
 
@@ -409,28 +529,18 @@ impl Supervisor {
 
     /// Asks the hypervisor for its state, unless it has been asked.
     fn query(&mut self) {
-        if self.may_ask() && !self.awaits(QmpCommand::QueryStatus) {
+        if self.may_ask() && !self.awaited.awaits(QmpCommand::QueryStatus) {
             self.query_at_ms = self.now_ms.saturating_add(QUERY_MS);
             self.send(QmpCommand::QueryStatus);
         }
-    }
-
-    fn awaits(&self, command: QmpCommand) -> bool {
-        self.awaited.values().any(|(awaited, _)| *awaited == command)
-    }
-
-    /// Since when the oldest command is not answered.
-    fn oldest_ms(&self) -> Option<u64> {
-        self.awaited.values().map(|(_, since)| *since).min()
     }
 
     fn send(&mut self, command: QmpCommand) {
         if !matches!(self.talk, Talk::Negotiating | Talk::Open) {
             return;
         }
-        self.next_id += 1;
-        self.awaited.insert(self.next_id, (command, self.now_ms));
-        self.effects.push(SupervisorEffect::Send { command, id: self.next_id });
+        let id = self.awaited.begin(command, self.now_ms);
+        self.effects.push(SupervisorEffect::Send { command, id });
     }
 
     fn say(&mut self, text: String) {
@@ -439,9 +549,13 @@ impl Supervisor {
 
     /// How the VM is, and until when that stays so by itself.
     fn status(&self) -> (UnitStatus, Option<u64>) {
-        let silent = self.oldest_ms().is_some_and(|since| self.now_ms.saturating_sub(since) >= ANSWER_MS);
+        let silent =
+            self.awaited.oldest_ms().is_some_and(|since| self.now_ms.saturating_sub(since) >= ANSWER_MS);
         match (self.phase, self.lost()) {
-            (VmPhase::Starting { .. }, _) => (UnitStatus::Starting, None),
+            (VmPhase::Starting { .. }, _) => match self.waits_for() {
+                Some(why) => (UnitStatus::Waiting(format!("for a lease: {why}")), None),
+                None => (UnitStatus::Starting, None),
+            },
             (VmPhase::Running, Some(why)) => {
                 (UnitStatus::NotAnswering(format!("its control connection was lost: {why}")), None)
             }
@@ -467,12 +581,14 @@ impl Supervisor {
     /// Tells systemd what has changed, but not too often.
     fn tell(&mut self) {
         let (status, _) = self.status();
-        let ready = !self.is_ready && self.phase == VmPhase::Running;
+        let runs_first = !self.has_run && self.phase == VmPhase::Running;
         let due = match &self.told {
             None => true,
             Some((told, at_ms)) => *told != status && self.now_ms >= at_ms.saturating_add(NOTIFY_MS),
         };
-        if ready || due {
+        if runs_first || due {
+            let ready = runs_first && !self.is_ready;
+            self.has_run |= runs_first;
             self.is_ready |= ready;
             self.told = Some((status.clone(), self.now_ms));
             self.effects.push(SupervisorEffect::Notify { ready, status });

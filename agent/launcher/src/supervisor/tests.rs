@@ -1,5 +1,7 @@
 //! Every way through the drawing, and what a hypervisor may say that it should not.
 
+mod lease;
+
 use super::*;
 use crate::qemu::message::GuestDiskError;
 
@@ -17,7 +19,7 @@ impl Bench {
     fn new() -> Self {
         let disks = vec!["/srv/a.raw".to_owned(), "/srv/b.raw".to_owned()];
         let mut bench = Self {
-            supervisor: Supervisor::new(disks, 1_000),
+            supervisor: Supervisor::new(disks, false, 1_000),
             now_ms: 1_000,
             done: Vec::new(),
             asked: Vec::new(),
@@ -439,6 +441,8 @@ fn each_end_that_nobody_asked_for_has_its_reason_and_its_status() {
         VmEnd::OutOfMemory(MemoryShortage::Limit),
         VmEnd::Hypervisor(String::new()),
         VmEnd::NotStarted(String::new()),
+        VmEnd::NoLease(String::new()),
+        VmEnd::LeaseEnded(String::new()),
     ];
     let statuses: std::collections::BTreeSet<u8> = ends.iter().map(VmEnd::exit_status).collect();
     assert_eq!(statuses.len(), ends.len());

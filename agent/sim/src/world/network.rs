@@ -157,8 +157,8 @@ impl World {
         from: MachineId,
         message: Message,
     ) {
-        // A question and its copies travel on one connection, which does not outlive the process it is with: a
-        // later run that answered a copy would contradict what an earlier one did with the first.
+        // A question and its copies travel on one connection, which does not outlive the process it is with:
+        // a later run that answered a copy would contradict what an earlier one did with the first.
         let asks = matches!(message, Message::Request { .. } | Message::Join { .. });
         let another_run = asks && to_run != self.run_of(to);
         if self.network.is_cut(from, to) || another_run {

@@ -1,0 +1,225 @@
+//! Whether a guest that needs a lease may run, and what systemd's watchdog is told of it.
+//!
+//! There are two enforcers. The supervisor kills the hypervisor at the end of the lease. Where it cannot,
+//! because it hangs or stands still, systemd's watchdog kills the whole unit a second later; it is armed
+//! before the guest first runs. Only the end of a lease is told to systemd, never that the supervisor is
+//! well. A lease without an end needs no watchdog: the VM is failed over by nobody, so nobody is harmed by a
+//! guest that goes on.
+
+use crate::lease::{LeasePermission, NoLease};
+
+/// systemd has this long to confirm that it watches, in milliseconds.
+pub(super) const ARM_MS: u64 = 5_000;
+/// systemd's watchdog ends the unit this long after the end of the lease, in milliseconds: the supervisor
+/// comes first.
+const WATCHDOG_LATER_MS: u64 = 1_000;
+/// Longest time that systemd's watchdog is armed for, in milliseconds: longer than any lease that is renewed.
+/// What has more time left is told again in between.
+const WATCHDOG_MS_MAX: u64 = 3_600_000;
+/// Stopping takes the watchdog away, and a reload of systemd the time that a stop has: both are told again
+/// this often, in milliseconds.
+const STOP_FEED_MS: u64 = 1_000;
+
+/// How long systemd's watchdog waits for a lease that ends at `until_ms`, in microseconds. It is never 0 and
+/// never 2^64-1, with which systemd would take it for switched off.
+pub(crate) fn watchdog_us(now_ms: u64, until_ms: u64) -> u64 {
+    let left_ms = until_ms.saturating_add(WATCHDOG_LATER_MS).saturating_sub(now_ms).min(WATCHDOG_MS_MAX);
+    left_ms.saturating_mul(1_000).max(1)
+}
+
+/// How long the guest may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeaseTerm {
+    /// Not at all.
+    None,
+    /// Until then.
+    Until(u64),
+    /// Without an end.
+    Endless,
+}
+
+/// What systemd's watchdog does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UnitWatchdog {
+    /// It was not asked to watch.
+    Off,
+    /// It was asked, and has to confirm by then.
+    Arming { until_ms: u64 },
+    /// It watches.
+    On,
+}
+
+/// What comes of the wish to let the guest run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeaseAnswer {
+    /// It has to wait, for a lease or for systemd.
+    Wait,
+    /// systemd is to be armed first.
+    Arm {
+        /// The end of the lease.
+        until_ms: u64,
+    },
+    /// It may run.
+    Run,
+}
+
+/// The lease of a VM that needs one. It allows nothing at first.
+#[derive(Debug)]
+pub(super) struct LeaseWatch {
+    term: LeaseTerm,
+    /// Why the newest permission is none.
+    denied: Option<NoLease>,
+    /// The guest runs, or may do so at any moment.
+    is_used: bool,
+    watchdog: UnitWatchdog,
+    /// The end that systemd was told last, and when.
+    fed: (Option<u64>, u64),
+    /// It was told while the unit is being stopped.
+    fed_stopping: bool,
+}
+
+impl LeaseWatch {
+    pub(super) fn new() -> Self {
+        Self {
+            term: LeaseTerm::None,
+            denied: None,
+            is_used: false,
+            watchdog: UnitWatchdog::Off,
+            fed: (None, 0),
+            fed_stopping: false,
+        }
+    }
+
+    /// Takes the newest permission. What is not renewed holds as long as it was said to while the guest runs;
+    /// a guest that does not run yet needs a permission that was read just now.
+    pub(super) fn note(&mut self, permission: LeasePermission) {
+        match permission {
+            LeasePermission::Until(until_ms) => {
+                (self.term, self.denied) = (LeaseTerm::Until(until_ms), None);
+            }
+            LeasePermission::Endless => (self.term, self.denied) = (LeaseTerm::Endless, None),
+            LeasePermission::Denied(why) => {
+                if why.revokes() || !self.is_used {
+                    self.term = LeaseTerm::None;
+                }
+                self.denied = Some(why);
+            }
+        }
+    }
+
+    /// Whether the guest may run now.
+    pub(super) fn allows(&self, now_ms: u64) -> bool {
+        match self.term {
+            LeaseTerm::None => false,
+            LeaseTerm::Until(until_ms) => now_ms < until_ms,
+            LeaseTerm::Endless => true,
+        }
+    }
+
+    /// The guest is to run for the first time.
+    pub(super) fn ask_to_run(&mut self, now_ms: u64) -> LeaseAnswer {
+        match (self.term, self.watchdog) {
+            _ if !self.allows(now_ms) => LeaseAnswer::Wait,
+            (LeaseTerm::Until(until_ms), UnitWatchdog::Off) => {
+                self.is_used = true;
+                self.watchdog = UnitWatchdog::Arming { until_ms: now_ms.saturating_add(ARM_MS) };
+                self.fed = (Some(until_ms), now_ms);
+                LeaseAnswer::Arm { until_ms }
+            }
+            (LeaseTerm::Until(_), UnitWatchdog::Arming { .. }) => LeaseAnswer::Wait,
+            (LeaseTerm::Until(_), UnitWatchdog::On) | (LeaseTerm::Endless | LeaseTerm::None, _) => {
+                self.is_used = true;
+                LeaseAnswer::Run
+            }
+        }
+    }
+
+    /// systemd watches.
+    pub(super) fn note_armed(&mut self) {
+        if let UnitWatchdog::Arming { .. } = self.watchdog {
+            self.watchdog = UnitWatchdog::On;
+        }
+    }
+
+    /// Until when systemd has to confirm that it watches, if it was asked to.
+    pub(super) fn armed_by_ms(&self) -> Option<u64> {
+        match self.watchdog {
+            UnitWatchdog::Arming { until_ms } => Some(until_ms),
+            UnitWatchdog::Off | UnitWatchdog::On => None,
+        }
+    }
+
+    /// When the guest has to end, if it runs or may do so.
+    pub(super) fn deadline_ms(&self) -> Option<u64> {
+        match self.term {
+            LeaseTerm::Until(until_ms) => Some(until_ms),
+            // It ends now.
+            LeaseTerm::None => Some(0),
+            LeaseTerm::Endless => None,
+        }
+        .filter(|_| self.is_used)
+    }
+
+    /// Why the guest may not run.
+    pub(super) fn why_not(&self) -> String {
+        match (&self.denied, self.term) {
+            (Some(why), _) if self.term == LeaseTerm::None => why.to_string(),
+            (Some(why), _) => format!("it was not renewed: {why}"),
+            (None, LeaseTerm::None) => "the agent's lease was not looked at yet".to_owned(),
+            (None, _) => "the agent did not renew it in time".to_owned(),
+        }
+    }
+
+    /// When systemd is to be told of the lease, if nothing else changes. What has passed is due.
+    pub(super) fn feed_at_ms(&self, stopping: bool) -> Option<u64> {
+        let until_ms = match self.term {
+            LeaseTerm::Until(until_ms) => Some(until_ms),
+            LeaseTerm::Endless => None,
+            LeaseTerm::None => return None,
+        };
+        let (fed_until_ms, fed_ms) = self.fed;
+        match until_ms {
+            _ if !self.is_used => None,
+            // Nothing that systemd knows of it outlasts the beginning of a stop.
+            None if stopping => None,
+            _ if fed_until_ms != until_ms || stopping != self.fed_stopping => Some(0),
+            Some(_) if stopping => Some(fed_ms.saturating_add(STOP_FEED_MS)),
+            Some(until_ms) if until_ms.saturating_sub(fed_ms) >= WATCHDOG_MS_MAX => {
+                Some(fed_ms.saturating_add(WATCHDOG_MS_MAX / 2))
+            }
+            _ => None,
+        }
+    }
+
+    /// What systemd is to be told of the lease now: its end, or that there is none any more.
+    pub(super) fn feed(&mut self, now_ms: u64, stopping: bool) -> Option<Option<u64>> {
+        self.feed_at_ms(stopping).filter(|at_ms| now_ms >= *at_ms)?;
+        let until_ms = match self.term {
+            LeaseTerm::Until(until_ms) => Some(until_ms),
+            LeaseTerm::None | LeaseTerm::Endless => None,
+        };
+        self.fed = (until_ms, now_ms);
+        self.fed_stopping = stopping;
+        Some(until_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_waits_a_second_longer_and_is_never_switched_off_by_its_time() {
+        for (now_ms, until_ms, us) in [
+            (1_000, 6_000, 6_000_000),
+            (6_000, 6_000, 1_000_000),
+            (6_999, 6_000, 1_000),
+            (7_000, 6_000, 1),
+            (u64::MAX, 0, 1),
+            (0, u64::MAX, 3_600_000_000),
+            (u64::MAX, u64::MAX, 1),
+        ] {
+            assert_eq!(watchdog_us(now_ms, until_ms), us, "{now_ms} {until_ms}");
+        }
+    }
+}
