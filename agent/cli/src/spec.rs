@@ -2,7 +2,8 @@
 
 use blixard_model::command::Refusal;
 use blixard_model::id::{NodeName, VmName};
-use blixard_model::vm::{Disk, Hypervisor, VmSpec};
+use blixard_model::vm::{Disk, Hypervisor, OnNodeLoss, VmSpec};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
@@ -40,6 +41,9 @@ pub(crate) struct SpecFlags {
     /// Pins the VM to this node: the one that it is placed on
     #[arg(long, value_name = "NODE", add = node_names())]
     node: Option<NodeName>,
+    /// What becomes of the VM when its node is lost
+    #[arg(long, value_name = "keep|failover", value_parser = on_node_loss())]
+    on_node_loss: Option<OnNodeLoss>,
 }
 
 /// A field that a spec can do without.
@@ -58,9 +62,10 @@ pub(crate) enum Unset {
 impl SpecFlags {
     /// Whether none is given.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { cpus, memory_mib, kernel, initrd, cmdline, disks, node } = self;
-        let texts = [kernel, initrd, cmdline].iter().all(|text| text.is_none());
-        texts && cpus.is_none() && memory_mib.is_none() && disks.is_none() && node.is_none()
+        let Self { cpus, memory_mib, kernel, initrd, cmdline, disks, node, on_node_loss } = self;
+        let no_texts = [kernel, initrd, cmdline].iter().all(|text| text.is_none());
+        let no_places = disks.is_none() && node.is_none() && on_node_loss.is_none();
+        no_texts && no_places && cpus.is_none() && memory_mib.is_none()
     }
 
     /// The spec with these in place of its own.
@@ -68,7 +73,8 @@ impl SpecFlags {
     /// # Errors
     /// A usage failure that names the field with a value that cannot be.
     pub(crate) fn change(self, spec: VmSpec, unset: &[Unset]) -> Result<VmSpec, Failure> {
-        let VmSpec { name, cpus, memory_mib, kernel, initrd, cmdline, disks, node, hypervisor } = spec;
+        let VmSpec { name, cpus, memory_mib, kernel, initrd, cmdline, disks, .. } = spec;
+        let VmSpec { node, hypervisor, on_node_loss, .. } = spec;
         let stays = |field: Unset| !unset.contains(&field);
         checked(VmSpec {
             name,
@@ -80,8 +86,14 @@ impl SpecFlags {
             disks: self.disks.or(Some(disks).filter(|_| stays(Unset::Disks))).unwrap_or_default(),
             node: self.node.or(node.filter(|_| stays(Unset::Node))),
             hypervisor,
+            on_node_loss: self.on_node_loss.or(on_node_loss),
         })
     }
+}
+
+/// Its two values, for the help and the completions.
+fn on_node_loss() -> impl TypedValueParser<Value = OnNodeLoss> {
+    PossibleValuesParser::new(["keep", "failover"]).try_map(|text| text.parse::<OnNodeLoss>())
 }
 
 /// Some fields of a spec, from flags or from a file. Paths name files of the node that the VM will run on.
@@ -115,6 +127,10 @@ pub(crate) struct SpecPatch {
     /// The program that runs the VM; qemu is the only one [default: qemu]
     #[arg(long, value_name = "NAME")]
     hypervisor: Option<Hypervisor>,
+    /// What becomes of the VM when its node is lost: it stays there (keep), or another node starts it
+    /// (failover). Usually failover, but keep with a pin or a disk that the guest writes
+    #[arg(long, value_name = "keep|failover", value_parser = on_node_loss())]
+    on_node_loss: Option<OnNodeLoss>,
 }
 
 impl SpecPatch {
@@ -130,6 +146,7 @@ impl SpecPatch {
             disks: self.disks.or(below.disks),
             node: self.node.or(below.node),
             hypervisor: self.hypervisor.or(below.hypervisor),
+            on_node_loss: self.on_node_loss.or(below.on_node_loss),
         }
     }
 
@@ -148,6 +165,7 @@ impl SpecPatch {
             disks: self.disks.unwrap_or_default(),
             node: self.node,
             hypervisor: self.hypervisor.unwrap_or_default(),
+            on_node_loss: self.on_node_loss,
         })
     }
 }
@@ -241,9 +259,11 @@ mod tests {
             disks: Some(vec![disk.clone()]),
             node: Some("n2".parse().expect("name")),
             hypervisor: Some(Hypervisor::Qemu),
+            on_node_loss: Some(OnNodeLoss::Keep),
             ..flags()
         };
         let spec = spec_of(all, None).expect("spec");
+        assert_eq!(spec.on_node_loss, Some(OnNodeLoss::Keep));
         assert_eq!((spec.cpus, spec.memory_mib, spec.cmdline.as_str()), (2, 512, "quiet"));
         assert_eq!(spec.initrd.as_deref(), Some("/boot/initrd"));
         assert_eq!((spec.disks, spec.node), (vec![disk], Some("n2".parse().expect("name"))));

@@ -4,8 +4,7 @@
 //! answered), the host and the tasks around it. Stop: API, leadership handed over, network, tasks, the host
 //! with its store. VMs are units of their own and go on.
 
-use blixard_model::ClusterVersion;
-use blixard_model::NodeFacts;
+use blixard_model::{ClusterVersion, LeaseTerms, NodeFacts};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +26,7 @@ use super::context::{Agent, PeerWhereabouts, offer};
 use super::metrics::Metrics;
 use super::shell::{HostHandle, HostStanding, HostTask, INBOX_MAX, ShellError};
 use super::{
-    api, clock, incoming, keygen, missing_data, offer, random, space, status_line, supervise, tickets,
+    api, clock, incoming, keygen, leases, missing_data, offer, random, space, status_line, supervise, tickets,
 };
 
 /// How long handing the leadership over may take when the agent stops.

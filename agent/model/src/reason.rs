@@ -87,15 +87,19 @@ pub enum FieldProblem {
     #[error("is not an absolute path")]
     NotAbsolute,
     /// A VM that shall be taken over by other nodes and runs on one alone.
-    #[error("failover is for a VM that may run on other nodes, and this one is pinned to {node}: use keep, or \
-             leave the pin out")]
+    #[error(
+        "failover is for a VM that may run on other nodes, and this one is pinned to {node}: use keep, or \
+             leave the pin out"
+    )]
     FailoverOfPinned {
         /// That node.
         node: NodeName,
     },
     /// A VM that shall be taken over by other nodes and writes a disk that only its own one has.
-    #[error("failover is for a VM without a disk that it writes, because other nodes do not have {path}: use \
-             keep, or make the disk read-only")]
+    #[error(
+        "failover is for a VM without a disk that it writes, because other nodes do not have {path}: use \
+             keep, or make the disk read-only"
+    )]
     FailoverOfWritable {
         /// The disk.
         path: String,

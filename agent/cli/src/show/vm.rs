@@ -1,5 +1,6 @@
 //! `blixard vm list` and `blixard vm show`.
 
+use blixard_model::OnNodeLoss;
 use blixard_model::api::{Listing, VmView};
 
 use super::kit::{GAP, NOTHING, WIDTH_MAX, columns, or_nothing, pairs, short, time};
@@ -130,6 +131,7 @@ pub(crate) fn one(view: &VmView) -> String {
         ("CMDLINE", or_nothing(Some(&spec.cmdline))),
         ("DISKS", or_nothing(Some(disks.collect::<Vec<_>>().join("\n")))),
         ("HYPERVISOR", spec.hypervisor.to_string()),
+        ("ON NODE LOSS", spec.on_node_loss.unwrap_or(OnNodeLoss::Keep).to_string()),
     ])
 }
 

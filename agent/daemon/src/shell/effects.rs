@@ -13,7 +13,7 @@ use blixard_node::host::disk::{Write, Written, carry_out};
 use blixard_node::host::{Answer, CallError, CallId, Effect, Input, WaiterId};
 use blixard_node::joining::JoinFailure;
 
-use super::super::{codec, missing_data, tickets};
+use super::super::{codec, leases, missing_data, tickets};
 use super::{Shell, ShellError};
 
 impl Shell {
@@ -51,7 +51,7 @@ impl Shell {
             Effect::StandAside(stands_aside) => self.agent.net.stand_aside(stands_aside),
             Effect::ServeJoins(cluster) => self.agent.net.serve_joins(cluster),
             Effect::ListUnits { look } => self.list_units(look),
-            Effect::Act { action, vm } => self.act(action, vm),
+            Effect::Act { action, vm, lease } => self.act(action, vm, lease),
             Effect::ForgetOrder { vm } => self.forget_order(vm),
             Effect::WriteLease(file) => {
                 let failure = tokio::task::block_in_place(|| leases::write(&file));

@@ -7,7 +7,7 @@ use blixard_core::VmRecord;
 use blixard_core::reconciler::Action;
 use blixard_model::order::LaunchOrder;
 use blixard_model::words::with_causes;
-use blixard_model::{Desired, OrderId, VmName};
+use blixard_model::{ClusterId, Desired, OrderId, VmName};
 use blixard_node::host::Input;
 use blixard_systemd::{SystemdVms, VmRuntime as _};
 
@@ -58,12 +58,12 @@ impl Shell {
     }
 
     /// An action that ends unexpectedly has ended all the same: the host hears of it in any case.
-    pub(super) fn act(&self, action: Action, vm: Option<Box<VmRecord>>) {
+    pub(super) fn act(&self, action: Action, vm: Option<Box<VmRecord>>, lease: Option<ClusterId>) {
         let (agent, units) = (Arc::clone(&self.agent), Arc::clone(&self.units));
         let doing = {
             let action = action.clone();
             let agent = Arc::clone(&agent);
-            self.tasks.spawn(async move { perform(&agent, &units, &action, vm).await })
+            self.tasks.spawn(async move { perform((&agent, &units), &action, vm, lease).await })
         };
         self.tasks.spawn(async move {
             let failure = doing.await.unwrap_or_else(|error| {
@@ -77,13 +77,13 @@ impl Shell {
 
 /// Does one action. What comes back is why it failed: the host tells of it.
 async fn perform(
-    agent: &Agent,
-    units: &SystemdVms,
+    (agent, units): (&Agent, &SystemdVms),
     action: &Action,
     vm: Option<Box<VmRecord>>,
+    lease: Option<ClusterId>,
 ) -> Option<String> {
     match (action, vm) {
-        (Action::Start(name), Some(vm)) => start(agent, units, name, *vm).await,
+        (Action::Start(name), Some(vm)) => start((agent, units), name, *vm, lease).await,
         (Action::Stop(name), vm) => stop(units, name, vm.as_deref()).await,
         (Action::ResetFailed(name), _) => {
             units.reset_failed(name).await.err().map(|error| with_causes(&error))
@@ -92,9 +92,13 @@ async fn perform(
     }
 }
 
-async fn start(agent: &Agent, units: &SystemdVms, name: &VmName, vm: VmRecord) -> Option<String> {
+async fn start(
+    (agent, units): (&Agent, &SystemdVms),
+    name: &VmName,
+    vm: VmRecord,
+    lease: Option<ClusterId>,
+) -> Option<String> {
     let OrderId { generation, revision } = vm.order_id();
-    let lease = vm.spec.fails_over().then_some(cluster_id);
     let order = LaunchOrder {
         vm: vm.spec,
         accel: agent.config.vms.accel,

@@ -96,6 +96,8 @@ pub enum Effect {
         action: Action,
         /// The VM as the log has it; none for a unit that the log does not know.
         vm: Option<Box<VmRecord>>,
+        /// The cluster under whose lease the VM runs, if it needs one.
+        lease: Option<ClusterId>,
     },
     /// Forget the launch order and the limits of a VM that is deleted; answered by
     /// [`Input::ActionDone`](super::Input::ActionDone) for its [`Action::ConfirmGone`].

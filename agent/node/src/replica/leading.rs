@@ -8,7 +8,8 @@ use blixard_consensus::{ProposeError, RaftRole};
 use blixard_core::planner::prepare::{end_of, prepare};
 use blixard_core::planner::{NotNow, Planned, Prepared, Raising, plan};
 use blixard_model::{
-    Ask, ClusterVersion, Command, EndpointId, MembershipChange, NodeName, Outcome, RaftId, Request, TicketId, mutant,
+    Ask, ClusterVersion, Command, EndpointId, MembershipChange, NodeName, Outcome, RaftId, Request, TicketId,
+    mutant,
 };
 
 use super::Node;

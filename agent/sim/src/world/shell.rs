@@ -202,7 +202,7 @@ impl World {
                 let wait = self.rng.below(LIST_US);
                 self.queue.after(wait, Event::ListUnits { machine: id, run, look, seen });
             }
-            Effect::Act { action, vm } => self.begin_action(id, action, vm.as_deref()),
+            Effect::Act { action, vm, .. } => self.begin_action(id, action, vm.as_deref()),
             Effect::ForgetOrder { vm } => self.begin_action(id, Action::ConfirmGone(vm), None),
             Effect::WriteLease(file) => self.write_lease(id, *file),
             Effect::FetchConsole { vm, .. } => {

@@ -227,7 +227,11 @@ impl MemberHost {
                     let ask = WriteAsk::ConfirmSpec { name: name.clone(), node: vm.placement.node, order };
                     self.confirm(now, Action::ConfirmSpec(name), ask);
                 }
-                (action, vm) => self.out.push(Effect::Act { action, vm: vm.map(Box::new) }),
+                (action, vm) => {
+                    let needs = vm.as_ref().is_some_and(|vm| vm.spec.fails_over());
+                    let lease = needs.then(|| self.replica.state().cluster_id());
+                    self.out.push(Effect::Act { action, vm: vm.map(Box::new), lease });
+                }
             }
         }
         self.reports.set_own(asked_ms, look.report);

@@ -40,7 +40,8 @@ use blixard_model::removal::RemovedFrom;
 use blixard_model::report::NodeReport;
 use blixard_model::wire::{AgedReport, KeyHeldTwice, MemberProgress, ProgressReport};
 use blixard_model::{
-    ClusterVersion, EndpointId, LeaseFile, LeaseTerms, NodeFacts, NodeName, Offer, RaftId, TicketId, WriteAsk, WriteRequest, mutant,
+    ClusterVersion, EndpointId, LeaseFile, LeaseTerms, NodeFacts, NodeName, Offer, RaftId, TicketId,
+    WriteAsk, WriteRequest, mutant,
 };
 use bytes::Bytes;
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use blixard_model::removal::RemovedFrom;
-use blixard_model::{Capacity, ClusterVersion, EndpointId, JoinTicket, LeaseFile, NodeName, Offer, RaftId, StoreId, VmName};
+use blixard_model::{
+    Capacity, ClusterVersion, EndpointId, JoinTicket, LeaseFile, NodeName, Offer, RaftId, StoreId, VmName,
+};
 use blixard_node::Replica;
 use blixard_node::host::disk::Write;
 use blixard_node::host::{CallId, Host, PeerCallId, WaiterId};

@@ -1,0 +1,180 @@
+//! The leader's side: to whom it has granted leases, and when each is certainly over.
+
+use std::collections::BTreeMap;
+
+use blixard_model::{BootId, GrantId, LeaseDenial, LeaseRenewal, LeaseTerms, NodeName, RaftId, mutant};
+
+use crate::state::{ClusterState, LeaseTable};
+
+/// A node that does not show that it received a grant gets this many more: then it may have lost the way back
+/// from the leader, and would keep the others waiting for a lease that it does not know of.
+const UNQUOTED_MAX: u32 = 3;
+
+/// The leases that the leader of one term grants.
+#[derive(Debug)]
+pub struct Grantor {
+    term: u64,
+    terms: LeaseTerms,
+    /// When it had applied the first entry of its term: what leaders before it granted was counted from before
+    /// that.
+    began_ms: u64,
+    nodes: BTreeMap<NodeName, Granted>,
+}
+
+/// What one node was granted in this term.
+#[derive(Debug, Clone, Copy, Default)]
+struct Granted {
+    /// The boot that the grants went to.
+    boot: Option<BootId>,
+    /// The newest grant.
+    number: u64,
+    /// When it was given.
+    at_ms: Option<u64>,
+    /// The newest grant that the node is known to have received, and when that was given.
+    received: Option<(u64, u64)>,
+    /// How many were given since the node last showed that it received the newest.
+    unquoted: u32,
+    /// Its VMs are being given to other nodes.
+    verdict: bool,
+}
+
+/// How a node stands with the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseStanding {
+    /// It renews its lease.
+    Holds,
+    /// It has not renewed its lease for a while, or not since this node leads: it counts as lost after so many
+    /// milliseconds.
+    Suspect {
+        /// Until it counts as lost.
+        lost_in_ms: u64,
+    },
+    /// It certainly runs no VM that may be failed over.
+    Lost,
+}
+
+impl Grantor {
+    /// The grants of a leader that has just applied the first entry of its term.
+    pub fn new(term: u64, terms: LeaseTerms, now_ms: u64) -> Self {
+        Self { term, terms, began_ms: now_ms, nodes: BTreeMap::new() }
+    }
+
+    /// The term.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Renews a node's lease. A quorum has confirmed, after the renewal arrived, that this node leads.
+    ///
+    /// # Errors
+    /// Why the node gets none.
+    pub fn renew(
+        &mut self,
+        now_ms: u64,
+        table: &LeaseTable,
+        (node, raft_id): (&NodeName, RaftId),
+        renewal: &LeaseRenewal,
+    ) -> Result<(GrantId, u64), LeaseDenial> {
+        let boot = renewal.boot_id;
+        let any_boot = mutant::lives("lease-boot-ignored");
+        let holder = match table.may_hold(node, raft_id, boot) {
+            Some(holder) => Some(holder),
+            None if any_boot && table.holder(node).is_some_and(|holder| !holder.is_lost) => None,
+            None => return Err(LeaseDenial::NotEnforced),
+        };
+        let over_ms = self.over_ms(node);
+        let mut granted = self.nodes.get(node).copied().unwrap_or_default();
+        if granted.verdict && !mutant::lives("lost-node-granted-again") {
+            return Err(LeaseDenial::Lost);
+        }
+        // A quote is of this boot, whoever granted it: that leader has waited for the boot before.
+        let known = match granted.boot {
+            Some(same) => same == boot,
+            None => renewal.quote.is_some() || holder.is_none_or(|holder| holder.is_first),
+        };
+        if !known && now_ms < over_ms && !any_boot {
+            return Err(LeaseDenial::EarlierBoot { wait_ms: over_ms - now_ms });
+        }
+        if !known {
+            granted = Granted::default();
+        }
+        let quoted = renewal.quote.filter(|quote| quote.term == self.term).map(|quote| quote.number);
+        if quoted == Some(granted.number) {
+            granted.unquoted = 0;
+            granted.received = granted.at_ms.map(|at_ms| (granted.number, at_ms));
+        }
+        if granted.unquoted >= UNQUOTED_MAX && now_ms < over_ms && !mutant::lives("lease-quote-ignored") {
+            self.nodes.insert(node.clone(), granted);
+            return Err(LeaseDenial::NotReceived);
+        }
+        granted.boot = Some(boot);
+        granted.number += 1;
+        granted.at_ms = Some(now_ms);
+        granted.unquoted = granted.unquoted.saturating_add(1);
+        self.nodes.insert(node.clone(), granted);
+        Ok((GrantId { term: self.term, number: granted.number }, self.terms.lease_ms))
+    }
+
+    /// When all leases of a node are certainly over, those of earlier leaders included.
+    pub fn over_ms(&self, node: &NodeName) -> u64 {
+        let wait_ms = match mutant::lives("lost-after-the-lease-alone") {
+            true => self.terms.lease_ms,
+            false => self.terms.wait_ms(),
+        };
+        let granted = self.nodes.get(node).and_then(|granted| granted.at_ms);
+        let began = if mutant::lives("wait-skipped-after-election") { 0 } else { self.began_ms };
+        granted.unwrap_or(began).max(began).saturating_add(wait_ms)
+    }
+
+    /// How a node stands that obeys leases.
+    pub fn standing(&self, now_ms: u64, node: &NodeName) -> LeaseStanding {
+        let over_ms = self.over_ms(node);
+        let at_ms = self.nodes.get(node).and_then(|granted| granted.at_ms).unwrap_or(self.began_ms);
+        if now_ms >= over_ms {
+            LeaseStanding::Lost
+        } else if now_ms.saturating_sub(at_ms) <= self.terms.lease_ms * 2 / 3 {
+            LeaseStanding::Holds
+        } else {
+            LeaseStanding::Suspect { lost_in_ms: over_ms - now_ms }
+        }
+    }
+
+    /// Whether a node is known to have a lease that holds for a while: it can start what is given to it.
+    pub fn holds(&self, now_ms: u64, node: &NodeName) -> bool {
+        let granted = self.nodes.get(node).filter(|granted| !granted.verdict);
+        let received = granted.and_then(|granted| granted.received);
+        received.is_some_and(|(_, at_ms)| now_ms.saturating_sub(at_ms) < self.terms.lease_ms)
+    }
+
+    /// The leader proposed that a node's VMs go to other nodes: nothing more is granted to it before that is
+    /// applied.
+    pub fn note_verdict(&mut self, node: &NodeName) {
+        self.nodes.entry(node.clone()).or_default().verdict = true;
+    }
+
+    /// That was applied, or never proposed. By the log the node is lost now, and gets nothing until it has said
+    /// anew that it obeys leases.
+    pub fn note_verdict_ended(&mut self, node: &NodeName) {
+        if let Some(granted) = self.nodes.get_mut(node) {
+            granted.verdict = false;
+            granted.unquoted = 0;
+        }
+    }
+
+    /// The nodes that are lost and whose VMs could go to other nodes now, each with those. One is left out
+    /// while a proposal about it is under way.
+    pub fn verdicts(&self, now_ms: u64, state: &ClusterState) -> Vec<(NodeName, Vec<NodeName>)> {
+        let waits = |node: &&NodeName| {
+            let verdict = self.nodes.get(*node).is_some_and(|granted| granted.verdict);
+            !verdict && self.standing(now_ms, node) == LeaseStanding::Lost
+        };
+        let lost = state.leases.holders.keys().filter(|node| state.leases.holder(node).is_some());
+        let of = |node: &NodeName| {
+            let others = state.nodes.members().map(|member| member.node.name);
+            let others = others.filter(|other| *other != node && self.holds(now_ms, other));
+            let eligible: Vec<NodeName> = others.cloned().collect();
+            state.would_move(node, &eligible).then(|| (node.clone(), eligible))
+        };
+        lost.filter(waits).filter_map(of).collect()
+    }
+}

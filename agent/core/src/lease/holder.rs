@@ -1,0 +1,205 @@
+//! A node's side: its lease, and the file that its supervisors obey.
+
+use std::collections::BTreeMap;
+
+use blixard_model::{
+    BootId, ClusterId, GrantId, LeaseFile, LeaseGrant, LeaseRenewal, LeaseTerms, NodeName, RaftId, VmName,
+    mutant,
+};
+
+use crate::state::ClusterState;
+
+/// Most grants that wait for the log to be applied.
+const WAITING_MAX: usize = 8;
+/// A file that could not be written is written again after this time, in milliseconds.
+const WRITE_AGAIN_MS: u64 = 1_000;
+/// What the log is to be told is told again after this time, in milliseconds.
+const TELL_AGAIN_MS: u64 = 2_000;
+
+/// What a node knows when it looks at its lease.
+#[derive(Debug, Clone, Copy)]
+pub struct LeaseStep<'a> {
+    /// The present time.
+    pub now_ms: u64,
+    /// The replicated state, as far as it is applied here.
+    pub state: &'a ClusterState,
+    /// How far that is.
+    pub applied: u64,
+    /// This node's raft id.
+    pub raft_id: RaftId,
+    /// The log was read up to date since the agent started.
+    pub up_to_date: bool,
+}
+
+/// Whether a VM of this generation, which needs a lease, may run now by what its node's supervisors know.
+pub fn permits(file: Option<&LeaseFile>, now_ms: u64, vm: &VmName, generation: u64) -> bool {
+    let listed = |file: &&LeaseFile| file.vms.get(vm) == Some(&generation);
+    let holds = |file: &LeaseFile| file.until_ms.is_none_or(|until_ms| now_ms < until_ms);
+    file.filter(listed).is_some_and(holds)
+}
+
+/// A node's lease.
+#[derive(Debug)]
+pub struct Holder {
+    node: NodeName,
+    boot_id: BootId,
+    cluster_id: ClusterId,
+    terms: LeaseTerms,
+    /// The newest grant that it received in this boot.
+    newest: Option<GrantId>,
+    /// Grants that count once the log is applied to their index, each with when it ends.
+    waiting: Vec<(LeaseGrant, u64)>,
+    /// Until when it has a lease that counts.
+    until_ms: Option<u64>,
+    /// It has received a grant since the agent started: the placements here are no older than it.
+    granted: bool,
+    /// What the file says.
+    written: Option<LeaseFile>,
+    /// What is being written.
+    writing: Option<LeaseFile>,
+    write_again_ms: u64,
+    renew_ms: u64,
+    tell_ms: u64,
+    /// The term in which a leader was last known.
+    led_in: u64,
+}
+
+impl Holder {
+    /// A node's lease as its agent starts, with the file that an earlier agent may have left.
+    pub fn new(
+        node: NodeName,
+        (boot_id, cluster_id): (BootId, ClusterId),
+        terms: LeaseTerms,
+        found: Option<LeaseFile>,
+        now_ms: u64,
+    ) -> Self {
+        let written = found.filter(|file| file.boot_id == boot_id && file.cluster_id == cluster_id);
+        Self {
+            node,
+            boot_id,
+            cluster_id,
+            terms,
+            newest: written.as_ref().and_then(|file| file.grant),
+            waiting: Vec::new(),
+            until_ms: written.as_ref().and_then(|file| file.until_ms),
+            granted: false,
+            written,
+            writing: None,
+            write_again_ms: now_ms,
+            renew_ms: now_ms,
+            tell_ms: now_ms,
+            led_in: 0,
+        }
+    }
+
+    /// What the supervisors of this node's VMs know.
+    pub fn file(&self) -> Option<&LeaseFile> {
+        self.written.as_ref()
+    }
+
+    /// When to look again.
+    pub fn due_ms(&self, state: &ClusterState) -> Option<u64> {
+        state.leases.is_on.then(|| self.renew_ms.min(self.tell_ms))
+    }
+
+    /// The renewal that is due. What comes of it is counted from now on.
+    pub fn renewal(&mut self, step: LeaseStep<'_>) -> Option<LeaseRenewal> {
+        let may = step.state.leases.may_hold(&self.node, step.raft_id, self.boot_id).is_some();
+        if !may || step.now_ms < self.renew_ms {
+            return None;
+        }
+        self.renew_ms = step.now_ms.saturating_add(self.terms.renewal_ms());
+        Some(LeaseRenewal { boot_id: self.boot_id, quote: self.newest })
+    }
+
+    /// There is a leader in this term. One that has not been asked yet is asked at once.
+    pub fn hurry_once(&mut self, now_ms: u64, term: u64) {
+        if std::mem::replace(&mut self.led_in, term) != term {
+            self.renew_ms = self.renew_ms.min(now_ms);
+            self.tell_ms = self.tell_ms.min(now_ms);
+        }
+    }
+
+    /// The renewal that was sent at this time was granted.
+    pub fn note_granted(&mut self, sent_ms: u64, granted: LeaseGrant) {
+        let begins_ms = sent_ms;
+        let until_ms = begins_ms.saturating_add(granted.length_ms);
+        self.newest = self.newest.max(Some(granted.grant));
+        if self.waiting.len() >= WAITING_MAX {
+            self.waiting.remove(0);
+        }
+        self.waiting.push((granted, until_ms));
+    }
+
+    /// What the log is to be told of this node: that it obeys leases, at this time of enforcement.
+    pub fn enforces(&mut self, step: LeaseStep<'_>) -> Option<u64> {
+        let leases = &step.state.leases;
+        let is_told = leases.may_hold(&self.node, step.raft_id, self.boot_id).is_some();
+        // A file without an end allows what no lease does.
+        let is_free = self.written.iter().chain(&self.writing).any(|file| file.until_ms.is_none());
+        let too_early = is_free && !mutant::lives("enforces-before-the-file");
+        if !leases.is_on || is_told || too_early || !step.up_to_date || step.now_ms < self.tell_ms {
+            return None;
+        }
+        self.tell_ms = step.now_ms.saturating_add(TELL_AGAIN_MS);
+        Some(leases.epoch)
+    }
+
+    /// The file to be written, if another one than there is.
+    pub fn look(&mut self, step: LeaseStep<'_>) -> Option<LeaseFile> {
+        let early = mutant::lives("lease-before-its-index");
+        let counts = |(grant, _): &(LeaseGrant, u64)| grant.index <= step.applied || early;
+        let until_ms = self.waiting.iter().filter(|it| counts(it)).map(|(_, until_ms)| *until_ms).max();
+        self.granted |= until_ms.is_some();
+        self.until_ms = self.until_ms.max(until_ms);
+        self.waiting.retain(|it| !counts(it));
+        if self.writing.is_some() || step.now_ms < self.write_again_ms || !step.up_to_date {
+            return None;
+        }
+        let until_ms = self.until_wanted(step)?;
+        let vms = self.listed(step.state);
+        let (boot_id, cluster_id) = (self.boot_id, self.cluster_id);
+        let wanted = LeaseFile { boot_id, cluster_id, until_ms, grant: self.newest, vms };
+        if self.written.as_ref() == Some(&wanted) {
+            return None;
+        }
+        self.writing = Some(wanted.clone());
+        Some(wanted)
+    }
+
+    /// Until when the VMs may run, without an end while leases are not enforced; none: there is nothing to say.
+    fn until_wanted(&mut self, step: LeaseStep<'_>) -> Option<Option<u64>> {
+        if !step.state.leases.is_on {
+            self.until_ms = None;
+            self.waiting.clear();
+            return Some(None);
+        }
+        let was_free = self.written.as_ref().is_some_and(|file| file.until_ms.is_none());
+        if was_free && self.until_ms.is_none() {
+            // Enforcement begins: nobody has failed over what runs here, nor will before this node has said
+            // that it obeys leases, which it does once this is written.
+            self.until_ms = Some(step.now_ms.saturating_add(self.terms.lease_ms));
+            self.granted = true;
+        }
+        if !self.granted {
+            return None;
+        }
+        self.until_ms.map(Some)
+    }
+
+    /// The VMs that may run here by the log.
+    fn listed(&self, state: &ClusterState) -> BTreeMap<VmName, u64> {
+        let placed = state.placed_on(&self.node).filter(|vm| vm.spec.fails_over());
+        placed.map(|vm| (vm.spec.name.clone(), vm.placement.generation)).collect()
+    }
+
+    /// The file was written, or was not.
+    pub fn note_written(&mut self, now_ms: u64, is_written: bool) {
+        let writing = self.writing.take();
+        if is_written {
+            self.written = writing;
+        } else {
+            self.write_again_ms = now_ms.saturating_add(WRITE_AGAIN_MS);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What becomes of the VMs of a node that is lost.
+
+use blixard_model::{Desired, NodeName, Outcome, Placement, VmName, mutant};
+
+use super::{ClusterState, VmRecord};
+use crate::planner::placement;
+
+impl VmRecord {
+    /// Whether another node may take it over now. One of which a unit may still run by an earlier spec may
+    /// not: that spec may have asked for no lease.
+    pub fn may_be_taken_over(&self) -> bool {
+        self.spec.fails_over() && (self.held.is_none() || mutant::lives("taken-over-unconfirmed"))
+    }
+}
+
+impl ClusterState {
+    /// The leader has waited until a node certainly runs no VM that may be failed over. Those go to the
+    /// eligible nodes as far as they have room; those that were to be deleted are gone.
+    pub(super) fn node_lost(&mut self, index: u64, node: &NodeName, eligible: &[NodeName]) -> Outcome {
+        if self.leases.holder(node).is_none() {
+            return Outcome::unchanged(Some(node.clone()));
+        }
+        let eligible: Vec<NodeName> = eligible.iter().filter(|other| *other != node).cloned().collect();
+        let mut changed = false;
+        for name in self.taken_from(node) {
+            changed |= self.take_over(index, &name, &eligible);
+        }
+        if let Some(holder) = self.leases.holders.get_mut(node) {
+            changed |= !holder.is_lost;
+            holder.is_lost = true;
+        }
+        let node = Some(node.clone());
+        if changed { Outcome::done(node) } else { Outcome::unchanged(node) }
+    }
+
+    /// The VMs of a node that other nodes may take over, by name.
+    pub fn taken_from(&self, node: &NodeName) -> Vec<VmName> {
+        let movable = self.placed_on(node).filter(|vm| vm.may_be_taken_over());
+        movable.map(|vm| vm.spec.name.clone()).collect()
+    }
+
+    /// Whether any VM of a lost node could go to one of these now.
+    pub fn would_move(&self, node: &NodeName, eligible: &[NodeName]) -> bool {
+        let goes = |vm: &VmRecord| {
+            vm.desired == Desired::Absent || placement::choose(self, &vm.spec, eligible).is_ok()
+        };
+        self.placed_on(node).any(|vm| vm.may_be_taken_over() && goes(vm))
+    }
+
+    fn take_over(&mut self, index: u64, name: &VmName, eligible: &[NodeName]) -> bool {
+        let Some(vm) = self.vms.get(name) else { return false };
+        if vm.desired == Desired::Absent {
+            return self.vms.remove(name).is_some();
+        }
+        let Ok(node) = placement::choose(self, &vm.spec, eligible) else { return false };
+        match self.vms.get_mut(name) {
+            Some(vm) => {
+                let generation = match mutant::lives("taken-over-by-the-same-order") {
+                    true => vm.placement.generation,
+                    false => index,
+                };
+                vm.placement = Placement { node, generation };
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What the supervisors of this node's VMs know of its lease: a file on a tmpfs, so that writing it takes
+//! microseconds.
+
+use blixard_launcher::LeaseDir;
+use blixard_model::LeaseFile;
+use blixard_model::words::with_causes;
+
+/// What an earlier agent left, if it can be read. What can not is written anew with the next grant.
+pub(crate) fn read() -> Option<LeaseFile> {
+    LeaseDir::default().read().unwrap_or_else(|error| {
+        tracing::warn!("what an earlier agent left of this node's lease: {}", with_causes(&error));
+        None
+    })
+}
+
+/// Writes it. What comes back is why it is not written.
+pub(crate) fn write(file: &LeaseFile) -> Option<String> {
+    LeaseDir::default().write(file).err().map(|error| with_causes(&error))
+}
