@@ -20,7 +20,7 @@ pub(crate) struct Journal {
 impl Machine for Journal {
     type Outcome = usize;
     type State = Self;
-    fn apply(&mut self, _index: u64, data: &[u8]) -> Result<usize, String> {
+    fn apply(&mut self, (_index, _): (u64, u64), data: &[u8]) -> Result<usize, String> {
         self.lines.push(String::from_utf8_lossy(data).into_owned());
         Ok(self.lines.len())
     }

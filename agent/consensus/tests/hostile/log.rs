@@ -18,7 +18,7 @@ struct Anything;
 impl Machine for Anything {
     type Outcome = ();
     type State = ();
-    fn apply(&mut self, _index: u64, _data: &[u8]) -> Result<(), String> {
+    fn apply(&mut self, _at: (u64, u64), _data: &[u8]) -> Result<(), String> {
         Ok(())
     }
     fn check_membership(&self, _change: &MembershipChange, _voters: &[RaftId]) -> Result<(), Refusal> {

@@ -21,7 +21,7 @@ struct Counter(u64);
 impl Machine for Counter {
     type Outcome = u64;
     type State = Self;
-    fn apply(&mut self, _index: u64, data: &[u8]) -> Result<u64, String> {
+    fn apply(&mut self, _at: (u64, u64), data: &[u8]) -> Result<u64, String> {
         if data.starts_with(b"?") {
             return Err("not understood".into());
         }

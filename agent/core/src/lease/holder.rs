@@ -187,9 +187,10 @@ impl Holder {
         self.until_ms.map(Some)
     }
 
-    /// The VMs that may run here by the log.
+    /// The VMs that may run here by the log. Those that are kept are listed as well: a unit of one that was not
+    /// before runs under a lease until it is stopped.
     fn listed(&self, state: &ClusterState) -> BTreeMap<VmName, u64> {
-        let placed = state.placed_on(&self.node).filter(|vm| vm.spec.fails_over());
+        let placed = state.placed_on(&self.node);
         placed.map(|vm| (vm.spec.name.clone(), vm.placement.generation)).collect()
     }
 

@@ -212,6 +212,9 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
             match unit.and_then(|unit| unit.status.as_ref()) {
                 Some(UnitStatus::Paused(why)) => (ObservedState::Paused, Some(why.clone())),
                 Some(status @ UnitStatus::NotAnswering(_)) => (observed, Some(status.to_string())),
+                // The unit of one that needs a lease counts as started a moment before its guest runs.
+                Some(UnitStatus::Starting) => (ObservedState::Starting, None),
+                Some(UnitStatus::Waiting(why)) => (ObservedState::Starting, Some(format!("it waits {why}"))),
                 _ => (observed, memory.crash_looping(&name)),
             }
         }

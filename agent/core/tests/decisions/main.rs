@@ -5,6 +5,7 @@ mod common;
 mod explain;
 mod hostile;
 mod leading;
+mod lease;
 mod lineage;
 mod members;
 mod membership;

@@ -33,7 +33,7 @@ fn listed(
     now_ms: u64,
 ) -> Vec<Action> {
     let placed: Vec<&VmRecord> = vms.iter().collect();
-    ongoing.begin(&UnitsView { placed: &placed, units, look, up_to_date: true, now_ms })
+    ongoing.begin(&UnitsView { placed: &placed, units, look, lease: None, up_to_date: true, now_ms })
 }
 
 fn running(vm: &str) -> ObservedUnit {
@@ -152,7 +152,8 @@ fn a_failure_is_noted_with_its_reason_and_paused_for() {
     ongoing.note_done(&actions[0], Some("exited 1"), 10_000);
     assert_eq!(begin(&mut ongoing, &vms, &[], 10_999), []);
     let placed: Vec<&VmRecord> = vms.iter().collect();
-    let view = UnitsView { placed: &placed, units: &[], look: 0, up_to_date: true, now_ms: 10_999 };
+    let view =
+        UnitsView { placed: &placed, units: &[], look: 0, lease: None, up_to_date: true, now_ms: 10_999 };
     assert_eq!(ongoing.report(&view)[0].reason.as_deref(), Some("exited 1 (next try in 1 s)"));
     assert_eq!(begin(&mut ongoing, &vms, &[], 11_000), actions);
 }
@@ -171,7 +172,7 @@ fn an_end_is_unexpected_only_when_nothing_is_done_to_the_vm() {
     let mut ongoing = Ongoing::default();
     let (on, off) = (vms(1, Desired::Running), vms(1, Desired::Stopped));
     let placed: Vec<&VmRecord> = on.iter().collect();
-    let ended = UnitsView { placed: &placed, units: &[], look: 0, up_to_date: true, now_ms: 5 };
+    let ended = UnitsView { placed: &placed, units: &[], look: 0, lease: None, up_to_date: true, now_ms: 5 };
     assert_eq!(begin(&mut ongoing, &on, &[running("vm00")], 0), []);
     assert_eq!(ongoing.unexpected_ends(&ended), [(name("vm00"), None)]);
 
@@ -216,7 +217,7 @@ fn an_action_that_is_wanted_again_comes_after_those_that_have_waited() {
 
 /// What is told of the only VM.
 fn reason(ongoing: &Ongoing, vm: &VmRecord, units: &[ObservedUnit], now_ms: u64) -> Option<String> {
-    let view = UnitsView { placed: &[vm], units, look: 0, up_to_date: true, now_ms };
+    let view = UnitsView { placed: &[vm], units, look: 0, lease: None, up_to_date: true, now_ms };
     ongoing.report(&view).remove(0).reason
 }
 
@@ -290,7 +291,8 @@ fn a_vm_that_ended_before_anybody_saw_it_run_has_ended_all_the_same() {
         ..running("vm00")
     };
     let units = [failed];
-    let view = |look, units| UnitsView { placed: &placed, units, look, up_to_date: true, now_ms: 4 };
+    let view =
+        |look, units| UnitsView { placed: &placed, units, look, lease: None, up_to_date: true, now_ms: 4 };
     assert_eq!(ongoing.unexpected_ends(&view(early, &[])), []);
     let late = ongoing.note_asked();
     let ends = ongoing.unexpected_ends(&view(late, &units));
@@ -323,7 +325,8 @@ fn a_stop_supersedes_a_start_and_what_comes_of_that_is_forgotten() {
             assert!(!ongoing.note_done(&second[0], failed(second), 7));
             let look = ongoing.note_asked();
             let placed: Vec<&VmRecord> = on.iter().collect();
-            let view = UnitsView { placed: &placed, units: &[], look, up_to_date: true, now_ms: 8 };
+            let view =
+                UnitsView { placed: &placed, units: &[], look, lease: None, up_to_date: true, now_ms: 8 };
             assert_eq!(ongoing.unexpected_ends(&view), [], "it never ran");
             assert_eq!(ongoing.begin(&view), start, "without a pause");
         }

@@ -25,7 +25,7 @@ fn unit(state: ObservedState) -> ObservedUnit {
 }
 
 fn view<'a>(placed: &'a [&'a VmRecord], units: &'a [ObservedUnit], now_ms: u64) -> UnitsView<'a> {
-    UnitsView { placed, units, look: 0, up_to_date: true, now_ms }
+    UnitsView { placed, units, look: 0, lease: None, up_to_date: true, now_ms }
 }
 
 #[test]
@@ -193,12 +193,13 @@ fn nothing_is_done_on_an_old_log() {
         placed: &[],
         units: &[unit(ObservedState::Running)],
         look: 0,
+        lease: None,
         up_to_date: false,
         now_ms: 0,
     };
     assert_eq!(reconcile(&stale, &mut Memory::default()), []);
     let vm = vm(Desired::Running);
-    let stale = UnitsView { placed: &[&vm], units: &[], look: 0, up_to_date: false, now_ms: 0 };
+    let stale = UnitsView { placed: &[&vm], units: &[], look: 0, lease: None, up_to_date: false, now_ms: 0 };
     assert_eq!(reconcile(&stale, &mut Memory::default()), []);
 }
 

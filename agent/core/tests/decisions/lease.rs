@@ -1,0 +1,314 @@
+//! Who is granted a lease, when one is over, and what becomes of the VMs of a node that is lost.
+
+use blixard_core::ClusterState;
+use blixard_core::lease::{Grantor, Holder, LeaseStanding, LeaseStep, permits};
+use blixard_core::state::LeaseTable;
+use blixard_model::{
+    BootId, ClusterId, Command, Desired, GrantId, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal,
+    LeaseTerms, NodeName, OnNodeLoss, Outcome, RaftId, VmSpec,
+};
+
+use crate::common::{Cluster, name, node, spec};
+
+const TERMS: LeaseTerms = LeaseTerms::DEFAULT;
+const BOOT: BootId = BootId::from_bytes([1; 16]);
+const NEXT_BOOT: BootId = BootId::from_bytes([2; 16]);
+/// How long a leader waits after a grant.
+const WAIT_MS: u64 = 17_304;
+
+fn enforce(n: u64, boot_id: BootId, epoch: u64) -> Command {
+    Command::EnforceLease { raft_id: RaftId(n), boot_id, epoch }
+}
+
+/// Three nodes, of which n1 and n2 obey leases.
+fn cluster() -> Cluster {
+    let mut cluster = Cluster::of(3);
+    cluster.apply(enforce(1, BOOT, 1));
+    cluster.apply(enforce(2, BOOT, 1));
+    cluster
+}
+
+fn renewal(quote: Option<GrantId>) -> LeaseRenewal {
+    LeaseRenewal { boot_id: BOOT, quote }
+}
+
+fn renew(
+    grantor: &mut Grantor,
+    now_ms: u64,
+    table: &LeaseTable,
+    renewal: LeaseRenewal,
+) -> Result<GrantId, LeaseDenial> {
+    let granted = grantor.renew(now_ms, table, (&node("n2"), RaftId(2)), &renewal);
+    granted.map(|(grant, length_ms)| {
+        assert_eq!(length_ms, TERMS.lease_ms);
+        grant
+    })
+}
+
+#[test]
+fn only_who_says_that_it_obeys_leases_in_this_boot_gets_one() {
+    let mut cluster = cluster();
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    let granted = renew(&mut grantor, 5, &cluster.state.leases, renewal(None));
+    assert_eq!(granted, Ok(GrantId { term: 3, number: 1 }), "no other boot of it has ever had one");
+    let other = LeaseRenewal { boot_id: NEXT_BOOT, quote: None };
+    let refused = renew(&mut grantor, 5, &cluster.state.leases, other);
+    assert_eq!(refused, Err(LeaseDenial::NotEnforced));
+    let table = &cluster.state.leases;
+    let third = grantor.renew(5, table, (&node("n3"), RaftId(3)), &renewal(None));
+    assert_eq!(third, Err(LeaseDenial::NotEnforced));
+    // Another store of the name has not said so.
+    let store = grantor.renew(5, table, (&node("n2"), RaftId(7)), &renewal(None));
+    assert_eq!(store, Err(LeaseDenial::NotEnforced));
+    // With another time of enforcement it has to say so anew.
+    cluster.change_offer(2, |offer| offer.witness = true);
+    cluster.change_offer(3, |offer| offer.witness = true);
+    cluster.apply(Command::ForgetVms { node: node("n9") });
+    assert_eq!(cluster.apply(enforce(9, BOOT, 1)).is_done(), false);
+}
+
+#[test]
+fn another_boot_waits_until_the_lease_of_the_one_before_is_over() {
+    let mut cluster = cluster();
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    renew(&mut grantor, 1_000, &cluster.state.leases, renewal(None)).expect("granted");
+    assert!(cluster.apply(enforce(2, NEXT_BOOT, 1)).is_done());
+    let after = |quote| LeaseRenewal { boot_id: NEXT_BOOT, quote };
+    let refused = renew(&mut grantor, 1_100, &cluster.state.leases, after(None));
+    assert_eq!(refused, Err(LeaseDenial::EarlierBoot { wait_ms: WAIT_MS - 100 }));
+    // The one before is not what the log says any more.
+    let before = renew(&mut grantor, 1_200, &cluster.state.leases, renewal(None));
+    assert_eq!(before, Err(LeaseDenial::NotEnforced));
+    let at_ms = 1_000 + WAIT_MS;
+    assert!(renew(&mut grantor, at_ms - 1, &cluster.state.leases, after(None)).is_err());
+    let granted = renew(&mut grantor, at_ms, &cluster.state.leases, after(None)).expect("granted");
+    // A leader that has just begun does not know for how long it has been so, unless the node shows a grant.
+    let mut next = Grantor::new(4, TERMS, 0);
+    let refused = renew(&mut next, 10, &cluster.state.leases, after(None));
+    assert_eq!(refused, Err(LeaseDenial::EarlierBoot { wait_ms: WAIT_MS - 10 }));
+    assert!(renew(&mut next, 11, &cluster.state.leases, after(Some(granted))).is_ok());
+}
+
+#[test]
+fn who_does_not_show_that_it_received_its_grants_gets_no_more_of_them() {
+    let cluster = cluster();
+    let table = &cluster.state.leases;
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    let first = renew(&mut grantor, 0, table, renewal(None)).expect("granted");
+    assert!(!grantor.holds(0, &node("n2")), "it may not know of it");
+    let second = renew(&mut grantor, 3_000, table, renewal(Some(first))).expect("granted");
+    assert!(grantor.holds(9_999, &node("n2")) && !grantor.holds(10_000, &node("n2")));
+    for at_ms in [6_000, 9_000] {
+        renew(&mut grantor, at_ms, table, renewal(Some(first))).expect("two may be lost");
+    }
+    let refused = renew(&mut grantor, 12_000, table, renewal(Some(first)));
+    assert_eq!(refused, Err(LeaseDenial::NotReceived));
+    assert_eq!(renew(&mut grantor, 12_000, table, renewal(Some(second))), Err(LeaseDenial::NotReceived));
+    assert_eq!(grantor.over_ms(&node("n2")), 9_000 + WAIT_MS, "what was refused keeps nobody waiting");
+    let newest = GrantId { term: 3, number: 4 };
+    assert!(renew(&mut grantor, 12_100, table, renewal(Some(newest))).is_ok());
+}
+
+#[test]
+fn a_node_is_lost_when_all_of_its_leases_are_certainly_over() {
+    let cluster = cluster();
+    let (table, n2) = (&cluster.state.leases, node("n2"));
+    let mut grantor = Grantor::new(3, TERMS, 500);
+    assert_eq!(grantor.standing(500, &n2), LeaseStanding::Holds, "the leader before may have granted one");
+    assert_eq!(grantor.standing(500 + WAIT_MS - 1, &n2), LeaseStanding::Suspect { lost_in_ms: 1 });
+    assert_eq!(grantor.standing(500 + WAIT_MS, &n2), LeaseStanding::Lost);
+    renew(&mut grantor, 10_000, table, renewal(None)).expect("granted");
+    assert_eq!(grantor.standing(500 + WAIT_MS, &n2), LeaseStanding::Suspect { lost_in_ms: 9_500 });
+    assert_eq!(grantor.standing(10_000 + WAIT_MS, &n2), LeaseStanding::Lost);
+    // Until the log has decided, nothing more is granted.
+    grantor.note_verdict(&n2);
+    let refused = renew(&mut grantor, 30_000, table, renewal(None));
+    assert_eq!(refused, Err(LeaseDenial::Lost));
+    grantor.note_verdict_ended(&n2);
+    assert!(renew(&mut grantor, 30_001, table, renewal(None)).is_ok(), "the log did not take it");
+}
+
+fn holder(found: Option<LeaseFile>) -> Holder {
+    Holder::new(node("n1"), (BOOT, cluster_id()), TERMS, found, 0)
+}
+
+fn cluster_id() -> ClusterId {
+    Cluster::of(1).state.cluster_id()
+}
+
+fn step(state: &ClusterState, now_ms: u64, applied: u64) -> LeaseStep<'_> {
+    LeaseStep { now_ms, state, applied, raft_id: RaftId(1), up_to_date: true }
+}
+
+fn grant(number: u64, index: u64) -> LeaseGrant {
+    LeaseGrant { grant: GrantId { term: 3, number }, length_ms: TERMS.lease_ms, index }
+}
+
+#[test]
+fn a_lease_is_counted_from_its_renewal_and_counts_once_the_log_is_applied() {
+    let mut cluster = cluster();
+    cluster.create(VmSpec { node: Some(node("n1")), ..spec("web") });
+    let mut holder = holder(None);
+    assert_eq!(holder.look(step(&cluster.state, 0, 4)), None, "there is nothing to say");
+    let sent = holder.renewal(step(&cluster.state, 1_000, 4)).expect("due");
+    assert_eq!((sent.boot_id, sent.quote), (BOOT, None));
+    assert_eq!(holder.renewal(step(&cluster.state, 1_001, 4)), None, "a third of the lease has to pass");
+    holder.note_granted(1_000, grant(1, 9));
+    assert_eq!(holder.look(step(&cluster.state, 1_500, 8)), None, "it may not be placed here any more");
+    let file = holder.look(step(&cluster.state, 1_500, 9)).expect("a file");
+    let generation = cluster.state.vms[&name("web")].placement.generation;
+    assert_eq!((file.until_ms, file.vms.get(&name("web"))), (Some(11_000), Some(&generation)));
+    assert!(holder.file().is_none(), "it is not written yet");
+    assert_eq!(holder.look(step(&cluster.state, 1_600, 9)), None, "it is being written");
+    holder.note_written(1_600, false);
+    assert_eq!(holder.look(step(&cluster.state, 1_700, 9)), None, "it pauses");
+    assert_eq!(holder.look(step(&cluster.state, 2_600, 9)), Some(file.clone()));
+    holder.note_written(2_600, true);
+    let known = holder.file();
+    assert!(permits(known, 10_999, &name("web"), generation));
+    assert!(!permits(known, 11_000, &name("web"), generation), "it is over");
+    assert!(!permits(known, 5_000, &name("web"), generation + 1) && !permits(known, 5_000, &name("db"), 1));
+    let next = holder.renewal(step(&cluster.state, 4_333, 9)).expect("due");
+    assert_eq!(next.quote, Some(GrantId { term: 3, number: 1 }));
+}
+
+#[test]
+fn alone_a_node_needs_no_lease_and_obeys_them_before_it_says_so() {
+    let mut state = Cluster::of(1).state;
+    let mut holder = holder(None);
+    let early = LeaseStep { up_to_date: false, ..step(&state, 0, 1) };
+    assert_eq!(holder.look(early), None, "an old log may know nothing of the others");
+    let file = holder.look(step(&state, 0, 1)).expect("a file");
+    assert_eq!(file.until_ms, None);
+    holder.note_written(0, true);
+    assert_eq!(holder.renewal(step(&state, 0, 1)), None);
+    state = Cluster::of(2).state;
+    let begins = |now_ms| step(&state, now_ms, 2);
+    assert_eq!(holder.enforces(begins(50)), None, "the file has no end yet");
+    assert_eq!(holder.look(begins(100)).map(|file| file.until_ms), Some(Some(10_100)));
+    assert_eq!(holder.enforces(begins(100)), None, "it is not written yet");
+    holder.note_written(110, true);
+    assert_eq!(holder.enforces(begins(110)), Some(1));
+    assert_eq!(holder.enforces(begins(111)), None, "it is on its way");
+}
+
+#[test]
+fn what_an_agent_finds_counts_in_this_boot_and_this_cluster_alone() {
+    let grant = Some(GrantId { term: 2, number: 9 });
+    let file = |boot_id, cluster_id| LeaseFile {
+        boot_id,
+        cluster_id,
+        until_ms: Some(5_000),
+        grant,
+        vms: [(name("web"), 3)].into(),
+    };
+    let found = holder(Some(file(BOOT, cluster_id())));
+    assert!(permits(found.file(), 0, &name("web"), 3));
+    let cluster = cluster();
+    let mut found = found;
+    assert_eq!(found.look(step(&cluster.state, 0, 9)), None, "the log may be older than what it says");
+    assert_eq!(found.renewal(step(&cluster.state, 0, 9)).and_then(|renewal| renewal.quote), grant);
+    for other in [file(NEXT_BOOT, cluster_id()), file(BOOT, ClusterId::from_bytes([9; 32]))] {
+        assert!(holder(Some(other)).file().is_none());
+    }
+}
+
+fn lost(n: &str) -> Command {
+    Command::NodeLost { node: node(n), term: 3, eligible: vec![node("n1"), node("n2"), node("n3")] }
+}
+
+fn on(cluster: &mut Cluster, vm: &str, at: &str) {
+    cluster.eligible = vec![node(at)];
+    assert!(cluster.create(spec(vm)).is_done());
+}
+
+fn place(cluster: &Cluster, vm: &str) -> Option<NodeName> {
+    cluster.state.vms.get(&name(vm)).map(|vm| vm.placement.node.clone())
+}
+
+#[test]
+fn the_vms_of_a_lost_node_go_where_there_is_room_and_those_that_are_kept_stay() {
+    let mut cluster = cluster();
+    on(&mut cluster, "web", "n2");
+    on(&mut cluster, "db", "n2");
+    on(&mut cluster, "gone", "n2");
+    cluster.apply(Command::DeleteVm { name: name("gone") });
+    cluster.create(VmSpec { node: Some(node("n2")), ..spec("pinned") });
+    assert_eq!(cluster.state.vms[&name("web")].spec.on_node_loss, Some(OnNodeLoss::Failover), "chosen");
+    assert_eq!(cluster.state.vms[&name("pinned")].spec.on_node_loss, Some(OnNodeLoss::Keep));
+    // Of a node that has not said that it obeys leases nothing is known.
+    assert_eq!(cluster.apply(lost("n3")), Outcome::unchanged(Some(node("n3"))));
+    let before = cluster.state.vms[&name("web")].placement.generation;
+    assert!(cluster.apply(lost("n2")).is_done());
+    assert_ne!(place(&cluster, "web"), Some(node("n2")));
+    assert_ne!(place(&cluster, "db"), Some(node("n2")));
+    assert!(cluster.state.vms[&name("web")].placement.generation > before, "by another order");
+    assert_eq!(place(&cluster, "pinned"), Some(node("n2")));
+    assert_eq!(place(&cluster, "gone"), None, "nobody is left who would say that it is gone");
+    assert_eq!(cluster.apply(lost("n2")), Outcome::unchanged(Some(node("n2"))), "nothing is left to move");
+    // It has to say anew that it obeys leases.
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    assert_eq!(renew(&mut grantor, 0, &cluster.state.leases, renewal(None)), Err(LeaseDenial::NotEnforced));
+    cluster.apply(enforce(2, BOOT, 1));
+    assert!(renew(&mut grantor, 0, &cluster.state.leases, renewal(None)).is_ok());
+}
+
+#[test]
+fn a_vm_without_room_elsewhere_waits_and_one_whose_spec_is_not_confirmed_is_not_touched() {
+    let mut cluster = cluster();
+    on(&mut cluster, "web", "n2");
+    let large = VmSpec { memory_mib: 1_600, ..spec("large") };
+    cluster.eligible = vec![node("n1")];
+    cluster.create(VmSpec { name: name("fills-n1"), ..large.clone() });
+    let grown = VmSpec { memory_mib: 512, ..cluster.state.vms[&name("web")].spec.clone() };
+    assert!(cluster.apply(Command::ChangeVm { spec: grown, seen: None }).is_done());
+    assert!(!cluster.state.would_move(&node("n2"), &[node("n1"), node("n3")]), "its unit may run as before");
+    cluster.apply(lost("n2"));
+    assert_eq!(place(&cluster, "web"), Some(node("n2")));
+    let order = cluster.state.vms[&name("web")].order_id();
+    cluster.apply(Command::ConfirmSpec { name: name("web"), node: node("n2"), order });
+    assert!(!cluster.state.would_move(&node("n2"), &[node("n1")]), "there is no room");
+    assert!(cluster.state.would_move(&node("n2"), &[node("n1"), node("n3")]));
+    assert!(cluster.apply(lost("n2")).is_done());
+    assert_eq!(place(&cluster, "web"), Some(node("n3")));
+}
+
+#[test]
+fn a_verdict_counts_in_the_term_of_the_leader_that_gave_it() {
+    let mut cluster = cluster();
+    on(&mut cluster, "web", "n2");
+    let request = cluster.request(lost("n2"));
+    let outcome = cluster.state.apply_entry((50, 4), &request);
+    assert_eq!((outcome, place(&cluster, "web")), (Outcome::unchanged(None), Some(node("n2"))));
+    assert!(cluster.state.apply_entry((51, 3), &request).is_done());
+    assert_ne!(place(&cluster, "web"), Some(node("n2")));
+}
+
+#[test]
+fn enforcement_begins_with_a_second_node_for_vms_and_each_time_anew() {
+    let mut cluster = Cluster::of(1);
+    assert!(!cluster.state.leases.is_on && cluster.state.leases.is_empty());
+    cluster = Cluster::of(2);
+    assert!(cluster.state.leases.is_on);
+    assert!(cluster.apply(enforce(1, BOOT, 1)).is_done());
+    assert_eq!(cluster.apply(enforce(1, BOOT, 1)), Outcome::unchanged(Some(node("n1"))));
+    assert_eq!(cluster.apply(enforce(1, BOOT, 2)), Outcome::unchanged(Some(node("n1"))), "of another time");
+    let offer = cluster.state.member_by_name(&node("n2")).expect("a member").node.offer.clone();
+    let endpoint_id = cluster.state.member_by_name(&node("n2")).expect("a member").node.endpoint_id;
+    let set = |witness| {
+        let offer = blixard_model::Offer { witness, ..offer.clone() };
+        Command::SetNode { endpoint_id, offer }
+    };
+    cluster.apply(set(true));
+    assert!(!cluster.state.leases.is_on);
+    cluster.apply(set(false));
+    assert!((cluster.state.leases.is_on, cluster.state.leases.epoch) == (true, 2));
+    assert!(cluster.state.leases.holder(&node("n1")).is_none());
+    let created = Command::CreateVm {
+        spec: VmSpec { on_node_loss: Some(OnNodeLoss::Keep), ..spec("kept") },
+        desired: Desired::Stopped,
+        eligible: vec![node("n1")],
+    };
+    cluster.apply(created);
+    assert!(cluster.state.taken_from(&node("n1")).is_empty());
+}
