@@ -2,8 +2,8 @@
 //! panic.
 
 use blixard_model::{
-    ClusterVersion, Command, Desired, EndpointId, FieldRefused, NodeName, Offer, OrderId, Outcome, Placement,
-    Reason, Refusal, Request, TicketRecord, TicketState, VmName, VmSpec, mutant,
+    ClusterVersion, Command, Desired, EndpointId, FieldRefused, NodeName, Offer, OnNodeLoss, OrderId,
+    Outcome, Placement, Reason, Refusal, Request, TicketRecord, TicketState, VmName, VmSpec, mutant,
 };
 
 use super::requests::Seen;
@@ -123,7 +123,7 @@ impl ClusterState {
 
     fn change_vm(&mut self, index: u64, spec: &VmSpec, seen: Option<u64>) -> Result<Outcome, Refusal> {
         let vm = self.vm(&spec.name)?;
-        let spec = &VmSpec { on_node_loss: spec.on_node_loss.or(vm.spec.on_node_loss), ..spec.clone() };
+        let spec = &chosen_after(spec, &vm.spec);
         spec.validate().map_err(Refusal::InvalidSpec)?;
         let (name, node) = (spec.name.clone(), vm.placement.node.clone());
         if vm.desired == Desired::Absent {
@@ -236,6 +236,16 @@ impl ClusterState {
         let changed = self.nodes.set_offer(endpoint_id, offer);
         Ok(if changed { Outcome::done(name) } else { Outcome::unchanged(name) })
     }
+}
+
+/// The spec with what nobody chose: it stays as it was, as far as that still can be.
+fn chosen_after(spec: &VmSpec, before: &VmSpec) -> VmSpec {
+    let mut spec = spec.clone();
+    if spec.on_node_loss.is_none() {
+        let fails_over = before.fails_over() && spec.usual_on_node_loss() == OnNodeLoss::Keep;
+        spec.on_node_loss = if fails_over { Some(OnNodeLoss::Keep) } else { before.on_node_loss };
+    }
+    spec
 }
 
 fn taken(name: VmName, other: &VmRecord) -> Refusal {

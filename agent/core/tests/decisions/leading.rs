@@ -580,7 +580,7 @@ fn the_version_is_raised_when_nothing_about_the_members_is_to_be_changed_and_onc
 #[test]
 fn a_spec_changes_once_every_member_would_understand_it() {
     let change = || WriteAsk::ChangeVm { spec: spec("a"), seen: Some(0) };
-    let (version, needs) = (ClusterVersion::FIRST, ClusterVersion::NEWEST);
+    let (version, needs) = (ClusterVersion::FIRST, ClusterVersion::SPECS_CHANGE);
     let early = NotNow::EarlierVersion { version, needs };
     assert_eq!(of_the_first_version().write(change()), early.into());
     let Prepared::Propose(request) = Leader::new().write(change()) else { panic!("not proposed") };
@@ -595,6 +595,6 @@ fn a_node_whose_release_is_too_old_waits_and_is_told_the_way_out() {
     // It keeps its ticket for the time after the upgrade.
     let Prepared::NotNow(why) = vouched else { panic!("{vouched:?}") };
     let said = why.to_string();
-    assert!(said.contains("n4: the cluster has version 2, and its release supports 1 at most"), "{said}");
+    assert!(said.contains("n4: the cluster has version 3, and its release supports 1 at most"), "{said}");
     assert!(said.contains("upgrade it"), "{said}");
 }

@@ -286,9 +286,14 @@ fn the_report_says_what_the_supervisor_says_of_a_vm_that_runs() {
     assert_eq!(told(Some(UnitStatus::Paused(full()))), (ObservedState::Paused, Some(full())));
     let silent = UnitStatus::NotAnswering("the hypervisor has said nothing".to_owned());
     assert_eq!(told(Some(silent.clone())), (ObservedState::Running, Some(silent.to_string())));
-    for status in [None, Some(UnitStatus::Running), Some(UnitStatus::Starting)] {
+    for status in [None, Some(UnitStatus::Running)] {
         assert_eq!(told(status), (ObservedState::Running, None));
     }
+    // The unit of one that needs a lease counts as started before its guest runs.
+    assert_eq!(told(Some(UnitStatus::Starting)), (ObservedState::Starting, None));
+    let waits = UnitStatus::Waiting("for a lease: there is none".to_owned());
+    let why = "it waits for a lease: there is none".to_owned();
+    assert_eq!(told(Some(waits)), (ObservedState::Starting, Some(why)));
     // A guest that stands still is left as it is: the supervisor lets it go on.
     let units = [ObservedUnit { status: Some(UnitStatus::Paused(full())), ..unit(ObservedState::Running) }];
     assert_eq!(reconcile(&view(&[&vm], &units, 0), &mut Memory::default()), []);

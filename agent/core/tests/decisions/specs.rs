@@ -2,7 +2,7 @@
 
 use blixard_core::state::HELD_DISKS_MAX;
 use blixard_model::vm::{DISKS_MAX, OVERHEAD_MIB};
-use blixard_model::{Capacity, Command, Disk, OrderId, Outcome, Refusal, VmSpec};
+use blixard_model::{Capacity, Command, Disk, OnNodeLoss, OrderId, Outcome, Refusal, VmSpec};
 
 use crate::common::{CAPACITY, Cluster, name, node, spec};
 
@@ -25,7 +25,8 @@ fn with_a() -> Cluster {
 #[test]
 fn a_change_gives_the_spec_another_revision_and_leaves_the_placement() {
     let mut c = with_a();
-    let larger = VmSpec { memory_mib: 512, ..spec("a") };
+    // What nobody chooses stays as it was chosen when the VM was made.
+    let larger = VmSpec { memory_mib: 512, on_node_loss: Some(OnNodeLoss::Failover), ..spec("a") };
     assert_eq!(c.state.vms[&name("a")].order_id(), OrderId { generation: 2, revision: 0 });
     assert_eq!(change(&mut c, larger.clone(), Some(0)), Outcome::done(Some(node("n1"))));
     let vm = &c.state.vms[&name("a")];
