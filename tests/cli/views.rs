@@ -57,6 +57,7 @@ pub(crate) fn node(name: &str) -> NodeView {
         snapshot: false,
         lost: false,
         held_twice_at: Vec::new(),
+        lease: None,
     }
 }
 
@@ -91,6 +92,7 @@ pub(crate) fn status() -> StatusView {
         retrying: Vec::new(),
         voters: Some(VotersView { total: 1, reachable: 1, needed: 1 }),
         changes: Vec::new(),
+        lease: None,
     }
 }
 

@@ -60,6 +60,7 @@ pub(crate) fn node(name: &str) -> NodeView {
         snapshot: false,
         lost: false,
         held_twice_at: Vec::new(),
+        lease: None,
     }
 }
 
@@ -105,6 +106,7 @@ pub(crate) fn status() -> StatusView {
         retrying: Vec::new(),
         voters: Some(VotersView { total: 2, reachable: 2, needed: 2 }),
         changes: Vec::new(),
+        lease: None,
     }
 }
 

@@ -42,7 +42,7 @@ fn fuzz_log_values() {
     target.words(["\"kind\":", "\"name\":\"web\"", "\"command\":", "\u{1}", "\u{2}", "null", "[", "{"]).run(
         |bytes| {
             let mut machine = StateMachine::new(state());
-            match machine.apply(3, bytes) {
+            match machine.apply((3, 1), bytes) {
                 Ok(outcome) => format!("{outcome:?}"),
                 Err(why) => {
                     assert_eq!(machine.0, state(), "changed by what it does not understand");
@@ -66,7 +66,7 @@ fn fuzz_snapshots() {
                     let kept = machine.snapshot();
                     assert!(machine.read_snapshot(&kept).is_ok());
                     machine
-                        .apply(u64::MAX, &encode_request(&request()))
+                        .apply((u64::MAX, 1), &encode_request(&request()))
                         .map_or_else(|why| why, |o| format!("{o:?}"))
                 }
                 Err(why) => {

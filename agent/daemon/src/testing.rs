@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use blixard_consensus::Limits;
-use blixard_model::{Capacity, ClusterVersion, NodeFacts, StoreId};
+use blixard_model::{Capacity, ClusterVersion, LeaseTerms, NodeFacts, StoreId};
 use blixard_net::{Net, NetConfig, NodeKey, RelayList};
 use blixard_node::host::{Effect, Found, Host, HostConfig};
 use blixard_store::{DirDisk, Store};
@@ -82,6 +82,8 @@ pub(crate) fn agent(dir: &Path) -> (Agent, Idle) {
         written: Vec::new(),
         voter_lost_ticks: 1_800,
         supports: ClusterVersion::NEWEST,
+        lease_terms: LeaseTerms::DEFAULT,
+        lease: None,
         limits: Limits::default(),
         incarnation: 1,
     };

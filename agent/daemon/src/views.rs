@@ -10,7 +10,7 @@ use blixard_core::{ClusterState, VmRecord};
 use blixard_model::api::{ChangeView, NodeView, VmView, VotersView};
 use blixard_model::report::{NodeReport, ObservedState};
 use blixard_model::wire::{AgedReport, CHANGES_MAX, KeyHeldTwice, ProgressReport};
-use blixard_model::{EndpointId, NodeName, RaftId, Role};
+use blixard_model::{EndpointId, LeaseStanding, NodeName, RaftId, Role};
 use blixard_node::{Kinship, Missing, Stranger, missing};
 
 /// Most VMs that are named as not running as they should.
@@ -69,11 +69,31 @@ pub(crate) fn nodes(
             snapshot: progress.is_some_and(|progress| progress.snapshot),
             lost: progress.is_some_and(|progress| progress.lost),
             held_twice_at: held_twice.map(|held| held.addresses.clone()).unwrap_or_default(),
+            lease: progress.and_then(|progress| progress.lease),
         }
     };
     let mut nodes: Vec<NodeView> = state.nodes.members().map(view).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     nodes
+}
+
+/// The nodes that do not renew their leases and run VMs that may be failed over, with what comes next.
+pub(crate) fn failovers(state: &ClusterState, nodes: &[NodeView]) -> Vec<ChangeView> {
+    let change = |node: &NodeView| {
+        let vms = state.taken_from(&node.name).len();
+        let (what, waits_for) = match node.lease? {
+            LeaseStanding::Holds => return None,
+            _ if vms == 0 => return None,
+            LeaseStanding::Suspect { lost_in_ms } => {
+                let left = lost_in_ms.div_ceil(1_000);
+                ("is suspect", format!("its lease to be over, in {left} s, unless it is renewed"))
+            }
+            LeaseStanding::Lost => ("is lost", "another node with room for them".to_owned()),
+        };
+        let what = format!("{} {what}: {vms} of its VMs are to be started on other nodes", node.name);
+        Some(ChangeView { what, waits_for: Some(waits_for) })
+    };
+    nodes.iter().filter_map(change).take(CHANGES_MAX).collect()
 }
 
 /// Whether the voters are a quorum: by this node's links and, when it leads, also by what it lately heard of
@@ -361,6 +381,7 @@ mod tests {
             heard,
             lost: !heard,
             silent_ms,
+            lease: None,
         }
     }
 

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Refusal;
 use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, RequestId, StoreId, TicketId, VmName};
+use crate::lease::LeaseStanding;
 use crate::member::Role;
 use crate::node::Capacity;
 use crate::relay::RelayUrl;
@@ -104,6 +105,18 @@ pub struct StatusView {
     /// What is being changed about the members, and what it waits for.
     #[serde(default)]
     pub changes: Vec<ChangeView>,
+    /// This node's own lease; null without a cluster, and while leases are not needed.
+    #[serde(default)]
+    pub lease: Option<LeaseView>,
+}
+
+/// The lease under which a node runs VMs that may be failed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseView {
+    /// For how many milliseconds it holds unless it is renewed; null when there is none.
+    pub holds_for_ms: Option<u64>,
+    /// Why it was not renewed the last time; null when it was, or nobody answered.
+    pub denied: Option<String>,
 }
 
 /// The voters as the answering node sees them: by what it lately heard of them when it leads, else by its own
@@ -262,6 +275,10 @@ pub struct NodeView {
     /// Where the agents are that run with its key, when there are two of them at the same time; else empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_twice_at: Vec<SocketAddr>,
+    /// How it stands with its lease, as the leader knows it: `holds`, `suspect` or `lost`; null where the leader
+    /// could not be asked, and while leases are not needed.
+    #[serde(default)]
+    pub lease: Option<LeaseStanding>,
 }
 
 /// A VM: desired by the log, observed by its node.

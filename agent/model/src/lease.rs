@@ -103,6 +103,22 @@ pub enum LeaseAnswer {
     },
 }
 
+/// How a node stands with the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum LeaseStanding {
+    /// It renews its lease.
+    Holds,
+    /// It has not renewed its lease for a while, or not since this node leads: it counts as lost after so many
+    /// milliseconds.
+    Suspect {
+        /// Until it counts as lost.
+        lost_in_ms: u64,
+    },
+    /// It certainly runs no VM that may be failed over.
+    Lost,
+}
+
 /// Why a lease is not renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]

@@ -42,7 +42,9 @@ pub use id::{
     ClusterId, ClusterName, EndpointId, InvalidId, NodeName, RaftId, RequestId, StoreId, TicketHash,
     TicketId, VmName,
 };
-pub use lease::{GrantId, LeaseAnswer, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal, LeaseTerms};
+pub use lease::{
+    GrantId, LeaseAnswer, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal, LeaseStanding, LeaseTerms,
+};
 pub use member::{Member, Role};
 pub use node::{Capacity, NodeFacts, Offer};
 pub use reason::{FieldProblem, FieldRefused, Lack, Lacks, Reason, RevokeProblem};

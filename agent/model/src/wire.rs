@@ -8,7 +8,7 @@ use crate::api::ChangeView;
 use crate::ask::{Ask, AskOutcome, MembersAsk, WriteRequest};
 use crate::formation::Identity;
 use crate::id::{EndpointId, NodeName, RaftId, VmName};
-use crate::lease::{LeaseAnswer, LeaseRenewal};
+use crate::lease::{LeaseAnswer, LeaseRenewal, LeaseStanding};
 use crate::member::MEMBERS_MAX;
 use crate::report::NodeReport;
 
@@ -239,12 +239,23 @@ pub struct MemberProgress {
     /// of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silent_ms: Option<u64>,
+    /// How it stands with its lease; null while it has not said that it obeys leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseStanding>,
 }
 
 impl MemberProgress {
     /// Of a member of which nothing was told.
     pub fn unknown(raft_id: RaftId) -> Self {
-        Self { raft_id, behind: None, snapshot: false, heard: false, lost: false, silent_ms: None }
+        Self {
+            raft_id,
+            behind: None,
+            snapshot: false,
+            heard: false,
+            lost: false,
+            silent_ms: None,
+            lease: None,
+        }
     }
 }
 

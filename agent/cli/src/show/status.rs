@@ -1,6 +1,6 @@
 //! `blixard status` as a text for people.
 
-use blixard_model::api::{ChangeView, NodePhase, RetryView, StatusView, VotersView};
+use blixard_model::api::{ChangeView, LeaseView, NodePhase, RetryView, StatusView, VotersView};
 
 use super::kit::{NOTHING, TEXT_CHARS_MAX, columns, or_nothing, pairs, short, time, wrapped};
 use super::node;
@@ -20,6 +20,7 @@ pub(crate) fn screen(view: &StatusView) -> String {
         ("QUORUM", quorum(view)),
         ("LOG", log(view)),
         ("VMS", view.vms.to_string()),
+        ("LEASE", lease(view)),
         ("AGENT", agent(view)),
     ];
     if !view.waiting_for.is_empty() {
@@ -66,6 +67,20 @@ pub(crate) fn quorum(view: &StatusView) -> String {
         (true, None) => format!("yes, as the leader says: {voters} from here"),
         (false, Some(_)) => format!("no: {voters} and none of them leads: {WITHOUT}"),
         (false, None) => format!("no: {voters}, {needed} needed: {WITHOUT}"),
+    }
+}
+
+/// Whether VMs that may be failed over may run on this node.
+fn lease(view: &StatusView) -> String {
+    const FAILOVER: &str = "VMs that may be failed over";
+    let Some(LeaseView { holds_for_ms, denied }) = &view.lease else {
+        return format!("not needed: {FAILOVER} could go nowhere else");
+    };
+    match (holds_for_ms, denied) {
+        (Some(ms), None) => format!("holds for {}, renewed all the time", time(*ms)),
+        (Some(ms), Some(why)) => format!("ends in {}: {why}", time(*ms)),
+        (None, Some(why)) => format!("none, so that {FAILOVER} do not run here: {why}"),
+        (None, None) => format!("none, so that {FAILOVER} do not run here"),
     }
 }
 

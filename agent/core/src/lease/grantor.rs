@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use blixard_model::{BootId, GrantId, LeaseDenial, LeaseRenewal, LeaseTerms, NodeName, RaftId, mutant};
+use blixard_model::{
+    BootId, GrantId, LeaseDenial, LeaseRenewal, LeaseStanding, LeaseTerms, NodeName, RaftId, mutant,
+};
 
 use crate::state::{ClusterState, LeaseTable};
 
@@ -36,21 +38,6 @@ struct Granted {
     unquoted: u32,
     /// Its VMs are being given to other nodes.
     verdict: bool,
-}
-
-/// How a node stands with the leader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaseStanding {
-    /// It renews its lease.
-    Holds,
-    /// It has not renewed its lease for a while, or not since this node leads: it counts as lost after so many
-    /// milliseconds.
-    Suspect {
-        /// Until it counts as lost.
-        lost_in_ms: u64,
-    },
-    /// It certainly runs no VM that may be failed over.
-    Lost,
 }
 
 impl Grantor {

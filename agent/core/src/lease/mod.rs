@@ -19,5 +19,5 @@
 mod grantor;
 mod holder;
 
-pub use grantor::{Grantor, LeaseStanding};
+pub use grantor::Grantor;
 pub use holder::{Holder, LeaseStep, permits};

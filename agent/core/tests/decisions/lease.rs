@@ -1,7 +1,7 @@
 //! Who is granted a lease, when one is over, and what becomes of the VMs of a node that is lost.
 
 use blixard_core::ClusterState;
-use blixard_core::lease::{Grantor, Holder, LeaseStanding, LeaseStep, permits};
+use blixard_core::lease::{Grantor, Holder, LeaseStep, permits};
 use blixard_core::state::LeaseTable;
 use blixard_model::{
     BootId, ClusterId, Command, Desired, GrantId, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal,

@@ -49,6 +49,7 @@ pub(super) async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Js
         ticket_problem: None,
         voters: None,
         changes: Vec::new(),
+        lease: None,
     };
     let standing = agent.host.standing().borrow().clone();
     match standing {
@@ -86,10 +87,10 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
     let told = agent.host.progress().await;
     let reach = reach(agent);
     let declared = agent.config.declared();
-    let looked = agent.host.look_at_member(move |member| {
+    let looked = agent.host.look_at_member_now(move |member, now| {
         let (node, state, raft) = (member.replica(), member.state(), member.replica().raft_status());
-        let voters = views::voters(state, &raft, &reach, member.progress_report().as_ref());
-        let report = member.progress(told);
+        let voters = views::voters(state, &raft, &reach, member.progress_report(now).as_ref());
+        let report = member.progress(now, told);
         let nodes = views::nodes(state, &raft, &reach, &report);
         let strangers = node.strangers();
         let mut warnings = views::held_twice(state, &report.held_twice);
@@ -97,9 +98,11 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
         warnings.extend(views::troubled_vms(member.own_report()));
         let mut changes = report.changes;
         changes.extend(views::awaited(state, &declared, &strangers, &reach));
-        ((nodes, voters, changes), (state.vms.len(), state.version), warnings, raft)
+        changes.extend(views::failovers(state, &nodes));
+        let lease = member.lease(now);
+        ((nodes, voters, changes), (state.vms.len(), state.version, lease), warnings, raft)
     });
-    let ((members, voters, changes), (vms, version), warnings, raft) =
+    let ((members, voters, changes), (vms, version, lease), warnings, raft) =
         looked.await.map_err(SubmitError::from)?;
     view.phase = if summary.is_member { NodePhase::Member } else { NodePhase::Joining };
     view.leader = summary.leader.map(|(name, _)| name);
@@ -113,6 +116,7 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
     view.changes = changes;
     view.vms = vms;
     view.cluster_version = Some(version);
+    view.lease = lease;
     view.warnings.extend(warnings);
     Ok(())
 }
@@ -163,8 +167,8 @@ pub(super) async fn list_nodes(
     readable(&agent, stale).await?;
     let told = agent.host.progress().await;
     let reach = reach(&agent);
-    let looked = agent.host.look_at_member(move |member| {
-        let (raft, report) = (member.replica().raft_status(), member.progress(told));
+    let looked = agent.host.look_at_member_now(move |member, now| {
+        let (raft, report) = (member.replica().raft_status(), member.progress(now, told));
         (views::nodes(member.state(), &raft, &reach, &report), raft.applied)
     });
     let (items, applied) = looked.await.map_err(SubmitError::from)?;

@@ -335,7 +335,19 @@ impl HostHandle {
         &self,
         look: impl FnOnce(&MemberHost) -> T + Send + 'static,
     ) -> Result<T, LookError> {
-        let looked = self.look(move |shown| shown.host.member().map(look)).await?;
+        self.look_at_member_now(move |member, _| look(member)).await
+    }
+
+    /// As [`HostHandle::look_at_member`], with the time of the look.
+    ///
+    /// # Errors
+    /// [`LookError`].
+    pub(crate) async fn look_at_member_now<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&MemberHost, Moment) -> T + Send + 'static,
+    ) -> Result<T, LookError> {
+        let looked =
+            self.look(move |shown| shown.host.member().map(|member| look(member, shown.now))).await?;
         looked.ok_or(LookError::NoCluster)
     }
 

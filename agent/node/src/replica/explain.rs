@@ -41,6 +41,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
                 heard: itself || progress.recent_active,
                 lost: progress.lost,
                 silent_ms: self.heard_ms_ago(*id).filter(|_| !itself),
+                lease: None,
             }
         });
         let (members, changes) = (members.collect(), explain_changes(&view));

@@ -7,7 +7,8 @@ fn progress(hosts: &mut Hosts, at: u8) -> ProgressReport {
     let waiter = hosts.want(at, Want::Progress);
     hosts.until("it is told", |hosts| hosts.answers.contains_key(&waiter));
     let Some(Answer::Progress(told)) = hosts.answers.remove(&waiter) else { panic!("no progress") };
-    hosts.host(at).member().expect("a member").progress(told)
+    let now = super::at(hosts.now_ms);
+    hosts.host(at).member().expect("a member").progress(now, told)
 }
 
 #[test]

@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 
 use blixard_core::lease::{Grantor, Holder, LeaseStep};
-use blixard_model::wire::{PeerRequest, PeerResponse};
+use blixard_core::state::LeaseTable;
+use blixard_model::api::LeaseView;
+use blixard_model::wire::{PeerRequest, PeerResponse, ProgressReport};
 use blixard_model::{
-    ClusterId, EndpointId, LeaseAnswer, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal, LeaseTerms,
-    NodeName, RaftId, WriteAsk, mutant,
+    ClusterId, EndpointId, LeaseAnswer, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal, LeaseStanding,
+    LeaseTerms, NodeName, RaftId, WriteAsk, mutant,
 };
 
 use super::submissions::Purpose;
@@ -94,6 +96,20 @@ impl Leases {
         self.holder.file()
     }
 
+    /// This node's lease; none while there is no need for one.
+    pub(super) fn view(&self, now_ms: u64, is_on: bool) -> Option<LeaseView> {
+        let until_ms = self.holder.file().and_then(|file| file.until_ms);
+        let holds_for_ms = until_ms.and_then(|until_ms| until_ms.checked_sub(now_ms)).filter(|ms| *ms > 0);
+        is_on.then(|| LeaseView { holds_for_ms, denied: self.denied.map(|why| why.to_string()) })
+    }
+
+    /// How a node stands that obeys leases, by what this one granted as leader.
+    fn standing(&self, now_ms: u64, table: &LeaseTable, node: &NodeName) -> Option<LeaseStanding> {
+        let holder = table.holder(node)?;
+        let standing = self.grantor.as_ref()?.standing(now_ms, node);
+        Some(if holder.is_lost { LeaseStanding::Lost } else { standing })
+    }
+
     /// The log has taken it that a node is lost, or will not. Where that is not known the leadership was lost,
     /// and with it everything that was granted.
     pub(super) fn verdict_ended(&mut self, number: u64, end: &AttemptEnd) {
@@ -114,6 +130,20 @@ impl Leases {
 }
 
 impl MemberHost {
+    /// This node's lease; none while there is no need for one.
+    pub fn lease(&self, now: Moment) -> Option<LeaseView> {
+        self.leases.view(now.boot_ms, self.replica.state().leases.is_on)
+    }
+
+    /// Adds how the members stand with their leases, which this node knows as leader.
+    pub(super) fn add_leases(&self, now: Moment, report: &mut ProgressReport) {
+        let state = self.replica.state();
+        for member in &mut report.members {
+            let node = state.nodes.member(member.raft_id).map(|member| member.node.name);
+            member.lease = node.and_then(|node| self.leases.standing(now.boot_ms, &state.leases, node));
+        }
+    }
+
     /// Who leads may have changed. A leader begins with nothing but the time at which it began.
     pub(super) fn lead_leases(&mut self, now: Moment) {
         let (leads, term) = (self.replica.summary().leads, self.replica.summary().term);

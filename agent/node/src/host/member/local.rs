@@ -50,7 +50,7 @@ impl MemberHost {
             },
             Want::Progress => match self.other_leader() {
                 Some(to) => self.ask_leader(now, to, MemberCall::Progress(waiter)),
-                None => self.answer(waiter, Answer::Progress(self.progress_report())),
+                None => self.answer(waiter, Answer::Progress(self.progress_report(now))),
             },
             Want::HandOver => {
                 let begun = self.replica.transfer_leadership();

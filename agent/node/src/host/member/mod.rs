@@ -238,15 +238,17 @@ impl MemberHost {
     }
 
     /// What this node knows of the members as leader; none when it does not lead.
-    pub fn progress_report(&self) -> Option<ProgressReport> {
+    pub fn progress_report(&self, now: Moment) -> Option<ProgressReport> {
         let report = self.replica.progress_report()?;
-        Some(ProgressReport { held_twice: self.held_twice.all(&[]), ..report })
+        let mut report = ProgressReport { held_twice: self.held_twice.all(&[]), ..report };
+        self.add_leases(now, &mut report);
+        Some(report)
     }
 
     /// How far the members are: by this node's own word when it leads, else by what the leader told, with
     /// what this node itself knows beside that.
-    pub fn progress(&self, told: Option<ProgressReport>) -> ProgressReport {
-        let mut report = self.progress_report().or(told).unwrap_or_default();
+    pub fn progress(&self, now: Moment, told: Option<ProgressReport>) -> ProgressReport {
+        let mut report = self.progress_report(now).or(told).unwrap_or_default();
         report.held_twice = self.held_twice.all(&report.held_twice);
         if let Some((raft_id, silent_ms)) = self.replica.leader_heard_ms_ago() {
             let silent_ms = Some(silent_ms);

@@ -57,7 +57,7 @@ impl MemberHost {
             PeerRequest::Reports { from } => {
                 PeerResponse::Reports(self.reports.page(now.boot_ms, from.as_ref()))
             }
-            PeerRequest::Progress => match self.progress_report() {
+            PeerRequest::Progress => match self.progress_report(now) {
                 Some(progress) => PeerResponse::Progress { progress },
                 None => PeerResponse::declined("this node does not lead"),
             },
