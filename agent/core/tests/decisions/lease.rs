@@ -5,7 +5,7 @@ use blixard_core::lease::{Grantor, Holder, LeaseStep, permits};
 use blixard_core::state::LeaseTable;
 use blixard_model::{
     BootId, ClusterId, Command, Desired, GrantId, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal,
-    LeaseTerms, NodeName, OnNodeLoss, Outcome, RaftId, VmSpec,
+    LeaseStanding, LeaseTerms, NodeName, OnNodeLoss, Outcome, RaftId, VmSpec,
 };
 
 use crate::common::{Cluster, name, node, spec};
