@@ -1,4 +1,5 @@
-"""The demo: three machines form a cluster, run a VM, lose their leader and go on. It measures as it goes."""
+"""The demo: three machines form a cluster, run a VM, lose their leader and go on; then the VM's machine, and the
+VM comes up elsewhere. It measures as it goes."""
 
 from __future__ import annotations
 
@@ -21,13 +22,14 @@ from telling import Log, MachineError, RequestedAssertionFailed
 NODES = 3
 VM = "web"
 UNIT = f"blixard-vm@{VM}.service"
-DISK = f"/var/lib/blixard-disks/{VM}.img"
 GUEST = f"--kernel {GUEST_DIR}/vmlinux --initrd {GUEST_DIR}/initrd"
 STATUS = "blixard status --json --timeout 2"
 
 _FORM_DEADLINE_SECONDS = 60.0
 _BOOT_DEADLINE_SECONDS = 120.0
 _FAILOVER_DEADLINE_SECONDS = 60.0
+#: A lease has to be over first.
+_VM_FAILOVER_DEADLINE_SECONDS = 180.0
 #: Between two looks at what is being measured.
 _LOOK_SECONDS = 0.03
 
@@ -74,9 +76,8 @@ class Demo:
             self._form()
         self._tell("blixard node list", self._first.succeed("blixard node list"))
         leader = self._status(self._first)["leader"]
-        home = next(machine for name, machine in self._machines.items() if name != leader)
-        with progress.step(f"a VM starts on {home.name} ({leader} leads)"):
-            line = self._run_vm(home)
+        with progress.step(f"a VM starts on another machine than {leader}, which leads"):
+            home, line = self._run_vm(leader)
         self._tell(f"the console of {VM}", line)
         before = self._vm(home)
         with progress.step(f"{leader}, the leader, loses power; the next write is acknowledged"):
@@ -89,6 +90,12 @@ class Demo:
         self._report |= {"leader": leader, "new_leader": successor}
         self._report |= {"vm_node": home.name, "vm_pid": after["pid"]}
         progress.say(f"{successor} leads now; {VM} runs on as process {after['pid']}")
+        self._bring_back(leader)
+        with progress.step(f"{home.name}, which runs {VM}, loses power; another machine starts {VM}"):
+            home, line = self._lose_home(home)
+        self._tell(f"the console of {VM} on {home.name}", line)
+        self._tell("blixard vm list", home.succeed("blixard vm list"))
+        self._report["vm_new_node"] = home.name
 
     @property
     def _first(self) -> Machine:
@@ -153,24 +160,39 @@ class Demo:
             for text in sorted(set(said)):
                 progress.say(f"  …  {name} was refused {said.count(text)} times: {text}")
 
-    def _run_vm(self, home: Machine) -> str:
-        home.succeed(f"truncate --size=16M {DISK} && chmod 0660 {DISK}")
+    def _run_vm(self, leader: str) -> tuple[Machine, str]:
+        # What is reserved on the leader lets the VM be placed on another machine.
+        self._first.succeed(f"blixard vm create reserved --node {leader} --memory-mib 64 {GUEST}")
         began = time.monotonic()
         self._first.succeed(
-            f"blixard vm run {VM} --node {home.name} --cpus 1 --memory-mib 256 {GUEST} --disk {DISK}"
+            f"blixard vm run {VM} --cpus 1 --memory-mib 256 {GUEST}"
             f" --cmdline 'quiet blixard.name={VM}' --timeout {_BOOT_DEADLINE_SECONDS:.0f}"
         )
         self._report["vm_running_ms"] = _ms_since(began)
-        command = f"journalctl --unit={UNIT} --output=json --grep=BLIXARD-GUEST-UP | tail -n 1"
-        entry = json.loads(
-            self._until("the guest is up", _BOOT_DEADLINE_SECONDS, lambda: home.execute(command)[1].strip())
-        )
-        up = int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6
+        self._first.succeed("blixard vm delete reserved")
+        home = self._machines[self._shown(self._first)["node"]]
+        up, line = self._guest_up(home, began)
         self._report["vm_userland_ms"] = round((up - began) * 1000)
-        return entry["MESSAGE"]
+        return home, line
+
+    def _guest_up(self, home: Machine, after: float) -> tuple[float, str]:
+        """When the guest's user space came up last, and what it said, once that is later than `after`."""
+        command = f"journalctl --unit={UNIT} --output=json --grep=BLIXARD-GUEST-UP | tail -n 1"
+
+        def look() -> tuple[float, str] | None:
+            text = home.execute(command)[1].strip()
+            entry = json.loads(text) if text else {"__MONOTONIC_TIMESTAMP": 0, "MESSAGE": ""}
+            # The machines share the kernel, and so its clock.
+            up = int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6
+            return (up, entry["MESSAGE"]) if up > after else None
+
+        return self._until("the guest is up", _BOOT_DEADLINE_SECONDS, look)
+
+    def _shown(self, machine: Machine) -> dict[str, Any]:
+        return json.loads(machine.succeed(f"blixard vm show {VM} --json"))
 
     def _vm(self, machine: Machine) -> dict[str, Any]:
-        view = json.loads(machine.succeed(f"blixard vm show {VM} --json"))
+        view = self._shown(machine)
         pid = int(machine.get_unit_property(UNIT, "MainPID"))
         return {"state": view["state"], "node": view["node"], "pid": pid}
 
@@ -184,17 +206,34 @@ class Demo:
             "a new leader", _FAILOVER_DEADLINE_SECONDS, lambda: self._other_leader(witness, leader)
         )
 
+    def _lose_home(self, lost: Machine) -> tuple[Machine, str]:
+        began = time.monotonic()
+        lost.crash()
+        asked = next(machine for machine in self._machines.values() if machine is not lost)
+
+        def look() -> Machine | None:
+            code, text = asked.execute(f"blixard vm show {VM} --json --timeout 2", timeout=10)
+            view = json.loads(text) if code == 0 else {"node": lost.name}
+            return None if view["node"] == lost.name else self._machines[view["node"]]
+
+        home = self._until(f"{VM} is given to another machine", _VM_FAILOVER_DEADLINE_SECONDS, look)
+        up, line = self._guest_up(home, began)
+        self._report["vm_failover_ms"] = round((up - began) * 1000)
+        return home, line
+
+    def _bring_back(self, name: str) -> None:
+        with progress.step(f"{name} comes back"):
+            self._machines[name].connect()
+            self._until("all nodes are members", _FORM_DEADLINE_SECONDS, self._formed)
+
     def _other_leader(self, witness: Machine, old: str) -> str | None:
         now = self._status(witness).get("leader")
         return now if now != old else None
 
     def restore(self) -> None:
         """Brings the crashed machine back, for whoever wants to play on."""
-        crashed = self._machines[self._report["leader"]]
-        with progress.step(f"{crashed.name} comes back"):
-            crashed.connect()
-            self._until("all nodes are members", _FORM_DEADLINE_SECONDS, self._formed)
-        progress.say(_USE.format(vm=VM, home=self._report["vm_node"]))
+        self._bring_back(self._report["vm_node"])
+        progress.say(_USE.format(vm=VM, home=self._report["vm_new_node"]))
 
 
 def _ms_since(began: float) -> int:

@@ -213,7 +213,7 @@ mod tests {
         };
         assert_eq!(machine.apply((7, 1), &entry(3)), Ok(Outcome::unchanged(None)));
         let why = machine.apply((8, 1), &entry(4)).expect_err("newer");
-        assert!(why.contains("the cluster has version 3, and this release supports 2 at most"), "{why}");
+        assert!(why.contains("the cluster has version 4, and this release supports 3 at most"), "{why}");
         assert_eq!(machine.0.version, ClusterVersion::NEWEST);
     }
 }

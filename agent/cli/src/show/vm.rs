@@ -131,7 +131,7 @@ pub(crate) fn one(view: &VmView) -> String {
         ("CMDLINE", or_nothing(Some(&spec.cmdline))),
         ("DISKS", or_nothing(Some(disks.collect::<Vec<_>>().join("\n")))),
         ("HYPERVISOR", spec.hypervisor.to_string()),
-        ("ON NODE LOSS", spec.on_node_loss.unwrap_or(OnNodeLoss::Keep).to_string()),
+        ("NODE LOSS", spec.on_node_loss.unwrap_or(OnNodeLoss::Keep).to_string()),
     ])
 }
 
