@@ -14,6 +14,8 @@ pub struct GrantId {
     pub term: u64,
     /// Counted from 1, for each node.
     pub number: u64,
+    /// How far the leader had applied its log. The node counts on the grant once its own is applied to here.
+    pub index: u64,
 }
 
 /// What a node's agent lets the supervisors of its VMs know, as JSON: how long its lease holds, and which VMs
@@ -45,6 +47,9 @@ pub struct LeaseTerms {
     pub stop_ms: u64,
     /// Added to all that, in milliseconds.
     pub margin_ms: u64,
+    /// After supervisors were allowed to run without an end so much time passes, in milliseconds, before their
+    /// node says that it obeys leases: each has read of the end by then, or was ended by systemd's watchdog.
+    pub settle_ms: u64,
 }
 
 /// How far a clock may be from true time, in parts of 1,000: the leader's may run too fast by this and the
@@ -53,7 +58,7 @@ const DRIFT_PERMILLE: u64 = 10;
 
 impl LeaseTerms {
     /// Those of a cluster for which nobody chose others.
-    pub const DEFAULT: Self = Self { lease_ms: 10_000, stop_ms: 5_000, margin_ms: 2_000 };
+    pub const DEFAULT: Self = Self { lease_ms: 10_000, stop_ms: 5_000, margin_ms: 2_000, settle_ms: 65_000 };
 
     /// How long after a grant a leader waits, in milliseconds of its clock, until the node that got it
     /// certainly runs none of the VMs that may be failed over.
@@ -74,7 +79,7 @@ impl LeaseTerms {
 pub struct LeaseRenewal {
     /// The boot of its machine.
     pub boot_id: BootId,
-    /// The newest grant that it has received in this boot.
+    /// The newest grant that its supervisors know of in this boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quote: Option<GrantId>,
 }
@@ -86,8 +91,6 @@ pub struct LeaseGrant {
     pub grant: GrantId,
     /// How long it holds, in milliseconds from before the renewal was sent.
     pub length_ms: u64,
-    /// The node counts on it once it has applied its log to here.
-    pub index: u64,
 }
 
 /// What becomes of a renewal.
@@ -123,8 +126,11 @@ pub enum LeaseStanding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum LeaseDenial {
-    /// The log does not say that the node obeys leases in this boot; the node has to say so first.
-    #[error("the log does not say yet that this boot of the machine obeys leases")]
+    /// The log does not say that the node obeys leases in this boot, or that it was lost since; the node has to
+    /// say so, or to say so anew.
+    #[error(
+        "the log does not say that this boot of the machine obeys leases, or says that it was lost since"
+    )]
     NotEnforced,
     /// Another boot, or another machine of this name, may still have one.
     #[error("an earlier boot of this machine, or another one of its name, may have a lease for {wait_ms} ms")]
@@ -151,7 +157,7 @@ mod tests {
         // 15 s of a clock that is 1 % slow, on one that is 1 % fast.
         let (slow_ms, true_ms) = (15_000_u64, 15_000 * 1_000 / 990);
         assert!(true_ms > slow_ms && terms.wait_ms() - terms.margin_ms >= true_ms * 1_010 / 1_000);
-        let all = LeaseTerms { lease_ms: u64::MAX, stop_ms: 1, margin_ms: 1 };
+        let all = LeaseTerms { lease_ms: u64::MAX, ..LeaseTerms::DEFAULT };
         assert!(all.wait_ms() > u64::MAX / 1_000, "no overflow");
     }
 }

@@ -178,9 +178,9 @@ impl Options {
 
 /// Short ones too: then the machines that are lost for longer are more.
 const LEASE_TERMS: [LeaseTerms; 3] = [
-    LeaseTerms::DEFAULT,
-    LeaseTerms { lease_ms: 5_000, stop_ms: 2_000, margin_ms: 1_000 },
-    LeaseTerms { lease_ms: 2_000, stop_ms: 1_000, margin_ms: 100 },
+    LeaseTerms { settle_ms: 8_000, ..LeaseTerms::DEFAULT },
+    LeaseTerms { lease_ms: 5_000, stop_ms: 2_000, margin_ms: 1_000, settle_ms: 4_000 },
+    LeaseTerms { lease_ms: 2_000, stop_ms: 1_000, margin_ms: 100, settle_ms: 2_000 },
 ];
 
 /// Half of the runs cut the log so early that snapshots travel.

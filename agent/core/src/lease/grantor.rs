@@ -6,21 +6,25 @@ use blixard_model::{
     BootId, GrantId, LeaseDenial, LeaseRenewal, LeaseStanding, LeaseTerms, NodeName, RaftId, mutant,
 };
 
-use crate::state::{ClusterState, LeaseTable};
+use crate::state::{ClusterState, LeaseHolder, LeaseTable};
 
 /// A node that does not show that it received a grant gets this many more: then it may have lost the way back
 /// from the leader, and would keep the others waiting for a lease that it does not know of.
 const UNQUOTED_MAX: u32 = 3;
+/// So long after all of its leases are over, in milliseconds, a node that shows no grant gets one again.
+const BEGIN_ANEW_MS: u64 = 5_000;
 
 /// The leases that the leader of one term grants.
 #[derive(Debug)]
 pub struct Grantor {
     term: u64,
     terms: LeaseTerms,
-    /// When it had applied the first entry of its term: what leaders before it granted was counted from before
-    /// that.
+    /// When it knew that an entry of its term is committed: what leaders before it granted was counted from
+    /// before that.
     began_ms: u64,
     nodes: BTreeMap<NodeName, Granted>,
+    /// Since when the log says of each node what it says: until then its supervisors may have been allowed more.
+    seen: BTreeMap<NodeName, (LeaseHolder, u64)>,
 }
 
 /// What one node was granted in this term.
@@ -43,12 +47,22 @@ struct Granted {
 impl Grantor {
     /// The grants of a leader that has just applied the first entry of its term.
     pub fn new(term: u64, terms: LeaseTerms, now_ms: u64) -> Self {
-        Self { term, terms, began_ms: now_ms, nodes: BTreeMap::new() }
+        Self { term, terms, began_ms: now_ms, nodes: BTreeMap::new(), seen: BTreeMap::new() }
     }
 
     /// The term.
     pub fn term(&self) -> u64 {
         self.term
+    }
+
+    /// What the log says now of who obeys leases. To be told before anything is granted or anybody found lost.
+    pub fn note_holders(&mut self, now_ms: u64, table: &LeaseTable) {
+        self.seen.retain(|node, _| table.holders.contains_key(node));
+        for (node, holder) in &table.holders {
+            if self.seen.get(node).is_none_or(|(seen, _)| seen != holder) {
+                self.seen.insert(node.clone(), (holder.clone(), now_ms));
+            }
+        }
     }
 
     /// Renews a node's lease. A quorum has confirmed, after the renewal arrived, that this node leads.
@@ -60,7 +74,7 @@ impl Grantor {
         now_ms: u64,
         table: &LeaseTable,
         (node, raft_id): (&NodeName, RaftId),
-        renewal: &LeaseRenewal,
+        (renewal, index): (&LeaseRenewal, u64),
     ) -> Result<(GrantId, u64), LeaseDenial> {
         let boot = renewal.boot_id;
         let any_boot = mutant::lives("lease-boot-ignored");
@@ -74,10 +88,12 @@ impl Grantor {
         if granted.verdict && !mutant::lives("lost-node-granted-again") {
             return Err(LeaseDenial::Lost);
         }
-        // A quote is of this boot, whoever granted it: that leader has waited for the boot before.
+        // A quote is of this boot, whoever granted it. If the log said so already then, that leader has waited
+        // for the boot before.
+        let waited = |holder: &LeaseHolder| renewal.quote.is_some_and(|quote| quote.index >= holder.since);
         let known = match granted.boot {
             Some(same) => same == boot,
-            None => renewal.quote.is_some() || holder.is_none_or(|holder| holder.is_first),
+            None => holder.is_none_or(|holder| holder.is_first || waited(holder)),
         };
         if !known && now_ms < over_ms && !any_boot {
             return Err(LeaseDenial::EarlierBoot { wait_ms: over_ms - now_ms });
@@ -90,7 +106,9 @@ impl Grantor {
             granted.unquoted = 0;
             granted.received = granted.at_ms.map(|at_ms| (granted.number, at_ms));
         }
-        if granted.unquoted >= UNQUOTED_MAX && now_ms < over_ms && !mutant::lives("lease-quote-ignored") {
+        // Long after all is over it may begin anew; by then it was found to be lost, if anybody waits for it.
+        let is_over = now_ms >= over_ms.saturating_add(BEGIN_ANEW_MS);
+        if granted.unquoted >= UNQUOTED_MAX && !is_over && !mutant::lives("lease-quote-ignored") {
             self.nodes.insert(node.clone(), granted);
             return Err(LeaseDenial::NotReceived);
         }
@@ -99,7 +117,7 @@ impl Grantor {
         granted.at_ms = Some(now_ms);
         granted.unquoted = granted.unquoted.saturating_add(1);
         self.nodes.insert(node.clone(), granted);
-        Ok((GrantId { term: self.term, number: granted.number }, self.terms.lease_ms))
+        Ok((GrantId { term: self.term, number: granted.number, index }, self.terms.lease_ms))
     }
 
     /// When all leases of a node are certainly over, those of earlier leaders included.
@@ -108,15 +126,20 @@ impl Grantor {
             true => self.terms.lease_ms,
             false => self.terms.wait_ms(),
         };
-        let granted = self.nodes.get(node).and_then(|granted| granted.at_ms);
+        let granted = self.nodes.get(node).and_then(|granted| granted.at_ms).unwrap_or(0);
         let began = if mutant::lives("wait-skipped-after-election") { 0 } else { self.began_ms };
-        granted.unwrap_or(began).max(began).saturating_add(wait_ms)
+        // A node that begins to obey leases has given itself one before it said so.
+        let seen = self.seen.get(node).map_or(0, |(_, seen_ms)| *seen_ms);
+        let seen = if mutant::lives("own-lease-not-waited-out") { 0 } else { seen };
+        granted.max(began).max(seen).saturating_add(wait_ms)
     }
 
     /// How a node stands that obeys leases.
     pub fn standing(&self, now_ms: u64, node: &NodeName) -> LeaseStanding {
         let over_ms = self.over_ms(node);
-        let at_ms = self.nodes.get(node).and_then(|granted| granted.at_ms).unwrap_or(self.began_ms);
+        let granted = self.nodes.get(node).and_then(|granted| granted.at_ms).unwrap_or(0);
+        let seen = self.seen.get(node).map_or(0, |(_, seen_ms)| *seen_ms);
+        let at_ms = granted.max(self.began_ms).max(seen);
         if now_ms >= over_ms {
             LeaseStanding::Lost
         } else if now_ms.saturating_sub(at_ms) <= self.terms.lease_ms * 2 / 3 {
@@ -149,13 +172,15 @@ impl Grantor {
     }
 
     /// The nodes that are lost and whose VMs could go to other nodes now, each with those. One is left out
-    /// while a proposal about it is under way.
-    pub fn verdicts(&self, now_ms: u64, state: &ClusterState) -> Vec<(NodeName, Vec<NodeName>)> {
+    /// while a proposal about it is under way; those that are lost by the log already, whose VMs found no room
+    /// then, are looked at only `again`.
+    pub fn verdicts(&self, now_ms: u64, state: &ClusterState, again: bool) -> Vec<(NodeName, Vec<NodeName>)> {
         let waits = |node: &&NodeName| {
             let verdict = self.nodes.get(*node).is_some_and(|granted| granted.verdict);
             !verdict && self.standing(now_ms, node) == LeaseStanding::Lost
         };
-        let lost = state.leases.holders.keys().filter(|node| state.leases.holder(node).is_some());
+        let is_due = |node: &&NodeName| state.leases.holder(node).is_some_and(|it| again || !it.is_lost);
+        let lost = state.leases.holders.keys().filter(is_due);
         let of = |node: &NodeName| {
             let others = state.nodes.members().map(|member| member.node.name);
             let others = others.filter(|other| *other != node && self.holds(now_ms, other));

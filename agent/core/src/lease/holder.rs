@@ -45,16 +45,19 @@ pub struct Holder {
     boot_id: BootId,
     cluster_id: ClusterId,
     terms: LeaseTerms,
-    /// The newest grant that it received in this boot.
+    /// The newest grant of this boot that counts.
     newest: Option<GrantId>,
     /// Grants that count once the log is applied to their index, each with when it ends.
     waiting: Vec<(LeaseGrant, u64)>,
     /// Until when it has a lease that counts.
     until_ms: Option<u64>,
-    /// It has received a grant since the agent started: the placements here are no older than it.
-    granted: bool,
     /// What the file says.
     written: Option<LeaseFile>,
+    /// An agent that starts says what it knows, also if that is the same: what it found may not be what the
+    /// supervisors read.
+    confirmed: bool,
+    /// Supervisors that were allowed to run without an end know of the end by then, or are gone.
+    settled_ms: u64,
     /// What is being written.
     writing: Option<LeaseFile>,
     write_again_ms: u64,
@@ -82,8 +85,9 @@ impl Holder {
             newest: written.as_ref().and_then(|file| file.grant),
             waiting: Vec::new(),
             until_ms: written.as_ref().and_then(|file| file.until_ms),
-            granted: false,
             written,
+            confirmed: false,
+            settled_ms: now_ms,
             writing: None,
             write_again_ms: now_ms,
             renew_ms: now_ms,
@@ -97,19 +101,15 @@ impl Holder {
         self.written.as_ref()
     }
 
-    /// When to look again.
-    pub fn due_ms(&self, state: &ClusterState) -> Option<u64> {
-        state.leases.is_on.then(|| self.renew_ms.min(self.tell_ms))
-    }
-
     /// The renewal that is due. What comes of it is counted from now on.
     pub fn renewal(&mut self, step: LeaseStep<'_>) -> Option<LeaseRenewal> {
         let may = step.state.leases.may_hold(&self.node, step.raft_id, self.boot_id).is_some();
-        if !may || step.now_ms < self.renew_ms {
+        if !may || !step.up_to_date || step.now_ms < self.renew_ms {
             return None;
         }
         self.renew_ms = step.now_ms.saturating_add(self.terms.renewal_ms());
-        Some(LeaseRenewal { boot_id: self.boot_id, quote: self.newest })
+        let quote = self.written.as_ref().and_then(|file| file.grant);
+        Some(LeaseRenewal { boot_id: self.boot_id, quote })
     }
 
     /// There is a leader in this term. One that has not been asked yet is asked at once.
@@ -124,7 +124,6 @@ impl Holder {
     pub fn note_granted(&mut self, sent_ms: u64, granted: LeaseGrant) {
         let begins_ms = sent_ms;
         let until_ms = begins_ms.saturating_add(granted.length_ms);
-        self.newest = self.newest.max(Some(granted.grant));
         if self.waiting.len() >= WAITING_MAX {
             self.waiting.remove(0);
         }
@@ -135,9 +134,10 @@ impl Holder {
     pub fn enforces(&mut self, step: LeaseStep<'_>) -> Option<u64> {
         let leases = &step.state.leases;
         let is_told = leases.may_hold(&self.node, step.raft_id, self.boot_id).is_some();
-        // A file without an end allows what no lease does.
-        let is_free = self.written.iter().chain(&self.writing).any(|file| file.until_ms.is_none());
-        let too_early = is_free && !mutant::lives("enforces-before-the-file");
+        // A file without an end allows what no lease does, and so may one that nobody could read.
+        let has_end = self.written.as_ref().is_some_and(|file| file.until_ms.is_some());
+        let is_ready = self.confirmed && has_end && self.writing.is_none() && step.now_ms >= self.settled_ms;
+        let too_early = !is_ready && !mutant::lives("enforces-before-the-file");
         if !leases.is_on || is_told || too_early || !step.up_to_date || step.now_ms < self.tell_ms {
             return None;
         }
@@ -148,43 +148,53 @@ impl Holder {
     /// The file to be written, if another one than there is.
     pub fn look(&mut self, step: LeaseStep<'_>) -> Option<LeaseFile> {
         let early = mutant::lives("lease-before-its-index");
-        let counts = |(grant, _): &(LeaseGrant, u64)| grant.index <= step.applied || early;
-        let until_ms = self.waiting.iter().filter(|it| counts(it)).map(|(_, until_ms)| *until_ms).max();
-        self.granted |= until_ms.is_some();
+        let counts = |(grant, _): &(LeaseGrant, u64)| grant.grant.index <= step.applied || early;
+        let counted = self.waiting.iter().filter(|it| counts(it));
+        let newest = counted.clone().map(|(granted, _)| granted.grant).max();
+        let until_ms = counted.map(|(_, until_ms)| *until_ms).max();
+        self.newest = self.newest.max(newest);
         self.until_ms = self.until_ms.max(until_ms);
         self.waiting.retain(|it| !counts(it));
         if self.writing.is_some() || step.now_ms < self.write_again_ms || !step.up_to_date {
             return None;
         }
-        let until_ms = self.until_wanted(step)?;
+        let until_ms = self.until_wanted(step);
         let vms = self.listed(step.state);
         let (boot_id, cluster_id) = (self.boot_id, self.cluster_id);
         let wanted = LeaseFile { boot_id, cluster_id, until_ms, grant: self.newest, vms };
-        if self.written.as_ref() == Some(&wanted) {
+        if self.confirmed && self.written.as_ref() == Some(&wanted) {
             return None;
         }
         self.writing = Some(wanted.clone());
         Some(wanted)
     }
 
-    /// Until when the VMs may run, without an end while leases are not enforced; none: there is nothing to say.
-    fn until_wanted(&mut self, step: LeaseStep<'_>) -> Option<Option<u64>> {
+    /// Until when the VMs may run, without an end while leases are not enforced.
+    ///
+    /// When enforcement begins the node gives itself a lease, and goes on doing so until all supervisors know of
+    /// it: nobody takes its VMs over before it has said that it obeys leases, and whoever does so later waits
+    /// from when it was said.
+    fn until_wanted(&mut self, step: LeaseStep<'_>) -> Option<u64> {
         if !step.state.leases.is_on {
             self.until_ms = None;
             self.waiting.clear();
-            return Some(None);
-        }
-        let was_free = self.written.as_ref().is_some_and(|file| file.until_ms.is_none());
-        if was_free && self.until_ms.is_none() {
-            // Enforcement begins: nobody has failed over what runs here, nor will before this node has said
-            // that it obeys leases, which it does once this is written.
-            self.until_ms = Some(step.now_ms.saturating_add(self.terms.lease_ms));
-            self.granted = true;
-        }
-        if !self.granted {
             return None;
         }
-        self.until_ms.map(Some)
+        let own_ms = step.now_ms.saturating_add(self.terms.lease_ms);
+        let was_free = self.written.as_ref().is_some_and(|file| file.until_ms.is_none());
+        if was_free && self.until_ms.is_none() {
+            self.settled_ms = step.now_ms.saturating_add(self.terms.settle_ms);
+            self.until_ms = Some(own_ms);
+        } else if step.now_ms < self.settled_ms && self.is_due(own_ms) {
+            self.until_ms = Some(own_ms);
+        }
+        // With nothing to go on with, what supervisors may know of an earlier lease ends now.
+        Some(*self.until_ms.get_or_insert(step.now_ms))
+    }
+
+    /// Whether the lease that it gives itself is to be given anew.
+    fn is_due(&self, own_ms: u64) -> bool {
+        self.until_ms.is_none_or(|until_ms| until_ms.saturating_add(self.terms.renewal_ms()) <= own_ms)
     }
 
     /// The VMs that may run here by the log. Those that are kept are listed as well: a unit of one that was not
@@ -199,6 +209,7 @@ impl Holder {
         let writing = self.writing.take();
         if is_written {
             self.written = writing;
+            self.confirmed = true;
         } else {
             self.write_again_ms = now_ms.saturating_add(WRITE_AGAIN_MS);
         }

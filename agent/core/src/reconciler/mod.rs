@@ -193,7 +193,7 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
                 (ObservedState::Failed, Some(format!("{failure} {next}")))
             }
             None if lacks_lease(view, vm) => {
-                let why = "it may run only while its node has a lease, and the node has none";
+                let why = "it waits for a lease of its node";
                 (ObservedState::Pending, Some(why.to_owned()))
             }
             None => (ObservedState::Pending, None),

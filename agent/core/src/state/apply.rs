@@ -69,13 +69,15 @@ impl ClusterState {
             Command::ForgetVms { node } => self.forget_vms(node),
             Command::ExpireTickets { ids } => Ok(self.expire_tickets(ids)),
             Command::EnforceLease { raft_id, boot_id, epoch } => {
-                self.enforce_lease(*raft_id, *boot_id, *epoch)
+                self.enforce_lease(index, *raft_id, (*boot_id, *epoch))
             }
             Command::NodeLost { node, eligible, .. } => Ok(self.node_lost(index, node, eligible)),
             Command::RaiseVersion { to } => Ok(self.raise_version(*to)),
         };
-        if matches!(command, Command::SetNode { .. } | Command::RaiseVersion { .. }) {
-            self.refresh_leases();
+        match command {
+            Command::SetNode { offer, .. } => self.refresh_leases(offer.witness || offer.capacity.is_none()),
+            Command::RaiseVersion { .. } => self.refresh_leases(false),
+            _ => {}
         }
         result.unwrap_or_else(|refusal| {
             // Replicas of releases that know no codes remember the words.

@@ -20,14 +20,23 @@ pub struct HeldSpec {
     /// The disks of all, by their paths.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<Disk>,
+    /// All of them asked for a lease: a unit that runs by one ends with that of its node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leased: bool,
 }
 
 impl HeldSpec {
+    /// What this spec takes, as the only one.
+    pub fn of(spec: &VmSpec) -> Self {
+        Self { leased: true, ..Self::default() }.and(spec)
+    }
+
     /// With what another spec takes.
     #[must_use]
     pub fn and(mut self, spec: &VmSpec) -> Self {
         self.cpus = self.cpus.max(spec.cpus);
         self.memory_mib = self.memory_mib.max(spec.reserved_memory_mib());
+        self.leased &= spec.fails_over();
         for disk in &spec.disks {
             match self.disks.iter_mut().find(|held| held.path == disk.path) {
                 Some(held) => held.read_only &= disk.read_only,

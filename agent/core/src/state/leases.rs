@@ -33,6 +33,9 @@ pub struct LeaseHolder {
     pub raft_id: RaftId,
     /// The boot of its machine. Another one gets no lease before this one's is over.
     pub boot_id: BootId,
+    /// The log index at which it came to be this boot: whoever was granted a lease later has waited for the one
+    /// before.
+    pub since: u64,
     /// The time of enforcement that it speaks of.
     pub epoch: u64,
     /// No other boot has ever obeyed leases under this name: there is nobody to wait for.
@@ -63,8 +66,10 @@ impl LeaseTable {
 }
 
 impl ClusterState {
-    /// Enforcement follows the nodes that there are; called after everything that may change them.
-    pub(super) fn refresh_leases(&mut self) {
+    /// Enforcement follows the nodes that there are; called after everything that may change them. It ends only
+    /// when somebody wanted a node to run no VMs: one that lost its store is missing for a moment, and a node
+    /// that is lost at that time could never say that it obeys leases in the next epoch.
+    pub(crate) fn refresh_leases(&mut self, may_end: bool) {
         let is_candidate = |member: &super::MemberRef<'_>| {
             !member.node.offer.witness && member.node.offer.capacity.is_some()
         };
@@ -72,16 +77,18 @@ impl ClusterState {
         let is_on = self.version >= blixard_model::ClusterVersion::LEASES && candidates > 1;
         if is_on && !self.leases.is_on {
             self.leases.epoch += 1;
+            self.leases.is_on = true;
+        } else if may_end {
+            self.leases.is_on = is_on;
         }
-        self.leases.is_on = is_on;
     }
 
     /// A node says that it obeys leases.
     pub(super) fn enforce_lease(
         &mut self,
+        index: u64,
         raft_id: RaftId,
-        boot_id: BootId,
-        epoch: u64,
+        (boot_id, epoch): (BootId, u64),
     ) -> Result<Outcome, Refusal> {
         let name = match self.nodes.member(raft_id) {
             Some(member) => member.node.name.clone(),
@@ -92,7 +99,9 @@ impl ClusterState {
         }
         let before = self.leases.holders.get(&name);
         let is_first = before.is_none_or(|before| before.is_first && before.boot_id == boot_id);
-        let holder = LeaseHolder { raft_id, boot_id, epoch, is_first, is_lost: false };
+        let same = before.filter(|before| before.boot_id == boot_id);
+        let since = same.map_or(index, |before| before.since);
+        let holder = LeaseHolder { raft_id, boot_id, since, epoch, is_first, is_lost: false };
         if before == Some(&holder) {
             return Ok(Outcome::unchanged(Some(name)));
         }

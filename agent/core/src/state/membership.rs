@@ -146,7 +146,8 @@ impl ClusterState {
                 }
             }
         }
-        self.refresh_leases();
+        let is_wanted = matches!(change, MembershipChange::Remove { why: Removal::Operator { .. }, .. });
+        self.refresh_leases(is_wanted);
     }
 
     fn remove_node(&mut self, raft_id: RaftId, vms: Option<VmsFate>) {

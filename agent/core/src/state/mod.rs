@@ -109,7 +109,7 @@ impl ClusterState {
             requests: RequestTable::default(),
             leases: LeaseTable::default(),
         };
-        state.refresh_leases();
+        state.refresh_leases(true);
         state
     }
 

@@ -9,7 +9,8 @@ impl VmRecord {
     /// Whether another node may take it over now. One of which a unit may still run by an earlier spec may
     /// not: that spec may have asked for no lease.
     pub fn may_be_taken_over(&self) -> bool {
-        self.spec.fails_over() && (self.held.is_none() || mutant::lives("taken-over-unconfirmed"))
+        let is_leased = self.held.as_ref().is_none_or(|held| held.leased);
+        self.spec.fails_over() && (is_leased || mutant::lives("taken-over-unconfirmed"))
     }
 }
 
@@ -60,6 +61,8 @@ impl ClusterState {
                     false => index,
                 };
                 vm.placement = Placement { node, generation };
+                // No unit runs by any of its specs any more.
+                vm.held = None;
                 true
             }
             None => false,

@@ -46,6 +46,9 @@ impl VmRecord {
 
     /// What is held once it has another spec.
     pub(super) fn held_after_change(&self) -> HeldSpec {
-        self.held.clone().unwrap_or_default().and(&self.spec)
+        match &self.held {
+            Some(held) => held.clone().and(&self.spec),
+            None => HeldSpec::of(&self.spec),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use blixard_core::ClusterState;
 use blixard_core::lease::{Grantor, Holder, LeaseStep, permits};
+use blixard_core::lineage::{self, Founder};
 use blixard_core::state::LeaseTable;
 use blixard_model::{
     BootId, ClusterId, Command, Desired, GrantId, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal,
@@ -38,7 +39,8 @@ fn renew(
     table: &LeaseTable,
     renewal: LeaseRenewal,
 ) -> Result<GrantId, LeaseDenial> {
-    let granted = grantor.renew(now_ms, table, (&node("n2"), RaftId(2)), &renewal);
+    grantor.note_holders(now_ms, table);
+    let granted = grantor.renew(now_ms, table, (&node("n2"), RaftId(2)), (&renewal, 9));
     granted.map(|(grant, length_ms)| {
         assert_eq!(length_ms, TERMS.lease_ms);
         grant
@@ -50,15 +52,15 @@ fn only_who_says_that_it_obeys_leases_in_this_boot_gets_one() {
     let mut cluster = cluster();
     let mut grantor = Grantor::new(3, TERMS, 0);
     let granted = renew(&mut grantor, 5, &cluster.state.leases, renewal(None));
-    assert_eq!(granted, Ok(GrantId { term: 3, number: 1 }), "no other boot of it has ever had one");
+    assert_eq!(granted, Ok(GrantId { term: 3, number: 1, index: 9 }), "no other boot of it has ever had one");
     let other = LeaseRenewal { boot_id: NEXT_BOOT, quote: None };
     let refused = renew(&mut grantor, 5, &cluster.state.leases, other);
     assert_eq!(refused, Err(LeaseDenial::NotEnforced));
     let table = &cluster.state.leases;
-    let third = grantor.renew(5, table, (&node("n3"), RaftId(3)), &renewal(None));
+    let third = grantor.renew(5, table, (&node("n3"), RaftId(3)), (&renewal(None), 9));
     assert_eq!(third, Err(LeaseDenial::NotEnforced));
     // Another store of the name has not said so.
-    let store = grantor.renew(5, table, (&node("n2"), RaftId(7)), &renewal(None));
+    let store = grantor.renew(5, table, (&node("n2"), RaftId(7)), (&renewal(None), 9));
     assert_eq!(store, Err(LeaseDenial::NotEnforced));
     // With another time of enforcement it has to say so anew.
     cluster.change_offer(2, |offer| offer.witness = true);
@@ -75,17 +77,20 @@ fn another_boot_waits_until_the_lease_of_the_one_before_is_over() {
     assert!(is_done(&cluster.apply(enforce(2, NEXT_BOOT, 1))));
     let after = |quote| LeaseRenewal { boot_id: NEXT_BOOT, quote };
     let refused = renew(&mut grantor, 1_100, &cluster.state.leases, after(None));
-    assert_eq!(refused, Err(LeaseDenial::EarlierBoot { wait_ms: WAIT_MS - 100 }));
+    assert_eq!(refused, Err(LeaseDenial::EarlierBoot { wait_ms: WAIT_MS }), "from when the log said so");
     // The one before is not what the log says any more.
     let before = renew(&mut grantor, 1_200, &cluster.state.leases, renewal(None));
     assert_eq!(before, Err(LeaseDenial::NotEnforced));
-    let at_ms = 1_000 + WAIT_MS;
+    let at_ms = 1_100 + WAIT_MS;
     assert!(renew(&mut grantor, at_ms - 1, &cluster.state.leases, after(None)).is_err());
     let granted = renew(&mut grantor, at_ms, &cluster.state.leases, after(None)).expect("granted");
     // A leader that has just begun does not know for how long it has been so, unless the node shows a grant.
     let mut next = Grantor::new(4, TERMS, 0);
-    let refused = renew(&mut next, 10, &cluster.state.leases, after(None));
-    assert_eq!(refused, Err(LeaseDenial::EarlierBoot { wait_ms: WAIT_MS - 10 }));
+    let refused = renew(&mut next, 0, &cluster.state.leases, after(None));
+    assert_eq!(refused, Err(LeaseDenial::EarlierBoot { wait_ms: WAIT_MS }));
+    // One from before the log said that it is this boot: it may have been another time of the same boot.
+    let early = GrantId { index: 2, ..granted };
+    assert!(renew(&mut next, 10, &cluster.state.leases, after(Some(early))).is_err());
     assert!(renew(&mut next, 11, &cluster.state.leases, after(Some(granted))).is_ok());
 }
 
@@ -105,7 +110,7 @@ fn who_does_not_show_that_it_received_its_grants_gets_no_more_of_them() {
     assert_eq!(refused, Err(LeaseDenial::NotReceived));
     assert_eq!(renew(&mut grantor, 12_000, table, renewal(Some(second))), Err(LeaseDenial::NotReceived));
     assert_eq!(grantor.over_ms(&node("n2")), 9_000 + WAIT_MS, "what was refused keeps nobody waiting");
-    let newest = GrantId { term: 3, number: 4 };
+    let newest = GrantId { term: 3, number: 4, index: 9 };
     assert!(renew(&mut grantor, 12_100, table, renewal(Some(newest))).is_ok());
 }
 
@@ -141,7 +146,7 @@ fn step(state: &ClusterState, now_ms: u64, applied: u64) -> LeaseStep<'_> {
 }
 
 fn grant(number: u64, index: u64) -> LeaseGrant {
-    LeaseGrant { grant: GrantId { term: 3, number }, length_ms: TERMS.lease_ms, index }
+    LeaseGrant { grant: GrantId { term: 3, number, index }, length_ms: TERMS.lease_ms }
 }
 
 #[test]
@@ -149,7 +154,9 @@ fn a_lease_is_counted_from_its_renewal_and_counts_once_the_log_is_applied() {
     let mut cluster = cluster();
     cluster.create(VmSpec { node: Some(node("n1")), ..spec("web") });
     let mut holder = holder(None);
-    assert_eq!(holder.look(step(&cluster.state, 0, 4)), None, "there is nothing to say");
+    let nothing = holder.look(step(&cluster.state, 0, 4)).expect("what may be known of an earlier one ends");
+    assert_eq!((nothing.until_ms, nothing.grant), (Some(0), None));
+    holder.note_written(0, true);
     let sent = holder.renewal(step(&cluster.state, 1_000, 4)).expect("due");
     assert_eq!((sent.boot_id, sent.quote), (BOOT, None));
     assert_eq!(holder.renewal(step(&cluster.state, 1_001, 4)), None, "a third of the lease has to pass");
@@ -158,7 +165,7 @@ fn a_lease_is_counted_from_its_renewal_and_counts_once_the_log_is_applied() {
     let file = holder.look(step(&cluster.state, 1_500, 9)).expect("a file");
     let generation = cluster.state.vms[&name("web")].placement.generation;
     assert_eq!((file.until_ms, file.vms.get(&name("web"))), (Some(11_000), Some(&generation)));
-    assert!(holder.file().is_none(), "it is not written yet");
+    assert_eq!(holder.file(), Some(&nothing), "it is not written yet");
     assert_eq!(holder.look(step(&cluster.state, 1_600, 9)), None, "it is being written");
     holder.note_written(1_600, false);
     assert_eq!(holder.look(step(&cluster.state, 1_700, 9)), None, "it pauses");
@@ -169,7 +176,7 @@ fn a_lease_is_counted_from_its_renewal_and_counts_once_the_log_is_applied() {
     assert!(!permits(known, 11_000, &name("web"), generation), "it is over");
     assert!(!permits(known, 5_000, &name("web"), generation + 1) && !permits(known, 5_000, &name("db"), 1));
     let next = holder.renewal(step(&cluster.state, 4_333, 9)).expect("due");
-    assert_eq!(next.quote, Some(GrantId { term: 3, number: 1 }));
+    assert_eq!(next.quote, Some(GrantId { term: 3, number: 1, index: 9 }));
 }
 
 #[test]
@@ -188,13 +195,23 @@ fn alone_a_node_needs_no_lease_and_obeys_them_before_it_says_so() {
     assert_eq!(holder.look(begins(100)).map(|file| file.until_ms), Some(Some(10_100)));
     assert_eq!(holder.enforces(begins(100)), None, "it is not written yet");
     holder.note_written(110, true);
-    assert_eq!(holder.enforces(begins(110)), Some(1));
-    assert_eq!(holder.enforces(begins(111)), None, "it is on its way");
+    let settled_ms = 100 + TERMS.settle_ms;
+    for now_ms in (1_000..settled_ms).step_by(1_000) {
+        assert_eq!(holder.enforces(begins(now_ms)), None, "a supervisor may not have read it yet");
+        if let Some(file) = holder.look(begins(now_ms)) {
+            assert_eq!(file.until_ms, Some(now_ms + TERMS.lease_ms), "it goes on by itself");
+            holder.note_written(now_ms, true);
+        }
+        let until_ms = holder.file().and_then(|file| file.until_ms);
+        assert!(until_ms.is_some_and(|until_ms| until_ms > now_ms + 5_000), "{now_ms}");
+    }
+    assert_eq!(holder.enforces(begins(settled_ms)), Some(1));
+    assert_eq!(holder.enforces(begins(settled_ms + 1)), None, "it is on its way");
 }
 
 #[test]
 fn what_an_agent_finds_counts_in_this_boot_and_this_cluster_alone() {
-    let grant = Some(GrantId { term: 2, number: 9 });
+    let grant = Some(GrantId { term: 2, number: 9, index: 5 });
     let file = |boot_id, cluster_id| LeaseFile {
         boot_id,
         cluster_id,
@@ -206,7 +223,11 @@ fn what_an_agent_finds_counts_in_this_boot_and_this_cluster_alone() {
     assert!(permits(found.file(), 0, &name("web"), 3));
     let cluster = cluster();
     let mut found = found;
-    assert_eq!(found.look(step(&cluster.state, 0, 9)), None, "the log may be older than what it says");
+    let old_log = LeaseStep { up_to_date: false, ..step(&cluster.state, 0, 9) };
+    assert_eq!((found.look(old_log), found.renewal(old_log)), (None, None), "it may be older than the file");
+    assert_eq!(found.enforces(step(&cluster.state, 0, 9)), None, "it has not said so itself yet");
+    let again = found.look(step(&cluster.state, 0, 9)).expect("it says so again");
+    assert_eq!((again.until_ms, again.grant, again.vms.len()), (Some(5_000), grant, 0));
     assert_eq!(found.renewal(step(&cluster.state, 0, 9)).and_then(|renewal| renewal.quote), grant);
     for other in [file(NEXT_BOOT, cluster_id()), file(BOOT, Cluster::of(3).state.cluster_id())] {
         assert!(holder(Some(other)).file().is_none());
@@ -254,23 +275,66 @@ fn the_vms_of_a_lost_node_go_where_there_is_room_and_those_that_are_kept_stay() 
 }
 
 #[test]
-fn a_vm_without_room_elsewhere_waits_and_one_whose_spec_is_not_confirmed_is_not_touched() {
+fn a_vm_without_room_elsewhere_waits_and_goes_once_it_fits() {
     let mut cluster = cluster();
-    on(&mut cluster, "web", "n2");
-    let large = VmSpec { memory_mib: 1_600, ..spec("large") };
-    cluster.eligible = vec![node("n1")];
-    cluster.create(VmSpec { name: name("fills-n1"), ..large.clone() });
-    let grown = VmSpec { memory_mib: 512, ..cluster.state.vms[&name("web")].spec.clone() };
-    assert!(is_done(&cluster.apply(Command::ChangeVm { spec: grown, seen: None })));
-    assert!(!cluster.state.would_move(&node("n2"), &[node("n1"), node("n3")]), "its unit may run as before");
+    cluster.eligible = vec![node("n2")];
+    cluster.create(VmSpec { memory_mib: 1_600, ..spec("web") });
+    let others = [node("n1"), node("n3")];
+    for (vm, at) in [("fills-n1", "n1"), ("fills-n3", "n3")] {
+        cluster.eligible = vec![node(at)];
+        cluster.create(VmSpec { memory_mib: 1_000, ..spec(vm) });
+    }
+    assert!(!cluster.state.would_move(&node("n2"), &others), "there is no room");
     cluster.apply(lost("n2"));
     assert_eq!(place(&cluster, "web"), Some(node("n2")));
+    // Its spec before asked for a lease as well: nothing of it can run any more.
+    let smaller = VmSpec { memory_mib: 256, ..cluster.state.vms[&name("web")].spec.clone() };
+    assert!(is_done(&cluster.apply(Command::ChangeVm { spec: smaller, seen: None })));
+    assert!(cluster.state.would_move(&node("n2"), &others));
+    assert!(is_done(&cluster.apply(lost("n2"))));
+    assert_ne!(place(&cluster, "web"), Some(node("n2")));
+    assert_eq!(cluster.state.vms[&name("web")].held, None);
+}
+
+#[test]
+fn a_vm_that_was_kept_is_taken_over_once_its_node_says_that_nothing_runs_as_before() {
+    let mut cluster = cluster();
+    cluster.eligible = vec![node("n2")];
+    cluster.create(VmSpec { on_node_loss: Some(OnNodeLoss::Keep), ..spec("web") });
+    let fails_over = VmSpec { on_node_loss: Some(OnNodeLoss::Failover), ..spec("web") };
+    assert!(is_done(&cluster.apply(Command::ChangeVm { spec: fails_over.clone(), seen: None })));
+    let larger = VmSpec { memory_mib: 512, ..fails_over };
+    assert!(is_done(&cluster.apply(Command::ChangeVm { spec: larger, seen: None })));
+    cluster.apply(lost("n2"));
+    assert_eq!(place(&cluster, "web"), Some(node("n2")), "its unit may run by a spec that asks for no lease");
     let order = cluster.state.vms[&name("web")].order_id();
     cluster.apply(Command::ConfirmSpec { name: name("web"), node: node("n2"), order });
-    assert!(!cluster.state.would_move(&node("n2"), &[node("n1")]), "there is no room");
-    assert!(cluster.state.would_move(&node("n2"), &[node("n1"), node("n3")]));
     assert!(is_done(&cluster.apply(lost("n2"))));
-    assert_eq!(place(&cluster, "web"), Some(node("n3")));
+    assert_ne!(place(&cluster, "web"), Some(node("n2")));
+}
+
+#[test]
+fn a_node_that_begins_to_obey_leases_is_waited_for_from_then_on() {
+    let mut cluster = Cluster::of(3);
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    cluster.apply(enforce(2, BOOT, 1));
+    // A leader that has led for long, and a node that has given itself a lease just before.
+    grantor.note_holders(90_000, &cluster.state.leases);
+    let n2 = node("n2");
+    assert_eq!(grantor.standing(90_000, &n2), LeaseStanding::Holds);
+    assert_eq!(grantor.standing(90_000 + WAIT_MS - 1, &n2), LeaseStanding::Suspect { lost_in_ms: 1 });
+    assert_eq!(grantor.standing(90_000 + WAIT_MS, &n2), LeaseStanding::Lost);
+}
+
+#[test]
+fn a_cluster_made_of_another_takes_nobody_for_lost_by_what_was_said_there() {
+    let mut old = cluster();
+    on(&mut old, "web", "n2");
+    let me = old.state.member_by_name(&node("n1")).expect("a member").node.to_facts();
+    let cluster_name = "lab".parse().expect("a name");
+    let founder = Founder { me, cluster_name, index: 9, nonce: 7 };
+    let state = lineage::begin(old.state, founder).expect("begins").state;
+    assert!(!state.leases.is_on && state.leases.holder(&node("n2")).is_none());
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl Notices {
             Notice::NodeLost(node) => tracing::warn!(
                 NODE = %node,
                 "node {node} is lost: it certainly runs no VM that may be failed over, and those go to other \
-                 nodes"
+                 nodes with room"
             ),
             Notice::LeaseNotWritten(why) => tracing::error!(
                 "the supervisors of this node's VMs do not know of its lease: those that may be failed over \

@@ -162,7 +162,16 @@ impl Checker {
             };
             if command.is_some_and(|it| matches!(it.request.command, Command::NodeLost { .. })) {
                 let moved = |vm: &&VmRecord| vm.placement.generation == index;
-                self.failovers += canon.state().vms.values().filter(moved).count() as u64;
+                let moved: Vec<VmName> =
+                    canon.state().vms.values().filter(moved).map(|vm| vm.spec.name.clone()).collect();
+                self.failovers += moved.len() as u64;
+                // Nowhere does a guest of it run, whether the next one begins at once or not.
+                let nowhere = moved
+                    .iter()
+                    .try_for_each(|name| single_unit::check(machines, &(usize::MAX, name.clone()), now_us));
+                if let Err(what) = nowhere {
+                    return self.note("lost_runs_nothing", now_us, Err(what));
+                }
             }
             let is_offer =
                 |command: &AppliedCommand| matches!(command.request.command, Command::SetNode { .. });

@@ -9,7 +9,11 @@ pub(crate) fn check(machines: &[SimMachine], unit: &(usize, VmName), now_us: u64
     let (starts_on, name) = unit;
     for (id, machine) in machines.iter().enumerate().filter(|(id, _)| id != starts_on) {
         if machine.guest_runs(name, now_us) {
-            return Err(format!("VM {name} runs on n{} and on n{}", starts_on + 1, id + 1));
+            let begins = match *starts_on {
+                usize::MAX => "was given to another node".to_owned(),
+                other => format!("begins to run on n{}", other + 1),
+            };
+            return Err(format!("VM {name} {begins}, and runs on n{}", id + 1));
         }
     }
     Ok(())

@@ -122,6 +122,7 @@ impl World {
                 }
             }
         }
+        missing.extend(self.takeover_missing());
         missing.extend(self.voters_missing());
         missing.extend(self.version_missing());
         missing.extend(self.operator_misses());
@@ -161,6 +162,16 @@ impl World {
             }
         }
         true
+    }
+
+    /// What may be failed over does not stay on a machine that is cut off, if others have room for it.
+    fn takeover_missing(&self) -> Option<String> {
+        let (state, cut_off) = (self.checker.state()?, &self.machines[self.liveness.cut_off?].name);
+        state.leases.holder(cut_off)?;
+        let others = state.nodes.members().map(|member| member.node.name.clone());
+        let others: Vec<_> = others.filter(|other| other != cut_off).collect();
+        let waits = state.would_move(cut_off, &others);
+        waits.then(|| format!("VMs on {cut_off}, which is cut off, are to be failed over"))
     }
 
     /// All machines run the newest release by now. One that is cut off cannot say what it supports.

@@ -26,6 +26,66 @@ const LIBRARY: &str = "lib";
 /// All bugs that a test has to notice.
 pub(super) const TESTED: &[Tested] = &[
     Tested {
+        name: "lease-boot-ignored",
+        source: "leases: another boot of a machine is granted one while the first may have one",
+        target: ("blixard-core", "decisions"),
+        test: "lease::another_boot_waits",
+    },
+    Tested {
+        name: "lost-node-granted-again",
+        source: "leases: a node is granted one while its VMs are being given to others",
+        target: ("blixard-core", "decisions"),
+        test: "lease::a_node_is_lost",
+    },
+    Tested {
+        name: "lease-quote-ignored",
+        source: "leases: a node that receives nothing is granted more and more",
+        target: ("blixard-core", "decisions"),
+        test: "lease::who_does_not_show",
+    },
+    Tested {
+        name: "lost-after-the-lease-alone",
+        source: "leases: stop time, margin and wrong clocks are not waited for",
+        target: ("blixard-core", "decisions"),
+        test: "lease::a_node_is_lost",
+    },
+    Tested {
+        name: "wait-skipped-after-election",
+        source: "reliability M8: a new leader does not wait for what the one before granted",
+        target: ("blixard-core", "decisions"),
+        test: "lease::a_node_is_lost",
+    },
+    Tested {
+        name: "own-lease-not-waited-out",
+        source: "leases: a node that has just begun to obey them is lost at once",
+        target: ("blixard-core", "decisions"),
+        test: "lease::a_node_that_begins",
+    },
+    Tested {
+        name: "enforces-before-the-file",
+        source: "leases: a node says that it obeys them before its supervisors know",
+        target: ("blixard-core", "decisions"),
+        test: "lease::alone_a_node",
+    },
+    Tested {
+        name: "lease-before-its-index",
+        source: "leases: a grant counts before the log is applied to it",
+        target: ("blixard-core", "decisions"),
+        test: "lease::a_lease_is_counted",
+    },
+    Tested {
+        name: "taken-over-unconfirmed",
+        source: "leases: a VM is taken over whose unit may run without one",
+        target: ("blixard-core", "decisions"),
+        test: "lease::a_vm_that_was_kept",
+    },
+    Tested {
+        name: "taken-over-by-the-same-order",
+        source: "leases: a VM that was taken over has the order that it had before",
+        target: ("blixard-core", "decisions"),
+        test: "lease::the_vms_of_a_lost",
+    },
+    Tested {
         name: "lineage-keeps-tickets",
         source: "recovery: tickets of the old cluster admit to the new one",
         target: ("blixard-core", "decisions"),

@@ -11,8 +11,8 @@ use blixard_core::state::LeaseTable;
 use blixard_model::api::LeaseView;
 use blixard_model::wire::{PeerRequest, PeerResponse, ProgressReport};
 use blixard_model::{
-    ClusterId, EndpointId, LeaseAnswer, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal, LeaseStanding,
-    LeaseTerms, NodeName, RaftId, WriteAsk, mutant,
+    AskOutcome, ClusterId, EndpointId, LeaseAnswer, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal,
+    LeaseStanding, LeaseTerms, NodeName, RaftId, WriteAsk, mutant,
 };
 
 use super::submissions::Purpose;
@@ -28,6 +28,8 @@ const ENFORCE_MS: u64 = 5_000;
 
 /// A leader looks this often for nodes that are lost, in milliseconds.
 const VERDICT_MS: u64 = 200;
+/// At every so many of these looks it tries again to place VMs that found no room before.
+const AGAIN_LOOKS: u64 = 10;
 
 /// Who asks for a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +64,9 @@ pub(super) struct Leases {
     /// The nodes that were found to be lost and are not yet by the log, by the number of the proposal.
     verdicts: BTreeMap<u64, NodeName>,
     next_verdict: u64,
-    /// When it is looked for nodes that are lost again.
+    /// When it is looked for nodes that are lost again, and how often it was.
     verdict_due_ms: u64,
+    verdict_looks: u64,
     /// Why its own lease was not renewed the last time.
     denied: Option<LeaseDenial>,
 }
@@ -87,6 +90,7 @@ impl Leases {
             verdicts: BTreeMap::new(),
             next_verdict: 0,
             verdict_due_ms: now.boot_ms,
+            verdict_looks: 0,
             denied: None,
         }
     }
@@ -112,11 +116,13 @@ impl Leases {
 
     /// The log has taken it that a node is lost, or will not. Where that is not known the leadership was lost,
     /// and with it everything that was granted.
-    pub(super) fn verdict_ended(&mut self, number: u64, end: &AttemptEnd) {
-        let Some(node) = self.verdicts.remove(&number) else { return };
+    fn verdict_ended(&mut self, number: u64, end: &AttemptEnd) -> Option<NodeName> {
+        let node = self.verdicts.remove(&number)?;
         if let Some(grantor) = self.grantor.as_mut().filter(|_| !matches!(end, AttemptEnd::Unknown { .. })) {
             grantor.note_verdict_ended(&node);
         }
+        let is_done = matches!(end, AttemptEnd::Decided(AskOutcome::Done { unchanged: false, .. }));
+        is_done.then_some(node)
     }
 
     /// Whoever asked does not wait any more.
@@ -287,8 +293,9 @@ impl MemberHost {
         let table = &self.replica.state().leases;
         let grantor = self.leases.grantor.as_mut().filter(|grantor| leads && grantor.term() == term);
         let answer = grantor.map(|grantor| {
-            match grantor.renew(now.boot_ms, table, (node, asked.raft_id), &asked.renewal) {
-                Ok((grant, length_ms)) => LeaseAnswer::Granted(LeaseGrant { grant, length_ms, index }),
+            grantor.note_holders(now.boot_ms, table);
+            match grantor.renew(now.boot_ms, table, (node, asked.raft_id), (&asked.renewal, index)) {
+                Ok((grant, length_ms)) => LeaseAnswer::Granted(LeaseGrant { grant, length_ms }),
                 Err(why) => LeaseAnswer::Denied { why },
             }
         });
@@ -326,6 +333,13 @@ impl MemberHost {
         }
     }
 
+    /// The log has taken it that a node is lost, or will not.
+    pub(super) fn verdict_ended(&mut self, number: u64, end: &AttemptEnd) {
+        if let Some(node) = self.leases.verdict_ended(number, end) {
+            self.out.push(Effect::Notice(Notice::NodeLost(node)));
+        }
+    }
+
     /// As leader, has the VMs of nodes that are lost given to others.
     fn give_verdicts(&mut self, now: Moment) {
         let summary = self.replica.summary();
@@ -335,19 +349,21 @@ impl MemberHost {
         }
         // What was not taken is proposed again then, and no sooner.
         self.leases.verdict_due_ms = now.boot_ms.saturating_add(VERDICT_MS);
+        self.leases.verdict_looks += 1;
+        let again = self.leases.verdict_looks.is_multiple_of(AGAIN_LOOKS);
         let Some(grantor) = self.leases.grantor.as_mut() else { return };
+        grantor.note_holders(now.boot_ms, &self.replica.state().leases);
         let decided = grantor.term();
         if decided != term && !mutant::lives("grants-outlive-the-term") {
             return;
         }
-        for (node, eligible) in grantor.verdicts(now.boot_ms, self.replica.state()) {
+        for (node, eligible) in grantor.verdicts(now.boot_ms, self.replica.state(), again) {
             grantor.note_verdict(&node);
             self.leases.next_verdict += 1;
             let number = self.leases.next_verdict;
             self.leases.verdicts.insert(number, node.clone());
             self.replica.propose_lost(decided, &node, eligible, Proposer::Verdict(number));
             self.dirty = true;
-            self.out.push(Effect::Notice(Notice::NodeLost(node)));
         }
     }
 }

@@ -458,7 +458,7 @@ impl MemberHost {
         match proposer {
             Proposer::Submission(id) => self.attempt_ended(now, id, end),
             Proposer::Peer(call) => self.serve_peer(call, end),
-            Proposer::Verdict(number) => self.leases.verdict_ended(number, &end),
+            Proposer::Verdict(number) => self.verdict_ended(number, &end),
         }
     }
 
