@@ -1,5 +1,5 @@
-"""The demo: three machines form a cluster, run a VM, lose their leader and go on; then the VM's machine, and the
-VM comes up elsewhere. It measures as it goes."""
+"""The demo: three machines form a cluster, run a VM, lose their leader and go on; then they lose the machine
+that runs the VM, which comes up elsewhere. It measures as it goes."""
 
 from __future__ import annotations
 

@@ -275,8 +275,8 @@ pub struct NodeView {
     /// Where the agents are that run with its key, when there are two of them at the same time; else empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_twice_at: Vec<SocketAddr>,
-    /// How it stands with its lease, as the leader knows it: `holds`, `suspect` or `lost`; null where the leader
-    /// could not be asked, and while leases are not needed.
+    /// How it stands with its lease, as the leader knows it: `holds`, `suspect` or `lost`; null where the
+    /// leader could not be asked, and while leases are not needed.
     #[serde(default)]
     pub lease: Option<LeaseStanding>,
 }

@@ -114,7 +114,8 @@ pub enum Command {
         ids: Vec<TicketId>,
     },
     /// A node runs VMs that may be failed over only under a lease from now on, in this boot of its machine.
-    /// Ignored when it speaks of another time of enforcement than the log's. From version 3 of the cluster on.
+    /// Ignored when it speaks of another time of enforcement than the log's. From version 3 of the cluster
+    /// on.
     EnforceLease {
         /// The node, by its raft id: a store of it.
         raft_id: RaftId,

@@ -47,8 +47,9 @@ pub struct LeaseTerms {
     pub stop_ms: u64,
     /// Added to all that, in milliseconds.
     pub margin_ms: u64,
-    /// After supervisors were allowed to run without an end so much time passes, in milliseconds, before their
-    /// node says that it obeys leases: each has read of the end by then, or was ended by systemd's watchdog.
+    /// After supervisors were allowed to run without an end so much time passes, in milliseconds, before
+    /// their node says that it obeys leases: each has read of the end by then, or was ended by systemd's
+    /// watchdog.
     pub settle_ms: u64,
 }
 
@@ -96,12 +97,12 @@ pub struct LeaseGrant {
 /// What becomes of a renewal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "lease", rename_all = "snake_case")]
-pub enum LeaseAnswer {
+pub enum RenewalAnswer {
     /// The lease is renewed.
     Granted(LeaseGrant),
     /// It is not.
     Denied {
-        /// Why.
+        /// Why it is not.
         why: LeaseDenial,
     },
 }
@@ -112,8 +113,8 @@ pub enum LeaseAnswer {
 pub enum LeaseStanding {
     /// It renews its lease.
     Holds,
-    /// It has not renewed its lease for a while, or not since this node leads: it counts as lost after so many
-    /// milliseconds.
+    /// It has not renewed its lease for a while, or not since this node leads: it counts as lost after so
+    /// many milliseconds.
     Suspect {
         /// Until it counts as lost.
         lost_in_ms: u64,
@@ -126,8 +127,8 @@ pub enum LeaseStanding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum LeaseDenial {
-    /// The log does not say that the node obeys leases in this boot, or that it was lost since; the node has to
-    /// say so, or to say so anew.
+    /// The log does not say that the node obeys leases in this boot, or that it was lost since; the node has
+    /// to say so, or to say so anew.
     #[error(
         "the log does not say that this boot of the machine obeys leases, or says that it was lost since"
     )]

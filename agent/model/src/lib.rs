@@ -43,7 +43,7 @@ pub use id::{
     TicketId, VmName,
 };
 pub use lease::{
-    GrantId, LeaseAnswer, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal, LeaseStanding, LeaseTerms,
+    GrantId, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal, LeaseStanding, LeaseTerms, RenewalAnswer,
 };
 pub use member::{Member, Role};
 pub use node::{Capacity, NodeFacts, Offer};

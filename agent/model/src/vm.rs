@@ -54,9 +54,9 @@ pub struct VmSpec {
     /// The program that runs it.
     #[serde(default)]
     pub hypervisor: Hypervisor,
-    /// What becomes of it when its node is lost. None in what is asked for: the cluster chooses by the rest of
-    /// the spec ([`VmSpec::usual_on_node_loss`]). None in the log: kept, as by all releases that know nothing
-    /// else.
+    /// What becomes of it when its node is lost. None in what is asked for: the cluster chooses by the rest
+    /// of the spec ([`VmSpec::usual_on_node_loss`]). None in the log: kept, as by all releases that know
+    /// nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_node_loss: Option<OnNodeLoss>,
 }

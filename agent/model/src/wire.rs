@@ -8,7 +8,7 @@ use crate::api::ChangeView;
 use crate::ask::{Ask, AskOutcome, MembersAsk, WriteRequest};
 use crate::formation::Identity;
 use crate::id::{EndpointId, NodeName, RaftId, VmName};
-use crate::lease::{LeaseAnswer, LeaseRenewal, LeaseStanding};
+use crate::lease::{LeaseRenewal, LeaseStanding, RenewalAnswer};
 use crate::member::MEMBERS_MAX;
 use crate::report::NodeReport;
 
@@ -106,7 +106,7 @@ pub enum PeerResponse {
         progress: ProgressReport,
     },
     /// The answer to `RenewLease`.
-    Lease(LeaseAnswer),
+    Lease(RenewalAnswer),
     /// The peer cannot answer this: for instance, it does not lead.
     Declined {
         /// The reason, in words.

@@ -122,8 +122,8 @@ pub enum Notice {
         /// Why it failed.
         why: String,
     },
-    /// As leader, this node has waited until another one certainly runs no VM that may be failed over, and by the
-    /// log those have gone to others, as far as there was room.
+    /// As leader, this node has waited until another one certainly runs no VM that may be failed over, and by
+    /// the log those have gone to others, as far as there was room.
     NodeLost(NodeName),
     /// The supervisors of this node's VMs do not know of its lease, for this reason.
     LeaseNotWritten(String),

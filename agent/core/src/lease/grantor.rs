@@ -23,7 +23,8 @@ pub struct Grantor {
     /// before that.
     began_ms: u64,
     nodes: BTreeMap<NodeName, Granted>,
-    /// Since when the log says of each node what it says: until then its supervisors may have been allowed more.
+    /// Since when the log says of each node what it says: until then its supervisors may have been allowed
+    /// more.
     seen: BTreeMap<NodeName, (LeaseHolder, u64)>,
 }
 
@@ -55,7 +56,8 @@ impl Grantor {
         self.term
     }
 
-    /// What the log says now of who obeys leases. To be told before anything is granted or anybody found lost.
+    /// What the log says now of who obeys leases. To be told before anything is granted or anybody found
+    /// lost.
     pub fn note_holders(&mut self, now_ms: u64, table: &LeaseTable) {
         self.seen.retain(|node, _| table.holders.contains_key(node));
         for (node, holder) in &table.holders {
@@ -88,8 +90,8 @@ impl Grantor {
         if granted.verdict && !mutant::lives("lost-node-granted-again") {
             return Err(LeaseDenial::Lost);
         }
-        // A quote is of this boot, whoever granted it. If the log said so already then, that leader has waited
-        // for the boot before.
+        // A quote is of this boot, whoever granted it. If the log said so already then, that leader has
+        // waited for the boot before.
         let waited = |holder: &LeaseHolder| renewal.quote.is_some_and(|quote| quote.index >= holder.since);
         let known = match granted.boot {
             Some(same) => same == boot,
@@ -162,8 +164,8 @@ impl Grantor {
         self.nodes.entry(node.clone()).or_default().verdict = true;
     }
 
-    /// That was applied, or never proposed. By the log the node is lost now, and gets nothing until it has said
-    /// anew that it obeys leases.
+    /// That was applied, or never proposed. By the log the node is lost now, and gets nothing until it has
+    /// said anew that it obeys leases.
     pub fn note_verdict_ended(&mut self, node: &NodeName) {
         if let Some(granted) = self.nodes.get_mut(node) {
             granted.verdict = false;
@@ -172,8 +174,8 @@ impl Grantor {
     }
 
     /// The nodes that are lost and whose VMs could go to other nodes now, each with those. One is left out
-    /// while a proposal about it is under way; those that are lost by the log already, whose VMs found no room
-    /// then, are looked at only `again`.
+    /// while a proposal about it is under way; those that are lost by the log already, whose VMs found no
+    /// room then, are looked at only `again`.
     pub fn verdicts(&self, now_ms: u64, state: &ClusterState, again: bool) -> Vec<(NodeName, Vec<NodeName>)> {
         let waits = |node: &&NodeName| {
             let verdict = self.nodes.get(*node).is_some_and(|granted| granted.verdict);

@@ -171,9 +171,9 @@ impl Holder {
 
     /// Until when the VMs may run, without an end while leases are not enforced.
     ///
-    /// When enforcement begins the node gives itself a lease, and goes on doing so until all supervisors know of
-    /// it: nobody takes its VMs over before it has said that it obeys leases, and whoever does so later waits
-    /// from when it was said.
+    /// When enforcement begins the node gives itself a lease, and goes on doing so until all supervisors know
+    /// of it: nobody takes its VMs over before it has said that it obeys leases, and whoever does so later
+    /// waits from when it was said.
     fn until_wanted(&mut self, step: LeaseStep<'_>) -> Option<u64> {
         if !step.state.leases.is_on {
             self.until_ms = None;
@@ -197,8 +197,8 @@ impl Holder {
         self.until_ms.is_none_or(|until_ms| until_ms.saturating_add(self.terms.renewal_ms()) <= own_ms)
     }
 
-    /// The VMs that may run here by the log. Those that are kept are listed as well: a unit of one that was not
-    /// before runs under a lease until it is stopped.
+    /// The VMs that may run here by the log. Those that are kept are listed as well: a unit of one that was
+    /// not before runs under a lease until it is stopped.
     fn listed(&self, state: &ClusterState) -> BTreeMap<VmName, u64> {
         let placed = state.placed_on(&self.node);
         placed.map(|vm| (vm.spec.name.clone(), vm.placement.generation)).collect()

@@ -11,8 +11,8 @@ use super::{ClusterState, HELD_DISKS_MAX, VMS_MAX, VmRecord};
 use crate::planner::placement;
 
 impl ClusterState {
-    /// Applies the entry at `index`, which was written in `term`. What a leader decides stands in its own term
-    /// alone: it has not waited for anybody in another one.
+    /// Applies the entry at `index`, which was written in `term`. What a leader decides stands in its own
+    /// term alone: it has not waited for anybody in another one.
     pub fn apply_entry(&mut self, (index, term): (u64, u64), request: &Request) -> Outcome {
         match &request.command {
             Command::NodeLost { term: decided, .. } if *decided != term => Outcome::unchanged(None),

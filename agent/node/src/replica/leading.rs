@@ -137,8 +137,8 @@ impl<P: Waits, R: Waits> Node<P, R> {
         }
     }
 
-    /// The VMs of a node that is lost go to others: decided by the leader of this term. The waiter hears of the
-    /// end with a later [`crate::Turn`].
+    /// The VMs of a node that is lost go to others: decided by the leader of this term. The waiter hears of
+    /// the end with a later [`crate::Turn`].
     pub fn propose_lost(&mut self, term: u64, node: &NodeName, eligible: Vec<NodeName>, waiter: P) {
         let text = format!("lost-{term}-{}", self.tasks.next_unasked());
         let Ok(id) = text.parse() else { return };

@@ -19,6 +19,7 @@
 mod held_twice;
 mod identities;
 mod leases;
+mod leasing;
 mod local;
 mod pages;
 mod peer_questions;
