@@ -232,7 +232,7 @@ mod tests {
             boot_id: BOOT,
             cluster_id: cluster(1),
             until_ms: Some(5_000),
-            grant: Some(GrantId { term: 3, number: 9 }),
+            grant: Some(GrantId { term: 3, number: 9, index: 4 }),
             vms: [("web".parse().expect("name"), 7)].into(),
         }
     }
