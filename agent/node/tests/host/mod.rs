@@ -1,6 +1,7 @@
 //! A host's whole life: inputs in, effects out.
 
 mod hosts;
+mod leases;
 mod peers;
 mod told;
 mod upgrades;

@@ -94,6 +94,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         source: "M6: a read is served at once from what is applied here",
         must: true,
     },
+    Mutant {
+        name: "round-joined-late",
+        source: "leases: a renewal joins a round of confirmations that began before it came",
+        must: false,
+    },
+    Mutant {
+        name: "grants-outlive-the-term",
+        source: "leases: a node that leads again goes by what it granted in an earlier term",
+        must: false,
+    },
     Mutant { name: "read-by-lease", source: "M6: a read trusts the leader's clock", must: false },
     Mutant {
         name: "capacity-checked-before-propose-only",

@@ -26,6 +26,24 @@ const LIBRARY: &str = "lib";
 /// All bugs that a test has to notice.
 pub(super) const TESTED: &[Tested] = &[
     Tested {
+        name: "lease-without-a-quorum",
+        source: "leases: a leader grants them although nobody confirms that it leads",
+        target: ("blixard-node", "node"),
+        test: "host::leases::a_lease_takes",
+    },
+    Tested {
+        name: "leader-grants-itself",
+        source: "leases: a leader needs no quorum for its own",
+        target: ("blixard-node", "node"),
+        test: "host::leases::a_lease_takes",
+    },
+    Tested {
+        name: "lease-counted-from-the-answer",
+        source: "reliability M7: a lease is counted from the answer, not from before it was asked for",
+        target: ("blixard-node", "node"),
+        test: "host::leases::a_lease_takes",
+    },
+    Tested {
         name: "lease-boot-ignored",
         source: "leases: another boot of a machine is granted one while the first may have one",
         target: ("blixard-core", "decisions"),
