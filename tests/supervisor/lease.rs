@@ -167,9 +167,15 @@ fn a_guest_is_killed_when_its_lease_has_ended() {
 
 #[test]
 fn a_guest_that_may_not_run_here_any_more_is_killed_at_once() {
-    for vms in [[].into(), [("web".parse().expect("a name"), 8)].into()] {
-        let (supervised, hypervisor, until_ms) = running_for("well", 600_000);
-        supervised.put(&LeaseFile { vms, ..lease(Some(until_ms)) });
+    let other = "fedcba9876543210fedcba9876543210".parse().expect("an id");
+    let newer = [("web".parse().expect("a name"), 8)].into();
+    for file in [
+        LeaseFile { vms: [].into(), ..lease(Some(now_ms() + 600_000)) },
+        LeaseFile { vms: newer, ..lease(Some(now_ms() + 600_000)) },
+        LeaseFile { cluster_id: other, ..lease(None) },
+    ] {
+        let (supervised, hypervisor, _) = running_for("well", 600_000);
+        supervised.put(&file);
         is_gone(hypervisor);
         let (code, last, said) = supervised.ends();
         assert_eq!(code, Some(17), "{said}");

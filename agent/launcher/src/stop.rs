@@ -213,6 +213,7 @@ mod tests {
             (LeasePermission::Until(9), Some(9)),
             (LeasePermission::Denied(NoLease::NotListed), Some(7)),
             (LeasePermission::Denied(NoLease::OtherGeneration(1)), Some(7)),
+            (LeasePermission::Denied(NoLease::OtherCluster), Some(7)),
             (LeasePermission::Denied(NoLease::NoFile), None),
             (LeasePermission::Endless, None),
         ] {

@@ -23,7 +23,7 @@ pub struct GrantId {
 pub struct LeaseFile {
     /// The boot of the machine whose CLOCK_BOOTTIME `until_ms` is of. In another boot the file means nothing.
     pub boot_id: BootId,
-    /// The cluster that placed the VMs.
+    /// The cluster that placed the VMs. A VM of another one may not run.
     pub cluster_id: ClusterId,
     /// Until when the VMs may run, in milliseconds of CLOCK_BOOTTIME. None: without an end, because nobody
     /// may fail them over.

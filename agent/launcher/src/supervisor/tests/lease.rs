@@ -190,7 +190,7 @@ fn a_lease_that_was_renewed_at_the_last_moment_goes_on() {
 
 #[test]
 fn a_file_that_says_nothing_renews_nothing_and_takes_nothing_away() {
-    for why in [NoLease::NoFile, unreadable(), NoLease::OtherBoot, NoLease::OtherCluster] {
+    for why in [NoLease::NoFile, unreadable(), NoLease::OtherBoot] {
         let mut bench = Bench::runs_for(10_000);
         bench.reads(Denied(why.clone()));
         bench.passes(9_999, Some("running"));
@@ -204,7 +204,7 @@ fn a_file_that_says_nothing_renews_nothing_and_takes_nothing_away() {
 
 #[test]
 fn a_guest_that_may_not_run_here_any_more_is_killed_at_once() {
-    for why in [NoLease::NotListed, NoLease::OtherGeneration(8)] {
+    for why in [NoLease::NotListed, NoLease::OtherGeneration(8), NoLease::OtherCluster] {
         for endless in [false, true] {
             let mut bench = Bench::runs_for(10_000);
             if endless {
@@ -419,6 +419,7 @@ fn happens_by(bench: &mut Bench, oracle: &mut LeaseOracle, byte: u8) {
         3 => Some(Until(bench.now_ms.saturating_sub(much))),
         4 => Some(Denied(if much % 2 == 0 { NoLease::NoFile } else { NoLease::OtherBoot })),
         5 if much == 7 => Some(Denied(NoLease::NotListed)),
+        5 if much == 8 => Some(Denied(NoLease::OtherCluster)),
         _ => None,
     };
     if let Some(permission) = permission(bench) {
