@@ -2,6 +2,7 @@
 //! watch. A notification that is read confirms the barrier that came with it, because the other end of its
 //! pipe closes.
 
+use blixard_model::lease::ENDLESS_WATCHDOG_MS;
 use blixard_model::{BootId, LeaseFile};
 use nix::time::{ClockId, clock_gettime};
 
@@ -72,6 +73,17 @@ fn assert_watched(heard: &str, before: &str, until_ms: u64) {
     let least_us = (until_ms + WATCHDOG_LATER_MS).saturating_sub(now_ms()) * 1_000;
     assert!(us >= least_us, "{heard:?} is less than {least_us}");
     assert!(us <= least_us + u64::try_from(DEADLINE.as_micros()).expect("short"), "{heard:?}");
+}
+
+/// Checks a notification that systemd is to watch a lease without an end: never for longer than a look
+/// allows.
+#[track_caller]
+fn assert_watched_endlessly(heard: &str, before: &str) {
+    let us = heard.strip_prefix(before).and_then(|rest| rest.trim_end().strip_prefix("WATCHDOG_USEC="));
+    let us: u64 = us.and_then(|us| us.parse().ok()).unwrap_or_else(|| panic!("{heard:?}"));
+    assert!(us <= ENDLESS_WATCHDOG_MS * 1_000, "{heard:?}");
+    // However busy the machine is.
+    assert!(us > ENDLESS_WATCHDOG_MS * 500, "{heard:?}");
 }
 
 impl Supervised {
@@ -167,9 +179,15 @@ fn a_guest_is_killed_when_its_lease_has_ended() {
 
 #[test]
 fn a_guest_that_may_not_run_here_any_more_is_killed_at_once() {
-    for vms in [[].into(), [("web".parse().expect("a name"), 8)].into()] {
-        let (supervised, hypervisor, until_ms) = running_for("well", 600_000);
-        supervised.put(&LeaseFile { vms, ..lease(Some(until_ms)) });
+    let other = "fedcba9876543210fedcba9876543210".parse().expect("an id");
+    let newer = [("web".parse().expect("a name"), 8)].into();
+    for file in [
+        LeaseFile { vms: [].into(), ..lease(Some(now_ms() + 600_000)) },
+        LeaseFile { vms: newer, ..lease(Some(now_ms() + 600_000)) },
+        LeaseFile { cluster_id: other, ..lease(None) },
+    ] {
+        let (supervised, hypervisor, _) = running_for("well", 600_000);
+        supervised.put(&file);
         is_gone(hypervisor);
         let (code, last, said) = supervised.ends();
         assert_eq!(code, Some(17), "{said}");
@@ -194,20 +212,30 @@ fn a_lease_that_is_renewed_goes_on_and_systemd_hears_of_each_renewal() {
     assert_watched(&supervised.heard(), "", until_ms);
     assert!(now_ms() > first_ms);
     assert!(kill(hypervisor, None).is_ok(), "it runs on");
-    // A lease that has no end any more needs nobody who watches.
+    // One that has no end any more is watched all the same, and systemd hears at once of its next end.
     supervised.put(&lease(None));
-    assert_eq!(supervised.heard(), "WATCHDOG_USEC=0\n");
+    assert_watched_endlessly(&supervised.heard(), "");
+    until_ms = now_ms() + 30_000;
+    supervised.put(&lease(Some(until_ms)));
+    assert_watched(&supervised.heard(), "", until_ms);
     supervised.signal(Signal::SIGTERM);
     assert_eq!(supervised.ends().0, Some(0));
 }
 
 #[test]
-fn a_lease_without_an_end_is_not_watched() {
+fn a_lease_without_an_end_is_watched_and_systemd_hears_again_and_again() {
     let prepared = Supervised::prepare("well", Some(cluster()));
     put_lease(prepared.dir.path(), &lease(None));
     let supervised = prepared.run();
-    assert_eq!(supervised.until("READY=1\nSTATUS=running\n"), ["STATUS=starting\n"]);
+    let mut heard = supervised.until("BARRIER=1");
+    heard.extend(supervised.until("STATUS=running\n"));
+    heard.retain(|heard| heard != "STATUS=starting\n");
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert_watched_endlessly(&heard[0], "READY=1\n");
+    assert_watched_endlessly(&supervised.heard(), "");
+    // A file that says nothing takes nothing away.
     fs::remove_dir_all(supervised.dir.path().join("lease")).expect("removed");
+    assert_watched_endlessly(&supervised.heard(), "");
     supervised.signal(Signal::SIGTERM);
     let (code, last, _) = supervised.ends();
     assert_eq!((code, last.as_str()), (Some(0), "STATUS=ended: stopped as asked"));

@@ -166,12 +166,16 @@ pub enum NoLease {
 }
 
 impl NoLease {
-    /// Whether the file speaks of this VM in this cluster and boot, and takes its right away. Otherwise it
-    /// merely says nothing new: what it said before holds as long as it said.
+    /// Whether the file is of this boot and takes the VM's right away. Otherwise it merely says nothing new:
+    /// what it said before holds as long as it said.
+    ///
+    /// Another cluster's takes it away as well: after `cluster recover` or `restore` the node is of a new
+    /// cluster, whose agent counts on its file being obeyed by whatever runs here. Nobody renews the right of
+    /// the old one.
     pub fn revokes(&self) -> bool {
         match self {
-            Self::NotListed | Self::OtherGeneration(_) => true,
-            Self::NoFile | Self::Unreadable(_) | Self::OtherBoot | Self::OtherCluster => false,
+            Self::OtherCluster | Self::NotListed | Self::OtherGeneration(_) => true,
+            Self::NoFile | Self::Unreadable(_) | Self::OtherBoot => false,
         }
     }
 }
@@ -301,12 +305,14 @@ mod tests {
         let listed = |generation| [("web".parse().expect("name"), generation)].into();
         for (file, why, revokes) in [
             (LeaseFile { boot_id: other, ..lease() }, NoLease::OtherBoot, false),
-            (LeaseFile { cluster_id: cluster(2), ..lease() }, NoLease::OtherCluster, false),
+            (LeaseFile { cluster_id: cluster(2), ..lease() }, NoLease::OtherCluster, true),
             (LeaseFile { vms: [].into(), ..lease() }, NoLease::NotListed, true),
             (LeaseFile { vms: listed(6), ..lease() }, NoLease::OtherGeneration(6), true),
             (LeaseFile { vms: listed(8), until_ms: None, ..lease() }, NoLease::OtherGeneration(8), true),
-            // Of another boot it says nothing about this VM, whatever it lists.
+            (LeaseFile { cluster_id: cluster(2), until_ms: None, ..lease() }, NoLease::OtherCluster, true),
+            // Of another boot it says nothing about this VM, whatever it lists and whosever it is.
             (LeaseFile { boot_id: other, vms: [].into(), ..lease() }, NoLease::OtherBoot, false),
+            (LeaseFile { boot_id: other, cluster_id: cluster(2), ..lease() }, NoLease::OtherBoot, false),
         ] {
             assert_eq!(why.revokes(), revokes, "{why}");
             assert_eq!(allows(file), LeasePermission::Denied(why));

@@ -71,8 +71,8 @@ impl Notifier {
         self.send(&format!("READY=1\nWATCHDOG_USEC={watchdog_us}\n"), &[])
     }
 
-    /// Says that the unit is to be killed unless systemd hears of it within this time, in microseconds; with
-    /// 0 not any more. In a unit that is being stopped, the stop is to have as much time.
+    /// Says that the unit is to be killed unless systemd hears of it within this time, in microseconds. In a
+    /// unit that is being stopped, the stop is to have as much time.
     ///
     /// # Errors
     /// systemd could not be told.

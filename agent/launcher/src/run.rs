@@ -100,7 +100,7 @@ enum Monitor {
 enum Arming {
     /// It is not asked to, or has confirmed.
     None,
-    /// It is still to be told of the lease that ends then.
+    /// It is still to be told until when the guest may run.
     ToTell(u64),
     /// It is still to be asked whether it has taken that.
     ToAsk,
@@ -113,8 +113,9 @@ struct VmProcess {
     /// The agent's lease, of a VM that needs one.
     lease: Option<LeaseWatcher>,
     arming: Arming,
-    /// The end of the lease that systemd is still to be told, and whether the unit is being stopped.
-    unfed: Option<(Option<u64>, bool)>,
+    /// Until when the guest may run, which systemd is still to be told, and whether the unit is being
+    /// stopped.
+    unfed: Option<(u64, bool)>,
     argv: Vec<String>,
     notifier: Notifier,
     /// What systemd is still to be told.
@@ -286,8 +287,7 @@ impl VmProcess {
     fn feed(&mut self) {
         let Some((until_ms, stopping)) = self.unfed else { return };
         let told_first = matches!(self.arming, Arming::ToTell(_));
-        let us = until_ms.map_or(0, |until_ms| watchdog_us(now_ms(), until_ms));
-        if !told_first && self.notifier.feed(us, stopping).is_ok() {
+        if !told_first && self.notifier.feed(watchdog_us(now_ms(), until_ms), stopping).is_ok() {
             self.unfed = None;
         }
     }

@@ -91,7 +91,8 @@ fn answers(status_socket: &Path, longest: Duration) -> bool {
     stream.set_read_timeout(Some(longest)).is_ok() && stream.read(&mut [0; 1]).is_ok()
 }
 
-/// When a VM that is allowed this is to end. None: nobody knows of an end, and the stop itself has one.
+/// When a VM that is allowed this is to end. None: nobody knows of an end, and the stop itself has one, which
+/// comes before [`ENDLESS_WATCHDOG_MS`](blixard_model::lease::ENDLESS_WATCHDOG_MS) are over.
 fn end_of(permission: LeasePermission, now_ms: u64) -> Option<u64> {
     match permission {
         LeasePermission::Until(until_ms) => Some(until_ms),
@@ -213,6 +214,7 @@ mod tests {
             (LeasePermission::Until(9), Some(9)),
             (LeasePermission::Denied(NoLease::NotListed), Some(7)),
             (LeasePermission::Denied(NoLease::OtherGeneration(1)), Some(7)),
+            (LeasePermission::Denied(NoLease::OtherCluster), Some(7)),
             (LeasePermission::Denied(NoLease::NoFile), None),
             (LeasePermission::Endless, None),
         ] {

@@ -33,6 +33,15 @@ fn the_watchdog_that_a_supervisor_arms_ends_the_whole_unit_at_once() {
     assert_eq!(values("Restart"), ["no"]);
 }
 
+/// While a lease has no end, a stop takes the watchdog away and is not told to systemd again: its own limit
+/// ends a VM sooner than the watchdog would have.
+#[test]
+fn a_stop_is_over_sooner_than_the_watchdog_of_a_lease_without_an_end() {
+    let [stop] = values("TimeoutStopSec")[..] else { panic!("one limit") };
+    let seconds: u64 = stop.strip_suffix('s').and_then(|stop| stop.parse().ok()).expect("seconds");
+    assert!(seconds * 1_000 < blixard_model::lease::ENDLESS_WATCHDOG_MS);
+}
+
 #[test]
 fn the_root_helper_can_do_one_thing_and_the_polkit_rule_allows_its_start() {
     for line in [

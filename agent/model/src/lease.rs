@@ -18,6 +18,12 @@ pub struct GrantId {
     pub index: u64,
 }
 
+/// How long a guest runs on at most, in milliseconds, after its supervisor has looked for the last time at a
+/// file without an end: systemd's watchdog, which the supervisor has told that much, ends it then. An agent
+/// that gives its file an end waits as long before it says that this node obeys leases: until then a
+/// supervisor that stands still may let its guest run on without knowing of the end.
+pub const ENDLESS_WATCHDOG_MS: u64 = 60_000;
+
 /// What a node's agent lets the supervisors of its VMs know, as JSON: how long its lease holds, and which VMs
 /// may run under it. Nothing else allows a VM to run that needs a lease; no file is no lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +31,7 @@ pub struct GrantId {
 pub struct LeaseFile {
     /// The boot of the machine whose CLOCK_BOOTTIME `until_ms` is of. In another boot the file means nothing.
     pub boot_id: BootId,
-    /// The cluster that placed the VMs.
+    /// The cluster that placed the VMs. A VM of another one may not run.
     pub cluster_id: ClusterId,
     /// Until when the VMs may run, in milliseconds of CLOCK_BOOTTIME. None: without an end, because nobody
     /// may fail them over.

@@ -61,13 +61,13 @@ pub enum SupervisorEffect {
     /// of CLOCK_BOOTTIME, and ask it to confirm: [`Armed`](SupervisorInput::Armed) or
     /// [`NotArmed`](SupervisorInput::NotArmed) follows.
     Arm {
-        /// The end of the lease.
+        /// The end of the lease; where it has none, a time soon after the last look at it.
         until_ms: u64,
     },
     /// Tell systemd that the unit is to be killed a moment after another time.
     Feed {
-        /// The end of the lease. None: not any more.
-        until_ms: Option<u64>,
+        /// As in [`Arm`](SupervisorEffect::Arm).
+        until_ms: u64,
         /// The unit is being stopped, which is to have as much time.
         stopping: bool,
     },

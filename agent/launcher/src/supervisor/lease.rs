@@ -2,9 +2,15 @@
 //!
 //! There are two enforcers. The supervisor kills the hypervisor at the end of the lease. Where it cannot,
 //! because it hangs or stands still, systemd's watchdog kills the whole unit a second later; it is armed
-//! before the guest first runs. Only the end of a lease is told to systemd, never that the supervisor is
-//! well. A lease without an end needs no watchdog: the VM is failed over by nobody, so nobody is harmed by a
-//! guest that goes on.
+//! before the guest first runs. Only until when the guest may run is told to systemd, never that the
+//! supervisor is well.
+//!
+//! A guest whose lease has no end may get one at any moment, and a supervisor that stands still would never
+//! learn of it. So the watchdog is armed all the same: each look at the file allows the guest
+//! [`ENDLESS_WATCHDOG_MS`], and the agent waits as long before it counts on the end. The time is counted from
+//! the look and not from when systemd is told, between which the supervisor may stand still.
+
+use blixard_model::lease::ENDLESS_WATCHDOG_MS;
 
 use crate::lease::{LeasePermission, NoLease};
 
@@ -16,6 +22,9 @@ const WATCHDOG_LATER_MS: u64 = 1_000;
 /// Longest time that systemd's watchdog is armed for, in milliseconds: longer than any lease that is renewed.
 /// What has more time left is told again in between.
 const WATCHDOG_MS_MAX: u64 = 3_600_000;
+/// While the lease has no end, systemd is told again at the first look at the file that comes this long after
+/// it was told, in milliseconds: often enough for a machine that is busy.
+const ENDLESS_FEED_MS: u64 = 10_000;
 /// Stopping takes the watchdog away, and a reload of systemd the time that a stop has: both are told again
 /// this often, in milliseconds.
 const STOP_FEED_MS: u64 = 1_000;
@@ -56,7 +65,7 @@ pub(super) enum LeaseAnswer {
     Wait,
     /// systemd is to be armed first.
     Arm {
-        /// The end of the lease.
+        /// Until when the guest may run, as far as systemd is told.
         until_ms: u64,
     },
     /// It may run.
@@ -69,11 +78,13 @@ pub(super) struct LeaseWatch {
     term: LeaseTerm,
     /// Why the newest permission is none.
     denied: Option<NoLease>,
+    /// When the agent's file was looked at last.
+    looked_ms: u64,
     /// The guest runs, or may do so at any moment.
     is_used: bool,
     watchdog: UnitWatchdog,
-    /// The end that systemd was told last, and when.
-    fed: (Option<u64>, u64),
+    /// What systemd was told last, and when.
+    fed: (LeaseTerm, u64),
     /// It was told while the unit is being stopped.
     fed_stopping: bool,
 }
@@ -83,16 +94,19 @@ impl LeaseWatch {
         Self {
             term: LeaseTerm::None,
             denied: None,
+            looked_ms: 0,
             is_used: false,
             watchdog: UnitWatchdog::Off,
-            fed: (None, 0),
+            fed: (LeaseTerm::None, 0),
             fed_stopping: false,
         }
     }
 
-    /// Takes the newest permission. What is not renewed holds as long as it was said to while the guest runs;
-    /// a guest that does not run yet needs a permission that was read just now.
-    pub(super) fn note(&mut self, permission: LeasePermission) {
+    /// Takes the newest permission, which was read at this time or later. What is not renewed holds as long
+    /// as it was said to while the guest runs; a guest that does not run yet needs a permission that was read
+    /// just now.
+    pub(super) fn note(&mut self, now_ms: u64, permission: LeasePermission) {
+        self.looked_ms = now_ms;
         match permission {
             LeasePermission::Until(until_ms) => {
                 (self.term, self.denied) = (LeaseTerm::Until(until_ms), None);
@@ -118,19 +132,18 @@ impl LeaseWatch {
 
     /// The guest is to run for the first time.
     pub(super) fn ask_to_run(&mut self, now_ms: u64) -> LeaseAnswer {
-        match (self.term, self.watchdog) {
-            _ if !self.allows(now_ms) => LeaseAnswer::Wait,
-            (LeaseTerm::Until(until_ms), UnitWatchdog::Off) => {
+        let Some(until_ms) = self.watched_until_ms().filter(|_| self.allows(now_ms)) else {
+            return LeaseAnswer::Wait;
+        };
+        match self.watchdog {
+            UnitWatchdog::Off => {
                 self.is_used = true;
                 self.watchdog = UnitWatchdog::Arming { until_ms: now_ms.saturating_add(ARM_MS) };
-                self.fed = (Some(until_ms), now_ms);
+                self.fed = (self.term, now_ms);
                 LeaseAnswer::Arm { until_ms }
             }
-            (LeaseTerm::Until(_), UnitWatchdog::Arming { .. }) => LeaseAnswer::Wait,
-            (LeaseTerm::Until(_), UnitWatchdog::On) | (LeaseTerm::Endless | LeaseTerm::None, _) => {
-                self.is_used = true;
-                LeaseAnswer::Run
-            }
+            UnitWatchdog::Arming { .. } => LeaseAnswer::Wait,
+            UnitWatchdog::On => LeaseAnswer::Run,
         }
     }
 
@@ -170,37 +183,44 @@ impl LeaseWatch {
         }
     }
 
-    /// When systemd is to be told of the lease, if nothing else changes. What has passed is due.
-    pub(super) fn feed_at_ms(&self, stopping: bool) -> Option<u64> {
-        let until_ms = match self.term {
+    /// Until when the guest may run as far as systemd is told, if it may.
+    fn watched_until_ms(&self) -> Option<u64> {
+        match self.term {
+            LeaseTerm::None => None,
             LeaseTerm::Until(until_ms) => Some(until_ms),
-            LeaseTerm::Endless => None,
-            LeaseTerm::None => return None,
-        };
-        let (fed_until_ms, fed_ms) = self.fed;
-        match until_ms {
-            _ if !self.is_used => None,
-            // Nothing that systemd knows of it outlasts the beginning of a stop.
-            None if stopping => None,
-            _ if fed_until_ms != until_ms || stopping != self.fed_stopping => Some(0),
-            Some(_) if stopping => Some(fed_ms.saturating_add(STOP_FEED_MS)),
-            Some(until_ms) if until_ms.saturating_sub(fed_ms) >= WATCHDOG_MS_MAX => {
-                Some(fed_ms.saturating_add(WATCHDOG_MS_MAX / 2))
+            LeaseTerm::Endless => {
+                Some(self.looked_ms.saturating_add(ENDLESS_WATCHDOG_MS - WATCHDOG_LATER_MS))
             }
-            _ => None,
         }
     }
 
-    /// What systemd is to be told of the lease now: its end, or that there is none any more.
-    pub(super) fn feed(&mut self, now_ms: u64, stopping: bool) -> Option<Option<u64>> {
+    /// When systemd is to be told of the lease, if nothing else changes. What has passed is due.
+    pub(super) fn feed_at_ms(&self, stopping: bool) -> Option<u64> {
+        let (fed, fed_ms) = self.fed;
+        match self.term {
+            _ if !self.is_used => None,
+            LeaseTerm::None => None,
+            _ if fed != self.term => Some(0),
+            // The beginning of a stop takes the watchdog away, and the stop is over sooner than that.
+            LeaseTerm::Endless if stopping => None,
+            // The next look makes it due.
+            LeaseTerm::Endless if self.looked_ms.saturating_sub(fed_ms) < ENDLESS_FEED_MS => None,
+            LeaseTerm::Endless => Some(self.looked_ms),
+            LeaseTerm::Until(_) if stopping != self.fed_stopping => Some(0),
+            LeaseTerm::Until(_) if stopping => Some(fed_ms.saturating_add(STOP_FEED_MS)),
+            LeaseTerm::Until(until_ms) if until_ms.saturating_sub(fed_ms) >= WATCHDOG_MS_MAX => {
+                Some(fed_ms.saturating_add(WATCHDOG_MS_MAX / 2))
+            }
+            LeaseTerm::Until(_) => None,
+        }
+    }
+
+    /// What systemd is to be told of the lease now: until when the guest may run.
+    pub(super) fn feed(&mut self, now_ms: u64, stopping: bool) -> Option<u64> {
         self.feed_at_ms(stopping).filter(|at_ms| now_ms >= *at_ms)?;
-        let until_ms = match self.term {
-            LeaseTerm::Until(until_ms) => Some(until_ms),
-            LeaseTerm::None | LeaseTerm::Endless => None,
-        };
-        self.fed = (until_ms, now_ms);
+        self.fed = (self.term, now_ms);
         self.fed_stopping = stopping;
-        Some(until_ms)
+        self.watched_until_ms()
     }
 }
 

@@ -157,8 +157,8 @@ impl Supervisor {
             SupervisorInput::ConnectionLost(why) => self.lose_connection(why),
             SupervisorInput::Ended(how) => self.process_ended(how),
             SupervisorInput::Stop => self.begin_stop(),
-            SupervisorInput::Lease(permission) => self.note_lease(|lease| lease.note(permission)),
-            SupervisorInput::Armed => self.note_lease(LeaseWatch::note_armed),
+            SupervisorInput::Lease(new) => self.note_lease(|lease, now_ms| lease.note(now_ms, new)),
+            SupervisorInput::Armed => self.note_lease(|lease, _| lease.note_armed()),
             SupervisorInput::NotArmed(why) => self.not_armed(&why),
             SupervisorInput::Wake => self.look_at_lease(),
         }
@@ -280,9 +280,9 @@ impl Supervisor {
         }
     }
 
-    fn note_lease(&mut self, note: impl FnOnce(&mut LeaseWatch)) {
+    fn note_lease(&mut self, note: impl FnOnce(&mut LeaseWatch, u64)) {
         let Some(lease) = &mut self.lease else { return };
-        note(lease);
+        note(lease, self.now_ms);
         if !self.is_let_run {
             self.let_run();
         }

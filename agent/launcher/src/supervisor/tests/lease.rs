@@ -3,6 +3,10 @@
 use super::*;
 use crate::lease::{LeasePermission, NoLease};
 use LeasePermission::{Denied, Endless, Until};
+use blixard_model::lease::ENDLESS_WATCHDOG_MS;
+
+/// So long a look at a file without an end lets the guest run; systemd adds a second.
+const LOOKED_MS: u64 = ENDLESS_WATCHDOG_MS - 1_000;
 
 impl Bench {
     /// One that needs a lease, and of whose file nothing is known.
@@ -44,8 +48,25 @@ impl Bench {
         self.has_done(&SupervisorEffect::Kill)
     }
 
-    /// What systemd was told of the end of the lease, and whether that was in a stop.
-    fn fed(&self) -> Vec<(Option<u64>, bool)> {
+    /// One whose guest runs with a lease without an end that was looked at just now.
+    fn runs_endlessly() -> Self {
+        let mut bench = Self::prelaunch();
+        bench.reads(Endless);
+        bench.happens(SupervisorInput::Armed);
+        bench.event(GuestEvent::Resume);
+        bench.answers(None);
+        assert_eq!(bench.last_told(), "running");
+        bench.done.clear();
+        bench
+    }
+
+    /// Until when the guest may run, as systemd is told, where a file without an end was looked at just now.
+    fn endless_ms(&self) -> u64 {
+        self.now_ms + LOOKED_MS
+    }
+
+    /// Until when the guest may run, as systemd was told, and whether that was in a stop.
+    fn fed(&self) -> Vec<(u64, bool)> {
         let fed = self.done.iter().filter_map(|effect| match effect {
             SupervisorEffect::Feed { until_ms, stopping } => Some((*until_ms, *stopping)),
             _ => None,
@@ -179,7 +200,7 @@ fn a_lease_that_was_renewed_at_the_last_moment_goes_on() {
     bench.reads(Until(later_ms));
     bench.happens(SupervisorInput::Wake);
     assert!(!bench.is_killed());
-    assert_eq!(bench.fed(), [(Some(later_ms), false)]);
+    assert_eq!(bench.fed(), [(later_ms, false)]);
     bench.reads(Until(later_ms));
     assert_eq!(bench.fed().len(), 1, "nothing has changed");
     bench.passes(9_499, Some("running"));
@@ -190,7 +211,7 @@ fn a_lease_that_was_renewed_at_the_last_moment_goes_on() {
 
 #[test]
 fn a_file_that_says_nothing_renews_nothing_and_takes_nothing_away() {
-    for why in [NoLease::NoFile, unreadable(), NoLease::OtherBoot, NoLease::OtherCluster] {
+    for why in [NoLease::NoFile, unreadable(), NoLease::OtherBoot] {
         let mut bench = Bench::runs_for(10_000);
         bench.reads(Denied(why.clone()));
         bench.passes(9_999, Some("running"));
@@ -204,7 +225,7 @@ fn a_file_that_says_nothing_renews_nothing_and_takes_nothing_away() {
 
 #[test]
 fn a_guest_that_may_not_run_here_any_more_is_killed_at_once() {
-    for why in [NoLease::NotListed, NoLease::OtherGeneration(8)] {
+    for why in [NoLease::NotListed, NoLease::OtherGeneration(8), NoLease::OtherCluster] {
         for endless in [false, true] {
             let mut bench = Bench::runs_for(10_000);
             if endless {
@@ -219,23 +240,71 @@ fn a_guest_that_may_not_run_here_any_more_is_killed_at_once() {
 }
 
 #[test]
-fn a_lease_without_an_end_needs_no_watchdog() {
+fn a_lease_without_an_end_is_watched_from_before_the_guest_runs() {
     let mut bench = Bench::prelaunch();
     bench.reads(Endless);
+    assert!(bench.has_done(&SupervisorEffect::Arm { until_ms: bench.endless_ms() }));
+    bench.passes(ARM_MS - 1, Some("prelaunch"));
+    assert_eq!(bench.sent(QmpCommand::Cont), 0, "systemd has not confirmed");
+    bench.happens(SupervisorInput::Armed);
     assert_eq!(bench.sent(QmpCommand::Cont), 1);
     bench.event(GuestEvent::Resume);
-    assert_eq!(bench.told().last(), Some(&(true, UnitStatus::Running)));
-    bench.answers(None);
-    bench.reads(Denied(NoLease::NoFile));
+    assert_eq!(bench.told().last(), Some(&(false, UnitStatus::Running)), "it was told when it was armed");
+    assert_eq!((bench.fed(), bench.supervisor.lease_deadline_ms()), (vec![], None));
+    let mut bench = Bench::prelaunch();
+    bench.reads(Endless);
+    bench.passes(ARM_MS, None);
+    let why = "systemd's watchdog could not be armed: it has not confirmed within 5 s";
+    assert_eq!(bench.ends_by(killed()), VmEnd::NotStarted(why.to_owned()));
+}
+
+#[test]
+fn without_an_end_each_look_at_the_file_lets_the_guest_run_for_a_minute() {
+    let mut bench = Bench::runs_endlessly();
+    let mut told = Vec::new();
+    for second in 1..=35 {
+        bench.passes(1_000, Some("running"));
+        // What says nothing new was looked at all the same.
+        bench.reads(if second % 3 == 0 { Denied(NoLease::NoFile) } else { Endless });
+        if second % 10 == 0 {
+            told.push((bench.endless_ms(), false));
+        }
+        assert_eq!(bench.fed(), told, "after {second} s");
+    }
+    // Time alone feeds nothing: only a look can have found an end.
     bench.passes(3_600_000, Some("running"));
-    assert!(!bench.is_killed() && bench.fed().is_empty());
-    // It gets an end, and loses it again.
+    assert_eq!((bench.fed(), bench.is_killed()), (told.clone(), false));
+    bench.reads(Endless);
+    told.push((bench.endless_ms(), false));
+    assert_eq!(bench.fed(), told);
+    // It stood still after the look: the time counts from there.
+    bench.now_ms += 10_000;
+    let looked_ms = bench.endless_ms();
+    bench.supervisor.handle(bench.now_ms, SupervisorInput::Lease(Endless));
+    bench.now_ms += 7_000;
+    bench.happens(SupervisorInput::Wake);
+    assert_eq!(bench.fed().last(), Some(&(looked_ms, false)));
+}
+
+#[test]
+fn a_lease_gets_an_end_and_loses_it_again_and_systemd_hears_of_it_at_once() {
+    let mut bench = Bench::runs_endlessly();
     let until_ms = bench.now_ms + 5_000;
     bench.reads(Until(until_ms));
     bench.reads(Endless);
-    assert_eq!(bench.fed(), [(Some(until_ms), false), (None, false)]);
+    let mut told = vec![(until_ms, false), (bench.endless_ms(), false)];
+    assert_eq!(bench.fed(), told);
     bench.passes(10_000, Some("running"));
     assert!(!bench.is_killed());
+    let until_ms = bench.now_ms + 5_000;
+    bench.reads(Until(until_ms));
+    told.push((until_ms, false));
+    assert_eq!(bench.fed(), told);
+    bench.passes(5_000, Some("running"));
+    assert!(bench.is_killed());
+    bench.passes(60_000, None);
+    bench.reads(Endless);
+    assert_eq!(bench.fed(), told, "once it is killed nobody holds the watchdog up");
 }
 
 #[test]
@@ -245,10 +314,10 @@ fn a_stop_is_cut_by_the_end_of_the_lease_and_keeps_systemds_watchdog() {
         let mut bench = Bench::runs_for(left_ms);
         let until_ms = bench.now_ms + left_ms;
         bench.happens(SupervisorInput::Stop);
-        assert_eq!(bench.fed(), [(Some(until_ms), true)], "at once");
+        assert_eq!(bench.fed(), [(until_ms, true)], "at once");
         bench.passes(left_ms - 1, Some("running"));
         let each_second = usize::try_from(left_ms / 1_000).expect("a number");
-        assert_eq!(bench.fed(), vec![(Some(until_ms), true); each_second]);
+        assert_eq!(bench.fed(), vec![(until_ms, true); each_second]);
         assert!(!bench.is_killed());
         bench.passes(1, None);
         assert!(bench.is_killed());
@@ -269,15 +338,22 @@ fn a_stop_of_a_renewed_lease_goes_on_and_one_without_an_end_is_not_hurried() {
     bench.happens(SupervisorInput::Stop);
     let later_ms = bench.now_ms + 60_000;
     bench.reads(Until(later_ms));
-    assert_eq!(bench.fed().last(), Some(&(Some(later_ms), true)));
+    assert_eq!(bench.fed().last(), Some(&(later_ms, true)));
     bench.passes(GRACE_MS, Some("running"));
     assert!(bench.has_done(&SupervisorEffect::Terminate) && !bench.is_killed());
-    let mut bench = Bench::prelaunch();
-    bench.reads(Endless);
-    bench.event(GuestEvent::Resume);
+    // systemd's own limit for a stop is shorter than what it would be told.
+    let mut bench = Bench::runs_endlessly();
     bench.happens(SupervisorInput::Stop);
     bench.passes(GRACE_MS, Some("running"));
+    bench.reads(Endless);
     assert_eq!(bench.fed(), []);
+    // An end that comes meanwhile is told, and taken back when it is gone.
+    let until_ms = bench.now_ms + 2_000;
+    bench.reads(Until(until_ms));
+    bench.reads(Endless);
+    assert_eq!(bench.fed(), [(until_ms, true), (bench.endless_ms(), true)]);
+    bench.passes(4_000, None);
+    assert!(!bench.is_killed());
 }
 
 #[test]
@@ -368,6 +444,7 @@ struct LeaseOracle {
     /// The end; none where nothing is allowed.
     until_ms: Option<u64>,
     has_end: bool,
+    looked_ms: u64,
     armed: bool,
     /// It may be running: systemd was asked to watch, or the guest was let run.
     used: bool,
@@ -375,7 +452,8 @@ struct LeaseOracle {
 }
 
 impl LeaseOracle {
-    fn reads(&mut self, permission: &LeasePermission) {
+    fn reads(&mut self, now_ms: u64, permission: &LeasePermission) {
+        self.looked_ms = now_ms;
         match permission {
             Until(until_ms) => (self.until_ms, self.has_end) = (Some(*until_ms), true),
             Endless => (self.until_ms, self.has_end) = (Some(u64::MAX), false),
@@ -388,21 +466,27 @@ impl LeaseOracle {
         self.until_ms.is_some_and(|until_ms| now_ms < until_ms)
     }
 
+    /// What systemd may be told.
+    fn watched_ms(&self) -> Option<u64> {
+        let endless_ms = self.looked_ms + LOOKED_MS;
+        self.until_ms.map(|until_ms| if self.has_end { until_ms } else { endless_ms })
+    }
+
     /// Looks at what was done since the last time.
     fn judges(&mut self, bench: &mut Bench) {
         for effect in std::mem::take(&mut bench.done) {
             match effect {
-                SupervisorEffect::Arm { .. } => {
-                    assert!(self.allows(bench.now_ms));
+                SupervisorEffect::Arm { until_ms } => {
+                    assert!(self.allows(bench.now_ms) && self.watched_ms() == Some(until_ms), "{self:?}");
                     self.used = true;
                 }
                 SupervisorEffect::Send { command: QmpCommand::Cont, .. } => {
                     assert!(self.allows(bench.now_ms), "let run without a lease: {self:?}");
-                    assert!(self.armed || !self.has_end || self.let_run, "let run unwatched: {self:?}");
+                    assert!(self.armed || self.let_run, "let run unwatched: {self:?}");
                     (self.used, self.let_run) = (true, true);
                 }
-                SupervisorEffect::Feed { until_ms: Some(until_ms), .. } => {
-                    assert!(self.used && self.until_ms == Some(until_ms), "{self:?}");
+                SupervisorEffect::Feed { until_ms, .. } => {
+                    assert!(self.used && self.watched_ms() == Some(until_ms), "{until_ms} {self:?}");
                 }
                 _ => {}
             }
@@ -419,10 +503,11 @@ fn happens_by(bench: &mut Bench, oracle: &mut LeaseOracle, byte: u8) {
         3 => Some(Until(bench.now_ms.saturating_sub(much))),
         4 => Some(Denied(if much % 2 == 0 { NoLease::NoFile } else { NoLease::OtherBoot })),
         5 if much == 7 => Some(Denied(NoLease::NotListed)),
+        5 if much == 8 => Some(Denied(NoLease::OtherCluster)),
         _ => None,
     };
     if let Some(permission) = permission(bench) {
-        oracle.reads(&permission);
+        oracle.reads(bench.now_ms, &permission);
         return bench.happens(SupervisorInput::Lease(permission));
     }
     match byte & 15 {
@@ -448,19 +533,26 @@ fn happens_by(bench: &mut Bench, oracle: &mut LeaseOracle, byte: u8) {
 #[test]
 fn fuzz_sequences_of_leases() {
     let run = [0x07, 0x17, 0x48, 0x08, 0xf1, 0x06, 0x0a, 0x48];
-    let later: [&[u8]; 4] = [
+    let later: [&[u8]; 5] = [
         &[0x2b, 0xf1, 0x27, 0x37],
         &[0x47, 0x2b, 0x2b, 0x04],
         &[0x14, 0x75, 0xfb, 0xfb],
         &[0x37, 0x38, 0xfb, 0xfb, 0xfb, 0x47],
+        &[0x03, 0xfc, 0xfc, 0xfc, 0xfc, 0xfc, 0x03, 0xf1, 0x03, 0x85],
     ];
     let target = blixard_hostile::Target::new("sequences-of-leases").len_max(200).valid(run);
     let target = later.iter().fold(target, |target, later| target.valid([&run, *later].concat()));
     target.run(|bytes| {
         let mut bench = Bench::leased();
         bench.done.clear();
-        let mut oracle =
-            LeaseOracle { until_ms: None, has_end: false, armed: false, used: false, let_run: false };
+        let mut oracle = LeaseOracle {
+            until_ms: None,
+            has_end: false,
+            looked_ms: 0,
+            armed: false,
+            used: false,
+            let_run: false,
+        };
         let mut killed = false;
         for byte in bytes {
             happens_by(&mut bench, &mut oracle, *byte);
