@@ -65,7 +65,8 @@ const DRIFT_PERMILLE: u64 = 10;
 
 impl LeaseTerms {
     /// Those of a cluster for which nobody chose others.
-    pub const DEFAULT: Self = Self { lease_ms: 10_000, stop_ms: 5_000, margin_ms: 2_000, settle_ms: 65_000 };
+    pub const DEFAULT: Self =
+        Self { lease_ms: 10_000, stop_ms: 5_000, margin_ms: 2_000, settle_ms: ENDLESS_WATCHDOG_MS + 5_000 };
 
     /// How long after a grant a leader waits, in milliseconds of its clock, until the node that got it
     /// certainly runs none of the VMs that may be failed over.
