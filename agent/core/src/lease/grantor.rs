@@ -8,9 +8,6 @@ use blixard_model::{
 
 use crate::state::{ClusterState, LeaseHolder, LeaseTable};
 
-/// A node that does not show that it received a grant gets this many more: then it may have lost the way back
-/// from the leader, and would keep the others waiting for a lease that it does not know of.
-const UNQUOTED_MAX: u32 = 3;
 /// So long after all of its leases are over, in milliseconds, a node that shows no grant gets one again.
 const BEGIN_ANEW_MS: u64 = 5_000;
 
@@ -39,8 +36,12 @@ struct Granted {
     at_ms: Option<u64>,
     /// The newest grant that the node is known to have received, and when that was given.
     received: Option<(u64, u64)>,
-    /// How many were given since the node last showed that it received the newest.
-    unquoted: u32,
+    /// The first grant that was given since the node last showed a newer one than before, and when. For as long
+    /// as a lease it may get others; then it may have lost the way back from the leader, and would keep the
+    /// others waiting for a lease that it does not know of.
+    unquoted_since_ms: Option<u64>,
+    /// The newest grant that it has shown.
+    quoted: u64,
     /// Its VMs are being given to other nodes.
     verdict: bool,
 }
@@ -104,20 +105,25 @@ impl Grantor {
             granted = Granted::default();
         }
         let quoted = renewal.quote.filter(|quote| quote.term == self.term).map(|quote| quote.number);
+        if quoted.is_some_and(|quoted| quoted > granted.quoted && quoted <= granted.number) {
+            granted.quoted = quoted.unwrap_or(granted.quoted);
+            granted.unquoted_since_ms = None;
+        }
         if quoted == Some(granted.number) {
-            granted.unquoted = 0;
             granted.received = granted.at_ms.map(|at_ms| (granted.number, at_ms));
         }
         // Long after all is over it may begin anew; by then it was found to be lost, if anybody waits for it.
         let is_over = now_ms >= over_ms.saturating_add(BEGIN_ANEW_MS);
-        if granted.unquoted >= UNQUOTED_MAX && !is_over && !mutant::lives("lease-quote-ignored") {
+        let since_ms = granted.unquoted_since_ms.unwrap_or(now_ms);
+        let is_silent = now_ms.saturating_sub(since_ms) >= self.terms.lease_ms;
+        if is_silent && !is_over && !mutant::lives("lease-quote-ignored") {
             self.nodes.insert(node.clone(), granted);
             return Err(LeaseDenial::NotReceived);
         }
         granted.boot = Some(boot);
         granted.number += 1;
         granted.at_ms = Some(now_ms);
-        granted.unquoted = granted.unquoted.saturating_add(1);
+        granted.unquoted_since_ms = if is_silent { Some(now_ms) } else { Some(since_ms) };
         self.nodes.insert(node.clone(), granted);
         Ok((GrantId { term: self.term, number: granted.number, index }, self.terms.lease_ms))
     }
@@ -169,7 +175,7 @@ impl Grantor {
     pub fn note_verdict_ended(&mut self, node: &NodeName) {
         if let Some(granted) = self.nodes.get_mut(node) {
             granted.verdict = false;
-            granted.unquoted = 0;
+            granted.unquoted_since_ms = None;
         }
     }
 

@@ -13,6 +13,8 @@ use crate::state::ClusterState;
 const WAITING_MAX: usize = 8;
 /// A file that could not be written is written again after this time, in milliseconds.
 const WRITE_AGAIN_MS: u64 = 1_000;
+/// A renewal that was not answered is sent again after this time, in milliseconds, at least.
+const RETRY_MS: u64 = 300;
 /// What the log is to be told is told again after this time, in milliseconds.
 const TELL_AGAIN_MS: u64 = 2_000;
 
@@ -58,6 +60,8 @@ pub struct Holder {
     confirmed: bool,
     /// Supervisors that were allowed to run without an end know of the end by then, or are gone.
     settled_ms: u64,
+    /// An earlier agent of this boot left a file: it may have been settling.
+    found: bool,
     /// What is being written.
     writing: Option<LeaseFile>,
     write_again_ms: u64,
@@ -77,6 +81,7 @@ impl Holder {
         now_ms: u64,
     ) -> Self {
         let written = found.filter(|file| file.boot_id == boot_id && file.cluster_id == cluster_id);
+        let found = written.is_some();
         Self {
             node,
             boot_id,
@@ -88,6 +93,7 @@ impl Holder {
             written,
             confirmed: false,
             settled_ms: now_ms,
+            found,
             writing: None,
             write_again_ms: now_ms,
             renew_ms: now_ms,
@@ -112,6 +118,12 @@ impl Holder {
         Some(LeaseRenewal { boot_id: self.boot_id, quote })
     }
 
+    /// The renewal that was sent last was not answered, or the answer says to come again in so many milliseconds.
+    pub fn retry(&mut self, now_ms: u64, wait_ms: Option<u64>) {
+        let wait_ms = wait_ms.unwrap_or(0).clamp(RETRY_MS, self.terms.renewal_ms().max(RETRY_MS));
+        self.renew_ms = self.renew_ms.min(now_ms.saturating_add(wait_ms));
+    }
+
     /// There is a leader in this term. One that has not been asked yet is asked at once.
     pub fn hurry_once(&mut self, now_ms: u64, term: u64) {
         if std::mem::replace(&mut self.led_in, term) != term {
@@ -134,7 +146,7 @@ impl Holder {
     pub fn enforces(&mut self, step: LeaseStep<'_>) -> Option<u64> {
         let leases = &step.state.leases;
         let is_told = leases.may_hold(&self.node, step.raft_id, self.boot_id).is_some();
-        // A file without an end allows what no lease does, and so may one that nobody could read.
+        // A file without an end allows what no lease does.
         let has_end = self.written.as_ref().is_some_and(|file| file.until_ms.is_some());
         let is_ready = self.confirmed && has_end && self.writing.is_none() && step.now_ms >= self.settled_ms;
         let too_early = !is_ready && !mutant::lives("enforces-before-the-file");
@@ -180,12 +192,14 @@ impl Holder {
             self.waiting.clear();
             return None;
         }
+        // Once somebody has said under this name that it obeys leases, it is the leader's to grant them.
+        let is_nobodys = step.state.leases.holder(&self.node).is_none();
+        if std::mem::take(&mut self.found) && is_nobodys {
+            self.settled_ms = step.now_ms.saturating_add(self.terms.settle_ms);
+        }
         let own_ms = step.now_ms.saturating_add(self.terms.lease_ms);
         let was_free = self.written.as_ref().is_some_and(|file| file.until_ms.is_none());
-        if was_free && self.until_ms.is_none() {
-            self.settled_ms = step.now_ms.saturating_add(self.terms.settle_ms);
-            self.until_ms = Some(own_ms);
-        } else if step.now_ms < self.settled_ms && self.is_due(own_ms) {
+        if is_nobodys && (was_free || step.now_ms < self.settled_ms && self.is_due(own_ms)) {
             self.until_ms = Some(own_ms);
         }
         // With nothing to go on with, what supervisors may know of an earlier lease ends now.
@@ -208,6 +222,10 @@ impl Holder {
     pub fn note_written(&mut self, now_ms: u64, is_written: bool) {
         let writing = self.writing.take();
         if is_written {
+            let had_end = self.written.as_ref().is_none_or(|file| file.until_ms.is_some());
+            if !had_end && writing.as_ref().is_some_and(|file| file.until_ms.is_some()) {
+                self.settled_ms = now_ms.saturating_add(self.terms.settle_ms);
+            }
             self.written = writing;
             self.confirmed = true;
         } else {

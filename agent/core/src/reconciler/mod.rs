@@ -92,7 +92,6 @@ pub fn reconcile(view: &UnitsView<'_>, memory: &mut Memory) -> Vec<Action> {
         return Vec::new();
     }
     let ours = view.placed.iter().filter_map(|vm| step(vm, unit_of(view.units, &vm.spec.name)));
-    let ours = ours.filter(|action| !waits_for_lease(view, action));
     let strangers = view
         .units
         .iter()
@@ -110,15 +109,16 @@ pub fn reconcile(view: &UnitsView<'_>, memory: &mut Memory) -> Vec<Action> {
         // A stop that failed may have begun all the same.
         None => unit_of(view.units, name).is_some_and(|unit| unit.state == ObservedState::Stopping),
     });
+    let may_begin = |action: &Action| memory.may_begin(action, view.now_ms);
     let (mut begin, pause): (Vec<Action>, Vec<Action>) =
-        wanted.into_iter().partition(|action| memory.may_begin(action, view.now_ms));
+        wanted.into_iter().partition(|action| may_begin(action) && !waits_for_lease(view, action));
     let holds = |name: &VmName| view.placed.iter().any(|vm| vm.spec.name == *name && vm.held.is_some());
     let confirm = |action: Action| match action {
         Action::Start(name) if holds(&name) => Some(Action::ConfirmSpec(name)),
         _ => None,
     };
     let confirmed = pause.into_iter().filter_map(confirm);
-    begin.extend(confirmed.filter(|action| memory.may_begin(action, view.now_ms)));
+    begin.extend(confirmed.filter(may_begin));
     begin
 }
 

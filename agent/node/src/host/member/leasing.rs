@@ -9,7 +9,7 @@ use blixard_core::lease::{Grantor, LeaseStep};
 use blixard_model::api::LeaseView;
 use blixard_model::wire::{PeerRequest, PeerResponse, ProgressReport};
 use blixard_model::{
-    EndpointId, LeaseGrant, LeaseRenewal, NodeName, RaftId, RenewalAnswer, WriteAsk, mutant,
+    EndpointId, LeaseDenial, LeaseGrant, LeaseRenewal, NodeName, RaftId, RenewalAnswer, WriteAsk, mutant,
 };
 
 use super::leases::{AskedRenewal, LeaseAsker};
@@ -23,6 +23,8 @@ use crate::notice::Notice;
 
 /// How long telling the log that this node obeys leases may take, in milliseconds.
 const ENFORCE_MS: u64 = 5_000;
+/// A leader has at least this long to answer a renewal, in milliseconds, before it is asked again.
+const PATIENCE_MS_MIN: u64 = 1_000;
 /// A leader looks this often for nodes that are lost, in milliseconds.
 const VERDICT_MS: u64 = 200;
 /// At every so many of these looks it tries again to place VMs that found no room before.
@@ -83,7 +85,8 @@ impl MemberHost {
             self.out.push(Effect::WriteLease(Box::new(file)));
         }
         let enforces = self.leases.holder.enforces(step);
-        let renewal = if leader.is_some() { self.leases.holder.renewal(step) } else { None };
+        let can_ask = leads || leader.is_some_and(|leader| self.linked.contains(&leader));
+        let renewal = if can_ask { self.leases.holder.renewal(step) } else { None };
         let raft_id = step.raft_id;
         if let Some(epoch) = enforces {
             self.say_that_it_enforces(now, raft_id, epoch);
@@ -94,10 +97,11 @@ impl MemberHost {
                 let asked = AskedRenewal { asker, raft_id, renewal };
                 self.ask_for_lease(now, self.leases.node.clone(), asked);
             }
-            (Some(renewal), Some(to)) if self.linked.contains(&to) => {
+            (Some(renewal), Some(to)) => {
                 let purpose = (MemberCall::RenewLease { sent_ms: now.boot_ms }, to);
                 let request = PeerRequest::RenewLease(renewal);
-                let (_, effect) = self.calls.ask(purpose, request, now.boot_ms, self.leases.terms.lease_ms);
+                let patience_ms = (self.leases.terms.renewal_ms() / 2).max(PATIENCE_MS_MIN);
+                let (_, effect) = self.calls.ask(purpose, request, now.boot_ms, patience_ms);
                 self.out.push(effect);
             }
             (Some(_) | None, _) => {}
@@ -156,7 +160,11 @@ impl MemberHost {
             round.insert(node, asked);
             return;
         }
-        self.leases.next.insert(node, asked);
+        let before = self.leases.next.insert(node, asked);
+        if let Some(AskedRenewal { asker: LeaseAsker::Peer(call), .. }) = before {
+            let response = Box::new(PeerResponse::declined("the node has asked again"));
+            self.out.push(Effect::AnswerPeer { call, response });
+        }
     }
 
     fn begin_lease_round(&mut self) {
@@ -209,8 +217,9 @@ impl MemberHost {
         sent_ms: u64,
         answer: Result<Box<PeerResponse>, CallError>,
     ) {
-        if let Ok(PeerResponse::Lease(answer)) = answer.map(|response| *response) {
-            self.lease_answered(now, sent_ms, Some(answer));
+        match answer.map(|response| *response) {
+            Ok(PeerResponse::Lease(answer)) => self.lease_answered(now, sent_ms, Some(answer)),
+            Ok(_) | Err(_) => self.lease_answered(now, sent_ms, None),
         }
     }
 
@@ -221,8 +230,13 @@ impl MemberHost {
                 self.leases.holder.note_granted(if late { now.boot_ms } else { sent_ms }, granted);
                 self.leases.denied = None;
             }
-            Some(RenewalAnswer::Denied { why }) => self.leases.denied = Some(why),
-            None => {}
+            Some(RenewalAnswer::Denied { why }) => {
+                self.leases.denied = Some(why);
+                if let LeaseDenial::EarlierBoot { wait_ms } = why {
+                    self.leases.holder.retry(now.boot_ms, Some(wait_ms));
+                }
+            }
+            None => self.leases.holder.retry(now.boot_ms, None),
         }
     }
 
