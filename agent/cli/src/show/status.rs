@@ -20,9 +20,10 @@ pub(crate) fn screen(view: &StatusView) -> String {
         ("QUORUM", quorum(view)),
         ("LOG", log(view)),
         ("VMS", view.vms.to_string()),
-        ("LEASE", lease(view)),
-        ("AGENT", agent(view)),
     ];
+    // None while no other node could take VMs over.
+    rows.extend(view.lease.as_ref().map(|view| ("LEASE", lease(view))));
+    rows.push(("AGENT", agent(view)));
     if !view.waiting_for.is_empty() {
         rows.push(("WAITING FOR", view.waiting_for.join("\n")));
     }
@@ -71,11 +72,8 @@ pub(crate) fn quorum(view: &StatusView) -> String {
 }
 
 /// Whether VMs that may be failed over may run on this node.
-fn lease(view: &StatusView) -> String {
+fn lease(LeaseView { holds_for_ms, denied }: &LeaseView) -> String {
     const FAILOVER: &str = "VMs that may be failed over";
-    let Some(LeaseView { holds_for_ms, denied }) = &view.lease else {
-        return format!("not needed: {FAILOVER} could go nowhere else");
-    };
     match (holds_for_ms, denied) {
         (Some(ms), None) => format!("holds for {}, renewed all the time", time(*ms)),
         (Some(ms), Some(why)) => format!("ends in {}: {why}", time(*ms)),
@@ -172,6 +170,19 @@ mod tests {
         for (quorum, voters, words) in cases {
             assert_eq!(of(quorum, voters), words);
         }
+    }
+
+    #[test]
+    fn status_shows_whether_vms_that_may_be_failed_over_may_run_here() {
+        let shown = |holds_for_ms, denied: Option<&str>| {
+            let lease = LeaseView { holds_for_ms, denied: denied.map(str::to_owned) };
+            screen(&StatusView { lease: Some(lease), ..sample::status() })
+        };
+        assert!(!screen(&sample::status()).contains("LEASE"), "it needs none");
+        assert!(shown(Some(8_200), None).contains("\nLEASE     holds for 8.2 s, renewed all the time\n"));
+        let ends = shown(Some(3_000), Some("the last grants did not reach the node"));
+        assert!(ends.contains("ends in 3.0 s: the last grants did not reach the node"), "{ends}");
+        assert!(shown(None, None).contains("none, so that VMs that may be failed over do not run here\n"));
     }
 
     #[test]

@@ -36,9 +36,9 @@ struct Granted {
     at_ms: Option<u64>,
     /// The newest grant that the node is known to have received, and when that was given.
     received: Option<(u64, u64)>,
-    /// The first grant that was given since the node last showed a newer one than before, and when. For as long
-    /// as a lease it may get others; then it may have lost the way back from the leader, and would keep the
-    /// others waiting for a lease that it does not know of.
+    /// When the first grant was given since the node last showed a newer one than before. For as long as a
+    /// lease it may get others; then it may have lost the way back from the leader, and would keep the others
+    /// waiting for a lease that it does not know of.
     unquoted_since_ms: Option<u64>,
     /// The newest grant that it has shown.
     quoted: u64,

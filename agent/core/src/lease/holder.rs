@@ -118,7 +118,8 @@ impl Holder {
         Some(LeaseRenewal { boot_id: self.boot_id, quote })
     }
 
-    /// The renewal that was sent last was not answered, or the answer says to come again in so many milliseconds.
+    /// The renewal that was sent last was not answered, or the answer says to come again in so many
+    /// milliseconds.
     pub fn retry(&mut self, now_ms: u64, wait_ms: Option<u64>) {
         let wait_ms = wait_ms.unwrap_or(0).clamp(RETRY_MS, self.terms.renewal_ms().max(RETRY_MS));
         self.renew_ms = self.renew_ms.min(now_ms.saturating_add(wait_ms));
