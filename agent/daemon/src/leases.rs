@@ -5,7 +5,7 @@ use blixard_launcher::LeaseDir;
 use blixard_model::LeaseFile;
 use blixard_model::words::with_causes;
 
-/// What an earlier agent left, if it can be read. What can not is written anew with the next grant.
+/// What an earlier agent left, if it can be read. What cannot be is written anew with the next grant.
 pub(crate) fn read() -> Option<LeaseFile> {
     LeaseDir::default().read().unwrap_or_else(|error| {
         tracing::warn!("what an earlier agent left of this node's lease: {}", with_causes(&error));

@@ -30,8 +30,15 @@ impl Bench {
 
     /// One whose guest runs with a lease until then, in milliseconds from now.
     fn runs_for(ms: u64) -> Self {
-        let mut bench = Self::prelaunch();
-        bench.reads(Until(bench.now_ms + ms));
+        let bench = Self::prelaunch();
+        let until_ms = bench.now_ms + ms;
+        bench.lets_run(Until(until_ms))
+    }
+
+    /// The same once its guest runs with this permission.
+    fn lets_run(self, permission: LeasePermission) -> Self {
+        let mut bench = self;
+        bench.reads(permission);
         bench.happens(SupervisorInput::Armed);
         bench.event(GuestEvent::Resume);
         bench.answers(None);
@@ -50,14 +57,7 @@ impl Bench {
 
     /// One whose guest runs with a lease without an end that was looked at just now.
     fn runs_endlessly() -> Self {
-        let mut bench = Self::prelaunch();
-        bench.reads(Endless);
-        bench.happens(SupervisorInput::Armed);
-        bench.event(GuestEvent::Resume);
-        bench.answers(None);
-        assert_eq!(bench.last_told(), "running");
-        bench.done.clear();
-        bench
+        Self::prelaunch().lets_run(Endless)
     }
 
     /// Until when the guest may run, as systemd is told, where a file without an end was looked at just now.
