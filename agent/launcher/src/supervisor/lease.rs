@@ -5,10 +5,11 @@
 //! before the guest first runs. Only until when the guest may run is told to systemd, never that the
 //! supervisor is well.
 //!
-//! A guest whose lease has no end may get one at any moment, and a supervisor that stands still would never
-//! learn of it. So the watchdog is armed all the same: each look at the file allows the guest
-//! [`ENDLESS_WATCHDOG_MS`], and the agent waits as long before it counts on the end. The time is counted from
-//! the look and not from when systemd is told, between which the supervisor may stand still.
+//! A guest whose lease has no end may get one at any moment, a long lease may be cut short, and a supervisor
+//! that stands still would never learn of it. So the watchdog is never armed for longer than
+//! [`ENDLESS_WATCHDOG_MS`] from a look at the file, and the agent waits as long before it counts on the
+//! earlier end. The time is counted from the look and not from when systemd is told, between which the
+//! supervisor may stand still.
 
 use blixard_model::lease::ENDLESS_WATCHDOG_MS;
 
@@ -19,12 +20,10 @@ pub(super) const ARM_MS: u64 = 5_000;
 /// systemd's watchdog ends the unit this long after the end of the lease, in milliseconds: the supervisor
 /// comes first.
 const WATCHDOG_LATER_MS: u64 = 1_000;
-/// Longest time that systemd's watchdog is armed for, in milliseconds: longer than any lease that is renewed.
-/// What has more time left is told again in between.
-const WATCHDOG_MS_MAX: u64 = 3_600_000;
-/// While the lease has no end, systemd is told again at the first look at the file that comes this long after
-/// it was told, in milliseconds: often enough for a machine that is busy.
-const ENDLESS_FEED_MS: u64 = 10_000;
+/// While the lease has no end, or a later one than systemd was told, systemd is told again at the first look
+/// at the file that comes this long after it was told, in milliseconds: often enough for a machine that is
+/// busy.
+const FEED_MS: u64 = 10_000;
 /// Stopping takes the watchdog away, and a reload of systemd the time that a stop has: both are told again
 /// this often, in milliseconds.
 const STOP_FEED_MS: u64 = 1_000;
@@ -32,7 +31,7 @@ const STOP_FEED_MS: u64 = 1_000;
 /// How long systemd's watchdog waits for a lease that ends at `until_ms`, in microseconds. It is never 0 and
 /// never 2^64-1, with which systemd would take it for switched off.
 pub(crate) fn watchdog_us(now_ms: u64, until_ms: u64) -> u64 {
-    let left_ms = until_ms.saturating_add(WATCHDOG_LATER_MS).saturating_sub(now_ms).min(WATCHDOG_MS_MAX);
+    let left_ms = until_ms.saturating_add(WATCHDOG_LATER_MS).saturating_sub(now_ms).min(ENDLESS_WATCHDOG_MS);
     left_ms.saturating_mul(1_000).max(1)
 }
 
@@ -85,6 +84,8 @@ pub(super) struct LeaseWatch {
     watchdog: UnitWatchdog,
     /// What systemd was told last, and when.
     fed: (LeaseTerm, u64),
+    /// Until when the guest may run, as systemd was told.
+    fed_until_ms: u64,
     /// It was told while the unit is being stopped.
     fed_stopping: bool,
 }
@@ -98,6 +99,7 @@ impl LeaseWatch {
             is_used: false,
             watchdog: UnitWatchdog::Off,
             fed: (LeaseTerm::None, 0),
+            fed_until_ms: 0,
             fed_stopping: false,
         }
     }
@@ -140,6 +142,7 @@ impl LeaseWatch {
                 self.is_used = true;
                 self.watchdog = UnitWatchdog::Arming { until_ms: now_ms.saturating_add(ARM_MS) };
                 self.fed = (self.term, now_ms);
+                self.fed_until_ms = until_ms;
                 LeaseAnswer::Arm { until_ms }
             }
             UnitWatchdog::Arming { .. } => LeaseAnswer::Wait,
@@ -185,12 +188,11 @@ impl LeaseWatch {
 
     /// Until when the guest may run as far as systemd is told, if it may.
     fn watched_until_ms(&self) -> Option<u64> {
+        let longest_ms = self.looked_ms.saturating_add(ENDLESS_WATCHDOG_MS - WATCHDOG_LATER_MS);
         match self.term {
             LeaseTerm::None => None,
-            LeaseTerm::Until(until_ms) => Some(until_ms),
-            LeaseTerm::Endless => {
-                Some(self.looked_ms.saturating_add(ENDLESS_WATCHDOG_MS - WATCHDOG_LATER_MS))
-            }
+            LeaseTerm::Until(until_ms) => Some(until_ms.min(longest_ms)),
+            LeaseTerm::Endless => Some(longest_ms),
         }
     }
 
@@ -203,15 +205,12 @@ impl LeaseWatch {
             _ if fed != self.term => Some(0),
             // The beginning of a stop takes the watchdog away, and the stop is over sooner than that.
             LeaseTerm::Endless if stopping => None,
-            // The next look makes it due.
-            LeaseTerm::Endless if self.looked_ms.saturating_sub(fed_ms) < ENDLESS_FEED_MS => None,
-            LeaseTerm::Endless => Some(self.looked_ms),
             LeaseTerm::Until(_) if stopping != self.fed_stopping => Some(0),
             LeaseTerm::Until(_) if stopping => Some(fed_ms.saturating_add(STOP_FEED_MS)),
-            LeaseTerm::Until(until_ms) if until_ms.saturating_sub(fed_ms) >= WATCHDOG_MS_MAX => {
-                Some(fed_ms.saturating_add(WATCHDOG_MS_MAX / 2))
-            }
-            LeaseTerm::Until(_) => None,
+            LeaseTerm::Until(until_ms) if until_ms <= self.fed_until_ms => None,
+            // The next look makes it due.
+            _ if self.looked_ms.saturating_sub(fed_ms) < FEED_MS => None,
+            LeaseTerm::Endless | LeaseTerm::Until(_) => Some(self.looked_ms),
         }
     }
 
@@ -220,7 +219,9 @@ impl LeaseWatch {
         self.feed_at_ms(stopping).filter(|at_ms| now_ms >= *at_ms)?;
         self.fed = (self.term, now_ms);
         self.fed_stopping = stopping;
-        self.watched_until_ms()
+        let until_ms = self.watched_until_ms()?;
+        self.fed_until_ms = until_ms;
+        Some(until_ms)
     }
 }
 
@@ -236,7 +237,7 @@ mod tests {
             (6_999, 6_000, 1_000),
             (7_000, 6_000, 1),
             (u64::MAX, 0, 1),
-            (0, u64::MAX, 3_600_000_000),
+            (0, u64::MAX, 60_000_000),
             (u64::MAX, u64::MAX, 1),
         ] {
             assert_eq!(watchdog_us(now_ms, until_ms), us, "{now_ms} {until_ms}");
