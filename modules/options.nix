@@ -184,6 +184,15 @@ let
           Longer than a machine takes to boot again.
         '';
       };
+      hold_s = mkOption {
+        type = types.ints.between 0 3600;
+        default = 120;
+        description = ''
+          VMs of this node that may be failed over run on for so many seconds when the agent is stopped or
+          replaced, and are failed over that much later if the machine is lost meanwhile. With 0 they run no
+          longer than their lease.
+        '';
+      };
       socket = mkOption {
         type = types.str;
         default = "/run/blixard/blixard.sock";

@@ -58,7 +58,7 @@ fn status_explains_the_cluster_in_one_screen() {
 QUORUM    yes: 2 of 3 voters reachable, none may be lost
 LOG       term 4, committed 17, applied 17, ends at 17 of term 4
 VMS       0
-AGENT     0.1.0 (cluster version 3)
+AGENT     0.1.0 (cluster version 4)
 
 CHANGES                                             WAITS FOR
 n2 is lost since 4 min: n4 is to vote in its place  n4 to have the state

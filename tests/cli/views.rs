@@ -93,6 +93,8 @@ pub(crate) fn status() -> StatusView {
         voters: Some(VotersView { total: 1, reachable: 1, needed: 1 }),
         changes: Vec::new(),
         lease: None,
+        lease_terms: None,
+        disarmed: None,
     }
 }
 

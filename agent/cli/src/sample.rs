@@ -1,6 +1,5 @@
 //! Views to test with.
 
-use blixard_model::ClusterVersion;
 use blixard_model::TicketState;
 use blixard_model::api::{
     ChangeView, Listing, NodePhase, NodeView, StatusView, TicketView, VmView, VotersView,
@@ -10,6 +9,7 @@ use blixard_model::member::Role;
 use blixard_model::node::Capacity;
 use blixard_model::report::ObservedState;
 use blixard_model::vm::{Desired, Disk, Hypervisor, VmSpec};
+use blixard_model::{ClusterVersion, LeaseTerms};
 
 /// A VM that runs on n1.
 pub(crate) fn vm(name: &str) -> VmView {
@@ -107,6 +107,8 @@ pub(crate) fn status() -> StatusView {
         voters: Some(VotersView { total: 2, reachable: 2, needed: 2 }),
         changes: Vec::new(),
         lease: None,
+        lease_terms: Some(LeaseTerms::DEFAULT.into()),
+        disarmed: None,
     }
 }
 

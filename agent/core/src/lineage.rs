@@ -88,6 +88,7 @@ pub fn begin(old: ClusterState, founder: Founder) -> Result<Lineage, LineageErro
     state.next_raft_id = RaftId(raft_id.0 + 1);
     // What the old members said of leases they said to another cluster: nobody is taken for lost by it.
     state.refresh_leases(true);
+    state.leases.disarmed = None;
     if !mutant::lives("lineage-keeps-tickets") {
         state.tickets.clear();
     }

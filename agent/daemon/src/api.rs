@@ -5,6 +5,7 @@ mod backup;
 mod error;
 #[cfg(test)]
 mod fuzz;
+mod leases;
 mod members;
 mod peer_cred;
 mod request;

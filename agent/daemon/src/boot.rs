@@ -26,7 +26,8 @@ use super::context::{Agent, PeerWhereabouts, offer};
 use super::metrics::Metrics;
 use super::shell::{HostHandle, HostStanding, HostTask, INBOX_MAX, ShellError};
 use super::{
-    api, clock, incoming, keygen, leases, missing_data, offer, random, space, status_line, supervise, tickets,
+    api, clock, hold, incoming, keygen, leases, missing_data, offer, random, space, status_line, supervise,
+    tickets,
 };
 
 /// How long handing the leadership over may take when the agent stops.
@@ -77,6 +78,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         ended = tasks.join_next() => last_word_of(&mut host, ended).await?,
         () = signals.asked() => return shut_down(&agent, host, tasks, stop).await,
     };
+    hold::last_word();
     Err(last_words(ended))
 }
 
@@ -205,6 +207,7 @@ async fn shut_down(
 ) -> anyhow::Result<()> {
     supervise::stopping();
     tracing::info!("stopping; VMs go on");
+    hold::take(agent).await;
     stop.cancel();
     agent.host.hand_over(TRANSFER_TIMEOUT).await;
     agent.net.clone().close().await;
@@ -221,6 +224,7 @@ async fn shut_down(
     if let Err(error) = std::fs::remove_file(&agent.config.socket) {
         tracing::debug!(%error, "the socket was not removed");
     }
+    hold::last_word();
     tracing::info!("stopped");
     Ok(())
 }

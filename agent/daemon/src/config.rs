@@ -20,6 +20,8 @@ use serde::Deserialize;
 const DEFAULT_PORT: u16 = 7431;
 /// Memory that is not offered to VMs, in MiB, unless configured.
 const DEFAULT_RESERVE_MIB: u64 = 512;
+/// `hold_s` unless set: an upgrade of the agent takes less.
+const DEFAULT_HOLD_S: u32 = 120;
 /// A voter that was not heard of for so many seconds is replaced, unless configured: longer than a machine
 /// takes to boot again.
 const DEFAULT_VOTER_LOST_AFTER_S: u32 = 180;
@@ -64,6 +66,10 @@ pub(crate) struct Config {
     /// As leader, replaces a voter that was not heard of for so many seconds.
     #[serde(default = "default_voter_lost_after_s")]
     pub(crate) voter_lost_after_s: u32,
+    /// VMs of this node that may be failed over run on for so many seconds when the agent is stopped; 0: no
+    /// longer than their lease.
+    #[serde(default = "default_hold_s")]
+    pub(crate) hold_s: u32,
     /// How other nodes are reached.
     #[serde(default)]
     pub(crate) net: NetSettings,
@@ -161,6 +167,9 @@ fn default_socket() -> PathBuf {
 }
 fn default_voter_lost_after_s() -> u32 {
     DEFAULT_VOTER_LOST_AFTER_S
+}
+fn default_hold_s() -> u32 {
+    DEFAULT_HOLD_S
 }
 fn default_accel() -> Accel {
     Accel::default_on(std::env::consts::ARCH)

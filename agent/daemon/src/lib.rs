@@ -17,6 +17,7 @@ mod context;
 mod disk_fault;
 #[cfg(test)]
 mod fuzz;
+mod hold;
 mod incoming;
 mod keygen;
 mod leases;

@@ -1,16 +1,21 @@
 //! What the API shows, made of the state, Raft's status, the links and the reports. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use blixard_consensus::RaftStatus;
 use blixard_core::declared::DeclaredMember;
 use blixard_core::report::{is_fresh, observed};
-use blixard_core::state::MemberRef;
+use blixard_core::state::{LeaseHold, MemberRef};
 use blixard_core::{ClusterState, VmRecord};
-use blixard_model::api::{ChangeView, NodeView, VmView, VotersView};
+use blixard_model::api::{ChangeView, DisarmedView, NodeView, VmView, VotersView};
 use blixard_model::report::{NodeReport, ObservedState};
 use blixard_model::wire::{AgedReport, CHANGES_MAX, KeyHeldTwice, ProgressReport};
-use blixard_model::{EndpointId, LeaseStanding, NodeName, RaftId, Role};
+use blixard_model::words::duration;
+use blixard_model::{
+    Desired, EndpointId, LeaseStanding, LeaseTerms, LeaseTermsChoice, NodeName, RaftId, Role,
+};
+use blixard_node::host::Moment;
 use blixard_node::{Kinship, Missing, Stranger, missing};
 
 /// Most VMs that are named as not running as they should.
@@ -84,9 +89,12 @@ pub(crate) fn failovers(state: &ClusterState, nodes: &[NodeView]) -> Vec<ChangeV
         let (what, waits_for) = match node.lease? {
             LeaseStanding::Holds => return None,
             _ if vms == 0 => return None,
+            _ if state.leases.disarmed.is_some() => ("is silent", ARMED_AGAIN.to_owned()),
             LeaseStanding::Suspect { lost_in_ms } => {
                 let left = lost_in_ms.div_ceil(1_000);
-                ("is suspect", format!("its lease to be over, in {left} s, unless it is renewed"))
+                let is_away = state.leases.holder(&node.name).is_some_and(|holder| holder.hold.is_some());
+                let what = if is_away { "has announced that its agent is away" } else { "is suspect" };
+                (what, format!("its lease to be over, in {left} s, unless it is renewed"))
             }
             LeaseStanding::Lost => ("is lost", "another node with room for them".to_owned()),
         };
@@ -94,6 +102,44 @@ pub(crate) fn failovers(state: &ClusterState, nodes: &[NodeView]) -> Vec<ChangeV
         Some(ChangeView { what, waits_for: Some(waits_for) })
     };
     nodes.iter().filter_map(change).take(CHANGES_MAX).collect()
+}
+
+/// What starts VMs elsewhere that were not while the cluster was disarmed.
+const ARMED_AGAIN: &str = "the cluster to be armed again, and then its leases to be over";
+
+/// The terms of leases that hold.
+pub(crate) fn lease_terms(state: &ClusterState) -> Option<LeaseTermsChoice> {
+    Some(state.leases.terms.unwrap_or(LeaseTerms::DEFAULT.into()))
+}
+
+/// Whether no VM is started elsewhere, for how long, and whose VMs would not outlast a cut.
+pub(crate) fn disarmed(state: &ClusterState, now: Moment) -> Option<DisarmedView> {
+    let disarmed = state.leases.disarmed?;
+    let until_unix_ms = disarmed.until_unix_ms;
+    let has_long = |node: &NodeName| {
+        let hold = state.leases.holder(node).and_then(|holder| holder.hold);
+        let is_of_it = |hold: LeaseHold| hold.since > disarmed.since || hold.length_ms >= disarmed.for_ms;
+        hold.is_some_and(|hold| hold.begins_ms.is_some() && is_of_it(hold))
+    };
+    let runs = |node: &&NodeName| {
+        state.placed_on(node).any(|vm| vm.desired == Desired::Running && vm.spec.fails_over())
+    };
+    let names = state.nodes.members().map(|member| member.node.name);
+    let names = names.filter(|_| state.leases.is_on);
+    let waits_for = names.filter(runs).filter(|node| !has_long(node)).cloned().collect();
+    Some(DisarmedView { until_unix_ms, left_ms: until_unix_ms.saturating_sub(now.wall_ms), waits_for })
+}
+
+/// The line of a cluster that is disarmed.
+pub(crate) fn disarmed_change(state: &ClusterState, now: Moment) -> Option<ChangeView> {
+    let DisarmedView { left_ms, waits_for, .. } = disarmed(state, now)?;
+    let mut what = "the cluster is disarmed: no VM is started elsewhere when its node is lost".to_owned();
+    if !waits_for.is_empty() {
+        let names: Vec<String> = waits_for.iter().map(ToString::to_string).collect();
+        what.push_str(&format!("; {} did not acknowledge it yet", names.join(", ")));
+    }
+    let left = duration(Duration::from_millis(left_ms));
+    Some(ChangeView { what, waits_for: Some(format!("{left} to pass, or `blixard cluster arm`")) })
 }
 
 /// Whether the voters are a quorum: by this node's links and, when it leads, also by what it lately heard of

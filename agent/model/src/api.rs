@@ -13,12 +13,15 @@
 //! | `POST /v1/vms/NAME/start`, `POST /v1/vms/NAME/stop`, `DELETE /v1/vms/NAME` | [`Accepted`] |
 //! | `GET /v1/vms/NAME/logs[?follow=true&lines=N]` | plain text, streamed |
 //! | `GET /v1/backup[?stale=true]` | a backup file, as [`crate::backup`] describes it |
-//! | `DELETE /v1/nodes/NAME[?force=true][&vms=delete\|keep]` | [`Accepted`] |
+//! | `DELETE /v1/nodes/NAME[?force=true][&vms=retire\|delete\|keep]` | [`Accepted`] |
 //! | `GET /v1/tickets[?stale=true]` | [`Listing`] of [`TicketView`] |
 //! | `POST /v1/tickets` ([`NewTicket`]) | [`TicketMade`] |
 //! | `DELETE /v1/tickets/ID` | [`Accepted`] |
 //! | `POST /v1/cluster/join` ([`JoinCluster`]) | [`JoinTaken`] |
 //! | `POST /v1/cluster/leave` | [`Accepted`] |
+//! | `POST /v1/cluster/disarm` ([`DisarmFor`]) | [`Accepted`] |
+//! | `POST /v1/cluster/arm` | [`Accepted`] |
+//! | `PUT /v1/cluster/lease` ([`LeaseTermsChoice`]) | [`Accepted`] |
 //! | `GET /metrics` | Prometheus' text format; the names are in `agent/docs/metrics.md` |
 //!
 //! A write takes its request id from the header `blixard-request-id` and its patience from
@@ -31,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Refusal;
 use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, RequestId, StoreId, TicketId, VmName};
-use crate::lease::LeaseStanding;
+use crate::lease::{LeaseStanding, LeaseTermsChoice};
 use crate::member::Role;
 use crate::node::Capacity;
 use crate::relay::RelayUrl;
@@ -108,6 +111,24 @@ pub struct StatusView {
     /// This node's own lease; null without a cluster, and while leases are not needed.
     #[serde(default)]
     pub lease: Option<LeaseView>,
+    /// The terms of the cluster's leases; null without a cluster.
+    #[serde(default)]
+    pub lease_terms: Option<LeaseTermsChoice>,
+    /// Since the cluster was disarmed, no VM is started elsewhere because its node is lost; null while it is
+    /// armed.
+    #[serde(default)]
+    pub disarmed: Option<DisarmedView>,
+}
+
+/// A cluster that is disarmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisarmedView {
+    /// When it is armed again by itself, in milliseconds since the Unix epoch.
+    pub until_unix_ms: u64,
+    /// The same, in milliseconds from now on.
+    pub left_ms: u64,
+    /// The nodes whose VMs may not outlast a cut yet, because the log does not know of their long lease.
+    pub waits_for: Vec<NodeName>,
 }
 
 /// The lease under which a node runs VMs that may be failed over.
@@ -339,6 +360,14 @@ pub struct NewTicket {
     /// The only name that its bearer may take.
     #[serde(default)]
     pub name: Option<NodeName>,
+}
+
+/// Body of `POST /v1/cluster/disarm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DisarmFor {
+    /// For how long, in milliseconds.
+    pub for_ms: u64,
 }
 
 /// A ticket that was made. The only place where its text is ever shown.

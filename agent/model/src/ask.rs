@@ -11,6 +11,7 @@ use crate::command::{Outcome, Refusal};
 use crate::formation::Identity;
 use crate::id::{EndpointId, NodeName, RaftId, RequestId, TicketHash, TicketId, VmName};
 use crate::join::JoinRequest;
+use crate::lease::{HoldAsk, LeaseTermsChoice};
 use crate::node::Offer;
 use crate::removal::VmsFate;
 use crate::version::ClusterVersion;
@@ -142,6 +143,43 @@ pub enum WriteAsk {
         /// Which time of enforcement it speaks of.
         epoch: u64,
     },
+    /// A node announces a long lease. From version 4 of
+    /// the cluster on.
+    TakeHold {
+        /// The node, by its raft id: a store of it.
+        raft_id: RaftId,
+        /// What it announces.
+        #[serde(flatten)]
+        hold: HoldAsk,
+    },
+    /// A node says that none of its supervisors counts on a long lease any more. Ignored when it speaks of
+    /// another one than the log's, and while the cluster is disarmed. From version 4 of the cluster on.
+    EndHold {
+        /// The node, by its raft id: a store of it.
+        raft_id: RaftId,
+        /// The boot of its machine that says so.
+        boot_id: BootId,
+        /// The long lease that it speaks of, by the log index that it came with.
+        since: u64,
+    },
+    /// For so long no VM is started elsewhere because its node is lost, and every node takes a long lease.
+    /// From version 4 of the cluster on.
+    Disarm {
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
+    /// VMs of lost nodes are started elsewhere again. From version 4 of the cluster on.
+    Arm {
+        /// Only if it has been disarmed by the entry at this index: the leader's word, when the time is over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<u64>,
+    },
+    /// Gives leases other terms. From version 4 of the cluster on.
+    SetLeaseTerms {
+        /// Those from here on.
+        #[serde(flatten)]
+        terms: LeaseTermsChoice,
+    },
 }
 
 impl WriteAsk {
@@ -150,6 +188,11 @@ impl WriteAsk {
     pub fn needs(&self) -> ClusterVersion {
         match self {
             Self::EnforceLease { .. } => ClusterVersion::LEASES,
+            Self::TakeHold { .. }
+            | Self::EndHold { .. }
+            | Self::Disarm { .. }
+            | Self::Arm { .. }
+            | Self::SetLeaseTerms { .. } => ClusterVersion::HOLDS,
             Self::CreateVm { spec, .. } | Self::ChangeVm { spec, .. } if spec.on_node_loss.is_some() => {
                 ClusterVersion::LEASES
             }
@@ -189,6 +232,16 @@ pub enum MembersAsk {
     /// A node with an empty store has a ticket and said this; its endpoint id is the one that its handshake
     /// proved.
     Admit(Box<JoinRequest>),
+}
+
+impl MembersAsk {
+    /// The version of a cluster from which on every member understands what it may become.
+    pub fn needs(&self) -> ClusterVersion {
+        match self {
+            Self::Remove { vms: Some(VmsFate::Retire), .. } => ClusterVersion::HOLDS,
+            Self::Remove { .. } | Self::Vouch { .. } | Self::Admit(_) => ClusterVersion::FIRST,
+        }
+    }
 }
 
 /// How an ask ended.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::BootId;
 use crate::id::{EndpointId, NodeName, RaftId, RequestId, TicketHash, TicketId, VmName};
+use crate::lease::{HoldAsk, LeaseTermsChoice};
 use crate::node::Offer;
 use crate::reason::{FieldRefused, Lacks, Reason, RevokeProblem};
 use crate::version::ClusterVersion;
@@ -134,6 +135,51 @@ pub enum Command {
         term: u64,
         /// The nodes that have a lease: the planner chooses among these.
         eligible: Vec<NodeName>,
+        /// How far the leader had applied its log when it decided: the node may have announced a long lease
+        /// since. Left out before version 4 of the cluster.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<u64>,
+    },
+    /// A node announces a long lease: it may hold one from before it asked, whoever leads. From version 4 of
+    /// the cluster on.
+    TakeHold {
+        /// The node, by its raft id: a store of it.
+        raft_id: RaftId,
+        /// What it announces.
+        #[serde(flatten)]
+        hold: HoldAsk,
+    },
+    /// A node says that none of its supervisors counts on a long lease any more. Ignored when it speaks of
+    /// another one than the log's, and while the cluster is disarmed. From version 4 of the cluster on.
+    EndHold {
+        /// The node, by its raft id: a store of it.
+        raft_id: RaftId,
+        /// The boot of its machine that says so.
+        boot_id: BootId,
+        /// The long lease that it speaks of, by the log index that it came with.
+        since: u64,
+    },
+    /// For so long no VM is started elsewhere because its node is lost, and every node takes a long lease.
+    /// From version 4 of the cluster on.
+    Disarm {
+        /// For how long, in milliseconds.
+        for_ms: u64,
+        /// The leader's clock when it proposed this, in milliseconds since the Unix epoch. The leader's word,
+        /// and no part of what was asked for.
+        #[serde(default)]
+        at_ms: u64,
+    },
+    /// VMs of lost nodes are started elsewhere again. From version 4 of the cluster on.
+    Arm {
+        /// Only if it has been disarmed by the entry at this index: the leader's word, when the time is over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<u64>,
+    },
+    /// Gives leases other terms. From version 4 of the cluster on.
+    SetLeaseTerms {
+        /// Those from here on.
+        #[serde(flatten)]
+        terms: LeaseTermsChoice,
     },
     /// The leader has heard of every member that it supports this version of the cluster.
     RaiseVersion {
@@ -159,6 +205,11 @@ impl Command {
             | Self::ExpireTickets { .. }
             | Self::EnforceLease { .. }
             | Self::NodeLost { .. }
+            | Self::TakeHold { .. }
+            | Self::EndHold { .. }
+            | Self::Disarm { .. }
+            | Self::Arm { .. }
+            | Self::SetLeaseTerms { .. }
             | Self::RaiseVersion { .. } => None,
         }
     }

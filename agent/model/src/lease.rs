@@ -71,14 +71,109 @@ impl LeaseTerms {
     /// How long after a grant a leader waits, in milliseconds of its clock, until the node that got it
     /// certainly runs none of the VMs that may be failed over.
     pub fn wait_ms(&self) -> u64 {
-        let counted = self.lease_ms.saturating_add(self.stop_ms);
+        self.wait_after_ms(self.lease_ms)
+    }
+
+    /// The same after a lease of this length, in milliseconds.
+    pub fn wait_after_ms(&self, lease_ms: u64) -> u64 {
+        let counted = lease_ms.saturating_add(self.stop_ms);
         let slow = counted.saturating_mul(1_000 + DRIFT_PERMILLE).div_ceil(1_000 - DRIFT_PERMILLE);
         slow.saturating_add(self.margin_ms)
+    }
+
+    /// These, with what somebody chose instead.
+    pub fn with(self, choice: Option<LeaseTermsChoice>) -> Self {
+        let choice = choice.unwrap_or_else(|| self.into());
+        let LeaseTermsChoice { lease_ms, stop_ms, margin_ms } = choice;
+        Self { lease_ms, stop_ms, margin_ms, ..self }
     }
 
     /// How often a lease is renewed, in milliseconds.
     pub fn renewal_ms(&self) -> u64 {
         self.lease_ms / 3
+    }
+}
+
+/// Longest lease that a node can announce, in milliseconds, and longest time that a cluster can be disarmed:
+/// a day.
+pub const HOLD_MS_MAX: u64 = 86_400_000;
+/// Shortest lease that a node can announce, in milliseconds.
+pub const HOLD_MS_MIN: u64 = 1_000;
+
+/// A *hold*: a long lease that a node announces through the log, so that whoever leads later knows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HoldAsk {
+    /// The boot of its machine.
+    pub boot_id: BootId,
+    /// When it begins, in milliseconds of CLOCK_BOOTTIME of that boot: the node asked no earlier.
+    pub begins_ms: u64,
+    /// How long it is, in milliseconds, from [`HOLD_MS_MIN`] to [`HOLD_MS_MAX`].
+    pub length_ms: u64,
+}
+
+impl HoldAsk {
+    /// When it ends, in milliseconds of CLOCK_BOOTTIME of its boot.
+    pub fn until_ms(&self) -> u64 {
+        self.begins_ms.saturating_add(self.length_ms)
+    }
+
+    /// Whether its length is one that can be announced.
+    pub fn is_valid(&self) -> bool {
+        (HOLD_MS_MIN..=HOLD_MS_MAX).contains(&self.length_ms)
+    }
+}
+
+/// The terms of leases that somebody chose for the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LeaseTermsChoice {
+    /// See [`LeaseTerms::lease_ms`].
+    pub lease_ms: u64,
+    /// See [`LeaseTerms::stop_ms`].
+    pub stop_ms: u64,
+    /// See [`LeaseTerms::margin_ms`].
+    pub margin_ms: u64,
+}
+
+/// Terms that cannot be promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "term", rename_all = "snake_case")]
+pub enum LeaseTermsRefused {
+    /// A lease that is renewed too late or too often.
+    #[error(
+        "a lease is 3 to 300 s long: with a shorter one a leader that is replaced costs VMs, with a longer \
+         one nobody takes them over"
+    )]
+    Lease,
+    /// The time in which a VM whose lease has ended is certainly gone.
+    #[error(
+        "the stop time is 3 to 60 s: systemd's watchdog ends a VM up to 2 s after its lease, and a machine \
+         under load needs a moment"
+    )]
+    Stop,
+    /// What is added.
+    #[error("the margin is 0.5 to 60 s")]
+    Margin,
+}
+
+impl LeaseTermsChoice {
+    /// Checks that they can be kept.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn check(&self) -> Result<(), LeaseTermsRefused> {
+        let one_of = |value: u64, range: std::ops::RangeInclusive<u64>, why| {
+            if range.contains(&value) { Ok(()) } else { Err(why) }
+        };
+        one_of(self.lease_ms, 3_000..=300_000, LeaseTermsRefused::Lease)?;
+        one_of(self.stop_ms, 3_000..=60_000, LeaseTermsRefused::Stop)?;
+        one_of(self.margin_ms, 500..=60_000, LeaseTermsRefused::Margin)
+    }
+}
+
+impl From<LeaseTerms> for LeaseTermsChoice {
+    fn from(terms: LeaseTerms) -> Self {
+        let LeaseTerms { lease_ms, stop_ms, margin_ms, settle_ms: _ } = terms;
+        Self { lease_ms, stop_ms, margin_ms }
     }
 }
 

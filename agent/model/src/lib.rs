@@ -43,7 +43,8 @@ pub use id::{
     TicketId, VmName,
 };
 pub use lease::{
-    GrantId, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal, LeaseStanding, LeaseTerms, RenewalAnswer,
+    GrantId, HoldAsk, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal, LeaseStanding, LeaseTerms,
+    LeaseTermsChoice, LeaseTermsRefused, RenewalAnswer,
 };
 pub use member::{Member, Role};
 pub use node::{Capacity, NodeFacts, Offer};

@@ -11,6 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeName, TicketId, VmName};
+use crate::lease::LeaseTermsRefused;
 
 /// A reason: a code, or the words that stood for it in the first version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -232,6 +233,17 @@ pub enum FieldRefused {
         /// The name.
         node: NodeName,
     },
+    /// A time that is too short or too long.
+    #[error("a cluster is disarmed for {min_s} s at least and {max_s} s at most")]
+    DisarmTime {
+        /// The shortest, in seconds.
+        min_s: u64,
+        /// The longest, in seconds.
+        max_s: u64,
+    },
+    /// Terms of leases that cannot be kept.
+    #[error("{0}")]
+    LeaseTerms(LeaseTermsRefused),
     /// More open tickets than are kept.
     #[error("{max} tickets are open: revoke some")]
     TooManyTickets {

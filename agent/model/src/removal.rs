@@ -29,8 +29,12 @@ pub enum Removal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VmsFate {
-    /// They are forgotten: names, disks and reservations are free.
+    /// They are forgotten: names, disks and reservations are free at once. For whoever knows that the machine
+    /// is off: it may still run them.
     Delete,
+    /// They are forgotten once the node certainly runs none of them, because its leases are over. It is
+    /// refused where one of them needs no lease. From version 4 of the cluster on.
+    Retire,
     /// They stay as they are, `unknown`, until a node of that name takes them up again or they are deleted.
     Keep,
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 /// | 1 | what the releases before versions were counted write and say |
 /// | 2 | [`crate::Command::RaiseVersion`]; reasons of refusals as codes; specs that change |
 /// | 3 | leases, and VMs that other nodes take over: [`crate::OnNodeLoss`], [`crate::Command::NodeLost`] |
+/// | 4 | holds, a cluster that is disarmed, and terms of leases that can be changed: [`crate::HoldAsk`] |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct ClusterVersion(u32);
@@ -28,8 +29,10 @@ impl ClusterVersion {
     pub const CODED_REASONS: Self = Self(2);
     /// From this one on, nodes have leases, and other nodes take over the VMs of one that is lost.
     pub const LEASES: Self = Self(3);
+    /// From this one on, a node can announce a long lease, and the terms of leases can be changed.
+    pub const HOLDS: Self = Self(4);
     /// The newest that this release supports; it supports all before it.
-    pub const NEWEST: Self = Self(3);
+    pub const NEWEST: Self = Self(4);
 
     /// Whether it is the first one: that one is left out where it is written, as it was before there was a
     /// second.
@@ -75,7 +78,7 @@ mod tests {
 
     #[test]
     fn it_is_a_number_from_1_on() {
-        assert_eq!(serde_json::to_string(&ClusterVersion::NEWEST).expect("json"), "3");
+        assert_eq!(serde_json::to_string(&ClusterVersion::NEWEST).expect("json"), "4");
         assert_eq!(serde_json::from_str::<ClusterVersion>("7").expect("a version").to_string(), "7");
         for wrong in ["0", "-1", "4294967296", "\"2\"", "null", "1.5"] {
             assert!(serde_json::from_str::<ClusterVersion>(wrong).is_err(), "{wrong}");

@@ -187,20 +187,20 @@ mod tests {
     /// A release that does not support it reads no further than the form.
     #[test]
     fn a_snapshot_names_the_version_of_its_cluster() {
-        for (version, form) in [(ClusterVersion::FIRST, "1"), (ClusterVersion::NEWEST, "3")] {
+        for (version, form) in [(ClusterVersion::FIRST, "1"), (ClusterVersion::NEWEST, "4")] {
             let bytes = encode_state(&state(version));
             let text = String::from_utf8(bytes.clone()).expect("text");
             assert!(text.starts_with(&format!("{{\"format\":{form},\"state\":{{")), "{text}");
             assert_eq!(decode_state(&bytes), Ok(state(version)));
         }
         let newest = String::from_utf8(encode_state(&state(ClusterVersion::NEWEST))).expect("text");
-        let lies = decode_state(newest.replacen("\"format\":3", "\"format\":1", 1).as_bytes());
-        assert!(lies.is_err_and(|why| why.contains("it is of version 1, and its state of version 3")));
-        for newer in ["{\"format\":4,\"state\":{\"other\":7}}", "{\"format\":4,\"state\":[]}"] {
+        let lies = decode_state(newest.replacen("\"format\":4", "\"format\":1", 1).as_bytes());
+        assert!(lies.is_err_and(|why| why.contains("it is of version 1, and its state of version 4")));
+        for newer in ["{\"format\":5,\"state\":{\"other\":7}}", "{\"format\":5,\"state\":[]}"] {
             let why = decode_state(newer.as_bytes()).expect_err("newer");
-            assert!(why.contains("version 4") && why.contains("install the release"), "{why}");
+            assert!(why.contains("version 5") && why.contains("install the release"), "{why}");
         }
-        assert!(decode_state(b"{\"format\":3,\"state\":{}}").is_err());
+        assert!(decode_state(b"{\"format\":4,\"state\":{}}").is_err());
     }
 
     #[test]
@@ -211,9 +211,9 @@ mod tests {
             let id = "raise".parse().expect("an id");
             encode_request(&Request { id, command: Command::RaiseVersion { to } })
         };
-        assert_eq!(machine.apply((7, 1), &entry(3)), Ok(Outcome::unchanged(None)));
-        let why = machine.apply((8, 1), &entry(4)).expect_err("newer");
-        assert!(why.contains("the cluster has version 4, and this release supports 3 at most"), "{why}");
+        assert_eq!(machine.apply((7, 1), &entry(4)), Ok(Outcome::unchanged(None)));
+        let why = machine.apply((8, 1), &entry(5)).expect_err("newer");
+        assert!(why.contains("the cluster has version 5, and this release supports 4 at most"), "{why}");
         assert_eq!(machine.0.version, ClusterVersion::NEWEST);
     }
 }

@@ -18,6 +18,7 @@ mod job;
 mod link;
 mod look;
 mod proxy;
+mod shutdown;
 mod vms;
 
 pub use bus::BusError;

@@ -444,7 +444,7 @@ impl UnitManager {
     }
 
     /// The live link; waits for it at most [`CALL_DEADLINE`].
-    async fn link(&self, wanted_for: &'static str) -> Result<Arc<Link>, BusError> {
+    pub(crate) async fn link(&self, wanted_for: &'static str) -> Result<Arc<Link>, BusError> {
         let mut link = self.inner.link.clone();
         let live = tokio::time::timeout(CALL_DEADLINE, link.wait_for(Option::is_some)).await;
         let lost = BusError::Lost { call: wanted_for };

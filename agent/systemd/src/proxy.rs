@@ -32,7 +32,8 @@ pub(crate) trait Properties {
     fn get(&self, interface: &str, name: &str) -> zbus::Result<OwnedVariant>;
 }
 
-/// Reads single properties of one unit. They are not cached, because a cached value could be out of date.
+/// Reads single properties of one unit, or of systemd itself. They are not cached, because a cached value
+/// could be out of date.
 pub(crate) struct UnitProperties<'a>(PropertiesProxy<'a>);
 
 impl<'a> UnitProperties<'a> {
@@ -55,6 +56,14 @@ impl<'a> UnitProperties<'a> {
         T::Error: Into<zbus::Error>,
     {
         self.read("org.freedesktop.systemd1.Service", name).await
+    }
+
+    pub(crate) async fn manager<T>(&self, name: &str) -> zbus::Result<T>
+    where
+        T: TryFrom<OwnedVariant>,
+        T::Error: Into<zbus::Error>,
+    {
+        self.read("org.freedesktop.systemd1.Manager", name).await
     }
 
     async fn read<T>(&self, interface: &str, name: &str) -> zbus::Result<T>

@@ -15,14 +15,27 @@ const BEGIN_ANEW_MS: u64 = 5_000;
 #[derive(Debug)]
 pub struct Grantor {
     term: u64,
+    /// Those of the cluster unless somebody chose others, and those that hold.
+    usual: LeaseTerms,
     terms: LeaseTerms,
     /// When it knew that an entry of its term is committed: what leaders before it granted was counted from
     /// before that.
     began_ms: u64,
     nodes: BTreeMap<NodeName, Granted>,
-    /// Since when the log says of each node what it says: until then its supervisors may have been allowed
-    /// more.
-    seen: BTreeMap<NodeName, (LeaseHolder, u64)>,
+    /// What the log says of each node.
+    seen: BTreeMap<NodeName, SeenHolder>,
+    /// Nobody is found lost now.
+    disarmed: bool,
+}
+
+/// What the log says of a node, and since when.
+#[derive(Debug, Clone)]
+struct SeenHolder {
+    holder: LeaseHolder,
+    /// Since when it obeys leases in this time of enforcement. It has given itself one before it said so.
+    enforces_ms: u64,
+    /// Since when it may have a longer one.
+    hold_ms: u64,
 }
 
 /// What one node was granted in this term.
@@ -34,6 +47,8 @@ struct Granted {
     number: u64,
     /// When it was given.
     at_ms: Option<u64>,
+    /// When all that were given are over.
+    over_ms: u64,
     /// The newest grant that the node is known to have received, and when that was given.
     received: Option<(u64, u64)>,
     /// When the first grant was given since the node last showed a newer one than before. For as long as a
@@ -44,12 +59,15 @@ struct Granted {
     quoted: u64,
     /// Its VMs are being given to other nodes.
     verdict: bool,
+    /// When it asked last and had to wait for the leases of an earlier boot.
+    waits_ms: Option<u64>,
 }
 
 impl Grantor {
     /// The grants of a leader that has just applied the first entry of its term.
     pub fn new(term: u64, terms: LeaseTerms, now_ms: u64) -> Self {
-        Self { term, terms, began_ms: now_ms, nodes: BTreeMap::new(), seen: BTreeMap::new() }
+        let (nodes, seen) = (BTreeMap::new(), BTreeMap::new());
+        Self { term, usual: terms, terms, began_ms: now_ms, nodes, seen, disarmed: false }
     }
 
     /// The term.
@@ -57,14 +75,23 @@ impl Grantor {
         self.term
     }
 
-    /// What the log says now of who obeys leases. To be told before anything is granted or anybody found
-    /// lost.
+    /// What the log says now of leases and of who obeys them. To be told before anything is granted or
+    /// anybody found lost.
     pub fn note_holders(&mut self, now_ms: u64, table: &LeaseTable) {
+        self.terms = self.usual.with(table.terms);
+        self.disarmed = table.disarmed.is_some();
         self.seen.retain(|node, _| table.holders.contains_key(node));
         for (node, holder) in &table.holders {
-            if self.seen.get(node).is_none_or(|(seen, _)| seen != holder) {
-                self.seen.insert(node.clone(), (holder.clone(), now_ms));
+            let before = self.seen.get(node);
+            if before.is_some_and(|before| before.holder == *holder) {
+                continue;
             }
+            // Another boot of the same time of enforcement has given itself nothing.
+            let same = before.filter(|before| before.holder.epoch == holder.epoch);
+            let enforces_ms = same.map_or(now_ms, |before| before.enforces_ms);
+            let held = before.filter(|before| before.holder.hold == holder.hold);
+            let hold_ms = held.map_or(now_ms, |before| before.hold_ms);
+            self.seen.insert(node.clone(), SeenHolder { holder: holder.clone(), enforces_ms, hold_ms });
         }
     }
 
@@ -99,6 +126,8 @@ impl Grantor {
             None => holder.is_none_or(|holder| holder.is_first || waited(holder)),
         };
         if !known && now_ms < over_ms && !any_boot {
+            granted.waits_ms = Some(now_ms);
+            self.nodes.insert(node.clone(), granted);
             return Err(LeaseDenial::EarlierBoot { wait_ms: over_ms - now_ms });
         }
         if !known {
@@ -123,30 +152,41 @@ impl Grantor {
         granted.boot = Some(boot);
         granted.number += 1;
         granted.at_ms = Some(now_ms);
+        granted.waits_ms = None;
+        granted.over_ms = granted.over_ms.max(now_ms.saturating_add(self.wait_after_ms(self.terms.lease_ms)));
         granted.unquoted_since_ms = if is_silent { Some(now_ms) } else { Some(since_ms) };
         self.nodes.insert(node.clone(), granted);
         Ok((GrantId { term: self.term, number: granted.number, index }, self.terms.lease_ms))
     }
 
-    /// When all leases of a node are certainly over, those of earlier leaders included.
+    fn wait_after_ms(&self, lease_ms: u64) -> u64 {
+        match mutant::lives("lost-after-the-lease-alone") {
+            true => lease_ms,
+            false => self.terms.wait_after_ms(lease_ms),
+        }
+    }
+
+    /// When all leases of a node are certainly over, those of earlier leaders included, and those that it
+    /// gave itself or announced.
     pub fn over_ms(&self, node: &NodeName) -> u64 {
-        let wait_ms = match mutant::lives("lost-after-the-lease-alone") {
-            true => self.terms.lease_ms,
-            false => self.terms.wait_ms(),
-        };
-        let granted = self.nodes.get(node).and_then(|granted| granted.at_ms).unwrap_or(0);
-        let began = if mutant::lives("wait-skipped-after-election") { 0 } else { self.began_ms };
-        // A node that begins to obey leases has given itself one before it said so.
-        let seen = self.seen.get(node).map_or(0, |(_, seen_ms)| *seen_ms);
-        let seen = if mutant::lives("own-lease-not-waited-out") { 0 } else { seen };
-        granted.max(began).max(seen).saturating_add(wait_ms)
+        let seen = self.seen.get(node);
+        let own = mutant::lives("own-lease-not-waited-out");
+        let enforces_ms = seen.filter(|_| !own).map_or(0, |seen| seen.enforces_ms);
+        let began_ms = if mutant::lives("wait-skipped-after-election") { 0 } else { self.began_ms };
+        let hold = seen.filter(|_| !mutant::lives("hold-not-waited-out"));
+        let hold = hold.and_then(|seen| seen.holder.hold.map(|hold| (seen.hold_ms, hold.length_ms)));
+        let (hold_ms, length_ms) = hold.unwrap_or((0, 0));
+        let usual_ms = enforces_ms.max(began_ms).saturating_add(self.wait_after_ms(self.terms.lease_ms));
+        let held_ms = hold_ms.saturating_add(self.wait_after_ms(length_ms));
+        let granted_ms = self.nodes.get(node).map_or(0, |granted| granted.over_ms);
+        granted_ms.max(usual_ms).max(if length_ms == 0 { 0 } else { held_ms })
     }
 
     /// How a node stands that obeys leases.
     pub fn standing(&self, now_ms: u64, node: &NodeName) -> LeaseStanding {
         let over_ms = self.over_ms(node);
         let granted = self.nodes.get(node).and_then(|granted| granted.at_ms).unwrap_or(0);
-        let seen = self.seen.get(node).map_or(0, |(_, seen_ms)| *seen_ms);
+        let seen = self.seen.get(node).map_or(0, |seen| seen.enforces_ms);
         let at_ms = granted.max(self.began_ms).max(seen);
         if now_ms >= over_ms {
             LeaseStanding::Lost
@@ -162,6 +202,15 @@ impl Grantor {
         let granted = self.nodes.get(node).filter(|granted| !granted.verdict);
         let received = granted.and_then(|granted| granted.received);
         received.is_some_and(|(_, at_ms)| now_ms.saturating_sub(at_ms) < self.terms.lease_ms)
+    }
+
+    /// A machine that has booted again asks for a lease until those of the boot before are over, and then
+    /// runs its VMs itself: it is not found lost in the moment in which it would be granted one.
+    fn patience_ms(&self, now_ms: u64, granted: Option<&Granted>) -> u64 {
+        let period_ms = self.terms.renewal_ms().saturating_add(self.terms.margin_ms);
+        let asked = granted.and_then(|granted| granted.waits_ms);
+        let is_there = asked.is_some_and(|asked_ms| now_ms.saturating_sub(asked_ms) <= period_ms);
+        if is_there { period_ms } else { 0 }
     }
 
     /// The leader proposed that a node's VMs go to other nodes: nothing more is granted to it before that is
@@ -183,9 +232,13 @@ impl Grantor {
     /// while a proposal about it is under way; those that are lost by the log already, whose VMs found no
     /// room then, are looked at only `again`.
     pub fn verdicts(&self, now_ms: u64, state: &ClusterState, again: bool) -> Vec<(NodeName, Vec<NodeName>)> {
+        if self.disarmed {
+            return Vec::new();
+        }
         let waits = |node: &&NodeName| {
-            let verdict = self.nodes.get(*node).is_some_and(|granted| granted.verdict);
-            !verdict && self.standing(now_ms, node) == LeaseStanding::Lost
+            let granted = self.nodes.get(*node);
+            let verdict = granted.is_some_and(|granted| granted.verdict);
+            !verdict && now_ms >= self.over_ms(node).saturating_add(self.patience_ms(now_ms, granted))
         };
         let is_due = |node: &&NodeName| state.leases.holder(node).is_some_and(|it| again || !it.is_lost);
         let lost = state.leases.holders.keys().filter(is_due);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use blixard_model::{
-    BootId, ClusterId, GrantId, LeaseFile, LeaseGrant, LeaseRenewal, LeaseTerms, NodeName, RaftId, VmName,
-    mutant,
+    BootId, ClusterId, Desired, GrantId, HoldAsk, LeaseFile, LeaseGrant, LeaseRenewal, LeaseTerms, NodeName,
+    RaftId, VmName, mutant,
 };
 
-use crate::state::ClusterState;
+use crate::state::{ClusterState, LeaseHold};
 
 /// Most grants that wait for the log to be applied.
 const WAITING_MAX: usize = 8;
@@ -17,6 +17,8 @@ const WRITE_AGAIN_MS: u64 = 1_000;
 const RETRY_MS: u64 = 300;
 /// What the log is to be told is told again after this time, in milliseconds.
 const TELL_AGAIN_MS: u64 = 2_000;
+/// A long lease that ends so little before a cluster is armed again, in milliseconds, is not replaced.
+const HOLD_SLACK_MS: u64 = 5_000;
 
 /// What a node knows when it looks at its lease.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +33,8 @@ pub struct LeaseStep<'a> {
     pub raft_id: RaftId,
     /// The log was read up to date since the agent started.
     pub up_to_date: bool,
+    /// The wall clock, in milliseconds since the Unix epoch.
+    pub wall_ms: u64,
 }
 
 /// Whether a VM of this generation, which needs a lease, may run now by what its node's supervisors know.
@@ -46,13 +50,21 @@ pub struct Holder {
     node: NodeName,
     boot_id: BootId,
     cluster_id: ClusterId,
+    /// Those of the cluster unless somebody chose others, and those that hold.
+    usual: LeaseTerms,
     terms: LeaseTerms,
     /// The newest grant of this boot that counts.
     newest: Option<GrantId>,
     /// Grants that count once the log is applied to their index, each with when it ends.
     waiting: Vec<(LeaseGrant, u64)>,
-    /// Until when it has a lease that counts.
+    /// Until when it has a lease that this agent was granted and that counts.
+    granted_ms: Option<u64>,
+    /// Until when it has one that an earlier agent left or that it gave itself; the first grant replaces it.
     until_ms: Option<u64>,
+    /// The agent is about to end in order, and has asked at this time to run its VMs for so long.
+    leaving: Option<(u64, u64)>,
+    /// Since when the file allows no more than a lease.
+    short_since_ms: Option<u64>,
     /// What the file says.
     written: Option<LeaseFile>,
     /// An agent that starts says what it knows, also if that is the same: what it found may not be what the
@@ -67,6 +79,7 @@ pub struct Holder {
     write_again_ms: u64,
     renew_ms: u64,
     tell_ms: u64,
+    tell_hold_ms: u64,
     /// The term in which a leader was last known.
     led_in: u64,
 }
@@ -86,10 +99,14 @@ impl Holder {
             node,
             boot_id,
             cluster_id,
+            usual: terms,
             terms,
             newest: written.as_ref().and_then(|file| file.grant),
             waiting: Vec::new(),
+            granted_ms: None,
             until_ms: written.as_ref().and_then(|file| file.until_ms),
+            leaving: None,
+            short_since_ms: None,
             written,
             confirmed: false,
             settled_ms: now_ms,
@@ -98,6 +115,7 @@ impl Holder {
             write_again_ms: now_ms,
             renew_ms: now_ms,
             tell_ms: now_ms,
+            tell_hold_ms: now_ms,
             led_in: 0,
         }
     }
@@ -165,8 +183,9 @@ impl Holder {
         let counted = self.waiting.iter().filter(|it| counts(it));
         let newest = counted.clone().map(|(granted, _)| granted.grant).max();
         let until_ms = counted.map(|(_, until_ms)| *until_ms).max();
+        self.terms = self.usual.with(step.state.leases.terms);
         self.newest = self.newest.max(newest);
-        self.until_ms = self.until_ms.max(until_ms);
+        self.granted_ms = self.granted_ms.max(until_ms);
         self.waiting.retain(|it| !counts(it));
         if self.writing.is_some() || step.now_ms < self.write_again_ms || !step.up_to_date {
             return None;
@@ -189,7 +208,7 @@ impl Holder {
     /// waits from when it was said.
     fn until_wanted(&mut self, step: LeaseStep<'_>) -> Option<u64> {
         if !step.state.leases.is_on {
-            self.until_ms = None;
+            (self.until_ms, self.granted_ms) = (None, None);
             self.waiting.clear();
             return None;
         }
@@ -201,10 +220,90 @@ impl Holder {
         let own_ms = step.now_ms.saturating_add(self.terms.lease_ms);
         let was_free = self.written.as_ref().is_some_and(|file| file.until_ms.is_none());
         if is_nobodys && (was_free || step.now_ms < self.settled_ms && self.is_due(own_ms)) {
-            self.until_ms = Some(own_ms);
+            (self.until_ms, self.granted_ms) = (Some(own_ms), None);
         }
         // With nothing to go on with, what supervisors may know of an earlier lease ends now.
-        Some(*self.until_ms.get_or_insert(step.now_ms))
+        let left_ms = *self.until_ms.get_or_insert(step.now_ms);
+        let held_ms = self.hold(step).filter(|it| self.counts_on(step, it)).and_then(|it| it.until_ms());
+        Some(self.granted_ms.unwrap_or(left_ms).max(held_ms.unwrap_or(0)))
+    }
+
+    /// The long lease that the log knows of this node.
+    fn hold<'a>(&self, step: LeaseStep<'a>) -> Option<&'a LeaseHold> {
+        let holder = step.state.leases.may_hold(&self.node, step.raft_id, self.boot_id)?;
+        holder.hold.as_ref()
+    }
+
+    /// Whether the VMs may run under it: the agent is about to end, or the cluster is disarmed. At any other
+    /// time the log may already say that it has ended.
+    fn counts_on(&self, step: LeaseStep<'_>, hold: &LeaseHold) -> bool {
+        let is_announced = hold.begins_ms.is_some() && hold.begins_ms == self.leaving.map(|(at_ms, _)| at_ms);
+        let counts = is_announced || step.state.leases.disarmed.is_some() || mutant::lives("old-hold-counts");
+        hold.boot_id == self.boot_id && counts
+    }
+
+    /// The agent is about to end in order: its VMs are to run on for so long, in milliseconds, if the log
+    /// takes it. False: no VM here needs that.
+    pub fn leave(&mut self, step: LeaseStep<'_>, for_ms: u64) -> bool {
+        let mut placed = step.state.placed_on(&self.node);
+        let needs = placed.any(|vm| vm.desired == Desired::Running && vm.spec.fails_over());
+        let may = step.state.leases.may_hold(&self.node, step.raft_id, self.boot_id).is_some();
+        self.leaving = (needs && may).then_some((step.now_ms, for_ms));
+        self.tell_hold_ms = step.now_ms;
+        self.leaving.is_some()
+    }
+
+    /// Whether what was asked for with [`Holder::leave`] is known to the supervisors.
+    pub fn is_left(&self, step: LeaseStep<'_>) -> bool {
+        let announced = self.hold(step).filter(|it| self.leaving.is_some() && self.counts_on(step, it));
+        let until_ms = announced.and_then(|hold| hold.until_ms());
+        until_ms.is_some_and(|until_ms| self.file().and_then(|file| file.until_ms) >= Some(until_ms))
+    }
+
+    /// The long lease that the log is to be told of now: because the agent is about to end, or because the
+    /// cluster is disarmed.
+    pub fn hold_to_take(&mut self, step: LeaseStep<'_>) -> Option<HoldAsk> {
+        let leases = &step.state.leases;
+        let holder = leases.may_hold(&self.node, step.raft_id, self.boot_id)?;
+        if step.now_ms < self.tell_hold_ms || !step.up_to_date {
+            return None;
+        }
+        let known = holder.hold.filter(|hold| hold.boot_id == self.boot_id);
+        let wanted = match (self.leaving, leases.disarmed) {
+            (Some((at_ms, length_ms)), _) => {
+                let is_known = known.is_some_and(|hold| hold.begins_ms == Some(at_ms));
+                (!is_known).then_some((at_ms, length_ms))
+            }
+            (None, Some(disarmed)) => {
+                // A wall clock that is wrong makes it shorter and never longer than was asked for.
+                let left_ms = disarmed.until_unix_ms.saturating_sub(step.wall_ms).min(disarmed.for_ms);
+                let until_ms = step.now_ms.saturating_add(left_ms);
+                let covered_ms = known.and_then(|hold| hold.until_ms()).unwrap_or(0);
+                let is_covered = covered_ms.saturating_add(HOLD_SLACK_MS) >= until_ms;
+                (!is_covered).then_some((step.now_ms, left_ms))
+            }
+            (None, None) => None,
+        };
+        let (begins_ms, length_ms) = wanted?;
+        let hold = HoldAsk { boot_id: self.boot_id, begins_ms, length_ms };
+        self.tell_hold_ms = step.now_ms.saturating_add(TELL_AGAIN_MS);
+        hold.is_valid().then_some(hold)
+    }
+
+    /// The long lease that none of this node's supervisors counts on any more, by the log index that it came
+    /// with. Each has read of the shorter one by then, or was ended by systemd's watchdog. One that an
+    /// earlier boot announced is over when this boot is granted a lease.
+    pub fn hold_to_end(&mut self, step: LeaseStep<'_>) -> Option<u64> {
+        let hold = *self.hold(step)?;
+        let settle_ms = if mutant::lives("hold-ended-early") { 0 } else { self.terms.settle_ms };
+        let is_short = self.short_since_ms.is_some_and(|at| step.now_ms >= at.saturating_add(settle_ms));
+        let is_over = hold.boot_id == self.boot_id || self.newest.is_some();
+        let waits = self.leaving.is_some() || step.state.leases.disarmed.is_some();
+        if waits || !is_short || !is_over || !step.up_to_date || step.now_ms < self.tell_hold_ms {
+            return None;
+        }
+        self.tell_hold_ms = step.now_ms.saturating_add(TELL_AGAIN_MS);
+        Some(hold.since)
     }
 
     /// Whether the lease that it gives itself is to be given anew.
@@ -229,6 +328,10 @@ impl Holder {
             }
             self.written = writing;
             self.confirmed = true;
+            let until_ms = self.written.as_ref().and_then(|file| file.until_ms);
+            let longest_ms = now_ms.saturating_add(self.terms.lease_ms);
+            let is_short = until_ms.is_some_and(|until_ms| until_ms <= longest_ms);
+            self.short_since_ms = is_short.then(|| self.short_since_ms.unwrap_or(now_ms));
         } else {
             self.write_again_ms = now_ms.saturating_add(WRITE_AGAIN_MS);
         }

@@ -1,14 +1,14 @@
 //! What a leader makes of what it is asked for.
 
 use blixard_model::{
-    Ask, AskOutcome, Command, EndpointId, MembersAsk, MembershipChange, NodeName, Outcome, Removal, Request,
-    VmSpec, WriteAsk, WriteRequest, mutant,
+    Ask, AskOutcome, ClusterVersion, Command, EndpointId, MembersAsk, MembershipChange, NodeName, OnNodeLoss,
+    Outcome, Removal, Request, VmSpec, WriteAsk, WriteRequest, mutant,
 };
 
-use super::admission;
 use super::prepared::{NotNow, Prepared};
 use super::removal::{RemovalAsk, prepare_removal};
 use super::view::LeaderView;
+use super::{admission, placement};
 use crate::state::{ClusterState, MemberRef};
 
 /// What a leader is to do with an ask that the node `asker` brought.
@@ -16,6 +16,9 @@ pub fn prepare(view: &LeaderView<'_>, asker: EndpointId, ask: Ask) -> Prepared {
     match ask {
         Ask::Write(write) => prepare_write(view, asker, write),
         Ask::Members(ask) => {
+            if let Some(why) = earlier_than(view.members.state, ask.needs()) {
+                return why.into();
+            }
             let prepared = match ask {
                 MembersAsk::Remove { raft_id, force, vms } => {
                     prepare_removal(view, RemovalAsk { raft_id, force, vms })
@@ -30,8 +33,18 @@ pub fn prepare(view: &LeaderView<'_>, asker: EndpointId, ask: Ask) -> Prepared {
 
 /// Why a write waits for the upgrade of a member. A leader proposes nothing that not everybody can apply, and
 /// nobody else sends a leader what it may not be able to read.
-pub fn too_early(state: &ClusterState, ask: &WriteAsk) -> Option<NotNow> {
-    let (version, needs) = (state.version, ask.needs());
+pub fn too_early(state: &ClusterState, ask: &Ask) -> Option<NotNow> {
+    earlier_than(
+        state,
+        match ask {
+            Ask::Write(write) => write.ask.needs(),
+            Ask::Members(ask) => ask.needs(),
+        },
+    )
+}
+
+fn earlier_than(state: &ClusterState, needs: ClusterVersion) -> Option<NotNow> {
+    let version = state.version;
     (version < needs).then_some(NotNow::EarlierVersion { version, needs })
 }
 
@@ -41,7 +54,7 @@ fn prepare_write(
     asker: EndpointId,
     WriteRequest { id, ask }: WriteRequest,
 ) -> Prepared {
-    if let Some(why) = too_early(view.members.state, &ask) {
+    if let Some(why) = earlier_than(view.members.state, ask.needs()) {
         return why.into();
     }
     let command = match ask {
@@ -68,6 +81,11 @@ fn prepare_write(
         WriteAsk::EnforceLease { raft_id, boot_id, epoch } => {
             Command::EnforceLease { raft_id, boot_id, epoch }
         }
+        WriteAsk::TakeHold { raft_id, hold } => Command::TakeHold { raft_id, hold },
+        WriteAsk::EndHold { raft_id, boot_id, since } => Command::EndHold { raft_id, boot_id, since },
+        WriteAsk::Disarm { for_ms } => Command::Disarm { for_ms, at_ms: view.wall_ms },
+        WriteAsk::Arm { since } => Command::Arm { since },
+        WriteAsk::SetLeaseTerms { terms } => Command::SetLeaseTerms { terms },
     };
     Prepared::Propose(Request { id, command })
 }
@@ -79,6 +97,12 @@ fn eligible(view: &LeaderView<'_>, asker: EndpointId, spec: &VmSpec) -> Vec<Node
     let is_there = |member: &MemberRef<'_>| member.node.endpoint_id == asker || view.is_reachable(*member);
     let reachable = state.nodes.members().filter(is_there);
     let mut eligible: Vec<NodeName> = reachable.map(|member| member.node.name.clone()).collect();
+    // A node without a lease would not start it. Where no such node has room it waits for one that gets one.
+    let fails_over = spec.on_node_loss.unwrap_or_else(|| spec.usual_on_node_loss()) == OnNodeLoss::Failover;
+    let leased: Vec<NodeName> = eligible.iter().filter(|node| view.leased.contains(*node)).cloned().collect();
+    if state.leases.is_on && fails_over && placement::choose(state, spec, &leased).is_ok() {
+        eligible = leased;
+    }
     if mutant::lives("capacity-checked-before-propose-only") {
         let need = spec.reserved_memory_mib();
         let room = |node: &NodeName| {

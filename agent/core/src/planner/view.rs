@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blixard_model::{EndpointId, RaftId, TicketId, TicketRecord};
+use blixard_model::{EndpointId, NodeName, RaftId, TicketId, TicketRecord};
 
 use super::membership::MembershipView;
 use super::version::Raising;
@@ -61,6 +61,8 @@ pub struct LeaderView<'a> {
     pub signs: Signs<'a>,
     /// The peers with a link.
     pub linked: &'a BTreeSet<EndpointId>,
+    /// The nodes that are known to have a lease.
+    pub leased: &'a BTreeSet<NodeName>,
     /// It has committed in its term, and the turn in which it began to lead has ended: before that it has not
     /// even begun to listen.
     pub is_begun: bool,

@@ -31,6 +31,9 @@ impl ClusterState {
                 | Command::ExpireTickets { .. }
                 | Command::EnforceLease { .. }
                 | Command::NodeLost { .. }
+                | Command::TakeHold { .. }
+                | Command::EndHold { .. }
+                | Command::Arm { since: Some(_) }
                 | Command::RaiseVersion { .. }
         );
         if of_nodes {
@@ -71,7 +74,14 @@ impl ClusterState {
             Command::EnforceLease { raft_id, boot_id, epoch } => {
                 self.enforce_lease(index, *raft_id, (*boot_id, *epoch))
             }
-            Command::NodeLost { node, eligible, .. } => Ok(self.node_lost(index, node, eligible)),
+            Command::NodeLost { node, eligible, seen, .. } => {
+                Ok(self.node_lost(index, node, (eligible, *seen)))
+            }
+            Command::TakeHold { raft_id, hold } => self.take_hold(index, *raft_id, *hold),
+            Command::EndHold { raft_id, boot_id, since } => Ok(self.end_hold(*raft_id, *boot_id, *since)),
+            Command::Disarm { for_ms, at_ms } => self.disarm(index, *for_ms, *at_ms),
+            Command::Arm { since } => Ok(self.arm(*since)),
+            Command::SetLeaseTerms { terms } => self.set_lease_terms(index, *terms),
             Command::RaiseVersion { to } => Ok(self.raise_version(*to)),
         };
         match command {

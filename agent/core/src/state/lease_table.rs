@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use blixard_model::vm::is_zero;
-use blixard_model::{BootId, NodeName, RaftId};
+use blixard_model::{BootId, LeaseTermsChoice, NodeName, RaftId};
 use serde::{Deserialize, Serialize};
 
 /// Whether leases are enforced, and by whom.
@@ -22,6 +22,48 @@ pub struct LeaseTable {
     /// What each node said last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub holders: BTreeMap<NodeName, LeaseHolder>,
+    /// The terms that somebody chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<LeaseTermsChoice>,
+    /// The longest lease that terms before these allowed, in milliseconds; 0 if they never changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub longest_ms: u64,
+    /// Since when and until when no VM is started elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disarmed: Option<DisarmedCluster>,
+}
+
+/// A time in which no VM is started elsewhere because its node is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DisarmedCluster {
+    /// The index of the entry that began it.
+    pub since: u64,
+    /// How long it was to be, in milliseconds.
+    pub for_ms: u64,
+    /// When it is over by the clock of the leader that began it, in milliseconds since the Unix epoch.
+    pub until_unix_ms: u64,
+}
+
+/// How long leases of a node may be, beyond the cluster's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LeaseHold {
+    /// The index of the entry that it came with.
+    pub since: u64,
+    /// The boot that may have such a lease.
+    pub boot_id: BootId,
+    /// How long it is, in milliseconds.
+    pub length_ms: u64,
+    /// When it begins by that boot's CLOCK_BOOTTIME, in milliseconds, if the node announced it. None: the
+    /// terms were longer before, and it may have a lease of then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins_ms: Option<u64>,
+}
+
+impl LeaseHold {
+    /// Until when the node may run its VMs by this, in milliseconds of its CLOCK_BOOTTIME.
+    pub fn until_ms(&self) -> Option<u64> {
+        self.begins_ms.map(|begins_ms| begins_ms.saturating_add(self.length_ms))
+    }
 }
 
 /// A node that obeys leases.
@@ -42,6 +84,9 @@ pub struct LeaseHolder {
     /// It was lost since, and has not said anew that it obeys leases.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_lost: bool,
+    /// A lease that it may have, and that is longer than those which are granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<LeaseHold>,
 }
 
 impl LeaseTable {

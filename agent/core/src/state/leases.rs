@@ -1,9 +1,9 @@
 //! What changes who obeys leases: nodes that come, go and change what they offer, and the word of a node.
 
-use blixard_model::{BootId, ClusterVersion, NodeName, Outcome, RaftId, Refusal};
+use blixard_model::{BootId, ClusterVersion, Desired, NodeName, Outcome, RaftId, Refusal};
 
 use super::lease_table::LeaseHolder;
-use super::{ClusterState, MemberRef};
+use super::{ClusterState, MemberRef, VmRecord};
 
 impl ClusterState {
     /// Enforcement follows the nodes that there are; called after everything that may change them. It ends
@@ -17,9 +17,15 @@ impl ClusterState {
         if is_on && !self.leases.is_on {
             self.leases.epoch += 1;
             self.leases.is_on = true;
-        } else if may_end {
+        } else if may_end && !self.is_waited_for() {
             self.leases.is_on = is_on;
         }
+    }
+
+    /// VMs of a node that was removed are forgotten once its leases are over.
+    fn is_waited_for(&self) -> bool {
+        let leaves = |vm: &VmRecord| vm.desired == Desired::Absent && self.is_removed(&vm.placement.node);
+        self.vms.values().any(|vm| leaves(vm) && self.leases.holder(&vm.placement.node).is_some())
     }
 
     /// A node says that it obeys leases.
@@ -40,7 +46,8 @@ impl ClusterState {
         let is_first = before.is_none_or(|before| before.is_first && before.boot_id == boot_id);
         let same = before.filter(|before| before.boot_id == boot_id);
         let since = same.map_or(index, |before| before.since);
-        let holder = LeaseHolder { raft_id, boot_id, since, epoch, is_first, is_lost: false };
+        let hold = self.leases.hold_of(before, (index, boot_id));
+        let holder = LeaseHolder { raft_id, boot_id, since, epoch, is_first, is_lost: false, hold };
         if before == Some(&holder) {
             return Ok(Outcome::unchanged(Some(name)));
         }

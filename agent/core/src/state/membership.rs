@@ -1,13 +1,13 @@
 //! What a membership change does to the state.
 
 use blixard_model::{
-    EndpointId, Member, MembershipChange, NodeName, Offer, RaftId, Refusal, Removal, Role, VmName, VmsFate,
-    mutant,
+    Desired, EndpointId, Member, MembershipChange, NodeName, Offer, RaftId, Refusal, Removal, Role, VmName,
+    VmsFate, mutant,
 };
 
-use super::ClusterState;
 use super::member_check::{CheckedMember, MemberError, check_member};
 use super::nodes::MemberRef;
+use super::{ClusterState, VmRecord};
 use crate::declared::DeclaredMember;
 
 /// Most VMs that a refusal names.
@@ -47,6 +47,7 @@ impl ClusterState {
                 }
                 match why {
                     Removal::Operator { vms: None } => self.check_no_vms(member.node.name),
+                    Removal::Operator { vms: Some(VmsFate::Retire) } => self.check_retires(member.node.name),
                     Removal::Operator { vms: Some(_) } | Removal::LostStore => Ok(()),
                 }
             }
@@ -73,6 +74,26 @@ impl ClusterState {
         }
         let (count, some) = (placed.len(), placed.into_iter().take(VMS_NAMED_MAX).collect());
         Err(Refusal::NodeHasVms { node: node.clone(), count, some })
+    }
+
+    /// Checks that it is known when a node that does not answer runs none of its VMs any more.
+    fn check_retires(&self, node: &NodeName) -> Result<(), Refusal> {
+        let runs_on = |vm: &&VmRecord| self.leases.holder(node).is_none() || !vm.may_be_taken_over();
+        let knows = "if you know that the machine is off, say so with --i-know-it-is-off";
+        let wrong = |why: String| Err(Refusal::Membership { why });
+        if self.leases.disarmed.is_some() && self.placed_on(node).next().is_some() {
+            return wrong(format!(
+                "the cluster is disarmed, so {node} may run its VMs for long: arm it first (blixard cluster \
+                 arm), or {knows}"
+            ));
+        }
+        match self.placed_on(node).find(runs_on) {
+            None => Ok(()),
+            Some(vm) => wrong(format!(
+                "VM {} may still run on {node}, which needs no lease for it: {knows}",
+                vm.spec.name
+            )),
+        }
     }
 
     fn check_new_member(&self, member: &Member) -> Result<(), Refusal> {
@@ -152,8 +173,21 @@ impl ClusterState {
 
     fn remove_node(&mut self, raft_id: RaftId, vms: Option<VmsFate>) {
         let name = self.nodes.remove(raft_id);
-        if let Some(name) = name.filter(|_| vms == Some(VmsFate::Delete)) {
-            self.forget_vms_of(&name);
+        match (name, vms) {
+            (Some(name), Some(VmsFate::Delete)) => self.forget_vms_of(&name),
+            (Some(name), Some(VmsFate::Retire)) => self.retire_vms_of(&name),
+            (Some(_) | None, _) => {}
+        }
+    }
+
+    /// Its VMs are forgotten once its leases are over: then the leader says that it is lost.
+    fn retire_vms_of(&mut self, node: &NodeName) {
+        let is_lost = self.leases.holder(node).is_some_and(|holder| holder.is_lost);
+        if is_lost || mutant::lives("retired-at-once") {
+            return self.forget_vms_of(node);
+        }
+        for vm in self.vms.values_mut().filter(|vm| vm.placement.node == *node) {
+            vm.desired = Desired::Absent;
         }
     }
 

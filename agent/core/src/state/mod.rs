@@ -5,6 +5,7 @@
 
 mod apply;
 mod held;
+mod holds;
 mod lease_table;
 mod leases;
 pub mod member_check;
@@ -26,7 +27,7 @@ use blixard_model::{
 use serde::{Deserialize, Serialize};
 
 pub use held::{HELD_DISKS_MAX, HeldSpec};
-pub use lease_table::{LeaseHolder, LeaseTable};
+pub use lease_table::{DisarmedCluster, LeaseHold, LeaseHolder, LeaseTable};
 pub use nodes::{Availability, DamagedNodes, MemberRef, NodeRecord, NodeRef, NodeTable};
 pub use record::VmRecord;
 pub use requests::{REQUESTS_MAX, RequestTable};

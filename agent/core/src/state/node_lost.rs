@@ -2,7 +2,7 @@
 
 use blixard_model::{Desired, NodeName, Outcome, Placement, VmName, mutant};
 
-use super::{ClusterState, VmRecord};
+use super::{ClusterState, LeaseHolder, VmRecord};
 use crate::planner::placement;
 
 impl VmRecord {
@@ -16,9 +16,18 @@ impl VmRecord {
 
 impl ClusterState {
     /// The leader has waited until a node certainly runs no VM that may be failed over. Those go to the
-    /// eligible nodes as far as they have room; those that were to be deleted are gone.
-    pub(super) fn node_lost(&mut self, index: u64, node: &NodeName, eligible: &[NodeName]) -> Outcome {
-        if self.leases.holder(node).is_none() {
+    /// eligible nodes as far as they have room; those that were to be deleted are gone. It has waited for
+    /// what the log said up to the entry `seen`.
+    pub(super) fn node_lost(
+        &mut self,
+        index: u64,
+        node: &NodeName,
+        (eligible, seen): (&[NodeName], Option<u64>),
+    ) -> Outcome {
+        let is_news =
+            |since: u64| seen.is_some_and(|seen| since > seen) && !mutant::lives("late-hold-not-seen");
+        let has_taken = |holder: &LeaseHolder| holder.hold.is_some_and(|hold| is_news(hold.since));
+        if self.leases.holder(node).is_none_or(has_taken) || self.leases.disarmed.is_some() {
             return Outcome::unchanged(Some(node.clone()));
         }
         let eligible: Vec<NodeName> = eligible.iter().filter(|other| *other != node).cloned().collect();
@@ -29,6 +38,11 @@ impl ClusterState {
         if let Some(holder) = self.leases.holders.get_mut(node) {
             changed |= !holder.is_lost;
             holder.is_lost = true;
+            holder.hold = None;
+        }
+        if self.is_removed(node) {
+            // Nothing is waited for any more.
+            self.refresh_leases(true);
         }
         let node = Some(node.clone());
         if changed { Outcome::done(node) } else { Outcome::unchanged(node) }

@@ -13,8 +13,8 @@ use blixard_model::formation::Identity;
 use blixard_model::join::JoinRequest;
 use blixard_model::ticket::TICKET_TTL_MS_MIN;
 use blixard_model::{
-    Ask, AskOutcome, ClusterVersion, Command, Desired, EndpointId, MembersAsk, MembershipChange, Offer,
-    Outcome, RaftId, Removal, Request, Role, TicketId, TicketSecret, TicketState, TicketUse, VmsFate,
+    Ask, AskOutcome, ClusterVersion, Command, Desired, EndpointId, MembersAsk, MembershipChange, NodeName,
+    Offer, Outcome, RaftId, Removal, Request, Role, TicketId, TicketSecret, TicketState, TicketUse, VmsFate,
     WriteAsk, WriteRequest,
 };
 
@@ -28,6 +28,7 @@ struct Leader {
     claims: BTreeMap<EndpointId, Identity>,
     heard: BTreeMap<RaftId, u64>,
     linked: BTreeSet<EndpointId>,
+    leased: BTreeSet<NodeName>,
     removals_asked: BTreeMap<RaftId, u64>,
     ticket_clocks: BTreeMap<TicketId, TicketClock>,
     expiry_proposed: Option<u64>,
@@ -47,6 +48,7 @@ impl Leader {
             claims: BTreeMap::new(),
             heard: (2..=3).map(|n| (RaftId(n), TICK)).collect(),
             linked: (2..=3).map(endpoint).collect(),
+            leased: BTreeSet::new(),
             removals_asked: BTreeMap::new(),
             ticket_clocks: BTreeMap::new(),
             expiry_proposed: None,
@@ -115,6 +117,7 @@ impl Leader {
             },
             signs,
             linked: &self.linked,
+            leased: &self.leased,
             is_begun: self.is_begun,
             is_changing: self.is_changing,
             removals_asked: &self.removals_asked,
@@ -595,6 +598,6 @@ fn a_node_whose_release_is_too_old_waits_and_is_told_the_way_out() {
     // It keeps its ticket for the time after the upgrade.
     let Prepared::NotNow(why) = vouched else { panic!("{vouched:?}") };
     let said = why.to_string();
-    assert!(said.contains("n4: the cluster has version 3, and its release supports 1 at most"), "{said}");
+    assert!(said.contains("n4: the cluster has version 4, and its release supports 1 at most"), "{said}");
     assert!(said.contains("upgrade it"), "{said}");
 }

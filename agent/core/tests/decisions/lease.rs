@@ -11,29 +11,31 @@ use blixard_model::{
 
 use crate::common::{Cluster, name, node, spec};
 
-const TERMS: LeaseTerms = LeaseTerms::DEFAULT;
-const BOOT: BootId = BootId::from_bytes([1; 16]);
-const NEXT_BOOT: BootId = BootId::from_bytes([2; 16]);
+pub(crate) const TERMS: LeaseTerms = LeaseTerms::DEFAULT;
+pub(crate) const BOOT: BootId = BootId::from_bytes([1; 16]);
+pub(crate) const NEXT_BOOT: BootId = BootId::from_bytes([2; 16]);
+/// What the wall clock says.
+pub(crate) const WALL_MS: u64 = 1_700_000_000_000;
 /// How long a leader waits after a grant.
-const WAIT_MS: u64 = 17_304;
+pub(crate) const WAIT_MS: u64 = 17_304;
 
-fn enforce(n: u64, boot_id: BootId, epoch: u64) -> Command {
+pub(crate) fn enforce(n: u64, boot_id: BootId, epoch: u64) -> Command {
     Command::EnforceLease { raft_id: RaftId(n), boot_id, epoch }
 }
 
 /// Three nodes, of which n1 and n2 obey leases.
-fn cluster() -> Cluster {
+pub(crate) fn cluster() -> Cluster {
     let mut cluster = Cluster::of(3);
     cluster.apply(enforce(1, BOOT, 1));
     cluster.apply(enforce(2, BOOT, 1));
     cluster
 }
 
-fn renewal(quote: Option<GrantId>) -> LeaseRenewal {
+pub(crate) fn renewal(quote: Option<GrantId>) -> LeaseRenewal {
     LeaseRenewal { boot_id: BOOT, quote }
 }
 
-fn renew(
+pub(crate) fn renew(
     grantor: &mut Grantor,
     now_ms: u64,
     table: &LeaseTable,
@@ -77,11 +79,11 @@ fn another_boot_waits_until_the_lease_of_the_one_before_is_over() {
     assert!(is_done(&cluster.apply(enforce(2, NEXT_BOOT, 1))));
     let after = |quote| LeaseRenewal { boot_id: NEXT_BOOT, quote };
     let refused = renew(&mut grantor, 1_100, &cluster.state.leases, after(None));
-    assert_eq!(refused, Err(LeaseDenial::EarlierBoot { wait_ms: WAIT_MS }), "from when the log said so");
+    assert_eq!(refused, Err(LeaseDenial::EarlierBoot { wait_ms: WAIT_MS - 100 }), "from the last grant on");
     // The one before is not what the log says any more.
     let before = renew(&mut grantor, 1_200, &cluster.state.leases, renewal(None));
     assert_eq!(before, Err(LeaseDenial::NotEnforced));
-    let at_ms = 1_100 + WAIT_MS;
+    let at_ms = 1_000 + WAIT_MS;
     assert!(renew(&mut grantor, at_ms - 1, &cluster.state.leases, after(None)).is_err());
     let granted = renew(&mut grantor, at_ms, &cluster.state.leases, after(None)).expect("granted");
     // A leader that has just begun does not know for how long it has been so, unless the node shows a grant.
@@ -133,19 +135,19 @@ fn a_node_is_lost_when_all_of_its_leases_are_certainly_over() {
     assert!(renew(&mut grantor, 30_001, table, renewal(None)).is_ok(), "the log did not take it");
 }
 
-fn holder(found: Option<LeaseFile>) -> Holder {
+pub(crate) fn holder(found: Option<LeaseFile>) -> Holder {
     Holder::new(node("n1"), (BOOT, cluster_id()), TERMS, found, 0)
 }
 
-fn cluster_id() -> ClusterId {
+pub(crate) fn cluster_id() -> ClusterId {
     Cluster::of(1).state.cluster_id()
 }
 
-fn step(state: &ClusterState, now_ms: u64, applied: u64) -> LeaseStep<'_> {
-    LeaseStep { now_ms, state, applied, raft_id: RaftId(1), up_to_date: true }
+pub(crate) fn step(state: &ClusterState, now_ms: u64, applied: u64) -> LeaseStep<'_> {
+    LeaseStep { now_ms, state, applied, raft_id: RaftId(1), up_to_date: true, wall_ms: WALL_MS }
 }
 
-fn grant(number: u64, index: u64) -> LeaseGrant {
+pub(crate) fn grant(number: u64, index: u64) -> LeaseGrant {
     LeaseGrant { grant: GrantId { term: 3, number, index }, length_ms: TERMS.lease_ms }
 }
 
@@ -234,16 +236,17 @@ fn what_an_agent_finds_counts_in_this_boot_and_this_cluster_alone() {
     }
 }
 
-fn lost(n: &str) -> Command {
-    Command::NodeLost { node: node(n), term: 3, eligible: vec![node("n1"), node("n2"), node("n3")] }
+pub(crate) fn lost(n: &str) -> Command {
+    let eligible = vec![node("n1"), node("n2"), node("n3")];
+    Command::NodeLost { node: node(n), term: 3, eligible, seen: None }
 }
 
-fn on(cluster: &mut Cluster, vm: &str, at: &str) {
+pub(crate) fn on(cluster: &mut Cluster, vm: &str, at: &str) {
     cluster.eligible = vec![node(at)];
     assert!(is_done(&cluster.create(spec(vm))));
 }
 
-fn place(cluster: &Cluster, vm: &str) -> Option<NodeName> {
+pub(crate) fn place(cluster: &Cluster, vm: &str) -> Option<NodeName> {
     cluster.state.vms.get(&name(vm)).map(|vm| vm.placement.node.clone())
 }
 
@@ -377,6 +380,6 @@ fn enforcement_begins_with_a_second_node_for_vms_and_each_time_anew() {
     assert!(cluster.state.taken_from(&node("n1")).is_empty());
 }
 
-fn is_done(outcome: &Outcome) -> bool {
+pub(crate) fn is_done(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Done { unchanged: false, .. })
 }

@@ -3,6 +3,7 @@
 mod changes;
 mod common;
 mod explain;
+mod holds;
 mod hostile;
 mod leading;
 mod lease;

@@ -62,7 +62,7 @@ fn a_node_forms_no_cluster_of_a_version_that_it_does_not_support() {
     assert_eq!(form(&of(1, NEW), std::slice::from_ref(&answer)), FormationStep::Form(genesis(3)));
     let FormationStep::Wait(lines) = form(&of(1, OLD), &[answer]) else { panic!("does not wait") };
     assert!(
-        lines[0].starts_with("n1: the cluster of n2 has version 3") && lines[0].contains("upgrade"),
+        lines[0].starts_with("n1: the cluster of n2 has version 4") && lines[0].contains("upgrade"),
         "{lines:?}"
     );
 }
@@ -123,11 +123,11 @@ impl Leader {
 fn the_version_is_raised_once_every_member_has_said_that_it_supports_the_next() {
     let leader = Leader::new().hears(of(2, NEW));
     assert_eq!(leader.look(3, plan_version), None, "n3 has not said anything");
-    let held = "the cluster goes on with version 1, its leader supports 3 | n3 to say what it supports";
+    let held = "the cluster goes on with version 1, its leader supports 4 | n3 to say what it supports";
     assert!(leader.changes(3).iter().any(|line| line == held), "{:?}", leader.changes(3));
     let leader = leader.hears(of(3, OLD));
     assert_eq!(leader.look(3, plan_version), None, "n3 does not");
-    let held = "the cluster goes on with version 1, its leader supports 3 | n3 to run a release that does";
+    let held = "the cluster goes on with version 1, its leader supports 4 | n3 to run a release that does";
     assert!(leader.changes(3).iter().any(|line| line == held), "{:?}", leader.changes(3));
     let other_store = Identity { supports: NEW, ..empty(3, 33, None) };
     let leader = leader.hears(other_store);
@@ -148,7 +148,7 @@ fn a_node_whose_release_is_too_old_is_not_let_in_and_it_is_said_why() {
     // It is being raised: both are entries of one log.
     leader.required = NEW;
     assert_eq!(admitted(&leader), None);
-    let line = "n4 is to be admitted | a newer release on it: it supports version 1, the cluster has 3";
+    let line = "n4 is to be admitted | a newer release on it: it supports version 1, the cluster has 4";
     assert!(leader.changes(4).iter().any(|said| said == line), "{:?}", leader.changes(4));
     let leader = leader.hears(of(4, NEW));
     assert!(matches!(admitted(&leader), Some(MembershipChange::AddLearner { .. })));

@@ -98,7 +98,7 @@ pub(super) async fn revoke_ticket(
 }
 
 /// Whether it was so before.
-fn done(outcome: Outcome) -> ApiResult<bool> {
+pub(super) fn done(outcome: Outcome) -> ApiResult<bool> {
     match outcome {
         Outcome::Done { unchanged, .. } => Ok(unchanged),
         Outcome::Refused { refusal } => Err(ApiError::refused(refusal)),

@@ -16,7 +16,7 @@ use super::backup::backup;
 use super::error::ApiError;
 use super::request::Api;
 use super::vms::{self, FOLLOWERS_MAX};
-use super::{members, status};
+use super::{leases, members, status};
 
 pub(super) fn router(agent: Arc<Agent>, stop: CancellationToken) -> Router {
     router_for(Api { agent, stop, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)) })
@@ -38,6 +38,9 @@ fn router_for(api: Api) -> Router {
         .route("/v1/tickets/{id}", delete(members::revoke_ticket))
         .route("/v1/cluster/join", post(members::join_cluster))
         .route("/v1/cluster/leave", post(members::leave_cluster))
+        .route("/v1/cluster/disarm", post(leases::disarm))
+        .route("/v1/cluster/arm", post(leases::arm))
+        .route("/v1/cluster/lease", put(leases::set_terms))
         .route("/v1/backup", get(backup))
         .fallback(|| async { ApiError::usage("no such path: see the table of the local API") })
         .method_not_allowed_fallback(|| async { ApiError::usage("no such method on this path") })

@@ -50,6 +50,8 @@ pub(super) async fn status(State(Api { agent, .. }): State<Api>) -> ApiResult<Js
         voters: None,
         changes: Vec::new(),
         lease: None,
+        lease_terms: None,
+        disarmed: None,
     };
     let standing = agent.host.standing().borrow().clone();
     match standing {
@@ -99,10 +101,11 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
         let mut changes = report.changes;
         changes.extend(views::awaited(state, &declared, &strangers, &reach));
         changes.extend(views::failovers(state, &nodes));
-        let lease = member.lease(now);
-        ((nodes, voters, changes), (state.vms.len(), state.version, lease), warnings, raft)
+        changes.extend(views::disarmed_change(state, now));
+        let leases = (member.lease(now), views::lease_terms(state), views::disarmed(state, now));
+        ((nodes, voters, changes), (state.vms.len(), state.version, leases), warnings, raft)
     });
-    let ((members, voters, changes), (vms, version, lease), warnings, raft) =
+    let ((members, voters, changes), (vms, version, leases), warnings, raft) =
         looked.await.map_err(SubmitError::from)?;
     view.phase = if summary.is_member { NodePhase::Member } else { NodePhase::Joining };
     view.leader = summary.leader.map(|(name, _)| name);
@@ -116,7 +119,7 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
     view.changes = changes;
     view.vms = vms;
     view.cluster_version = Some(version);
-    view.lease = lease;
+    (view.lease, view.lease_terms, view.disarmed) = leases;
     view.warnings.extend(warnings);
     Ok(())
 }

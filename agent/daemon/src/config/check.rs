@@ -12,6 +12,9 @@ use super::Config;
 /// Least `voter_lost_after_s`: several elections.
 const VOTER_LOST_AFTER_S_MIN: u32 = 5;
 
+/// Most `hold_s`: for longer, a cluster is disarmed.
+const HOLD_S_MAX: u32 = 3_600;
+
 /// What keeps this accelerator from running guests on a machine of this architecture.
 fn accel_problem(accel: Accel, arch: &str) -> Option<String> {
     (!accel.runs_on(arch)).then(|| {
@@ -38,6 +41,10 @@ impl Config {
         if self.voter_lost_after_s < VOTER_LOST_AFTER_S_MIN {
             let given = self.voter_lost_after_s;
             return Some(format!("voter_lost_after_s: {given} is less than {VOTER_LOST_AFTER_S_MIN}"));
+        }
+        if self.hold_s > HOLD_S_MAX {
+            let given = self.hold_s;
+            return Some(format!("hold_s: {given} is more than {HOLD_S_MAX}"));
         }
         for (key, path) in [("data_dir", &self.data_dir), ("socket", &self.socket)] {
             if !path.is_absolute() {

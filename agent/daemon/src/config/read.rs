@@ -38,6 +38,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "join_ticket_file",
             "role",
             "voter_lost_after_s",
+            "hold_s",
             "net",
             "vms",
             "resources",

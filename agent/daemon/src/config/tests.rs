@@ -80,6 +80,7 @@ fn full() -> String {
         advertise_addresses = ["127.0.0.1:1"]
         role = "witness"
         voter_lost_after_s = 60
+        hold_s = 60
         [net]
         relay_urls = ["https://relay.example.org"]
         relay_ca_file = "/ca"
@@ -126,6 +127,7 @@ fn who_joins_is_on_no_list_and_a_lost_voter_is_missed_for_some_seconds() {
     let listed = full();
     refused(&format!("join = true\n{listed}"), "leave one of the two out");
     refused("node_name = \"n1\"\nvoter_lost_after_s = 4\n", "voter_lost_after_s: 4 is less than 5");
+    refused("node_name = \"n1\"\nhold_s = 3601\n", "hold_s: 3601 is more than 3600");
     refused("node_name = \"n1\"\nrole = \"voter\"\n", "witness");
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use blixard_model::wire::{AgedReport, JoinResponse, PeerResponse, ProgressReport};
 use blixard_model::{Ask, ClusterId, EndpointId, Outcome};
 use blixard_node::host::{
-    Answer, Host, Input, JoinRefusal, MemberHost, Moment, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want,
+    Answer, HoldEnd, Host, Input, JoinRefusal, MemberHost, Moment, NodeRemoval, PeerCallId, RaftFrame,
+    WaiterId, Want,
 };
 use blixard_node::{SubmitError, Summary};
 use blixard_store::StoreStats;
@@ -201,7 +202,7 @@ impl HostHandle {
     async fn want(&self, want: Want, patience: Duration) -> Result<Answer, Unanswered> {
         let margin = match &want {
             Want::Change(_) | Want::RemoveNode(_) | Want::Join { .. } => ANSWER_MARGIN,
-            Want::Read | Want::Reports | Want::Progress | Want::HandOver => SHORT_MARGIN,
+            Want::Read | Want::Reports | Want::Progress | Want::HandOver | Want::Hold { .. } => SHORT_MARGIN,
         };
         let waiter = WaiterId(self.new_number());
         let patience_ms = millis(patience);
@@ -304,6 +305,15 @@ impl HostHandle {
         }
         if !matches!(self.want(Want::HandOver, patience).await, Ok(Answer::HandedOver(true))) {
             tracing::info!("nobody took the leadership over in time");
+        }
+    }
+
+    /// Has the VMs here that may be failed over run on for so long while the agent is away, and waits until
+    /// their supervisors know of it, at most for `patience`.
+    pub(crate) async fn hold(&self, length: Duration, patience: Duration) -> HoldEnd {
+        match self.want(Want::Hold { for_ms: millis(length) }, patience).await {
+            Ok(Answer::Held(end)) => end,
+            Ok(_) | Err(_) => HoldEnd::NotTaken,
         }
     }
 

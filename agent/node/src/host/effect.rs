@@ -147,8 +147,21 @@ pub enum Answer {
     Progress(Option<ProgressReport>),
     /// To [`Want::HandOver`](super::Want::HandOver): whether this node leads no more.
     HandedOver(bool),
+    /// To [`Want::Hold`](super::Want::Hold).
+    Held(HoldEnd),
     /// To [`Want::Join`](super::Want::Join): the ticket is kept and will be used, or why not.
     TicketTaken(Result<(), JoinRefusal>),
+}
+
+/// What became of the wish that VMs run on while the agent is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldEnd {
+    /// No VM of this node needs it.
+    NotNeeded,
+    /// The log has it, and the supervisors know of it.
+    Taken,
+    /// The log did not take it in time, or the supervisors could not be told.
+    NotTaken,
 }
 
 /// Why a node takes no ticket.

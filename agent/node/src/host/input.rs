@@ -209,6 +209,12 @@ pub enum Want {
     Progress,
     /// This node is not to lead any more, if another one can.
     HandOver,
+    /// The agent is about to end in order: the VMs of this node that may be failed over are to run on for so
+    /// long.
+    Hold {
+        /// In milliseconds, from now on.
+        for_ms: u64,
+    },
     /// To join a cluster with this ticket, which is kept on disk first.
     Join {
         /// The ticket.

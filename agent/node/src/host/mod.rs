@@ -35,7 +35,7 @@ use blixard_model::{
     BootId, ClusterName, ClusterVersion, EndpointId, JoinTicket, LeaseFile, LeaseTerms, NodeFacts, mutant,
 };
 
-pub use effect::{Answer, Effect, JoinRefusal};
+pub use effect::{Answer, Effect, HoldEnd, JoinRefusal};
 pub use input::{
     CallError, CallId, HolderRefusal, Input, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want,
 };

@@ -1,11 +1,15 @@
-//! A host that an operator removed from its cluster: it says so to whoever looks, and does nothing else.
+//! A host that an operator removed from its cluster: it says so to whoever looks, and stops the VMs that
+//! still run here, because they belong to nobody or to another machine by now. It does nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use blixard_model::ClusterId;
+use blixard_core::ports::ObservedUnit;
+use blixard_core::reconciler::Action;
+use blixard_model::report::ObservedState;
 use blixard_model::wire::{JoinResponse, PeerResponse};
+use blixard_model::{ClusterId, VmName, mutant};
 
-use super::effect::{Answer, Effect, JoinRefusal};
+use super::effect::{Answer, Effect, HoldEnd, JoinRefusal};
 use super::input::{Input, Want};
 use crate::notice::Notice;
 use crate::submission::SubmitError;
@@ -14,10 +18,18 @@ use crate::submission::SubmitError;
 const REMOVED: &str =
     "this node was removed from its cluster; `blixard status` says what to do to use it again";
 
+/// The units are listed once in so many ticks.
+const LIST_TICKS: u64 = 20;
+/// Most stops that are under way at once.
+const STOPS_MAX: usize = 8;
+
 /// A host that was removed.
 #[derive(Debug)]
 pub struct Removed {
     cluster_id: ClusterId,
+    ticks: u64,
+    /// The VMs that are being stopped.
+    stopping: BTreeSet<VmName>,
     out: Vec<Effect>,
 }
 
@@ -29,7 +41,7 @@ impl Removed {
             Effect::ServeJoins(None),
             Effect::ForgetTicket(None),
         ];
-        Self { cluster_id, out }
+        Self { cluster_id, ticks: 0, stopping: BTreeSet::new(), out }
     }
 
     /// The cluster that it was in.
@@ -51,10 +63,34 @@ impl Removed {
                 let response = JoinResponse::Later { why: REMOVED.to_owned(), known_as: None };
                 Effect::AnswerJoin { call, response: Box::new(response) }
             }
+            Input::Tick => return self.tick(),
+            Input::Units { listed: Ok(units), .. } => return self.stop_all(&units),
+            Input::ActionDone { action, .. } => {
+                // What failed is tried again after the next look.
+                self.stopping.remove(action.vm());
+                return;
+            }
             Input::Wanted { waiter, want, .. } => Effect::Answer { waiter, answer: self.answer(&want) },
             _ => return,
         };
         self.out.push(effect);
+    }
+
+    fn tick(&mut self) {
+        if self.ticks.is_multiple_of(LIST_TICKS) && !mutant::lives("removed-node-runs-on") {
+            self.out.push(Effect::ListUnits { look: self.ticks / LIST_TICKS });
+        }
+        self.ticks += 1;
+    }
+
+    fn stop_all(&mut self, units: &[ObservedUnit]) {
+        for unit in units {
+            let runs = !matches!(unit.state, ObservedState::Stopped | ObservedState::Failed);
+            if runs && self.stopping.len() < STOPS_MAX && self.stopping.insert(unit.name.clone()) {
+                let action = Action::Stop(unit.name.clone());
+                self.out.push(Effect::Act { action, vm: None, lease: None });
+            }
+        }
     }
 
     fn answer(&self, want: &Want) -> Answer {
@@ -65,6 +101,7 @@ impl Removed {
             Want::Reports => Answer::Reports(Vec::new()),
             Want::Progress => Answer::Progress(None),
             Want::HandOver => Answer::HandedOver(false),
+            Want::Hold { .. } => Answer::Held(HoldEnd::NotNeeded),
             Want::Join { .. } => {
                 Answer::TicketTaken(Err(JoinRefusal::InAnotherCluster { cluster_id: self.cluster_id }))
             }

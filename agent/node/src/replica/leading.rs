@@ -142,8 +142,15 @@ impl<P: Waits, R: Waits> Node<P, R> {
     pub fn propose_lost(&mut self, term: u64, node: &NodeName, eligible: Vec<NodeName>, waiter: P) {
         let text = format!("lost-{term}-{}", self.tasks.next_unasked());
         let Ok(id) = text.parse() else { return };
-        let command = Command::NodeLost { node: node.clone(), term, eligible };
+        let is_known = self.state().version >= ClusterVersion::HOLDS;
+        let seen = is_known.then_some(self.news.summary().applied);
+        let command = Command::NodeLost { node: node.clone(), term, eligible, seen };
         self.propose(&Request { id, command }, waiter);
+    }
+
+    /// The time is over for which the cluster was disarmed by the entry at this index. False: not taken.
+    pub fn propose_arm(&mut self, since: u64) -> bool {
+        self.propose_unasked("arm", Command::Arm { since: Some(since) })
     }
 
     /// A command whose outcome nobody waits for. False: it was not taken.

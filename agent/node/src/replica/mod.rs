@@ -101,6 +101,8 @@ pub struct Node<P, R> {
     signs: LastSigns,
     tickets: KnownTickets,
     tasks: LeaderTasks<P>,
+    /// As leader: the nodes that are known to have a lease.
+    leased: BTreeSet<NodeName>,
     news: News,
 }
 
@@ -119,6 +121,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
             signs: LastSigns::new(summary.raft_id),
             tickets: KnownTickets::default(),
             tasks: LeaderTasks::default(),
+            leased: BTreeSet::new(),
             news: News::new(summary, raft.machine().0.version),
             raft,
         }
@@ -147,6 +150,11 @@ impl<P: Waits, R: Waits> Node<P, R> {
     /// Which peers have a link now.
     pub fn note_links(&mut self, linked: BTreeSet<EndpointId>) {
         self.routes.note_links(linked);
+    }
+
+    /// Which nodes have a lease that this node, as leader, knows of: what needs one is placed on these first.
+    pub fn note_leased(&mut self, leased: BTreeSet<NodeName>) {
+        self.leased = leased;
     }
 
     /// This node's clock, in milliseconds since the Unix epoch. Nothing but the life of tickets rests on it.

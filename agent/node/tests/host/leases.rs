@@ -1,6 +1,7 @@
 //! Nodes renew their leases, and one that cannot loses its VMs to others when its leases are over.
 
 use blixard_model::{LeaseTerms, NodeName, VmName};
+use blixard_node::host::HoldEnd;
 
 use super::*;
 
@@ -82,5 +83,111 @@ fn a_lease_takes_a_quorum_and_is_counted_from_before_it_was_asked_for() {
             "n{n}: sent at {sent_ms}, it is {}",
             hosts.now_ms
         );
+    }
+}
+
+/// A VM that runs on one of three machines: on which, and another one.
+fn with_a_vm() -> (Hosts, u8, u8) {
+    let mut hosts = leased();
+    let leader = hosts.leader();
+    let waiter = hosts.change(leader, create("web", None));
+    hosts.until("it is made", |hosts| hosts.answers.contains_key(&waiter));
+    let home = (1..=3).find(|n| name(*n) == placed(&hosts, leader)).expect("one of them");
+    let other = (1..=3).find(|n| *n != home).expect("another");
+    hosts.until("it is started", |hosts| starts(hosts, home));
+    (hosts, home, other)
+}
+
+fn hold_of(hosts: &Hosts, at: u8, of: u8) -> bool {
+    let state = hosts.host(at).member().expect("a member").state();
+    state.leases.holder(&name(of)).is_some_and(|holder| holder.hold.is_some())
+}
+
+#[test]
+fn the_vms_of_an_agent_that_ends_in_order_go_on_and_are_waited_for() {
+    let (mut hosts, home, other) = with_a_vm();
+    let idle = (1..=3).find(|n| *n != home && *n != other).expect("a third");
+    let waiter = hosts.want(idle, Want::Hold { for_ms: 120_000 });
+    assert_eq!(hosts.answers[&waiter], Answer::Held(HoldEnd::NotNeeded), "nothing runs there");
+    let asked_ms = hosts.now_ms;
+    let waiter = hosts.want(home, Want::Hold { for_ms: 120_000 });
+    hosts.until("it is answered", |hosts| hosts.answers.contains_key(&waiter));
+    assert_eq!(hosts.answers[&waiter], Answer::Held(HoldEnd::Taken));
+    assert_eq!(until_ms(&hosts, home), Some(asked_ms + 120_000));
+    hosts.cut.insert(home);
+    hosts.link_all();
+    hosts.pass(60_000);
+    assert_eq!(placed(&hosts, other), name(home), "it has said so");
+    // The next agent takes the lease up again, and later gives the long one back.
+    let lease = hosts.machines[&home].lease.clone();
+    hosts.cut.clear();
+    hosts.restart(home, HostConfig { lease, ..config(home, 3) });
+    hosts.until("it has a lease as always", |hosts| {
+        until_ms(hosts, home).is_some_and(|until_ms| until_ms <= hosts.now_ms + 10_000)
+    });
+    assert!(hold_of(&hosts, other, home));
+    hosts.pass(LeaseTerms::DEFAULT.settle_ms - 2_000);
+    assert!(hold_of(&hosts, other, home), "a supervisor may not know of the end yet");
+    hosts.until("it is given back", |hosts| !hold_of(hosts, other, home));
+    assert_eq!(placed(&hosts, other), name(home));
+}
+
+#[test]
+fn an_agent_that_does_not_come_back_loses_its_vms_when_what_it_announced_is_over() {
+    let (mut hosts, home, other) = with_a_vm();
+    let waiter = hosts.want(home, Want::Hold { for_ms: 30_000 });
+    hosts.until("it is answered", |hosts| hosts.answers.contains_key(&waiter));
+    let until_ms = until_ms(&hosts, home).expect("a lease");
+    hosts.cut.insert(home);
+    hosts.link_all();
+    hosts.until("its end", |hosts| hosts.now_ms + 11_000 >= until_ms);
+    hosts.until("its end", |hosts| hosts.now_ms >= until_ms);
+    assert_eq!(placed(&hosts, other), name(home));
+    hosts.until("it is placed elsewhere", |hosts| placed(hosts, other) != name(home));
+    assert!(hosts.now_ms >= until_ms + 7_000, "stop time and margin");
+}
+
+#[test]
+fn without_a_quorum_nothing_is_announced() {
+    let (mut hosts, home, _) = with_a_vm();
+    hosts.cut.insert(home);
+    hosts.link_all();
+    let before = until_ms(&hosts, home);
+    let waiter = hosts.want(home, Want::Hold { for_ms: 120_000 });
+    hosts.until("it is given up", |hosts| hosts.answers.contains_key(&waiter));
+    assert_eq!(hosts.answers[&waiter], Answer::Held(HoldEnd::NotTaken));
+    assert_eq!(until_ms(&hosts, home), before);
+}
+
+#[test]
+fn a_disarmed_cluster_starts_nothing_elsewhere_until_it_is_armed_or_its_time_is_over() {
+    let (mut hosts, home, other) = with_a_vm();
+    let write = |id: &str, ask| WriteRequest { id: id.parse().expect("an id"), ask };
+    for (nth, arms) in [("first", true), ("second", false)] {
+        let home = (1..=3).find(|n| name(*n) == placed(&hosts, other)).unwrap_or(home);
+        let asked = hosts.now_ms;
+        let waiter = hosts.change(other, write(nth, WriteAsk::Disarm { for_ms: 60_000 }));
+        hosts.until("it is disarmed", |hosts| hosts.answers.contains_key(&waiter));
+        hosts.until("all have acknowledged it", |hosts| {
+            (1..=3).all(|n| until_ms(hosts, n).is_some_and(|until_ms| until_ms + 1_000 > asked + 60_000))
+        });
+        hosts.cut.insert(home);
+        hosts.link_all();
+        hosts.pass(40_000);
+        let asked_of = (1..=3).find(|n| *n != home).expect("another");
+        assert_eq!(placed(&hosts, asked_of), name(home), "{nth}");
+        if arms {
+            hosts.change(asked_of, write("arms", WriteAsk::Arm { since: None }));
+            hosts.pass(10_000);
+            assert_eq!(placed(&hosts, asked_of), name(home), "it cannot know that it is armed again");
+        }
+        let until_ms = until_ms(&hosts, home).expect("a lease");
+        for _ in 0..4 {
+            hosts.pass(10_000);
+        }
+        assert_ne!(placed(&hosts, asked_of), name(home), "{nth}: its lease ended at {until_ms}");
+        hosts.cut.clear();
+        hosts.link_all();
+        hosts.pass(10_000);
     }
 }

@@ -243,6 +243,43 @@ fn a_host_that_learns_that_it_was_removed_answers_who_asked_for_it_and_goes_on_t
 }
 
 #[test]
+fn a_host_that_was_removed_stops_the_vms_that_still_run_on_its_machine() {
+    let mut hosts = Hosts::formed(3);
+    let gone = (1..=3).find(|n| *n != hosts.leader()).expect("a follower");
+    let unit = |vm: &str, state| ObservedUnit {
+        name: vm.parse().expect("a name"),
+        state,
+        order: None,
+        main_pid: None,
+        status: None,
+        ended: None,
+    };
+    hosts.cut.insert(gone);
+    hosts.link_all();
+    hosts.pass(3_000);
+    let of = hosts.host(gone).member().expect("a member");
+    let (cluster_id, raft_id) = (of.state().cluster_id(), of.replica().summary().raft_id);
+    hosts.machine(gone).units = vec![unit("web", ObservedState::Running), unit("db", ObservedState::Stopped)];
+    hosts.machine(gone).begun.clear();
+    let ids = (hosts.leader(), raft_id);
+    let ask = MembersAsk::Remove { raft_id: ids.1, force: true, vms: None };
+    let waiter = hosts.change(ids.0, ask);
+    hosts.until("it is removed", |hosts| hosts.answers.contains_key(&waiter));
+    hosts.give(
+        gone,
+        Input::Links { up: Default::default(), removed: vec![RemovedFrom { cluster_id, raft_id }] },
+    );
+    assert!(hosts.host(gone).removed().is_some());
+    hosts.until("it stops what runs", |hosts| !hosts.machines[&gone].begun.is_empty());
+    hosts.machine(gone).units.clear();
+    let begun = hosts.machines[&gone].begun.len();
+    hosts.pass(5_000);
+    let all = &hosts.machines[&gone].begun;
+    assert_eq!(all.len(), begun, "nothing is left to stop");
+    assert!(all.iter().all(|action| *action == Action::Stop("web".parse().expect("a name"))), "{all:?}");
+}
+
+#[test]
 fn who_tells_a_host_that_it_was_removed_is_answered() {
     let mut hosts = Hosts::formed(3);
     let removed = (1..=3).find(|n| *n != hosts.leader()).expect("one follows");

@@ -149,6 +149,7 @@ impl Checks {
         self.is("join_ticket_file", &config["join_ticket_file"], &ticket);
         self.is("role", &config["role"], &json!("witness"));
         self.is("voter_lost_after_s", &config["voter_lost_after_s"], &json!(30));
+        self.is("hold_s", &config["hold_s"], &json!(30));
         self.is("qemu", &config["vms"]["qemu"], &json!("/opt/qemu"));
         self.is("accel", &config["vms"]["accel"], &json!("tcg"));
     }

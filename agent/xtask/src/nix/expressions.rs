@@ -49,6 +49,7 @@ let
       cluster.joinTicketFile = "/run/secrets/50%.ticket";
       settings.role = "witness";
       settings.voter_lost_after_s = 30;
+      settings.hold_s = 30;
       settings.port = 7531;
       settings.advertise_addresses = [ "203.0.113.7:7531" "[2001:db8::7]:7531" ];
       settings.data_dir = "/srv/blixard";
@@ -218,7 +219,7 @@ pub(super) const REFUSALS: [(&str, &str); 31] = [
 const DISK_DIRS: &str = "services.blixard.settings.vms.disk_dirs:";
 
 /// Mistakes that have to fail the evaluation of a whole system, and what the error has to name.
-pub(super) const FAILING: [(&str, &str); 9] = [
+pub(super) const FAILING: [(&str, &str); 10] = [
     (
         r#"settings.node_name = "n9";"#,
         "services.blixard.cluster.members: this node, \"n9\", is not among n1, n2, n3",
@@ -241,6 +242,7 @@ pub(super) const FAILING: [(&str, &str); 9] = [
         "services.blixard.settings.join_ticket_file: use services.blixard.cluster.joinTicketFile",
     ),
     ("settings.voter_lost_after_s = 4;", "services.blixard.settings.voter_lost_after_s"),
+    ("settings.hold_s = 3601;", "services.blixard.settings.hold_s"),
     (
         r#"cluster.members.n4 = { endpointId = "n4"; addresses = [ "10.77.0.4:7431" ]; };"#,
         "members.n4.endpointId",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use blixard_core::ClusterState;
 use blixard_core::lease::{Grantor, Holder};
 use blixard_core::state::LeaseTable;
 use blixard_model::api::LeaseView;
@@ -34,6 +35,8 @@ pub(super) struct AskedRenewal {
 #[derive(Debug)]
 pub(super) struct Leases {
     pub(super) node: NodeName,
+    /// Those of the cluster unless somebody chose others, and those that hold.
+    pub(super) usual: LeaseTerms,
     pub(super) terms: LeaseTerms,
     pub(super) holder: Holder,
     /// The leases that it grants while it leads.
@@ -63,6 +66,7 @@ impl Leases {
         let holder = Holder::new(node.clone(), (now.boot_id, cluster_id), terms, found, now.boot_ms);
         Self {
             node,
+            usual: terms,
             terms,
             holder,
             grantor: None,
@@ -75,6 +79,11 @@ impl Leases {
             verdict_looks: 0,
             denied: None,
         }
+    }
+
+    /// The terms that the log has.
+    pub(super) fn note_terms(&mut self, state: &ClusterState) {
+        self.terms = self.usual.with(state.leases.terms);
     }
 
     /// What the supervisors of this node's VMs know.

@@ -9,15 +9,16 @@ use blixard_core::lease::{Grantor, LeaseStep};
 use blixard_model::api::LeaseView;
 use blixard_model::wire::{PeerRequest, PeerResponse, ProgressReport};
 use blixard_model::{
-    EndpointId, LeaseDenial, LeaseGrant, LeaseRenewal, NodeName, RaftId, RenewalAnswer, WriteAsk, mutant,
+    ClusterVersion, EndpointId, LeaseDenial, LeaseGrant, LeaseRenewal, NodeName, RenewalAnswer, WriteAsk,
+    mutant,
 };
 
 use super::leases::{AskedRenewal, LeaseAsker};
 use super::submissions::Purpose;
-use super::{MemberCall, MemberHost, Proposer, Reader};
+use super::{MemberCall, MemberHost, Proposer, Reader, Replica};
 use crate::attempt::AttemptEnd;
-use crate::host::effect::Effect;
-use crate::host::input::{CallError, PeerCallId};
+use crate::host::effect::{Answer, Effect, HoldEnd};
+use crate::host::input::{CallError, PeerCallId, WaiterId};
 use crate::host::moment::Moment;
 use crate::notice::Notice;
 
@@ -27,8 +28,23 @@ const ENFORCE_MS: u64 = 5_000;
 const PATIENCE_MS_MIN: u64 = 1_000;
 /// A leader looks this often for nodes that are lost, in milliseconds.
 const VERDICT_MS: u64 = 200;
+/// That the time is over for which a cluster was disarmed is proposed again after this time, in milliseconds.
+const ARM_MS: u64 = 1_000;
 /// At every so many of these looks it tries again to place VMs that found no room before.
 const AGAIN_LOOKS: u64 = 10;
+
+/// What this node knows when it looks at its lease.
+fn step(now: Moment, replica: &Replica, up_to_date: bool) -> LeaseStep<'_> {
+    let summary = replica.summary();
+    LeaseStep {
+        now_ms: now.boot_ms,
+        state: replica.state(),
+        applied: summary.applied,
+        raft_id: summary.raft_id,
+        up_to_date,
+        wall_ms: now.wall_ms,
+    }
+}
 
 impl MemberHost {
     /// This node's lease; none while there is no need for one.
@@ -51,7 +67,7 @@ impl MemberHost {
         let grants = self.leases.grantor.as_ref().map(Grantor::term);
         let kept = mutant::lives("grants-outlive-the-term") && grants.is_some();
         if leads && grants != Some(term) && !kept {
-            self.leases.grantor = Some(Grantor::new(term, self.leases.terms, now.boot_ms));
+            self.leases.grantor = Some(Grantor::new(term, self.leases.usual, now.boot_ms));
             self.forget_renewals();
         } else if !leads && grants.is_some() {
             self.leases.grantor = self.leases.grantor.take().filter(|_| kept);
@@ -74,23 +90,27 @@ impl MemberHost {
     pub(super) fn look_at_leases(&mut self, now: Moment) {
         let summary = self.replica.summary();
         let (leader, leads) = (summary.leader.as_ref().map(|(_, id)| *id), summary.leads);
-        let step = LeaseStep {
-            now_ms: now.boot_ms,
-            state: self.replica.state(),
-            applied: summary.applied,
-            raft_id: summary.raft_id,
-            up_to_date: self.vms.is_up_to_date(),
-        };
+        let step = step(now, &self.replica, self.vms.is_up_to_date());
+        let raft_id = step.raft_id;
         if let Some(file) = self.leases.holder.look(step) {
             self.out.push(Effect::WriteLease(Box::new(file)));
         }
+        let boot_id = now.boot_id;
         let enforces = self.leases.holder.enforces(step);
+        let enforces = enforces.map(|epoch| WriteAsk::EnforceLease { raft_id, boot_id, epoch });
+        let take = self.leases.holder.hold_to_take(step).map(|hold| WriteAsk::TakeHold { raft_id, hold });
+        let end = self.leases.holder.hold_to_end(step);
+        let end = end.map(|since| WriteAsk::EndHold { raft_id, boot_id, since });
         let can_ask = leads || leader.is_some_and(|leader| self.linked.contains(&leader));
         let renewal = if can_ask { self.leases.holder.renewal(step) } else { None };
-        let raft_id = step.raft_id;
-        if let Some(epoch) = enforces {
-            self.say_that_it_enforces(now, raft_id, epoch);
+        self.leases.note_terms(self.replica.state());
+        if let Some(ask) = enforces {
+            self.tell_of_lease(now, ask, Purpose::EnforceLease);
         }
+        if let Some(ask) = take.or(end) {
+            self.tell_of_lease(now, ask, Purpose::Hold);
+        }
+        self.end_holds(now);
         match (renewal, leader) {
             (Some(renewal), _) if leads => {
                 let asker = LeaseAsker::Own { sent_ms: now.boot_ms };
@@ -110,13 +130,36 @@ impl MemberHost {
         self.give_verdicts(now);
     }
 
-    fn say_that_it_enforces(&mut self, now: Moment, raft_id: RaftId, epoch: u64) {
-        if self.submissions.has(|purpose| *purpose == Purpose::EnforceLease) {
+    /// Tells the log something of this node's lease, unless that is on its way.
+    fn tell_of_lease(&mut self, now: Moment, ask: WriteAsk, purpose: Purpose) {
+        if self.submissions.has(|under_way| *under_way == purpose) {
             return;
         }
-        let ask = WriteAsk::EnforceLease { raft_id, boot_id: now.boot_id, epoch };
         let Some(request) = self.own_request(ask) else { return };
-        self.submit(now, request, ENFORCE_MS, Purpose::EnforceLease);
+        self.submit(now, request, ENFORCE_MS, purpose);
+    }
+
+    /// The agent is about to end in order: the VMs here that need a lease are to run on meanwhile.
+    pub(super) fn hold(&mut self, now: Moment, waiter: WaiterId, (for_ms, until_ms): (u64, u64)) {
+        let step = step(now, &self.replica, self.vms.is_up_to_date());
+        let is_old = step.state.version < ClusterVersion::HOLDS;
+        if !self.leases.holder.leave(step, for_ms) {
+            return self.answer(waiter, Answer::Held(HoldEnd::NotNeeded));
+        }
+        if is_old {
+            return self.answer(waiter, Answer::Held(HoldEnd::NotTaken));
+        }
+        self.waiters.add_hold(waiter, until_ms);
+    }
+
+    /// The supervisors know of what the agent that is about to end was waiting for.
+    fn end_holds(&mut self, now: Moment) {
+        let step = step(now, &self.replica, self.vms.is_up_to_date());
+        if self.waiters.has_holds() && self.leases.holder.is_left(step) {
+            for waiter in self.waiters.take_holds() {
+                self.answer(waiter, Answer::Held(HoldEnd::Taken));
+            }
+        }
     }
 
     pub(super) fn handle_lease_written(&mut self, now: Moment, failure: Option<String>) {
@@ -260,6 +303,16 @@ impl MemberHost {
         let again = self.leases.verdict_looks.is_multiple_of(AGAIN_LOOKS);
         let Some(grantor) = self.leases.grantor.as_mut() else { return };
         grantor.note_holders(now.boot_ms, &self.replica.state().leases);
+        let state = self.replica.state();
+        let names = state.nodes.members().map(|member| member.node.name);
+        let leased = names.filter(|node| grantor.holds(now.boot_ms, node)).cloned().collect();
+        let disarmed = state.leases.disarmed;
+        self.replica.note_leased(leased);
+        if let Some(since) = disarmed.filter(|it| it.until_unix_ms <= now.wall_ms).map(|it| it.since) {
+            self.leases.verdict_due_ms = now.boot_ms.saturating_add(ARM_MS);
+            self.dirty |= self.replica.propose_arm(since);
+            return;
+        }
         let decided = grantor.term();
         if decided != term && !mutant::lives("grants-outlive-the-term") {
             return;

@@ -4,7 +4,7 @@ use blixard_core::planner::prepare::too_early;
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::wire::{AgedReport, PeerRequest, ReportsFrom, ReportsPage};
-use blixard_model::{Ask, EndpointId, JoinTicket, MembersAsk, Outcome, WriteAsk, WriteRequest};
+use blixard_model::{Ask, EndpointId, JoinTicket, MembersAsk, Outcome, WriteAsk};
 
 use super::pages::Collected;
 use super::removals::RemovalNext;
@@ -12,7 +12,7 @@ use super::submissions::{Purpose, SUBMISSIONS_MAX};
 use super::waiters::{READ_MS, ReadState};
 use super::{MemberCall, MemberHost, Reader};
 use crate::attempt::AttemptEnd;
-use crate::host::effect::{Answer, Effect, JoinRefusal};
+use crate::host::effect::{Answer, Effect, HoldEnd, JoinRefusal};
 use crate::host::input::{WaiterId, Want};
 use crate::host::moment::Moment;
 use crate::notice::Notice;
@@ -61,6 +61,7 @@ impl MemberHost {
                     self.answer(waiter, Answer::HandedOver(false));
                 }
             }
+            Want::Hold { for_ms } => self.hold(now, waiter, (for_ms, until_ms)),
             Want::Join { ticket, .. } => {
                 let refusal = self.why_no_ticket(&ticket);
                 self.answer(waiter, Answer::TicketTaken(Err(refusal)));
@@ -130,7 +131,6 @@ impl MemberHost {
 
     /// A leader of an older release might take it for the word of a liar.
     fn too_early(&self, ask: &Ask) -> Option<String> {
-        let Ask::Write(WriteRequest { ask, .. }) = ask else { return None };
         too_early(self.replica.state(), ask).map(|why| why.to_string())
     }
 
@@ -276,7 +276,11 @@ impl MemberHost {
                     self.answer(waiter, Answer::Changed(end));
                 }
                 Purpose::Join(call) => self.join_decided(call, Err(error)),
-                Purpose::Register | Purpose::Confirm(_) | Purpose::Vouch | Purpose::EnforceLease => {}
+                Purpose::Register
+                | Purpose::Confirm(_)
+                | Purpose::Vouch
+                | Purpose::EnforceLease
+                | Purpose::Hold => {}
             }
         }
         let (reads, hand_overs, served) = self.waiters.abandon();
@@ -288,6 +292,9 @@ impl MemberHost {
         }
         for waiter in hand_overs {
             self.answer(waiter, Answer::HandedOver(false));
+        }
+        for waiter in self.waiters.take_holds() {
+            self.answer(waiter, Answer::Held(HoldEnd::NotTaken));
         }
         for call in served {
             let why = why.to_owned();

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use blixard_core::ClusterState;
 use blixard_core::state::{Availability, NodeRecord};
 use blixard_model::{
-    Ask, MembersAsk, NodeName, Outcome, RaftId, Refusal, VmsFate, WriteAsk, WriteRequest, mutant,
+    Ask, Desired, MembersAsk, NodeName, Outcome, RaftId, Refusal, VmsFate, WriteAsk, WriteRequest, mutant,
 };
 
 use crate::host::input::{NodeRemoval, WaiterId};
@@ -92,6 +92,13 @@ impl Removals {
                 let request = WriteRequest { id, ask: WriteAsk::ForgetVms { node: name } };
                 Some(RemovalNext::Change(request.into(), removal.until_ms))
             }
+            (NamedNode::Gone(Err(_)), Some(VmsFate::Retire)) if runs_on(state, &name) => {
+                let why = format!(
+                    "{name} is no member any more and VMs are placed by its name: if you know that the \
+                     machine is off, say so with --i-know-it-is-off"
+                );
+                refused(Refusal::Membership { why })
+            }
             (NamedNode::Gone(_), _) => Some(RemovalNext::End(Outcome::unchanged(None))),
         }
     }
@@ -117,6 +124,11 @@ enum NamedNode {
     /// It is no member any more; which VMs are still placed there.
     Gone(Result<(), Refusal>),
     Unknown,
+}
+
+/// Whether a VM by this node's name is not being forgotten.
+fn runs_on(state: &ClusterState, name: &NodeName) -> bool {
+    state.placed_on(name).any(|vm| vm.desired != Desired::Absent)
 }
 
 fn standing(state: &ClusterState, name: &NodeName) -> NamedNode {

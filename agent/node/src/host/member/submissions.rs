@@ -38,6 +38,8 @@ pub(crate) enum Purpose {
     Confirm(Action),
     /// This node: it obeys leases.
     EnforceLease,
+    /// This node: it has a long lease, or counts on none any more.
+    Hold,
     /// A listed node that waits to be admitted.
     Vouch,
     /// A node that asked to be admitted with a ticket.

@@ -8,7 +8,7 @@ use super::submissions::{Attempt, Purpose, SubmissionId, SubmissionNext};
 use super::waiters::ReadState;
 use super::{MemberCall, MemberHost, Proposer, Reader, identities, registering, reports};
 use crate::attempt::AttemptEnd;
-use crate::host::effect::{Answer, Effect};
+use crate::host::effect::{Answer, Effect, HoldEnd};
 use crate::host::input::{CallError, WaiterId};
 use crate::host::moment::Moment;
 use crate::notice::Notice;
@@ -83,6 +83,9 @@ impl MemberHost {
         }
         for waiter in self.waiters.take_overdue_hand_overs(now_ms) {
             self.answer(waiter, Answer::HandedOver(false));
+        }
+        for waiter in self.waiters.take_overdue_holds(now_ms) {
+            self.answer(waiter, Answer::Held(HoldEnd::NotTaken));
         }
         for call in self.waiters.take_overdue_served(now_ms) {
             self.replica.forget_proposer(|proposer| *proposer == Proposer::Peer(call));
@@ -231,7 +234,7 @@ impl MemberHost {
                 }
             }
             // Said again if the log does not say so.
-            Purpose::EnforceLease => {}
+            Purpose::EnforceLease | Purpose::Hold => {}
             Purpose::Join(call) => self.join_decided(call, end),
         }
     }

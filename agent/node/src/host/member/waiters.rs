@@ -22,6 +22,7 @@ pub(super) enum ReadState {
 pub(super) struct Waiters {
     reads: BTreeMap<WaiterId, (ReadState, u64)>,
     hand_overs: BTreeMap<WaiterId, u64>,
+    holds: BTreeMap<WaiterId, u64>,
     served: BTreeMap<PeerCallId, u64>,
 }
 
@@ -54,6 +55,19 @@ impl Waiters {
         std::mem::take(&mut self.hand_overs).into_keys().collect()
     }
 
+    /// Somebody waits until then for this node's long lease.
+    pub(super) fn add_hold(&mut self, waiter: WaiterId, until_ms: u64) {
+        self.holds.insert(waiter, until_ms);
+    }
+
+    pub(super) fn has_holds(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    pub(super) fn take_holds(&mut self) -> Vec<WaiterId> {
+        std::mem::take(&mut self.holds).into_keys().collect()
+    }
+
     /// A peer waits until then for what this node leads.
     pub(super) fn add_served(&mut self, call: PeerCallId, until_ms: u64) {
         self.served.insert(call, until_ms);
@@ -68,11 +82,13 @@ impl Waiters {
     pub(super) fn give_up(&mut self, waiter: WaiterId) {
         self.reads.remove(&waiter);
         self.hand_overs.remove(&waiter);
+        self.holds.remove(&waiter);
     }
 
     pub(super) fn due_ms(&self) -> Option<u64> {
         let reads = self.reads.values().map(|(_, until)| *until);
-        reads.chain(self.hand_overs.values().copied()).chain(self.served.values().copied()).min()
+        let others = [&self.hand_overs, &self.holds].into_iter().flat_map(BTreeMap::values);
+        reads.chain(others.copied()).chain(self.served.values().copied()).min()
     }
 
     pub(super) fn take_overdue_reads(&mut self, now_ms: u64) -> Vec<(WaiterId, ReadState)> {
@@ -87,6 +103,10 @@ impl Waiters {
 
     pub(super) fn take_overdue_hand_overs(&mut self, now_ms: u64) -> Vec<WaiterId> {
         take_overdue(&mut self.hand_overs, now_ms)
+    }
+
+    pub(super) fn take_overdue_holds(&mut self, now_ms: u64) -> Vec<WaiterId> {
+        take_overdue(&mut self.holds, now_ms)
     }
 
     pub(super) fn take_overdue_served(&mut self, now_ms: u64) -> Vec<PeerCallId> {

@@ -26,7 +26,7 @@ use blixard_model::{ClusterName, Contact, EndpointId, JoinTicket};
 
 use super::calls::Calls;
 use super::disk::{Write, Written};
-use super::effect::{Answer, Effect};
+use super::effect::{Answer, Effect, HoldEnd};
 use super::input::{CallError, CallId, Input, PeerCallId, WaiterId, Want};
 use super::member::Own;
 use super::moment::Moment;
@@ -257,6 +257,7 @@ impl Unborn {
             Want::Reports => Answer::Reports(Vec::new()),
             Want::Progress => Answer::Progress(None),
             Want::HandOver => Answer::HandedOver(false),
+            Want::Hold { .. } => Answer::Held(HoldEnd::NotNeeded),
             Want::Join { ticket, text } => return self.take_ticket(waiter, *ticket, text),
         };
         self.out.push(Effect::Answer { waiter, answer });

@@ -1,0 +1,313 @@
+//! Long leases: what a node announces, a cluster that is disarmed, and terms that change.
+
+use blixard_core::lease::{Grantor, Holder, LeaseStep};
+use blixard_core::state::LeaseHold;
+use blixard_model::{
+    Command, Desired, HoldAsk, LeaseDenial, LeaseGrant, LeaseRenewal, LeaseTerms, LeaseTermsChoice,
+    MembershipChange, OnNodeLoss, Outcome, RaftId, Removal, VmSpec, VmsFate,
+};
+
+use crate::common::{Cluster, name, node, spec};
+use crate::lease::{
+    BOOT, NEXT_BOOT, TERMS, WAIT_MS, WALL_MS, cluster, enforce, grant, holder, is_done, lost, on, place,
+    renew, renewal, step,
+};
+
+/// How long a leader waits after a lease of two minutes: with the stop time, the clocks and the margin.
+const HELD_WAIT_MS: u64 = 129_526;
+
+fn take(n: u64, begins_ms: u64, length_ms: u64) -> Command {
+    Command::TakeHold { raft_id: RaftId(n), hold: HoldAsk { boot_id: BOOT, begins_ms, length_ms } }
+}
+
+fn hold_of(cluster: &Cluster, n: &str) -> Option<LeaseHold> {
+    cluster.state.leases.holders[&node(n)].hold
+}
+
+fn disarm(for_ms: u64) -> Command {
+    Command::Disarm { for_ms, at_ms: WALL_MS }
+}
+
+#[test]
+fn a_hold_is_waited_out_by_every_leader_and_a_lost_node_has_none() {
+    let mut cluster = cluster();
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    renew(&mut grantor, 1_000, &cluster.state.leases, renewal(None)).expect("granted");
+    assert!(is_done(&cluster.apply(take(2, 50_000, 120_000))));
+    grantor.note_holders(2_000, &cluster.state.leases);
+    let n2 = node("n2");
+    assert_eq!(grantor.over_ms(&n2), 2_000 + HELD_WAIT_MS, "from when the log says so");
+    // A leader that has just begun counts from its beginning.
+    let mut next = Grantor::new(4, TERMS, 7_000);
+    next.note_holders(7_100, &cluster.state.leases);
+    assert_eq!(next.over_ms(&n2), 7_100 + HELD_WAIT_MS);
+    assert_eq!(next.over_ms(&node("n1")), 7_100 + WAIT_MS, "of others it waits for the usual time");
+    // Once it is over, the node is lost and has none any more.
+    assert!(is_done(&cluster.apply(lost("n2"))));
+    assert_eq!(hold_of(&cluster, "n2"), None);
+    assert!(!is_done(&cluster.apply(take(2, 60_000, 120_000))), "it has to say anew that it obeys leases");
+}
+
+#[test]
+fn only_who_obeys_leases_in_this_boot_takes_a_hold_and_none_ends_before_the_one_before() {
+    let mut cluster = cluster();
+    assert!(!is_done(&cluster.apply(take(3, 0, 120_000))), "n3 has not said that it obeys leases");
+    for length_ms in [0, 999, 86_400_001, u64::MAX] {
+        assert!(!is_done(&cluster.apply(take(2, 0, length_ms))), "{length_ms} ms is no length");
+    }
+    assert!(is_done(&cluster.apply(take(2, 10_000, 120_000))));
+    assert!(is_done(&cluster.apply(take(2, 40_000, 30_000))));
+    let hold = hold_of(&cluster, "n2").expect("the second");
+    assert_eq!((hold.begins_ms, hold.length_ms), (Some(40_000), 120_000), "the first was no shorter");
+    // The next boot waits for it, and cannot replace it.
+    assert!(is_done(&cluster.apply(enforce(2, NEXT_BOOT, 1))));
+    assert_eq!(hold_of(&cluster, "n2"), Some(hold));
+    let other = HoldAsk { boot_id: NEXT_BOOT, begins_ms: 0, length_ms: 5_000 };
+    assert!(!is_done(&cluster.apply(Command::TakeHold { raft_id: RaftId(2), hold: other })));
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    let asked = LeaseRenewal { boot_id: NEXT_BOOT, quote: None };
+    let refused = renew(&mut grantor, 0, &cluster.state.leases, asked);
+    assert_eq!(refused, Err(LeaseDenial::EarlierBoot { wait_ms: HELD_WAIT_MS }));
+    assert!(renew(&mut grantor, HELD_WAIT_MS, &cluster.state.leases, asked).is_ok());
+    let since = hold.since;
+    let ends = Command::EndHold { raft_id: RaftId(2), boot_id: NEXT_BOOT, since };
+    assert!(is_done(&cluster.apply(ends)), "it was granted a lease, so that one is over");
+}
+
+#[test]
+fn a_node_that_took_a_hold_is_not_lost_by_what_was_decided_before() {
+    let mut cluster = cluster();
+    on(&mut cluster, "web", "n2");
+    assert!(is_done(&cluster.apply(take(2, 0, 120_000))));
+    let since = hold_of(&cluster, "n2").expect("it has one").since;
+    let decided = |seen| Command::NodeLost { node: node("n2"), term: 3, eligible: vec![node("n1")], seen };
+    assert!(!is_done(&cluster.apply(decided(Some(since - 1)))));
+    assert_eq!(place(&cluster, "web"), Some(node("n2")));
+    assert!(is_done(&cluster.apply(decided(Some(since)))));
+    assert_eq!(place(&cluster, "web"), Some(node("n1")));
+}
+
+#[test]
+fn an_agent_that_ends_in_order_keeps_its_vms_and_the_next_one_ends_the_hold() {
+    let mut cluster = cluster();
+    let mut holder = holder(None);
+    let wanted = |holder: &mut Holder, cluster: &Cluster| {
+        assert!(!holder.leave(step(&cluster.state, 5_000, 4), 120_000), "no VM here needs it");
+    };
+    wanted(&mut holder, &cluster);
+    on(&mut cluster, "kept", "n1");
+    let kept =
+        VmSpec { on_node_loss: Some(OnNodeLoss::Keep), ..cluster.state.vms[&name("kept")].spec.clone() };
+    cluster.apply(Command::ChangeVm { spec: kept, seen: None });
+    wanted(&mut holder, &cluster);
+    on(&mut cluster, "web", "n1");
+    holder.note_granted(1_000, grant(1, 4));
+    holder.look(step(&cluster.state, 1_100, 4)).expect("a file");
+    holder.note_written(1_100, true);
+    assert_eq!(holder.hold_to_take(step(&cluster.state, 4_000, 4)), None, "nobody asked");
+    assert!(holder.leave(step(&cluster.state, 5_000, 4), 120_000));
+    let hold = holder.hold_to_take(step(&cluster.state, 5_010, 4)).expect("it is told");
+    assert_eq!((hold.begins_ms, hold.length_ms, hold.boot_id), (5_000, 120_000, BOOT));
+    assert!(is_done(&cluster.apply(Command::TakeHold { raft_id: RaftId(1), hold })));
+    assert!(!holder.is_left(step(&cluster.state, 5_050, 5)), "the supervisors do not know of it");
+    let file = holder.look(step(&cluster.state, 5_050, 5)).expect("it is written");
+    assert_eq!(file.until_ms, Some(125_000), "from when it was asked for");
+    holder.note_written(5_060, true);
+    assert!(holder.is_left(step(&cluster.state, 5_060, 5)));
+    assert_eq!(holder.hold_to_take(step(&cluster.state, 9_000, 5)), None, "the log has it");
+
+    // The next agent goes on with what it finds until it is granted a lease.
+    let mut next = crate::lease::holder(Some(file.clone()));
+    assert_eq!(next.look(step(&cluster.state, 60_000, 6)).map(|file| file.until_ms), Some(Some(125_000)));
+    next.note_written(60_000, true);
+    next.note_granted(60_100, grant(2, 6));
+    let short = next.look(step(&cluster.state, 60_200, 6)).expect("a lease");
+    assert_eq!(short.until_ms, Some(70_100), "it can be taken back: nobody counts on it being longer");
+    next.note_written(60_210, true);
+    let settled_ms = 60_210 + TERMS.settle_ms;
+    assert_eq!(
+        next.hold_to_end(step(&cluster.state, settled_ms - 1, 6)),
+        None,
+        "one may not have read of it"
+    );
+    let since = next.hold_to_end(step(&cluster.state, settled_ms, 6)).expect("all have");
+    let end = Command::EndHold { raft_id: RaftId(1), boot_id: BOOT, since };
+    assert!(is_done(&cluster.apply(end.clone())));
+    assert!(!is_done(&cluster.apply(end)) && hold_of(&cluster, "n1").is_none());
+}
+
+#[test]
+fn a_disarmed_cluster_fails_nobody_over_and_each_node_takes_a_hold() {
+    let mut cluster = cluster();
+    on(&mut cluster, "web", "n2");
+    let mut holder = holder(None);
+    holder.note_granted(0, grant(1, 4));
+    holder.look(step(&cluster.state, 100, 4)).expect("a file");
+    holder.note_written(100, true);
+    for for_ms in [0, 999, 86_400_001] {
+        let said = cluster.apply(disarm(for_ms));
+        assert!(matches!(said, Outcome::Refused { .. }), "{said:?}");
+    }
+    assert!(is_done(&cluster.apply(disarm(600_000))));
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    renew(&mut grantor, 0, &cluster.state.leases, renewal(None)).expect("granted");
+    grantor.note_holders(200_000, &cluster.state.leases);
+    assert!(grantor.verdicts(200_000, &cluster.state, true).is_empty());
+    assert!(!is_done(&cluster.apply(lost("n2"))), "decided before it was disarmed");
+    // Five minutes are left by the clock on the wall.
+    let late = LeaseStep { wall_ms: WALL_MS + 300_000, ..step(&cluster.state, 7_000, 9) };
+    let hold = holder.hold_to_take(late).expect("each takes one");
+    assert_eq!((hold.begins_ms, hold.length_ms), (7_000, 300_000));
+    let wrong = LeaseStep { wall_ms: 5, ..step(&cluster.state, 20_000, 9) };
+    assert_eq!(
+        holder.hold_to_take(wrong).map(|hold| hold.length_ms),
+        Some(600_000),
+        "never longer than asked"
+    );
+    cluster.apply(Command::TakeHold { raft_id: RaftId(1), hold });
+    let file = holder.look(step(&cluster.state, 7_100, 9)).expect("the supervisors are told");
+    assert_eq!(file.until_ms, Some(307_000));
+    holder.note_written(7_100, true);
+    let covered = LeaseStep { wall_ms: WALL_MS + 320_000, ..step(&cluster.state, 27_000, 9) };
+    assert_eq!(holder.hold_to_take(covered), None);
+    // While it is disarmed nobody gives a hold up.
+    let since = hold_of(&cluster, "n1").expect("it has one").since;
+    let end = Command::EndHold { raft_id: RaftId(1), boot_id: BOOT, since };
+    assert!(!is_done(&cluster.apply(end)));
+    // Armed by an entry that means another time it stays disarmed.
+    assert!(!is_done(&cluster.apply(Command::Arm { since: Some(1) })));
+    assert!(is_done(&cluster.apply(Command::Arm { since: None })));
+    holder.note_granted(30_000, grant(2, 9));
+    assert_eq!(holder.look(step(&cluster.state, 30_100, 9)).map(|file| file.until_ms), Some(Some(40_000)));
+    // The other one has taken none: it is lost as always.
+    grantor.note_holders(200_000, &cluster.state.leases);
+    renew_n1(&mut grantor, &cluster);
+    let lost = grantor.verdicts(200_300, &cluster.state, false);
+    assert_eq!(lost.iter().map(|(lost, _)| lost.clone()).collect::<Vec<_>>(), [node("n2")]);
+}
+
+/// n1 has a lease at 200 s that it is known to have received.
+fn renew_n1(grantor: &mut Grantor, cluster: &Cluster) {
+    let table = &cluster.state.leases;
+    let mut quote = None;
+    for at_ms in [200_000, 200_100] {
+        let asked = (&node("n1"), RaftId(1));
+        let granted = grantor.renew(at_ms, table, asked, (&renewal(quote), 9)).expect("granted");
+        quote = Some(granted.0);
+    }
+}
+
+#[test]
+fn shorter_terms_count_for_a_node_once_it_says_that_its_supervisors_know_of_them() {
+    let mut cluster = cluster();
+    let choice = |lease_ms| LeaseTermsChoice { lease_ms, stop_ms: 5_000, margin_ms: 2_000 };
+    let set = |lease_ms| Command::SetLeaseTerms { terms: choice(lease_ms) };
+    for terms in [
+        choice(2_999),
+        choice(300_001),
+        LeaseTermsChoice { stop_ms: 2_999, ..choice(9_000) },
+        LeaseTermsChoice { margin_ms: 0, ..choice(9_000) },
+    ] {
+        assert!(matches!(cluster.apply(Command::SetLeaseTerms { terms }), Outcome::Refused { .. }));
+    }
+    assert!(is_done(&cluster.apply(set(5_000))));
+    assert!(!is_done(&cluster.apply(set(5_000))), "it was so before");
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    grantor.note_holders(0, &cluster.state.leases);
+    let short_wait_ms = LeaseTerms { lease_ms: 5_000, ..TERMS }.wait_ms();
+    assert_eq!(grantor.over_ms(&node("n2")), WAIT_MS, "an earlier leader may have granted it a longer one");
+    let (_, length_ms) = grantor
+        .renew(100, &cluster.state.leases, (&node("n2"), RaftId(2)), (&renewal(None), 9))
+        .expect("granted");
+    assert_eq!(length_ms, 5_000);
+    let mut holder = holder(None);
+    holder.note_granted(0, LeaseGrant { length_ms: 5_000, ..grant(1, 4) });
+    holder.look(step(&cluster.state, 100, 9)).expect("a file");
+    holder.note_written(100, true);
+    let since = holder.hold_to_end(step(&cluster.state, 100 + TERMS.settle_ms, 9)).expect("all know");
+    assert!(is_done(&cluster.apply(Command::EndHold { raft_id: RaftId(1), boot_id: BOOT, since })));
+    let mut next = Grantor::new(4, TERMS, 0);
+    next.note_holders(0, &cluster.state.leases);
+    assert_eq!((next.over_ms(&node("n1")), next.over_ms(&node("n2"))), (short_wait_ms, WAIT_MS));
+    // A node that only now says that it obeys leases may have given itself one by the terms before.
+    cluster.apply(enforce(3, BOOT, 1));
+    assert_eq!(hold_of(&cluster, "n3").map(|hold| hold.length_ms), Some(10_000));
+    // Longer ones are nothing to wait for.
+    let mut longer = crate::lease::cluster();
+    assert!(is_done(&longer.apply(set(20_000))));
+    assert_eq!(hold_of(&longer, "n2"), None);
+}
+
+#[test]
+fn a_machine_that_boots_again_runs_its_vms_itself_where_it_asks_in_time() {
+    let mut cluster = cluster();
+    on(&mut cluster, "web", "n2");
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    renew(&mut grantor, 1_000, &cluster.state.leases, renewal(None)).expect("granted");
+    cluster.apply(enforce(2, NEXT_BOOT, 1));
+    let asked = LeaseRenewal { boot_id: NEXT_BOOT, quote: None };
+    let over_ms = 1_000 + WAIT_MS;
+    assert!(renew(&mut grantor, over_ms - 2_000, &cluster.state.leases, asked).is_err());
+    let due = |grantor: &Grantor, now_ms| {
+        let others = Cluster::of(3);
+        assert_eq!(others.eligible.len(), 3);
+        !grantor.verdicts(now_ms, &cluster.state, false).is_empty()
+    };
+    // Room elsewhere takes a node with a lease.
+    let table = &cluster.state.leases;
+    let first = grantor.renew(over_ms - 500, table, (&node("n1"), RaftId(1)), (&renewal(None), 9));
+    let quote = Some(first.expect("granted").0);
+    grantor.renew(over_ms - 400, table, (&node("n1"), RaftId(1)), (&renewal(quote), 9)).expect("granted");
+    assert!(!due(&grantor, over_ms), "it asks, and is granted one now");
+    assert!(renew(&mut grantor, over_ms + 100, &cluster.state.leases, asked).is_ok());
+    assert!(!due(&grantor, over_ms + 200));
+    // One that asked and fell silent is lost all the same.
+    let mut silent = Grantor::new(3, TERMS, 0);
+    renew(&mut silent, 1_000, &cluster.state.leases, asked).expect_err("an earlier boot");
+    let first = silent.renew(WAIT_MS, table, (&node("n1"), RaftId(1)), (&renewal(None), 9)).expect("granted");
+    silent.renew(WAIT_MS, table, (&node("n1"), RaftId(1)), (&renewal(Some(first.0)), 9)).expect("granted");
+    assert!(!due(&silent, 1_000 + WAIT_MS - 1) && due(&silent, 1_000 + WAIT_MS));
+}
+
+#[test]
+fn the_vms_of_a_removed_node_are_forgotten_once_its_leases_are_over() {
+    let mut cluster = cluster();
+    on(&mut cluster, "web", "n2");
+    let retire = MembershipChange::Remove {
+        raft_id: RaftId(2),
+        why: Removal::Operator { vms: Some(VmsFate::Retire) },
+    };
+    let voters = [RaftId(1), RaftId(2), RaftId(3)];
+    let refused = |cluster: &Cluster, words: &str| {
+        let said = cluster.state.check_membership(&retire, &voters).expect_err(words).to_string();
+        assert!(said.contains(words) && said.contains("--i-know-it-is-off"), "{said}");
+    };
+    on(&mut cluster, "kept", "n2");
+    let kept = VmSpec { on_node_loss: Some(OnNodeLoss::Keep), ..spec("kept") };
+    cluster.apply(Command::ChangeVm { spec: kept, seen: None });
+    refused(&cluster, "VM kept may still run on n2");
+    cluster.apply(Command::DeleteVm { name: name("kept") });
+    refused(&cluster, "VM kept may still run on n2");
+    let generation = cluster.state.vms[&name("kept")].placement.generation;
+    cluster.apply(Command::ConfirmGone { name: name("kept"), node: node("n2"), generation });
+    cluster.apply(disarm(60_000));
+    refused(&cluster, "disarmed");
+    cluster.apply(Command::Arm { since: None });
+    cluster.state.check_membership(&retire, &voters).expect("its leases end");
+    cluster.state.apply_membership(&retire);
+    assert_eq!(cluster.state.vms[&name("web")].desired, Desired::Absent);
+    assert!(!is_done(&cluster.create(spec("web"))), "the name is not free: it may still run");
+    // Who is left is the only one that runs VMs: what is waited for needs leases to go on.
+    cluster.change_offer(3, |offer| offer.witness = true);
+    cluster.apply(Command::Arm { since: None });
+    assert!(cluster.state.leases.is_on);
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    grantor.note_holders(0, &cluster.state.leases);
+    assert!(grantor.verdicts(WAIT_MS - 1, &cluster.state, true).is_empty());
+    let due = grantor.verdicts(WAIT_MS, &cluster.state, false);
+    assert_eq!(due, [(node("n2"), Vec::new())]);
+    assert!(is_done(&cluster.apply(lost("n2"))));
+    assert_eq!(place(&cluster, "web"), None);
+    cluster.eligible = vec![node("n1")];
+    assert!(is_done(&cluster.create(spec("web"))));
+}
