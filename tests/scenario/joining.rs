@@ -218,7 +218,8 @@ fn a_dead_node_is_removed_only_by_force_and_with_a_choice_about_its_vms() {
         run.code == 1 && run.stderr.contains("cannot be reached")
     });
     remove(&c, "--force").ends(1, "VMs are placed on");
-    let run = remove(&c, "--force --vms delete");
+    remove(&c, "--force --vms delete").ends(1, "if you know that the machine is off");
+    let run = remove(&c, "--force --vms delete --i-know-it-is-off");
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(c.nodes[other].vms(), [], "forgotten with its node");
     assert_eq!(remove(&c, "--force --vms delete").code, 0, "asked for again it changes nothing more");
@@ -263,8 +264,9 @@ fn a_node_that_lost_its_store_and_never_comes_back_can_be_forgotten_with_its_vms
     remove("").ends(1, "VMs are placed on");
     assert_eq!(remove("--force --vms keep").code, 0);
     assert_eq!(c.nodes[0].vms().len(), created, "kept");
+    remove("--force --vms delete").ends(1, "--i-know-it-is-off");
     // From when the node has not been heard of for a while.
-    let run = remove("--force --vms delete");
+    let run = remove("--force --vms delete --i-know-it-is-off");
     assert_eq!(run.code, 0, "{run:?}");
     let vms = c.nodes[0].vms();
     assert!(vms.len() == created - 1 && vms.iter().all(|vm| vm.node.as_str() != "n4"), "{vms:?}");
@@ -276,7 +278,8 @@ fn a_removal_also_deletes_the_vms_of_a_node_that_just_lost_its_store() {
     let (c, created) = n4_lost_its_store_with_vms();
     let first = &c.nodes[0];
     let run = std::thread::scope(|scope| {
-        let removal = scope.spawn(|| first.blixard("node remove n4 --force --vms delete --timeout 30"));
+        let removal = scope
+            .spawn(|| first.blixard("node remove n4 --force --vms delete --i-know-it-is-off --timeout 30"));
         // Either the loss of the store or the removal makes it leave the cluster.
         c.until("it is no member", |c| c.nodes[1].status().is_some_and(|s| s.members.len() == 3));
         c.nodes[3].freeze();

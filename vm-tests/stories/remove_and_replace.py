@@ -42,7 +42,9 @@ with subtest("it is gone, and not removed by mistake"):
     t.assertEqual(3, len(voters(stay[0])))
 
 with subtest("removed by force"):
-    stay[1].succeed(f"blixard node remove {gone.name} --force --vms delete")
+    remove = f"blixard node remove {gone.name} --force --vms delete"
+    expect_refused(stay[1], remove, f"VM lost may still run on {gone.name}", "--i-know-it-is-off")
+    stay[1].succeed(f"{remove} --i-know-it-is-off")
     wait_until_formed(stay)
     expect_writes_go_on(stay)
 

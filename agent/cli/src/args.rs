@@ -17,7 +17,9 @@ use blixard_model::id::VmName;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub(crate) use self::cluster::{BackupArgs, ClusterCommand, JoinArgs, LeaveArgs, RecoverArgs};
+pub(crate) use self::cluster::{
+    ArmArgs, BackupArgs, ClusterCommand, DisarmArgs, JoinArgs, LeaseArgs, LeaveArgs, RecoverArgs,
+};
 pub use self::cluster::{OfflineArgs, RestoreArgs};
 pub(crate) use self::node::{Fate, NodeCommand, RemoveArgs};
 pub(crate) use self::shared::{AskArgs, FreshArgs, ListArgs, WriteArgs};
@@ -101,7 +103,8 @@ pub(crate) enum ClientCommand {
     /// Creates, runs, shows, stops and deletes VMs
     #[command(subcommand)]
     Vm(Box<VmCommand>),
-    /// Joins and leaves a cluster, makes backups, and recovers a cluster that is lost
+    /// Joins and leaves a cluster, prepares for planned work, makes backups, and recovers a cluster that is
+    /// lost
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// Prints a script with which a shell completes commands and the names of VMs and nodes

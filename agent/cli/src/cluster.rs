@@ -13,7 +13,7 @@ use crate::args::{BackupArgs, ClusterCommand, RecoverArgs};
 use crate::failure::Failure;
 use crate::files::ClusterFiles;
 use crate::session::Session;
-use crate::{join, node, output, ticket};
+use crate::{join, lease, node, output, ticket};
 
 /// Patience of a backup: the state may be large.
 const BACKUP_TIMEOUT: Duration = Duration::from_secs(120);
@@ -35,6 +35,9 @@ pub(crate) async fn run(
         ClusterCommand::Ticket(command) => ticket::run(command, json).await,
         ClusterCommand::Join(args) => join::run(args, json).await,
         ClusterCommand::Leave(args) => node::leave(args, json).await,
+        ClusterCommand::Disarm(args) => lease::disarm(args, json).await,
+        ClusterCommand::Arm(args) => lease::arm(args, json).await,
+        ClusterCommand::Lease(args) => lease::run(args, json).await,
         ClusterCommand::Backup(args) => backup(args, json, files).await,
         ClusterCommand::Restore(args) => output::print(&files.restore(&args)?),
         ClusterCommand::Recover(args) => recover(&args, files),

@@ -20,6 +20,7 @@ mod completion;
 mod failure;
 mod files;
 mod join;
+mod lease;
 mod node;
 mod output;
 mod progress;

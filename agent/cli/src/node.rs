@@ -26,7 +26,8 @@ async fn remove(args: RemoveArgs, json: bool) -> Result<(), Failure> {
     let session = Session::open(&args.ask, json, ANSWER_TIMEOUT);
     let fate = match args.vms {
         None => "",
-        Some(Fate::Delete) => "&vms=delete",
+        Some(Fate::Delete) if args.i_know_it_is_off => "&vms=delete",
+        Some(Fate::Delete) => "&vms=retire",
         Some(Fate::Keep) => "&vms=keep",
     };
     let path = format!("/v1/nodes/{}?force={}{fate}", args.name, args.force);

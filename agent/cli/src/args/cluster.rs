@@ -1,6 +1,7 @@
 //! `blixard cluster`: what concerns the cluster as a whole.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -24,6 +25,13 @@ pub(crate) enum ClusterCommand {
     Join(JoinArgs),
     /// Takes this node out of its cluster for good
     Leave(LeaveArgs),
+    /// For planned work on the network: for some time no VM is started elsewhere because its node cannot be
+    /// reached, and VMs run on without it
+    Disarm(DisarmArgs),
+    /// Ends `disarm` before its time
+    Arm(ArmArgs),
+    /// Shows the terms of the leases under which VMs run that may be failed over, or changes them
+    Lease(LeaseArgs),
     /// Writes the replicated state to a file: members, VMs and placements, but no disks and no keys
     Backup(BackupArgs),
     /// Begins a new cluster from a backup, with this node alone; its agent must be stopped
@@ -53,6 +61,43 @@ pub(crate) struct JoinArgs {
 pub(crate) struct LeaveArgs {
     #[command(flatten)]
     pub(crate) ask: AskArgs,
+}
+
+/// Arguments of `blixard cluster disarm`.
+#[derive(Debug, Args)]
+pub(crate) struct DisarmArgs {
+    /// For how long, at most a day, such as '30m'
+    #[arg(long = "for", value_name = "TIME", default_value = "30m", value_parser = parse_time)]
+    pub(crate) length: Duration,
+    #[command(flatten)]
+    pub(crate) ask: AskArgs,
+}
+
+/// Arguments of `blixard cluster arm`.
+#[derive(Debug, Args)]
+pub(crate) struct ArmArgs {
+    #[command(flatten)]
+    pub(crate) ask: AskArgs,
+}
+
+/// Arguments of `blixard cluster lease`.
+#[derive(Debug, Args)]
+pub(crate) struct LeaseArgs {
+    /// How long a lease holds, 3 s to 5 min: a shorter one lets a lost VM start elsewhere sooner
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) lease: Option<Duration>,
+    /// How long it takes at most until a VM is gone whose lease has ended, 3 s to 1 min
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) stop_time: Option<Duration>,
+    /// What is added to be sure, 0.5 s to 1 min
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) margin: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) ask: AskArgs,
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// Arguments of `blixard cluster backup`.

@@ -27,6 +27,10 @@ pub(crate) struct RemoveArgs {
     /// same name
     #[arg(long, value_name = "FATE", requires = "force")]
     pub(crate) vms: Option<Fate>,
+    /// Confirms that the machine is off and stays off: its VMs are forgotten at once. Without it those that
+    /// may be failed over are forgotten when its leases are over, and it is refused if there are others
+    #[arg(long, requires = "vms")]
+    pub(crate) i_know_it_is_off: bool,
     #[command(flatten)]
     pub(crate) ask: AskArgs,
 }

@@ -1,0 +1,120 @@
+//! `blixard cluster disarm`, `arm` and `lease`: when VMs are started elsewhere because their node is lost.
+
+use std::time::Duration;
+
+use blixard_model::api::{Accepted, DisarmFor, DisarmedView, StatusView};
+use blixard_model::words::duration;
+use blixard_model::{LeaseTerms, LeaseTermsChoice, NodeName};
+use hyper::Method;
+
+use crate::args::{ArmArgs, DisarmArgs, LeaseArgs};
+use crate::client::json_body;
+use crate::failure::Failure;
+use crate::session::{ANSWER_TIMEOUT, Session};
+
+/// Pause between two looks at who has acknowledged it.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// `blixard cluster disarm`: waits until each node with VMs that may be failed over has its long lease.
+pub(crate) async fn disarm(args: DisarmArgs, json: bool) -> Result<(), Failure> {
+    let session = Session::open(&args.ask, json, ANSWER_TIMEOUT);
+    let body = json_body(&DisarmFor { for_ms: millis(args.length) })?;
+    let _accepted: Accepted = session.write(Method::POST, "/v1/cluster/disarm", body).await?;
+    let view = wait_until_acknowledged(&session).await?;
+    let left = duration(Duration::from_millis(view.left_ms));
+    let text = format!(
+        "disarmed for {left}: no VM is started elsewhere because its node is lost, and all VMs run on \
+         without the others; `blixard cluster arm` ends it\n"
+    );
+    session.print(&view, &text)
+}
+
+async fn wait_until_acknowledged(session: &Session) -> Result<DisarmedView, Failure> {
+    let mut progress = session.progress();
+    loop {
+        let status: StatusView = session.get("/v1/status").await?;
+        let names = match status.disarmed {
+            Some(view) if view.waits_for.is_empty() => return Ok(view),
+            Some(view) => names(&view.waits_for),
+            None => "this node's log".to_owned(),
+        };
+        progress.show(&format!("waits for {names}"));
+        if session.deadline().left() <= 2 * LOOK_PAUSE {
+            let cause = format!("the cluster is disarmed, but {names} did not acknowledge it");
+            let way_out = "VMs there end with the lease of their node if it is cut off now; `blixard status` \
+                           shows who is waited for, `blixard cluster arm` takes it back";
+            return Err(Failure::refused(cause, way_out));
+        }
+        tokio::time::sleep(LOOK_PAUSE.min(session.deadline().left())).await;
+    }
+}
+
+fn names(nodes: &[NodeName]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// `blixard cluster arm`.
+pub(crate) async fn arm(args: ArmArgs, json: bool) -> Result<(), Failure> {
+    let session = Session::open(&args.ask, json, ANSWER_TIMEOUT);
+    let accepted: Accepted = session.write(Method::POST, "/v1/cluster/arm", Vec::new()).await?;
+    let text = match accepted.unchanged {
+        true => "the cluster was armed before\n",
+        false => {
+            "armed: VMs of lost nodes are started elsewhere again, those of a node that answers about a \
+             minute from now on, those of another one once its long lease is over\n"
+        }
+    };
+    session.print(&accepted, text)
+}
+
+/// `blixard cluster lease`: shows the terms, with those that were given changed.
+pub(crate) async fn run(args: LeaseArgs, json: bool) -> Result<(), Failure> {
+    let session = Session::open(&args.ask, json, ANSWER_TIMEOUT);
+    let status: StatusView = session.get("/v1/status").await?;
+    let Some(before) = status.lease_terms else {
+        let way_out = "`blixard status` says whom it waits for";
+        return Err(Failure::unavailable("this node is in no cluster yet", way_out));
+    };
+    let of = |given: Option<Duration>, before_ms: u64| given.map_or(before_ms, millis);
+    let terms = LeaseTermsChoice {
+        lease_ms: of(args.lease, before.lease_ms),
+        stop_ms: of(args.stop_time, before.stop_ms),
+        margin_ms: of(args.margin, before.margin_ms),
+    };
+    if terms != before {
+        terms.check().map_err(|why| Failure::usage(why.to_string(), ""))?;
+        let _accepted: Accepted = session.write(Method::PUT, "/v1/cluster/lease", json_body(&terms)?).await?;
+    }
+    session.print(&terms, &text(terms))
+}
+
+fn text(terms: LeaseTermsChoice) -> String {
+    let seconds = |ms: u64| duration(Duration::from_millis(ms));
+    let wait_ms = LeaseTerms::DEFAULT.with(Some(terms)).wait_ms();
+    format!(
+        "lease      {}\nstop time  {}\nmargin     {}\n\na lost node's VMs start elsewhere {} after the last \
+         renewal of its lease\n",
+        seconds(terms.lease_ms),
+        seconds(terms.stop_ms),
+        seconds(terms.margin_ms),
+        seconds(wait_ms)
+    )
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terms_are_told_with_what_comes_of_them() {
+        assert_eq!(
+            text(LeaseTerms::DEFAULT.into()),
+            "lease      10 s\nstop time  5.0 s\nmargin     2.0 s\n\na lost node's VMs start elsewhere 17 s \
+             after the last renewal of its lease\n"
+        );
+    }
+}
