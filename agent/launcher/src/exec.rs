@@ -330,6 +330,7 @@ mod tests {
             disk_dirs: vec!["/no/such/directory".into(), at("disks")],
             generation: 1,
             revision: 0,
+            lineage: 0,
             lease: None,
         };
         Place { dir, order }

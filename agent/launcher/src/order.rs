@@ -152,6 +152,7 @@ mod tests {
             disk_dirs: vec!["/var/lib/blixard-disks".into()],
             generation,
             revision: 0,
+            lineage: 0,
             lease: None,
         }
     }

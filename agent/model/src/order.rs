@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::ClusterId;
-use crate::vm::{Accel, OrderId, VmSpec, is_zero};
+use crate::vm::{Accel, OrderId, VmSpec, is_zero, is_zero_u32};
 
 /// Everything the launcher needs to run one VM on this node; written as JSON to `/run/blixard/vms/NAME.json`
 /// and handed to the unit as the credential `order`.
@@ -25,6 +25,9 @@ pub struct LaunchOrder {
     /// that know no other leave it out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
+    /// The order's [`OrderId::lineage`], which the unit shows as well.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub lineage: u32,
     /// Set for a VM that may be failed over: it runs only while the [`LeaseFile`](crate::LeaseFile) of this
     /// cluster allows its generation. Left out for all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,6 +37,6 @@ pub struct LaunchOrder {
 impl LaunchOrder {
     /// Which order it is.
     pub fn id(&self) -> OrderId {
-        OrderId { generation: self.generation, revision: self.revision }
+        OrderId { generation: self.generation, revision: self.revision, lineage: self.lineage }
     }
 }

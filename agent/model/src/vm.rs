@@ -192,6 +192,11 @@ pub fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// As [`is_zero`], for shorter ones.
+pub fn is_zero_u32(number: &u32) -> bool {
+    *number == 0
+}
+
 /// Which order a unit obeys: that of a placement, by its generation, for a revision of the spec. Two units of
 /// one name whose order ids differ are two VMs, as far as anybody can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -200,12 +205,26 @@ pub struct OrderId {
     pub generation: u64,
     /// The log index of the command that last changed the spec; 0 while it is as the VM was made with.
     pub revision: u64,
+    /// Which cluster wrote the later of the two: 0 for one that was not made of another one's
+    /// state.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub lineage: u32,
+}
+
+impl OrderId {
+    /// Of a cluster that was not made of another one's state.
+    pub fn new(generation: u64, revision: u64) -> Self {
+        Self { generation, revision, lineage: 0 }
+    }
 }
 
 impl fmt::Display for OrderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "generation {}", self.generation)?;
-        if self.revision == 0 { Ok(()) } else { write!(f, ", revision {}", self.revision) }
+        if self.revision != 0 {
+            write!(f, ", revision {}", self.revision)?;
+        }
+        if self.lineage == 0 { Ok(()) } else { write!(f, ", lineage {:08x}", self.lineage) }
     }
 }
 

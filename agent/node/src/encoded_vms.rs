@@ -97,7 +97,17 @@ mod tests {
             "name": name, "cpus": 1, "memory_mib": 64 + generation, "kernel": "/\u{e4}\"\\",
         });
         let spec: VmSpec = serde_json::from_value(spec).expect("spec");
-        (name, VmRecord { spec, desired, placement: Placement { node, generation }, revision: 0, held: None })
+        (
+            name,
+            VmRecord {
+                spec,
+                desired,
+                placement: Placement { node, generation },
+                revision: 0,
+                lineage: 0,
+                held: None,
+            },
+        )
     }
 
     #[test]

@@ -560,7 +560,7 @@ mod tests {
             let shown = before.iter().filter_map(|call| order_of(call)).collect::<Vec<_>>();
             assert_eq!(
                 shown,
-                if described { vec![OrderId { generation: 7, revision: 0 }] } else { vec![] },
+                if described { vec![OrderId::new(7, 0)] } else { vec![] },
                 "{active}: {before:?}"
             );
             start.abort();

@@ -35,11 +35,15 @@ pub(crate) fn description(name: &VmName, order: OrderId) -> String {
 /// The order in a unit's description; `None` for the description of the template, which names no order.
 pub(crate) fn order_of(description: &str) -> Option<OrderId> {
     let (_, numbers) = description.rsplit_once(", generation ")?;
+    let (numbers, lineage) = match numbers.split_once(", lineage ") {
+        Some((numbers, lineage)) => (numbers, u32::from_str_radix(lineage, 16).ok()?),
+        None => (numbers, 0),
+    };
     let (generation, revision) = match numbers.split_once(", revision ") {
         Some((generation, revision)) => (generation, revision.parse().ok()?),
         None => (numbers, 0),
     };
-    Some(OrderId { generation: generation.parse().ok()?, revision })
+    Some(OrderId { generation: generation.parse().ok()?, revision, lineage })
 }
 
 /// The name of the helper unit that removes the limits of a deleted VM.
@@ -273,12 +277,14 @@ mod tests {
     #[test]
     fn an_order_is_described_and_read_back() {
         let name: VmName = "generation-7".parse().expect("name");
-        for (generation, revision) in [(0, 0), (7, 0), (7, 12), (u64::MAX, u64::MAX)] {
-            let order = OrderId { generation, revision };
+        for (generation, revision, lineage) in
+            [(0, 0, 0), (7, 0, 0), (7, 12, 0), (7, 0, 9), (u64::MAX, u64::MAX, u32::MAX)]
+        {
+            let order = OrderId { generation, revision, lineage };
             assert_eq!(order_of(&description(&name, order)), Some(order));
         }
         // The description as a release without revisions wrote it.
-        let order = OrderId { generation: 7, revision: 0 };
+        let order = OrderId::new(7, 0);
         assert_eq!(order_of("Blixard VM web, generation 7"), Some(order));
         let template = include_str!("../../dist/systemd/blixard-vm@.service");
         let own = template.lines().find_map(|line| line.strip_prefix("Description=")).expect("a description");
@@ -288,6 +294,7 @@ mod tests {
             ", generation ",
             ", generation -1",
             ", generation 7, revision x",
+            ", generation 7, lineage xyz",
             "",
         ] {
             assert_eq!(order_of(text), None, "{text:?}");

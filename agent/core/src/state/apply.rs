@@ -117,10 +117,9 @@ impl ClusterState {
         let node = placement::choose(self, spec, eligible)?;
         let generation = if mutant::lives("generation-used-again") { 1 } else { index };
         let placement = Placement { node: node.clone(), generation };
-        self.vms.insert(
-            spec.name.clone(),
-            VmRecord { spec: spec.clone(), desired, placement, revision: 0, held: None },
-        );
+        let lineage = self.lineage();
+        let record = VmRecord { spec: spec.clone(), desired, placement, revision: 0, lineage, held: None };
+        self.vms.insert(spec.name.clone(), record);
         Ok(Outcome::done(Some(node)))
     }
 
@@ -153,7 +152,9 @@ impl ClusterState {
             let why = FieldRefused::ChangesUnconfirmed { node };
             return Err(Refusal::Invalid { why: Reason::Code(why) });
         }
+        let lineage = self.lineage();
         let vm = self.vm_mut(&name)?;
+        vm.lineage = lineage;
         vm.spec = spec.clone();
         vm.held = (!mutant::lives("earlier-spec-let-go")).then_some(held);
         if !mutant::lives("revision-stays") {

@@ -22,7 +22,7 @@ use blixard_model::formation::Genesis;
 use blixard_model::removal::RemovedNode;
 use blixard_model::{
     Capacity, ClusterId, ClusterVersion, EndpointId, Member, NodeName, RaftId, Role, TicketId, TicketRecord,
-    VmName,
+    VmName, mutant,
 };
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +118,19 @@ impl ClusterState {
     /// The cluster's id.
     pub fn cluster_id(&self) -> ClusterId {
         crate::genesis::cluster_id(&self.genesis)
+    }
+
+    /// Tells the orders of this cluster from those of the one whose state it was made of, and from those of
+    /// another cluster made of the same state: the indices of their logs repeat. 0 if it was made of none,
+    /// and before version 4 of the cluster.
+    pub fn lineage(&self) -> u32 {
+        let is_known = self.version >= ClusterVersion::HOLDS;
+        if self.genesis.origin.is_none() || !is_known || mutant::lives("indices-repeat") {
+            return 0;
+        }
+        let id = self.cluster_id();
+        let [a, b, c, d, ..] = *id.as_bytes();
+        u32::from_be_bytes([a, b, c, d]).max(1)
     }
 
     /// Whether a raft id was given to a member that has left since: it never comes back.

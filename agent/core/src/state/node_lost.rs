@@ -68,8 +68,10 @@ impl ClusterState {
             return self.vms.remove(name).is_some();
         }
         let Ok(node) = placement::choose(self, &vm.spec, eligible) else { return false };
+        let lineage = self.lineage();
         match self.vms.get_mut(name) {
             Some(vm) => {
+                vm.lineage = lineage;
                 let generation = match mutant::lives("taken-over-by-the-same-order") {
                     true => vm.placement.generation,
                     false => index,

@@ -1,6 +1,6 @@
 //! A VM in the log.
 
-use blixard_model::vm::is_zero;
+use blixard_model::vm::{is_zero, is_zero_u32};
 use blixard_model::{Desired, Disk, OrderId, Placement, VmSpec};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,9 @@ pub struct VmRecord {
     /// The log index of the command that last changed the spec; 0 while it is as the VM was made with.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
+    /// The [`ClusterState::lineage`](super::ClusterState::lineage) of the cluster that placed or changed it last.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub lineage: u32,
     /// What its earlier specs took, until its node has said that no unit runs by any of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldSpec>,
@@ -26,7 +29,7 @@ pub struct VmRecord {
 impl VmRecord {
     /// Which order its unit is to obey.
     pub fn order_id(&self) -> OrderId {
-        OrderId { generation: self.placement.generation, revision: self.revision }
+        OrderId { generation: self.placement.generation, revision: self.revision, lineage: self.lineage }
     }
 
     /// The virtual cpus that are reserved for it.

@@ -113,6 +113,17 @@ impl Cluster {
         Self { state, eligible, index: 1, requests: 0 }
     }
 
+    /// The index of the last entry.
+    pub(crate) fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The log goes on from this index, as that of a cluster does that was made of another one's state. What is
+    /// asked for now was not asked of that one.
+    pub(crate) fn go_on_from(&mut self, index: u64) {
+        (self.index, self.requests) = (index, 1_000);
+    }
+
     /// A member offers something else, whatever a check would say.
     pub(crate) fn change_offer(&mut self, n: u8, change: impl FnOnce(&mut Offer)) {
         let mut offer = self.state.member_by_endpoint(endpoint(n)).expect("a member").node.offer.clone();

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::{Cluster, address, declared, empty, endpoint, genesis, node, spec, store};
+use crate::common::{
+    Cluster, address, declared, empty, endpoint, genesis, name as vm_name, node, spec, store,
+};
 use blixard_core::ClusterState;
 use blixard_core::formation::{FormationStep, FormationView, plan_formation};
 use blixard_core::genesis::cluster_id;
@@ -13,7 +15,7 @@ use blixard_model::formation::{Identity, Origin, Phase};
 use blixard_model::removal::{REMOVED_MAX, RemovedNode};
 use blixard_model::{
     Command, EndpointId, Member, MembershipChange, NodeFacts, Offer, Outcome, RaftId, Refusal, Removal, Role,
-    TicketHash, TicketId, VmsFate,
+    TicketHash, TicketId, VmSpec, VmsFate,
 };
 use proptest::prelude::*;
 
@@ -134,6 +136,37 @@ fn vms_of_nodes_that_were_given_up_can_be_deleted_and_those_of_the_founder_confi
     let left: Vec<&str> = cluster.state.vms.keys().map(|name| name.as_str()).collect();
     assert_eq!(left, ["here"], "its own node says when it is gone");
     assert!(cluster.state.vms.len() < VMS_MAX);
+}
+
+#[test]
+fn what_a_new_cluster_writes_at_an_index_of_the_old_one_is_another_order() {
+    let mut cluster = Cluster::of(1);
+    for vm in ["kept", "changed", "made"] {
+        cluster.create(spec(vm));
+    }
+    let order = |cluster: &Cluster, vm: &str| cluster.state.vms[&vm_name(vm)].order_id();
+    let change = |cluster: &mut Cluster| {
+        let quiet = VmSpec { cmdline: "quiet".to_owned(), ..spec("changed") };
+        let changed = cluster.apply(Command::ChangeVm { spec: quiet, seen: None });
+        assert!(matches!(changed, Outcome::Done { .. }), "{changed:?}");
+    };
+    let before = cluster.state.clone();
+    let index = cluster.index();
+    change(&mut cluster);
+    let old = cluster;
+    let reborn = |nonce| {
+        let mut cluster = Cluster::of(1);
+        cluster.state = begin(before.clone(), founder(1, nonce)).expect("begun").state;
+        cluster.go_on_from(index);
+        change(&mut cluster);
+        cluster
+    };
+    let (one, other) = (reborn(7), reborn(8));
+    assert_eq!(order(&one, "kept"), order(&old, "kept"), "its unit goes on");
+    let orders = [&old, &one, &other].map(|cluster| order(cluster, "changed"));
+    assert!(orders.iter().all(|order| order.revision == orders[0].revision), "{orders:?}");
+    let different: BTreeSet<_> = orders.into_iter().collect();
+    assert_eq!(different.len(), 3, "{different:?}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ fn vms(count: usize, desired: Desired) -> Vec<VmRecord> {
         desired,
         placement: Placement { node: node("n1"), generation: 7 },
         revision: 0,
+        lineage: 0,
         held: None,
     };
     (0..count).map(record).collect()

@@ -10,14 +10,14 @@ use blixard_model::{Desired, OrderId, Placement, UnitStatus};
 
 fn vm(desired: Desired) -> VmRecord {
     let placement = Placement { node: node("n1"), generation: 7 };
-    VmRecord { spec: spec("a"), desired, placement, revision: 0, held: None }
+    VmRecord { spec: spec("a"), desired, placement, revision: 0, lineage: 0, held: None }
 }
 
 fn unit(state: ObservedState) -> ObservedUnit {
     ObservedUnit {
         name: name("a"),
         state,
-        order: Some(OrderId { generation: 7, revision: 0 }),
+        order: Some(OrderId::new(7, 0)),
         main_pid: Some(1),
         status: None,
         ended: None,
@@ -76,7 +76,7 @@ fn a_changed_spec_is_confirmed_once_no_unit_can_run_by_an_earlier_one() {
     ];
     for (desired, revision, state, wanted) in cases {
         let vm = VmRecord { revision: 9, held: Some(HeldSpec::default()), ..vm(desired) };
-        let order = Some(OrderId { generation: 7, revision });
+        let order = Some(OrderId::new(7, revision));
         let units: Vec<_> = state.map(|state| ObservedUnit { order, ..unit(state) }).into_iter().collect();
         let actions = reconcile(&view(&[&vm], &units, 0), &mut Memory::default());
         assert_eq!(actions, wanted.into_iter().collect::<Vec<_>>(), "{desired:?} {revision} {state:?}");
@@ -119,14 +119,14 @@ fn a_unit_of_another_placement_is_stopped_and_then_started_as_wanted() {
         (None, Running, None),
     ];
     for (generation, state, wanted) in cases {
-        let order = generation.map(|generation| OrderId { generation, revision: 0 });
+        let order = generation.map(|generation| OrderId::new(generation, 0));
         let (vm, unit) = (vm(Desired::Running), ObservedUnit { order, ..unit(state) });
         let actions = reconcile(&view(&[&vm], &[unit], 0), &mut Memory::default());
         assert_eq!(actions, wanted.into_iter().collect::<Vec<_>>(), "{generation:?} {state:?}");
     }
     let (vm, unit) = (
         vm(Desired::Running),
-        ObservedUnit { order: Some(OrderId { generation: 6, revision: 0 }), ..unit(ObservedState::Running) },
+        ObservedUnit { order: Some(OrderId::new(6, 0)), ..unit(ObservedState::Running) },
     );
     let told = report(&view(&[&vm], &[unit], 0), &Memory::default()).remove(0);
     assert_eq!(told.state, ObservedState::Stopping);
@@ -137,7 +137,7 @@ fn a_unit_of_another_placement_is_stopped_and_then_started_as_wanted() {
 fn a_unit_with_an_earlier_revision_of_the_spec_is_stopped_and_then_started_as_changed() {
     use ObservedState::{Running, Starting, Stopped};
     let a = || name("a");
-    let shows = |generation, revision| Some(OrderId { generation, revision });
+    let shows = |generation, revision| Some(OrderId::new(generation, revision));
     let cases = [
         (9, shows(7, 0), Starting, Some(Action::Stop(a()))),
         (9, shows(7, 0), Running, Some(Action::Stop(a()))),

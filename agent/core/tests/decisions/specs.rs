@@ -27,10 +27,10 @@ fn a_change_gives_the_spec_another_revision_and_leaves_the_placement() {
     let mut c = with_a();
     // What nobody chooses stays as it was chosen when the VM was made.
     let larger = VmSpec { memory_mib: 512, on_node_loss: Some(OnNodeLoss::Failover), ..spec("a") };
-    assert_eq!(c.state.vms[&name("a")].order_id(), OrderId { generation: 2, revision: 0 });
+    assert_eq!(c.state.vms[&name("a")].order_id(), OrderId::new(2, 0));
     assert_eq!(change(&mut c, larger.clone(), Some(0)), Outcome::done(Some(node("n1"))));
     let vm = &c.state.vms[&name("a")];
-    assert_eq!((vm.order_id(), &vm.spec), (OrderId { generation: 2, revision: 3 }, &larger));
+    assert_eq!((vm.order_id(), &vm.spec), (OrderId::new(2, 3), &larger));
     assert_eq!(c.state.reserved(&node("n1")).0.memory_mib, 512 + OVERHEAD_MIB);
     // The same again is no change: nothing is started anew for it.
     assert_eq!(change(&mut c, larger.clone(), None), Outcome::unchanged(Some(node("n1"))));

@@ -98,7 +98,7 @@ async fn start(
     vm: VmRecord,
     lease: Option<ClusterId>,
 ) -> Option<String> {
-    let OrderId { generation, revision } = vm.order_id();
+    let OrderId { generation, revision, lineage } = vm.order_id();
     let order = LaunchOrder {
         vm: vm.spec,
         accel: agent.config.vms.accel,
@@ -106,6 +106,7 @@ async fn start(
         disk_dirs: agent.config.disk_dirs(),
         generation,
         revision,
+        lineage,
         lease,
     };
     let begun = Instant::now();

@@ -157,6 +157,7 @@ mod tests {
             disk_dirs: vec!["/var/lib/blixard-disks".into()],
             generation: 7,
             revision: 0,
+            lineage: 0,
             lease: None,
         }
     }

@@ -113,7 +113,7 @@ impl World {
     fn start_stranger(&mut self, id: MachineId) {
         let name = text_id("stranger");
         let hypervisor = &mut self.machines[id].hypervisor;
-        if hypervisor.begin_start(&name, OrderId { generation: 0, revision: 0 }, None) {
+        if hypervisor.begin_start(&name, OrderId::new(0, 0), None) {
             hypervisor.end_start(&name, false);
             self.counts.strangers += 1;
         }
