@@ -456,6 +456,21 @@ impl UnitManager {
 }
 
 #[cfg(test)]
+impl UnitManager {
+    /// One with this link for ever, and what tells it of changes.
+    pub(crate) fn on(link: Arc<Link>) -> (Self, Arc<Notify>) {
+        let (sender, link) = watch::channel(Some(link));
+        let changed = Arc::new(Notify::new());
+        let keeper = tokio::spawn(async move {
+            let _held = sender;
+            std::future::pending().await
+        });
+        let inner = Inner { orders: OrderDir::new("/"), link, changed: Arc::clone(&changed), keeper };
+        (Self { inner: Arc::new(inner) }, changed)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::fake::{self, FakeUnit};

@@ -11,7 +11,7 @@ use std::sync::{Mutex as StdMutex, PoisonError};
 use blixard_core::ports::ObservedUnit;
 use blixard_model::VmName;
 use blixard_model::order::LaunchOrder;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use crate::bus::BusError;
 use crate::journal;
@@ -44,6 +44,8 @@ pub trait VmRuntime: Send + Sync + 'static {
 #[derive(Debug, Default)]
 pub struct SystemdVms {
     connection: Mutex<Option<UnitManager>>,
+    /// Notified when it is there for the first time.
+    connected: Notify,
     /// The invocation id of each VM's last run, by which the journal finds its lines.
     invocations: StdMutex<BTreeMap<VmName, String>>,
 }
@@ -74,6 +76,7 @@ impl SystemdVms {
         }
         let systemd = UnitManager::connect().await?;
         *connection = Some(systemd.clone());
+        self.connected.notify_waiters();
         Ok(systemd)
     }
 
@@ -137,10 +140,42 @@ impl VmRuntime for SystemdVms {
     }
 
     async fn changed(&self) {
+        // Begun before the look: a connection that is made between the two is not missed.
+        let connected = self.connected.notified();
         let connection = self.connection.lock().await.clone();
         match connection {
             Some(systemd) => systemd.changed().await,
-            None => std::future::pending().await,
+            None => connected.await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fake::{self, FakeUnit};
+
+    /// The agent waits for changes from its start on, and connects later.
+    #[tokio::test]
+    async fn who_waits_for_changes_before_there_is_a_connection_hears_of_them_all_the_same() {
+        let vms = Arc::new(SystemdVms::default());
+        let hears = |vms: &Arc<SystemdVms>| {
+            let vms = Arc::clone(vms);
+            let hint = async move { tokio::time::timeout(Duration::from_secs(5), vms.changed()).await };
+            tokio::spawn(hint)
+        };
+        let first = hears(&vms);
+        tokio::task::yield_now().await;
+        let (link, _calls) = fake::systemd(FakeUnit::default()).await;
+        let (systemd, changed) = UnitManager::on(link);
+        *vms.connection.lock().await = Some(systemd);
+        vms.connected.notify_waiters();
+        first.await.expect("no panic").expect("it is there: what changed before was not heard");
+        let second = hears(&vms);
+        changed.notify_one();
+        second.await.expect("no panic").expect("a unit changed");
     }
 }
