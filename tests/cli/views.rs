@@ -1,12 +1,12 @@
 //! Answers of an agent, to test with.
 
-use blixard_model::ClusterVersion;
 use blixard_model::api::{Accepted, Listing, NodePhase, NodeView, StatusView, VmView, VotersView};
 use blixard_model::id::{ClusterId, EndpointId, RaftId, StoreId};
 use blixard_model::member::Role;
 use blixard_model::node::Capacity;
 use blixard_model::report::ObservedState;
 use blixard_model::vm::{Desired, Hypervisor, VmSpec};
+use blixard_model::{ClusterVersion, RestartPolicy};
 
 /// A VM on n1, observed just now.
 pub(crate) fn vm(name: &str, desired: Desired, state: ObservedState) -> VmView {
@@ -20,6 +20,8 @@ pub(crate) fn vm(name: &str, desired: Desired, state: ObservedState) -> VmView {
         main_pid: (state == ObservedState::Running).then_some(4312),
         reason: None,
         observed_age_ms: Some(0),
+        stopped: None,
+        last_end: None,
         spec: VmSpec {
             name: name.parse().expect("name"),
             cpus: 1,
@@ -31,6 +33,7 @@ pub(crate) fn vm(name: &str, desired: Desired, state: ObservedState) -> VmView {
             node: None,
             hypervisor: Hypervisor::Qemu,
             on_node_loss: None,
+            restart: RestartPolicy::Always,
         },
     }
 }

@@ -1,5 +1,6 @@
 //! Views to test with.
 
+use blixard_model::RestartPolicy;
 use blixard_model::TicketState;
 use blixard_model::api::{
     ChangeView, Listing, NodePhase, NodeView, StatusView, TicketView, VmView, VotersView,
@@ -23,6 +24,8 @@ pub(crate) fn vm(name: &str) -> VmView {
         main_pid: Some(4312),
         reason: None,
         observed_age_ms: Some(400),
+        stopped: None,
+        last_end: None,
         spec: VmSpec {
             name: name.parse().expect("name"),
             cpus: 1,
@@ -34,6 +37,7 @@ pub(crate) fn vm(name: &str) -> VmView {
             node: None,
             hypervisor: Hypervisor::Qemu,
             on_node_loss: None,
+            restart: RestartPolicy::Always,
         },
     }
 }

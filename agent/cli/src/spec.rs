@@ -2,6 +2,7 @@
 
 use blixard_model::command::Refusal;
 use blixard_model::id::{NodeName, VmName};
+use blixard_model::stop::RestartPolicy;
 use blixard_model::vm::{Disk, Hypervisor, OnNodeLoss, VmSpec};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
@@ -44,6 +45,9 @@ pub(crate) struct SpecFlags {
     /// What becomes of the VM when its node is lost
     #[arg(long, value_name = "keep|failover", value_parser = on_node_loss())]
     on_node_loss: Option<OnNodeLoss>,
+    /// Whether the VM is started again when it ends by itself
+    #[arg(long, value_name = "always|on-failure|never", value_parser = restart())]
+    restart: Option<RestartPolicy>,
 }
 
 /// A field that a spec can do without.
@@ -62,9 +66,10 @@ pub(crate) enum Unset {
 impl SpecFlags {
     /// Whether none is given.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { cpus, memory_mib, kernel, initrd, cmdline, disks, node, on_node_loss } = self;
+        let Self { cpus, memory_mib, kernel, initrd, cmdline, disks, node, on_node_loss, restart } = self;
         let no_texts = [kernel, initrd, cmdline].iter().all(|text| text.is_none());
         let no_places = disks.is_none() && node.is_none() && on_node_loss.is_none();
+        let no_places = no_places && restart.is_none();
         no_texts && no_places && cpus.is_none() && memory_mib.is_none()
     }
 
@@ -74,7 +79,7 @@ impl SpecFlags {
     /// A usage failure that names the field with a value that cannot be.
     pub(crate) fn change(self, spec: VmSpec, unset: &[Unset]) -> Result<VmSpec, Failure> {
         let VmSpec { name, cpus, memory_mib, kernel, initrd, cmdline, disks, .. } = spec;
-        let VmSpec { node, hypervisor, on_node_loss, .. } = spec;
+        let VmSpec { node, hypervisor, on_node_loss, restart, .. } = spec;
         let stays = |field: Unset| !unset.contains(&field);
         checked(VmSpec {
             name,
@@ -87,6 +92,7 @@ impl SpecFlags {
             node: self.node.or(node.filter(|_| stays(Unset::Node))),
             hypervisor,
             on_node_loss: self.on_node_loss.or(on_node_loss),
+            restart: self.restart.unwrap_or(restart),
         })
     }
 }
@@ -94,6 +100,11 @@ impl SpecFlags {
 /// Its two values, for the help and the completions.
 fn on_node_loss() -> impl TypedValueParser<Value = OnNodeLoss> {
     PossibleValuesParser::new(["keep", "failover"]).try_map(|text| text.parse::<OnNodeLoss>())
+}
+
+/// Its three values, for the help and the completions.
+fn restart() -> impl TypedValueParser<Value = RestartPolicy> {
+    PossibleValuesParser::new(RestartPolicy::NAMES).try_map(|text| text.parse::<RestartPolicy>())
 }
 
 /// Some fields of a spec, from flags or from a file. Paths name files of the node that the VM will run on.
@@ -131,6 +142,10 @@ pub(crate) struct SpecPatch {
     /// (failover). Usually failover, but keep with a pin or a disk that the guest writes
     #[arg(long, value_name = "keep|failover", value_parser = on_node_loss())]
     on_node_loss: Option<OnNodeLoss>,
+    /// Whether the VM is started again when it ends by itself: always, unless its guest shut down
+    /// (on-failure), or never [default: always]
+    #[arg(long, value_name = "always|on-failure|never", value_parser = restart())]
+    restart: Option<RestartPolicy>,
 }
 
 impl SpecPatch {
@@ -147,6 +162,7 @@ impl SpecPatch {
             node: self.node.or(below.node),
             hypervisor: self.hypervisor.or(below.hypervisor),
             on_node_loss: self.on_node_loss.or(below.on_node_loss),
+            restart: self.restart.or(below.restart),
         }
     }
 
@@ -166,6 +182,7 @@ impl SpecPatch {
             node: self.node,
             hypervisor: self.hypervisor.unwrap_or_default(),
             on_node_loss: self.on_node_loss,
+            restart: self.restart.unwrap_or_default(),
         })
     }
 }
@@ -260,10 +277,11 @@ mod tests {
             node: Some("n2".parse().expect("name")),
             hypervisor: Some(Hypervisor::Qemu),
             on_node_loss: Some(OnNodeLoss::Keep),
+            restart: Some(RestartPolicy::OnFailure),
             ..flags()
         };
         let spec = spec_of(all, None).expect("spec");
-        assert_eq!(spec.on_node_loss, Some(OnNodeLoss::Keep));
+        assert_eq!((spec.on_node_loss, spec.restart), (Some(OnNodeLoss::Keep), RestartPolicy::OnFailure));
         assert_eq!((spec.cpus, spec.memory_mib, spec.cmdline.as_str()), (2, 512, "quiet"));
         assert_eq!(spec.initrd.as_deref(), Some("/boot/initrd"));
         assert_eq!((spec.disks, spec.node), (vec![disk], Some("n2".parse().expect("name"))));

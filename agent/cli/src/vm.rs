@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use blixard_model::api::{ChangeVm, CreateVm, Listing, VmView};
 use blixard_model::words::duration;
@@ -52,7 +52,9 @@ async fn show(args: ShowArgs, json: bool) -> Result<(), Failure> {
     if args.fresh.stale {
         output::note("stale: what this node knows; no quorum was asked\n");
     }
-    session.print(&view, &show::vm::one(&view))
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    session.print(&view, &show::vm::one(&view, now_unix_ms))
 }
 
 async fn logs(args: LogsArgs) -> Result<(), Failure> {

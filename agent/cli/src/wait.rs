@@ -83,7 +83,7 @@ impl Wait {
     fn judge_running(&self, view: &VmView, since: Duration) -> WaitVerdict {
         match view.desired {
             Desired::Running => {}
-            Desired::Stopped => return WaitVerdict::Overtaken("it was told to stop meanwhile".to_owned()),
+            Desired::Stopped => return WaitVerdict::Overtaken(stopped_meanwhile(view)),
             Desired::Absent => return WaitVerdict::Overtaken("it is being deleted".to_owned()),
         }
         match view.state {
@@ -121,6 +121,12 @@ impl Wait {
     }
 }
 
+/// A VM that is not restarted may end before it was seen to run.
+fn stopped_meanwhile(view: &VmView) -> String {
+    let by_itself = view.stopped.as_ref().map(|stopped| stopped.words(&view.name));
+    by_itself.unwrap_or_else(|| "it was told to stop meanwhile".to_owned())
+}
+
 /// The unit was seen to do something else than to have failed.
 fn is_moving(state: ObservedState) -> bool {
     matches!(
@@ -145,6 +151,7 @@ fn failed(view: &VmView) -> WaitVerdict {
 #[cfg(test)]
 mod tests {
     use ObservedState::{Deleting, Failed, Pending, Running, Starting, Stopped, Stopping, Unknown};
+    use blixard_model::{EndCause, NotedStop, StopCause, VmStop};
 
     use super::*;
     use crate::sample;
@@ -215,6 +222,16 @@ mod tests {
         let aged = |state, age_ms| VmView { observed_age_ms: Some(age_ms), ..view(Desired::Running, state) };
         let seen = [Some(aged(Running, 1_001)), Some(aged(Failed, 2_500)), Some(aged(Running, 2_900))];
         assert_eq!(verdict(Goal::Running, None, &seen), (WaitVerdict::Reached, 3));
+    }
+
+    #[test]
+    fn a_vm_that_ended_and_is_not_restarted_ends_the_wait_with_how_it_ended() {
+        let stop = VmStop { cause: StopCause::Ended(EndCause::GuestShutDown), at_unix_ms: 0 };
+        let stopped = Some(NotedStop { node: "n1".parse().expect("name"), stop });
+        let seen = [Some(VmView { stopped, ..view(Desired::Stopped, Stopped) })];
+        let (end, _) = verdict(Goal::Running, None, &seen);
+        let why = "the guest shut itself down on n1; `blixard vm start web` starts it again";
+        assert_eq!(end, WaitVerdict::Overtaken(why.to_owned()));
     }
 
     #[test]

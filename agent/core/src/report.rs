@@ -38,5 +38,9 @@ pub fn observed(vm: &VmRecord, aged: Option<&AgedReport>) -> (ObservedState, Opt
         (_, Some(seen)) => seen.state,
         (_, None) => ObservedState::Pending,
     };
-    (state, silence.or_else(|| seen.and_then(|seen| seen.reason.clone())))
+    // Whoever does not know why it is not wanted to run learns it here.
+    let stopped = vm.stopped.as_ref().filter(|_| fresh && vm.desired == Desired::Stopped);
+    let told = seen.and_then(|seen| seen.reason.clone());
+    let told = told.or_else(|| stopped.map(|stopped| stopped.words(&vm.spec.name)));
+    (state, silence.or(told))
 }

@@ -6,6 +6,7 @@ mod error;
 #[cfg(test)]
 mod fuzz;
 mod leases;
+mod local;
 mod members;
 mod peer_cred;
 mod request;

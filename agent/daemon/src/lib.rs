@@ -21,6 +21,8 @@ mod hold;
 mod incoming;
 mod keygen;
 mod leases;
+mod local;
+mod local_view;
 mod logs;
 mod metrics;
 mod missing_data;
@@ -32,6 +34,7 @@ mod scrape;
 mod shell;
 mod space;
 mod status_line;
+mod stop_notes;
 mod supervise;
 mod telemetry;
 #[cfg(test)]
@@ -46,6 +49,7 @@ use config::Config;
 pub use blixard_node::decode_backup;
 pub use disk_fault::{EXIT_DISK_FAILED, EXIT_DISK_FULL, EXIT_STORE_LOST, exit_code};
 pub use keygen::keygen;
+pub use local::{local_list, local_stop};
 pub use offline::{OfflineError, StoppedNode, recover, restore};
 
 /// Runs the agent with the configuration in `file` until it is told to stop, or only checks that file.

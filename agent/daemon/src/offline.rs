@@ -23,7 +23,7 @@ use blixard_node::{Backup, decode_backup};
 use blixard_store::{DirDisk, FILE_NAME, OpenError, ReplaceError, Store, StoreDisk as _};
 
 use super::config::{Config, NodeRole};
-use super::{clock, keygen, random};
+use super::{clock, keygen, random, stop_notes};
 
 const STOP_IT: &str = "stop it first: systemctl stop blixard (VMs go on)";
 
@@ -49,7 +49,7 @@ pub struct OfflineError {
 }
 
 impl OfflineError {
-    fn refused(cause: impl Into<String>, way_out: impl Into<String>) -> Self {
+    pub(crate) fn refused(cause: impl Into<String>, way_out: impl Into<String>) -> Self {
         Self { kind: ErrorKind::Refused, cause: cause.into(), way_out: way_out.into() }
     }
 }
@@ -90,10 +90,19 @@ pub fn restore(node: StoppedNode<'_>, file: &Path, as_new: bool) -> Result<Strin
     };
     let kept_as = format!("{FILE_NAME}.before-restore-{}", clock::wall_ms());
     store.replace(&node.disk, &rebirth.begin, &kept_as).map_err(not_replaced)?;
+    told += &forget_stops(&node.config.data_dir);
     if let Some(held) = held {
         told += &format!("the store of cluster {} is kept as {kept_as}\n", held.short());
     }
     Ok(told + &outcome(&node, &rebirth))
+}
+
+/// What was stopped by hand was of VMs as they were after the backup.
+fn forget_stops(data_dir: &Path) -> String {
+    match stop_notes::forget_all(data_dir) {
+        Ok(()) => String::new(),
+        Err(error) => format!("what was stopped by hand could not be forgotten: {error}\n"),
+    }
 }
 
 fn backup_text(file: &Path, header: &BackupHeader) -> String {

@@ -177,6 +177,8 @@ pub(crate) fn vm(record: &VmRecord, reports: &BTreeMap<NodeName, AgedReport>) ->
         main_pid: seen.filter(|_| fresh).and_then(|seen| seen.main_pid),
         reason,
         observed_age_ms: aged.map(|aged| aged.age_ms),
+        stopped: record.stopped.clone(),
+        last_end: seen.and_then(|seen| seen.last_end.clone()),
         spec: record.spec.clone(),
     }
 }
@@ -325,6 +327,7 @@ mod tests {
             main_pid: None,
             revision: 0,
             reason: reason.map(str::to_owned),
+            last_end: None,
         };
         let words =
             |vms| troubled_vms(&NodeReport { node: "n1".parse().expect("a name"), vms, problem: None });

@@ -13,6 +13,8 @@
 //! | `POST /v1/vms/NAME/start`, `POST /v1/vms/NAME/stop`, `DELETE /v1/vms/NAME` | [`Accepted`] |
 //! | `GET /v1/vms/NAME/logs[?follow=true&lines=N]` | plain text, streamed |
 //! | `GET /v1/backup[?stale=true]` | a backup file, as [`crate::backup`] describes it |
+//! | `GET /v1/local/vms` | [`LocalListing`](crate::local::LocalListing) (this machine's own view) |
+//! | `POST /v1/local/vms/NAME/stop` | [`LocalStop`](crate::local::LocalStop), once that is kept on disk |
 //! | `DELETE /v1/nodes/NAME[?force=true][&vms=retire\|delete\|keep]` | [`Accepted`] |
 //! | `GET /v1/tickets[?stale=true]` | [`Listing`] of [`TicketView`] |
 //! | `POST /v1/tickets` ([`NewTicket`]) | [`TicketMade`] |
@@ -38,7 +40,8 @@ use crate::lease::{LeaseStanding, LeaseTermsChoice};
 use crate::member::Role;
 use crate::node::Capacity;
 use crate::relay::RelayUrl;
-use crate::report::ObservedState;
+use crate::report::{LastEnd, ObservedState};
+use crate::stop::NotedStop;
 use crate::ticket::TicketState;
 use crate::version::ClusterVersion;
 use crate::vm::{Desired, VmSpec};
@@ -324,6 +327,13 @@ pub struct VmView {
     pub reason: Option<String>,
     /// Age of the observation in milliseconds; null when there is none.
     pub observed_age_ms: Option<u64>,
+    /// Why it is not wanted to run, when that is its node's word: it was stopped by hand there, or it ended
+    /// and is not to be restarted. Null once somebody has started it.
+    #[serde(default)]
+    pub stopped: Option<NotedStop>,
+    /// How it ended by itself or failed to start the last time, as far as its node's agent has seen it.
+    #[serde(default)]
+    pub last_end: Option<LastEnd>,
     /// The wanted VM.
     pub spec: VmSpec,
 }

@@ -14,6 +14,7 @@ use crate::join::JoinRequest;
 use crate::lease::{HoldAsk, LeaseTermsChoice};
 use crate::node::Offer;
 use crate::removal::VmsFate;
+use crate::stop::VmStop;
 use crate::version::ClusterVersion;
 use crate::vm::{Desired, OrderId, VmSpec};
 
@@ -103,6 +104,18 @@ pub enum WriteAsk {
         #[serde(flatten)]
         order: OrderId,
     },
+    /// A node reports that a VM that is wanted to run stays stopped there. From version 4 of the cluster on.
+    NoteStopped {
+        /// The VM.
+        name: VmName,
+        /// The node that says so.
+        node: NodeName,
+        /// The placement it speaks of.
+        generation: u64,
+        /// What happened.
+        #[serde(flatten)]
+        stop: VmStop,
+    },
     /// A node declares what it offers and where it is reached.
     SetNode {
         /// The node that declares it.
@@ -187,6 +200,10 @@ impl WriteAsk {
     /// anybody.
     pub fn needs(&self) -> ClusterVersion {
         match self {
+            Self::NoteStopped { .. } => ClusterVersion::STOPS_NOTED,
+            Self::CreateVm { spec, .. } | Self::ChangeVm { spec, .. } if !spec.restart.is_default() => {
+                ClusterVersion::STOPS_NOTED
+            }
             Self::EnforceLease { .. } => ClusterVersion::LEASES,
             Self::TakeHold { .. }
             | Self::EndHold { .. }
@@ -320,6 +337,11 @@ mod tests {
             (json!({"kind": "stop_vm", "name": "web"}), None),
             (json!({"kind": "delete_vm", "name": "web"}), None),
             (json!({"kind": "confirm_gone", "name": "web", "node": "n1", "generation": 7}), None),
+            (
+                json!({"kind": "note_stopped", "name": "web", "node": "n1", "generation": 7,
+                    "cause": {"ended": "guest_shut_down"}, "at_unix_ms": 1_700_000_000_000_u64}),
+                None,
+            ),
             (
                 json!({"kind": "set_node", "endpoint_id": endpoint_id, "witness": true, "relay_url": null,
                     "capacity": {"cpus": 4, "memory_mib": 2048}, "addresses": ["192.0.2.1:7431"]}),

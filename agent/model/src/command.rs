@@ -9,6 +9,7 @@ use crate::id::{EndpointId, NodeName, RaftId, RequestId, TicketHash, TicketId, V
 use crate::lease::{HoldAsk, LeaseTermsChoice};
 use crate::node::Offer;
 use crate::reason::{FieldRefused, Lacks, Reason, RevokeProblem};
+use crate::stop::VmStop;
 use crate::version::ClusterVersion;
 use crate::vm::{Desired, InvalidSpec, OrderId, VmSpec};
 
@@ -38,7 +39,8 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seen: Option<u64>,
     },
-    /// Starts a stopped VM.
+    /// Starts a stopped VM. One that stayed stopped as its node said gets a new generation, so that what is
+    /// still said of the one before is of no account.
     StartVm {
         /// The VM.
         name: VmName,
@@ -74,6 +76,20 @@ pub enum Command {
         /// The placement and the revision of the spec that it speaks of.
         #[serde(flatten)]
         order: OrderId,
+    },
+    /// A node reports that a VM that is wanted to run stays stopped there, and why: from here on it is not
+    /// wanted to run. Ignored when the generation is not the placement's, and when it is not wanted to run
+    /// any more. From version 4 of the cluster on.
+    NoteStopped {
+        /// The VM.
+        name: VmName,
+        /// The node that says so.
+        node: NodeName,
+        /// The placement it speaks of.
+        generation: u64,
+        /// What happened.
+        #[serde(flatten)]
+        stop: VmStop,
     },
     /// A node declares what it offers and where it is reached.
     SetNode {
@@ -197,7 +213,8 @@ impl Command {
             | Self::StopVm { name }
             | Self::DeleteVm { name }
             | Self::ConfirmGone { name, .. }
-            | Self::ConfirmSpec { name, .. } => Some(name),
+            | Self::ConfirmSpec { name, .. }
+            | Self::NoteStopped { name, .. } => Some(name),
             Self::SetNode { .. }
             | Self::CreateTicket { .. }
             | Self::RevokeTicket { .. }

@@ -34,8 +34,10 @@ pub struct NodeReport {
 impl NodeReport {
     /// Cuts every reason in it to [`REASON_LEN_MAX`]: whoever keeps a report does so, whoever wrote it.
     pub fn cut_reasons(&mut self) {
-        let reasons = self.vms.iter_mut().filter_map(|vm| vm.reason.as_mut());
-        self.problem.iter_mut().chain(reasons).for_each(cut_reason);
+        for VmReport { reason, last_end, .. } in &mut self.vms {
+            reason.iter_mut().chain(last_end.iter_mut().map(|end| &mut end.why)).for_each(cut_reason);
+        }
+        self.problem.iter_mut().for_each(cut_reason);
     }
 }
 
@@ -54,6 +56,19 @@ pub struct VmReport {
     pub revision: u64,
     /// Why, when there is something to say: "exited 1: ..." with the last console lines.
     pub reason: Option<String>,
+    /// How it ended or failed the last time, as far as its node's agent has seen it.
+    pub last_end: Option<LastEnd>,
+}
+
+/// How a VM that shall run ended by itself, or failed to start, the last time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastEnd {
+    /// The reason.
+    pub why: String,
+    /// When its node saw it, in milliseconds since the Unix epoch by the clock of that node.
+    pub at_unix_ms: u64,
+    /// How often it has ended or failed in a row; 0 once it has run well for a while since.
+    pub failures: u32,
 }
 
 /// A [`VmReport`] as it is written. A release that knows no [`ObservedState::Paused`] reads that the VM runs.
@@ -69,23 +84,25 @@ struct VmReportForm {
     reason: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     paused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_end: Option<LastEnd>,
 }
 
 impl From<VmReport> for VmReportForm {
     fn from(report: VmReport) -> Self {
-        let VmReport { name, state, main_pid, revision, reason } = report;
+        let VmReport { name, state, main_pid, revision, reason, last_end } = report;
         let paused = state == ObservedState::Paused;
         let state = if paused { ObservedState::Running } else { state };
-        Self { name, state, main_pid, revision, reason, paused }
+        Self { name, state, main_pid, revision, reason, paused, last_end }
     }
 }
 
 impl From<VmReportForm> for VmReport {
     fn from(form: VmReportForm) -> Self {
-        let VmReportForm { name, state, main_pid, revision, reason, paused } = form;
+        let VmReportForm { name, state, main_pid, revision, reason, paused, last_end } = form;
         let is_paused = paused && state == ObservedState::Running;
         let state = if is_paused { ObservedState::Paused } else { state };
-        Self { name, state, main_pid, revision, reason }
+        Self { name, state, main_pid, revision, reason, last_end }
     }
 }
 
@@ -141,6 +158,7 @@ mod tests {
             main_pid: Some(7),
             revision: 0,
             reason: Some("disk0 /srv/a.raw: No space left on device".to_owned()),
+            last_end: None,
         };
         let text = serde_json::to_string(&report).expect("json");
         assert!(text.contains(r#""state":"running""#) && text.contains(r#""paused":true"#), "{text}");

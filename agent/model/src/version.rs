@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// | 1 | what the releases before versions were counted write and say |
 /// | 2 | [`crate::Command::RaiseVersion`]; reasons of refusals as codes; specs that change |
 /// | 3 | leases, and VMs that other nodes take over: [`crate::OnNodeLoss`], [`crate::Command::NodeLost`] |
-/// | 4 | holds, a cluster that is disarmed, and terms of leases that can be changed: [`crate::HoldAsk`] |
+/// | 4 | holds, a cluster that is disarmed, and terms of leases that can be changed: [`crate::HoldAsk`]; VMs that stay stopped: [`crate::RestartPolicy`], [`crate::Command::NoteStopped`] |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct ClusterVersion(u32);
@@ -31,6 +31,8 @@ impl ClusterVersion {
     pub const LEASES: Self = Self(3);
     /// From this one on, a node can announce a long lease, and the terms of leases can be changed.
     pub const HOLDS: Self = Self(4);
+    /// From this one on, a node says of VMs that they stay stopped, and VMs have restart policies.
+    pub const STOPS_NOTED: Self = Self(4);
     /// The newest that this release supports; it supports all before it.
     pub const NEWEST: Self = Self(4);
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeName, VmName};
 use crate::reason::{FieldProblem, Reason};
+use crate::stop::RestartPolicy;
 
 /// Memory that the hypervisor itself may use beside the guest's, in MiB. Reservation and the unit's
 /// `MemoryMax` both are guest memory plus this; under TCG it holds the translation cache as well
@@ -59,6 +60,10 @@ pub struct VmSpec {
     /// nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_node_loss: Option<OnNodeLoss>,
+    /// Whether it is started again where it is placed when it ends by itself. Another than the default needs
+    /// version 4 of the cluster.
+    #[serde(default, skip_serializing_if = "RestartPolicy::is_default")]
+    pub restart: RestartPolicy,
 }
 
 /// What becomes of a VM when its node is lost.
@@ -160,7 +165,7 @@ impl Accel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Desired {
-    /// Shall run; started again when it ends.
+    /// Shall run; started again when it ends, as far as its restart policy says so.
     Running,
     /// Shall be stopped; keeps name, disks and reservation.
     Stopped,
@@ -356,6 +361,7 @@ mod tests {
             node: None,
             hypervisor: Hypervisor::Qemu,
             on_node_loss: None,
+            restart: RestartPolicy::Always,
         }
     }
 

@@ -23,6 +23,7 @@ struct Encoded {
     placement: Placement,
     revision: u64,
     holds: bool,
+    stopped: bool,
     json: Vec<u8>,
 }
 
@@ -35,13 +36,15 @@ impl Encoded {
             placement: record.placement.clone(),
             revision: record.revision,
             holds: record.held.is_some(),
+            stopped: record.stopped.is_some(),
             json,
         }
     }
 
     fn stands_for(&self, record: &VmRecord) -> bool {
         let same = self.desired == record.desired && self.placement == record.placement;
-        same && self.revision == record.revision && self.holds == record.held.is_some()
+        let same = same && self.revision == record.revision && self.stopped == record.stopped.is_some();
+        same && self.holds == record.held.is_some()
     }
 }
 
@@ -106,6 +109,7 @@ mod tests {
                 revision: 0,
                 lineage: 0,
                 held: None,
+                stopped: None,
             },
         )
     }

@@ -9,8 +9,8 @@ use blixard_core::declared::DeclaredMember;
 use blixard_core::genesis::cluster_id;
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{
-    Capacity, ClusterVersion, Desired, EndpointId, Hypervisor, NodeFacts, NodeName, Offer, RaftId, StoreId,
-    VmSpec, WriteAsk, WriteRequest,
+    Capacity, ClusterVersion, Desired, EndpointId, Hypervisor, NodeFacts, NodeName, Offer, RaftId,
+    RestartPolicy, StoreId, VmSpec, WriteAsk, WriteRequest,
 };
 use blixard_node::{
     AttemptEnd, Envelope, Node, NodeConfig, NodeError, Notice, StateMachine, Told, Turn, Waits, encode_state,
@@ -125,6 +125,7 @@ pub(crate) fn create(vm: &str, on: Option<u8>) -> WriteRequest {
         node: on.map(name),
         hypervisor: Hypervisor::Qemu,
         on_node_loss: None,
+        restart: RestartPolicy::Always,
     };
     let ask = WriteAsk::CreateVm { spec, desired: Desired::Running };
     WriteRequest { id: format!("create-{vm}").parse().expect("a request id"), ask }

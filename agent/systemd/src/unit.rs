@@ -4,7 +4,7 @@ use std::fmt;
 
 use blixard_launcher::supervisor::VmEnd;
 use blixard_model::report::ObservedState;
-use blixard_model::{OrderId, UnitStatus, VmName, VmSpec};
+use blixard_model::{EndCause, OrderId, UnitStatus, VmName, VmSpec};
 
 /// A pattern, as systemd understands it, that matches the units of all VMs.
 pub const UNIT_PATTERN: &str = "blixard-vm@*.service";
@@ -135,6 +135,29 @@ impl UnitExit {
     /// Whether systemd's result is `success`, which it also is while the unit runs.
     pub fn is_success(&self) -> bool {
         self.result == "success"
+    }
+
+    /// How the run of the guest ended, in words for a decision; none where the guest never ran, and where the
+    /// cluster itself ended it: at the end of its lease, by its supervisor or by systemd's watchdog.
+    pub fn cause(&self) -> Option<EndCause> {
+        match (self.result.as_str(), self.main_code) {
+            ("oom-kill", _) => Some(EndCause::OutOfMemory),
+            ("success" | "timeout" | "watchdog", _) => None,
+            (_, CODE_EXITED) => VmEnd::cause_of(self.main_status),
+            // Whatever ends the supervisor ends the hypervisor. It says last how far it was.
+            (_, CODE_KILLED | CODE_DUMPED) => match &self.status {
+                None | Some(UnitStatus::Running | UnitStatus::Paused(_) | UnitStatus::NotAnswering(_)) => {
+                    Some(EndCause::HypervisorEnded)
+                }
+                Some(
+                    UnitStatus::Starting
+                    | UnitStatus::Waiting(_)
+                    | UnitStatus::Stopping(_)
+                    | UnitStatus::Ended(_),
+                ) => None,
+            },
+            _ => None,
+        }
     }
 }
 
@@ -348,6 +371,34 @@ mod tests {
             let exit = UnitExit { result: result.into(), main_code, main_status, status: None };
             assert!(exit.to_string().starts_with(text), "{exit}");
             assert!(!exit.is_success());
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_guest_that_ran_has_its_cause_and_no_other_end_has_one() {
+        use EndCause::{GuestShutDown, HypervisorEnded, OutOfMemory};
+        let exit = |result: &str, main_code, main_status, status: Option<UnitStatus>| UnitExit {
+            result: result.to_owned(),
+            main_code,
+            main_status,
+            status,
+        };
+        let running = || Some(UnitStatus::Running);
+        let cases = [
+            (exit("exit-code", 1, 10, Some(UnitStatus::Ended("so".into()))), Some(GuestShutDown)),
+            (exit("exit-code", 1, 15, running()), None),
+            (exit("exit-code", 1, 17, running()), None),
+            (exit("exit-code", 1, 243, None), None),
+            (exit("oom-kill", 2, 9, running()), Some(OutOfMemory)),
+            (exit("signal", 2, 9, running()), Some(HypervisorEnded)),
+            (exit("signal", 2, 9, Some(UnitStatus::Starting)), None),
+            (exit("core-dump", 3, 6, None), Some(HypervisorEnded)),
+            (exit("watchdog", 2, 9, running()), None),
+            (exit("timeout", 2, 9, running()), None),
+            (exit("success", 1, 0, None), None),
+        ];
+        for (exit, cause) in cases {
+            assert_eq!(exit.cause(), cause, "{exit:?}");
         }
     }
 

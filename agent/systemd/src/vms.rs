@@ -8,7 +8,7 @@ use std::error::Error;
 use std::future::Future;
 use std::sync::{Mutex as StdMutex, PoisonError};
 
-use blixard_core::ports::ObservedUnit;
+use blixard_core::ports::{ObservedUnit, UnitEnd};
 use blixard_model::VmName;
 use blixard_model::order::LaunchOrder;
 use tokio::sync::{Mutex, Notify};
@@ -93,7 +93,11 @@ fn observed(unit: VmUnit) -> ObservedUnit {
         state: unit.observed(),
         order: unit.order,
         main_pid: unit.main_pid,
-        ended: (!unit.exit.is_success()).then(|| unit.exit.to_string()),
+        ended: (!unit.exit.is_success()).then(|| UnitEnd {
+            why: unit.exit.to_string(),
+            cause: unit.exit.cause(),
+            at_unix_ms: unit.changed_unix_us.map(|us| us / 1_000),
+        }),
         status: unit.exit.status,
         name: unit.name,
     }

@@ -2,6 +2,7 @@
 
 use blixard_model::OnNodeLoss;
 use blixard_model::api::{Listing, VmView};
+use blixard_model::report::LastEnd;
 
 use super::kit::{GAP, NOTHING, WIDTH_MAX, columns, or_nothing, pairs, short, time};
 
@@ -106,8 +107,8 @@ fn fitting(vms: &[VmView]) -> (Vec<Column>, usize) {
     (shown, 0)
 }
 
-/// `blixard vm show`.
-pub(crate) fn one(view: &VmView) -> String {
+/// `blixard vm show`, at this time by the clock here.
+pub(crate) fn one(view: &VmView, now_unix_ms: u64) -> String {
     let spec = &view.spec;
     let disks = spec.disks.iter().map(|disk| match disk.read_only {
         true => format!("{} (read-only)", disk.path),
@@ -132,7 +133,20 @@ pub(crate) fn one(view: &VmView) -> String {
         ("DISKS", or_nothing(Some(disks.collect::<Vec<_>>().join("\n")))),
         ("HYPERVISOR", spec.hypervisor.to_string()),
         ("NODE LOSS", spec.on_node_loss.unwrap_or(OnNodeLoss::Keep).to_string()),
+        ("RESTART", spec.restart.to_string()),
+        ("LAST END", or_nothing(view.last_end.as_ref().map(|end| last_end(end, now_unix_ms)))),
     ])
+}
+
+/// How it ended the last time, how long ago, and how often in a row.
+fn last_end(end: &LastEnd, now_unix_ms: u64) -> String {
+    let ago = time(now_unix_ms.saturating_sub(end.at_unix_ms));
+    let row = match end.failures {
+        0 => ", and ran well since".to_owned(),
+        1 => String::new(),
+        n => format!(", {n} in a row"),
+    };
+    format!("{ago} ago{row}: {}", end.why.trim_end())
 }
 
 /// How old the observation is.
@@ -194,13 +208,27 @@ mod tests {
     }
 
     #[test]
+    fn show_tells_the_last_end_with_its_time_and_how_often() {
+        let line = |failures| {
+            let end = LastEnd { why: "the guest panicked".to_owned(), at_unix_ms: 1_000, failures };
+            let text = one(&VmView { last_end: Some(end), ..sample::vm("web") }, 3_500);
+            text.lines().find(|line| line.starts_with("LAST END")).unwrap_or_default().to_owned()
+        };
+        assert_eq!(line(0), "LAST END    2.5 s ago, and ran well since: the guest panicked");
+        assert_eq!(line(1), "LAST END    2.5 s ago: the guest panicked");
+        assert_eq!(line(3), "LAST END    2.5 s ago, 3 in a row: the guest panicked");
+        assert!(one(&sample::vm("web"), 0).contains("LAST END    -\n"));
+        assert!(one(&sample::vm("web"), 0).contains("RESTART     always\n"));
+    }
+
+    #[test]
     fn show_has_everything_and_is_not_steered_by_the_guest() {
         let view = VmView {
             desired: Desired::Stopped,
             reason: Some("exited 1: oops\n\u{1b}[31mred\n".into()),
             ..sample::vm("web")
         };
-        let text = one(&view);
+        let text = one(&view, 0);
         for needle in
             ["DESIRED     stopped", "REASON      exited 1: oops\n            ^[[31mred\n", "448 MiB reserved"]
         {

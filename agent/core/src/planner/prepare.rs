@@ -34,16 +34,15 @@ pub fn prepare(view: &LeaderView<'_>, asker: EndpointId, ask: Ask) -> Prepared {
 /// Why a write waits for the upgrade of a member. A leader proposes nothing that not everybody can apply, and
 /// nobody else sends a leader what it may not be able to read.
 pub fn too_early(state: &ClusterState, ask: &Ask) -> Option<NotNow> {
-    earlier_than(
-        state,
-        match ask {
-            Ask::Write(write) => write.ask.needs(),
-            Ask::Members(ask) => ask.needs(),
-        },
-    )
+    let needs = match ask {
+        Ask::Write(write) => write.ask.needs(),
+        Ask::Members(ask) => ask.needs(),
+    };
+    earlier_than(state, needs)
 }
 
-fn earlier_than(state: &ClusterState, needs: ClusterVersion) -> Option<NotNow> {
+/// As above, of what needs this version.
+pub fn earlier_than(state: &ClusterState, needs: ClusterVersion) -> Option<NotNow> {
     let version = state.version;
     (version < needs).then_some(NotNow::EarlierVersion { version, needs })
 }
@@ -69,6 +68,9 @@ fn prepare_write(
         WriteAsk::DeleteVm { name } => Command::DeleteVm { name },
         WriteAsk::ConfirmGone { name, node, generation } => Command::ConfirmGone { name, node, generation },
         WriteAsk::ConfirmSpec { name, node, order } => Command::ConfirmSpec { name, node, order },
+        WriteAsk::NoteStopped { name, node, generation, stop } => {
+            Command::NoteStopped { name, node, generation, stop }
+        }
         WriteAsk::SetNode { endpoint_id, offer } => Command::SetNode { endpoint_id, offer },
         WriteAsk::CreateTicket { id, name, hash, ttl_ms } => {
             Command::CreateTicket { id, name, hash, ttl_ms, at_ms: view.wall_ms }

@@ -1,6 +1,6 @@
 //! The steps by which a node's units become what the log wants.
 
-use blixard_model::VmName;
+use blixard_model::{VmName, VmStop};
 
 /// One step towards the desired state. Steps for different VMs are independent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Action {
     ConfirmGone(VmName),
     /// Tell the cluster that no unit runs by an earlier spec of the VM.
     ConfirmSpec(VmName),
+    /// Tell the cluster that a VM that it wants to run stays stopped, and why.
+    ConfirmStop(VmName, VmStop),
 }
 
 /// The kinds of [`Action`]: each has its own share of what may be under way at once.
@@ -30,6 +32,8 @@ pub enum ActionKind {
     ConfirmGone,
     /// [`Action::ConfirmSpec`].
     ConfirmSpec,
+    /// [`Action::ConfirmStop`].
+    ConfirmStop,
 }
 
 impl Action {
@@ -41,6 +45,7 @@ impl Action {
             Self::ResetFailed(_) => ActionKind::ResetFailed,
             Self::ConfirmGone(_) => ActionKind::ConfirmGone,
             Self::ConfirmSpec(_) => ActionKind::ConfirmSpec,
+            Self::ConfirmStop(..) => ActionKind::ConfirmStop,
         }
     }
 
@@ -51,7 +56,8 @@ impl Action {
             | Self::Stop(name)
             | Self::ResetFailed(name)
             | Self::ConfirmGone(name)
-            | Self::ConfirmSpec(name) => name,
+            | Self::ConfirmSpec(name)
+            | Self::ConfirmStop(name, _) => name,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blixard_model::backoff::VM_START;
-use blixard_model::report::cut_reason;
+use blixard_model::report::{LastEnd, cut_reason};
 use blixard_model::{OrderId, VmName, mutant};
 
 use super::action::{Action, ActionKind};
@@ -22,6 +22,8 @@ pub struct Memory {
     orders: BTreeMap<VmName, OrderId>,
     /// The actions other than starts that failed: at most one for each VM, the one that is wanted.
     failed: BTreeMap<VmName, FailedAction>,
+    /// How far the machine's clock is ahead of the one that never goes back, in milliseconds.
+    wall_ahead_ms: u64,
 }
 
 /// The runs of a VM that shall run.
@@ -31,6 +33,8 @@ struct Attempts {
     retry_at_ms: u64,
     running_since_ms: Option<u64>,
     last_failure: Option<String>,
+    /// How it ended or failed the last time; kept when its failures are forgotten.
+    last_end: Option<(String, u64)>,
     /// The last lines of the console before that.
     console: Option<String>,
 }
@@ -53,6 +57,7 @@ impl Memory {
         attempts.retry_at_ms = now_ms.saturating_add(VM_START.pause_ms(attempts.failures));
         attempts.running_since_ms = None;
         attempts.console = None;
+        attempts.last_end = Some((short(reason), now_ms.saturating_add(self.wall_ahead_ms)));
         let before = attempts.last_failure.replace(short(reason));
         before != attempts.last_failure
     }
@@ -96,6 +101,17 @@ impl Memory {
         }
     }
 
+    pub(super) fn note_clocks(&mut self, now_ms: u64, wall_ms: u64) {
+        self.wall_ahead_ms = wall_ms.saturating_sub(now_ms);
+    }
+
+    /// How the VM ended or failed the last time, and how often in a row.
+    pub(super) fn last_end(&self, name: &VmName) -> Option<LastEnd> {
+        let attempts = self.vms.get(name)?;
+        let (why, at_unix_ms) = attempts.last_end.clone()?;
+        Some(LastEnd { why, at_unix_ms, failures: attempts.failures })
+    }
+
     /// Whether the VM was seen running and has not been seen to end since.
     pub fn was_running(&self, name: &VmName) -> bool {
         self.vms.get(name).is_some_and(|attempts| attempts.running_since_ms.is_some())
@@ -109,7 +125,9 @@ impl Memory {
 
     /// What waits for a leader is due at once: there is one now.
     pub fn hurry_confirmations(&mut self) {
-        let confirms = |kind| matches!(kind, ActionKind::ConfirmGone | ActionKind::ConfirmSpec);
+        let confirms = |kind| {
+            matches!(kind, ActionKind::ConfirmGone | ActionKind::ConfirmSpec | ActionKind::ConfirmStop)
+        };
         self.failed.retain(|_, failed| !confirms(failed.kind));
     }
 
@@ -189,6 +207,7 @@ impl Memory {
             ActionKind::ResetFailed => "its failed unit cannot be reset",
             ActionKind::ConfirmGone => "it is gone, but the cluster cannot be told",
             ActionKind::ConfirmSpec => "its spec has changed, but the cluster cannot be told",
+            ActionKind::ConfirmStop => "the cluster cannot be told",
         };
         Some(format!("{what}: {why} {}", next_try(*retry_at_ms, now_ms)))
     }

@@ -16,6 +16,10 @@
 //!              earlier spec took: confirm to the cluster that no unit runs by it
 //!   stopped    stopped, none, while the log holds that: the same
 //!   not ours   starting, running         stop (it was deleted or taken over while this node was away)
+//!
+//!   running, but stopped by hand, or ended and not to be started again (`rest.rs`):
+//!              starting, running         stop
+//!              stopped, failed, none     confirm to the cluster that it stays stopped
 //! ```
 //!
 //! A VM that may be failed over is started only while this node has a lease.
@@ -23,16 +27,19 @@
 //! Each action that failed is tried again after a pause that grows with each failure.
 //!
 //! Nothing is done before the node has once read the log up to date since its agent started: an old log may
-//! want what was deleted long ago, or not know what was made since.
+//! want what was deleted long ago, or not know what was made since. What was stopped by hand is stopped all
+//! the same.
 
 mod action;
 mod memory;
 mod ongoing;
+mod rest;
+mod view;
 
 use std::collections::BTreeMap;
 
 use blixard_model::report::{ObservedState, VmReport};
-use blixard_model::{Desired, LeaseFile, UnitStatus, VmName, mutant};
+use blixard_model::{Desired, UnitStatus, VmName, VmStop, mutant};
 
 use crate::lease::permits;
 use crate::ports::ObservedUnit;
@@ -41,23 +48,10 @@ use crate::state::VmRecord;
 pub use action::{Action, ActionKind};
 pub use memory::{Memory, STABLE_MS};
 pub use ongoing::{ACTIONS_MAX, Ongoing};
+pub use rest::outdated_notes;
+pub use view::UnitsView;
 
-/// What a node looks at.
-#[derive(Debug)]
-pub struct UnitsView<'a> {
-    /// The VMs placed on this node, from the log.
-    pub placed: &'a [&'a VmRecord],
-    /// Its VM units, from the service manager.
-    pub units: &'a [ObservedUnit],
-    /// The look at the units that gave them, as [`Ongoing::note_asked`] counts looks.
-    pub look: u64,
-    /// What the supervisors know of this node's lease.
-    pub lease: Option<&'a LeaseFile>,
-    /// The log was read up to date at least once since the agent started.
-    pub up_to_date: bool,
-    /// Milliseconds of a clock that never goes back.
-    pub now_ms: u64,
-}
+use view::unit_of;
 
 /// The ends that were not asked for: VMs seen running before that run no more while they should, and how they
 /// ended as far as the service manager still knows.
@@ -65,10 +59,11 @@ pub fn unexpected_ends(view: &UnitsView<'_>, memory: &Memory) -> Vec<(VmName, Op
     view.placed
         .iter()
         .filter(|vm| vm.desired == Desired::Running && memory.was_running(&vm.spec.name))
+        .filter(|vm| !rest::is_stopped_by_hand(view, vm))
         .filter_map(|vm| match unit_of(view.units, &vm.spec.name) {
             None => Some((vm.spec.name.clone(), None)),
             Some(unit) => matches!(unit.state, ObservedState::Stopped | ObservedState::Failed)
-                .then(|| (unit.name.clone(), unit.ended.clone())),
+                .then(|| (unit.name.clone(), unit.ended.as_ref().map(|end| end.why.clone()))),
         })
         .collect()
 }
@@ -76,6 +71,7 @@ pub fn unexpected_ends(view: &UnitsView<'_>, memory: &Memory) -> Vec<(VmName, Op
 /// Decides the next steps. Idempotent: the same view gives the same steps, and a step done makes its reason
 /// vanish.
 pub fn reconcile(view: &UnitsView<'_>, memory: &mut Memory) -> Vec<Action> {
+    memory.note_clocks(view.now_ms, view.wall_ms);
     // What shall not run has nothing to remember: its end is no failure.
     let shall_run =
         |name: &VmName| view.placed.iter().any(|vm| vm.spec.name == *name && vm.desired == Desired::Running);
@@ -89,9 +85,17 @@ pub fn reconcile(view: &UnitsView<'_>, memory: &mut Memory) -> Vec<Action> {
         }
     }
     if !view.up_to_date && !mutant::lives("acts-on-old-log") {
-        return Vec::new();
+        let by_hand = view.units.iter().filter(|unit| rest::is_to_stop(view, unit));
+        let stops = by_hand.map(|unit| Action::Stop(unit.name.clone()));
+        return stops.filter(|action| memory.may_begin(action, view.now_ms)).collect();
     }
-    let ours = view.placed.iter().filter_map(|vm| step(vm, unit_of(view.units, &vm.spec.name)));
+    let ours = view.placed.iter().filter_map(|vm| {
+        let unit = unit_of(view.units, &vm.spec.name);
+        match rest::stop_of(view, vm) {
+            Some(stop) => step_to_rest(vm, unit, stop),
+            None => step(vm, unit),
+        }
+    });
     let strangers = view
         .units
         .iter()
@@ -146,8 +150,14 @@ fn obeys_another_order(vm: &VmRecord, unit: &ObservedUnit) -> bool {
     }
 }
 
-fn unit_of<'a>(units: &'a [ObservedUnit], name: &VmName) -> Option<&'a ObservedUnit> {
-    units.iter().find(|unit| unit.name == *name)
+/// The step of a VM that stays stopped, for this reason.
+fn step_to_rest(vm: &VmRecord, unit: Option<&ObservedUnit>, stop: VmStop) -> Option<Action> {
+    let name = vm.spec.name.clone();
+    match unit.map_or(ObservedState::Stopped, |unit| unit.state) {
+        ObservedState::Starting | ObservedState::Running => Some(Action::Stop(name)),
+        ObservedState::Stopped | ObservedState::Failed => Some(Action::ConfirmStop(name, stop)),
+        _ => None,
+    }
 }
 
 fn step(vm: &VmRecord, unit: Option<&ObservedUnit>) -> Option<Action> {
@@ -186,6 +196,13 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
     let failure = memory.why_not_running(&name);
     let failing = memory.failing(&name, view.now_ms);
     let idle = matches!(observed, ObservedState::Stopped | ObservedState::Failed);
+    let last_end = memory.last_end(&name);
+    if let Some(stop) = rest::stop_of(view, vm) {
+        let state = if idle { ObservedState::Stopped } else { ObservedState::Stopping };
+        let why = rest::words(vm, unit, stop);
+        let reason = Some(failing.map_or_else(|| why.clone(), |failing| format!("{why}; {failing}")));
+        return VmReport { name, state, main_pid, revision: vm.revision, reason, last_end };
+    }
     let (state, reason) = match vm.desired {
         Desired::Running if idle => match failure {
             Some(failure) => {
@@ -223,5 +240,5 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
         Desired::Stopped => (observed, failing),
         Desired::Absent => (ObservedState::Deleting, failing),
     };
-    VmReport { name, state, main_pid, revision: vm.revision, reason }
+    VmReport { name, state, main_pid, revision: vm.revision, reason, last_end }
 }

@@ -108,6 +108,11 @@ impl Ongoing {
         self.looks
     }
 
+    /// The number of the last look that was asked for.
+    pub fn looks(&self) -> u64 {
+        self.looks
+    }
+
     /// One step of a VM at a time; but a VM is started and stopped while the cluster is told of its changed
     /// spec, and a stop does not wait for a start, which may take a minute. Nothing is confirmed by a look
     /// that was asked for before something was done to the unit: it may show the unit as it was.
@@ -116,7 +121,7 @@ impl Ongoing {
         let is_outdated = self.ended.contains_key(name) && !mutant::lives("confirmed-by-an-old-look");
         let is_told = self.confirming.contains_key(name) || self.confirmed.contains_key(name);
         match action {
-            Action::ConfirmGone(_) if is_outdated => false,
+            Action::ConfirmGone(_) | Action::ConfirmStop(..) if is_outdated => false,
             Action::ConfirmSpec(_) if is_outdated || is_told => false,
             Action::Stop(_) if !mutant::lives("stop-waits-for-start") => {
                 self.busy.get(name).is_none_or(|busy| *busy == ActionKind::Start)

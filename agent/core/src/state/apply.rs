@@ -2,8 +2,9 @@
 //! panic.
 
 use blixard_model::{
-    ClusterVersion, Command, Desired, EndpointId, FieldRefused, NodeName, Offer, OnNodeLoss, OrderId,
-    Outcome, Placement, Reason, Refusal, Request, TicketRecord, TicketState, VmName, VmSpec, mutant,
+    ClusterVersion, Command, Desired, EndpointId, FieldRefused, NodeName, NotedStop, Offer, OnNodeLoss,
+    OrderId, Outcome, Placement, Reason, Refusal, Request, TicketRecord, TicketState, VmName, VmSpec, VmStop,
+    mutant,
 };
 
 use super::requests::Seen;
@@ -27,6 +28,7 @@ impl ClusterState {
             request.command,
             Command::ConfirmGone { .. }
                 | Command::ConfirmSpec { .. }
+                | Command::NoteStopped { .. }
                 | Command::SetNode { .. }
                 | Command::ExpireTickets { .. }
                 | Command::EnforceLease { .. }
@@ -54,11 +56,14 @@ impl ClusterState {
         let result = match command {
             Command::CreateVm { spec, desired, eligible } => self.create_vm(index, spec, *desired, eligible),
             Command::ChangeVm { spec, seen } => self.change_vm(index, spec, *seen),
-            Command::StartVm { name } => self.set_desired(name, Desired::Running),
-            Command::StopVm { name } => self.set_desired(name, Desired::Stopped),
+            Command::StartVm { name } => self.set_desired(index, name, Desired::Running),
+            Command::StopVm { name } => self.set_desired(index, name, Desired::Stopped),
             Command::DeleteVm { name } => self.delete_vm(name),
             Command::ConfirmGone { name, node, generation } => self.confirm_gone(name, node, *generation),
             Command::ConfirmSpec { name, node, order } => self.confirm_spec(name, node, *order),
+            Command::NoteStopped { name, node, generation, stop } => {
+                self.note_stopped(name, node, *generation, *stop)
+            }
             Command::SetNode { endpoint_id, offer } => self.set_node(*endpoint_id, offer),
             Command::CreateTicket { id, name, hash, ttl_ms, at_ms } => self.create_ticket(TicketRecord {
                 id: *id,
@@ -118,7 +123,15 @@ impl ClusterState {
         let generation = if mutant::lives("generation-used-again") { 1 } else { index };
         let placement = Placement { node: node.clone(), generation };
         let lineage = self.lineage();
-        let record = VmRecord { spec: spec.clone(), desired, placement, revision: 0, lineage, held: None };
+        let record = VmRecord {
+            spec: spec.clone(),
+            desired,
+            placement,
+            revision: 0,
+            lineage,
+            held: None,
+            stopped: None,
+        };
         self.vms.insert(spec.name.clone(), record);
         Ok(Outcome::done(Some(node)))
     }
@@ -171,7 +184,7 @@ impl ClusterState {
         self.vms.get_mut(name).ok_or_else(|| Refusal::VmNotFound { name: name.clone() })
     }
 
-    fn set_desired(&mut self, name: &VmName, desired: Desired) -> Result<Outcome, Refusal> {
+    fn set_desired(&mut self, index: u64, name: &VmName, desired: Desired) -> Result<Outcome, Refusal> {
         let vm = self.vm_mut(name)?;
         let node = vm.placement.node.clone();
         if vm.desired == Desired::Absent {
@@ -181,7 +194,30 @@ impl ClusterState {
             return Ok(Outcome::unchanged(Some(node)));
         }
         vm.desired = desired;
+        // What its node may say once more of the stop before is of another placement from here on.
+        if vm.stopped.take().is_some() && !mutant::lives("started-as-the-stopped-placement") {
+            vm.placement.generation = index;
+        }
         Ok(Outcome::done(Some(node)))
+    }
+
+    /// A node that was told by hand, or a VM that ended for good: of another placement it says nothing, and
+    /// whoever has told it to stop or to go meanwhile has the last word.
+    fn note_stopped(
+        &mut self,
+        name: &VmName,
+        node: &NodeName,
+        generation: u64,
+        stop: VmStop,
+    ) -> Result<Outcome, Refusal> {
+        let vm = self.vm_mut(name)?;
+        let theirs = vm.placement.node == *node && vm.placement.generation == generation;
+        if !theirs || vm.desired != Desired::Running {
+            return Ok(Outcome::unchanged(Some(vm.placement.node.clone())));
+        }
+        vm.desired = Desired::Stopped;
+        vm.stopped = Some(NotedStop { node: node.clone(), stop });
+        Ok(Outcome::done(Some(node.clone())))
     }
 
     fn delete_vm(&mut self, name: &VmName) -> Result<Outcome, Refusal> {
@@ -191,6 +227,7 @@ impl ClusterState {
             return Ok(Outcome::unchanged(node));
         }
         vm.desired = Desired::Absent;
+        vm.stopped = None;
         // Nobody is left who could say that it is gone; whoever removed its node knew.
         if node.as_ref().is_some_and(|node| self.is_removed(node))
             || mutant::lives("name-free-before-unit-gone")

@@ -1,7 +1,7 @@
 //! A VM in the log.
 
 use blixard_model::vm::{is_zero, is_zero_u32};
-use blixard_model::{Desired, Disk, OrderId, Placement, VmSpec};
+use blixard_model::{Desired, Disk, NotedStop, OrderId, Placement, VmSpec};
 use serde::{Deserialize, Serialize};
 
 use super::held::HeldSpec;
@@ -24,6 +24,9 @@ pub struct VmRecord {
     /// What its earlier specs took, until its node has said that no unit runs by any of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldSpec>,
+    /// Why it is not wanted to run, if that is its node's word and nobody has told it to start since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<NotedStop>,
 }
 
 impl VmRecord {

@@ -7,7 +7,7 @@ use blixard_core::declared::DeclaredMember;
 use blixard_model::formation::{Genesis, Identity, Phase};
 use blixard_model::{
     Capacity, ClusterVersion, Command, Desired, EndpointId, Hypervisor, NodeFacts, NodeName, Offer, Outcome,
-    Request, StoreId, VmName, VmSpec,
+    Request, RestartPolicy, StoreId, VmName, VmSpec,
 };
 
 pub(crate) fn name(text: &str) -> VmName {
@@ -37,6 +37,7 @@ pub(crate) fn spec(vm: &str) -> VmSpec {
         disks: Vec::new(),
         node: None,
         hypervisor: Hypervisor::Qemu,
+        restart: RestartPolicy::Always,
         on_node_loss: None,
     }
 }

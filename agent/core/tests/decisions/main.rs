@@ -14,4 +14,5 @@ mod ongoing;
 mod reconciler;
 mod specs;
 mod state;
+mod stops;
 mod version;

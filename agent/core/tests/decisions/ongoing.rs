@@ -1,7 +1,7 @@
 //! What a node is doing to its units: one action for each VM, a few at once.
 
 use blixard_core::VmRecord;
-use blixard_core::ports::ObservedUnit;
+use blixard_core::ports::{ObservedUnit, UnitEnd};
 use blixard_core::reconciler::{ACTIONS_MAX, Action, Ongoing, UnitsView};
 use blixard_core::state::HeldSpec;
 use blixard_model::report::ObservedState;
@@ -17,6 +17,7 @@ fn vms(count: usize, desired: Desired) -> Vec<VmRecord> {
         revision: 0,
         lineage: 0,
         held: None,
+        stopped: None,
     };
     (0..count).map(record).collect()
 }
@@ -34,7 +35,21 @@ fn listed(
     now_ms: u64,
 ) -> Vec<Action> {
     let placed: Vec<&VmRecord> = vms.iter().collect();
-    ongoing.begin(&UnitsView { placed: &placed, units, look, lease: None, up_to_date: true, now_ms })
+    ongoing.begin(&UnitsView { placed: &placed, units, look, now_ms, ..nothing() })
+}
+
+/// A node without VMs, whose log is up to date.
+fn nothing() -> UnitsView<'static> {
+    UnitsView {
+        placed: &[],
+        units: &[],
+        look: 0,
+        lease: None,
+        stopped: &[],
+        up_to_date: true,
+        now_ms: 0,
+        wall_ms: 0,
+    }
 }
 
 fn running(vm: &str) -> ObservedUnit {
@@ -153,8 +168,7 @@ fn a_failure_is_noted_with_its_reason_and_paused_for() {
     ongoing.note_done(&actions[0], Some("exited 1"), 10_000);
     assert_eq!(begin(&mut ongoing, &vms, &[], 10_999), []);
     let placed: Vec<&VmRecord> = vms.iter().collect();
-    let view =
-        UnitsView { placed: &placed, units: &[], look: 0, lease: None, up_to_date: true, now_ms: 10_999 };
+    let view = UnitsView { placed: &placed, units: &[], look: 0, now_ms: 10_999, ..nothing() };
     assert_eq!(ongoing.report(&view)[0].reason.as_deref(), Some("exited 1 (next try in 1 s)"));
     assert_eq!(begin(&mut ongoing, &vms, &[], 11_000), actions);
 }
@@ -173,7 +187,7 @@ fn an_end_is_unexpected_only_when_nothing_is_done_to_the_vm() {
     let mut ongoing = Ongoing::default();
     let (on, off) = (vms(1, Desired::Running), vms(1, Desired::Stopped));
     let placed: Vec<&VmRecord> = on.iter().collect();
-    let ended = UnitsView { placed: &placed, units: &[], look: 0, lease: None, up_to_date: true, now_ms: 5 };
+    let ended = UnitsView { placed: &placed, units: &[], look: 0, now_ms: 5, ..nothing() };
     assert_eq!(begin(&mut ongoing, &on, &[running("vm00")], 0), []);
     assert_eq!(ongoing.unexpected_ends(&ended), [(name("vm00"), None)]);
 
@@ -218,7 +232,7 @@ fn an_action_that_is_wanted_again_comes_after_those_that_have_waited() {
 
 /// What is told of the only VM.
 fn reason(ongoing: &Ongoing, vm: &VmRecord, units: &[ObservedUnit], now_ms: u64) -> Option<String> {
-    let view = UnitsView { placed: &[vm], units, look: 0, lease: None, up_to_date: true, now_ms };
+    let view = UnitsView { placed: &[vm], units, look: 0, now_ms, ..nothing() };
     ongoing.report(&view).remove(0).reason
 }
 
@@ -288,12 +302,11 @@ fn a_vm_that_ended_before_anybody_saw_it_run_has_ended_all_the_same() {
     let placed: Vec<&VmRecord> = vms.iter().collect();
     let failed = ObservedUnit {
         state: ObservedState::Failed,
-        ended: Some("the guest restarted itself".to_owned()),
+        ended: Some(UnitEnd::in_words("the guest restarted itself")),
         ..running("vm00")
     };
     let units = [failed];
-    let view =
-        |look, units| UnitsView { placed: &placed, units, look, lease: None, up_to_date: true, now_ms: 4 };
+    let view = |look, units| UnitsView { placed: &placed, units, look, now_ms: 4, ..nothing() };
     assert_eq!(ongoing.unexpected_ends(&view(early, &[])), []);
     let late = ongoing.note_asked();
     let ends = ongoing.unexpected_ends(&view(late, &units));
@@ -326,8 +339,7 @@ fn a_stop_supersedes_a_start_and_what_comes_of_that_is_forgotten() {
             assert!(!ongoing.note_done(&second[0], failed(second), 7));
             let look = ongoing.note_asked();
             let placed: Vec<&VmRecord> = on.iter().collect();
-            let view =
-                UnitsView { placed: &placed, units: &[], look, lease: None, up_to_date: true, now_ms: 8 };
+            let view = UnitsView { placed: &placed, units: &[], look, now_ms: 8, ..nothing() };
             assert_eq!(ongoing.unexpected_ends(&view), [], "it never ran");
             assert_eq!(ongoing.begin(&view), start, "without a pause");
         }

@@ -2,18 +2,21 @@
 
 use crate::common::{name, node, spec};
 use blixard_core::VmRecord;
-use blixard_core::ports::ObservedUnit;
+use blixard_core::ports::{ObservedUnit, UnitEnd};
 use blixard_core::reconciler::{Action, Memory, STABLE_MS, UnitsView, reconcile, report, unexpected_ends};
 use blixard_core::state::HeldSpec;
 use blixard_model::report::ObservedState;
 use blixard_model::{Desired, OrderId, Placement, UnitStatus};
 
-fn vm(desired: Desired) -> VmRecord {
+/// The machine's clock when the other one said 0.
+pub(crate) const WALL_MS: u64 = 1_795_000_000_000;
+
+pub(crate) fn vm(desired: Desired) -> VmRecord {
     let placement = Placement { node: node("n1"), generation: 7 };
-    VmRecord { spec: spec("a"), desired, placement, revision: 0, lineage: 0, held: None }
+    VmRecord { spec: spec("a"), desired, placement, revision: 0, lineage: 0, held: None, stopped: None }
 }
 
-fn unit(state: ObservedState) -> ObservedUnit {
+pub(crate) fn unit(state: ObservedState) -> ObservedUnit {
     ObservedUnit {
         name: name("a"),
         state,
@@ -24,8 +27,17 @@ fn unit(state: ObservedState) -> ObservedUnit {
     }
 }
 
-fn view<'a>(placed: &'a [&'a VmRecord], units: &'a [ObservedUnit], now_ms: u64) -> UnitsView<'a> {
-    UnitsView { placed, units, look: 0, lease: None, up_to_date: true, now_ms }
+pub(crate) fn view<'a>(placed: &'a [&'a VmRecord], units: &'a [ObservedUnit], now_ms: u64) -> UnitsView<'a> {
+    UnitsView {
+        placed,
+        units,
+        look: 0,
+        lease: None,
+        stopped: &[],
+        up_to_date: true,
+        now_ms,
+        wall_ms: WALL_MS + now_ms,
+    }
 }
 
 #[test]
@@ -194,12 +206,15 @@ fn nothing_is_done_on_an_old_log() {
         units: &[unit(ObservedState::Running)],
         look: 0,
         lease: None,
+        stopped: &[],
         up_to_date: false,
         now_ms: 0,
+        wall_ms: 0,
     };
     assert_eq!(reconcile(&stale, &mut Memory::default()), []);
     let vm = vm(Desired::Running);
-    let stale = UnitsView { placed: &[&vm], units: &[], look: 0, lease: None, up_to_date: false, now_ms: 0 };
+    let placed = [&vm];
+    let stale = UnitsView { up_to_date: false, ..view(&placed, &[], 0) };
     assert_eq!(reconcile(&stale, &mut Memory::default()), []);
 }
 
@@ -234,7 +249,7 @@ fn an_end_nobody_asked_for_is_noticed_once() {
     reconcile(&view(&[&vm], &[unit(ObservedState::Running)], 0), &mut memory);
     assert_eq!(unexpected_ends(&view(&[&vm], &[], 1), &memory), [(name("a"), None)]);
     let mut failed = unit(ObservedState::Failed);
-    failed.ended = Some("exited 1".into());
+    failed.ended = Some(UnitEnd::in_words("exited 1"));
     assert_eq!(unexpected_ends(&view(&[&vm], &[failed], 1), &memory), [(name("a"), Some("exited 1".into()))]);
     memory.note_failure(&name("a"), "exited 1", 1);
     assert!(unexpected_ends(&view(&[&vm], &[], 2), &memory).is_empty());

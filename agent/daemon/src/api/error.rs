@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use blixard_model::api::{ErrorBody, ErrorKind};
 use blixard_model::{Refusal, RequestId};
 use blixard_node::SubmitError;
+use blixard_node::host::StopRefusal;
 
 /// An [`ErrorBody`] with its HTTP status.
 #[derive(Debug)]
@@ -56,6 +57,17 @@ impl From<SubmitError> for ApiError {
             }
             SubmitError::Unknown(_) => Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorKind::Unknown, message),
         }
+    }
+}
+
+impl From<StopRefusal> for ApiError {
+    fn from(refusal: StopRefusal) -> Self {
+        let (status, error) = match refusal {
+            StopRefusal::NotHere(_) => (StatusCode::NOT_FOUND, ErrorKind::Refused),
+            StopRefusal::NotKept { .. } => (StatusCode::CONFLICT, ErrorKind::Refused),
+            StopRefusal::NoMember => (StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unavailable),
+        };
+        Self::new(status, error, refusal.to_string())
     }
 }
 

@@ -132,6 +132,8 @@ fn fuzz_api_requests() {
         ("POST /v1/vms/web/start\nblixard-request-id:r1", ""),
         ("POST /v1/vms/web/stop", ""),
         ("GET /v1/vms/web/logs?follow=true&lines=9", ""),
+        ("GET /v1/local/vms", ""),
+        ("POST /v1/local/vms/web/stop", ""),
     ] {
         target = target.valid(format!("{head}\n\n{body}"));
     }

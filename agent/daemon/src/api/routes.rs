@@ -16,7 +16,7 @@ use super::backup::backup;
 use super::error::ApiError;
 use super::request::Api;
 use super::vms::{self, FOLLOWERS_MAX};
-use super::{leases, members, status};
+use super::{leases, local, members, status};
 
 pub(super) fn router(agent: Arc<Agent>, stop: CancellationToken) -> Router {
     router_for(Api { agent, stop, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)) })
@@ -33,6 +33,8 @@ fn router_for(api: Api) -> Router {
         .route("/v1/vms/{name}/start", post(vms::start_vm))
         .route("/v1/vms/{name}/stop", post(vms::stop_vm))
         .route("/v1/vms/{name}/logs", get(vms::vm_logs))
+        .route("/v1/local/vms", get(local::list))
+        .route("/v1/local/vms/{name}/stop", post(local::stop))
         .route("/v1/nodes/{name}", delete(members::remove_node))
         .route("/v1/tickets", get(members::list_tickets).post(members::create_ticket))
         .route("/v1/tickets/{id}", delete(members::revoke_ticket))

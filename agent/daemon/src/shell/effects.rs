@@ -13,7 +13,7 @@ use blixard_node::host::disk::{Write, Written, carry_out};
 use blixard_node::host::{Answer, CallError, CallId, Effect, Input, WaiterId};
 use blixard_node::joining::JoinFailure;
 
-use super::super::{codec, leases, missing_data, tickets};
+use super::super::{codec, leases, missing_data, stop_notes, tickets};
 use super::{Shell, ShellError};
 
 impl Shell {
@@ -71,6 +71,15 @@ impl Shell {
             }
             Effect::ForgetTicket(of) => {
                 tokio::task::block_in_place(|| tickets::forget(&self.agent.config.data_dir, of));
+            }
+            Effect::KeepStop { waiter, notes } => {
+                let dir = &self.agent.config.data_dir;
+                let kept = tokio::task::block_in_place(|| stop_notes::keep(dir, &notes));
+                let failure = kept.err().map(|error| error.to_string());
+                self.give(Input::StopKept { waiter, notes, failure })?;
+            }
+            Effect::ForgetStops(notes) => {
+                tokio::task::block_in_place(|| stop_notes::forget(&self.agent.config.data_dir, &notes));
             }
             Effect::Notice(notice) => self.notices.tell(&notice),
         }

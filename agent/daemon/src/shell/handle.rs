@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use blixard_model::wire::{AgedReport, JoinResponse, PeerResponse, ProgressReport};
-use blixard_model::{Ask, ClusterId, EndpointId, Outcome};
+use blixard_model::{Ask, ClusterId, EndpointId, Outcome, VmName};
 use blixard_node::host::{
     Answer, HoldEnd, Host, Input, JoinRefusal, MemberHost, Moment, NodeRemoval, PeerCallId, RaftFrame,
-    WaiterId, Want,
+    StopRefusal, WaiterId, Want,
 };
 use blixard_node::{SubmitError, Summary};
 use blixard_store::StoreStats;
@@ -201,7 +201,7 @@ impl HostHandle {
     /// Wants something of the host.
     async fn want(&self, want: Want, patience: Duration) -> Result<Answer, Unanswered> {
         let margin = match &want {
-            Want::Change(_) | Want::RemoveNode(_) | Want::Join { .. } => ANSWER_MARGIN,
+            Want::Change(_) | Want::RemoveNode(_) | Want::Join { .. } | Want::StopHere(_) => ANSWER_MARGIN,
             Want::Read | Want::Reports | Want::Progress | Want::HandOver | Want::Hold { .. } => SHORT_MARGIN,
         };
         let waiter = WaiterId(self.new_number());
@@ -290,6 +290,18 @@ impl HostHandle {
     pub(crate) async fn join(&self, want: Want) -> Result<Result<(), JoinRefusal>, SubmitError> {
         match self.want(want, LOOK_TIMEOUT).await? {
             Answer::TicketTaken(taken) => Ok(taken),
+            _ => Err(Unanswered::Unknown(LookError::Stopped).into()),
+        }
+    }
+
+    /// Has a VM stopped on this node, and that kept.
+    ///
+    /// # Errors
+    /// Why it is not; the outer one when the host did not say, and [`SubmitError::Unknown`] when it may have
+    /// taken it all the same.
+    pub(crate) async fn stop_here(&self, name: VmName) -> Result<Result<(), StopRefusal>, SubmitError> {
+        match self.want(Want::StopHere(name), LOOK_TIMEOUT).await? {
+            Answer::StopTaken(taken) => Ok(taken),
             _ => Err(Unanswered::Unknown(LookError::Stopped).into()),
         }
     }

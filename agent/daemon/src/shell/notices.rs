@@ -185,5 +185,8 @@ fn tell_of_failed_action(action: &Action, why: &str) {
         Action::ConfirmSpec(_) => {
             tracing::warn!(VM = %vm, "the cluster could not be told that VM {vm} was changed: {why}");
         }
+        Action::ConfirmStop(..) => {
+            tracing::warn!(VM = %vm, "the cluster could not be told that VM {vm} stays stopped: {why}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use blixard_node::host::Input;
 use blixard_systemd::{SystemdVms, VmRuntime as _};
 
 use super::super::context::Agent;
+use super::super::stop_notes;
 use super::Shell;
 use super::handle::millis;
 
@@ -30,10 +31,21 @@ impl Shell {
     }
 
     pub(super) fn list_units(&self, look: u64) {
+        let data_dir = self.agent.config.data_dir.clone();
         let (units, host) = (Arc::clone(&self.units), self.agent.host.clone());
         self.tasks.spawn(async move {
             let listed = units.list().await.map_err(|error| with_causes(&error));
-            host.input(Input::Units { look, listed }).await;
+            // After the units: a command that stops one without this agent leaves its note first.
+            let found = tokio::task::block_in_place(|| stop_notes::found(&data_dir));
+            let (listed, stopped) = match found {
+                Ok(stopped) => (listed, stopped),
+                // Nothing is started that somebody may have stopped.
+                Err(error) => {
+                    let why = format!("what was stopped by hand cannot be read: {error}");
+                    (listed.and(Err(why)), Vec::new())
+                }
+            };
+            host.input(Input::Units { look, listed, stopped }).await;
         });
     }
 
@@ -88,7 +100,8 @@ async fn perform(
         (Action::ResetFailed(name), _) => {
             units.reset_failed(name).await.err().map(|error| with_causes(&error))
         }
-        (Action::Start(_) | Action::ConfirmGone(_) | Action::ConfirmSpec(_), _) => None,
+        (Action::Start(_) | Action::ConfirmGone(_) | Action::ConfirmSpec(_), _)
+        | (Action::ConfirmStop(..), _) => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use blixard_model::EndCause;
 use nix::sys::signal::Signal;
 
 /// How the hypervisor's process ended.
@@ -90,6 +91,19 @@ impl VmEnd {
         }
     }
 
+    /// How the run of the guest ended, by the exit status; none where the guest never ran, or where the
+    /// cluster itself ended it.
+    pub fn cause_of(exit_status: i32) -> Option<EndCause> {
+        Some(match exit_status {
+            10 => EndCause::GuestShutDown,
+            11 => EndCause::GuestRestarted,
+            12 => EndCause::GuestPanicked,
+            13 => EndCause::OutOfMemory,
+            14 => EndCause::HypervisorEnded,
+            _ => return None,
+        })
+    }
+
     /// What an exit status says by itself, where the words of the supervisor are lost.
     pub fn words_of(exit_status: i32) -> Option<&'static str> {
         Some(match exit_status {
@@ -122,5 +136,29 @@ impl fmt::Display for VmEnd {
             Self::NoLease(why) => write!(f, "no lease allowed the guest to run: {why}"),
             Self::LeaseEnded(why) => write!(f, "its lease ended: {why}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_status_names_the_end_of_a_guest_that_ran_and_no_other() {
+        let ends = [
+            (VmEnd::GuestShutDown, Some(EndCause::GuestShutDown)),
+            (VmEnd::GuestRestarted, Some(EndCause::GuestRestarted)),
+            (VmEnd::GuestPanicked, Some(EndCause::GuestPanicked)),
+            (VmEnd::OutOfMemory(MemoryShortage::Limit), Some(EndCause::OutOfMemory)),
+            (VmEnd::Hypervisor("exited 1".to_owned()), Some(EndCause::HypervisorEnded)),
+            (VmEnd::Stopped, None),
+            (VmEnd::NotStarted(String::new()), None),
+            (VmEnd::NoLease(String::new()), None),
+            (VmEnd::LeaseEnded(String::new()), None),
+        ];
+        for (end, cause) in ends {
+            assert_eq!(VmEnd::cause_of(end.exit_status().into()), cause, "{end:?}");
+        }
+        assert_eq!(VmEnd::cause_of(1), None);
     }
 }

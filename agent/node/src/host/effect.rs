@@ -6,7 +6,7 @@ use blixard_core::VmRecord;
 use blixard_core::reconciler::Action;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{AgedReport, JoinRequest, JoinResponse, PeerRequest, PeerResponse, ProgressReport};
-use blixard_model::{ClusterId, Contact, EndpointId, LeaseFile, Outcome, TicketId, VmName};
+use blixard_model::{ClusterId, Contact, EndpointId, LeaseFile, Outcome, StopNote, TicketId, VmName};
 
 use super::disk::Write;
 use super::input::{CallId, PeerCallId, WaiterId};
@@ -130,6 +130,16 @@ pub enum Effect {
     ReadTicket,
     /// The kept ticket is of no use any more; none stands for whichever is kept.
     ForgetTicket(Option<TicketId>),
+    /// Make these durable: what was stopped by hand here; answered by
+    /// [`Input::StopKept`](super::Input::StopKept).
+    KeepStop {
+        /// For whom.
+        waiter: WaiterId,
+        /// What to keep, each beside what is kept already.
+        notes: Vec<StopNote>,
+    },
+    /// These are of no use any more.
+    ForgetStops(Vec<StopNote>),
     /// Tell people.
     Notice(Notice),
 }
@@ -151,6 +161,28 @@ pub enum Answer {
     Held(HoldEnd),
     /// To [`Want::Join`](super::Want::Join): the ticket is kept and will be used, or why not.
     TicketTaken(Result<(), JoinRefusal>),
+    /// To [`Want::StopHere`](super::Want::StopHere): the VM is being stopped and stays so, whatever becomes
+    /// of this agent, or why not.
+    StopTaken(Result<(), StopRefusal>),
+}
+
+/// Why a node does not stop a VM by hand.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StopRefusal {
+    /// Neither the log places it here nor is there a unit of it.
+    #[error("no VM named {0} is placed on this node, and none runs here: `blixard local list` shows them")]
+    NotHere(VmName),
+    /// It would be started again by whoever does not know of it.
+    #[error("that {vm} is stopped by hand cannot be kept: {why}")]
+    NotKept {
+        /// The VM.
+        vm: VmName,
+        /// What the disk said.
+        why: String,
+    },
+    /// The node has no cluster yet, or none any more.
+    #[error("this node is in no cluster, and its agent does not manage VMs")]
+    NoMember,
 }
 
 /// What became of the wish that VMs run on while the agent is away.

@@ -7,7 +7,9 @@ use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{JoinRequest, JoinResponse, KeyHeldTwice, PeerRequest, PeerResponse};
-use blixard_model::{Ask, EndpointId, JoinTicket, NodeName, Offer, RaftId, RequestId, VmName, VmsFate};
+use blixard_model::{
+    Ask, EndpointId, JoinTicket, NodeName, Offer, RaftId, RequestId, StopNote, VmName, VmsFate,
+};
 use bytes::Bytes;
 
 use super::disk::Written;
@@ -129,6 +131,18 @@ pub enum Input {
         look: u64,
         /// The units, or why systemd could not be asked.
         listed: Result<Vec<ObservedUnit>, String>,
+        /// What is kept of VMs that were stopped by hand; looked up after the units were listed, so that
+        /// whoever stops one without this agent and says so first is never taken for a failure.
+        stopped: Vec<StopNote>,
+    },
+    /// [`Effect::KeepStop`](super::Effect::KeepStop) ended.
+    StopKept {
+        /// For whom.
+        waiter: WaiterId,
+        /// What was to be kept.
+        notes: Vec<StopNote>,
+        /// Why it is not kept, if it is not.
+        failure: Option<String>,
     },
     /// An action on a unit ended.
     ActionDone {
@@ -215,6 +229,9 @@ pub enum Want {
         /// In milliseconds, from now on.
         for_ms: u64,
     },
+    /// A VM is to stop on this node and to stay so until somebody tells the cluster to start it, whatever the
+    /// cluster wants, and with or without a leader.
+    StopHere(VmName),
     /// To join a cluster with this ticket, which is kept on disk first.
     Join {
         /// The ticket.

@@ -35,11 +35,11 @@ use blixard_model::{
     BootId, ClusterName, ClusterVersion, EndpointId, JoinTicket, LeaseFile, LeaseTerms, NodeFacts, mutant,
 };
 
-pub use effect::{Answer, Effect, HoldEnd, JoinRefusal};
+pub use effect::{Answer, Effect, HoldEnd, JoinRefusal, StopRefusal};
 pub use input::{
     CallError, CallId, HolderRefusal, Input, NodeRemoval, PeerCallId, RaftFrame, WaiterId, Want,
 };
-pub use member::{MemberHost, Proposer, Reader, Replica, SubmissionId};
+pub use member::{LocalVms, MemberHost, Proposer, Reader, Replica, SubmissionId};
 pub use moment::Moment;
 pub use removed::Removed;
 pub use trouble::Trouble;

@@ -9,7 +9,7 @@ use blixard_model::report::ObservedState;
 use blixard_model::wire::{JoinResponse, PeerResponse};
 use blixard_model::{ClusterId, VmName, mutant};
 
-use super::effect::{Answer, Effect, HoldEnd, JoinRefusal};
+use super::effect::{Answer, Effect, HoldEnd, JoinRefusal, StopRefusal};
 use super::input::{Input, Want};
 use crate::notice::Notice;
 use crate::submission::SubmitError;
@@ -71,6 +71,9 @@ impl Removed {
                 return;
             }
             Input::Wanted { waiter, want, .. } => Effect::Answer { waiter, answer: self.answer(&want) },
+            Input::StopKept { waiter, .. } => {
+                Effect::Answer { waiter, answer: Answer::StopTaken(Err(StopRefusal::NoMember)) }
+            }
             _ => return,
         };
         self.out.push(effect);
@@ -102,6 +105,7 @@ impl Removed {
             Want::Progress => Answer::Progress(None),
             Want::HandOver => Answer::HandedOver(false),
             Want::Hold { .. } => Answer::Held(HoldEnd::NotNeeded),
+            Want::StopHere(_) => Answer::StopTaken(Err(StopRefusal::NoMember)),
             Want::Join { .. } => {
                 Answer::TicketTaken(Err(JoinRefusal::InAnotherCluster { cluster_id: self.cluster_id }))
             }

@@ -6,7 +6,7 @@ use blixard_consensus::{Limits, TICK_MS};
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::api::RetryKind;
-use blixard_model::{Ask, VmName};
+use blixard_model::{Ask, StopNote, VmName};
 use blixard_model::{BootId, ClusterVersion, LeaseFile, LeaseTerms, NodeFacts, Offer};
 use blixard_node::Notice;
 use blixard_node::host::disk::{Kept, Write, Written, carry_out};
@@ -59,6 +59,10 @@ pub(crate) struct Machine {
     pub(crate) notices: Vec<Notice>,
     /// Why every action on its units fails; none for those that go well.
     pub(crate) actions_fail: Option<&'static str>,
+    /// What is kept of VMs that were stopped by hand.
+    pub(crate) stopped: Vec<StopNote>,
+    /// Why nothing can be kept; none while it can.
+    pub(crate) keeps_fail: Option<&'static str>,
     /// The actions that were begun.
     pub(crate) begun: Vec<Action>,
     /// What it was told last about standing aside, if anything.
@@ -122,6 +126,8 @@ impl Hosts {
             lease: None,
             notices: Vec::new(),
             actions_fail: None,
+            stopped: Vec::new(),
+            keeps_fail: None,
             begun: Vec::new(),
             stands_aside: None,
             consoles: Vec::new(),
@@ -237,8 +243,9 @@ impl Hosts {
             }
             Effect::Answer { waiter, answer } => _ = self.answers.insert(waiter, answer),
             Effect::ListUnits { look } => {
-                let listed = Ok(self.machine(n).units.clone());
-                self.give(n, Input::Units { look, listed });
+                let machine = self.machine(n);
+                let (listed, stopped) = (Ok(machine.units.clone()), machine.stopped.clone());
+                self.give(n, Input::Units { look, listed, stopped });
             }
             Effect::Act { action, .. } => {
                 let machine = self.machine(n);
@@ -254,6 +261,8 @@ impl Hosts {
                 self.machine(n).lease = Some(*file);
                 self.give(n, Input::LeaseWritten { failure: None });
             }
+            Effect::KeepStop { waiter, notes } => self.keep_stop(n, waiter, notes),
+            Effect::ForgetStops(notes) => self.machine(n).stopped.retain(|note| !notes.contains(note)),
             Effect::FetchConsole { vm, .. } => self.machine(n).consoles.push(vm),
             Effect::StandAside(aside) => self.machine(n).stands_aside = Some(aside),
             Effect::Write(write) => self.write(n, &write),
@@ -267,6 +276,15 @@ impl Hosts {
             | Effect::ReadTicket
             | Effect::ForgetTicket(_) => {}
         }
+    }
+
+    fn keep_stop(&mut self, n: u8, waiter: WaiterId, notes: Vec<StopNote>) {
+        let machine = self.machine(n);
+        let failure = machine.keeps_fail.map(str::to_owned);
+        if failure.is_none() {
+            machine.stopped.extend(notes.clone());
+        }
+        self.give(n, Input::StopKept { waiter, notes, failure });
     }
 
     fn write(&mut self, n: u8, write: &Write) {

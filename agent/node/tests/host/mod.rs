@@ -3,6 +3,7 @@
 mod hosts;
 mod leases;
 mod peers;
+mod stops;
 mod told;
 mod upgrades;
 
@@ -13,7 +14,7 @@ use blixard_model::api::RetryKind;
 use blixard_model::backoff::ANNOUNCE;
 use blixard_model::formation::Phase;
 use blixard_model::removal::RemovedFrom;
-use blixard_model::report::{NodeReport, ObservedState, VmReport};
+use blixard_model::report::{LastEnd, NodeReport, ObservedState, VmReport};
 use blixard_model::wire::{
     AgedReport, FRAME_LEN_MAX, JoinResponse, KeyHeldTwice, PeerRequest, PeerResponse, ProgressReport,
     ReportPage,
@@ -125,6 +126,7 @@ fn failing(of: u8, count: usize, word: &str) -> NodeReport {
         main_pid: None,
         revision: 0,
         reason: Some(format!("{word:\"<400}")),
+        last_end: Some(LastEnd { why: format!("{word:\"<400}"), at_unix_ms: 1, failures: 9 }),
     };
     NodeReport { node: name(of), vms: (0..count).map(vm).collect(), problem: None }
 }

@@ -1,7 +1,7 @@
 //! Clients: they write and read through any agent, try again under the same request id, sometimes give up.
 
 use blixard_model::{
-    ClusterVersion, Desired, Disk, Hypervisor, Outcome, VmName, VmSpec, WriteAsk, WriteRequest,
+    ClusterVersion, Desired, Disk, Hypervisor, Outcome, RestartPolicy, VmName, VmSpec, WriteAsk, WriteRequest,
 };
 use blixard_node::SubmitError;
 use blixard_node::host::Want;
@@ -100,6 +100,7 @@ impl World {
             node: None,
             hypervisor: Hypervisor::Qemu,
             on_node_loss: None,
+            restart: RestartPolicy::Always,
         }
     }
 

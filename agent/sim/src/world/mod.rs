@@ -280,6 +280,7 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> SimMachine
         hypervisor: SimHypervisor::default(),
         process: None,
         lease: None,
+        stopped: Vec::new(),
         boot: 0,
         held_until_us: 0,
         asleep_until_us: 0,

@@ -220,6 +220,11 @@ impl World {
                 let machine = &mut self.machines[id];
                 machine.ticket.take_if(|held| of.is_none_or(|of| held.id == of));
             }
+            Effect::KeepStop { waiter, notes } => {
+                self.machines[id].stopped.extend(notes.clone());
+                self.input(id, Input::StopKept { waiter, notes, failure: None });
+            }
+            Effect::ForgetStops(notes) => self.machines[id].stopped.retain(|note| !notes.contains(note)),
             Effect::Notice(notice) => self.note(id, &notice),
         }
     }

@@ -13,7 +13,8 @@ impl World {
     /// The service manager answers with what it saw, or with what there is now.
     pub(crate) fn handle_list_units(&mut self, id: MachineId, look: u64, seen: Option<Vec<ObservedUnit>>) {
         let listed = Ok(seen.unwrap_or_else(|| self.machines[id].hypervisor.list()));
-        self.input(id, Input::Units { look, listed });
+        let stopped = self.machines[id].stopped.clone();
+        self.input(id, Input::Units { look, listed, stopped });
     }
 
     pub(crate) fn handle_console(&mut self, id: MachineId, vm: VmName) {
@@ -48,7 +49,8 @@ impl World {
                 wait += self.rng.below(3_000_000);
             }
             (Action::ResetFailed(name), _) => self.machines[id].hypervisor.reset_failed(name),
-            (Action::Start(_) | Action::ConfirmGone(_) | Action::ConfirmSpec(_), _) => {}
+            (Action::Start(_) | Action::ConfirmGone(_) | Action::ConfirmSpec(_), _)
+            | (Action::ConfirmStop(..), _) => {}
         }
         self.queue.after(wait, Event::JobDone { machine: id, boot, run, action, fails });
     }
@@ -83,7 +85,10 @@ impl World {
             match &action {
                 Action::Start(name) => self.let_run(id, name, fails),
                 Action::Stop(name) => self.machines[id].hypervisor.end_stop(name),
-                Action::ResetFailed(_) | Action::ConfirmGone(_) | Action::ConfirmSpec(_) => {}
+                Action::ResetFailed(_)
+                | Action::ConfirmGone(_)
+                | Action::ConfirmSpec(_)
+                | Action::ConfirmStop(..) => {}
             }
         }
         let machine = &self.machines[id];

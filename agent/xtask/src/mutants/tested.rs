@@ -26,6 +26,18 @@ const LIBRARY: &str = "lib";
 /// All bugs that a test has to notice.
 pub(super) const TESTED: &[Tested] = &[
     Tested {
+        name: "started-as-the-stopped-placement",
+        source: "local stop: what a node says once more of a stop takes back a start that came since",
+        target: ("blixard-core", "decisions"),
+        test: "stops::the_word_of_a_node",
+    },
+    Tested {
+        name: "stopped-by-hand-for-ever",
+        source: "local stop: a stop by hand counts for every later placement as well",
+        target: ("blixard-core", "decisions"),
+        test: "stops::what_was_stopped_by_hand_is_stopped_and_told",
+    },
+    Tested {
         name: "lease-without-a-quorum",
         source: "leases: a leader grants them although nobody confirms that it leads",
         target: ("blixard-node", "node"),

@@ -1,10 +1,10 @@
 //! What this machine wants of a member: its callers, its units.
 
-use blixard_core::planner::prepare::too_early;
+use blixard_core::planner::prepare::{earlier_than, too_early};
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::wire::{AgedReport, PeerRequest, ReportsFrom, ReportsPage};
-use blixard_model::{Ask, EndpointId, JoinTicket, MembersAsk, Outcome, WriteAsk};
+use blixard_model::{Ask, EndpointId, JoinTicket, MembersAsk, Outcome, Placement, StopNote, WriteAsk};
 
 use super::pages::Collected;
 use super::removals::RemovalNext;
@@ -62,6 +62,7 @@ impl MemberHost {
                 }
             }
             Want::Hold { for_ms } => self.hold(now, waiter, (for_ms, until_ms)),
+            Want::StopHere(name) => self.stop_here(now, waiter, name),
             Want::Join { ticket, .. } => {
                 let refusal = self.why_no_ticket(&ticket);
                 self.answer(waiter, Answer::TicketTaken(Err(refusal)));
@@ -204,10 +205,15 @@ impl MemberHost {
         self.give_up_submission(&Purpose::Waiter(waiter));
     }
 
-    pub(super) fn handle_units(&mut self, now: Moment, look: u64, listed: Result<Vec<ObservedUnit>, String>) {
+    pub(super) fn handle_units(
+        &mut self,
+        now: Moment,
+        look: u64,
+        (listed, stopped): (Result<Vec<ObservedUnit>, String>, Vec<StopNote>),
+    ) {
         let Some(asked_ms) = self.vms.note_answered(look) else { return };
         let known = (self.replica.state(), self.leases.file());
-        let look = self.vms.listed((now, look), known, listed);
+        let look = self.vms.listed((now, look), known, (listed, stopped));
         for (vm, how) in look.ended {
             self.out.push(Effect::Notice(Notice::VmEnded { vm: vm.clone(), how }));
             self.out.push(Effect::FetchConsole { vm, lines: CONSOLE_LINES });
@@ -227,6 +233,11 @@ impl MemberHost {
                     let ask = WriteAsk::ConfirmSpec { name: name.clone(), node: vm.placement.node, order };
                     self.confirm(now, Action::ConfirmSpec(name), ask);
                 }
+                (Action::ConfirmStop(name, stop), Some(vm)) => {
+                    let Placement { node, generation } = vm.placement;
+                    let ask = WriteAsk::NoteStopped { name: name.clone(), node, generation, stop };
+                    self.confirm(now, Action::ConfirmStop(name, stop), ask);
+                }
                 (action, vm) => {
                     let needs = vm.as_ref().is_some_and(|vm| vm.spec.fails_over());
                     let lease = needs.then(|| self.replica.state().cluster_id());
@@ -234,10 +245,16 @@ impl MemberHost {
                 }
             }
         }
+        if !look.outdated.is_empty() {
+            self.out.push(Effect::ForgetStops(look.outdated));
+        }
         self.reports.set_own(asked_ms, look.report);
     }
 
     fn confirm(&mut self, now: Moment, action: Action, ask: WriteAsk) {
+        if let Some(why) = earlier_than(self.replica.state(), ask.needs()) {
+            return self.action_done(now, &action, Some(why.to_string()));
+        }
         let taken = match self.own_request(ask) {
             Some(request) => self.submit(now, request, CONFIRM_MS, Purpose::Confirm(action.clone())),
             None => false,

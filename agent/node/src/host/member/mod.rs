@@ -16,6 +16,7 @@
 //! | [`Waiters`] | reads, and peers that wait for what this node leads |
 //! | [`Calls`] | questions to peers that are not answered yet |
 
+mod by_hand;
 mod held_twice;
 mod identities;
 mod leases;
@@ -27,6 +28,7 @@ mod registering;
 mod removals;
 mod reports;
 mod seen;
+mod stopping;
 mod submissions;
 mod timers;
 mod vms;
@@ -63,6 +65,7 @@ use pages::Collected;
 use registering::Registering;
 use removals::Removals;
 use reports::Reports;
+pub use stopping::LocalVms;
 pub use submissions::SubmissionId;
 use submissions::Submissions;
 use vms::Vms;
@@ -337,7 +340,10 @@ impl MemberHost {
             }
             Input::WaiterGaveUp { waiter } => self.handle_waiter_gave_up(waiter),
             Input::UnitsChanged => self.vms.hurry(now.boot_ms),
-            Input::Units { look, listed } => self.handle_units(now, look, listed),
+            Input::Units { look, listed, stopped } => self.handle_units(now, look, (listed, stopped)),
+            Input::StopKept { waiter, notes, failure } => {
+                self.handle_stop_kept(now, waiter, (notes, failure));
+            }
             Input::LeaseWritten { failure } => self.handle_lease_written(now, failure),
             Input::ActionDone { action, failure } => self.handle_action_done(now, &action, failure),
             Input::Console { vm, lines } => self.vms.note_console(now.boot_ms, &vm, &lines),

@@ -222,6 +222,7 @@ mod tests {
             main_pid: None,
             revision: 0,
             reason: Some(format!("{why:\"<400}")),
+            last_end: None,
         };
         NodeReport { node: node("n1"), vms: (0..count).map(vm).collect(), problem: None }
     }

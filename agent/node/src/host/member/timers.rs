@@ -242,7 +242,9 @@ impl MemberHost {
     /// The cluster was told what became of a unit, or was not.
     fn confirmed(&mut self, now: Moment, action: &Action, end: Result<Outcome, SubmitError>) {
         let failure = match end {
-            Ok(Outcome::Done { .. }) if matches!(action, Action::ConfirmSpec(_)) => {
+            Ok(Outcome::Done { .. })
+                if matches!(action, Action::ConfirmSpec(_) | Action::ConfirmStop(..)) =>
+            {
                 return self.action_done(now, action, None);
             }
             Ok(Outcome::Done { .. }) => {

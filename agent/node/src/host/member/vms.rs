@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use blixard_core::ports::ObservedUnit;
-use blixard_core::reconciler::{Action, Ongoing, UnitsView};
+use blixard_core::reconciler::{Action, Ongoing, UnitsView, outdated_notes};
 use blixard_core::{ClusterState, VmRecord};
-use blixard_model::report::NodeReport;
-use blixard_model::{EndpointId, LeaseFile, NodeName, VmName};
+use blixard_model::report::{NodeReport, ObservedState};
+use blixard_model::{EndpointId, LeaseFile, NodeName, OrderId, StopNote, VmName};
 
 use super::super::moment::Moment;
+use super::by_hand::ByHand;
 
 /// The units are listed at least this often, in milliseconds ...
 const PERIOD_MS: u64 = 2_000;
@@ -29,6 +30,8 @@ pub(super) struct UnitsLook {
     pub(super) actions: Vec<(Action, Option<VmRecord>)>,
     /// The VMs that ended though they should run, and how.
     pub(super) ended: Vec<(VmName, String)>,
+    /// What is kept of stops by hand and is of no use any more.
+    pub(super) outdated: Vec<StopNote>,
     /// What the leader is told.
     pub(super) report: NodeReport,
 }
@@ -39,6 +42,7 @@ pub(super) struct Vms {
     me: EndpointId,
     name: NodeName,
     ongoing: Ongoing,
+    by_hand: ByHand,
     leader: Option<EndpointId>,
     /// The log was read up to date once since this agent started.
     up_to_date: bool,
@@ -57,6 +61,7 @@ impl Vms {
             me,
             name,
             ongoing: Ongoing::default(),
+            by_hand: ByHand::default(),
             leader: None,
             up_to_date: false,
             stands_aside: false,
@@ -128,7 +133,7 @@ impl Vms {
         &mut self,
         (now, look): (Moment, u64),
         (state, lease): (&ClusterState, Option<&LeaseFile>),
-        listed: Result<Vec<ObservedUnit>, String>,
+        (listed, stopped): (Result<Vec<ObservedUnit>, String>, Vec<StopNote>),
     ) -> UnitsLook {
         let problem = match listed {
             Ok(units) => {
@@ -137,12 +142,22 @@ impl Vms {
             }
             Err(why) => Some(format!("systemd cannot be asked: {why}")),
         };
+        self.by_hand.note_found(look, stopped);
         // Placements are by name: they are this node's only if the log gives the name to its key.
         let ours = state.member_by_endpoint(self.me).is_some_and(|member| *member.node.name == self.name);
         let placed: Vec<&VmRecord> = state.placed_on(&self.name).collect();
         let up_to_date = self.up_to_date && ours && problem.is_none() && !self.stands_aside;
         let units = &self.units;
-        let view = UnitsView { placed: &placed, units, look, lease, up_to_date, now_ms: now.boot_ms };
+        let view = UnitsView {
+            placed: &placed,
+            units,
+            look,
+            lease,
+            stopped: self.by_hand.notes(),
+            up_to_date,
+            now_ms: now.boot_ms,
+            wall_ms: now.wall_ms,
+        };
         let mut ended = Vec::new();
         if problem.is_none() {
             for (name, how) in self.ongoing.unexpected_ends(&view) {
@@ -158,13 +173,40 @@ impl Vms {
         let actions = actions.into_iter().map(|action| (record(&action), action)).map(|(r, a)| (a, r));
         let actions = actions.collect();
         let report = NodeReport { node: self.name.clone(), vms: self.ongoing.report(&view), problem };
-        UnitsLook { actions, ended, report }
+        let outdated = outdated_notes(&view);
+        self.by_hand.note_forgotten(self.ongoing.looks(), &outdated);
+        UnitsLook { actions, ended, outdated, report }
     }
 
     /// An action ended, with why if it failed. True: it failed, and not as the time before.
     pub(super) fn action_done(&mut self, now_ms: u64, action: &Action, failure: Option<&str>) -> bool {
         self.hurry(now_ms);
         self.ongoing.note_done(action, failure, now_ms)
+    }
+
+    /// The units as they were last listed.
+    pub(super) fn units(&self) -> &[ObservedUnit] {
+        &self.units
+    }
+
+    /// What was stopped by hand here and the log does not know.
+    pub(super) fn stopped_by_hand(&self) -> &[StopNote] {
+        self.by_hand.notes()
+    }
+
+    /// By which order a unit of the VM runs or is being started, as far as it shows one; none when there is
+    /// no such unit.
+    pub(super) fn runs_as(&self, name: &VmName) -> Option<Option<OrderId>> {
+        let lives = |unit: &&ObservedUnit| {
+            unit.name == *name && matches!(unit.state, ObservedState::Starting | ObservedState::Running)
+        };
+        self.units.iter().find(lives).map(|unit| unit.order)
+    }
+
+    /// Somebody stopped these by hand, and that is kept.
+    pub(super) fn note_stopped_by_hand(&mut self, now_ms: u64, notes: Vec<StopNote>) {
+        self.by_hand.note_kept(self.ongoing.looks(), notes);
+        self.hurry(now_ms);
     }
 
     /// Who leads. Another leader than before is told at once what the one before was not.

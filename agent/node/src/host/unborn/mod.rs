@@ -26,7 +26,7 @@ use blixard_model::{ClusterName, Contact, EndpointId, JoinTicket};
 
 use super::calls::Calls;
 use super::disk::{Write, Written};
-use super::effect::{Answer, Effect, HoldEnd};
+use super::effect::{Answer, Effect, HoldEnd, StopRefusal};
 use super::input::{CallError, CallId, Input, PeerCallId, WaiterId, Want};
 use super::member::Own;
 use super::moment::Moment;
@@ -198,6 +198,7 @@ impl Unborn {
             | Input::Units { .. }
             | Input::ActionDone { .. }
             | Input::LeaseWritten { .. }
+            | Input::StopKept { .. }
             | Input::Console { .. } => {}
         }
     }
@@ -258,6 +259,7 @@ impl Unborn {
             Want::Progress => Answer::Progress(None),
             Want::HandOver => Answer::HandedOver(false),
             Want::Hold { .. } => Answer::Held(HoldEnd::NotNeeded),
+            Want::StopHere(_) => Answer::StopTaken(Err(StopRefusal::NoMember)),
             Want::Join { ticket, text } => return self.take_ticket(waiter, *ticket, text),
         };
         self.out.push(Effect::Answer { waiter, answer });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blixard_core::ports::ObservedUnit;
+use blixard_core::ports::{ObservedUnit, UnitEnd};
 use blixard_model::report::ObservedState;
 use blixard_model::{OrderId, VmName, VmSpec};
 
@@ -57,7 +57,7 @@ impl SimHypervisor {
             order: Some(unit.order),
             main_pid: unit.lives().then_some(unit.pid),
             status: None,
-            ended: unit.ended.clone(),
+            ended: unit.ended.clone().map(UnitEnd::in_words),
         };
         self.units.iter().map(observed).collect()
     }

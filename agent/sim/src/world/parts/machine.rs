@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use blixard_model::removal::RemovedFrom;
 use blixard_model::{
-    Capacity, ClusterVersion, EndpointId, JoinTicket, LeaseFile, NodeName, Offer, RaftId, StoreId, VmName,
+    Capacity, ClusterVersion, EndpointId, JoinTicket, LeaseFile, NodeName, Offer, RaftId, StopNote, StoreId,
+    VmName,
 };
 use blixard_node::Replica;
 use blixard_node::host::disk::Write;
@@ -92,6 +93,8 @@ pub(crate) struct SimMachine {
     pub(crate) process: Option<Process>,
     /// What its agents let the supervisors of its VMs know. It lies in memory: power takes it along.
     pub(crate) lease: Option<LeaseFile>,
+    /// What is kept on its disk of VMs that were stopped by hand.
+    pub(crate) stopped: Vec<StopNote>,
     /// Counts power losses: jobs of an earlier boot are void.
     pub(crate) boot: u64,
     /// The agent stands still until then: paused, or waiting for its disk.
