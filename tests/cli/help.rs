@@ -26,6 +26,7 @@ fn help_names_the_commands_and_the_exit_codes() {
             "status",
             "node",
             "vm",
+            "local",
             "cluster",
             "completions",
             "Exit codes",
@@ -37,6 +38,9 @@ fn help_names_the_commands_and_the_exit_codes() {
         assert!(!text.contains(hidden), "{text}");
     }
     says(&["vm", "--help"], &["create", "run", "list", "show", "start", "stop", "delete", "logs"]);
+    says(&["vm", "run", "--help"], &["--restart", "[possible values: always, on-failure, never]"]);
+    says(&["local", "--help"], &["list", "stop", "no agent"]);
+    says(&["local", "stop", "--help"], &["--config", "--timeout", "[default: 120]", "--json"]);
     says(&["cluster", "--help"], &["backup", "restore", "recover"]);
     says(&["cluster", "backup", "--help"], &["--stale", "--force", "--json", "'-' is stdout"]);
     says(&["cluster", "restore", "--help"], &["--as-new", "--config", "/etc/blixard/config.toml"]);

@@ -26,6 +26,6 @@ fn stopped(node: &OfflineArgs) -> StoppedNode<'_> {
     StoppedNode { config: &node.config, key_file: node.key_file.as_deref() }
 }
 
-fn failure(error: OfflineError) -> Failure {
+pub(crate) fn failure(error: OfflineError) -> Failure {
     Failure::new(error.kind, error.cause, error.way_out)
 }

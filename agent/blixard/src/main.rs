@@ -1,6 +1,7 @@
 //! The binary: the agent, the launcher of its VM units or the command line, as its arguments say.
 
 mod files;
+mod units;
 
 use std::process::ExitCode;
 
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         Asked::VmWait(name) => ended(launcher::vm_wait(name.as_str())),
         Asked::VmStop(name) => ended(launcher::vm_stop(name.as_str())),
         Asked::VmForget(name) => ended(launcher::vm_forget(name.as_str())),
-        Asked::Client(command) => blixard_cli::run(command, &files::LocalFiles),
+        Asked::Client(command) => blixard_cli::run(command, &files::LocalFiles, &units::SystemdUnits),
     }
 }
 

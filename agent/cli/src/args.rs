@@ -4,6 +4,7 @@
 //! common is added to the finished tree by [`command`].
 
 mod cluster;
+mod local;
 mod node;
 mod shared;
 mod status;
@@ -21,6 +22,7 @@ pub(crate) use self::cluster::{
     ArmArgs, BackupArgs, ClusterCommand, DisarmArgs, JoinArgs, LeaseArgs, LeaveArgs, RecoverArgs,
 };
 pub use self::cluster::{OfflineArgs, RestoreArgs};
+pub(crate) use self::local::{LocalCommand, LocalListArgs, LocalStopArgs};
 pub(crate) use self::node::{Fate, NodeCommand, RemoveArgs};
 pub(crate) use self::shared::{AskArgs, FreshArgs, ListArgs, WriteArgs};
 pub(crate) use self::status::StatusArgs;
@@ -103,6 +105,9 @@ pub(crate) enum ClientCommand {
     /// Creates, runs, shows, stops and deletes VMs
     #[command(subcommand)]
     Vm(Box<VmCommand>),
+    /// Lists and stops the VMs of this machine, whatever the cluster does
+    #[command(subcommand)]
+    Local(LocalCommand),
     /// Joins and leaves a cluster, prepares for planned work, makes backups, and recovers a cluster that is
     /// lost
     #[command(subcommand)]
@@ -228,7 +233,7 @@ fn finish_one(mut command: clap::Command, path: &[&str]) -> clap::Command {
     }
     let default = match path {
         _ if has(&command, "no_wait") => "120, or 30 with --no-wait",
-        ["cluster", "backup"] => "120",
+        ["cluster", "backup"] | ["local", "stop"] => "120",
         _ => "30",
     };
     if has(&command, "timeout") {
@@ -249,7 +254,7 @@ const JSON: &str = "json";
 fn prints_document(path: &[&str]) -> bool {
     match path {
         ["vm", "logs"] | ["cluster", "restore" | "recover"] => false,
-        [group, ..] => ["status", "node", "vm", "cluster"].contains(group),
+        [group, ..] => ["status", "node", "vm", "local", "cluster"].contains(group),
         [] => true,
     }
 }

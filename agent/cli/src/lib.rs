@@ -7,10 +7,11 @@
 //! - the agent: `client` (one request), `session` (one command's way to it), `write` (a change of a VM and
 //!   the wait behind it);
 //! - the terminal: `output`, `progress`, and the user's shell: `completion`;
-//! - the commands: `status`, `vm`, `node`, `cluster`, `ticket`, `join`.
+//! - the commands: `status`, `vm`, `node`, `local`, `cluster`, `ticket`, `join`.
 //!
-//! What needs the store's formats is handed in by the program (`files`). Never here: decisions about the
-//! cluster, and anything of a running agent that the local API does not offer to others too.
+//! What needs the store's formats (`files`), or systemd (`local`), is handed in by the program. Never here:
+//! decisions about the cluster, and anything of a running agent that the local API does not offer to others
+//! too.
 
 mod args;
 mod check;
@@ -21,6 +22,7 @@ mod failure;
 mod files;
 mod join;
 mod lease;
+mod local;
 mod node;
 mod output;
 mod progress;
@@ -38,12 +40,16 @@ mod write;
 
 use std::process::ExitCode;
 
-use blixard_model::id::VmName;
-
 pub use self::args::{AgentArgs, KeygenArgs, OfflineArgs, RestoreArgs, VmChildArgs, VmRunArgs};
 use self::args::{CliCommand, ClientCommand};
 pub use self::failure::Failure;
 pub use self::files::{CheckedBackup, ClusterFiles};
+pub use self::local::{LocalUnits, LocalWork};
+/// What a [`LocalUnits`] is asked for and answers with.
+pub use blixard_model::{
+    VmName,
+    local::{LocalListing, LocalStop},
+};
 
 /// What the arguments of the process ask it to be.
 #[derive(Debug)]
@@ -113,12 +119,16 @@ fn not_understood(error: clap::Error) -> ExitCode {
 }
 
 /// Runs a client command to its end and says how it ended.
-pub fn run(ClientRun { command, json }: ClientRun, files: &dyn ClusterFiles) -> ExitCode {
+pub fn run(
+    ClientRun { command, json }: ClientRun,
+    files: &dyn ClusterFiles,
+    units: &dyn LocalUnits,
+) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return end(json, Err(Failure::unavailable(format!("no runtime: {error}"), ""))),
     };
-    end(json, runtime.block_on(dispatch(command, json, files)))
+    end(json, runtime.block_on(dispatch(command, json, (files, units))))
 }
 
 /// Prints an error of a command that is no client's.
@@ -136,11 +146,16 @@ fn end(json: bool, outcome: Result<(), Failure>) -> ExitCode {
     }
 }
 
-async fn dispatch(command: ClientCommand, json: bool, files: &dyn ClusterFiles) -> Result<(), Failure> {
+async fn dispatch(
+    command: ClientCommand,
+    json: bool,
+    (files, units): (&dyn ClusterFiles, &dyn LocalUnits),
+) -> Result<(), Failure> {
     match command {
         ClientCommand::Status(args) => status::run(args, json).await,
         ClientCommand::Node(command) => node::run(command, json).await,
         ClientCommand::Vm(command) => vm::run(*command, json).await,
+        ClientCommand::Local(command) => local::run(command, json, units).await,
         ClientCommand::Cluster(command) => cluster::run(command, json, files).await,
         ClientCommand::Completions(args) => output::print(&completion::script(args.shell.name())?),
     }
