@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// | 1 | what the releases before versions were counted write and say |
 /// | 2 | [`crate::Command::RaiseVersion`]; reasons of refusals as codes; specs that change |
 /// | 3 | leases, and VMs that other nodes take over: [`crate::OnNodeLoss`], [`crate::Command::NodeLost`] |
-/// | 4 | holds, a cluster that is disarmed, and terms of leases that can be changed: [`crate::HoldAsk`]; VMs that stay stopped: [`crate::RestartPolicy`], [`crate::Command::NoteStopped`] |
+/// | 4 | long leases, disarmed clusters, other terms ([`crate::HoldAsk`]); [`crate::Command::NoteStopped`] |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct ClusterVersion(u32);
