@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blixard_model::api::{Accepted, DisarmFor, DisarmedView, StatusView};
+use blixard_model::api::{Accepted, DisarmFor, DisarmedView, LeaseTermsPatch, StatusView};
 use blixard_model::words::duration;
 use blixard_model::{LeaseTerms, LeaseTermsChoice, NodeName};
 use hyper::Method;
@@ -75,16 +75,14 @@ pub(crate) async fn run(args: LeaseArgs, json: bool) -> Result<(), Failure> {
         let way_out = "`blixard status` says whom it waits for";
         return Err(Failure::unavailable("this node is in no cluster yet", way_out));
     };
-    let of = |given: Option<Duration>, before_ms: u64| given.map_or(before_ms, millis);
-    let terms = LeaseTermsChoice {
-        lease_ms: of(args.lease, before.lease_ms),
-        stop_ms: of(args.stop_time, before.stop_ms),
-        margin_ms: of(args.margin, before.margin_ms),
+    let (lease_ms, stop_ms) = (args.lease.map(millis), args.stop_time.map(millis));
+    let patch = LeaseTermsPatch { lease_ms, stop_ms, margin_ms: args.margin.map(millis) };
+    let terms = if patch == LeaseTermsPatch::default() {
+        before
+    } else {
+        patch.applied_to(before).check().map_err(|why| Failure::usage(why.to_string(), ""))?;
+        session.write(Method::PATCH, "/v1/cluster/lease", json_body(&patch)?).await?
     };
-    if terms != before {
-        terms.check().map_err(|why| Failure::usage(why.to_string(), ""))?;
-        let _accepted: Accepted = session.write(Method::PUT, "/v1/cluster/lease", json_body(&terms)?).await?;
-    }
     session.print(&terms, &text(terms))
 }
 

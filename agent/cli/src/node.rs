@@ -24,6 +24,10 @@ async fn list(args: ListArgs, json: bool) -> Result<(), Failure> {
 
 async fn remove(args: RemoveArgs, json: bool) -> Result<(), Failure> {
     let session = Session::open(&args.ask, json, ANSWER_TIMEOUT);
+    if args.i_know_it_is_off && args.vms == Some(Fate::Keep) {
+        let cause = "--i-know-it-is-off is for VMs that are forgotten, and --vms keep keeps them";
+        return Err(Failure::usage(cause, "leave one of the two out"));
+    }
     let fate = match args.vms {
         None => "",
         Some(Fate::Delete) if args.i_know_it_is_off => "&vms=delete",

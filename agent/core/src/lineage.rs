@@ -87,8 +87,7 @@ pub fn begin(old: ClusterState, founder: Founder) -> Result<Lineage, LineageErro
     state.nodes.admit(Member { raft_id, node: me, role: Role::Voter });
     state.next_raft_id = RaftId(raft_id.0 + 1);
     // What the old members said of leases they said to another cluster: nobody is taken for lost by it.
-    state.refresh_leases(true);
-    state.leases.disarmed = None;
+    (state.leases.is_on, state.leases.ends, state.leases.disarmed) = (false, false, None);
     if !mutant::lives("lineage-keeps-tickets") {
         state.tickets.clear();
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use blixard_consensus::RaftStatus;
 use blixard_core::declared::DeclaredMember;
 use blixard_core::report::{is_fresh, observed};
-use blixard_core::state::{LeaseHold, MemberRef};
+use blixard_core::state::{LeaseHold, LeaseHolder, MemberRef};
 use blixard_core::{ClusterState, VmRecord};
 use blixard_model::api::{ChangeView, DisarmedView, NodeView, VmView, VotersView};
 use blixard_model::report::{NodeReport, ObservedState};
@@ -92,7 +92,8 @@ pub(crate) fn failovers(state: &ClusterState, nodes: &[NodeView]) -> Vec<ChangeV
             _ if state.leases.disarmed.is_some() => ("is silent", ARMED_AGAIN.to_owned()),
             LeaseStanding::Suspect { lost_in_ms } => {
                 let left = lost_in_ms.div_ceil(1_000);
-                let is_away = state.leases.holder(&node.name).is_some_and(|holder| holder.hold.is_some());
+                let hold = state.leases.holder(&node.name).and_then(|holder| holder.hold);
+                let is_away = hold.is_some_and(|hold| hold.begins_ms.is_some());
                 let what = if is_away { "has announced that its agent is away" } else { "is suspect" };
                 (what, format!("its lease to be over, in {left} s, unless it is renewed"))
             }
@@ -108,8 +109,8 @@ pub(crate) fn failovers(state: &ClusterState, nodes: &[NodeView]) -> Vec<ChangeV
 const ARMED_AGAIN: &str = "the cluster to be armed again, and then its leases to be over";
 
 /// The terms of leases that hold.
-pub(crate) fn lease_terms(state: &ClusterState) -> Option<LeaseTermsChoice> {
-    Some(state.leases.terms.unwrap_or(LeaseTerms::DEFAULT.into()))
+pub(crate) fn lease_terms(state: &ClusterState) -> LeaseTermsChoice {
+    state.leases.terms.unwrap_or(LeaseTerms::DEFAULT.into())
 }
 
 /// Whether no VM is started elsewhere, for how long, and whose VMs would not outlast a cut.
@@ -117,9 +118,11 @@ pub(crate) fn disarmed(state: &ClusterState, now: Moment) -> Option<DisarmedView
     let disarmed = state.leases.disarmed?;
     let until_unix_ms = disarmed.until_unix_ms;
     let has_long = |node: &NodeName| {
-        let hold = state.leases.holder(node).and_then(|holder| holder.hold);
-        let is_of_it = |hold: LeaseHold| hold.since > disarmed.since || hold.length_ms >= disarmed.for_ms;
-        hold.is_some_and(|hold| hold.begins_ms.is_some() && is_of_it(hold))
+        let is_of_it = |holder: &LeaseHolder, hold: LeaseHold| {
+            hold.begins_ms.is_some() && hold.since > disarmed.since && hold.boot_id == holder.boot_id
+        };
+        let holder = state.leases.holder(node);
+        holder.is_some_and(|holder| holder.hold.is_some_and(|hold| is_of_it(holder, hold)))
     };
     let runs = |node: &&NodeName| {
         state.placed_on(node).any(|vm| vm.desired == Desired::Running && vm.spec.fails_over())

@@ -23,7 +23,7 @@
 //! | `POST /v1/cluster/leave` | [`Accepted`] |
 //! | `POST /v1/cluster/disarm` ([`DisarmFor`]) | [`Accepted`] |
 //! | `POST /v1/cluster/arm` | [`Accepted`] |
-//! | `PUT /v1/cluster/lease` ([`LeaseTermsChoice`]) | [`Accepted`] |
+//! | `PATCH /v1/cluster/lease` ([`LeaseTermsPatch`]) | [`LeaseTermsChoice`], as they are from here on |
 //! | `GET /metrics` | Prometheus' text format; the names are in `agent/docs/metrics.md` |
 //!
 //! A write takes its request id from the header `blixard-request-id` and its patience from
@@ -378,6 +378,32 @@ pub struct NewTicket {
 pub struct DisarmFor {
     /// For how long, in milliseconds.
     pub for_ms: u64,
+}
+
+/// Body of `PATCH /v1/cluster/lease`: what is left out stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseTermsPatch {
+    /// See [`LeaseTermsChoice::lease_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
+    /// See [`LeaseTermsChoice::stop_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_ms: Option<u64>,
+    /// See [`LeaseTermsChoice::margin_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin_ms: Option<u64>,
+}
+
+impl LeaseTermsPatch {
+    /// The terms after this.
+    pub fn applied_to(self, before: LeaseTermsChoice) -> LeaseTermsChoice {
+        LeaseTermsChoice {
+            lease_ms: self.lease_ms.unwrap_or(before.lease_ms),
+            stop_ms: self.stop_ms.unwrap_or(before.stop_ms),
+            margin_ms: self.margin_ms.unwrap_or(before.margin_ms),
+        }
+    }
 }
 
 /// A ticket that was made. The only place where its text is ever shown.

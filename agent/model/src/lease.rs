@@ -97,6 +97,8 @@ impl LeaseTerms {
 /// Longest lease that a node can announce, in milliseconds, and longest time that a cluster can be disarmed:
 /// a day.
 pub const HOLD_MS_MAX: u64 = 86_400_000;
+/// Shortest time that a cluster can be disarmed for, in milliseconds.
+pub const DISARM_MS_MIN: u64 = 10_000;
 /// Shortest lease that a node can announce, in milliseconds.
 pub const HOLD_MS_MIN: u64 = 1_000;
 

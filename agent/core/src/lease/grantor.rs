@@ -24,8 +24,9 @@ pub struct Grantor {
     nodes: BTreeMap<NodeName, Granted>,
     /// What the log says of each node.
     seen: BTreeMap<NodeName, SeenHolder>,
-    /// Nobody is found lost now.
-    disarmed: bool,
+    /// The entry that disarmed the cluster, by its index, and when this leader saw it first: nobody is found
+    /// lost now.
+    disarmed: Option<(u64, u64)>,
 }
 
 /// What the log says of a node, and since when.
@@ -67,7 +68,7 @@ impl Grantor {
     /// The grants of a leader that has just applied the first entry of its term.
     pub fn new(term: u64, terms: LeaseTerms, now_ms: u64) -> Self {
         let (nodes, seen) = (BTreeMap::new(), BTreeMap::new());
-        Self { term, usual: terms, terms, began_ms: now_ms, nodes, seen, disarmed: false }
+        Self { term, usual: terms, terms, began_ms: now_ms, nodes, seen, disarmed: None }
     }
 
     /// The term.
@@ -79,7 +80,8 @@ impl Grantor {
     /// anybody found lost.
     pub fn note_holders(&mut self, now_ms: u64, table: &LeaseTable) {
         self.terms = self.usual.with(table.terms);
-        self.disarmed = table.disarmed.is_some();
+        let known = |since: u64| self.disarmed.filter(|(before, _)| *before == since);
+        self.disarmed = table.disarmed.map(|it| known(it.since).unwrap_or((it.since, now_ms)));
         self.seen.retain(|node, _| table.holders.contains_key(node));
         for (node, holder) in &table.holders {
             let before = self.seen.get(node);
@@ -204,6 +206,14 @@ impl Grantor {
         received.is_some_and(|(_, at_ms)| now_ms.saturating_sub(at_ms) < self.terms.lease_ms)
     }
 
+    /// The entry, by its index, that disarmed the cluster for a time that is over: by the clock on the wall, or
+    /// since this leader saw it, whichever comes first.
+    pub fn disarm_that_is_over(&self, now_ms: u64, wall_ms: u64, table: &LeaseTable) -> Option<u64> {
+        let (disarmed, (_, seen_ms)) = (table.disarmed?, self.disarmed?);
+        let is_over = wall_ms >= disarmed.until_unix_ms || now_ms.saturating_sub(seen_ms) >= disarmed.for_ms;
+        is_over.then_some(disarmed.since)
+    }
+
     /// A machine that has booted again asks for a lease until those of the boot before are over, and then
     /// runs its VMs itself: it is not found lost in the moment in which it would be granted one.
     fn patience_ms(&self, now_ms: u64, granted: Option<&Granted>) -> u64 {
@@ -232,7 +242,7 @@ impl Grantor {
     /// while a proposal about it is under way; those that are lost by the log already, whose VMs found no
     /// room then, are looked at only `again`.
     pub fn verdicts(&self, now_ms: u64, state: &ClusterState, again: bool) -> Vec<(NodeName, Vec<NodeName>)> {
-        if self.disarmed {
+        if self.disarmed.is_some() {
             return Vec::new();
         }
         let waits = |node: &&NodeName| {

@@ -7,7 +7,7 @@ use blixard_model::{
     RaftId, VmName, mutant,
 };
 
-use crate::state::{ClusterState, LeaseHold};
+use crate::state::{ClusterState, DisarmedCluster, LeaseHold, LeaseHolder};
 
 /// Most grants that wait for the log to be applied.
 const WAITING_MAX: usize = 8;
@@ -65,6 +65,10 @@ pub struct Holder {
     leaving: Option<(u64, u64)>,
     /// Since when the file allows no more than a lease.
     short_since_ms: Option<u64>,
+    /// The long lease that the log knows, by its index, and when that was seen first.
+    hold_seen: Option<(u64, u64)>,
+    /// The entry that disarmed the cluster, by its index, and when that was seen first.
+    disarm_seen: Option<(u64, u64)>,
     /// What the file says.
     written: Option<LeaseFile>,
     /// An agent that starts says what it knows, also if that is the same: what it found may not be what the
@@ -107,6 +111,8 @@ impl Holder {
             until_ms: written.as_ref().and_then(|file| file.until_ms),
             leaving: None,
             short_since_ms: None,
+            hold_seen: None,
+            disarm_seen: None,
             written,
             confirmed: false,
             settled_ms: now_ms,
@@ -183,9 +189,17 @@ impl Holder {
         let counted = self.waiting.iter().filter(|it| counts(it));
         let newest = counted.clone().map(|(granted, _)| granted.grant).max();
         let until_ms = counted.map(|(_, until_ms)| *until_ms).max();
+        let before_ms = self.terms.lease_ms;
         self.terms = self.usual.with(step.state.leases.terms);
+        if self.terms.lease_ms < before_ms {
+            // What was short by the terms before is not any more.
+            self.short_since_ms = None;
+        }
         self.newest = self.newest.max(newest);
-        self.granted_ms = self.granted_ms.max(until_ms);
+        // By shorter terms a new grant takes the place of a longer one.
+        let longest_ms = step.now_ms.saturating_add(self.terms.lease_ms);
+        let stays = |granted_ms: &u64| until_ms.is_none() || *granted_ms <= longest_ms;
+        self.granted_ms = self.granted_ms.filter(stays).max(until_ms);
         self.waiting.retain(|it| !counts(it));
         if self.writing.is_some() || step.now_ms < self.write_again_ms || !step.up_to_date {
             return None;
@@ -243,14 +257,17 @@ impl Holder {
     }
 
     /// The agent is about to end in order: its VMs are to run on for so long, in milliseconds, if the log
-    /// takes it. False: no VM here needs that.
-    pub fn leave(&mut self, step: LeaseStep<'_>, for_ms: u64) -> bool {
+    /// takes it. None: no VM here needs that. False: this node has no lease that could be made longer.
+    pub fn leave(&mut self, step: LeaseStep<'_>, for_ms: u64) -> Option<bool> {
         let mut placed = step.state.placed_on(&self.node);
         let needs = placed.any(|vm| vm.desired == Desired::Running && vm.spec.fails_over());
+        if !needs || !step.state.leases.is_on {
+            return None;
+        }
         let may = step.state.leases.may_hold(&self.node, step.raft_id, self.boot_id).is_some();
-        self.leaving = (needs && may).then_some((step.now_ms, for_ms));
+        self.leaving = may.then_some((step.now_ms, for_ms));
         self.tell_hold_ms = step.now_ms;
-        self.leaving.is_some()
+        Some(may)
     }
 
     /// Whether what was asked for with [`Holder::leave`] is known to the supervisors.
@@ -269,18 +286,22 @@ impl Holder {
             return None;
         }
         let known = holder.hold.filter(|hold| hold.boot_id == self.boot_id);
+        // One of an earlier boot is replaced once it is over.
+        if holder.hold.is_some() && known.is_none() && !self.has_waited(holder) {
+            return None;
+        }
         let wanted = match (self.leaving, leases.disarmed) {
             (Some((at_ms, length_ms)), _) => {
                 let is_known = known.is_some_and(|hold| hold.begins_ms == Some(at_ms));
                 (!is_known).then_some((at_ms, length_ms))
             }
             (None, Some(disarmed)) => {
-                // A wall clock that is wrong makes it shorter and never longer than was asked for.
-                let left_ms = disarmed.until_unix_ms.saturating_sub(step.wall_ms).min(disarmed.for_ms);
+                let left_ms = self.disarmed_for_ms(step, &disarmed);
                 let until_ms = step.now_ms.saturating_add(left_ms);
                 let covered_ms = known.and_then(|hold| hold.until_ms()).unwrap_or(0);
                 let is_covered = covered_ms.saturating_add(HOLD_SLACK_MS) >= until_ms;
-                (!is_covered).then_some((step.now_ms, left_ms))
+                let is_of_it = known.is_some_and(|hold| hold.since > disarmed.since);
+                (!is_covered || !is_of_it).then_some((step.now_ms, left_ms))
             }
             (None, None) => None,
         };
@@ -290,20 +311,60 @@ impl Holder {
         hold.is_valid().then_some(hold)
     }
 
+    /// For how long the cluster is still disarmed, in milliseconds: by the time since this agent saw it, and
+    /// less if the clock on the wall says so.
+    fn disarmed_for_ms(&mut self, step: LeaseStep<'_>, disarmed: &DisarmedCluster) -> u64 {
+        let seen = self.disarm_seen.filter(|(since, _)| *since == disarmed.since);
+        let (_, seen_ms) = *self.disarm_seen.insert(seen.unwrap_or((disarmed.since, step.now_ms)));
+        let left_ms = disarmed.for_ms.saturating_sub(step.now_ms.saturating_sub(seen_ms));
+        match disarmed.until_unix_ms.saturating_sub(step.wall_ms) {
+            0 => left_ms,
+            wall_ms => left_ms.min(wall_ms),
+        }
+    }
+
     /// The long lease that none of this node's supervisors counts on any more, by the log index that it came
     /// with. Each has read of the shorter one by then, or was ended by systemd's watchdog. One that an
     /// earlier boot announced is over when this boot is granted a lease.
     pub fn hold_to_end(&mut self, step: LeaseStep<'_>) -> Option<u64> {
-        let hold = *self.hold(step)?;
+        let holder = step.state.leases.may_hold(&self.node, step.raft_id, self.boot_id)?;
+        let hold = holder.hold?;
+        // What is short now may not have been by what was known when it was written.
+        let seen = self.hold_seen.filter(|(since, _)| *since == hold.since);
+        let (_, seen_ms) = *self.hold_seen.insert(seen.unwrap_or((hold.since, step.now_ms)));
         let settle_ms = if mutant::lives("hold-ended-early") { 0 } else { self.terms.settle_ms };
-        let is_short = self.short_since_ms.is_some_and(|at| step.now_ms >= at.saturating_add(settle_ms));
-        let is_over = hold.boot_id == self.boot_id || self.newest.is_some();
+        let settled = |at_ms: u64| step.now_ms >= at_ms.saturating_add(settle_ms);
+        let is_settled = settled(seen_ms) && self.short_since_ms.is_some_and(settled);
+        let longest_ms = step.now_ms.saturating_add(self.terms.lease_ms);
+        let written = self.written.as_ref().filter(|_| self.writing.is_none());
+        let is_short = written.is_some_and(|file| file.until_ms.is_some_and(|until| until <= longest_ms));
+        // Whoever granted a lease since the log knows of this boot has waited for the one before.
+        let is_over = hold.boot_id == self.boot_id || self.has_waited(holder);
         let waits = self.leaving.is_some() || step.state.leases.disarmed.is_some();
-        if waits || !is_short || !is_over || !step.up_to_date || step.now_ms < self.tell_hold_ms {
+        if waits
+            || !is_settled
+            || !is_short
+            || !is_over
+            || !step.up_to_date
+            || step.now_ms < self.tell_hold_ms
+        {
             return None;
         }
         self.tell_hold_ms = step.now_ms.saturating_add(TELL_AGAIN_MS);
         Some(hold.since)
+    }
+
+    /// This boot was granted a lease since the log knows of it: those of the boot before are over.
+    fn has_waited(&self, holder: &LeaseHolder) -> bool {
+        self.newest.is_some_and(|grant| grant.index >= holder.since)
+    }
+
+    /// Whether what an earlier boot of this machine ran, or another machine of its name, is certainly over as
+    /// far as this node knows. Only then may it say that a VM that needs a lease is gone.
+    pub fn speaks_for_all(&self, step: LeaseStep<'_>) -> bool {
+        let leases = &step.state.leases;
+        let own = leases.may_hold(&self.node, step.raft_id, self.boot_id);
+        leases.holder(&self.node).is_none() || own.is_some_and(|own| own.is_first || self.has_waited(own))
     }
 
     /// Whether the lease that it gives itself is to be given anew.
@@ -322,14 +383,15 @@ impl Holder {
     pub fn note_written(&mut self, now_ms: u64, is_written: bool) {
         let writing = self.writing.take();
         if is_written {
-            let had_end = self.written.as_ref().is_none_or(|file| file.until_ms.is_some());
-            if !had_end && writing.as_ref().is_some_and(|file| file.until_ms.is_some()) {
+            let longest_ms = now_ms.saturating_add(self.terms.lease_ms);
+            let is_long = |file: &LeaseFile| file.until_ms.is_none_or(|until_ms| until_ms > longest_ms);
+            let was_long = self.written.as_ref().is_some_and(is_long);
+            if was_long && writing.as_ref().is_some_and(|file| file.until_ms.is_some()) {
                 self.settled_ms = now_ms.saturating_add(self.terms.settle_ms);
             }
             self.written = writing;
             self.confirmed = true;
             let until_ms = self.written.as_ref().and_then(|file| file.until_ms);
-            let longest_ms = now_ms.saturating_add(self.terms.lease_ms);
             let is_short = until_ms.is_some_and(|until_ms| until_ms <= longest_ms);
             self.short_since_ms = is_short.then(|| self.short_since_ms.unwrap_or(now_ms));
         } else {

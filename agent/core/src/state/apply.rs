@@ -221,20 +221,25 @@ impl ClusterState {
     }
 
     fn delete_vm(&mut self, name: &VmName) -> Result<Outcome, Refusal> {
-        let vm = self.vm_mut(name)?;
+        let vm = self.vm(name)?;
         let node = Some(vm.placement.node.clone());
         if vm.desired == Desired::Absent {
             return Ok(Outcome::unchanged(node));
         }
-        vm.desired = Desired::Absent;
-        vm.stopped = None;
-        // Nobody is left who could say that it is gone; whoever removed its node knew.
-        if node.as_ref().is_some_and(|node| self.is_removed(node))
-            || mutant::lives("name-free-before-unit-gone")
-        {
+        // Nobody is left who could say that it is gone; whoever removed its node knew, unless its leases say.
+        let is_left = node.as_ref().is_some_and(|node| self.is_removed(node)) && !self.is_leased_there(vm);
+        if is_left || mutant::lives("name-free-before-unit-gone") {
             self.vms.remove(name);
+        } else {
+            self.vm_mut(name)?.desired = Desired::Absent;
         }
         Ok(Outcome::done(node))
+    }
+
+    /// Whether it is known when its node, which may not answer, runs it no more: when its leases are over.
+    fn is_leased_there(&self, vm: &VmRecord) -> bool {
+        let holder = self.leases.holder(&vm.placement.node).filter(|holder| !holder.is_lost);
+        self.version >= ClusterVersion::HOLDS && holder.is_some() && vm.may_be_taken_over()
     }
 
     fn confirm_gone(&mut self, name: &VmName, node: &NodeName, generation: u64) -> Result<Outcome, Refusal> {
@@ -268,6 +273,7 @@ impl ClusterState {
         }
         let before = self.vms.len();
         self.forget_vms_of(node);
+        self.refresh_leases_that_end();
         let node = Some(node.clone());
         Ok(if self.vms.len() == before { Outcome::unchanged(node) } else { Outcome::done(node) })
     }

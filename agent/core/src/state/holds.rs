@@ -1,6 +1,6 @@
 //! Leases that are longer than those which are granted: what nodes announce, and what makes them do so.
 
-use blixard_model::lease::{HOLD_MS_MAX, HOLD_MS_MIN};
+use blixard_model::lease::{DISARM_MS_MIN, HOLD_MS_MAX};
 use blixard_model::{
     BootId, FieldRefused, HoldAsk, LeaseTerms, LeaseTermsChoice, Outcome, RaftId, Reason, Refusal, mutant,
 };
@@ -59,13 +59,15 @@ impl ClusterState {
         };
         let mut length_ms = hold.length_ms;
         match holder.hold {
-            // Whoever leads waits for the one before: it is not forgotten for another boot's.
-            Some(before) if before.boot_id != hold.boot_id => return Ok(Outcome::unchanged(None)),
             // The node may count on the one before, so the new one ends no earlier.
-            Some(before) => {
-                let until_ms = before.until_ms().unwrap_or(0);
-                length_ms = length_ms.max(until_ms.saturating_sub(hold.begins_ms)).max(before.length_ms);
+            Some(LeaseHold { boot_id, length_ms: before_ms, begins_ms: Some(at_ms), .. })
+                if boot_id == hold.boot_id =>
+            {
+                let until_ms = at_ms.saturating_add(before_ms);
+                length_ms = length_ms.max(until_ms.saturating_sub(hold.begins_ms));
             }
+            // Of another boot's nobody here knows the end: whoever leads waits anew for at least as long.
+            Some(before) => length_ms = length_ms.max(before.length_ms),
             None => {}
         }
         let length_ms = if mutant::lives("hold-of-any-length") { 1 } else { length_ms };
@@ -89,12 +91,16 @@ impl ClusterState {
 
     /// For so long no VM is started elsewhere because its node is lost. Asked for again it begins anew.
     pub(super) fn disarm(&mut self, index: u64, for_ms: u64, at_ms: u64) -> Result<Outcome, Refusal> {
-        if !(HOLD_MS_MIN..=HOLD_MS_MAX).contains(&for_ms) {
-            let why = FieldRefused::DisarmTime { min_s: HOLD_MS_MIN / 1_000, max_s: HOLD_MS_MAX / 1_000 };
+        if !(DISARM_MS_MIN..=HOLD_MS_MAX).contains(&for_ms) {
+            let why = FieldRefused::DisarmTime { min_s: DISARM_MS_MIN / 1_000, max_s: HOLD_MS_MAX / 1_000 };
             return Err(Refusal::Invalid { why: Reason::Code(why) });
         }
         let until_unix_ms = at_ms.saturating_add(for_ms);
         self.leases.disarmed = Some(DisarmedCluster { since: index, for_ms, until_unix_ms });
+        // A node may count on what it has from now on: what it said of that before does not stand any more.
+        for hold in self.leases.holders.values_mut().filter_map(|holder| holder.hold.as_mut()) {
+            hold.since = index;
+        }
         Ok(Outcome::done(None))
     }
 

@@ -16,6 +16,9 @@ pub struct LeaseTable {
     /// VM is stopped because its node has no lease.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_on: bool,
+    /// It is to end as soon as nobody waits any more for the leases of a node that was removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends: bool,
     /// How often enforcement has begun. What a node said in an earlier time of it does not count.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub epoch: u64,

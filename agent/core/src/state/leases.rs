@@ -1,6 +1,6 @@
 //! What changes who obeys leases: nodes that come, go and change what they offer, and the word of a node.
 
-use blixard_model::{BootId, ClusterVersion, Desired, NodeName, Outcome, RaftId, Refusal};
+use blixard_model::{BootId, ClusterVersion, NodeName, Outcome, RaftId, Refusal};
 
 use super::lease_table::LeaseHolder;
 use super::{ClusterState, MemberRef, VmRecord};
@@ -17,15 +17,30 @@ impl ClusterState {
         if is_on && !self.leases.is_on {
             self.leases.epoch += 1;
             self.leases.is_on = true;
-        } else if may_end && !self.is_waited_for() {
-            self.leases.is_on = is_on;
+        }
+        if is_on {
+            self.leases.ends = false;
+        } else if may_end {
+            self.leases.ends = self.version >= ClusterVersion::HOLDS && self.is_waited_for();
+            self.leases.is_on = self.leases.is_on && self.leases.ends;
         }
     }
 
-    /// VMs of a node that was removed are forgotten once its leases are over.
+    /// Enforcement was to end, and what it still went on for may be over.
+    pub(super) fn refresh_leases_that_end(&mut self) {
+        if self.leases.ends {
+            self.refresh_leases(true);
+        }
+    }
+
+    /// VMs of a node that was removed go elsewhere, or are forgotten, once its leases are over.
     fn is_waited_for(&self) -> bool {
-        let leaves = |vm: &VmRecord| vm.desired == Desired::Absent && self.is_removed(&vm.placement.node);
-        self.vms.values().any(|vm| leaves(vm) && self.leases.holder(&vm.placement.node).is_some())
+        let is_held = |node: &NodeName| self.leases.holder(node).is_some_and(|holder| !holder.is_lost);
+        let waits = |vm: &VmRecord| {
+            let node = &vm.placement.node;
+            vm.may_be_taken_over() && self.is_removed(node) && is_held(node)
+        };
+        self.vms.values().any(waits)
     }
 
     /// A node says that it obeys leases.

@@ -40,10 +40,7 @@ impl ClusterState {
             holder.is_lost = true;
             holder.hold = None;
         }
-        if self.is_removed(node) {
-            // Nothing is waited for any more.
-            self.refresh_leases(true);
-        }
+        self.refresh_leases_that_end();
         let node = Some(node.clone());
         if changed { Outcome::done(node) } else { Outcome::unchanged(node) }
     }

@@ -68,7 +68,7 @@ fn digest(command: &Command) -> String {
     let mut asked = command.clone();
     match &mut asked {
         Command::CreateVm { eligible, .. } => eligible.clear(),
-        Command::CreateTicket { at_ms, .. } => *at_ms = 0,
+        Command::CreateTicket { at_ms, .. } | Command::Disarm { at_ms, .. } => *at_ms = 0,
         _ => {}
     }
     let text = serde_json::to_vec(&asked).unwrap_or_default();

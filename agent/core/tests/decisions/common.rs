@@ -114,6 +114,13 @@ impl Cluster {
         Self { state, eligible, index: 1, requests: 0 }
     }
 
+    /// What a member says that becomes a witness.
+    pub(crate) fn witness_offer(&self, n: u8) -> Command {
+        let member = self.state.member_by_endpoint(endpoint(n)).expect("a member");
+        let offer = Offer { witness: true, ..member.node.offer.clone() };
+        Command::SetNode { endpoint_id: endpoint(n), offer }
+    }
+
     /// The index of the last entry.
     pub(crate) fn index(&self) -> u64 {
         self.index

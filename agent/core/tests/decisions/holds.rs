@@ -3,8 +3,9 @@
 use blixard_core::lease::{Grantor, Holder, LeaseStep};
 use blixard_core::state::LeaseHold;
 use blixard_model::{
-    Command, Desired, HoldAsk, LeaseDenial, LeaseGrant, LeaseRenewal, LeaseTerms, LeaseTermsChoice,
-    MembershipChange, OnNodeLoss, Outcome, RaftId, Removal, VmSpec, VmsFate,
+    ClusterVersion, Command, Desired, HoldAsk, LeaseDenial, LeaseGrant, LeaseRenewal, LeaseTerms,
+    LeaseTermsChoice, MembershipChange, OnNodeLoss, Outcome, RaftId, Removal, Request, RequestId, VmSpec,
+    VmsFate,
 };
 
 use crate::common::{Cluster, name, node, spec};
@@ -58,20 +59,48 @@ fn only_who_obeys_leases_in_this_boot_takes_a_hold_and_none_ends_before_the_one_
     assert!(is_done(&cluster.apply(take(2, 10_000, 120_000))));
     assert!(is_done(&cluster.apply(take(2, 40_000, 30_000))));
     let hold = hold_of(&cluster, "n2").expect("the second");
-    assert_eq!((hold.begins_ms, hold.length_ms), (Some(40_000), 120_000), "the first was no shorter");
-    // The next boot waits for it, and cannot replace it.
+    assert_eq!((hold.begins_ms, hold.length_ms), (Some(40_000), 90_000), "the first ends no later");
+    // The next boot waits for it.
     assert!(is_done(&cluster.apply(enforce(2, NEXT_BOOT, 1))));
     assert_eq!(hold_of(&cluster, "n2"), Some(hold));
-    let other = HoldAsk { boot_id: NEXT_BOOT, begins_ms: 0, length_ms: 5_000 };
-    assert!(!is_done(&cluster.apply(Command::TakeHold { raft_id: RaftId(2), hold: other })));
     let mut grantor = Grantor::new(3, TERMS, 0);
     let asked = LeaseRenewal { boot_id: NEXT_BOOT, quote: None };
     let refused = renew(&mut grantor, 0, &cluster.state.leases, asked);
-    assert_eq!(refused, Err(LeaseDenial::EarlierBoot { wait_ms: HELD_WAIT_MS }));
-    assert!(renew(&mut grantor, HELD_WAIT_MS, &cluster.state.leases, asked).is_ok());
-    let since = hold.since;
+    let wait_ms = TERMS.wait_after_ms(90_000);
+    assert_eq!(refused, Err(LeaseDenial::EarlierBoot { wait_ms }));
+    assert!(renew(&mut grantor, wait_ms, &cluster.state.leases, asked).is_ok());
+    // Once that is over it takes its own, for which leaders wait at least as long.
+    let other = HoldAsk { boot_id: NEXT_BOOT, begins_ms: 0, length_ms: 5_000 };
+    assert!(is_done(&cluster.apply(Command::TakeHold { raft_id: RaftId(2), hold: other })));
+    let taken = hold_of(&cluster, "n2").expect("it has one");
+    assert_eq!((taken.boot_id, taken.length_ms, taken.begins_ms), (NEXT_BOOT, 90_000, Some(0)));
+    let since = taken.since;
     let ends = Command::EndHold { raft_id: RaftId(2), boot_id: NEXT_BOOT, since };
-    assert!(is_done(&cluster.apply(ends)), "it was granted a lease, so that one is over");
+    assert!(is_done(&cluster.apply(ends)));
+}
+
+#[test]
+fn a_boot_ends_the_hold_of_another_one_only_if_it_was_granted_a_lease_since() {
+    let mut cluster = cluster();
+    assert!(is_done(&cluster.apply(enforce(1, NEXT_BOOT, 1))));
+    let hold = HoldAsk { boot_id: NEXT_BOOT, begins_ms: 0, length_ms: 120_000 };
+    assert!(is_done(&cluster.apply(Command::TakeHold { raft_id: RaftId(1), hold })));
+    // A copy of the machine, which had a lease before that one came.
+    let mut copy = holder(None);
+    copy.note_granted(0, grant(1, 3));
+    copy.look(step(&cluster.state, 100, 9)).expect("a file");
+    copy.note_written(100, true);
+    assert!(is_done(&cluster.apply(enforce(1, BOOT, 1))));
+    let since = cluster.state.leases.holders[&node("n1")].since;
+    let later = |now_ms| step(&cluster.state, now_ms, since);
+    for now_ms in [200, 70_000, 140_000] {
+        assert_eq!(copy.hold_to_end(later(now_ms)), None, "the other one may run its VMs");
+        assert!(!copy.speaks_for_all(later(now_ms)), "nor does it say that they are gone");
+    }
+    copy.note_granted(150_000, grant(2, since));
+    copy.look(later(150_100)).expect("a file");
+    copy.note_written(150_100, true);
+    assert!(copy.speaks_for_all(later(150_200)) && copy.hold_to_end(later(150_200)).is_some());
 }
 
 #[test]
@@ -92,7 +121,7 @@ fn an_agent_that_ends_in_order_keeps_its_vms_and_the_next_one_ends_the_hold() {
     let mut cluster = cluster();
     let mut holder = holder(None);
     let wanted = |holder: &mut Holder, cluster: &Cluster| {
-        assert!(!holder.leave(step(&cluster.state, 5_000, 4), 120_000), "no VM here needs it");
+        assert_eq!(holder.leave(step(&cluster.state, 5_000, 4), 120_000), None, "no VM here needs it");
     };
     wanted(&mut holder, &cluster);
     on(&mut cluster, "kept", "n1");
@@ -105,7 +134,9 @@ fn an_agent_that_ends_in_order_keeps_its_vms_and_the_next_one_ends_the_hold() {
     holder.look(step(&cluster.state, 1_100, 4)).expect("a file");
     holder.note_written(1_100, true);
     assert_eq!(holder.hold_to_take(step(&cluster.state, 4_000, 4)), None, "nobody asked");
-    assert!(holder.leave(step(&cluster.state, 5_000, 4), 120_000));
+    let settling = LeaseStep { raft_id: RaftId(9), ..step(&cluster.state, 5_000, 4) };
+    assert_eq!(holder.leave(settling, 120_000), Some(false), "it has not said that it obeys leases");
+    assert_eq!(holder.leave(step(&cluster.state, 5_000, 4), 120_000), Some(true));
     let hold = holder.hold_to_take(step(&cluster.state, 5_010, 4)).expect("it is told");
     assert_eq!((hold.begins_ms, hold.length_ms, hold.boot_id), (5_000, 120_000, BOOT));
     assert!(is_done(&cluster.apply(Command::TakeHold { raft_id: RaftId(1), hold })));
@@ -124,6 +155,7 @@ fn an_agent_that_ends_in_order_keeps_its_vms_and_the_next_one_ends_the_hold() {
     let short = next.look(step(&cluster.state, 60_200, 6)).expect("a lease");
     assert_eq!(short.until_ms, Some(70_100), "it can be taken back: nobody counts on it being longer");
     next.note_written(60_210, true);
+    assert_eq!(next.hold_to_end(step(&cluster.state, 60_210, 6)), None);
     let settled_ms = 60_210 + TERMS.settle_ms;
     assert_eq!(
         next.hold_to_end(step(&cluster.state, settled_ms - 1, 6)),
@@ -158,18 +190,25 @@ fn a_disarmed_cluster_fails_nobody_over_and_each_node_takes_a_hold() {
     let late = LeaseStep { wall_ms: WALL_MS + 300_000, ..step(&cluster.state, 7_000, 9) };
     let hold = holder.hold_to_take(late).expect("each takes one");
     assert_eq!((hold.begins_ms, hold.length_ms), (7_000, 300_000));
-    let wrong = LeaseStep { wall_ms: 5, ..step(&cluster.state, 20_000, 9) };
-    assert_eq!(
-        holder.hold_to_take(wrong).map(|hold| hold.length_ms),
-        Some(600_000),
-        "never longer than asked"
-    );
+    for wall_ms in [5, u64::MAX] {
+        let wrong = LeaseStep { wall_ms, ..step(&cluster.state, 20_000, 9) };
+        let mut other = crate::lease::holder(None);
+        let taken = other.hold_to_take(wrong).map(|hold| hold.length_ms);
+        assert_eq!(taken, Some(600_000), "never longer than asked");
+        let later = LeaseStep { now_ms: 100_000, ..wrong };
+        assert_eq!(other.hold_to_take(later).map(|hold| hold.length_ms), Some(520_000));
+    }
     cluster.apply(Command::TakeHold { raft_id: RaftId(1), hold });
     let file = holder.look(step(&cluster.state, 7_100, 9)).expect("the supervisors are told");
     assert_eq!(file.until_ms, Some(307_000));
     holder.note_written(7_100, true);
     let covered = LeaseStep { wall_ms: WALL_MS + 320_000, ..step(&cluster.state, 27_000, 9) };
     assert_eq!(holder.hold_to_take(covered), None);
+    // Disarmed again, each says so anew, and what it said of the hold before does not stand.
+    let before = hold_of(&cluster, "n1").expect("it has one").since;
+    assert!(is_done(&cluster.apply(disarm(300_000))));
+    assert!(holder.hold_to_take(LeaseStep { now_ms: 30_000, ..covered_at(&cluster) }).is_some());
+    assert_ne!(hold_of(&cluster, "n1").map(|hold| hold.since), Some(before));
     // While it is disarmed nobody gives a hold up.
     let since = hold_of(&cluster, "n1").expect("it has one").since;
     let end = Command::EndHold { raft_id: RaftId(1), boot_id: BOOT, since };
@@ -184,6 +223,28 @@ fn a_disarmed_cluster_fails_nobody_over_and_each_node_takes_a_hold() {
     renew_n1(&mut grantor, &cluster);
     let lost = grantor.verdicts(200_300, &cluster.state, false);
     assert_eq!(lost.iter().map(|(lost, _)| lost.clone()).collect::<Vec<_>>(), [node("n2")]);
+}
+
+/// A look at n1 some time after the cluster was disarmed.
+fn covered_at(cluster: &Cluster) -> LeaseStep<'_> {
+    LeaseStep { wall_ms: WALL_MS + 320_000, ..step(&cluster.state, 27_000, 9) }
+}
+
+#[test]
+fn the_time_of_a_disarmed_cluster_is_over_whatever_the_clocks_on_the_wall_say() {
+    let mut cluster = cluster();
+    assert!(is_done(&cluster.apply(disarm(60_000))));
+    let since = cluster.state.leases.disarmed.expect("it is").since;
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    grantor.note_holders(5_000, &cluster.state.leases);
+    let over = |now_ms, wall_ms| grantor.disarm_that_is_over(now_ms, wall_ms, &cluster.state.leases);
+    assert_eq!(over(64_999, WALL_MS + 59_999), None);
+    assert_eq!((over(65_000, 0), over(5_000, WALL_MS + 60_000)), (Some(since), Some(since)));
+    // Sent again it is the same request, whatever the leader's clock says by then.
+    let id = "again".parse::<RequestId>().expect("an id");
+    let asked = |at_ms| Request { id: id.clone(), command: Command::Disarm { for_ms: 60_000, at_ms } };
+    let first = cluster.state.apply(90, &asked(1));
+    assert_eq!(cluster.state.apply(91, &asked(2)), first);
 }
 
 /// n1 has a lease at 200 s that it is known to have received.
@@ -224,11 +285,31 @@ fn shorter_terms_count_for_a_node_once_it_says_that_its_supervisors_know_of_them
     holder.note_granted(0, LeaseGrant { length_ms: 5_000, ..grant(1, 4) });
     holder.look(step(&cluster.state, 100, 9)).expect("a file");
     holder.note_written(100, true);
+    assert_eq!(holder.hold_to_end(step(&cluster.state, 100, 9)), None);
     let since = holder.hold_to_end(step(&cluster.state, 100 + TERMS.settle_ms, 9)).expect("all know");
     assert!(is_done(&cluster.apply(Command::EndHold { raft_id: RaftId(1), boot_id: BOOT, since })));
     let mut next = Grantor::new(4, TERMS, 0);
     next.note_holders(0, &cluster.state.leases);
     assert_eq!((next.over_ms(&node("n1")), next.over_ms(&node("n2"))), (short_wait_ms, WAIT_MS));
+    // One that has run for long by the longer terms counts from when it knew of the change.
+    let mut old = crate::lease::holder(None);
+    let longer = crate::lease::cluster();
+    old.note_granted(0, grant(1, 4));
+    old.look(step(&longer.state, 100, 9)).expect("a file");
+    old.note_written(100, true);
+    let mut changed = longer;
+    changed.apply(set(5_000));
+    old.note_granted(100_000, grant(2, 4));
+    old.look(step(&changed.state, 100_100, 9)).expect("a longer one in flight");
+    old.note_written(100_100, true);
+    assert_eq!(old.hold_to_end(step(&changed.state, 100_200, 9)), None);
+    old.note_granted(103_000, LeaseGrant { length_ms: 5_000, ..grant(3, 4) });
+    let short = old.look(step(&changed.state, 103_100, 9)).expect("a shorter one");
+    assert_eq!(short.until_ms, Some(108_000), "it takes the place of the longer one");
+    old.note_written(103_100, true);
+    let settled_ms = 103_100 + TERMS.settle_ms;
+    assert_eq!(old.hold_to_end(step(&changed.state, settled_ms - 1, 9)), None);
+    assert!(old.hold_to_end(step(&changed.state, settled_ms, 9)).is_some());
     // A node that only now says that it obeys leases may have given itself one by the terms before.
     cluster.apply(enforce(3, BOOT, 1));
     assert_eq!(hold_of(&cluster, "n3").map(|hold| hold.length_ms), Some(10_000));
@@ -297,10 +378,10 @@ fn the_vms_of_a_removed_node_are_forgotten_once_its_leases_are_over() {
     cluster.state.apply_membership(&retire);
     assert_eq!(cluster.state.vms[&name("web")].desired, Desired::Absent);
     assert!(!is_done(&cluster.create(spec("web"))), "the name is not free: it may still run");
+    // Whoever deletes it now, or knows nothing of the machine, does not free its name either.
+    assert!(!is_done(&cluster.apply(Command::DeleteVm { name: name("web") })));
     // Who is left is the only one that runs VMs: what is waited for needs leases to go on.
-    cluster.change_offer(3, |offer| offer.witness = true);
-    cluster.apply(Command::Arm { since: None });
-    assert!(cluster.state.leases.is_on);
+    cluster_still_waits(&mut cluster);
     let mut grantor = Grantor::new(3, TERMS, 0);
     grantor.note_holders(0, &cluster.state.leases);
     assert!(grantor.verdicts(WAIT_MS - 1, &cluster.state, true).is_empty());
@@ -308,6 +389,44 @@ fn the_vms_of_a_removed_node_are_forgotten_once_its_leases_are_over() {
     assert_eq!(due, [(node("n2"), Vec::new())]);
     assert!(is_done(&cluster.apply(lost("n2"))));
     assert_eq!(place(&cluster, "web"), None);
+    assert!(!cluster.state.leases.is_on, "nothing is waited for any more");
     cluster.eligible = vec![node("n1")];
     assert!(is_done(&cluster.create(spec("web"))));
+}
+
+#[test]
+fn vms_that_a_removed_node_left_behind_wait_for_its_leases_too() {
+    let leave =
+        |fate| MembershipChange::Remove { raft_id: RaftId(2), why: Removal::Operator { vms: Some(fate) } };
+    let removed = |fate| {
+        let mut cluster = cluster();
+        on(&mut cluster, "web", "n2");
+        cluster.state.apply_membership(&leave(fate));
+        cluster
+    };
+    let mut kept = removed(VmsFate::Keep);
+    cluster_still_waits(&mut kept);
+    assert!(is_done(&kept.apply(Command::DeleteVm { name: name("web") })));
+    assert_eq!(kept.state.vms[&name("web")].desired, Desired::Absent, "it may still run");
+    assert!(is_done(&kept.apply(lost("n2"))));
+    assert!(kept.state.vms.is_empty() && !kept.state.leases.is_on);
+    // Somebody who knows that the machine is off says so after all.
+    let mut retired = removed(VmsFate::Retire);
+    cluster_still_waits(&mut retired);
+    assert!(is_done(&retired.apply(Command::ForgetVms { node: node("n2") })));
+    assert!(!retired.state.leases.is_on);
+    // A release before knows nothing of that, and its replicas do the same as ours.
+    let mut old = cluster();
+    old.state.version = ClusterVersion::LEASES;
+    on(&mut old, "web", "n2");
+    old.state.apply_membership(&leave(VmsFate::Keep));
+    let witness = old.witness_offer(3);
+    old.apply(witness);
+    assert!(!old.state.leases.is_on);
+}
+
+fn cluster_still_waits(cluster: &mut Cluster) {
+    let witness = cluster.witness_offer(3);
+    cluster.apply(witness);
+    assert!(cluster.state.leases.is_on && cluster.state.leases.ends);
 }

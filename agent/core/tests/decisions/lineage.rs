@@ -97,6 +97,7 @@ proptest! {
         prop_assert!((1..raft_id.0).all(|id| state.has_left(RaftId(id))));
         prop_assert_eq!((&state.vms, &state.requests), (&old.vms, &old.requests));
         prop_assert!(state.tickets.is_empty());
+        prop_assert!(!state.leases.is_on && state.leases.disarmed.is_none());
         // Whoever is given up can be told apart, and nobody else is.
         let others: BTreeSet<EndpointId> =
             old.nodes.members().map(|m| m.node.endpoint_id).filter(|id| *id != endpoint(n)).collect();

@@ -4,11 +4,13 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use blixard_model::api::{Accepted, DisarmFor};
+use blixard_model::api::{Accepted, DisarmFor, LeaseTermsPatch};
 use blixard_model::{LeaseTermsChoice, WriteAsk, WriteRequest};
+use blixard_node::SubmitError;
 
+use super::super::views;
 use super::members::done;
-use super::request::{Api, ApiResult, body, patience, request_id};
+use super::request::{Api, ApiResult, body, patience, readable, request_id};
 
 pub(super) async fn disarm(
     State(api): State<Api>,
@@ -23,13 +25,21 @@ pub(super) async fn arm(State(api): State<Api>, headers: HeaderMap) -> ApiResult
     write(&api, &headers, WriteAsk::Arm { since: None }).await
 }
 
+/// Changes some of the terms, as a quorum knows them.
 pub(super) async fn set_terms(
     State(api): State<Api>,
     headers: HeaderMap,
     bytes: Bytes,
-) -> ApiResult<Json<Accepted>> {
-    let terms: LeaseTermsChoice = body(&bytes)?;
-    write(&api, &headers, WriteAsk::SetLeaseTerms { terms }).await
+) -> ApiResult<Json<LeaseTermsChoice>> {
+    let patch: LeaseTermsPatch = body(&bytes)?;
+    readable(&api.agent, false).await?;
+    let looked = api.agent.host.look_at_member(|member| views::lease_terms(member.state())).await;
+    let before = looked.map_err(SubmitError::from)?;
+    let terms = patch.applied_to(before);
+    if terms != before {
+        let _accepted = write(&api, &headers, WriteAsk::SetLeaseTerms { terms }).await?;
+    }
+    Ok(Json(terms))
 }
 
 async fn write(api: &Api, headers: &HeaderMap, ask: WriteAsk) -> ApiResult<Json<Accepted>> {

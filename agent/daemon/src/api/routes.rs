@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +42,7 @@ fn router_for(api: Api) -> Router {
         .route("/v1/cluster/leave", post(members::leave_cluster))
         .route("/v1/cluster/disarm", post(leases::disarm))
         .route("/v1/cluster/arm", post(leases::arm))
-        .route("/v1/cluster/lease", put(leases::set_terms))
+        .route("/v1/cluster/lease", patch(leases::set_terms))
         .route("/v1/backup", get(backup))
         .fallback(|| async { ApiError::usage("no such path: see the table of the local API") })
         .method_not_allowed_fallback(|| async { ApiError::usage("no such method on this path") })

@@ -102,7 +102,7 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
         changes.extend(views::awaited(state, &declared, &strangers, &reach));
         changes.extend(views::failovers(state, &nodes));
         changes.extend(views::disarmed_change(state, now));
-        let leases = (member.lease(now), views::lease_terms(state), views::disarmed(state, now));
+        let leases = (member.lease(now), Some(views::lease_terms(state)), views::disarmed(state, now));
         ((nodes, voters, changes), (state.vms.len(), state.version, leases), warnings, raft)
     });
     let ((members, voters, changes), (vms, version, leases), warnings, raft) =

@@ -142,14 +142,17 @@ impl MemberHost {
     /// The agent is about to end in order: the VMs here that need a lease are to run on meanwhile.
     pub(super) fn hold(&mut self, now: Moment, waiter: WaiterId, (for_ms, until_ms): (u64, u64)) {
         let step = step(now, &self.replica, self.vms.is_up_to_date());
-        let is_old = step.state.version < ClusterVersion::HOLDS;
-        if !self.leases.holder.leave(step, for_ms) {
-            return self.answer(waiter, Answer::Held(HoldEnd::NotNeeded));
+        let is_known = step.state.version >= ClusterVersion::HOLDS;
+        match self.leases.holder.leave(step, for_ms) {
+            None => self.answer(waiter, Answer::Held(HoldEnd::NotNeeded)),
+            Some(may) if may && is_known => self.waiters.add_hold(waiter, until_ms),
+            Some(_) => self.answer(waiter, Answer::Held(HoldEnd::NotTaken)),
         }
-        if is_old {
-            return self.answer(waiter, Answer::Held(HoldEnd::NotTaken));
-        }
-        self.waiters.add_hold(waiter, until_ms);
+    }
+
+    /// Whether this node may say that a VM is gone that needs a lease.
+    pub(super) fn speaks_for_all(&self, now: Moment) -> bool {
+        self.leases.holder.speaks_for_all(step(now, &self.replica, self.vms.is_up_to_date()))
     }
 
     /// The supervisors know of what the agent that is about to end was waiting for.
@@ -306,9 +309,9 @@ impl MemberHost {
         let state = self.replica.state();
         let names = state.nodes.members().map(|member| member.node.name);
         let leased = names.filter(|node| grantor.holds(now.boot_ms, node)).cloned().collect();
-        let disarmed = state.leases.disarmed;
+        let over = grantor.disarm_that_is_over(now.boot_ms, now.wall_ms, &state.leases);
         self.replica.note_leased(leased);
-        if let Some(since) = disarmed.filter(|it| it.until_unix_ms <= now.wall_ms).map(|it| it.since) {
+        if let Some(since) = over {
             self.leases.verdict_due_ms = now.boot_ms.saturating_add(ARM_MS);
             self.dirty |= self.replica.propose_arm(since);
             return;

@@ -218,8 +218,13 @@ impl MemberHost {
             self.out.push(Effect::Notice(Notice::VmEnded { vm: vm.clone(), how }));
             self.out.push(Effect::FetchConsole { vm, lines: CONSOLE_LINES });
         }
+        let speaks_for_all = self.speaks_for_all(now);
         for (action, vm) in look.actions {
             match (action, vm) {
+                (Action::ConfirmGone(name), Some(vm)) if vm.spec.fails_over() && !speaks_for_all => {
+                    let why = "an earlier boot of this machine, or another one of its name, may still run it";
+                    self.action_done(now, &Action::ConfirmGone(name), Some(why.to_owned()));
+                }
                 (Action::ConfirmGone(name), Some(vm)) => {
                     let ask = WriteAsk::ConfirmGone {
                         name: name.clone(),
