@@ -10,7 +10,7 @@
 let
   cfg = config.services.blixard;
   inherit (cfg.settings) data_dir;
-  inherit (cfg.settings.vms) disk_dirs;
+  disk_dirs = import ./disk-dirs.nix { inherit config lib; };
 
   places = import ./places.nix { inherit config lib utils; };
 

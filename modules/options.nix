@@ -55,6 +55,25 @@ let
     };
   };
 
+  diskDir = types.submodule {
+    freeformType = toml.type;
+    options = {
+      path = mkOption {
+        type = types.str;
+        example = "/mnt/vms";
+        description = "The directory.";
+      };
+      shared = mkOption {
+        type = types.bool;
+        default = false;
+        description = ''
+          Whether its files are the same ones on every node that says so, by the same path. A disk there that
+          is written belongs to one VM in the whole cluster.
+        '';
+      };
+    };
+  };
+
   vmSettings = types.submodule {
     freeformType = toml.type;
     options = {
@@ -76,11 +95,21 @@ let
         description = "The QEMU to run: an absolute path, or a name searched in PATH.";
       };
       disk_dirs = mkOption {
-        type = types.listOf types.str;
+        type = types.listOf (types.either types.str diskDir);
         default = [ "/var/lib/blixard-disks" ];
+        example = [
+          "/var/lib/blixard-disks"
+          {
+            path = "/mnt/vms";
+            shared = true;
+          }
+        ];
         description = ''
           The directories VM disks may lie in; the agent refuses every other path. No VM starts before the
           file systems that they lie on are mounted.
+
+          Each is a path, or a path with `shared = true` where its files are the same ones on every node that
+          says so, as on NFS or Ceph. VMs whose disks lie there can be started on another node.
 
           One that does not exist is made with mode 3770, owner `root` and group `blixard-disk`. One that is
           there keeps its owner and mode, and group `blixard-disk` has to be able to write to it.

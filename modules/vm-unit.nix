@@ -9,7 +9,7 @@
 }:
 let
   cfg = config.services.blixard;
-  inherit (cfg.settings.vms) disk_dirs;
+  disk_dirs = import ./disk-dirs.nix { inherit config lib; };
 
   places = import ./places.nix { inherit config lib utils; };
   # Not required: a change of one of these units must not reach a running VM.

@@ -4,7 +4,7 @@
 let
   cfg = config.services.blixard;
   inherit (cfg.settings) data_dir socket;
-  inherit (cfg.settings.vms) disk_dirs;
+  disk_dirs = import ../disk-dirs.nix { inherit config lib; };
   inherit (cfg.settings.net) relay_ca_file;
 
   paths = import ./paths.nix { inherit lib; };

@@ -65,6 +65,7 @@ pub(crate) fn node(name: &str) -> NodeView {
         lost: false,
         held_twice_at: Vec::new(),
         lease: None,
+        shared_dirs: Vec::new(),
     }
 }
 

@@ -139,7 +139,8 @@ pub(crate) struct SpecPatch {
     #[arg(long, value_name = "NAME")]
     hypervisor: Option<Hypervisor>,
     /// What becomes of the VM when its node is lost: it stays there (keep), or another node starts it
-    /// (failover). Usually failover, but keep with a pin or a disk that the guest writes
+    /// (failover). Usually failover, but keep with a pin or with a disk that the guest writes and that its
+    /// node does not share
     #[arg(long, value_name = "keep|failover", value_parser = on_node_loss())]
     on_node_loss: Option<OnNodeLoss>,
     /// Whether the VM is started again when it ends by itself: always, unless its guest shut down

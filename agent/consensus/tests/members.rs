@@ -68,6 +68,7 @@ fn genesis(voters: u8) -> Genesis {
             relay_url: None,
             capacity: Some(Capacity { cpus: 4, memory_mib: 2048 }),
             witness: false,
+            ..Offer::default()
         },
     };
     Genesis {
@@ -90,6 +91,7 @@ fn member(raft_id: u64, who: u8) -> Member {
                 relay_url: Some("https://relay.example.org".parse().expect("a url")),
                 capacity: Some(Capacity { cpus: 8, memory_mib: 4096 }),
                 witness: false,
+                ..Offer::default()
             },
         },
         role: Role::Learner,

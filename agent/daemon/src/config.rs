@@ -117,7 +117,43 @@ pub(crate) struct VmSettings {
     pub(crate) qemu: String,
     /// Where disks lie.
     #[serde(default = "default_disk_dirs")]
-    pub(crate) disk_dirs: Vec<PathBuf>,
+    pub(crate) disk_dirs: Vec<DiskDir>,
+}
+
+/// A directory of disks: its path alone, or with what is to be said of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "a path, or { path = \"/...\", shared = true }")]
+pub(crate) enum DiskDir {
+    /// It is this node's own.
+    Own(PathBuf),
+    /// It may be shared.
+    Described(DescribedDir),
+}
+
+/// A directory of disks with what is to be said of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DescribedDir {
+    path: PathBuf,
+    /// Its files are the same ones on every node that says so, by the same path.
+    #[serde(default)]
+    shared: bool,
+}
+
+impl DiskDir {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Own(path) | Self::Described(DescribedDir { path, .. }) => path,
+        }
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::Described(DescribedDir { shared: true, .. }))
+    }
+
+    fn text(&self) -> String {
+        self.path().to_string_lossy().into_owned()
+    }
 }
 
 impl Default for VmSettings {
@@ -177,8 +213,8 @@ fn default_accel() -> Accel {
 fn default_qemu() -> String {
     "qemu-system-x86_64".to_owned()
 }
-fn default_disk_dirs() -> Vec<PathBuf> {
-    vec!["/var/lib/blixard-disks".into()]
+fn default_disk_dirs() -> Vec<DiskDir> {
+    vec![DiskDir::Own("/var/lib/blixard-disks".into())]
 }
 
 impl Config {
@@ -262,7 +298,13 @@ impl Config {
 
     /// The disk directories as text.
     pub(crate) fn disk_dirs(&self) -> Vec<String> {
-        self.vms.disk_dirs.iter().map(|dir| dir.to_string_lossy().into_owned()).collect()
+        self.vms.disk_dirs.iter().map(DiskDir::text).collect()
+    }
+
+    /// Those of them that are shared with other nodes. A witness runs no VM, and shares none.
+    pub(crate) fn shared_dirs(&self) -> Vec<String> {
+        let shared = |dir: &&DiskDir| dir.is_shared() && self.role != NodeRole::Witness;
+        self.vms.disk_dirs.iter().filter(shared).map(DiskDir::text).collect()
     }
 }
 

@@ -97,5 +97,6 @@ pub(crate) fn offer(config: &Config, capacity: Capacity, net: &Net, peers: Vec<S
         capacity: Some(capacity),
         addresses: addresses::offered(&config.own_addresses(), (listen, heard), peers),
         relay_url: net.home_relay(),
+        shared_dirs: config.shared_dirs().into_iter().collect(),
     }
 }

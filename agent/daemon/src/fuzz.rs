@@ -17,6 +17,7 @@ fn state() -> ClusterState {
             relay_url: None,
             capacity: Some(Capacity { cpus: 4, memory_mib: 4096 }),
             witness: false,
+            ..Offer::default()
         },
     };
     let genesis = Genesis {

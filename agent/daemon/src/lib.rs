@@ -14,6 +14,7 @@ mod clock;
 mod codec;
 mod config;
 mod context;
+mod cover;
 mod disk_fault;
 #[cfg(test)]
 mod fuzz;

@@ -228,6 +228,7 @@ impl OfflineNode {
                 relay_url: None,
                 capacity: Some(capacity),
                 witness: self.config.role == NodeRole::Witness,
+                ..Offer::default()
             },
         };
         Ok(Founder { me, cluster_name: self.config.cluster_name.clone(), index, nonce: random::u64() })

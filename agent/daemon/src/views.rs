@@ -75,6 +75,7 @@ pub(crate) fn nodes(
             lost: progress.is_some_and(|progress| progress.lost),
             held_twice_at: held_twice.map(|held| held.addresses.clone()).unwrap_or_default(),
             lease: progress.and_then(|progress| progress.lease),
+            shared_dirs: member.node.offer.shared_dirs.to_vec(),
         }
     };
     let mut nodes: Vec<NodeView> = state.nodes.members().map(view).collect();
@@ -394,6 +395,7 @@ mod tests {
                 relay_url: None,
                 capacity: None,
                 witness: n == 3,
+                ..Offer::default()
             },
         };
         let cluster_name = "lab".parse().expect("a name");

@@ -194,7 +194,7 @@ fn prepare(
         .disks
         .iter()
         .enumerate()
-        .map(|(i, disk)| check_disk(&format!("disks[{i}]"), disk, &disk_dirs, &order.disk_dirs))
+        .map(|(i, disk)| check_disk(&format!("disks[{i}]"), disk, &disk_dirs, order))
         .collect::<Result<Vec<_>, _>>()?;
     if order.accel == Accel::Kvm {
         check_kvm(std::env::consts::ARCH, Path::new("/dev/kvm"))?;
@@ -250,7 +250,7 @@ fn check_disk(
     field: &str,
     disk: &Disk,
     allowed: &[PathBuf],
-    configured: &[String],
+    order: &LaunchOrder,
 ) -> Result<CheckedDisk, LaunchError> {
     let wrong = |problem: String| file_error(field, &disk.path, problem);
     let real = fs::canonicalize(&disk.path).map_err(|error| wrong(error.to_string()))?;
@@ -259,7 +259,15 @@ fn check_disk(
     if !allowed.iter().any(inside) {
         let place =
             if real == Path::new(&disk.path) { String::new() } else { format!(" ({})", real.display()) };
-        return Err(wrong(format!("is not under a disk directory{place}: {}", configured.join(", "))));
+        let configured = order.disk_dirs.join(", ");
+        return Err(wrong(format!("is not under a disk directory{place}: {configured}")));
+    }
+    if let Some(known) = other_shared_name(&disk.path, &real, &order.shared_dirs) {
+        return Err(wrong(format!(
+            "is the file {} of a shared directory: name it by that path, by which the cluster gives it to \
+             one VM alone",
+            known.display()
+        )));
     }
     let file_type = fs::metadata(&real).map_err(|error| wrong(error.to_string()))?.file_type();
     let kind = if file_type.is_file() {
@@ -282,6 +290,16 @@ fn check_disk(
     }
     let path = real.into_os_string().into_string().map_err(|_| wrong("its real path is not UTF-8".into()))?;
     Ok(CheckedDisk { path, read_only: disk.read_only, kind })
+}
+
+/// The path by which the cluster knows a file that lies in a shared directory, if that is not this one: two
+/// VMs that have it by different paths would both write it.
+fn other_shared_name(path: &str, real: &Path, shared: &[String]) -> Option<PathBuf> {
+    shared.iter().find_map(|dir| {
+        let inside = real.strip_prefix(fs::canonicalize(dir).ok()?).ok()?.to_owned();
+        let known = Path::new(dir).join(inside);
+        (known != Path::new(path)).then_some(known)
+    })
 }
 
 /// The frequency of the time stamp counter, from `/proc/cpuinfo`: x86 states it as `bogomips`, which is twice
@@ -328,6 +346,7 @@ mod tests {
             accel: Accel::Tcg,
             qemu: "qemu-system-x86_64".into(),
             disk_dirs: vec!["/no/such/directory".into(), at("disks")],
+            shared_dirs: Vec::new(),
             generation: 1,
             revision: 0,
             lineage: 0,
@@ -409,6 +428,40 @@ mod tests {
         fs::create_dir(at("disks/sub")).expect("mkdir");
         order.vm.disks[0].path = at("disks/sub");
         assert!(refusal(&order).contains("neither a file nor"));
+    }
+
+    #[test]
+    fn a_shared_disk_has_the_name_by_which_the_cluster_knows_it() {
+        let Place { dir, mut order } = place();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        fs::create_dir(at("disks/all")).expect("mkdir");
+        fs::write(at("disks/all/web.raw"), b"x").expect("write");
+        symlink(at("disks/all"), at("mount")).expect("symlink");
+        for link in ["disks/own.raw", "disks/all/again.raw"] {
+            symlink(at("disks/all/web.raw"), at(link)).expect("symlink");
+        }
+        // The directory itself may be known by a link: what counts is how the configuration names it.
+        for (shared, path, known) in [
+            ("disks/all", "disks/all/web.raw", None),
+            ("mount", "mount/web.raw", None),
+            ("disks/all", "disks/own.raw", Some("disks/all/web.raw")),
+            ("disks/all", "disks/all/again.raw", Some("disks/all/web.raw")),
+            ("disks/all", "mount/web.raw", Some("disks/all/web.raw")),
+            ("mount", "disks/all/web.raw", Some("mount/web.raw")),
+            ("disks/all", "disks/web.raw", None),
+            ("none", "disks/web.raw", None),
+        ] {
+            order.shared_dirs = vec![at(shared)];
+            order.vm.disks[0].path = at(path);
+            match known {
+                None => _ = prepare(&order.vm.name, &order, None).expect("its own name"),
+                Some(known) => {
+                    let refusal = refusal(&order);
+                    let words = format!("is the file {} of a shared directory", at(known));
+                    assert!(refusal.contains(&words), "{path}: {refusal}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -150,6 +150,7 @@ mod tests {
             accel: Accel::Tcg,
             qemu: "qemu-system-x86_64".into(),
             disk_dirs: vec!["/var/lib/blixard-disks".into()],
+            shared_dirs: Vec::new(),
             generation,
             revision: 0,
             lineage: 0,

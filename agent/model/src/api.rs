@@ -303,6 +303,9 @@ pub struct NodeView {
     /// leader could not be asked, and while leases are not needed.
     #[serde(default)]
     pub lease: Option<LeaseStanding>,
+    /// The directories of disks that it shares with other nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_dirs: Vec<String>,
 }
 
 /// A VM: desired by the log, observed by its node.

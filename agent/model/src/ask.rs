@@ -210,6 +210,11 @@ impl WriteAsk {
             | Self::Disarm { .. }
             | Self::Arm { .. }
             | Self::SetLeaseTerms { .. } => ClusterVersion::HOLDS,
+            Self::CreateVm { spec, .. } | Self::ChangeVm { spec, .. }
+                if spec.fails_over() && spec.written_disks().next().is_some() =>
+            {
+                ClusterVersion::SHARED_DISKS
+            }
             Self::CreateVm { spec, .. } | Self::ChangeVm { spec, .. } if spec.on_node_loss.is_some() => {
                 ClusterVersion::LEASES
             }

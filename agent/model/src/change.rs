@@ -131,6 +131,7 @@ mod tests {
                         relay_url: Some(relay.parse().expect("a relay")),
                         capacity: Some(Capacity { cpus: u32::MAX, memory_mib: u64::MAX }),
                         witness: false,
+                        shared_dirs: Default::default(),
                     },
                 },
                 role: Role::Learner,

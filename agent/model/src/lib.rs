@@ -49,7 +49,7 @@ pub use lease::{
     LeaseTermsChoice, LeaseTermsRefused, RenewalAnswer,
 };
 pub use member::{Member, Role};
-pub use node::{Capacity, NodeFacts, Offer};
+pub use node::{Capacity, NodeFacts, Offer, SharedDirs};
 pub use reason::{FieldProblem, FieldRefused, Lack, Lacks, Reason, RevokeProblem};
 pub use relay::RelayUrl;
 pub use removal::{Removal, VmsFate};

@@ -12,6 +12,8 @@ use crate::relay::RelayUrl;
 
 /// Most addresses kept of one node.
 pub const ADDRESSES_MAX: usize = 8;
+/// Most directories of disks that a node shares.
+pub const SHARED_DIRS_MAX: usize = 16;
 
 /// Who a node is, and what it offers.
 ///
@@ -44,6 +46,40 @@ pub struct Offer {
     /// Votes and keeps the log, and is never given a VM.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub witness: bool,
+    /// The directories of disks whose files are the same ones on all nodes that list them here, by the same
+    /// path. At most [`SHARED_DIRS_MAX`]. Only [`crate::Command::SetNode`] tells of them, from version 4 of
+    /// the cluster on: they stand in no genesis and in no change of the members.
+    #[serde(default, skip_serializing_if = "SharedDirs::is_empty")]
+    pub shared_dirs: SharedDirs,
+}
+
+/// Directories of disks that are shared. They take little room where there are none, as on most nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SharedDirs(Box<DirNames>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+struct DirNames(Vec<String>);
+
+impl SharedDirs {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.0.is_empty()
+    }
+}
+
+impl std::ops::Deref for SharedDirs {
+    type Target = [String];
+    fn deref(&self) -> &[String] {
+        &self.0.0
+    }
+}
+
+impl FromIterator<String> for SharedDirs {
+    fn from_iter<T: IntoIterator<Item = String>>(dirs: T) -> Self {
+        Self(Box::new(DirNames(dirs.into_iter().collect())))
+    }
 }
 
 /// What a node offers to VMs: its resources less its reserve.
@@ -56,6 +92,11 @@ pub struct Capacity {
 }
 
 impl Offer {
+    /// Whether the disk at this path lies in a directory that is shared.
+    pub fn shares(&self, path: &str) -> bool {
+        self.shared_dirs.iter().any(|dir| lies_in(path, dir))
+    }
+
     /// Reads one that has to state the resources: a release that reads the log knows no other in
     /// [`crate::Command::SetNode`].
     ///
@@ -70,6 +111,11 @@ impl Offer {
     }
 }
 
+/// Whether a path is one below a directory, both as they are written.
+pub fn lies_in(path: &str, dir: &str) -> bool {
+    path.strip_prefix(dir).and_then(|rest| rest.strip_prefix('/')).is_some_and(|rest| !rest.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,9 +127,8 @@ mod tests {
             store_id: StoreId::from_bytes([2; 16]),
             offer: Offer {
                 addresses: vec!["10.0.0.1:7431".parse().expect("an address")],
-                relay_url: None,
                 capacity: Some(Capacity { cpus: 4, memory_mib: 1_024 }),
-                witness: false,
+                ..Offer::default()
             },
         }
     }
@@ -112,5 +157,27 @@ mod tests {
         let short = text.replace(",\"relay_url\":null,\"capacity\":null", "");
         assert_eq!(serde_json::from_str::<NodeFacts>(&short).expect("facts"), witness);
         assert!(serde_json::from_str::<NodeFacts>(&text.replace("\"addresses\":[],", "")).is_err());
+    }
+
+    #[test]
+    fn a_disk_lies_in_a_directory_and_not_in_one_whose_name_begins_alike() {
+        let offer = Offer {
+            shared_dirs: ["/srv/a", "/mnt"].map(str::to_owned).into_iter().collect(),
+            ..Offer::default()
+        };
+        for (path, shared) in [
+            ("/srv/a/x.raw", true),
+            ("/mnt/deep/down/x.raw", true),
+            ("/srv/a", false),
+            ("/srv/a/", false),
+            ("/srv/ab/x.raw", false),
+            ("/srv/x.raw", false),
+            ("srv/a/x.raw", false),
+        ] {
+            assert_eq!(offer.shares(path), shared, "{path}");
+        }
+        let text = serde_json::to_string(&offer).expect("json");
+        assert!(text.ends_with(",\"shared_dirs\":[\"/srv/a\",\"/mnt\"]}"), "{text}");
+        assert_eq!(serde_json::from_str::<Offer>(&text).expect("an offer"), offer);
     }
 }

@@ -18,6 +18,10 @@ pub struct LaunchOrder {
     pub qemu: String,
     /// Disks outside these directories are refused.
     pub disk_dirs: Vec<String>,
+    /// Those of them whose files other nodes have as well. A file there is known to the cluster by its path
+    /// below this one, and is refused under any other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_dirs: Vec<String>,
     /// The placement's generation. The unit shows it while it runs: a unit that shows another one than the
     /// cluster's state says is stopped and started anew.
     pub generation: u64,

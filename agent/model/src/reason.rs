@@ -105,6 +105,16 @@ pub enum FieldProblem {
         /// The disk.
         path: String,
     },
+    /// A VM that shall be taken over by other nodes and writes a disk that no node shares.
+    #[error(
+        "failover is for a VM whose disks other nodes have as well, and no node shares the directories of \
+         all that it writes ({path}): use keep, make the disk read-only, or list its directory as shared in \
+         vms.disk_dirs on every node that has it"
+    )]
+    FailoverOfUnshared {
+        /// The first disk that it writes.
+        path: String,
+    },
     /// A path with parts that lead elsewhere.
     #[error("is not a plain path of a file: write it without '.', '..', '//' and a last '/'")]
     NotPlain,
@@ -163,6 +173,12 @@ pub enum Lack {
         /// What the VM needs.
         needed: u32,
     },
+    /// A VM that may be failed over writes a file there that other nodes do not have.
+    #[error("disk {path} does not lie in a directory that the node shares")]
+    NotShared {
+        /// The file.
+        path: String,
+    },
     /// A file that another VM writes, or that it would write for another.
     #[error("disk {path} is in use by VM {vm}")]
     Disk {
@@ -206,6 +222,35 @@ pub enum FieldRefused {
     ChangesUnconfirmed {
         /// The node.
         node: NodeName,
+    },
+    /// A directory that a node shares and that has no plain path.
+    #[error("shared directory {dir}: {problem}")]
+    SharedDir {
+        /// The directory.
+        dir: String,
+        /// What is wrong.
+        problem: FieldProblem,
+    },
+    /// Too many directories that a node shares.
+    #[error("more than {max} shared directories")]
+    TooManySharedDirs {
+        /// How many there may be.
+        max: u64,
+    },
+    /// A directory that is to be shared, in which two VMs have a file each that would then be one.
+    #[error(
+        "{dir} cannot be shared while VM {vm} and VM {other} both have {path} and one of them writes it: \
+         delete one of them or give it another disk"
+    )]
+    SharedDiskTwice {
+        /// The directory.
+        dir: String,
+        /// The file.
+        path: String,
+        /// One VM.
+        vm: VmName,
+        /// The other VM.
+        other: VmName,
     },
     /// VMs of a node that could still say that they are gone.
     #[error("{node} is a member: its VMs are deleted one by one, or with the node")]

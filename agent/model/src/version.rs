@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 /// | 2 | [`crate::Command::RaiseVersion`]; reasons of refusals as codes; specs that change |
 /// | 3 | leases, and VMs that other nodes take over: [`crate::OnNodeLoss`], [`crate::Command::NodeLost`] |
 /// | 4 | long leases, disarmed clusters, other terms ([`crate::HoldAsk`]); [`crate::Command::NoteStopped`] |
+/// | 4 | disks that several nodes have: [`crate::Offer::shared_dirs`] |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct ClusterVersion(u32);
@@ -33,6 +34,9 @@ impl ClusterVersion {
     pub const HOLDS: Self = Self(4);
     /// From this one on, a node says of VMs that they stay stopped, and VMs have restart policies.
     pub const STOPS_NOTED: Self = Self(4);
+    /// From this one on, nodes say which directories of disks they share, and VMs whose disks lie there are
+    /// taken over as well.
+    pub const SHARED_DISKS: Self = Self(4);
     /// The newest that this release supports; it supports all before it.
     pub const NEWEST: Self = Self(4);
 

@@ -244,7 +244,8 @@ pub struct InvalidSpec {
 }
 
 impl InvalidSpec {
-    fn new(field: &str, problem: FieldProblem) -> Self {
+    /// That field with this value.
+    pub fn new(field: &str, problem: FieldProblem) -> Self {
         Self { field: field.to_owned(), problem: Reason::Code(problem) }
     }
 }
@@ -261,10 +262,15 @@ impl VmSpec {
         self.on_node_loss == Some(OnNodeLoss::Failover)
     }
 
+    /// The disks that it writes.
+    pub fn written_disks(&self) -> impl Iterator<Item = &Disk> {
+        self.disks.iter().filter(|disk| !disk.read_only)
+    }
+
     /// What becomes of it unless somebody says otherwise: it is kept if it is bound to its node, by a pin or
-    /// by a disk that it writes there.
-    pub fn usual_on_node_loss(&self) -> OnNodeLoss {
-        let is_bound = self.node.is_some() || self.disks.iter().any(|disk| !disk.read_only);
+    /// by a disk that it writes there and that is not shared.
+    pub fn usual_on_node_loss(&self, disks_are_shared: bool) -> OnNodeLoss {
+        let is_bound = self.node.is_some() || self.written_disks().next().is_some() && !disks_are_shared;
         if is_bound { OnNodeLoss::Keep } else { OnNodeLoss::Failover }
     }
 
@@ -310,20 +316,27 @@ impl VmSpec {
 
 impl VmSpec {
     fn check_on_node_loss(&self) -> Result<(), InvalidSpec> {
-        let written = self.disks.iter().find(|disk| !disk.read_only);
-        let problem = match (self.fails_over(), &self.node, written) {
-            (true, Some(node), _) => FieldProblem::FailoverOfPinned { node: node.clone() },
-            (true, None, Some(disk)) => FieldProblem::FailoverOfWritable { path: disk.path.clone() },
-            (true, None, None) | (false, ..) => return Ok(()),
-        };
-        Err(InvalidSpec::new("on_node_loss", problem))
+        match &self.node {
+            Some(node) if self.fails_over() => {
+                let problem = FieldProblem::FailoverOfPinned { node: node.clone() };
+                Err(InvalidSpec::new("on_node_loss", problem))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-/// Absolute, normal (no `.`, `..` or doubled slash), bounded, and free of what an argument list gives a
-/// meaning to.
 fn check_path(field: &str, text: &str) -> Result<(), InvalidSpec> {
-    let wrong = |problem: FieldProblem| Err(InvalidSpec::new(field, problem));
+    check_plain_path(text).map_err(|problem| InvalidSpec::new(field, problem))
+}
+
+/// Checks that a path is absolute, normal (no `.`, `..` or doubled slash) and not too long, and holds nothing
+/// that an argument list gives a meaning to.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_plain_path(text: &str) -> Result<(), FieldProblem> {
+    let wrong = Err;
     if text.len() > PATH_LEN_MAX {
         return wrong(FieldProblem::TooLong { max: PATH_LEN_MAX as u64 });
     }
@@ -388,7 +401,6 @@ mod tests {
             ("disks", Box::new(|s| s.disks = vec![s.disks[0].clone(); DISKS_MAX + 1])),
             ("disks[0].path", Box::new(|s| s.disks[0].path = "/a/./b".into())),
             ("disks[1].path", Box::new(|s| s.disks.push(s.disks[0].clone()))),
-            ("on_node_loss", Box::new(|s| s.on_node_loss = Some(OnNodeLoss::Failover))),
             (
                 "on_node_loss",
                 Box::new(|s| {
@@ -408,13 +420,14 @@ mod tests {
     #[test]
     fn what_is_bound_to_its_node_is_kept_unless_somebody_says_otherwise() {
         let mut spec = spec();
-        assert_eq!(spec.usual_on_node_loss(), OnNodeLoss::Keep, "it writes a disk there");
+        assert_eq!(spec.usual_on_node_loss(false), OnNodeLoss::Keep, "it writes a disk there");
+        assert_eq!(spec.usual_on_node_loss(true), OnNodeLoss::Failover, "other nodes have it as well");
         spec.disks[0].read_only = true;
-        assert_eq!(spec.usual_on_node_loss(), OnNodeLoss::Failover);
+        assert_eq!(spec.usual_on_node_loss(false), OnNodeLoss::Failover);
         spec.on_node_loss = Some(OnNodeLoss::Failover);
         assert_eq!((spec.validate(), spec.fails_over()), (Ok(()), true));
         spec.node = Some("n1".parse().expect("name"));
-        assert_eq!(spec.usual_on_node_loss(), OnNodeLoss::Keep, "it is pinned");
+        assert_eq!(spec.usual_on_node_loss(true), OnNodeLoss::Keep, "it is pinned");
         spec.on_node_loss = Some(OnNodeLoss::Keep);
         assert_eq!((spec.validate(), spec.fails_over()), (Ok(()), false));
         for choice in [OnNodeLoss::Keep, OnNodeLoss::Failover] {

@@ -83,6 +83,7 @@ pub(crate) fn genesis(count: u8) -> Genesis {
             relay_url: None,
             capacity: Some(CAPACITY),
             witness: false,
+            ..Offer::default()
         },
     };
     Genesis {
@@ -105,6 +106,7 @@ pub(crate) fn identity(n: u8, store_id: StoreId, phase: Phase) -> Identity {
                 relay_url: None,
                 capacity: Some(CAPACITY),
                 witness: false,
+                ..Offer::default()
             },
         },
         supports: ClusterVersion::NEWEST,

@@ -40,6 +40,7 @@ fn founder(index: u64, nonce: u64) -> Founder {
             relay_url: None,
             capacity: Some(CAPACITY),
             witness: false,
+            ..Offer::default()
         },
     };
     Founder { me, cluster_name: "lab".parse().expect("a name"), index, nonce }

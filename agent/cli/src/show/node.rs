@@ -1,5 +1,7 @@
 //! The members of the cluster, in `blixard node list` and in `blixard status`.
 
+use std::collections::BTreeMap;
+
 use blixard_model::Capacity;
 use blixard_model::Role;
 use blixard_model::api::{Listing, NodeView};
@@ -16,7 +18,7 @@ pub(crate) fn list(list: &Listing<NodeView>) -> String {
     if list.items.is_empty() {
         "no nodes yet: `blixard status` says why\n".to_owned()
     } else {
-        table(&list.items, Detail::All) + &held_twice(&list.items)
+        table(&list.items, Detail::All) + &held_twice(&list.items) + &shared_dirs(&list.items)
     }
 }
 
@@ -29,6 +31,18 @@ fn held_twice(nodes: &[NodeView]) -> String {
         text += &format!("\n{name}: two agents run with its key at the same time, at {places}\n");
     }
     text
+}
+
+/// Below the list: which directories of disks several nodes have, each with those.
+fn shared_dirs(nodes: &[NodeView]) -> String {
+    let mut sharers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for node in nodes {
+        for dir in &node.shared_dirs {
+            sharers.entry(dir).or_default().push(node.name.as_str());
+        }
+    }
+    let line = |(dir, nodes): (&str, Vec<&str>)| format!("\n{dir} is shared by {}\n", nodes.join(", "));
+    sharers.into_iter().map(line).collect()
 }
 
 /// How much of each member is shown.
@@ -176,6 +190,16 @@ mod tests {
         for (node, words) in cases {
             assert_eq!(reachable(&node), words);
         }
+    }
+
+    #[test]
+    fn directories_that_nodes_share_are_told_below_the_list() {
+        let node = |name, dirs: &[&str]| NodeView {
+            shared_dirs: dirs.iter().map(ToString::to_string).collect(),
+            ..sample::node(name)
+        };
+        let text = list(&sample::listing(vec![node("n1", &["/b", "/a"]), node("n2", &["/a"])]));
+        assert!(text.ends_with("\n\n/a is shared by n1, n2\n\n/b is shared by n1\n"), "{text}");
     }
 
     #[test]

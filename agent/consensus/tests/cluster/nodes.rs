@@ -245,7 +245,13 @@ pub(crate) fn member(id: u64) -> Member {
             name: format!("n{id}").parse().expect("name"),
             endpoint_id: EndpointId::from_bytes([id as u8; 32]),
             store_id: StoreId::from_bytes([id as u8; 16]),
-            offer: Offer { addresses: Vec::new(), relay_url: None, capacity: None, witness: false },
+            offer: Offer {
+                addresses: Vec::new(),
+                relay_url: None,
+                capacity: None,
+                witness: false,
+                ..Offer::default()
+            },
         },
         role: Role::Learner,
     }

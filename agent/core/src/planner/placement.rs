@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use blixard_model::{Capacity, Lack, Lacks, NodeName, Reason, Refusal, VmSpec, mutant};
+use blixard_model::{Capacity, Disk, Lack, Lacks, NodeName, Reason, Refusal, VmSpec, mutant};
 
 use crate::state::{ClusterState, MemberRef, VmRecord};
 
@@ -126,6 +126,9 @@ fn room(
     if need.cpus > free.cpus {
         missing.push(Lack::Cpus { free: free.cpus, needed: need.cpus });
     }
+    if let Some(disk) = state.unshared_disk(spec, node).filter(|_| spec.fails_over()) {
+        missing.push(Lack::NotShared { path: disk.path.clone() });
+    }
     if let Some(clash) = disk_clash(state, spec, node) {
         missing.push(clash);
     }
@@ -142,10 +145,13 @@ fn room(
     }
 }
 
-/// A file that one VM writes belongs to that VM alone.
+/// A file that one VM writes belongs to that VM alone: on its node, and one that is shared in the cluster.
 fn disk_clash(state: &ClusterState, spec: &VmSpec, node: &NodeName) -> Option<Lack> {
-    for other in state.placed_on(node).filter(|other| other.spec.name != spec.name) {
-        for disk in &spec.disks {
+    let is_shared = |disk: &Disk| state.is_shared(&disk.path) && !mutant::lives("shared-disk-of-a-node");
+    let disks: Vec<(&Disk, bool)> = spec.disks.iter().map(|disk| (disk, is_shared(disk))).collect();
+    for other in state.vms.values().filter(|other| other.spec.name != spec.name) {
+        let is_here = other.placement.node == *node;
+        for (disk, _) in disks.iter().filter(|(_, is_shared)| is_here || *is_shared) {
             if other.reserved_disks().any(|o| o.path == disk.path && !(o.read_only && disk.read_only)) {
                 return Some(Lack::Disk { path: disk.path.clone(), vm: other.spec.name.clone() });
             }

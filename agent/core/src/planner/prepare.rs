@@ -1,8 +1,8 @@
 //! What a leader makes of what it is asked for.
 
 use blixard_model::{
-    Ask, AskOutcome, ClusterVersion, Command, EndpointId, MembersAsk, MembershipChange, NodeName, OnNodeLoss,
-    Outcome, Removal, Request, VmSpec, WriteAsk, WriteRequest, mutant,
+    Ask, AskOutcome, ClusterVersion, Command, EndpointId, MembersAsk, MembershipChange, NodeName, Outcome,
+    Removal, Request, VmSpec, WriteAsk, WriteRequest, mutant,
 };
 
 use super::prepared::{NotNow, Prepared};
@@ -100,9 +100,10 @@ fn eligible(view: &LeaderView<'_>, asker: EndpointId, spec: &VmSpec) -> Vec<Node
     let reachable = state.nodes.members().filter(is_there);
     let mut eligible: Vec<NodeName> = reachable.map(|member| member.node.name.clone()).collect();
     // A node without a lease would not start it. Where no such node has room it waits for one that gets one.
-    let fails_over = spec.on_node_loss.unwrap_or_else(|| spec.usual_on_node_loss()) == OnNodeLoss::Failover;
+    let on_node_loss = spec.on_node_loss.unwrap_or_else(|| state.usual_on_node_loss(spec));
+    let spec = &VmSpec { on_node_loss: Some(on_node_loss), ..spec.clone() };
     let leased: Vec<NodeName> = eligible.iter().filter(|node| view.leased.contains(*node)).cloned().collect();
-    if state.leases.is_on && fails_over && placement::choose(state, spec, &leased).is_ok() {
+    if state.leases.is_on && spec.fails_over() && placement::choose(state, spec, &leased).is_ok() {
         eligible = leased;
     }
     if mutant::lives("capacity-checked-before-propose-only") {

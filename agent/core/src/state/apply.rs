@@ -3,7 +3,8 @@
 
 use blixard_model::{
     ClusterVersion, Command, Desired, EndpointId, FieldRefused, NodeName, NotedStop, Offer, OnNodeLoss,
-    OrderId, Outcome, Placement, Reason, Refusal, Request, TicketRecord, TicketState, VmName, VmSpec, VmStop,
+    OrderId, Outcome, Placement, Reason, Refusal, Request, SharedDirs, TicketRecord, TicketState, VmName,
+    VmSpec, VmStop,
     mutant,
 };
 
@@ -109,7 +110,7 @@ impl ClusterState {
         eligible: &[NodeName],
     ) -> Result<Outcome, Refusal> {
         let spec = &self.chosen(spec);
-        spec.validate().map_err(Refusal::InvalidSpec)?;
+        spec.validate().and_then(|()| self.check_failover(spec)).map_err(Refusal::InvalidSpec)?;
         if desired == Desired::Absent {
             return Err(Refusal::Invalid { why: Reason::Code(FieldRefused::CreatedAbsent) });
         }
@@ -140,15 +141,25 @@ impl ClusterState {
     fn chosen(&self, spec: &VmSpec) -> VmSpec {
         let mut spec = spec.clone();
         if spec.on_node_loss.is_none() && self.version >= ClusterVersion::LEASES {
-            spec.on_node_loss = Some(spec.usual_on_node_loss());
+            spec.on_node_loss = Some(self.usual_on_node_loss(&spec));
+        }
+        spec
+    }
+
+    /// The spec with what nobody chose: it stays as it was, as far as that still can be.
+    fn chosen_after(&self, spec: &VmSpec, before: &VmSpec) -> VmSpec {
+        let mut spec = spec.clone();
+        if spec.on_node_loss.is_none() {
+            let fails_over = before.fails_over() && self.usual_on_node_loss(&spec) == OnNodeLoss::Keep;
+            spec.on_node_loss = if fails_over { Some(OnNodeLoss::Keep) } else { before.on_node_loss };
         }
         spec
     }
 
     fn change_vm(&mut self, index: u64, spec: &VmSpec, seen: Option<u64>) -> Result<Outcome, Refusal> {
         let vm = self.vm(&spec.name)?;
-        let spec = &chosen_after(spec, &vm.spec);
-        spec.validate().map_err(Refusal::InvalidSpec)?;
+        let spec = &self.chosen_after(spec, &vm.spec);
+        spec.validate().and_then(|()| self.check_failover(spec)).map_err(Refusal::InvalidSpec)?;
         let (name, node) = (spec.name.clone(), vm.placement.node.clone());
         if vm.desired == Desired::Absent {
             return Err(Refusal::VmDeleting { name, node });
@@ -288,20 +299,15 @@ impl ClusterState {
     }
 
     fn set_node(&mut self, endpoint_id: EndpointId, offer: &Offer) -> Result<Outcome, Refusal> {
-        let name = Some(self.check_offer(endpoint_id, offer)?.node.name.clone());
-        let changed = self.nodes.set_offer(endpoint_id, offer);
+        let mut offer = offer.clone();
+        if self.version < ClusterVersion::SHARED_DISKS {
+            // Replicas of older releases do not see it.
+            offer.shared_dirs = SharedDirs::default();
+        }
+        let name = Some(self.check_offer(endpoint_id, &offer)?.node.name.clone());
+        let changed = self.nodes.set_offer(endpoint_id, &offer);
         Ok(if changed { Outcome::done(name) } else { Outcome::unchanged(name) })
     }
-}
-
-/// The spec with what nobody chose: it stays as it was, as far as that still can be.
-fn chosen_after(spec: &VmSpec, before: &VmSpec) -> VmSpec {
-    let mut spec = spec.clone();
-    if spec.on_node_loss.is_none() {
-        let fails_over = before.fails_over() && spec.usual_on_node_loss() == OnNodeLoss::Keep;
-        spec.on_node_loss = if fails_over { Some(OnNodeLoss::Keep) } else { before.on_node_loss };
-    }
-    spec
 }
 
 fn taken(name: VmName, other: &VmRecord) -> Refusal {

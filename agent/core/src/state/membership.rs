@@ -1,8 +1,8 @@
 //! What a membership change does to the state.
 
 use blixard_model::{
-    Desired, EndpointId, Member, MembershipChange, NodeName, Offer, RaftId, Refusal, Removal, Role, VmName,
-    VmsFate, mutant,
+    Desired, EndpointId, Member, MembershipChange, NodeName, Offer, RaftId, Refusal, Removal, Role,
+    SharedDirs, VmName, VmsFate, mutant,
 };
 
 use super::member_check::{CheckedMember, MemberError, check_member};
@@ -129,6 +129,7 @@ impl ClusterState {
     /// [`Refusal::NotAMember`], or [`Refusal::Invalid`] says what is wrong.
     pub fn check_offer(&self, endpoint_id: EndpointId, offer: &Offer) -> Result<MemberRef<'_>, Refusal> {
         let member = self.member_by_endpoint(endpoint_id).ok_or(Refusal::NotAMember { endpoint_id })?;
+        self.check_shared_dirs(offer)?;
         let store_id = Some(member.node.store_id);
         let offered = CheckedMember::offered(member.node.name, endpoint_id, offer);
         let facts = CheckedMember { store_id, ..offered };
@@ -150,9 +151,12 @@ impl ClusterState {
             MembershipChange::AddLearner { member, ticket } => {
                 self.next_raft_id = RaftId(member.raft_id.0.saturating_add(1));
                 // One that an operator removed got here by a ticket alone.
+                let mut member = member.clone();
+                // It says so itself once it is a member: older replicas do not see it here.
+                member.node.offer.shared_dirs = SharedDirs::default();
                 self.nodes.admit(member.clone());
                 if let Some(used) = ticket {
-                    self.use_ticket(used, member);
+                    self.use_ticket(used, &member);
                 }
             }
             MembershipChange::Promote { raft_id } => self.nodes.set_role(*raft_id, Role::Voter),

@@ -14,6 +14,7 @@ mod node_lost;
 mod nodes;
 mod record;
 mod requests;
+mod shared_disks;
 mod tickets;
 
 use std::collections::BTreeMap;

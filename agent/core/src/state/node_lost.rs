@@ -6,9 +6,9 @@ use super::{ClusterState, LeaseHolder, VmRecord};
 use crate::planner::placement;
 
 impl VmRecord {
-    /// Whether another node may take it over now. One of which a unit may still run by an earlier spec may
-    /// not: that spec may have asked for no lease.
-    pub fn may_be_taken_over(&self) -> bool {
+    /// Whether another node may take it over now, if it has the disks. One of which a unit may still run by
+    /// an earlier spec may not: that spec may have asked for no lease.
+    pub(super) fn may_be_taken_over(&self) -> bool {
         let is_leased = self.held.as_ref().is_none_or(|held| held.leased);
         self.spec.fails_over() && (is_leased || mutant::lives("taken-over-unconfirmed"))
     }
@@ -47,7 +47,7 @@ impl ClusterState {
 
     /// The VMs of a node that other nodes may take over, by name.
     pub fn taken_from(&self, node: &NodeName) -> Vec<VmName> {
-        let movable = self.placed_on(node).filter(|vm| vm.may_be_taken_over());
+        let movable = self.placed_on(node).filter(|vm| self.may_move(vm));
         movable.map(|vm| vm.spec.name.clone()).collect()
     }
 
@@ -56,7 +56,11 @@ impl ClusterState {
         let goes = |vm: &VmRecord| {
             vm.desired == Desired::Absent || placement::choose(self, &vm.spec, eligible).is_ok()
         };
-        self.placed_on(node).any(|vm| vm.may_be_taken_over() && goes(vm))
+        self.placed_on(node).any(|vm| self.may_move(vm) && goes(vm))
+    }
+
+    fn may_move(&self, vm: &VmRecord) -> bool {
+        vm.may_be_taken_over() && self.disks_can_move(vm)
     }
 
     fn take_over(&mut self, index: u64, name: &VmName, eligible: &[NodeName]) -> bool {

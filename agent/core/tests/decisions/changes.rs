@@ -33,6 +33,7 @@ fn learner(n: u8) -> Member {
                 relay_url: None,
                 capacity: Some(CAPACITY),
                 witness: false,
+                ..Offer::default()
             },
         },
         role: Role::Learner,

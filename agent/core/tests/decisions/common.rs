@@ -69,6 +69,7 @@ pub(crate) fn genesis(count: u8) -> Genesis {
             relay_url: None,
             capacity: Some(CAPACITY),
             witness: false,
+            ..Offer::default()
         },
     };
     Genesis {
@@ -91,6 +92,7 @@ pub(crate) fn empty(n: u8, store_id: u8, promise: Option<Genesis>) -> Identity {
                 relay_url: None,
                 capacity: Some(CAPACITY),
                 witness: false,
+                ..Offer::default()
             },
         },
         supports: ClusterVersion::NEWEST,

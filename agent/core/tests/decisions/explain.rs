@@ -42,6 +42,7 @@ fn member(n: u8) -> Member {
                 relay_url: None,
                 capacity: None,
                 witness: false,
+                ..Offer::default()
             },
         },
         role: Role::Learner,

@@ -83,6 +83,7 @@ fn no_raft_id_is_given_twice_not_even_the_last() {
                 relay_url: None,
                 capacity: None,
                 witness: false,
+                ..Offer::default()
             },
         },
         role: blixard_model::Role::Learner,
@@ -135,6 +136,7 @@ fn requests() -> Vec<Vec<u8>> {
                 relay_url: None,
                 capacity: Some(blixard_model::Capacity { cpus: 4, memory_mib: 1 << 40 }),
                 witness: false,
+                ..Offer::default()
             },
         },
     ];

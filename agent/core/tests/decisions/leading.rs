@@ -235,11 +235,18 @@ fn a_write_becomes_the_command_of_its_kind_with_what_the_leader_adds() {
                     relay_url: None,
                     capacity: Some(CAPACITY),
                     witness: true,
+                    ..Offer::default()
                 },
             },
             Command::SetNode {
                 endpoint_id,
-                offer: Offer { addresses, relay_url: None, capacity: Some(CAPACITY), witness: true },
+                offer: Offer {
+                    addresses,
+                    relay_url: None,
+                    capacity: Some(CAPACITY),
+                    witness: true,
+                    ..Offer::default()
+                },
             },
         ),
         (

@@ -25,7 +25,13 @@ fn founder(n: u8, nonce: u64) -> Founder {
         name: node(&format!("n{n}")),
         endpoint_id: endpoint(n),
         store_id: store(100 + n),
-        offer: Offer { addresses: vec![address(n)], relay_url: None, capacity: None, witness: false },
+        offer: Offer {
+            addresses: vec![address(n)],
+            relay_url: None,
+            capacity: None,
+            witness: false,
+            ..Offer::default()
+        },
     };
     Founder { me, cluster_name: "lab".parse().expect("a cluster name"), index: 40, nonce }
 }

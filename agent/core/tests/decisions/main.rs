@@ -12,6 +12,7 @@ mod members;
 mod membership;
 mod ongoing;
 mod reconciler;
+mod shared_disks;
 mod specs;
 mod state;
 mod stops;

@@ -36,6 +36,7 @@ fn fourth() -> Member {
                 relay_url: None,
                 capacity: Some(CAPACITY),
                 witness: false,
+                ..Offer::default()
             },
         },
         role: Role::Learner,
@@ -161,6 +162,7 @@ fn a_node_says_what_is_new_of_it_once() {
         capacity: Some(Capacity { cpus: 8, memory_mib: 1 }),
         addresses: at(&["10.77.0.2:7431", "[2001:db8::2]:7431"]),
         relay_url: relay(),
+        ..Offer::default()
     };
     let say = |offer: &Offer| Command::SetNode { endpoint_id: endpoint(2), offer: offer.clone() };
     assert_eq!(c.state.check_offer(endpoint(2), &offer).map(|member| member.raft_id), Ok(RaftId(2)));
@@ -189,11 +191,22 @@ fn a_whole_cluster_may_be_on_loopback_and_nobody_else_joins_it() {
 fn a_node_that_is_alone_may_say_loopback_or_nothing() {
     let c = Cluster::of(1);
     for addresses in [vec![], at(&["127.0.0.1:7431"]), at(&["127.0.0.1:7431", "10.77.0.1:7431"])] {
-        let offer = Offer { capacity: Some(CAPACITY), addresses, relay_url: None, witness: false };
+        let offer = Offer {
+            capacity: Some(CAPACITY),
+            addresses,
+            relay_url: None,
+            witness: false,
+            ..Offer::default()
+        };
         assert_eq!(c.state.check_offer(endpoint(1), &offer).map(|member| member.raft_id), Ok(RaftId(1)));
     }
-    let offer =
-        Offer { capacity: Some(CAPACITY), addresses: at(&["0.0.0.0:1"]), relay_url: None, witness: false };
+    let offer = Offer {
+        capacity: Some(CAPACITY),
+        addresses: at(&["0.0.0.0:1"]),
+        relay_url: None,
+        witness: false,
+        ..Offer::default()
+    };
     assert!(c.state.check_offer(endpoint(1), &offer).is_err(), "not even alone: it says nothing");
 }
 
@@ -250,6 +263,7 @@ fn any_change() -> impl Strategy<Value = MembershipChange> {
                     relay_url: None,
                     capacity: None,
                     witness: false,
+                    ..Offer::default()
                 },
             },
             role: if learns { Role::Learner } else { Role::Voter },

@@ -10,6 +10,7 @@ use blixard_net::{DownReason, LinkState, TransportDown, TransportState};
 use blixard_node::{SubmitError, Summary};
 
 use super::super::context::Agent;
+use super::super::cover;
 use super::super::retries::{self, Retrying};
 use super::super::shell::{HostStanding, millis};
 use super::super::views::{self, Reach};
@@ -88,7 +89,7 @@ async fn retrying(agent: &Agent) -> Vec<RetryView> {
 async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> ApiResult<()> {
     let told = agent.host.progress().await;
     let reach = reach(agent);
-    let declared = agent.config.declared();
+    let (declared, shared) = (agent.config.declared(), agent.config.shared_dirs());
     let looked = agent.host.look_at_member_now(move |member, now| {
         let (node, state, raft) = (member.replica(), member.state(), member.replica().raft_status());
         let voters = views::voters(state, &raft, &reach, member.progress_report(now).as_ref());
@@ -98,6 +99,7 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
         let mut warnings = views::held_twice(state, &report.held_twice);
         warnings.extend(views::warnings(state, &declared, &strangers));
         warnings.extend(views::troubled_vms(member.own_report()));
+        warnings.extend(cover::unshared(state, &shared));
         let mut changes = report.changes;
         changes.extend(views::awaited(state, &declared, &strangers, &reach));
         changes.extend(views::failovers(state, &nodes));

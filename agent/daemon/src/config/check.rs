@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 
 use blixard_core::state::member_check::{CheckedMember, MemberField, check_member, check_members};
 use blixard_model::member::MEMBERS_MAX;
-use blixard_model::{Accel, EndpointId};
+use blixard_model::node::SHARED_DIRS_MAX;
+use blixard_model::vm::check_plain_path;
+use blixard_model::{Accel, EndpointId, FieldProblem};
 use blixard_net::{IpFamilies, RelayList, check_address};
 
-use super::Config;
+use super::{Config, DiskDir};
 
 /// Least `voter_lost_after_s`: several elections.
 const VOTER_LOST_AFTER_S_MIN: u32 = 5;
@@ -54,8 +56,8 @@ impl Config {
         if let Some(problem) = self.relays_problem() {
             return Some(problem);
         }
-        if let Some(dir) = self.vms.disk_dirs.iter().find(|dir| !dir.is_absolute()) {
-            return Some(format!("vms.disk_dirs: {} is not an absolute path", dir.display()));
+        if let Some(problem) = self.disk_dirs_problem() {
+            return Some(problem);
         }
         if self.vms.qemu.is_empty() || self.vms.qemu.starts_with('-') {
             return Some(format!("vms.qemu: {:?} is not a program", self.vms.qemu));
@@ -69,6 +71,24 @@ impl Config {
             );
         }
         self.members_problem()
+    }
+
+    /// What a cluster is told of has to be written in one way: it is compared with other nodes' paths.
+    fn disk_dirs_problem(&self) -> Option<String> {
+        let mut dirs = self.vms.disk_dirs.iter().map(DiskDir::path);
+        if let Some(dir) = dirs.find(|dir| !dir.is_absolute()) {
+            return Some(format!("vms.disk_dirs: {} is not an absolute path", dir.display()));
+        }
+        let shared = self.shared_dirs();
+        if shared.len() > SHARED_DIRS_MAX {
+            let count = shared.len();
+            return Some(format!("vms.disk_dirs: {count} are shared, more than {SHARED_DIRS_MAX}"));
+        }
+        shared.iter().enumerate().find_map(|(i, dir)| {
+            let twice = shared[..i].contains(dir).then_some(FieldProblem::ListedTwice);
+            let problem = check_plain_path(dir).err().or(twice)?;
+            Some(format!("vms.disk_dirs: {dir} {problem}"))
+        })
     }
 
     fn relays_problem(&self) -> Option<String> {

@@ -87,7 +87,7 @@ fn full() -> String {
         [vms]
         accel = "tcg"
         qemu = "qemu"
-        disk_dirs = ["/disks"]
+        disk_dirs = ["/disks", {{ path = "/mnt/all", shared = true }}]
         [resources]
         cpus = 3
         memory_mib = 4
@@ -167,6 +167,11 @@ fn values_that_can_not_be_are_refused_by_name() {
         ("node_name = \"n1\"\ndata_dir = \"x\"".to_owned(), "data_dir"),
         ("node_name = \"n1\"\n[vms]\ndisk_dirs = [\"x\"]".to_owned(), "vms.disk_dirs"),
         ("node_name = \"n1\"\n[vms]\naccel = \"magic\"".to_owned(), "accel"),
+        (disk_dirs("{ path = \"x\", shared = true }"), "vms.disk_dirs: x is not an absolute path"),
+        (disk_dirs("{ path = \"/x/\", shared = true }"), "vms.disk_dirs: /x/ is not a plain path"),
+        (disk_dirs(&"{ path = \"/x\", shared = true },".repeat(2)), "vms.disk_dirs: /x is listed twice"),
+        (disk_dirs("{ path = \"/x\", share = true }"), "a path, or { path = "),
+        (disk_dirs("{ shared = true }"), "a path, or { path = "),
         (relays("\"relay.example.org\""), "is not a relay url"),
         (relays("\"https://a\", \"https://a/\""), "net.relay_urls: https://a/ is there twice"),
         (relays("\"http://relay.example.org\""), "without TLS"),
@@ -178,6 +183,20 @@ fn values_that_can_not_be_are_refused_by_name() {
         let error = parse(&text).expect_err("invalid");
         assert!(error.contains(wanted), "{wanted}: {error}");
     }
+}
+
+fn disk_dirs(list: &str) -> String {
+    format!("node_name = \"n1\"\n[vms]\ndisk_dirs = [{list}]")
+}
+
+#[test]
+fn a_disk_directory_is_this_nodes_own_unless_it_is_said_to_be_shared() {
+    let text = disk_dirs("\"/own/\", { path = \"/all\", shared = true }, { path = \"/mine\" }");
+    let config = parse(&text).expect("valid");
+    assert_eq!(config.disk_dirs(), ["/own/", "/all", "/mine"]);
+    assert_eq!(config.shared_dirs(), ["/all"]);
+    let witness = parse(&text.replacen("\n", "\nrole = \"witness\"\n", 1)).expect("valid");
+    assert_eq!(witness.shared_dirs(), [""; 0], "no VM runs there");
 }
 
 /// A list of n1, which is this node, and n2.

@@ -117,6 +117,7 @@ async fn start(
         accel: agent.config.vms.accel,
         qemu: agent.config.vms.qemu.clone(),
         disk_dirs: agent.config.disk_dirs(),
+        shared_dirs: agent.config.shared_dirs(),
         generation,
         revision,
         lineage,

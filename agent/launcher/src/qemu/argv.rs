@@ -155,6 +155,7 @@ mod tests {
             accel,
             qemu: "qemu-system-x86_64".into(),
             disk_dirs: vec!["/var/lib/blixard-disks".into()],
+            shared_dirs: Vec::new(),
             generation: 7,
             revision: 0,
             lineage: 0,

@@ -1,12 +1,13 @@
 //! Machines of an older release and of a newer one in one cluster, and their upgrade.
 
+use blixard_model::api::RetryKind;
 use blixard_model::formation::{Identity, Phase};
-use blixard_model::{ClusterVersion, MembersAsk, WriteAsk, WriteRequest};
+use blixard_model::{ClusterVersion, Disk, MembersAsk, WriteAsk, WriteRequest};
 use blixard_node::Notice;
 use blixard_node::host::{Answer, HostConfig, Want};
 
 use super::hosts::{Hosts, config};
-use crate::group::{create, identity, store};
+use crate::group::{create, identity, name, store};
 
 const OLD: ClusterVersion = ClusterVersion::FIRST;
 const NEW: ClusterVersion = ClusterVersion::NEWEST;
@@ -66,4 +67,40 @@ fn who_was_upgraded_keeps_the_version_through_a_restart_and_lets_nobody_older_in
     hosts.until("it is answered", |hosts| hosts.answers.contains_key(&vouched));
     let said = format!("{:?}", hosts.answers[&vouched]);
     assert!(said.contains("supports 1 at most: upgrade it"), "{said}");
+}
+
+fn shared_dirs(hosts: &Hosts) -> Vec<Vec<String>> {
+    let state = hosts.host(2).member().expect("a member").state();
+    state.nodes.members().map(|member| member.node.offer.shared_dirs.to_vec()).collect()
+}
+
+#[test]
+fn what_nodes_share_is_told_once_all_members_know_what_that_is_and_as_far_as_it_may_be() {
+    let sharing = |n: u8, supports| {
+        let mut config = HostConfig { supports, ..config(n, 3) };
+        let dirs = ["/a", "/b"].map(str::to_owned);
+        config.node.offer.shared_dirs = dirs.into_iter().collect();
+        config
+    };
+    let mut hosts = Hosts::formed_as(3, |n| sharing(n, if n == 3 { ClusterVersion::LEASES } else { NEW }));
+    let disk = |node: u8| {
+        let WriteAsk::CreateVm { mut spec, desired } = create(&format!("on-{node}"), None).ask else {
+            panic!("another ask")
+        };
+        spec.node = Some(name(node));
+        spec.disks = vec![Disk { path: "/a/disk.raw".to_owned(), read_only: false }];
+        let id = format!("create-on-{node}").parse().expect("an id");
+        WriteRequest { id, ask: WriteAsk::CreateVm { spec, desired } }
+    };
+    for n in [1, 2] {
+        let made = hosts.change(n, disk(n));
+        hosts.until("it is made", |hosts| hosts.answers.contains_key(&made));
+    }
+    hosts.pass(3_000);
+    assert_eq!(shared_dirs(&hosts), [[""; 0]; 3], "n3 would not keep it");
+    hosts.restart(3, sharing(3, NEW));
+    // Two VMs have one file in the other directory, which was not shared when they were made.
+    hosts.until("all share it", |hosts| shared_dirs(hosts) == [["/b"]; 3]);
+    hosts.pass(1_000);
+    assert!((1..=3).all(|n| hosts.trouble(n, RetryKind::Register).is_none()));
 }

@@ -56,6 +56,12 @@ pub(super) const TESTED: &[Tested] = &[
         test: "host::leases::a_lease_takes",
     },
     Tested {
+        name: "shared-disk-of-a-node",
+        source: "disks: a disk that several nodes have is taken for another one on each of them",
+        target: ("blixard-core", "decisions"),
+        test: "shared_disks::a_shared_disk_that_is_written",
+    },
+    Tested {
         name: "lease-boot-ignored",
         source: "leases: another boot of a machine is granted one while the first may have one",
         target: ("blixard-core", "decisions"),

@@ -152,6 +152,8 @@ impl Checks {
         self.is("hold_s", &config["hold_s"], &json!(30));
         self.is("qemu", &config["vms"]["qemu"], &json!("/opt/qemu"));
         self.is("accel", &config["vms"]["accel"], &json!("tcg"));
+        let dirs = json!(["/var/lib/blixard-disks", { "path": "/mnt/vms/disks", "shared": true }]);
+        self.is("disk_dirs", &config["vms"]["disk_dirs"], &dirs);
     }
 
     /// The directories of `otherwise`, on file systems that are mounted late: everything waits for these, and

@@ -55,7 +55,10 @@ let
       settings.data_dir = "/srv/blixard";
       settings.vms.accel = "tcg";
       settings.vms.qemu = "/opt/qemu";
-      settings.vms.disk_dirs = [ "/var/lib/blixard-disks" "/mnt/vms/disks" ];
+      settings.vms.disk_dirs = [
+        "/var/lib/blixard-disks"
+        { path = "/mnt/vms/disks"; shared = true; }
+      ];
     };
     # Mounted late, and in two ways to declare a mount.
     fileSystems."/srv" = { device = "/dev/mapper/srv"; fsType = "ext4"; options = [ "nofail" ]; };

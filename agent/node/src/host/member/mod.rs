@@ -43,8 +43,8 @@ use blixard_model::removal::RemovedFrom;
 use blixard_model::report::NodeReport;
 use blixard_model::wire::{AgedReport, KeyHeldTwice, MemberProgress, ProgressReport};
 use blixard_model::{
-    ClusterVersion, EndpointId, LeaseFile, LeaseTerms, NodeFacts, NodeName, Offer, RaftId, TicketId,
-    WriteAsk, WriteRequest, mutant,
+    ClusterVersion, EndpointId, LeaseFile, LeaseTerms, NodeFacts, NodeName, Offer, RaftId, SharedDirs,
+    TicketId, WriteAsk, WriteRequest, mutant,
 };
 use bytes::Bytes;
 
@@ -137,7 +137,10 @@ pub(super) struct Own {
 impl Own {
     /// What the node says of itself in this phase of its life.
     pub(super) fn identity(&self, phase: Phase) -> Identity {
-        Identity { node: self.node.clone(), supports: self.supports, phase }
+        let mut node = self.node.clone();
+        // It stands in geneses and changes of the members, where older releases do not know it.
+        node.offer.shared_dirs = SharedDirs::default();
+        Identity { node, supports: self.supports, phase }
     }
 }
 

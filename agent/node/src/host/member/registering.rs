@@ -1,10 +1,11 @@
-//! What this node offers, on its way into the log: [`Registration`] with the addresses that may be offered.
+//! What this node offers, on its way into the log: [`Registration`] with the addresses and the shared
+//! directories that may be offered.
 
 use std::net::SocketAddr;
 
 use blixard_core::ClusterState;
 use blixard_model::api::RetryKind;
-use blixard_model::{EndpointId, Offer, Outcome};
+use blixard_model::{ClusterVersion, EndpointId, Offer, Outcome, SharedDirs};
 
 use crate::host::trouble::Trouble;
 use crate::registration::{Registration, RegistrationStep};
@@ -42,6 +43,7 @@ impl Registering {
     pub(super) fn next(&mut self, now_ms: u64, state: &ClusterState, summary: &Summary) -> RegistrationStep {
         let mut offer = self.offer.clone();
         offer.addresses = without_taken(offer.addresses, &self.written, state, self.me);
+        offer.shared_dirs = shared(&offer.shared_dirs, state);
         let standing = Registration::standing(state, self.me, &offer);
         self.registration.set_offer(offer);
         let step = self.registration.next(now_ms, standing, summary);
@@ -101,4 +103,13 @@ fn without_taken(
     let is_taken =
         |address: &SocketAddr| others().any(|member| member.node.offer.addresses.contains(address));
     offered.into_iter().filter(|address| written.contains(address) || !is_taken(address)).collect()
+}
+
+/// The directories without those that the log would refuse: what else the node offers does not wait for an
+/// operator. Older replicas do not know any.
+fn shared(offered: &SharedDirs, state: &ClusterState) -> SharedDirs {
+    if state.version < ClusterVersion::SHARED_DISKS {
+        return SharedDirs::default();
+    }
+    offered.iter().filter(|dir| state.sharing_problem(dir).is_none()).cloned().collect()
 }

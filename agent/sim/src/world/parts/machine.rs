@@ -173,6 +173,7 @@ impl SimMachine {
             addresses: vec![self.address],
             relay_url: None,
             witness: self.witness,
+            ..Offer::default()
         }
     }
 
