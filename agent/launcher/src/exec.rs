@@ -149,7 +149,13 @@ pub(crate) fn launch_of(name: &VmName, supervised: Option<&Path>) -> Result<Chec
 /// cannot be read.
 pub(crate) fn own_lease_need() -> Option<LeaseNeed> {
     let directory = std::env::var_os("CREDENTIALS_DIRECTORY")?;
-    lease_need(&read_credential(Path::new(&directory)).ok()?).ok()?
+    lease_need_in(Path::new(&directory))
+}
+
+/// What the VM needs a lease for whose unit has its order in this directory; none if it needs none, or if
+/// the order cannot be read.
+pub(crate) fn lease_need_in(directory: &Path) -> Option<LeaseNeed> {
+    lease_need(&read_credential(directory).ok()?).ok()?
 }
 
 fn lease_need(order: &LaunchOrder) -> Result<Option<LeaseNeed>, LaunchError> {

@@ -6,9 +6,11 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use blixard_model::{BootId, ClusterId, LeaseFile, VmName};
+use nix::unistd::{AccessFlags, access};
 
 use crate::files::{ensure_dir, read_at_most, write_new};
 
@@ -112,6 +114,27 @@ impl LeaseDir {
             line: error.line(),
             column: error.column(),
         })
+    }
+
+    /// Why this process cannot write the file, or why no supervisor would see it.
+    pub fn problem(&self) -> Option<String> {
+        let path = self.0.display();
+        let found = match fs::metadata(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Some(format!("{path} is missing"));
+            }
+            Err(error) => return Some(format!("{path}: {error}")),
+            Ok(found) => found,
+        };
+        if !found.is_dir() {
+            return Some(format!("{path} is not a directory"));
+        }
+        // A mount shows it still, and nobody else does.
+        if found.nlink() == 0 {
+            return Some(format!("{path} was removed"));
+        }
+        let cannot = access(&self.0, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
+        Some(format!("{path} cannot be written: {}", cannot.desc()))
     }
 
     fn file(&self) -> PathBuf {
@@ -268,6 +291,23 @@ mod tests {
         let made = LeaseDir::new(parent.path().join("made"));
         made.write(&lease()).expect("write");
         assert_eq!(mode(made.path()), 0o755);
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_or_was_removed_is_said_to_be() {
+        let parent = tempfile::tempdir().expect("tempdir");
+        let dir = LeaseDir::new(parent.path().join("lease"));
+        assert!(dir.problem().is_some_and(|why| why.ends_with("lease is missing")));
+        fs::create_dir(dir.path()).expect("mkdir");
+        assert_eq!(dir.problem(), None);
+        // As a mount shows it.
+        let held = fs::File::open(dir.path()).expect("open");
+        let seen = LeaseDir::new(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held)));
+        assert_eq!(seen.problem(), None);
+        fs::remove_dir(dir.path()).expect("removed");
+        assert!(seen.problem().is_some_and(|why| why.ends_with("was removed")));
+        fs::write(dir.path(), b"").expect("write");
+        assert!(dir.problem().is_some_and(|why| why.ends_with("is not a directory")));
     }
 
     #[test]

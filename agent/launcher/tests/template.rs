@@ -3,6 +3,9 @@
 
 const TEMPLATE: &str = include_str!("../../dist/systemd/blixard-vm@.service");
 
+const LEASE_DIR: &str = include_str!("../../dist/systemd/blixard-lease-dir.service");
+const LAST_RESORT: &str = include_str!("../../dist/systemd/blixard-last-resort.service");
+const AGENT: &str = include_str!("../../dist/systemd/blixard.service");
 const FORGET: &str = include_str!("../../dist/systemd/blixard-vm-forget@.service");
 const RULE: &str = include_str!("../../dist/polkit/50-blixard.rules");
 
@@ -53,6 +56,46 @@ fn the_root_helper_can_do_one_thing_and_the_polkit_rule_allows_its_start() {
         assert!(FORGET.lines().any(|found| found == line), "{line}");
     }
     assert!(RULE.contains(r"/^blixard-vm-forget@[a-z]([a-z0-9-]{0,46}[a-z0-9])?\.service$/"));
+}
+
+/// A directory that was removed comes back with the agent, and none is removed when anything ends.
+#[test]
+fn the_directory_of_the_lease_is_made_before_each_start_of_the_agent_and_stays() {
+    for line in [
+        "Type=oneshot",
+        "User=blixard",
+        "RuntimeDirectory=blixard-lease",
+        "RuntimeDirectoryMode=0755",
+        "RuntimeDirectoryPreserve=yes",
+        "StartLimitIntervalSec=0",
+    ] {
+        assert!(LEASE_DIR.lines().any(|found| found == line), "{line}");
+    }
+    assert!(!LEASE_DIR.contains("RemainAfterExit"), "it runs again");
+    let all = |key: &str| AGENT.lines().filter_map(move |line| line.strip_prefix(key)).collect::<String>();
+    for key in ["Wants=", "After="] {
+        assert!(all(key).split(' ').any(|unit| unit == "blixard-lease-dir.service"), "{key}");
+    }
+}
+
+#[test]
+fn the_last_resort_starts_with_the_agent_can_do_little_and_ends_with_nobody() {
+    for line in [
+        "ExecStart=/usr/bin/blixard last-resort --config /etc/blixard/config.toml",
+        "CapabilityBoundingSet=CAP_SYS_BOOT CAP_KILL CAP_DAC_READ_SEARCH",
+        "SystemCallFilter=@system-service reboot",
+        "LimitMEMLOCK=infinity",
+        "PrivateNetwork=yes",
+        "ProtectSystem=strict",
+    ] {
+        assert!(LAST_RESORT.lines().any(|found| found == line), "{line}");
+    }
+    for word in ["PartOf=", "BindsTo=", "Requires=", "ProtectProc=invisible"] {
+        assert!(!LAST_RESORT.contains(word), "{word}");
+    }
+    assert!(
+        AGENT.lines().any(|line| line.starts_with("Wants=") && line.contains("blixard-last-resort.service"))
+    );
 }
 
 /// Since systemd 258, polkit is asked by the unit's name for transient units too. With the rule alone, the
