@@ -52,5 +52,11 @@ in
 
     # The unit names the file in /etc and not its store path, so a change has to be said.
     systemd.services.blixard.restartTriggers = [ checked ];
+    # It reads one key of the file, and ends where there is nothing for it to do.
+    systemd.services.blixard-last-resort = {
+      overrideStrategy = "asDropin";
+      wantedBy = lib.optional (cfg.settings.last_resort == "reboot") "multi-user.target";
+      restartTriggers = [ cfg.settings.last_resort ];
+    };
   };
 }

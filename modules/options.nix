@@ -205,6 +205,18 @@ let
           machines that run VMs are a cluster that goes on when one of them is down.
         '';
       };
+      last_resort = mkOption {
+        type = types.enum [
+          "none"
+          "reboot"
+        ];
+        default = "none";
+        description = ''
+          What is done where SIGKILL does not end a VM whose lease is over, as on storage that hangs. `reboot`
+          restarts the machine at once and without a shutdown, before another node starts the VM;
+          {file}`blixard-last-resort.service` does it.
+        '';
+      };
       voter_lost_after_s = mkOption {
         type = types.ints.between 5 4294967295;
         default = 180;

@@ -34,7 +34,7 @@ fn help_names_the_commands_and_the_exit_codes() {
             "--json",
         ],
     );
-    for hidden in ["vm-run", "vm-child", "vm-exec", "vm-wait", "vm-stop", "vm-forget"] {
+    for hidden in ["vm-run", "vm-child", "vm-exec", "vm-wait", "vm-stop", "vm-forget", "last-resort"] {
         assert!(!text.contains(hidden), "{text}");
     }
     says(&["vm", "--help"], &["create", "run", "list", "show", "start", "stop", "delete", "logs"]);

@@ -62,6 +62,7 @@ pub(crate) fn node(name: &str) -> NodeView {
         held_twice_at: Vec::new(),
         lease: None,
         shared_dirs: Vec::new(),
+        fences: None,
     }
 }
 

@@ -3,6 +3,7 @@
 mod files;
 mod units;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use blixard_cli::Asked;
@@ -31,8 +32,17 @@ fn main() -> ExitCode {
         Asked::VmWait(name) => ended(launcher::vm_wait(name.as_str())),
         Asked::VmStop(name) => ended(launcher::vm_stop(name.as_str())),
         Asked::VmForget(name) => ended(launcher::vm_forget(name.as_str())),
+        Asked::LastResort(args) => ended(last_resort(&args.config)),
         Asked::Client(command) => blixard_cli::run(command, &files::LocalFiles, &units::SystemdUnits),
     }
+}
+
+/// Watches if the configuration wants that.
+fn last_resort(config: &Path) -> anyhow::Result<()> {
+    if blixard_daemon::wants_last_resort(config)? {
+        launcher::last_resort(&launcher::LeaseDir::default())?;
+    }
+    Ok(())
 }
 
 /// 0, or the exit code of the error after the chain of causes was printed.

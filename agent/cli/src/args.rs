@@ -90,6 +90,9 @@ pub(crate) enum CliCommand {
     /// Removes what systemd keeps of a deleted VM's limits (blixard-vm-forget@.service)
     #[command(hide = true)]
     VmForget(VmUnitArgs),
+    /// Restarts the machine where SIGKILL does not end a VM (blixard-last-resort.service)
+    #[command(hide = true)]
+    LastResort(LastResortArgs),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -126,6 +129,14 @@ pub struct AgentArgs {
     /// Only checks the configuration; exits with 0 if an agent could start with it
     #[arg(long)]
     pub check_config: bool,
+}
+
+/// Arguments of `blixard last-resort`.
+#[derive(Debug, Args)]
+pub struct LastResortArgs {
+    /// The configuration of the agent, in TOML: without `last_resort = "reboot"` there is nothing to do
+    #[arg(long, value_name = "FILE", default_value = "/etc/blixard/config.toml")]
+    pub config: PathBuf,
 }
 
 /// Arguments of `blixard keygen`.

@@ -40,7 +40,9 @@ mod write;
 
 use std::process::ExitCode;
 
-pub use self::args::{AgentArgs, KeygenArgs, OfflineArgs, RestoreArgs, VmChildArgs, VmRunArgs};
+pub use self::args::{
+    AgentArgs, KeygenArgs, LastResortArgs, OfflineArgs, RestoreArgs, VmChildArgs, VmRunArgs,
+};
 use self::args::{CliCommand, ClientCommand};
 pub use self::failure::Failure;
 pub use self::files::{CheckedBackup, ClusterFiles};
@@ -70,6 +72,8 @@ pub enum Asked {
     VmStop(VmName),
     /// The one that removes what systemd keeps of a deleted VM's limits.
     VmForget(VmName),
+    /// The one that restarts the machine where SIGKILL does not end a VM.
+    LastResort(LastResortArgs),
     /// A command of this crate; [`run`] does it.
     Client(ClientRun),
 }
@@ -100,6 +104,7 @@ pub fn parse() -> Result<Asked, ExitCode> {
         CliCommand::VmWait(args) => Asked::VmWait(args.name),
         CliCommand::VmStop(args) => Asked::VmStop(args.name),
         CliCommand::VmForget(args) => Asked::VmForget(args.name),
+        CliCommand::LastResort(args) => Asked::LastResort(args),
         CliCommand::Client(command) => Asked::Client(ClientRun { command, json }),
     })
 }

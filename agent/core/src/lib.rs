@@ -5,6 +5,7 @@
 //! milliseconds, the world as observations; out come commands, actions and words for people.
 
 pub mod declared;
+pub mod fences;
 pub mod formation;
 pub mod genesis;
 pub mod lease;

@@ -63,6 +63,9 @@ pub(crate) struct Config {
     /// Whether VMs may run here.
     #[serde(default)]
     pub(crate) role: NodeRole,
+    /// What is done where SIGKILL does not end a VM whose lease is over.
+    #[serde(default)]
+    pub(crate) last_resort: LastResortChoice,
     /// As leader, replaces a voter that was not heard of for so many seconds.
     #[serde(default = "default_voter_lost_after_s")]
     pub(crate) voter_lost_after_s: u32,
@@ -93,6 +96,17 @@ pub(crate) enum NodeRole {
     Node,
     /// Votes and keeps the log, and is never given a VM.
     Witness,
+}
+
+/// What is done where SIGKILL does not end a VM whose lease is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LastResortChoice {
+    /// Nothing.
+    #[default]
+    None,
+    /// `blixard-last-resort.service` restarts the machine.
+    Reboot,
 }
 
 /// How this node reaches others that it has no direct way to.

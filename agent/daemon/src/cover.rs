@@ -1,8 +1,11 @@
 //! What would keep a VM from being started on another node, or from being ended on its own, in words for
 //! people. Pure.
 
+use std::collections::BTreeMap;
+
 use blixard_core::{ClusterState, VmRecord};
-use blixard_model::ClusterVersion;
+use blixard_model::fences::{FenceState, Fences};
+use blixard_model::{ClusterVersion, NodeName};
 
 /// Most VMs that are named.
 const VMS_NAMED_MAX: usize = 8;
@@ -47,7 +50,7 @@ fn stuck(state: &ClusterState, vm: &VmRecord) -> Option<String> {
         ));
     }
     let first = vm.spec.written_disks().next()?;
-    let has_all = |other: &blixard_model::NodeName| state.unshared_disk(&vm.spec, other).is_none();
+    let has_all = |other: &NodeName| state.unshared_disk(&vm.spec, other).is_none();
     let mut others = state.nodes.members().filter(|member| member.node.name != node);
     let has_another = others.any(|other| !other.node.offer.witness && has_all(other.node.name));
     (!has_another).then(|| {
@@ -59,12 +62,33 @@ fn stuck(state: &ClusterState, vm: &VmRecord) -> Option<String> {
     })
 }
 
+/// The nodes that run VMs that may be failed over, and on which a part is missing that ends those without a
+/// lease. Of a node that could not ask systemd something else is said already.
+pub(crate) fn unfenced(state: &ClusterState, fences: &BTreeMap<NodeName, Fences>) -> Vec<String> {
+    let off = |name: &NodeName| {
+        let of_node = fences.get(name)?;
+        let failing = |(part, state): (&str, &FenceState)| match state {
+            FenceState::Off { why } => Some(format!("{part} ({why})")),
+            FenceState::Works | FenceState::Unknown { .. } => None,
+        };
+        let parts =
+            [("its supervisors", &of_node.supervisor), ("systemd's watchdog", &of_node.systemd_watchdog)];
+        let parts: Vec<String> = parts.into_iter().filter_map(failing).collect();
+        let vms = state.placed_on(name).filter(|vm| vm.spec.fails_over()).count();
+        (vms > 0 && !parts.is_empty() && state.leases.is_on).then(|| {
+            let parts = parts.join(" and ");
+            format!(
+                "{name} has {vms} VMs that run under a lease only, and {parts} would not end them without"
+            )
+        })
+    };
+    state.nodes.members().filter_map(|member| off(member.node.name)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use blixard_model::formation::Genesis;
-    use blixard_model::{
-        Capacity, Command, Desired, EndpointId, NodeFacts, NodeName, Offer, Request, StoreId, VmSpec,
-    };
+    use blixard_model::{Capacity, Command, Desired, EndpointId, NodeFacts, Offer, Request, StoreId, VmSpec};
 
     use super::*;
 
@@ -140,6 +164,29 @@ mod tests {
         c.share(1, &[]);
         let said = unshared(&c.0, &[]);
         assert_eq!(said.len(), VMS_NAMED_MAX + 1, "{said:?}");
+    }
+
+    #[test]
+    fn a_node_whose_vms_would_not_be_ended_is_named_if_it_has_such_vms() {
+        let mut c = Cluster::of(ClusterVersion::NEWEST);
+        let works = Fences {
+            supervisor: FenceState::Works,
+            systemd_watchdog: FenceState::Works,
+            last_resort: FenceState::off("none"),
+            hardware_watchdog: FenceState::off("none"),
+        };
+        let off = Fences { systemd_watchdog: FenceState::off("switched off"), ..works.clone() };
+        let silent = Fences { supervisor: FenceState::Unknown { why: "no bus".to_owned() }, ..works.clone() };
+        let all = |of_n1: &Fences| BTreeMap::from([(node(1), of_n1.clone()), (node(2), off.clone())]);
+        assert_eq!(unfenced(&c.0, &all(&off)), [""; 0], "they run no such VM");
+        c.share(1, &["/s"]);
+        c.create("web", "/s/web.raw", 1);
+        assert_eq!(unfenced(&c.0, &all(&works)), [""; 0]);
+        assert_eq!(unfenced(&c.0, &all(&silent)), [""; 0]);
+        let said = unfenced(&c.0, &all(&off));
+        let words =
+            "n1: not all ends VMs there that have no lease: its systemd's watchdog does not (switched";
+        assert!(said.len() == 1 && said[0].starts_with(words), "{said:?}");
     }
 
     #[test]

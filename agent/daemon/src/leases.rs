@@ -17,3 +17,9 @@ pub(crate) fn read() -> Option<LeaseFile> {
 pub(crate) fn write(file: &LeaseFile) -> Option<String> {
     LeaseDir::default().write(file).err().map(|error| with_causes(&error))
 }
+
+/// Why the supervisors would learn of no lease, if they would not; with the way out.
+pub(crate) fn problem() -> Option<String> {
+    let why = LeaseDir::default().problem()?;
+    Some(format!("{why}: `systemctl restart blixard.service` makes it anew"))
+}

@@ -53,6 +53,14 @@ pub use keygen::keygen;
 pub use local::{local_list, local_stop};
 pub use offline::{OfflineError, StoppedNode, recover, restore};
 
+/// Whether the configuration in `file` wants the machine restarted where SIGKILL does not end a VM.
+///
+/// # Errors
+/// It cannot be read or is not valid.
+pub fn wants_last_resort(file: &Path) -> anyhow::Result<bool> {
+    Ok(Config::load(file)?.last_resort == config::LastResortChoice::Reboot)
+}
+
 /// Runs the agent with the configuration in `file` until it is told to stop, or only checks that file.
 ///
 /// # Errors

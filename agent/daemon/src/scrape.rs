@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use blixard_consensus::{RaftRole, RaftStatus};
+use blixard_model::fences::{FenceState, Fences};
 use blixard_model::{EndpointId, NodeName};
 use blixard_net::{LinkState, Links, NetStats, PeerStats};
 use blixard_node::NodeStats;
@@ -46,12 +47,14 @@ async fn look(agent: &Agent) -> Scraped {
     let inbox = agent.host.inbox_len();
     let looked = agent.host.look(move |look| {
         let node = look.host.member()?.replica();
-        Some(Running { raft: node.raft_status(), node: node.stats(), store: look.store, inbox })
+        let running = Running { raft: node.raft_status(), node: node.stats(), store: look.store, inbox };
+        Some((running, look.host.member()?.own_report().fences.clone()))
     });
-    let running = looked.await.ok().flatten();
+    let (running, fences) = looked.await.ok().flatten().unzip();
+    let fences = fences.flatten();
     let (net, links) = (agent.net.stats(), agent.net.links().borrow().clone());
     let transport_up = agent.net.transport().borrow().is_up();
-    Scraped { names, running, links, transport_up, retrying: retries::list(agent).await, net }
+    Scraped { names, running, fences, links, transport_up, retrying: retries::list(agent).await, net }
 }
 
 #[derive(Debug)]
@@ -67,6 +70,7 @@ struct Running {
 struct Scraped {
     names: BTreeMap<EndpointId, NodeName>,
     running: Option<Running>,
+    fences: Option<Box<Fences>>,
     net: NetStats,
     links: Links,
     transport_up: bool,
@@ -79,6 +83,7 @@ impl Collector for Scraped {
         self.consensus(&mut out)?;
         self.peers(&mut out)?;
         self.network(&mut out)?;
+        self.fences(&mut out)?;
         self.retries(&mut out)
     }
 }
@@ -201,6 +206,13 @@ impl Scraped {
         out.counter("net_transport_failures", "Attempts to listen that failed", failures)?;
         let rebuilds = one(float(self.net.transport_rebuilds));
         out.counter("net_transport_rebuilds", "Times it listened again", rebuilds)
+    }
+
+    fn fences(&self, out: &mut Out<'_>) -> fmt::Result {
+        let series =
+            |(name, state): (&str, &FenceState)| (vec![("fence", name.to_owned())], bit(state.works()));
+        let all = self.fences.iter().flat_map(|fences| fences.each()).map(series).collect();
+        out.gauge("fence_works", "1 where it ends VMs that have no lease", all)
     }
 
     fn retries(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -76,6 +76,7 @@ pub(crate) fn nodes(
             held_twice_at: held_twice.map(|held| held.addresses.clone()).unwrap_or_default(),
             lease: progress.and_then(|progress| progress.lease),
             shared_dirs: member.node.offer.shared_dirs.to_vec(),
+            fences: report.fences.get(member.node.name).cloned(),
         }
     };
     let mut nodes: Vec<NodeView> = state.nodes.members().map(view).collect();
@@ -333,8 +334,14 @@ mod tests {
             reason: reason.map(str::to_owned),
             last_end: None,
         };
-        let words =
-            |vms| troubled_vms(&NodeReport { node: "n1".parse().expect("a name"), vms, problem: None });
+        let words = |vms| {
+            troubled_vms(&NodeReport {
+                node: "n1".parse().expect("a name"),
+                vms,
+                problem: None,
+                fences: None,
+            })
+        };
         let full = "disk0 /srv/a.raw: No space left on device";
         let vms = vec![
             vm(1, ObservedState::Running, None),

@@ -35,6 +35,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Refusal;
+use crate::fences::Fences;
 use crate::id::{ClusterId, ClusterName, EndpointId, NodeName, RaftId, RequestId, StoreId, TicketId, VmName};
 use crate::lease::{LeaseStanding, LeaseTermsChoice};
 use crate::member::Role;
@@ -306,6 +307,10 @@ pub struct NodeView {
     /// The directories of disks that it shares with other nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared_dirs: Vec<String>,
+    /// What ends its VMs that may not run there any more, and what does not; null where the leader could not
+    /// be asked or has no report of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fences: Option<Fences>,
 }
 
 /// A VM: desired by the log, observed by its node.

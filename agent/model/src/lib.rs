@@ -14,6 +14,7 @@ pub mod boot;
 pub mod change;
 pub mod command;
 pub mod contact;
+pub mod fences;
 pub mod formation;
 pub mod id;
 pub mod join;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fences::Fences;
 use crate::id::{NodeName, VmName};
 use crate::vm::is_zero;
 
@@ -29,15 +30,27 @@ pub struct NodeReport {
     /// Set when systemd itself could not be asked: then `vms` is the last that was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What ends its VMs once they may not run there any more. Left out until it was looked at, and by
+    /// releases that do not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fences: Option<Box<Fences>>,
 }
 
 impl NodeReport {
-    /// Cuts every reason in it to [`REASON_LEN_MAX`]: whoever keeps a report does so, whoever wrote it.
+    /// The same with these VMs: a page of it.
+    #[must_use]
+    pub fn with_vms(&self, vms: Vec<VmReport>) -> Self {
+        let Self { node, vms: _, problem, fences } = self;
+        Self { node: node.clone(), vms, problem: problem.clone(), fences: fences.clone() }
+    }
+
+    /// Cuts every reason in it to its bounds ([`REASON_LEN_MAX`] for a VM's): whoever keeps a report does so, whoever wrote it.
     pub fn cut_reasons(&mut self) {
         for VmReport { reason, last_end, .. } in &mut self.vms {
             reason.iter_mut().chain(last_end.iter_mut().map(|end| &mut end.why)).for_each(cut_reason);
         }
         self.problem.iter_mut().for_each(cut_reason);
+        self.fences.iter_mut().for_each(|fences| fences.cut());
     }
 }
 

@@ -1,11 +1,13 @@
 //! What nodes say to each other beside Raft's own messages. JSON in length-limited frames.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::api::ChangeView;
 use crate::ask::{Ask, AskOutcome, MembersAsk, WriteRequest};
+use crate::fences::Fences;
 use crate::formation::Identity;
 use crate::id::{EndpointId, NodeName, RaftId, VmName};
 use crate::lease::{LeaseRenewal, LeaseStanding, RenewalAnswer};
@@ -209,6 +211,10 @@ pub struct ProgressReport {
     /// The keys of which any member sees two agents; at most [`KEYS_HELD_TWICE_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_twice: Vec<KeyHeldTwice>,
+    /// What ends the VMs of each node that may not run there any more, as far as it lately reported that; at
+    /// most [`MEMBERS_MAX`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fences: BTreeMap<NodeName, Fences>,
 }
 
 impl ProgressReport {
@@ -217,6 +223,10 @@ impl ProgressReport {
         self.members.truncate(MEMBERS_MAX);
         self.changes.truncate(CHANGES_MAX);
         self.held_twice = KeyHeldTwice::bounded(self.held_twice);
+        while self.fences.len() > MEMBERS_MAX {
+            self.fences.pop_last();
+        }
+        self.fences.values_mut().for_each(Fences::cut);
         self
     }
 }

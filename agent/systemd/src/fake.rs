@@ -21,11 +21,20 @@ pub(crate) struct FakeUnit {
     /// Exit status of the main process.
     pub(crate) status: i32,
     pub(crate) status_text: &'static str,
+    /// Of the manager: whether those of units work, the time of the hardware's and when that was fed last.
+    pub(crate) watchdogs: (bool, u64, u64),
 }
 
 impl Default for FakeUnit {
     fn default() -> Self {
-        Self { active: "inactive", job: None, result: "success", status: 0, status_text: "" }
+        Self {
+            active: "inactive",
+            job: None,
+            result: "success",
+            status: 0,
+            status_text: "",
+            watchdogs: (true, 0, 0),
+        }
     }
 }
 
@@ -103,6 +112,21 @@ impl FakeManager {
     fn start_unit(&self, _name: &str, _mode: &str) -> OwnedObjectPath {
         self.note("StartUnit");
         job()
+    }
+
+    #[zbus(property)]
+    fn service_watchdogs(&self) -> bool {
+        self.unit.watchdogs.0
+    }
+
+    #[zbus(property, name = "RuntimeWatchdogUSec")]
+    fn runtime_watchdog_usec(&self) -> u64 {
+        self.unit.watchdogs.1
+    }
+
+    #[zbus(property)]
+    fn watchdog_last_ping_timestamp_monotonic(&self) -> u64 {
+        self.unit.watchdogs.2
     }
 
     fn get_unit(&self, _name: &str) -> OwnedObjectPath {

@@ -20,9 +20,11 @@ mod look;
 mod proxy;
 mod shutdown;
 mod vms;
+mod watchdogs;
 
 pub use bus::BusError;
 pub use journal::{Follow, JournalError};
 pub use manager::{ForgetError, ListError, ManagerOptions, ResetError, StartError, StopError, UnitManager};
 pub use unit::{ActiveState, UnitExit, VmUnit};
 pub use vms::{RuntimeError, SystemdVms, VmRuntime};
+pub use watchdogs::LAST_RESORT_UNIT;

@@ -555,8 +555,7 @@ mod tests {
     async fn a_start_that_ended_unseen_is_read_from_the_unit() {
         let active = FakeUnit { active: "active", job: None, ..FakeUnit::default() };
         start_through_a_reexec(active, |_| {}).await.expect("started");
-        let failed =
-            FakeUnit { active: "failed", job: None, result: "exit-code", status: 3, status_text: "" };
+        let failed = FakeUnit { active: "failed", result: "exit-code", status: 3, ..FakeUnit::default() };
         let error = start_through_a_reexec(failed.clone(), |_| {}).await.expect_err("failed");
         assert_eq!(error.to_string(), "exited 3");
         let told = FakeUnit { status_text: "ended: kernel \"/k\": is not a file", ..failed };

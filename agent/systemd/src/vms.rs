@@ -8,6 +8,7 @@ use std::error::Error;
 use std::future::Future;
 use std::sync::{Mutex as StdMutex, PoisonError};
 
+use blixard_core::fences::SystemdWatchdogs;
 use blixard_core::ports::{ObservedUnit, UnitEnd};
 use blixard_model::VmName;
 use blixard_model::order::LaunchOrder;
@@ -78,6 +79,15 @@ impl SystemdVms {
         *connection = Some(systemd.clone());
         self.connected.notify_waiters();
         Ok(systemd)
+    }
+
+    /// What systemd says of its watchdogs, and whether the unit of the last resort runs.
+    ///
+    /// # Errors
+    /// systemd could not be reached.
+    pub async fn fence_facts(&self) -> Result<(SystemdWatchdogs, bool), RuntimeError> {
+        let systemd = self.systemd().await?;
+        Ok((systemd.watchdogs().await?, systemd.last_resort_runs().await?))
     }
 
     fn note_invocation(&self, name: &VmName, invocation: Option<&String>) {

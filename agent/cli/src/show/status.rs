@@ -2,6 +2,7 @@
 
 use blixard_model::api::{ChangeView, LeaseView, NodePhase, RetryView, StatusView, VotersView};
 
+use super::fence;
 use super::kit::{NOTHING, TEXT_CHARS_MAX, columns, or_nothing, pairs, short, time, wrapped};
 use super::node;
 
@@ -42,6 +43,11 @@ pub(crate) fn screen(view: &StatusView) -> String {
     if !view.members.is_empty() {
         text.push('\n');
         text.push_str(&node::that_fit(&view.members));
+    }
+    let fences = fence::table(&view.members);
+    if !fences.is_empty() {
+        text.push('\n');
+        text.push_str(&fences);
     }
     text
 }

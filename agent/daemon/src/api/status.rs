@@ -100,6 +100,7 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
         warnings.extend(views::warnings(state, &declared, &strangers));
         warnings.extend(views::troubled_vms(member.own_report()));
         warnings.extend(cover::unshared(state, &shared));
+        warnings.extend(cover::unfenced(state, &report.fences));
         let mut changes = report.changes;
         changes.extend(views::awaited(state, &declared, &strangers, &reach));
         changes.extend(views::failovers(state, &nodes));

@@ -37,6 +37,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "join",
             "join_ticket_file",
             "role",
+            "last_resort",
             "voter_lost_after_s",
             "hold_s",
             "net",

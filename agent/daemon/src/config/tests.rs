@@ -79,6 +79,7 @@ fn full() -> String {
         socket = "/s"
         advertise_addresses = ["127.0.0.1:1"]
         role = "witness"
+        last_resort = "reboot"
         voter_lost_after_s = 60
         hold_s = 60
         [net]

@@ -6,6 +6,7 @@
 //! of the store ends the task, and with it the process.
 
 mod effects;
+mod fences;
 pub(crate) mod handle;
 mod notices;
 mod units;
@@ -121,6 +122,7 @@ impl HostTask {
             fed: Instant::now(),
         };
         shell.watch_units();
+        shell.watch_fences();
         let ended = shell.run(&mut inbox).await;
         for call in shell.calls.values() {
             call.abort();

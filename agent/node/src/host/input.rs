@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
+use blixard_model::fences::Fences;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{JoinRequest, JoinResponse, KeyHeldTwice, PeerRequest, PeerResponse};
 use blixard_model::{
@@ -49,6 +50,8 @@ pub enum Input {
         /// What peers say that keep their link with another agent with this host's key.
         refusals: Vec<HolderRefusal>,
     },
+    /// What was seen of what ends this machine's VMs that may not run any more.
+    Fences(Box<Fences>),
     /// What this machine offers or where it is reached changed.
     Offer(Box<Offer>),
     /// A Raft message of a peer.

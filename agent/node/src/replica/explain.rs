@@ -45,7 +45,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
             }
         });
         let (members, changes) = (members.collect(), explain_changes(&view));
-        let report = ProgressReport { members, changes, held_twice: Vec::new() };
+        let report = ProgressReport { members, changes, held_twice: Vec::new(), fences: BTreeMap::new() };
         Some(report.bounded())
     }
 

@@ -128,7 +128,7 @@ fn failing(of: u8, count: usize, word: &str) -> NodeReport {
         reason: Some(format!("{word:\"<400}")),
         last_end: Some(LastEnd { why: format!("{word:\"<400}"), at_unix_ms: 1, failures: 9 }),
     };
-    NodeReport { node: name(of), vms: (0..count).map(vm).collect(), problem: None }
+    NodeReport { node: name(of), vms: (0..count).map(vm).collect(), problem: None, fences: None }
 }
 
 /// The VMs of node `of` as node `at` is told of them, with their reasons.

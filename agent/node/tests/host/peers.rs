@@ -13,7 +13,12 @@ fn a_report_of_another_node_is_declined() {
     let mut hosts = Hosts::formed(3);
     let now = at(hosts.now_ms);
     let said = |of: u8| {
-        let report = NodeReport { node: name(of), vms: Vec::new(), problem: Some("said by 2".to_owned()) };
+        let report = NodeReport {
+            node: name(of),
+            vms: Vec::new(),
+            problem: Some("said by 2".to_owned()),
+            fences: None,
+        };
         PeerRequest::Report { aged: AgedReport { report, age_ms: 0 }, page: None }
     };
     let host = &mut hosts.machine(1).host;

@@ -1,5 +1,9 @@
 //! What one member sees of others is told by all.
 
+use std::collections::BTreeMap;
+
+use blixard_model::fences::{FenceState, Fences};
+
 use super::*;
 
 /// The leader's word on how far the members are, as node `at` is told it.
@@ -26,6 +30,33 @@ fn what_one_member_sees_of_a_key_that_two_agents_hold_is_told_to_all() {
     hosts.give(sees, Input::HeldTwice { seen: Vec::new(), refusals: Vec::new() });
     hosts.pass(1_500);
     assert_eq!(all(&mut hosts), [const { Vec::new() }; 3]);
+}
+
+#[test]
+fn what_ends_the_vms_of_a_node_is_told_to_all_while_it_reports() {
+    let mut hosts = Hosts::formed(3);
+    let follower = (1..=3).find(|n| *n != hosts.leader()).expect("one follows");
+    let seen = Fences {
+        supervisor: FenceState::Works,
+        systemd_watchdog: FenceState::off("switched off"),
+        last_resort: FenceState::off("none"),
+        hardware_watchdog: FenceState::off("x".repeat(500)),
+    };
+    hosts.pass(3_000);
+    assert!(progress(&mut hosts, 1).fences.is_empty(), "nobody has looked");
+    hosts.give(follower, Input::Fences(Box::new(seen.clone())));
+    hosts.pass(3_000);
+    let mut cut = seen;
+    cut.cut();
+    let all = [1, 2, 3].map(|n| progress(&mut hosts, n).fences);
+    let told = BTreeMap::from([(name(follower), cut)]);
+    assert_eq!(all, [told.clone(), told.clone(), told]);
+    hosts.cut.insert(follower);
+    hosts.link_all();
+    hosts.pass(8_000);
+    let leader = hosts.leader();
+    assert!(progress(&mut hosts, leader).fences.is_empty(), "what it said is too old");
+    assert!(progress(&mut hosts, follower).fences.contains_key(&name(follower)), "of itself it knows");
 }
 
 #[test]

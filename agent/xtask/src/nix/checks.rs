@@ -153,6 +153,10 @@ impl Checks {
         self.is("qemu", &config["vms"]["qemu"], &json!("/opt/qemu"));
         self.is("accel", &config["vms"]["accel"], &json!("tcg"));
         let dirs = json!(["/var/lib/blixard-disks", { "path": "/mnt/vms/disks", "shared": true }]);
+        self.is("last_resort", &config["last_resort"], &json!("reboot"));
+        let last_resort = &node["last_resort"];
+        self.drop_in("blixard-last-resort.service", last_resort);
+        self.line("blixard-last-resort.service", last_resort, "WantedBy=multi-user.target");
         self.is("disk_dirs", &config["vms"]["disk_dirs"], &dirs);
     }
 

@@ -50,6 +50,7 @@ let
       settings.role = "witness";
       settings.voter_lost_after_s = 30;
       settings.hold_s = 30;
+      settings.last_resort = "reboot";
       settings.port = 7531;
       settings.advertise_addresses = [ "203.0.113.7:7531" "[2001:db8::7]:7531" ];
       settings.data_dir = "/srv/blixard";
@@ -70,6 +71,7 @@ in
 {
   agent = config.systemd.units."blixard.service".text;
   vm = config.systemd.units."blixard-vm@.service".text;
+  last_resort = config.systemd.units."blixard-last-resort.service".text;
   config = config.environment.etc."blixard/config.toml".source.values;
   udp = config.networking.firewall.allowedUDPPorts;
   tmpfiles = builtins.attrNames config.systemd.tmpfiles.settings;

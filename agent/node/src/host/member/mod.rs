@@ -249,6 +249,7 @@ impl MemberHost {
         let report = self.replica.progress_report()?;
         let mut report = ProgressReport { held_twice: self.held_twice.all(&[]), ..report };
         self.add_leases(now, &mut report);
+        report.fences = self.reports.fences(now.boot_ms);
         Some(report)
     }
 
@@ -257,6 +258,8 @@ impl MemberHost {
     pub fn progress(&self, now: Moment, told: Option<ProgressReport>) -> ProgressReport {
         let mut report = self.progress_report(now).or(told).unwrap_or_default();
         report.held_twice = self.held_twice.all(&report.held_twice);
+        // What this node knows of itself is newer than what the leader was told.
+        report.fences.extend(self.reports.own_fences());
         if let Some((raft_id, silent_ms)) = self.replica.leader_heard_ms_ago() {
             let silent_ms = Some(silent_ms);
             match report.members.iter_mut().find(|member| member.raft_id == raft_id) {
@@ -347,6 +350,7 @@ impl MemberHost {
             Input::StopKept { waiter, notes, failure } => {
                 self.handle_stop_kept(now, waiter, (notes, failure));
             }
+            Input::Fences(fences) => self.vms.note_fences(fences),
             Input::LeaseWritten { failure } => self.handle_lease_written(now, failure),
             Input::ActionDone { action, failure } => self.handle_action_done(now, &action, failure),
             Input::Console { vm, lines } => self.vms.note_console(now.boot_ms, &vm, &lines),

@@ -59,9 +59,9 @@ impl Sending {
 
     /// The page that is to be sent now.
     pub(super) fn page(&self, now_ms: u64) -> (AgedReport, Option<ReportPage>) {
-        let NodeReport { node, vms, problem } = &self.seen.report;
+        let NodeReport { vms, .. } = &self.seen.report;
         let vms = self.cuts.get(self.at).map_or_else(Vec::new, |cut| vms[cut.clone()].to_vec());
-        let report = NodeReport { node: node.clone(), vms, problem: problem.clone() };
+        let report = self.seen.report.with_vms(vms);
         let aged = AgedReport { report, age_ms: now_ms.saturating_sub(self.seen.at_ms) };
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let page = ReportPage { report: self.report, number: number(self.at), of: number(self.cuts.len()) };
@@ -140,8 +140,7 @@ pub(super) fn page_of_all(
             break;
         }
         room = room.saturating_sub(vms[..count].iter().map(encoded_len).sum());
-        let NodeReport { node, problem, .. } = &seen.report;
-        let report = NodeReport { node: node.clone(), vms: vms[..count].to_vec(), problem: problem.clone() };
+        let report = seen.report.with_vms(vms[..count].to_vec());
         page.reports.push(AgedReport { report, age_ms: now_ms.saturating_sub(seen.at_ms) });
         if count < vms.len() {
             let vm = u32::try_from(begin + count).unwrap_or(u32::MAX);

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use blixard_core::report::REPORT_FRESH_MS;
 use blixard_model::api::RetryKind;
 use blixard_model::backoff::ANNOUNCE;
+use blixard_model::fences::Fences;
 use blixard_model::report::NodeReport;
 use blixard_model::wire::{AgedReport, ReportPage, ReportsFrom, ReportsPage};
 use blixard_model::{EndpointId, NodeName};
@@ -43,7 +45,7 @@ pub(super) struct Reports {
 impl Reports {
     pub(super) fn new(name: NodeName, seed: u64, now_ms: u64) -> Self {
         let problem = Some("systemd has not been asked yet".to_owned());
-        let report = NodeReport { node: name, vms: Vec::new(), problem };
+        let report = NodeReport { node: name, vms: Vec::new(), problem, fences: None };
         Self {
             own: SeenReport { at_ms: now_ms, report, version: 0 },
             noted: BTreeMap::new(),
@@ -124,6 +126,19 @@ impl Reports {
     pub(super) fn all(&self, now_ms: u64) -> Vec<AgedReport> {
         let others = self.noted.values().filter(|seen| seen.report.node != self.own.report.node);
         others.chain([&self.own]).map(|seen| seen.aged(now_ms)).collect()
+    }
+
+    /// What ends the VMs of each node, as far as it lately reported that.
+    pub(super) fn fences(&self, now_ms: u64) -> BTreeMap<NodeName, Fences> {
+        let fresh = |seen: &&SeenReport| now_ms.saturating_sub(seen.at_ms) <= REPORT_FRESH_MS;
+        let seen = self.noted.values().filter(fresh).chain([&self.own]);
+        seen.filter_map(|seen| Some((seen.report.node.clone(), seen.report.fences.as_deref()?.clone())))
+            .collect()
+    }
+
+    /// The same of this node.
+    pub(super) fn own_fences(&self) -> Option<(NodeName, Fences)> {
+        Some((self.own.report.node.clone(), self.own.report.fences.as_deref()?.clone()))
     }
 
     /// All of them, or the page of them that begins there.
@@ -224,7 +239,7 @@ mod tests {
             reason: Some(format!("{why:\"<400}")),
             last_end: None,
         };
-        NodeReport { node: node("n1"), vms: (0..count).map(vm).collect(), problem: None }
+        NodeReport { node: node("n1"), vms: (0..count).map(vm).collect(), problem: None, fences: None }
     }
 
     fn short(sent: &impl serde::Serialize) {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::{Action, Ongoing, UnitsView, outdated_notes};
 use blixard_core::{ClusterState, VmRecord};
+use blixard_model::fences::Fences;
 use blixard_model::report::{NodeReport, ObservedState};
 use blixard_model::{EndpointId, LeaseFile, NodeName, OrderId, StopNote, VmName};
 
@@ -53,6 +54,8 @@ pub(super) struct Vms {
     asked: BTreeMap<u64, u64>,
     next_list_ms: u64,
     last_list_ms: Option<u64>,
+    /// What ends the VMs that may not run here any more.
+    fences: Option<Box<Fences>>,
 }
 
 impl Vms {
@@ -69,7 +72,13 @@ impl Vms {
             asked: BTreeMap::new(),
             next_list_ms: now_ms,
             last_list_ms: None,
+            fences: None,
         }
+    }
+
+    /// What the shell saw of what ends this node's VMs.
+    pub(super) fn note_fences(&mut self, fences: Box<Fences>) {
+        self.fences = Some(fences);
     }
 
     /// The log here holds everything that was acknowledged when this agent started.
@@ -172,7 +181,8 @@ impl Vms {
         let actions = self.ongoing.begin(&view);
         let actions = actions.into_iter().map(|action| (record(&action), action)).map(|(r, a)| (a, r));
         let actions = actions.collect();
-        let report = NodeReport { node: self.name.clone(), vms: self.ongoing.report(&view), problem };
+        let (vms, fences) = (self.ongoing.report(&view), self.fences.clone());
+        let report = NodeReport { node: self.name.clone(), vms, problem, fences };
         let outdated = outdated_notes(&view);
         self.by_hand.note_forgotten(self.ongoing.looks(), &outdated);
         UnitsLook { actions, ended, outdated, report }

@@ -195,6 +195,7 @@ impl Unborn {
             | Input::PeerGaveUp { .. }
             | Input::WaiterGaveUp { .. }
             | Input::UnitsChanged
+            | Input::Fences(_)
             | Input::Units { .. }
             | Input::ActionDone { .. }
             | Input::LeaseWritten { .. }
