@@ -45,14 +45,14 @@ pub trait LocalUnits {
 /// Runs one of them.
 pub(crate) async fn run(command: LocalCommand, json: bool, units: &dyn LocalUnits) -> Result<(), Failure> {
     match command {
-        LocalCommand::List(args) => list(args, json, units).await,
-        LocalCommand::Stop(args) => stop(args, json, units).await,
+        LocalCommand::List(args) => Box::pin(list(args, json, units)).await,
+        LocalCommand::Stop(args) => Box::pin(stop(args, json, units)).await,
     }
 }
 
 async fn list(args: LocalListArgs, json: bool, units: &dyn LocalUnits) -> Result<(), Failure> {
     let session = Session::open(&args.ask, json, ANSWER_TIMEOUT);
-    let listing = match within(&session, ask(&session)).await {
+    let listing = match within(&session, Box::pin(ask(&session))).await {
         Err(failure) if is_away(&failure) => {
             say_away(&failure);
             within(&session, units.list(&args.config.config)).await?
@@ -72,7 +72,7 @@ async fn ask(session: &Session) -> Result<LocalListing, Failure> {
 async fn stop(args: LocalStopArgs, json: bool, units: &dyn LocalUnits) -> Result<(), Failure> {
     let (name, began) = (&args.name, Instant::now());
     let session = Session::open(&args.ask, json, STOP_TIMEOUT);
-    let stopped = match within(&session, by_agent(&session, name)).await {
+    let stopped = match within(&session, Box::pin(by_agent(&session, name))).await {
         // It may have begun, or end while it does: said to both, it is done once.
         Err(failure) if is_away(&failure) => {
             say_away(&failure);

@@ -102,7 +102,7 @@ pub(crate) enum NodeRole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LastResortChoice {
-    /// Nothing.
+    /// Nothing is done.
     #[default]
     None,
     /// `blixard-last-resort.service` restarts the machine.

@@ -184,8 +184,7 @@ mod tests {
         assert_eq!(unfenced(&c.0, &all(&works)), [""; 0]);
         assert_eq!(unfenced(&c.0, &all(&silent)), [""; 0]);
         let said = unfenced(&c.0, &all(&off));
-        let words =
-            "n1: not all ends VMs there that have no lease: its systemd's watchdog does not (switched";
+        let words = "n1 has 1 VMs that run under a lease only, and systemd's watchdog (switched off)";
         assert!(said.len() == 1 && said[0].starts_with(words), "{said:?}");
     }
 

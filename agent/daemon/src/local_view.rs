@@ -149,6 +149,7 @@ mod tests {
             node: "n1".parse().expect("a name"),
             vms: vec![told("web", full), told("db", "stopped by hand on n1; the cluster cannot be told")],
             problem: None,
+            fences: None,
         };
         let stopped = [StopNote { name: "db".parse().expect("a name"), generation: 7, at_unix_ms: 1 }];
         let units = [paused, failed];

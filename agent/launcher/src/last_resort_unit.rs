@@ -1,4 +1,5 @@
-//! The process of `blixard-last-resort.service`: looks at the machine for [`LastResort`] and does what it says.
+//! The process of `blixard-last-resort.service`: looks at the machine for [`LastResort`] and does what that
+//! says.
 
 use std::collections::BTreeMap;
 use std::fs;

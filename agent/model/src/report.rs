@@ -44,7 +44,8 @@ impl NodeReport {
         Self { node: node.clone(), vms, problem: problem.clone(), fences: fences.clone() }
     }
 
-    /// Cuts every reason in it to its bounds ([`REASON_LEN_MAX`] for a VM's): whoever keeps a report does so, whoever wrote it.
+    /// Cuts every reason in it to its bounds ([`REASON_LEN_MAX`] for that of a VM): whoever keeps a report
+    /// does so, whoever wrote it.
     pub fn cut_reasons(&mut self) {
         for VmReport { reason, last_end, .. } in &mut self.vms {
             reason.iter_mut().chain(last_end.iter_mut().map(|end| &mut end.why)).for_each(cut_reason);

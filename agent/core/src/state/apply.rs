@@ -4,8 +4,7 @@
 use blixard_model::{
     ClusterVersion, Command, Desired, EndpointId, FieldRefused, NodeName, NotedStop, Offer, OnNodeLoss,
     OrderId, Outcome, Placement, Reason, Refusal, Request, SharedDirs, TicketRecord, TicketState, VmName,
-    VmSpec, VmStop,
-    mutant,
+    VmSpec, VmStop, mutant,
 };
 
 use super::requests::Seen;
@@ -196,6 +195,7 @@ impl ClusterState {
     }
 
     fn set_desired(&mut self, index: u64, name: &VmName, desired: Desired) -> Result<Outcome, Refusal> {
+        let lineage = self.lineage();
         let vm = self.vm_mut(name)?;
         let node = vm.placement.node.clone();
         if vm.desired == Desired::Absent {
@@ -208,6 +208,7 @@ impl ClusterState {
         // What its node may say once more of the stop before is of another placement from here on.
         if vm.stopped.take().is_some() && !mutant::lives("started-as-the-stopped-placement") {
             vm.placement.generation = index;
+            vm.lineage = lineage;
         }
         Ok(Outcome::done(Some(node)))
     }
@@ -242,7 +243,8 @@ impl ClusterState {
         if is_left || mutant::lives("name-free-before-unit-gone") {
             self.vms.remove(name);
         } else {
-            self.vm_mut(name)?.desired = Desired::Absent;
+            let vm = self.vm_mut(name)?;
+            (vm.desired, vm.stopped) = (Desired::Absent, None);
         }
         Ok(Outcome::done(node))
     }

@@ -7,11 +7,12 @@ use blixard_core::reconciler::{
     Action, Memory, STABLE_MS, UnitsView, outdated_notes, reconcile, report, unexpected_ends,
 };
 use blixard_core::report::observed;
+use blixard_model::formation::Origin;
 use blixard_model::report::{NodeReport, ObservedState};
 use blixard_model::wire::AgedReport;
 use blixard_model::{
-    ClusterVersion, Command, Desired, EndCause, NotedStop, OrderId, Outcome, Placement, RestartPolicy,
-    StopCause, StopNote, VmSpec, VmStop, WriteAsk,
+    ClusterId, ClusterVersion, Command, Desired, EndCause, NotedStop, OrderId, Outcome, Placement,
+    RestartPolicy, StopCause, StopNote, VmSpec, VmStop, WriteAsk,
 };
 
 use crate::common::{Cluster, name, node, spec};
@@ -65,6 +66,17 @@ fn who_was_stopped_or_deleted_by_the_cluster_is_so_whatever_its_node_says() {
 }
 
 #[test]
+fn a_vm_that_is_started_anew_has_an_order_of_the_cluster_that_it_is_in() {
+    let mut c = with_a();
+    c.apply(stopped("n1", 2));
+    c.state.genesis.origin = Some(Origin { cluster_id: ClusterId::from_bytes([7; 16]), index: 7, nonce: 7 });
+    c.apply(Command::StartVm { name: name("a") });
+    let order = c.state.vms[&name("a")].order_id();
+    assert_ne!(order.lineage, 0);
+    assert_eq!(order.lineage, c.state.lineage());
+}
+
+#[test]
 fn nobody_is_told_what_an_earlier_release_would_not_understand() {
     let mut c = with_a();
     c.state.version = ClusterVersion::LEASES;
@@ -94,7 +106,7 @@ fn a_vm_that_stays_stopped_says_why_and_what_starts_it() {
     let record = c.state.vms[&name("a")].clone();
     let placed = [&record];
     let vms = report(&view(&placed, &[], 0), &Memory::default());
-    let node_report = NodeReport { node: node("n1"), vms, problem: None };
+    let node_report = NodeReport { node: node("n1"), vms, problem: None, fences: None };
     let aged = AgedReport { report: node_report, age_ms: 0 };
     let (state, reason) = observed(&record, Some(&aged));
     let why = "stopped by hand on n1; `blixard vm start a` starts it";
