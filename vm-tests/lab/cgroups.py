@@ -12,6 +12,7 @@ from errors import LabError
 
 _MOUNT = Path("/sys/fs/cgroup")
 _KILL_DEADLINE_SECONDS = 20.0
+_FREEZE_DEADLINE_SECONDS = 10.0
 
 
 def _hierarchies() -> list[Path]:
@@ -53,6 +54,20 @@ class Groups:
                 with contextlib.suppress(OSError):
                     found.update(int(pid) for pid in Path(directory, "cgroup.procs").read_text().split())
         return found
+
+    def freeze(self, node: str, frozen: bool) -> None:
+        """Stops everything in the machine's groups, or lets it go on, and waits until that is so."""
+        home = next((root / node for root in self._roots if (root / node / "cgroup.freeze").exists()), None)
+        if home is None:
+            raise LabError(f"there is no group of {node} that can be frozen")
+        (home / "cgroup.freeze").write_text(str(int(frozen)))
+        wanted = f"frozen {int(frozen)}\n"
+
+        def is_so(_last: bool) -> bool:
+            return wanted in (home / "cgroup.events").read_text()
+
+        if not waiting.until(is_so, _FREEZE_DEADLINE_SECONDS, pause=0.001):
+            raise LabError(f"{node} did not become {wanted.strip()}")
 
     def kill(self, node: str) -> None:
         """Kills everything in the machine's groups at once, and waits until it is gone."""

@@ -61,6 +61,15 @@ class Lab:
         return self._layout.machines / node / "console.log"
 
     @property
+    def tag(self) -> str:
+        """The mark on the machines' groups."""
+        return self._layout.tag
+
+    def freeze(self, node: str, frozen: bool) -> None:
+        """Stops every process of a machine, or lets them go on."""
+        self._groups.freeze(node, frozen)
+
+    @property
     def network(self) -> Network:
         """The cables."""
         return self._network

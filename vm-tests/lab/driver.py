@@ -20,6 +20,7 @@ from typing import Any
 import waiting
 from cluster import Lab
 from container import Container
+from judging import Judge
 from telling import (
     DEFAULT_TIMEOUT_SECONDS,
     Log,
@@ -126,6 +127,22 @@ class Machine:
         """Plugs the network cable in again."""
         self.log("network cable in")
         self._lab.network.set_link(self.name, up=True)
+
+    # What the NixOS test driver does not have.
+
+    def freeze(self) -> None:
+        """Stops every process of the machine, and no clock: as a hypervisor that pauses a machine does."""
+        self.log("frozen")
+        self._lab.freeze(self.name, frozen=True)
+
+    def thaw(self) -> None:
+        """Lets the processes of a frozen machine go on."""
+        self.log("thawed")
+        self._lab.freeze(self.name, frozen=False)
+
+    def enter(self, argv: list[str]) -> list[str]:
+        """The command line that runs `argv` inside the machine, as root; raises when it is off."""
+        return self._container.enter(argv)
 
     # Commands.
 
@@ -361,6 +378,7 @@ class Driver:
         self.logger = log or Log()
         containers = [(node, lab.container(node)) for node in sorted(nodes)]
         self.machines = [Machine(node, each, lab, self.logger, out_dir) for node, each in containers]
+        self.judge = Judge(lab.tag, out_dir / "record.jsonl")
 
     def start_all(self) -> None:
         """Powers every machine on."""
@@ -394,6 +412,7 @@ class Driver:
         return {
             "driver": self,
             "join_all": self.join_all,
+            "judge": self.judge,
             "log": self.logger,
             "machines": self.machines,
             "polling_condition": self.polling_condition,
@@ -408,6 +427,9 @@ class Driver:
     def run(self, scripts: list[Path]) -> None:
         """Runs a story: its scripts one after the other, as if they were one text."""
         symbols = self.symbols()
-        for script in scripts:
-            code = compile(script.read_text(), str(script), "exec")
-            exec(code, symbols, None)  # noqa: S102
+        try:
+            for script in scripts:
+                code = compile(script.read_text(), str(script), "exec")
+                exec(code, symbols, None)  # noqa: S102
+        finally:
+            self.judge.stop()
