@@ -284,6 +284,36 @@ fn a_stop_is_cut_by_the_end_of_the_lease_and_systemd_goes_on_watching() {
 }
 
 #[test]
+fn a_stop_that_a_frozen_supervisor_does_not_hear_is_watched_by_who_asks_for_it() {
+    let (supervised, hypervisor, until_ms) = running_for("well", 3_000);
+    supervised.signal(Signal::SIGSTOP);
+    // As systemd runs it: the programs of ExecStop= get no credentials.
+    let mut stop = Command::new(binary::path())
+        .args(["vm-stop", "web"])
+        .env_remove("CREDENTIALS_DIRECTORY")
+        .env("RUNTIME_DIRECTORY", supervised.dir.path())
+        .env("NOTIFY_SOCKET", supervised.dir.path().join("notify.sock"))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("runs");
+    // Again and again: a reload of systemd forgets it.
+    for _ in 0..2 {
+        let heard = supervised.heard();
+        let (extend, watch) = heard.split_once('\n').expect("two lines");
+        assert_eq!(extend.replace("EXTEND_TIMEOUT_USEC=", "WATCHDOG_USEC="), watch.trim_end());
+        assert_watched(&heard, &format!("{extend}\n"), until_ms);
+    }
+    // SIGTERM, which takes the watchdog away again, comes only once it ends.
+    reach(until_ms);
+    assert!(stop.try_wait().expect("looked at").is_none());
+    assert!(kill(hypervisor, None).is_ok(), "here it is systemd's to kill it");
+    supervised.signal(Signal::SIGCONT);
+    supervised.until_ended("STATUS=ended: its lease ended: the agent did not renew it in time");
+    is_gone(hypervisor);
+    assert!(stop.wait().expect("ends").success());
+}
+
+#[test]
 fn a_systemd_that_does_not_confirm_lets_no_guest_run() {
     let prepared = Supervised::prepare("well", Some(cluster()));
     put_lease(prepared.dir.path(), &lease(Some(now_ms() + 3_600_000)));

@@ -145,13 +145,6 @@ pub(crate) fn launch_of(name: &VmName, supervised: Option<&Path>) -> Result<Chec
     Ok(CheckedLaunch { argv, disks: order.vm.disks.into_iter().map(|disk| disk.path).collect(), lease })
 }
 
-/// What the VM of the unit that this program runs in needs a lease for; `None` if it needs none or its order
-/// cannot be read.
-pub(crate) fn own_lease_need() -> Option<LeaseNeed> {
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY")?;
-    lease_need_in(Path::new(&directory))
-}
-
 /// What the VM needs a lease for whose unit has its order in this directory; none if it needs none, or if
 /// the order cannot be read.
 pub(crate) fn lease_need_in(directory: &Path) -> Option<LeaseNeed> {

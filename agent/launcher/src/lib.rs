@@ -31,6 +31,7 @@ mod image;
 pub mod last_resort;
 mod last_resort_unit;
 pub mod lease;
+mod lease_note;
 mod lease_watcher;
 mod memory_limit;
 mod notify;

@@ -25,6 +25,7 @@ use crate::clock::now_ms;
 use crate::exec::{CheckedLaunch, LaunchError, launch_of};
 use crate::hypervisor::{MONITOR_SOCKET, STATUS_SOCKET, own_runtime_dir};
 use crate::lease::LeaseDir;
+use crate::lease_note;
 use crate::lease_watcher::LeaseWatcher;
 use crate::memory_limit::MemoryEvents;
 use crate::notify::Notifier;
@@ -50,6 +51,14 @@ pub enum VmRunError {
     Socket {
         /// Its path.
         path: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The programs that stop the VM cannot be left a note of its lease.
+    #[error("a note of the lease that the VM needs cannot be left in {}", .directory.display())]
+    Note {
+        /// The unit's runtime directory.
+        directory: PathBuf,
         /// The kernel's reason.
         source: io::Error,
     },
@@ -142,6 +151,10 @@ impl VmProcess {
             set.add(signal);
         }
         set.thread_block().map_err(VmRunError::Signals)?;
+        if let Some(need) = &launch.lease {
+            lease_note::leave(directory, need, &lease_dir)
+                .map_err(|source| VmRunError::Note { directory: directory.to_owned(), source })?;
+        }
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self {
             supervisor: Supervisor::new(launch.disks, launch.lease.is_some(), now_ms()),

@@ -12,9 +12,9 @@ use blixard_model::{InvalidId, VmName};
 use nix::unistd::Pid;
 
 use crate::clock::now_ms;
-use crate::exec::own_lease_need;
 use crate::hypervisor::{LookPace, STATUS_SOCKET, is_alive, main_pid, own_runtime_dir, qmp_socket};
-use crate::lease::{LeaseDir, LeasePermission};
+use crate::lease::LeasePermission;
+use crate::lease_note;
 use crate::notify::Notifier;
 use crate::qemu::message::QmpCommand;
 use crate::qemu::qmp::{Qmp, QmpError};
@@ -28,6 +28,11 @@ const GRACE: Duration = Duration::from_secs(30);
 const REPEAT: Duration = Duration::from_secs(3);
 /// Time that the hypervisor has to obey `quit`.
 const QUIT_DEADLINE: Duration = Duration::from_secs(5);
+/// Pause until systemd is told again when the VM's lease ends.
+const FEED_PAUSE: Duration = Duration::from_secs(1);
+/// How long after the end of the lease systemd's watchdog has certainly gone off, if it does, in
+/// milliseconds.
+const GIVE_UP_MS: u64 = 3_000;
 /// Longest wait for the end of the process after its control socket was closed.
 const EXIT_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -52,8 +57,9 @@ pub enum VmStopError {
 /// [`VmStopError`]: the hypervisor still runs.
 pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
     let name: VmName = name.parse()?;
-    let status_socket = own_runtime_dir(&name).join(STATUS_SOCKET);
-    watch_the_stop(&status_socket);
+    let directory = own_runtime_dir(&name);
+    let status_socket = directory.join(STATUS_SOCKET);
+    watch_the_stop(&directory, &status_socket);
     if has_supervisor(&status_socket) {
         return Ok(());
     }
@@ -69,19 +75,28 @@ pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
 
 /// Has systemd end a VM with a lease in time although it is being stopped: the supervisor, which does the
 /// same, may stand still. The SIGTERM that follows takes the watchdog away once more, so this waits until the
-/// supervisor answers; a watchdog that goes off before ends this program as well.
-fn watch_the_stop(status_socket: &Path) {
-    let Some(need) = own_lease_need() else { return };
-    let now_ms = now_ms();
-    let permission = need.permission(LeaseDir::default().read());
-    let Some(until_ms) = end_of(permission, now_ms) else { return };
-    let us = watchdog_us(now_ms, until_ms);
-    let told = Notifier::from_environment().and_then(|systemd| systemd.feed(us, true));
-    if let Err(error) = told {
-        return eprintln!("systemd cannot be told when the VM's lease ends: {error}");
-    }
-    if !answers(status_socket, Duration::from_micros(us)) {
-        eprintln!("the supervisor does not answer, and the VM's lease has ended");
+/// supervisor answers; a watchdog that goes off before ends this program as well. A reload of systemd forgets
+/// the watchdog of a unit that is being stopped, so systemd is told again and again. Where watchdogs are
+/// switched off nothing ends this, and it gives up: the signals that follow wake a supervisor that one
+/// stopped.
+fn watch_the_stop(directory: &Path, status_socket: &Path) {
+    let Some((need, lease_dir)) = lease_note::find(directory) else { return };
+    let mut known_ms = None;
+    loop {
+        let now_ms = now_ms();
+        known_ms = end_of(need.permission(lease_dir.read()), now_ms, known_ms);
+        let Some(until_ms) = known_ms else { return };
+        if now_ms > until_ms.saturating_add(GIVE_UP_MS) {
+            return eprintln!("the supervisor does not answer, and the VM's lease has ended");
+        }
+        let us = watchdog_us(now_ms, until_ms);
+        let told = Notifier::from_environment().and_then(|systemd| systemd.feed(us, true));
+        if let Err(error) = told {
+            return eprintln!("systemd cannot be told when the VM's lease ends: {error}");
+        }
+        if answers(status_socket, FEED_PAUSE) {
+            return;
+        }
     }
 }
 
@@ -91,13 +106,15 @@ fn answers(status_socket: &Path, longest: Duration) -> bool {
     stream.set_read_timeout(Some(longest)).is_ok() && stream.read(&mut [0; 1]).is_ok()
 }
 
-/// When a VM that is allowed this is to end. None: nobody knows of an end, and the stop itself has one, which
-/// comes before [`ENDLESS_WATCHDOG_MS`](blixard_model::lease::ENDLESS_WATCHDOG_MS) are over.
-fn end_of(permission: LeasePermission, now_ms: u64) -> Option<u64> {
+/// When a VM that is allowed this is to end, and was to end at `known_ms` when it was looked at before. None:
+/// nobody knows of an end, and the stop itself has one, which comes before
+/// [`ENDLESS_WATCHDOG_MS`](blixard_model::lease::ENDLESS_WATCHDOG_MS) are over.
+fn end_of(permission: LeasePermission, now_ms: u64, known_ms: Option<u64>) -> Option<u64> {
     match permission {
         LeasePermission::Until(until_ms) => Some(until_ms),
-        LeasePermission::Denied(why) if why.revokes() => Some(now_ms),
-        LeasePermission::Denied(_) | LeasePermission::Endless => None,
+        LeasePermission::Denied(why) if why.revokes() => Some(known_ms.unwrap_or(now_ms).min(now_ms)),
+        LeasePermission::Denied(_) => known_ms,
+        LeasePermission::Endless => None,
     }
 }
 
@@ -210,16 +227,19 @@ mod tests {
 
     #[test]
     fn a_stop_lasts_no_longer_than_the_lease_as_far_as_that_is_known() {
-        for (permission, end) in [
-            (LeasePermission::Until(9), Some(9)),
-            (LeasePermission::Denied(NoLease::NotListed), Some(7)),
-            (LeasePermission::Denied(NoLease::OtherGeneration(1)), Some(7)),
-            (LeasePermission::Denied(NoLease::OtherCluster), Some(7)),
-            (LeasePermission::Denied(NoLease::NoFile), None),
-            (LeasePermission::Endless, None),
+        for (permission, end, end_when_known) in [
+            (LeasePermission::Until(9), Some(9), Some(9)),
+            (LeasePermission::Denied(NoLease::NotListed), Some(7), Some(5)),
+            (LeasePermission::Denied(NoLease::OtherGeneration(1)), Some(7), Some(5)),
+            (LeasePermission::Denied(NoLease::OtherCluster), Some(7), Some(5)),
+            (LeasePermission::Denied(NoLease::NoFile), None, Some(5)),
+            (LeasePermission::Endless, None, None),
         ] {
-            assert_eq!(end_of(permission, 7), end);
+            assert_eq!(end_of(permission.clone(), 7, None), end);
+            assert_eq!(end_of(permission, 7, Some(5)), end_when_known);
         }
+        let revoked = LeasePermission::Denied(NoLease::NotListed);
+        assert_eq!(end_of(revoked, 7, Some(9)), Some(7), "before the end that was known");
     }
 
     #[test]
