@@ -82,6 +82,7 @@ let
         pkgs.iproute2
         pkgs.jq
         pkgs.netcat
+        pkgs.nftables
       ];
 
       virtualisation = {

@@ -5,6 +5,7 @@ stays in the story.
 """
 
 import json
+import time
 import tomllib
 
 DEADLINE_SECONDS = 60
@@ -261,6 +262,195 @@ def left_by_writers(nodes):
     log.info(f"{len(created)} created, {len(deleted)} deleted, {again} writes sent again")
     t.assertEqual(len(writes), len(created) + len(deleted))
     return sorted(created - deleted)
+
+
+# Who runs what.
+
+#: The lab's judge looks into all machines at once, from outside. NixOS' driver has none: there it is None.
+judge = globals().get("judge")
+#: A guest boots without hardware virtualization, on machines that boot themselves.
+GUEST_DEADLINE_SECONDS = 240
+#: A lease and the time that the killing may take.
+FENCE_DEADLINE_SECONDS = 15
+#: Lease, stop time, margin and the clocks' errors, and what it takes to decide and to start.
+TAKEOVER_DEADLINE_SECONDS = 24
+
+
+def watch_copies():
+    """Begins to look which hypervisors run, where somebody can."""
+    if judge is not None:
+        judge.start()
+
+
+def expect_no_copy_ran_twice():
+    """No two copies of a VM ran at once since `watch_copies`."""
+    if judge is not None:
+        tell_moves()
+        t.assertEqual([], judge.overlaps())
+
+
+def tell_moves():
+    """What the judge saw, in the story's log."""
+    for move in judge.moves():
+        seconds = (move.began_ms - move.ended_ms) / 1000
+        log.info(f"{move.vm} ran on {move.lost.node}, nowhere for {seconds:.1f} s, then on {move.taken.node}")
+    log.info(f"the judge: {json.dumps(judge.verdict())}")
+
+
+class StoryVm:
+    """A small VM without a disk of its own, and what a story wants to know of it."""
+
+    def __init__(self, name):
+        self.name = name
+        self.unit = f"blixard-vm@{name}.service"
+        #: Finds its hypervisor. The brackets keep the pattern from finding the shell that looks for it.
+        self.qemu = f"pgrep --full 'guest={name}[,]'"
+        #: The machine on which it was last seen to come up.
+        self.home = None
+        self._known = {}
+        self._fault = 0.0
+
+    def run(self, flags="", machine=None):
+        """Creates it, starts it, and waits until its guest is up."""
+        asked = machine or machines[0]
+        asked.succeed(
+            f"blixard vm run {self.name} --cpus 1 --memory-mib 128 {GUEST} {flags}"
+            f" --cmdline 'quiet blixard.name={self.name}' --timeout {GUEST_DEADLINE_SECONDS}"
+        )
+        self.home = by_name[self.show(asked)["node"]]
+        self.wait_for_boot_after(self.home, 0)
+
+    def show(self, machine):
+        """What the cluster says of it, asked on that machine."""
+        return json.loads(machine.succeed(f"blixard vm show {self.name} --json --timeout 5"))
+
+    def _console(self):
+        return f"journalctl --unit={self.unit} --output=cat"
+
+    def boots_on(self, machine):
+        """How often its guest came up on that machine."""
+        return int(machine.succeed(f"{self._console()} | grep --count BLIXARD-GUEST-UP || true"))
+
+    def wait_for_boot_after(self, machine, boots):
+        """Its guest has come up on that machine more often than `boots` times."""
+        up = f"test $({self._console()} | grep --count BLIXARD-GUEST-UP) -gt {boots}"
+        machine.wait_until_succeeds(up, timeout=GUEST_DEADLINE_SECONDS)
+
+    def supervisor(self, machine):
+        """The supervisor's process id in that machine."""
+        return int(machine.get_unit_property(self.unit, "MainPID"))
+
+    def about_to_lose(self):
+        """Its machine, which the story is about to take away from it; `wait_for_takeover` comes next."""
+        self._fault = time.monotonic()
+        self._known = {machine.name: self.boots_on(machine) for machine in others_than(self.home)}
+        return self.home
+
+    def wait_until_gone_from(self, machine, timeout=FENCE_DEADLINE_SECONDS):
+        """Nothing of it is left on that machine in time."""
+        machine.wait_until_succeeds(f"! {self.qemu}", timeout=timeout)
+
+    def expect_fenced(self, lost):
+        """It ends on the machine that was lost within the time of a lease and of the killing."""
+        self.wait_until_gone_from(lost)
+        if judge is not None:
+            ended = [run.to_ms for run in judge.runs(self.name) if run.copy.node == lost.name][-1] / 1000
+            log.info(f"{self.name} ended {ended - self._fault:.1f} s after the fault on {lost.name}")
+            t.assertLess(ended - self._fault, FENCE_DEADLINE_SECONDS)
+
+    def expect_nothing_on(self, machine):
+        """There is no hypervisor of it on that machine."""
+        machine.fail(self.qemu)
+
+    def wait_for_takeover(self, asked=None):
+        """Another machine than its home runs it, and its guest has come up there: that is its home now."""
+        lost = self.home
+        asked = asked or others_than(lost)[0]
+        placed = f'.node != "{lost.name}" and .state == "running"'
+        asked.wait_until_succeeds(
+            f"blixard vm show {self.name} --json --timeout 5 | jq -e '{placed}'",
+            timeout=TAKEOVER_DEADLINE_SECONDS + GUEST_DEADLINE_SECONDS,
+        )
+        self.home = by_name[self.show(asked)["node"]]
+        self.wait_for_boot_after(self.home, self._known[self.home.name])
+
+    def wait_until_runs(self, asked=None):
+        """Some machine runs it, as its supervisor says there: that is its home now."""
+        asked = asked or machines[0]
+        asked.wait_until_succeeds(
+            f"blixard vm show {self.name} --json --timeout 5 | jq -e '.state == \"running\"'",
+            timeout=GUEST_DEADLINE_SECONDS,
+        )
+        self.home = by_name[self.show(asked)["node"]]
+        self.home.succeed(self.qemu)
+
+    def expect_only_at_home(self, lost):
+        """The machine that it was lost with is back, knows where the VM runs, and runs nothing of it."""
+        wait_until_formed()
+        self.expect_nothing_on(lost)
+        t.assertEqual(self.home.name, self.show(lost)["node"])
+
+    def delete(self):
+        """Deletes it; nothing of it is left anywhere."""
+        machines[0].succeed(f"blixard vm delete {self.name} --timeout {GUEST_DEADLINE_SECONDS}")
+        for machine in machines:
+            self.wait_until_gone_from(machine, DEADLINE_SECONDS)
+
+
+def take_agent_away(machine):
+    """Kills the agent, which does not come back before `give_agent_back`."""
+    machine.succeed(f"systemctl mask --runtime {AGENT}", f"systemctl kill --signal=KILL {AGENT}")
+
+
+def give_agent_back(machine):
+    """Starts the agent again; does not wait for it."""
+    machine.succeed(f"systemctl unmask --runtime {AGENT}", f"systemctl start --no-block {AGENT}")
+
+
+# A machine that stands still.
+
+
+def freeze_machine(machine):
+    """Stops the whole machine. In the lab its clock goes on; under NixOS' driver it stands still as well."""
+    if judge is not None:
+        machine.freeze()
+    else:
+        machine.send_monitor_command("stop")
+
+
+def thaw_machine(machine):
+    """Lets a frozen machine go on."""
+    if judge is not None:
+        machine.thaw()
+    else:
+        machine.send_monitor_command("cont")
+
+
+# One direction of a cable.
+
+
+def _drop(machine, rule):
+    chain = "add chain inet cut arriving { type filter hook input priority 0; }"
+    rules = f"add table inet cut; {chain}; add rule inet cut arriving iifname eth1 {rule} drop"
+    machine.succeed(f"nft '{rules}'")
+
+
+def stop_arriving(machine):
+    """What the others send does not arrive at the machine; what it sends arrives."""
+    _drop(machine, "")
+
+
+def stop_leaving(machine):
+    """What the machine sends arrives nowhere; what the others send arrives at it."""
+    address = json.loads(machine.succeed("ip -json link show dev eth1"))[0]["address"]
+    for other in others_than(machine):
+        _drop(other, f"ether saddr {address}")
+
+
+def mend_cables():
+    """Ends what the two above began, wherever it was."""
+    for machine in machines:
+        machine.succeed("nft 'add table inet cut; delete table inet cut'")
 
 
 # Another configuration, another address.

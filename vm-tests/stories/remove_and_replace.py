@@ -8,8 +8,6 @@ Then the first one is found and switched on, with the store it had: it learns th
 nobody. Two nodes write all along. The script runs under the NixOS test driver and in the lab.
 """
 
-import time
-
 #: How long a removed node may take to learn it, from its boot on.
 LEARNS_WITHIN_SECONDS = 20
 
