@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import cast
+import chaos
 import demo
 import progress
 import story
@@ -116,6 +117,10 @@ def _demo(layout: Layout, arguments: argparse.Namespace) -> int:
     return demo.run(layout, arguments)
 
 
+def _chaos(layout: Layout, arguments: argparse.Namespace) -> int:
+    return chaos.run(layout, arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cargo xtask lab", description=__doc__)
     parser.add_argument("--die-with-parent", action="store_true", help=argparse.SUPPRESS)
@@ -159,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("node")
     logs.add_argument("--console", action="store_true", help="what its systemd printed instead")
     logs.add_argument("options", nargs=argparse.REMAINDER, help="for journalctl, after --")
+    chaos.add_arguments(add("chaos", _chaos, "what `cargo xtask chaos` runs"))
     demo.add_arguments(add("demo", _demo, "what `cargo xtask demo` shows"))
     return parser
 

@@ -17,7 +17,7 @@ from cluster import Lab
 from driver import Driver, Machine
 from errors import LabError
 from layout import GUEST_DIR, Layout
-from telling import Log, MachineError, RequestedAssertionFailed
+from telling import MachineError, RequestedAssertionFailed, SilentLog
 
 NODES = 3
 VM = "web"
@@ -44,13 +44,6 @@ The cluster stays up. Look around:
   cargo xtask lab crash n2; cargo xtask lab start n2
 Take it down:
   cargo xtask lab down"""
-
-
-class Silent(Log):
-    """The demo says itself what it does."""
-
-    def log(self, message: str) -> None:
-        """Nothing."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -248,7 +241,7 @@ def _play(lab: Lab, layout: Layout, keep: bool, report: dict[str, Any], out) -> 
             began = time.monotonic()
             names = lab.create(cast.numbered(NODES))
             report["machines_ms"] = _ms_since(began)
-            driver = Driver(lab, names, layout.root / "out", Silent())
+            driver = Driver(lab, names, layout.root / "out", SilentLog())
             demo = Demo(driver, report, out)
             try:
                 driver.start_all()

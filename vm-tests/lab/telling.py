@@ -58,6 +58,13 @@ class Log:
             yield
 
 
+class SilentLog(Log):
+    """For who says itself what it does."""
+
+    def log(self, message: str) -> None:
+        """Nothing."""
+
+
 def retry(fn: Callable[[bool], bool], timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
     """Calls `fn` once a second until it is true; `fn` gets True for the last call, after the deadline."""
     if not waiting.until(fn, timeout_seconds, _RETRY_SECONDS):

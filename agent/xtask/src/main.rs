@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a contributor types. Sets up, builds, shows, tests; the lab itself is `vm-tests/lab`.
 
+mod chaos;
 mod demo;
 mod deny;
 mod evidence;
@@ -39,6 +40,8 @@ enum Task {
     /// Machines to play with: up, down, status, exec, run, all, logs (`cargo xtask lab --help`)
     #[command(disable_help_flag = true)]
     Lab(LabArgs),
+    /// Random faults on a cluster of real machines, with a judge outside of them; fails when a VM ran twice
+    Chaos(chaos::ChaosArgs),
     /// Throws hostile bytes at every decoder and counts (`fuzz --seconds 60 raft-messages`)
     Fuzz(FuzzArgs),
     /// Simulates whole clusters, one for each seed (`cargo xtask sim --help`)
@@ -123,6 +126,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Demo(args) => Ok(demo::run(&place, args.keep, args.json)),
         Task::Test(args) => tests::run(&place, args.quick),
         Task::Lab(args) => lab::run(&place, &args.words),
+        Task::Chaos(args) => chaos::run(&place, args),
         Task::Fuzz(args) => fuzz::run(&place, args.seconds, args.target.as_deref()),
         Task::Sim(args) => sim::run(&place, &args.words),
         Task::Mutants(args) => mutants::run(&place, args),

@@ -1,0 +1,208 @@
+"""What `cargo xtask chaos` does to a cluster: each fault is begun, goes on for a while, and is ended.
+
+A fault knows whether the hypervisors of the machine that it takes away are alive when it begins. Those are
+the ones that can overlap: a machine that loses power takes its hypervisors along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from driver import Machine
+from telling import RequestedAssertionFailed
+
+AGENT = "blixard.service"
+
+
+@dataclass
+class Field:
+    """What a fault may be done to."""
+
+    machines: list[Machine]
+    #: The VMs on each machine that run at this moment.
+    homes: dict[str, list[str]]
+    leader: Machine
+    dice: random.Random
+    #: The functions that stand before every story.
+    common: SimpleNamespace
+
+    def busiest(self) -> Machine:
+        """A machine with as many VMs as any."""
+        most = max(len(vms) for vms in self.homes.values())
+        return self.dice.choice([each for each in self.machines if len(self.homes[each.name]) == most])
+
+    def vm(self, machine: Machine) -> str | None:
+        """One of the machine's VMs."""
+        return self.dice.choice(sorted(self.homes[machine.name]) or [None])
+
+
+@dataclass
+class Begun:
+    """A fault that goes on."""
+
+    #: The machines whose VMs have to end, if it goes on for long enough.
+    lost: list[Machine]
+    #: What ends it.
+    end: Callable[[], None]
+    #: Whether the machines that are left can start the VMs of the lost ones.
+    is_taken_over: bool = True
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault."""
+
+    name: str
+    begin: Callable[[Field], Begun]
+    #: How often it is drawn, against the others.
+    weight: int = 1
+    #: Whether the hypervisors are alive when it begins, and no stop of them is part of it.
+    leaves_alive: bool = True
+    #: Whether machines, with their VMs, are taken away by it.
+    loses_machines: bool = True
+
+
+def _supervisors(machine: Machine) -> list[int]:
+    listed = "systemctl show --value --property=MainPID 'blixard-vm@*.service'"
+    return [int(pid) for pid in machine.execute(listed)[1].split() if pid != "0"]
+
+
+def signal_supervisors(machine: Machine, signal: str) -> None:
+    """Sends the signal to every supervisor of the machine."""
+    pids = " ".join(str(pid) for pid in _supervisors(machine))
+    if pids:
+        # One of them may have ended since.
+        machine.execute(f"kill -{signal} {pids}")
+
+
+def _power_lost(victim: Machine) -> Begun:
+    victim.crash()
+    # It starts, unless it runs, and can be talked to.
+    return Begun([victim], victim.connect)
+
+
+def _machine_crashed(field: Field) -> Begun:
+    return _power_lost(field.busiest())
+
+
+def _leader_crashed(field: Field) -> Begun:
+    return _power_lost(field.leader)
+
+
+def _leader_cut_off(field: Field) -> Begun:
+    field.leader.block()
+    return Begun([field.leader], field.leader.unblock)
+
+
+def _agent_killed(field: Field) -> Begun:
+    victim = field.busiest()
+    field.common.take_agent_away(victim)
+    return Begun([victim], lambda: field.common.give_agent_back(victim))
+
+
+def _agent_frozen(field: Field) -> Begun:
+    victim = field.busiest()
+    victim.succeed(f"systemctl freeze {AGENT}")
+    return Begun([victim], lambda: _ended(victim, f"systemctl thaw {AGENT}"))
+
+
+def _all_frozen(field: Field) -> Begun:
+    """The agent is killed, and no supervisor moves: only systemd's watchdog is left."""
+    victim = field.busiest()
+    signal_supervisors(victim, "STOP")
+    field.common.take_agent_away(victim)
+
+    def end() -> None:
+        signal_supervisors(victim, "CONT")
+        field.common.give_agent_back(victim)
+
+    return Begun([victim], end)
+
+
+def _cut_off(field: Field) -> Begun:
+    victim = field.busiest()
+    victim.block()
+    return Begun([victim], victim.unblock)
+
+
+def _nothing_arrives(field: Field) -> Begun:
+    victim = field.busiest()
+    field.common.stop_arriving(victim)
+    return Begun([victim], field.common.mend_cables)
+
+
+def _nothing_leaves(field: Field) -> Begun:
+    victim = field.busiest()
+    field.common.stop_leaving(victim)
+    return Begun([victim], field.common.mend_cables)
+
+
+def _quorum_lost(field: Field) -> Begun:
+    """Every cable but one is out: nobody can lead, and every VM has to end."""
+    cut = field.dice.sample(field.machines, len(field.machines) - 1)
+    for machine in cut:
+        machine.block()
+
+    def end() -> None:
+        for machine in cut:
+            machine.unblock()
+
+    return Begun(field.machines, end, is_taken_over=False)
+
+
+def _harm(what: Callable[[str], str]) -> Callable[[Field], Begun]:
+    """Something is done to one VM, by hand, on its machine."""
+
+    def begin(field: Field) -> Begun:
+        victim = field.busiest()
+        vm = field.vm(victim)
+        if vm is not None:
+            victim.execute(what(vm))
+        return Begun([], lambda: None)
+
+    return begin
+
+
+def _tell_systemd(command: str) -> Callable[[Field], Begun]:
+    def begin(field: Field) -> Begun:
+        victim = field.dice.choice(field.machines)
+        victim.succeed(command)
+        return Begun([], lambda: None)
+
+    return begin
+
+
+def _ended(machine: Machine, command: str) -> None:
+    # The agent that is thawed may have been ended by its watchdog meanwhile.
+    with contextlib.suppress(RequestedAssertionFailed):
+        machine.succeed(command)
+
+
+def _by_hand(name: str, what: Callable[[str], str]) -> Fault:
+    return Fault(name, _harm(what), leaves_alive=False, loses_machines=False)
+
+
+#: Every kind of fault. Hypervisors that go on without their node are what a cluster can get wrong.
+ALL = (
+    Fault("machine_crashed", _machine_crashed, weight=2, leaves_alive=False),
+    Fault("leader_crashed", _leader_crashed, leaves_alive=False),
+    Fault("leader_cut_off", _leader_cut_off, weight=2),
+    Fault("agent_killed", _agent_killed, weight=3),
+    Fault("agent_frozen", _agent_frozen, weight=3),
+    Fault("agent_and_supervisors_frozen", _all_frozen, weight=3),
+    Fault("cut_off", _cut_off, weight=3),
+    Fault("nothing_arrives", _nothing_arrives, weight=2),
+    Fault("nothing_leaves", _nothing_leaves, weight=2),
+    Fault("quorum_lost", _quorum_lost),
+    _by_hand("unit_stopped", lambda vm: f"systemctl stop blixard-vm@{vm}.service"),
+    _by_hand("hypervisor_killed", lambda vm: f"pkill --signal KILL --full 'guest={vm}[,]'"),
+    _by_hand("supervisor_killed", lambda vm: f"pkill --signal KILL --full 'vm-run {vm}$'"),
+    Fault("daemon_reload", _tell_systemd("systemctl daemon-reload"), loses_machines=False),
+    Fault("daemon_reexec", _tell_systemd("systemctl daemon-reexec"), loses_machines=False),
+    Fault("bus_restarted", _tell_systemd("systemctl restart dbus.service"), loses_machines=False),
+    Fault("agent_restarted", _tell_systemd(f"systemctl restart {AGENT}"), loses_machines=False),
+)

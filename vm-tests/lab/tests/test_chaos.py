@@ -1,0 +1,86 @@
+import json
+import subprocess
+import unittest
+from unittest import mock
+
+import chaos
+import faults
+import judge
+import ledger
+from judge import Copy, Run
+
+WEB_1 = Copy("web", "n1", 100, 7)
+WEB_2 = Copy("web", "n2", 200, 8)
+KINDS = {kind.name: kind for kind in faults.ALL}
+
+
+def done(name, began_ms):
+    return chaos.Done(KINDS[name], began_ms, began_ms + 500)
+
+
+class Counted(unittest.TestCase):
+    def test_a_failover_counts_for_the_fault_before_it(self):
+        said = mock.Mock(done=[done("cut_off", 1000), done("machine_crashed", 40_000)])
+        runs = [Run(WEB_1, 0, 9000), Run(WEB_2, 19_000, 40_050), Run(WEB_1, 58_000, 60_000)]
+        counted = chaos._counted(said, judge.Record(runs))
+        self.assertEqual({"times": 1, "failovers": 1, "longest_gap_ms": 10_000}, counted["faults"]["cut_off"])
+        self.assertEqual(1, counted["faults"]["machine_crashed"]["failovers"])
+        self.assertEqual(1, counted["failovers_of_living"])
+        self.assertEqual({"median": 8000, "most": 8000}, counted["ended_after_ms"])
+        self.assertEqual({"median": 18_000, "most": 18_000}, counted["started_after_ms"])
+
+    def test_an_overlap_is_told_with_the_fault_before_it(self):
+        record = judge.Record([Run(WEB_1, 0, 9000), Run(WEB_2, 8000, 9500)])
+        said = mock.Mock(done=[done("agent_frozen", 2000)], writers=[])
+        told = ["web ran on n1 and n2 for 1000 ms, 6.0 s after agent_frozen"]
+        self.assertEqual(told, chaos._told(record, said))
+
+
+class Ends(unittest.TestCase):
+    def test_a_run_passes_without_overlaps_and_a_control_run_with_some(self):
+        for overlaps, lost_writes, ended, is_control, passes in (
+            (0, 0, True, False, True),
+            (1, 0, True, False, False),
+            (0, 1, True, False, False),
+            (0, 0, False, False, False),
+            (3, 0, True, True, True),
+            (0, 0, True, True, False),
+        ):
+            report = {"overlaps": overlaps, "lost_writes": lost_writes, "ended": ended}
+            self.assertEqual(passes, chaos._is_ok(report, is_control), report)
+
+    def test_a_run_that_broke_off_before_the_judge_spoke_does_not_pass(self):
+        self.assertFalse(chaos._is_ok({"ended": False}, False))
+
+
+class Kinds(unittest.TestCase):
+    def test_kinds_have_names_of_their_own(self):
+        self.assertEqual(len(faults.ALL), len(KINDS))
+
+
+class Reads(unittest.TestCase):
+    """What a writer makes of an answer, when five was acknowledged."""
+
+    def read(self, cmdline, linearizable=True):
+        vms = [{"name": "ledger-1", "spec": {"cmdline": cmdline}}, {"name": "web", "spec": {}}]
+        listing = json.dumps({"linearizable": linearizable, "items": vms})
+        writer = ledger.Writer("ledger-1", lambda: [mock.Mock()], 1)
+        writer.tally.acknowledged = 5
+        with mock.patch.object(subprocess, "run", return_value=mock.Mock(returncode=0, stdout=listing)):
+            self.assertTrue(writer.read())
+        return writer.tally.lost
+
+    def test_what_was_acknowledged_is_there_and_the_next_may_be(self):
+        self.assertEqual([], self.read("quiet count=5"))
+        self.assertEqual([], self.read("count=6"))
+
+    def test_less_is_lost_and_more_was_never_asked_for(self):
+        for cmdline in ("count=4", "count=7", ""):
+            self.assertEqual(1, len(self.read(cmdline)), cmdline)
+        self.assertEqual(1, len(self.read("count=5", linearizable=False)))
+
+    def test_no_answer_is_no_read(self):
+        writer = ledger.Writer("ledger-1", lambda: [mock.Mock()], 1)
+        with mock.patch.object(subprocess, "run", return_value=mock.Mock(returncode=3)):
+            self.assertFalse(writer.read())
+        self.assertEqual((0, []), (writer.tally.reads, writer.tally.lost))
