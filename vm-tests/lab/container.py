@@ -121,7 +121,9 @@ class Container:
         return self._leader is not None
 
     def _has_ended(self) -> bool:
-        return self._process is not None and self._process.poll() is not None
+        if self._process is None:
+            return not self.is_running()
+        return self._process.poll() is not None
 
     @staticmethod
     def _is_payload(pid: int, members: set[int]) -> bool:
