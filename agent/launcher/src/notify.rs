@@ -72,12 +72,12 @@ impl Notifier {
     }
 
     /// Says that the unit is to be killed unless systemd hears of it within this time, in microseconds. In a
-    /// unit that is being stopped, the stop is to have as much time.
+    /// unit that is being stopped, what the stop does now is to have so much time at least.
     ///
     /// # Errors
     /// systemd could not be told.
-    pub(crate) fn feed(&self, watchdog_us: u64, stopping: bool) -> io::Result<()> {
-        let extend = if stopping { format!("EXTEND_TIMEOUT_USEC={watchdog_us}\n") } else { String::new() };
+    pub(crate) fn feed(&self, watchdog_us: u64, stop_us: Option<u64>) -> io::Result<()> {
+        let extend = stop_us.map(|us| format!("EXTEND_TIMEOUT_USEC={us}\n")).unwrap_or_default();
         self.send(&format!("{extend}WATCHDOG_USEC={watchdog_us}\n"), &[])
     }
 

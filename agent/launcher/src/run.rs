@@ -300,7 +300,8 @@ impl VmProcess {
     fn feed(&mut self) {
         let Some((until_ms, stopping)) = self.unfed else { return };
         let told_first = matches!(self.arming, Arming::ToTell(_));
-        if !told_first && self.notifier.feed(watchdog_us(now_ms(), until_ms), stopping).is_ok() {
+        let us = watchdog_us(now_ms(), until_ms);
+        if !told_first && self.notifier.feed(us, stopping.then_some(us)).is_ok() {
             self.unfed = None;
         }
     }

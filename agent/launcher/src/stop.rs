@@ -30,6 +30,12 @@ const REPEAT: Duration = Duration::from_secs(3);
 const QUIT_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause until systemd is told again when the VM's lease ends.
 const FEED_PAUSE: Duration = Duration::from_secs(1);
+/// systemd gives this program so much longer than its watchdog waits, in microseconds: the SIGTERM that follows
+/// this program would take the watchdog away, which may be late by some hundred milliseconds.
+const STOP_LATER_US: u64 = 10_000_000;
+/// A stop whose VM's lease holds for longer than this, in milliseconds, need not be watched: systemd kills
+/// what has not ended 40 s after SIGTERM, which is within the stop time of such a lease.
+const WATCHED_MS: u64 = 35_000;
 /// How long after the end of the lease systemd's watchdog has certainly gone off, if it does, in
 /// milliseconds.
 const GIVE_UP_MS: u64 = 3_000;
@@ -90,7 +96,8 @@ fn watch_the_stop(directory: &Path, status_socket: &Path) {
             return eprintln!("the supervisor does not answer, and the VM's lease has ended");
         }
         let us = watchdog_us(now_ms, until_ms);
-        let told = Notifier::from_environment().and_then(|systemd| systemd.feed(us, true));
+        let stop_us = us.saturating_add(STOP_LATER_US);
+        let told = Notifier::from_environment().and_then(|systemd| systemd.feed(us, Some(stop_us)));
         if let Err(error) = told {
             return eprintln!("systemd cannot be told when the VM's lease ends: {error}");
         }
@@ -111,7 +118,9 @@ fn answers(status_socket: &Path, longest: Duration) -> bool {
 /// [`ENDLESS_WATCHDOG_MS`](blixard_model::lease::ENDLESS_WATCHDOG_MS) are over.
 fn end_of(permission: LeasePermission, now_ms: u64, known_ms: Option<u64>) -> Option<u64> {
     match permission {
-        LeasePermission::Until(until_ms) => Some(until_ms),
+        LeasePermission::Until(until_ms) => {
+            Some(until_ms).filter(|_| until_ms <= now_ms.saturating_add(WATCHED_MS))
+        }
         LeasePermission::Denied(why) if why.revokes() => Some(known_ms.unwrap_or(now_ms).min(now_ms)),
         LeasePermission::Denied(_) => known_ms,
         LeasePermission::Endless => None,
@@ -229,6 +238,8 @@ mod tests {
     fn a_stop_lasts_no_longer_than_the_lease_as_far_as_that_is_known() {
         for (permission, end, end_when_known) in [
             (LeasePermission::Until(9), Some(9), Some(9)),
+            (LeasePermission::Until(7 + WATCHED_MS), Some(7 + WATCHED_MS), Some(7 + WATCHED_MS)),
+            (LeasePermission::Until(8 + WATCHED_MS), None, None),
             (LeasePermission::Denied(NoLease::NotListed), Some(7), Some(5)),
             (LeasePermission::Denied(NoLease::OtherGeneration(1)), Some(7), Some(5)),
             (LeasePermission::Denied(NoLease::OtherCluster), Some(7), Some(5)),
