@@ -30,8 +30,8 @@ const REPEAT: Duration = Duration::from_secs(3);
 const QUIT_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause until systemd is told again when the VM's lease ends.
 const FEED_PAUSE: Duration = Duration::from_secs(1);
-/// systemd gives this program so much longer than its watchdog waits, in microseconds: the SIGTERM that follows
-/// this program would take the watchdog away, which may be late by some hundred milliseconds.
+/// systemd gives this program so much longer than its watchdog waits, in microseconds: the SIGTERM that
+/// follows this program would take the watchdog away, which may be late by some hundred milliseconds.
 const STOP_LATER_US: u64 = 10_000_000;
 /// A stop whose VM's lease holds for longer than this, in milliseconds, need not be watched: systemd kills
 /// what has not ended 40 s after SIGTERM, which is within the stop time of such a lease.

@@ -206,8 +206,8 @@ impl Grantor {
         received.is_some_and(|(_, at_ms)| now_ms.saturating_sub(at_ms) < self.terms.lease_ms)
     }
 
-    /// The entry, by its index, that disarmed the cluster for a time that is over: by the clock on the wall, or
-    /// since this leader saw it, whichever comes first.
+    /// The entry, by its index, that disarmed the cluster for a time that is over: by the clock on the wall,
+    /// or since this leader saw it, whichever comes first.
     pub fn disarm_that_is_over(&self, now_ms: u64, wall_ms: u64, table: &LeaseTable) -> Option<u64> {
         let (disarmed, (_, seen_ms)) = (table.disarmed?, self.disarmed?);
         let is_over = wall_ms >= disarmed.until_unix_ms || now_ms.saturating_sub(seen_ms) >= disarmed.for_ms;

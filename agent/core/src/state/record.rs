@@ -18,7 +18,7 @@ pub struct VmRecord {
     /// The log index of the command that last changed the spec; 0 while it is as the VM was made with.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
-    /// The [`ClusterState::lineage`](super::ClusterState::lineage) of the cluster that placed or changed it last.
+    /// The [`lineage`](super::ClusterState::lineage) of the cluster that placed or changed it last.
     #[serde(default, skip_serializing_if = "is_zero_u32")]
     pub lineage: u32,
     /// What its earlier specs took, until its node has said that no unit runs by any of them.

@@ -128,8 +128,8 @@ impl Cluster {
         self.index
     }
 
-    /// The log goes on from this index, as that of a cluster does that was made of another one's state. What is
-    /// asked for now was not asked of that one.
+    /// The log goes on from this index, as that of a cluster does that was made of another one's state. Its
+    /// requests are others.
     pub(crate) fn go_on_from(&mut self, index: u64) {
         (self.index, self.requests) = (index, 1_000);
     }
