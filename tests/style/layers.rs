@@ -13,17 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net", &["blixard-model"]),
     ("launcher", &["blixard-model"]),
     ("systemd", &["blixard-model", "blixard-core", "blixard-launcher"]),
-    (
-        "sim",
-        &[
-            "blixard-model",
-            "blixard-core",
-            "blixard-consensus",
-            "blixard-store",
-            "blixard-node",
-            "blixard-launcher",
-        ],
-    ),
+    ("sim", &["blixard-model", "blixard-core", "blixard-consensus", "blixard-store", "blixard-node"]),
     ("xtask", &["blixard-model"]),
     ("hostile", &[]),
     (
