@@ -13,6 +13,9 @@ use crate::state::{ClusterState, DisarmedCluster, LeaseHold, LeaseHolder};
 const WAITING_MAX: usize = 8;
 /// A file that could not be written is written again after this time, in milliseconds.
 const WRITE_AGAIN_MS: u64 = 1_000;
+/// A file that stays the same is written again after this time, in milliseconds: while the lease has no end
+/// nothing else would mend one that was lost or replaced.
+const REWRITE_MS: u64 = 10_000;
 /// A renewal that was not answered is sent again after this time, in milliseconds, at least.
 const RETRY_MS: u64 = 300;
 /// What the log is to be told is told again after this time, in milliseconds.
@@ -81,6 +84,7 @@ pub struct Holder {
     /// What is being written.
     writing: Option<LeaseFile>,
     write_again_ms: u64,
+    rewrite_ms: u64,
     renew_ms: u64,
     tell_ms: u64,
     tell_hold_ms: u64,
@@ -119,6 +123,7 @@ impl Holder {
             found,
             writing: None,
             write_again_ms: now_ms,
+            rewrite_ms: now_ms,
             renew_ms: now_ms,
             tell_ms: now_ms,
             tell_hold_ms: now_ms,
@@ -208,7 +213,8 @@ impl Holder {
         let vms = self.listed(step.state);
         let (boot_id, cluster_id) = (self.boot_id, self.cluster_id);
         let wanted = LeaseFile { boot_id, cluster_id, until_ms, grant: self.newest, vms };
-        if self.confirmed && self.written.as_ref() == Some(&wanted) {
+        let is_same = self.confirmed && self.written.as_ref() == Some(&wanted);
+        if is_same && step.now_ms < self.rewrite_ms {
             return None;
         }
         self.writing = Some(wanted.clone());
@@ -391,6 +397,7 @@ impl Holder {
             }
             self.written = writing;
             self.confirmed = true;
+            self.rewrite_ms = now_ms.saturating_add(REWRITE_MS);
             let until_ms = self.written.as_ref().and_then(|file| file.until_ms);
             let is_short = until_ms.is_some_and(|until_ms| until_ms <= longest_ms);
             self.short_since_ms = is_short.then(|| self.short_since_ms.unwrap_or(now_ms));

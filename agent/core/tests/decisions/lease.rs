@@ -50,6 +50,18 @@ pub(crate) fn renew(
 }
 
 #[test]
+fn a_file_that_stays_the_same_is_written_again_in_case_it_was_lost() {
+    let state = Cluster::of(1).state;
+    let mut holder = holder(None);
+    let file = holder.look(step(&state, 0, 1)).expect("a file");
+    holder.note_written(0, true);
+    assert_eq!(holder.look(step(&state, 9_999, 1)), None);
+    assert_eq!(holder.look(step(&state, 10_000, 1)), Some(file));
+    holder.note_written(10_000, true);
+    assert_eq!(holder.look(step(&state, 19_999, 1)), None);
+}
+
+#[test]
 fn only_who_says_that_it_obeys_leases_in_this_boot_gets_one() {
     let mut cluster = cluster();
     let mut grantor = Grantor::new(3, TERMS, 0);
