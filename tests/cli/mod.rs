@@ -6,6 +6,7 @@ mod errors;
 mod fake_agent;
 mod help;
 mod joins;
+mod leases;
 mod local;
 mod logs;
 mod reads;

@@ -207,7 +207,7 @@ async fn shut_down(
 ) -> anyhow::Result<()> {
     supervise::stopping();
     tracing::info!("stopping; VMs go on");
-    hold::take(agent).await;
+    let vms_wait = hold::take(agent).await;
     stop.cancel();
     agent.host.hand_over(TRANSFER_TIMEOUT).await;
     agent.net.clone().close().await;
@@ -224,7 +224,9 @@ async fn shut_down(
     if let Err(error) = std::fs::remove_file(&agent.config.socket) {
         tracing::debug!(%error, "the socket was not removed");
     }
-    hold::last_word();
+    if vms_wait {
+        hold::last_word();
+    }
     tracing::info!("stopped");
     Ok(())
 }

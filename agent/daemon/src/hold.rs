@@ -15,20 +15,21 @@ const TAKE_TIMEOUT: Duration = Duration::from_secs(3);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The agent was told to stop. Unless the machine shuts down, which ends its VMs as well, those that may be
-/// failed over run on for as long as the configuration says.
-pub(crate) async fn take(agent: &Agent) {
+/// failed over run on for as long as the configuration says. Whether there are any: then [`last_word`] says
+/// what becomes of them.
+pub(crate) async fn take(agent: &Agent) -> bool {
     let length = Duration::from_secs(agent.config.hold_s.into());
-    if length.is_zero() || shuts_down().await {
-        return;
+    if shuts_down().await {
+        return false;
     }
-    match agent.host.hold(length, TAKE_TIMEOUT).await {
-        HoldEnd::NotNeeded => {}
-        HoldEnd::Taken => tracing::info!(
-            "VMs that may be failed over run on here for {} s: blixard has to be back by then",
-            length.as_secs()
-        ),
-        HoldEnd::NotTaken => tracing::warn!("no quorum has taken it in time that VMs run on here"),
+    if length.is_zero() {
+        return true;
     }
+    let end = agent.host.hold(length, TAKE_TIMEOUT).await;
+    if end == HoldEnd::NotTaken {
+        tracing::warn!("no quorum has taken it in time that VMs run on here");
+    }
+    end != HoldEnd::NotNeeded
 }
 
 /// A bus that is gone is taken for a machine that shuts down: nobody waits then for VMs that end.

@@ -132,6 +132,9 @@ fn fuzz_api_requests() {
         ("POST /v1/vms/web/start\nblixard-request-id:r1", ""),
         ("POST /v1/vms/web/stop", ""),
         ("GET /v1/vms/web/logs?follow=true&lines=9", ""),
+        ("POST /v1/cluster/disarm", "{\"for_ms\":60000}"),
+        ("POST /v1/cluster/arm", ""),
+        ("PATCH /v1/cluster/lease", "{\"lease_ms\":5000,\"margin_ms\":2000}"),
         ("GET /v1/local/vms", ""),
         ("POST /v1/local/vms/web/stop", ""),
     ] {
