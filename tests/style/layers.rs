@@ -13,7 +13,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net", &["blixard-model"]),
     ("launcher", &["blixard-model"]),
     ("systemd", &["blixard-model", "blixard-core", "blixard-launcher"]),
-    ("sim", &["blixard-model", "blixard-core", "blixard-consensus", "blixard-store", "blixard-node"]),
+    (
+        "sim",
+        &[
+            "blixard-model",
+            "blixard-core",
+            "blixard-consensus",
+            "blixard-store",
+            "blixard-node",
+            "blixard-launcher",
+        ],
+    ),
     ("xtask", &["blixard-model"]),
     ("hostile", &[]),
     (

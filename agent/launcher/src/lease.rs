@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use blixard_model::{BootId, ClusterId, LeaseFile, VmName};
+use blixard_model::{BootId, ClusterId, LeaseFile, VmName, mutant};
 use nix::unistd::{AccessFlags, access};
 
 use crate::files::{ensure_dir, read_at_most, write_new};
@@ -221,15 +221,20 @@ impl fmt::Display for NoLease {
 impl LeaseNeed {
     /// What the file allows this VM.
     pub fn permission(&self, found: Result<Option<LeaseFile>, LeaseError>) -> LeasePermission {
-        let denied = |why| LeasePermission::Denied(why);
-        let file = match found {
-            Ok(Some(file)) => file,
-            Ok(None) => return denied(NoLease::NoFile),
+        match found {
+            Ok(Some(file)) => self.allowed_by(&file),
+            Ok(None) if mutant::lives("no-file-no-end") => LeasePermission::Endless,
+            Ok(None) => LeasePermission::Denied(NoLease::NoFile),
             Err(error) => {
-                return denied(NoLease::Unreadable(blixard_model::words::with_causes(&error)));
+                LeasePermission::Denied(NoLease::Unreadable(blixard_model::words::with_causes(&error)))
             }
-        };
-        if file.boot_id != self.boot_id {
+        }
+    }
+
+    /// What this file, which could be read, allows this VM.
+    pub fn allowed_by(&self, file: &LeaseFile) -> LeasePermission {
+        let denied = |why| LeasePermission::Denied(why);
+        if file.boot_id != self.boot_id && !mutant::lives("file-of-another-boot-obeyed") {
             return denied(NoLease::OtherBoot);
         }
         if file.cluster_id != self.cluster_id {
@@ -237,7 +242,9 @@ impl LeaseNeed {
         }
         match (file.vms.get(&self.name), file.until_ms) {
             (None, _) => denied(NoLease::NotListed),
-            (Some(listed), _) if *listed != self.generation => denied(NoLease::OtherGeneration(*listed)),
+            (Some(listed), _) if *listed != self.generation && !mutant::lives("any-generation-permitted") => {
+                denied(NoLease::OtherGeneration(*listed))
+            }
             (Some(_), Some(until_ms)) => LeasePermission::Until(until_ms),
             (Some(_), None) => LeasePermission::Endless,
         }

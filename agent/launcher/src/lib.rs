@@ -54,5 +54,5 @@ pub use qemu::argv::{CheckedDisk, DiskKind, MachineFacts, argv};
 pub use qemu::message::{GuestDiskError, GuestEvent, QmpCommand, QmpMessage};
 pub use qemu::qmp::QmpError;
 pub use run::{VmRunError, vm_run};
-pub use stop::{VmStopError, vm_stop};
+pub use stop::{StopStep, StopWatch, VmStopError, vm_stop};
 pub use wait::{WaitError, vm_wait};

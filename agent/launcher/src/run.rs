@@ -15,6 +15,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
+use blixard_model::lease::ENDLESS_WATCHDOG_MS;
 use blixard_model::words::with_causes;
 use blixard_model::{UnitStatus, VmName};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -157,7 +158,11 @@ impl VmProcess {
         }
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self {
-            supervisor: Supervisor::new(launch.disks, launch.lease.is_some(), now_ms()),
+            supervisor: Supervisor::new(
+                launch.disks,
+                launch.lease.is_some().then_some(ENDLESS_WATCHDOG_MS),
+                now_ms(),
+            ),
             lease: launch.lease.map(|need| LeaseWatcher::new(need, lease_dir)),
             arming: Arming::None,
             unfed: None,
@@ -300,7 +305,7 @@ impl VmProcess {
     fn feed(&mut self) {
         let Some((until_ms, stopping)) = self.unfed else { return };
         let told_first = matches!(self.arming, Arming::ToTell(_));
-        let us = watchdog_us(now_ms(), until_ms);
+        let us = watchdog_us(now_ms(), until_ms, ENDLESS_WATCHDOG_MS);
         if !told_first && self.notifier.feed(us, stopping.then_some(us)).is_ok() {
             self.unfed = None;
         }
@@ -309,7 +314,7 @@ impl VmProcess {
     /// Makes systemd watch and confirm that it does, as far as is possible now.
     fn go_on_arming(&mut self) {
         if let Arming::ToTell(until_ms) = self.arming {
-            let told = self.notifier.arm(watchdog_us(now_ms(), until_ms));
+            let told = self.notifier.arm(watchdog_us(now_ms(), until_ms, ENDLESS_WATCHDOG_MS));
             if self.is_taken(told).is_some() {
                 self.arming = Arming::ToAsk;
             }

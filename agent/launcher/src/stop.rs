@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use blixard_model::lease::ENDLESS_WATCHDOG_MS;
 use blixard_model::words::with_causes;
-use blixard_model::{InvalidId, VmName};
+use blixard_model::{InvalidId, VmName, mutant};
 use nix::unistd::Pid;
 
 use crate::clock::now_ms;
@@ -87,23 +88,63 @@ pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
 /// stopped.
 fn watch_the_stop(directory: &Path, status_socket: &Path) {
     let Some((need, lease_dir)) = lease_note::find(directory) else { return };
-    let mut known_ms = None;
+    let mut watch = StopWatch::default();
     loop {
-        let now_ms = now_ms();
-        known_ms = end_of(need.permission(lease_dir.read()), now_ms, known_ms);
-        let Some(until_ms) = known_ms else { return };
-        if now_ms > until_ms.saturating_add(GIVE_UP_MS) {
-            return eprintln!("the supervisor does not answer, and the VM's lease has ended");
-        }
-        let us = watchdog_us(now_ms, until_ms);
-        let stop_us = us.saturating_add(STOP_LATER_US);
-        let told = Notifier::from_environment().and_then(|systemd| systemd.feed(us, Some(stop_us)));
+        let permission = need.permission(lease_dir.read());
+        let (watchdog_us, stop_us) = match watch.step(permission, now_ms(), ENDLESS_WATCHDOG_MS) {
+            StopStep::Tell { watchdog_us, stop_us } => (watchdog_us, stop_us),
+            StopStep::GoOn => return,
+            StopStep::GiveUp => {
+                return eprintln!("the supervisor does not answer, and the VM's lease has ended");
+            }
+        };
+        let told = Notifier::from_environment().and_then(|systemd| systemd.feed(watchdog_us, Some(stop_us)));
         if let Err(error) = told {
             return eprintln!("systemd cannot be told when the VM's lease ends: {error}");
         }
         if answers(status_socket, FEED_PAUSE) {
             return;
         }
+    }
+}
+
+/// How a stop is watched while its supervisor does not answer.
+#[derive(Debug, Default)]
+pub struct StopWatch {
+    /// When the VM is to end, as far as that was known at the last look.
+    known_ms: Option<u64>,
+}
+
+/// What `vm-stop` does after a look at the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopStep {
+    /// It goes on with the stop, which need not be watched.
+    GoOn,
+    /// It goes on because nothing ended the VM in time.
+    GiveUp,
+    /// It tells systemd how long the watchdog waits and how long this program may take, in microseconds, and
+    /// waits a second for the supervisor.
+    Tell {
+        /// `WATCHDOG_USEC=`.
+        watchdog_us: u64,
+        /// `EXTEND_TIMEOUT_USEC=`.
+        stop_us: u64,
+    },
+}
+
+impl StopWatch {
+    /// Decides on what the lease allows the VM now. The watchdog is told `endless_ms` at most.
+    pub fn step(&mut self, permission: LeasePermission, now_ms: u64, endless_ms: u64) -> StopStep {
+        self.known_ms = end_of(permission, now_ms, self.known_ms);
+        let Some(until_ms) = self.known_ms.filter(|_| !mutant::lives("stop-arms-no-watchdog")) else {
+            return StopStep::GoOn;
+        };
+        let give_up_ms = if mutant::lives("stop-goes-on-unwatched") { 0 } else { GIVE_UP_MS };
+        if now_ms > until_ms.saturating_add(give_up_ms) {
+            return StopStep::GiveUp;
+        }
+        let watchdog_us = watchdog_us(now_ms, until_ms, endless_ms);
+        StopStep::Tell { watchdog_us, stop_us: watchdog_us.saturating_add(STOP_LATER_US) }
     }
 }
 
@@ -115,7 +156,7 @@ fn answers(status_socket: &Path, longest: Duration) -> bool {
 
 /// When a VM that is allowed this is to end, and was to end at `known_ms` when it was looked at before. None:
 /// nobody knows of an end, and the stop itself has one, which comes before
-/// [`ENDLESS_WATCHDOG_MS`](blixard_model::lease::ENDLESS_WATCHDOG_MS) are over.
+/// [`ENDLESS_WATCHDOG_MS`] are over.
 fn end_of(permission: LeasePermission, now_ms: u64, known_ms: Option<u64>) -> Option<u64> {
     match permission {
         LeasePermission::Until(until_ms) => {
@@ -251,6 +292,19 @@ mod tests {
         }
         let revoked = LeasePermission::Denied(NoLease::NotListed);
         assert_eq!(end_of(revoked, 7, Some(9)), Some(7), "before the end that was known");
+    }
+
+    #[test]
+    fn the_watchdog_of_a_stop_goes_off_before_the_supervisor_is_waited_for_no_longer() {
+        let mut watch = StopWatch::default();
+        let mut step = |now_ms| watch.step(LeasePermission::Until(7_000), now_ms, 60_000);
+        for (now_ms, watchdog_us) in [(5_000, 3_000_000), (7_000, 1_000_000), (8_500, 1), (10_000, 1)] {
+            let stop_us = watchdog_us + STOP_LATER_US;
+            assert_eq!(step(now_ms), StopStep::Tell { watchdog_us, stop_us });
+        }
+        // systemd's watchdog is up to 250 ms late, and SIGTERM would take it away.
+        assert_eq!(step(10_001), StopStep::GiveUp);
+        assert_eq!(watch.step(LeasePermission::Endless, 10_001, 60_000), StopStep::GoOn);
     }
 
     #[test]

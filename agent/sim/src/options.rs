@@ -63,6 +63,12 @@ pub struct Options {
     pub start_failures: u64,
     /// Some VMs may be taken over by other machines. Clocks are no worse then than leases allow.
     pub failover: bool,
+    /// Supervisors stand still, and the files that they read are lost, old, or cannot be written.
+    pub supervisor_faults: bool,
+    /// One of the machines is copied, and both run for a while.
+    pub node_copies: bool,
+    /// Agents that end in order announce long leases.
+    pub holds: bool,
     /// How long leases hold.
     pub lease_terms: LeaseTerms,
     /// Machines offer more or less when their agents start again, and move to other addresses.
@@ -166,21 +172,38 @@ impl Options {
             start_failures: if often(&mut rng) { 200 } else { 0 },
             offers_change: later.chance(1, 3),
             failover: later.chance(1, 2),
+            supervisor_faults: false,
+            node_copies: false,
+            holds: false,
             lease_terms: LEASE_TERMS[below(&mut later, LEASE_TERMS.len())],
         };
         if options.failover {
-            options.drift_ppm = options.drift_ppm.min(10_000);
-            options.faults.clock_jump = false;
+            options.fail_over(seed);
         }
         options
+    }
+
+    /// Clocks are no worse than leases allow; what else is drawn is drawn from numbers of its own.
+    fn fail_over(&mut self, seed: u64) {
+        let mut own = SimRng::new(seed ^ 0x6672_6565_7a65_7321);
+        self.drift_ppm = self.drift_ppm.min(10_000);
+        self.faults.clock_jump = false;
+        self.supervisor_faults = own.chance(3, 4);
+        self.node_copies = self.nodes > 1 && own.chance(1, 4);
+        // Else hardly a leader stays for as long as many leases.
+        self.fault_ms = if own.chance(1, 4) { 3 * self.fault_ms } else { self.fault_ms };
+        self.holds = own.chance(1, 2);
+        self.faults.restart |= self.holds;
+        // What is announced right before the end is waited for.
+        self.liveness_s += if self.holds { 20 } else { 0 };
     }
 }
 
 /// Short ones too: then the machines that are lost for longer are more.
 const LEASE_TERMS: [LeaseTerms; 3] = [
-    LeaseTerms { settle_ms: 8_000, ..LeaseTerms::DEFAULT },
-    LeaseTerms { lease_ms: 5_000, stop_ms: 2_000, margin_ms: 1_000, settle_ms: 4_000 },
-    LeaseTerms { lease_ms: 2_000, stop_ms: 1_000, margin_ms: 100, settle_ms: 2_000 },
+    LeaseTerms { settle_ms: 14_000, ..LeaseTerms::DEFAULT },
+    LeaseTerms { lease_ms: 5_000, stop_ms: 2_000, margin_ms: 1_000, settle_ms: 6_000 },
+    LeaseTerms { lease_ms: 2_000, stop_ms: 1_500, margin_ms: 100, settle_ms: 6_000 },
 ];
 
 /// Half of the runs cut the log so early that snapshots travel.

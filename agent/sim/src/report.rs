@@ -119,6 +119,36 @@ counts! {
     vm_starts,
     /// Guests that ended because their machine's lease had.
     lease_ends,
+    /// Changes by which a VM that may be failed over is to be kept, or the other way round.
+    fates_changed,
+    /// Machines that were copied, and ran beside their copies.
+    node_copies,
+    /// Guests that ran on a copy under a lease.
+    guests_of_copies,
+    /// Supervisors that stood still before their guests ran.
+    frozen_starting,
+    /// Supervisors that stood still while their guests ran.
+    frozen_running,
+    /// Supervisors that stood still while they were being stopped.
+    frozen_stopping,
+    /// Units that the service manager's watchdog ended.
+    watchdog_kills,
+    /// Units that it ended because they did not stop in time.
+    stop_timeouts,
+    /// Starts that ended because no lease came in time.
+    starts_without_lease,
+    /// Lease files that could not be written.
+    lease_writes_refused,
+    /// Directories of lease files that somebody removed.
+    lease_files_lost,
+    /// Power losses that left the lease file of the boot before.
+    old_files_kept,
+    /// Lease files that were exchanged for one of an earlier boot.
+    old_files_put_back,
+    /// Looks of a supervisor at the file of another boot.
+    old_files_refused,
+    /// Agents that ended in order and whose VMs could run on meanwhile, by long leases that the log knew.
+    holds,
     /// VMs that were given to another node because theirs was lost.
     failovers,
     /// Times that a node began to lead.

@@ -101,7 +101,9 @@ impl Holder {
         found: Option<LeaseFile>,
         now_ms: u64,
     ) -> Self {
-        let written = found.filter(|file| file.boot_id == boot_id && file.cluster_id == cluster_id);
+        let any_boot = mutant::lives("found-file-of-another-boot");
+        let is_own = |file: &LeaseFile| file.boot_id == boot_id || any_boot;
+        let written = found.filter(|file| is_own(file) && file.cluster_id == cluster_id);
         let found = written.is_some();
         Self {
             node,
@@ -178,7 +180,8 @@ impl Holder {
         let is_told = leases.may_hold(&self.node, step.raft_id, self.boot_id).is_some();
         // A file without an end allows what no lease does.
         let has_end = self.written.as_ref().is_some_and(|file| file.until_ms.is_some());
-        let is_ready = self.confirmed && has_end && self.writing.is_none() && step.now_ms >= self.settled_ms;
+        let has_settled = step.now_ms >= self.settled_ms || mutant::lives("settling-not-waited-out");
+        let is_ready = self.confirmed && has_end && self.writing.is_none() && has_settled;
         let too_early = !is_ready && !mutant::lives("enforces-before-the-file");
         if !leases.is_on || is_told || too_early || !step.up_to_date || step.now_ms < self.tell_ms {
             return None;
@@ -388,7 +391,7 @@ impl Holder {
     /// The file was written, or was not.
     pub fn note_written(&mut self, now_ms: u64, is_written: bool) {
         let writing = self.writing.take();
-        if is_written {
+        if is_written || mutant::lives("refused-file-taken-for-written") {
             let longest_ms = now_ms.saturating_add(self.terms.lease_ms);
             let is_long = |file: &LeaseFile| file.until_ms.is_none_or(|until_ms| until_ms > longest_ms);
             let was_long = self.written.as_ref().is_some_and(is_long);

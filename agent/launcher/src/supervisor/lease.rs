@@ -7,11 +7,11 @@
 //!
 //! A guest whose lease has no end may get one at any moment, a long lease may be cut short, and a supervisor
 //! that stands still would never learn of it. So the watchdog is never armed for longer than
-//! [`ENDLESS_WATCHDOG_MS`] from a look at the file, and the agent waits as long before it counts on the
-//! earlier end. The time is counted from the look and not from when systemd is told, between which the
-//! supervisor may stand still.
+//! [`ENDLESS_WATCHDOG_MS`](blixard_model::lease::ENDLESS_WATCHDOG_MS) from a look at the file, and the agent
+//! waits as long before it counts on the earlier end. The time is counted from the look and not from when
+//! systemd is told, between which the supervisor may stand still.
 
-use blixard_model::lease::ENDLESS_WATCHDOG_MS;
+use blixard_model::mutant;
 
 use crate::lease::{LeasePermission, NoLease};
 
@@ -21,17 +21,18 @@ pub(super) const ARM_MS: u64 = 5_000;
 /// comes first.
 const WATCHDOG_LATER_MS: u64 = 1_000;
 /// While the lease has no end, or a later one than systemd was told, systemd is told again at the first look
-/// at the file that comes this long after it was told, in milliseconds: often enough for a machine that is
-/// busy.
-const FEED_MS: u64 = 10_000;
+/// at the file that comes this part of the watchdog's longest time after it was told: often enough for a
+/// machine that is busy.
+const LONG_FEEDS: u64 = 6;
 /// Stopping takes the watchdog away, and a reload of systemd the time that a stop has: both are told again
 /// this often, in milliseconds.
 const STOP_FEED_MS: u64 = 1_000;
 
-/// How long systemd's watchdog waits for a lease that ends at `until_ms`, in microseconds. It is never 0 and
-/// never 2^64-1, with which systemd would take it for switched off.
-pub(crate) fn watchdog_us(now_ms: u64, until_ms: u64) -> u64 {
-    let left_ms = until_ms.saturating_add(WATCHDOG_LATER_MS).saturating_sub(now_ms).min(ENDLESS_WATCHDOG_MS);
+/// How long systemd's watchdog waits for a lease that ends at `until_ms`, in microseconds: no longer than
+/// `endless_ms`. It is never 0 and never 2^64-1, with which systemd would take it for switched off.
+pub fn watchdog_us(now_ms: u64, until_ms: u64, endless_ms: u64) -> u64 {
+    let later_ms = if mutant::lives("watchdog-much-later") { 30_000 } else { WATCHDOG_LATER_MS };
+    let left_ms = until_ms.saturating_add(later_ms).saturating_sub(now_ms).min(endless_ms);
     left_ms.saturating_mul(1_000).max(1)
 }
 
@@ -74,6 +75,8 @@ pub(super) enum LeaseAnswer {
 /// The lease of a VM that needs one. It allows nothing at first.
 #[derive(Debug)]
 pub(super) struct LeaseWatch {
+    /// How long the guest runs on at most after a look at the file, in milliseconds.
+    endless_ms: u64,
     term: LeaseTerm,
     /// Why the newest permission is none.
     denied: Option<NoLease>,
@@ -91,8 +94,9 @@ pub(super) struct LeaseWatch {
 }
 
 impl LeaseWatch {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(endless_ms: u64) -> Self {
         Self {
+            endless_ms,
             term: LeaseTerm::None,
             denied: None,
             looked_ms: 0,
@@ -138,6 +142,10 @@ impl LeaseWatch {
             return LeaseAnswer::Wait;
         };
         match self.watchdog {
+            UnitWatchdog::Off if mutant::lives("guest-runs-unwatched") => {
+                self.is_used = true;
+                LeaseAnswer::Run
+            }
             UnitWatchdog::Off => {
                 self.is_used = true;
                 self.watchdog = UnitWatchdog::Arming { until_ms: now_ms.saturating_add(ARM_MS) };
@@ -188,7 +196,7 @@ impl LeaseWatch {
 
     /// Until when the guest may run as far as systemd is told, if it may.
     fn watched_until_ms(&self) -> Option<u64> {
-        let longest_ms = self.looked_ms.saturating_add(ENDLESS_WATCHDOG_MS - WATCHDOG_LATER_MS);
+        let longest_ms = self.looked_ms.saturating_add(self.endless_ms.saturating_sub(WATCHDOG_LATER_MS));
         match self.term {
             LeaseTerm::None => None,
             LeaseTerm::Until(until_ms) => Some(until_ms.min(longest_ms)),
@@ -200,8 +208,9 @@ impl LeaseWatch {
     pub(super) fn feed_at_ms(&self, stopping: bool) -> Option<u64> {
         let (fed, fed_ms) = self.fed;
         match self.term {
-            _ if !self.is_used => None,
+            _ if !self.is_used || mutant::lives("guest-runs-unwatched") => None,
             LeaseTerm::None => None,
+            _ if stopping && mutant::lives("stop-not-watched-on") => None,
             _ if fed != self.term => Some(0),
             // The beginning of a stop takes the watchdog away, and the stop is over sooner than that.
             LeaseTerm::Endless if stopping => None,
@@ -209,7 +218,7 @@ impl LeaseWatch {
             LeaseTerm::Until(_) if stopping => Some(fed_ms.saturating_add(STOP_FEED_MS)),
             LeaseTerm::Until(until_ms) if until_ms <= self.fed_until_ms => None,
             // The next look makes it due.
-            _ if self.looked_ms.saturating_sub(fed_ms) < FEED_MS => None,
+            _ if self.looked_ms.saturating_sub(fed_ms) < self.endless_ms / LONG_FEEDS => None,
             LeaseTerm::Endless | LeaseTerm::Until(_) => Some(self.looked_ms),
         }
     }
@@ -240,7 +249,7 @@ mod tests {
             (0, u64::MAX, 60_000_000),
             (u64::MAX, u64::MAX, 1),
         ] {
-            assert_eq!(watchdog_us(now_ms, until_ms), us, "{now_ms} {until_ms}");
+            assert_eq!(watchdog_us(now_ms, until_ms, 60_000), us, "{now_ms} {until_ms}");
         }
     }
 }

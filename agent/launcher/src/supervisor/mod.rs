@@ -36,7 +36,7 @@ use lease::{ARM_MS, LeaseAnswer, LeaseWatch};
 
 pub use end::{MemoryShortage, ProcessEnd, VmEnd};
 pub use input::{SupervisorEffect, SupervisorInput};
-pub(crate) use lease::watchdog_us;
+pub use lease::watchdog_us;
 
 /// The guest has to run this long after the start, in milliseconds: less than the unit's `TimeoutStartSec=`,
 /// so that the supervisor can tell the reason.
@@ -120,14 +120,14 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Begins to start a VM with these disks, given by their paths in their order. Times are milliseconds of
-    /// a clock that never goes back; with a lease, of CLOCK_BOOTTIME.
-    pub fn new(disks: Vec<String>, needs_lease: bool, now_ms: u64) -> Self {
+    /// Begins to start a VM with these disks, by their paths. One that needs a lease runs on so long after a
+    /// look at a file without an end. Times are milliseconds of CLOCK_BOOTTIME.
+    pub fn new(disks: Vec<String>, endless_watchdog_ms: Option<u64>, now_ms: u64) -> Self {
         Self {
             phase: VmPhase::Starting { until_ms: now_ms.saturating_add(START_MS) },
             talk: Talk::None,
             guest: GuestWatch::new(disks),
-            lease: needs_lease.then(LeaseWatch::new),
+            lease: endless_watchdog_ms.map(LeaseWatch::new),
             is_prelaunch: false,
             is_let_run: false,
             awaited: AwaitedAnswers::default(),

@@ -19,7 +19,7 @@ impl Bench {
     fn new() -> Self {
         let disks = vec!["/srv/a.raw".to_owned(), "/srv/b.raw".to_owned()];
         let mut bench = Self {
-            supervisor: Supervisor::new(disks, false, 1_000),
+            supervisor: Supervisor::new(disks, None, 1_000),
             now_ms: 1_000,
             done: Vec::new(),
             asked: Vec::new(),

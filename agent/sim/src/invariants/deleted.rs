@@ -41,6 +41,10 @@ impl Deleted {
         Ok(())
     }
 
+    pub(crate) fn is_gone(&self, name: &VmName, generation: u64) -> bool {
+        self.gone.contains(&(name.clone(), generation))
+    }
+
     pub(crate) fn unit_starts(
         &self,
         (machine, name, generation): &(usize, VmName, u64),

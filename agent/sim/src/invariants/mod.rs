@@ -12,6 +12,7 @@ mod commit;
 mod deleted;
 mod election_safety;
 mod leader_completeness;
+mod leased;
 mod let_go;
 mod linearizable;
 mod log_matching;
@@ -27,7 +28,8 @@ mod witness;
 use blixard_core::{ClusterState, VmRecord};
 use blixard_model::formation::Genesis;
 use blixard_model::{
-    Capacity, Command, EndpointId, Outcome, RaftId, Removal, RequestId, StoreId, VmName, WriteRequest,
+    Capacity, Command, EndpointId, LeaseTerms, Outcome, RaftId, Removal, RequestId, StoreId, VmName,
+    WriteRequest,
 };
 
 use blixard_node::Replica;
@@ -245,6 +247,23 @@ impl Checker {
     pub(crate) fn guest_runs(&mut self, machines: &[SimMachine], unit: (usize, VmName), now_us: u64) {
         let held = single_unit::check(machines, &unit, now_us);
         self.note("single_unit", now_us, held);
+    }
+
+    /// Whether the VM of this placement is deleted.
+    pub(crate) fn is_deleted(&self, vm: &VmName, generation: u64) -> bool {
+        self.deleted.is_gone(vm, generation)
+    }
+
+    /// A guest goes on, or does not run at all.
+    pub(crate) fn guest_goes_on(
+        &mut self,
+        machine: &SimMachine,
+        vm: &VmName,
+        terms: LeaseTerms,
+        now_us: u64,
+    ) {
+        let held = leased::check(machine, vm, terms, now_us);
+        self.note("runs_under_a_lease", now_us, held);
     }
 
     /// Everything has come to rest.

@@ -172,7 +172,7 @@ impl World {
             voter_lost_ticks: self.options.voter_lost_ticks,
             supports: machine.supports,
             lease_terms: self.options.lease_terms,
-            lease: machine.lease.clone(),
+            lease: machine.lease.file.clone(),
             limits: self.options.limits,
             incarnation: self.rng.next_u64(),
         }
@@ -264,6 +264,7 @@ impl World {
     /// The machine is off: what was not synced may be lost, the guests are gone.
     pub(crate) fn lose_power(&mut self, id: MachineId) {
         let tear = if self.rng.chance(1, 2) { Tear::Sectors } else { Tear::Bytes };
+        let (now_us, kept) = (self.queue.now_us(), self.keeps_old_file());
         self.counts.crashes += 1;
         self.counts.crashes_in_writes += u64::from(self.machines[id].disk.is_crashed());
         let machine = &mut self.machines[id];
@@ -271,7 +272,8 @@ impl World {
         machine.boot += 1;
         machine.asleep_until_us = 0;
         machine.hypervisor.lose_power();
-        machine.lease = None;
+        machine.lease.lose_power(kept);
+        machine.booted_us = now_us;
         self.drop_process(id, false);
         self.schedule_start(id, 200_000, 4_000_000);
     }

@@ -1,7 +1,8 @@
 //! Clients: they write and read through any agent, try again under the same request id, sometimes give up.
 
 use blixard_model::{
-    ClusterVersion, Desired, Disk, Hypervisor, Outcome, RestartPolicy, VmName, VmSpec, WriteAsk, WriteRequest,
+    ClusterVersion, Desired, Disk, Hypervisor, OnNodeLoss, Outcome, RestartPolicy, VmName, VmSpec, WriteAsk,
+    WriteRequest,
 };
 use blixard_node::SubmitError;
 use blixard_node::host::Want;
@@ -63,6 +64,7 @@ impl World {
             // Before that it waits for the last upgrade, and a machine that stays cut off shows none.
             8 if self.specs_change() => {
                 let spec = self.new_spec(name);
+                let spec = self.with_another_fate(&spec).unwrap_or(spec);
                 WriteAsk::ChangeVm { spec, seen: None }
             }
             _ => WriteAsk::DeleteVm { name },
@@ -73,19 +75,40 @@ impl World {
         self.checker.state().is_some_and(|state| state.version >= ClusterVersion::SPECS_CHANGE)
     }
 
+    /// Before that such a spec waits for the last upgrade as well.
+    fn fates_are_chosen(&self) -> bool {
+        self.checker.state().is_some_and(|state| state.version >= ClusterVersion::LEASES)
+    }
+
     fn new_spec(&mut self, name: VmName) -> VmSpec {
         let node = self.rng.chance(1, 6).then(|| {
             let machine = below(&mut self.rng, self.machines.len());
             self.machines[machine].name.clone()
         });
         if self.options.failover && node.is_none() && self.rng.chance(2, 3) {
-            return VmSpec { disks: Vec::new(), ..self.small_spec(name) };
+            let chosen = [None, None, Some(OnNodeLoss::Failover), Some(OnNodeLoss::Keep)];
+            let chosen = chosen[below(&mut self.supervisors, chosen.len())];
+            let on_node_loss = chosen.filter(|_| self.fates_are_chosen());
+            return VmSpec { on_node_loss, ..self.small_spec(name) };
         }
         let shared = self.rng.chance(1, 4);
         let path = if shared { "/d/shared.raw".to_owned() } else { format!("/d/{name}.raw") };
         let spec = self.small_spec(name);
         let disks = vec![Disk { path, read_only: shared && self.rng.chance(1, 2) }];
         VmSpec { disks, node, ..spec }
+    }
+
+    /// Half of the changes in runs with failover: what the VM is stays as it is, and what becomes of it when
+    /// its node is lost changes.
+    fn with_another_fate(&mut self, spec: &VmSpec) -> Option<VmSpec> {
+        if !self.options.failover || !self.fates_are_chosen() || !self.supervisors.chance(1, 2) {
+            return None;
+        }
+        let before = self.checker.state()?.vms.get(&spec.name)?.spec.clone();
+        let fate = if before.fails_over() { OnNodeLoss::Keep } else { OnNodeLoss::Failover };
+        let may = before.usual_on_node_loss(false) == OnNodeLoss::Failover;
+        self.counts.fates_changed += u64::from(may);
+        may.then_some(VmSpec { on_node_loss: Some(fate), ..before })
     }
 
     fn small_spec(&mut self, name: VmName) -> VmSpec {

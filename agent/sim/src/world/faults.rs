@@ -14,6 +14,8 @@ use crate::options::below;
 
 /// How long handing the leadership over may take when an agent stops, in ms.
 const HAND_OVER_MS: u64 = 2_000;
+/// How long the VMs of an agent that is restarted may run on meanwhile, in ms.
+const HOLD_MS: u64 = 20_000;
 
 impl World {
     pub(crate) fn handle_fault(&mut self, fault: Fault) {
@@ -42,11 +44,7 @@ impl World {
             Fault::Cut(cuts) => self.cut(&cuts, true),
             Fault::Mend(cuts) => self.cut(&cuts, false),
             Fault::Pause(id, us) => self.machines[id].stand_still(now_us + us),
-            Fault::Sleep(id, us) => {
-                self.machines[id].sleep(now_us + us);
-                let (boot, wakes_us) = (self.machines[id].boot, self.until_mended_us(now_us + us));
-                self.queue.at(wakes_us, Event::LeaseLook { machine: id, boot });
-            }
+            Fault::Sleep(id, us) => self.suspend(id, now_us + us),
             Fault::Move(id) => self.move_to_another_address(id),
             Fault::ClockJump(id, us) => self.machines[id].jumped_us += us,
             Fault::SlowDisk(id, us) => self.machines[id].disk.set_sync_latency_us(us),
@@ -87,6 +85,14 @@ impl World {
         }
     }
 
+    /// Not where a supervisor stands still: it is ended too late, as its watchdog does not count that time.
+    fn suspend(&mut self, id: MachineId, until_us: u64) {
+        if !self.has_frozen(id) {
+            self.note_sleep(id, self.until_mended_us(until_us));
+            self.machines[id].sleep(until_us);
+        }
+    }
+
     fn wipe(&mut self, id: MachineId) {
         self.counts.lost_disks += 1;
         self.machines[id].disk_health = DiskHealth::Lost;
@@ -114,7 +120,7 @@ impl World {
         let name = text_id("stranger");
         let hypervisor = &mut self.machines[id].hypervisor;
         if hypervisor.begin_start(&name, OrderId::new(0, 0), None) {
-            hypervisor.end_start(&name, false);
+            hypervisor.end_start(&name);
             self.counts.strangers += 1;
         }
     }
@@ -138,8 +144,12 @@ impl World {
     fn ask_to_stop(&mut self, id: MachineId) {
         let Some(run) = self.run_of(id) else { return };
         self.counts.restarts += 1;
+        if self.options.holds {
+            self.want(id, Waiter::Hold, Want::Hold { for_ms: HOLD_MS }, HAND_OVER_MS);
+        }
         self.want(id, Waiter::HandOver, Want::HandOver, HAND_OVER_MS);
-        self.queue.after(500_000, Event::Fault(Fault::Stop(id, run)));
+        let stops_us = if self.options.holds { 1_500_000 } else { 500_000 };
+        self.queue.after(stops_us, Event::Fault(Fault::Stop(id, run)));
     }
 
     fn cut(&mut self, cuts: &[(MachineId, MachineId)], cut: bool) {
@@ -215,6 +225,7 @@ impl World {
     /// Everything is mended, but for what lasts.
     pub(crate) fn mend_all(&mut self) {
         self.network.heal();
+        self.thaw_all();
         let now_us = self.queue.now_us();
         for id in 0..self.machines.len() {
             let machine = &mut self.machines[id];

@@ -203,7 +203,7 @@ impl World {
         for vm in state.placed_on(&machine.name) {
             let VmRecord { spec, desired, .. } = vm;
             let unit = units.get(&spec.name);
-            let runs = unit.is_some_and(|unit| unit.state == ObservedState::Running);
+            let runs = unit.is_some_and(|unit| unit.state == ObservedState::Running && unit.guest_runs());
             let right = match desired {
                 Desired::Running => runs && unit.is_some_and(|unit| is_wanted(unit, vm)),
                 Desired::Stopped => !unit.is_some_and(Unit::lives),

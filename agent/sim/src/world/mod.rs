@@ -5,6 +5,7 @@
 
 mod agent;
 mod clients;
+mod copies;
 mod faults;
 mod leases;
 mod liveness;
@@ -12,7 +13,9 @@ mod nemesis;
 mod network;
 mod operator;
 pub(crate) mod parts;
+mod service_manager;
 mod shell;
+mod supervisors;
 mod units;
 
 use std::collections::BTreeSet;
@@ -31,10 +34,12 @@ use crate::{SimRng, Violation};
 use parts::client::SimClient;
 use parts::event::{Event, MachineId, Queue};
 use parts::hypervisor::SimHypervisor;
+use parts::lease_dir::SimLeaseDir;
 use parts::liveness::Liveness;
 use parts::machine::{DiskHealth, SimMachine};
 use parts::names::{address, client_vm, text_id};
 use parts::network::Network;
+use parts::node_copy::NodeCopy;
 use parts::operator::Operator;
 
 /// What each machine offers: few VMs fit, so that what does not is met often.
@@ -48,6 +53,8 @@ const JUDGED_REST_S: u64 = 10;
 pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) rng: SimRng,
+    /// What happens to units and their supervisors is drawn from numbers of its own.
+    pub(crate) supervisors: SimRng,
     pub(crate) queue: Queue,
     pub(crate) machines: Vec<SimMachine>,
     pub(crate) network: Network,
@@ -63,6 +70,8 @@ pub(crate) struct World {
     pub(crate) all_honest_from_us: u64,
     /// The machine whose disk was lost before anybody had a cluster.
     pub(crate) wiped_unborn: Option<MachineId>,
+    /// A machine that is a copy of another one.
+    pub(crate) copy: Option<NodeCopy>,
     operator: Operator,
     /// Members came or went: who lets whom in is looked at again.
     links_due: bool,
@@ -86,11 +95,13 @@ impl World {
             machines,
             clients,
             rng,
+            supervisors: SimRng::new(seed ^ 0x7375_7065_7276_6973),
             options,
             cluster_name: text_id("sim"),
             liveness: Liveness::default(),
             all_honest_from_us: 0,
             wiped_unborn: None,
+            copy: None,
             operator: Operator::default(),
             links_due: false,
             next_id: 0,
@@ -119,6 +130,16 @@ impl World {
             self.queue.at(3_000_000, Event::Operator);
         }
         self.queue.at(self.options.safety_s * 1_000_000, Event::Heal);
+        if self.options.failover {
+            self.queue.at(1_000_000, Event::Audit);
+        }
+        if self.options.supervisor_faults {
+            self.queue.at(2_000_000, Event::LeaseNemesis);
+        }
+        if self.options.node_copies {
+            let wait = 10_000_000 + self.supervisors.below(25_000_000);
+            self.queue.at(wait, Event::CopyBegins);
+        }
     }
 
     /// Runs to the end.
@@ -240,7 +261,15 @@ impl World {
             Event::JobDone { machine, boot, run, action, fails } => {
                 self.handle_job_done((machine, boot, run), action, fails);
             }
-            Event::LeaseLook { machine, boot } => self.handle_lease_look(machine, boot),
+            Event::Unit { machine, boot, vm, number, what } => {
+                self.handle_unit_event((machine, boot), (&vm, number), what);
+            }
+            Event::CopyBegins => self.handle_copy_begins(),
+            Event::CopyStep => self.handle_copy_step(),
+            Event::CopyAsks { to, asked, request, .. } => self.handle_copy_asks(to, asked, request),
+            Event::CopyAnswered { run, call, answer } => self.handle_copy_answered(run, call, *answer),
+            Event::Audit => self.handle_audit(),
+            Event::LeaseNemesis => self.handle_lease_nemesis(),
             Event::GuestEnds { machine } => self.handle_guest_ends(machine),
             Event::Client { client } => self.handle_client(client),
             Event::ClientTimeout { client, op } => self.handle_client_timeout(client, op),
@@ -279,9 +308,10 @@ fn new_machine(id: MachineId, options: &Options, rng: &mut SimRng) -> SimMachine
         store_id: None,
         hypervisor: SimHypervisor::default(),
         process: None,
-        lease: None,
+        lease: SimLeaseDir::default(),
         stopped: Vec::new(),
         boot: 0,
+        booted_us: 0,
         held_until_us: 0,
         asleep_until_us: 0,
         clock_ppm: 1_000_000 + drift - options.drift_ppm,

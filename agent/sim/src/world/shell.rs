@@ -9,13 +9,13 @@ use blixard_node::Notice;
 use blixard_node::forming::Birth;
 use blixard_node::host::disk::{Write, Written};
 use blixard_node::host::{
-    Answer, CallError, CallId, Effect, Input, Moment, PeerCallId, RaftFrame, WaiterId, Want,
+    Answer, CallError, CallId, Effect, HoldEnd, Input, Moment, PeerCallId, RaftFrame, WaiterId, Want,
 };
 use blixard_node::joining::JoinFailure;
 
 use super::World;
-use super::parts::event::{Event, Fault, MachineId, Message};
-use super::parts::machine::{PeerQuestion, Process, Waiter};
+use super::parts::event::{Event, Fault, MachineId, Message, PeerQuestion};
+use super::parts::machine::{Process, Waiter};
 use crate::options::below;
 use crate::planted;
 
@@ -177,7 +177,10 @@ impl World {
             }
             Effect::ForgetCall { call } => self.forget_call(id, call),
             Effect::AnswerPeer { call, response } => {
-                if let Some(PeerQuestion { from, run, call }) = self.take_asked(id, call) {
+                if let Some(asked) = self.take_asked(id, call)
+                    && !self.answer_copy(asked, &response)
+                {
+                    let PeerQuestion { from, run, call } = asked;
                     self.transmit(id, from, Message::Response { run, call, response });
                 }
             }
@@ -202,8 +205,8 @@ impl World {
                 let wait = self.rng.below(LIST_US);
                 self.queue.after(wait, Event::ListUnits { machine: id, run, look, seen });
             }
-            Effect::Act { action, vm, .. } => self.begin_action(id, action, vm.as_deref()),
-            Effect::ForgetOrder { vm } => self.begin_action(id, Action::ConfirmGone(vm), None),
+            Effect::Act { action, vm, lease } => self.begin_action(id, action, vm.as_deref(), lease),
+            Effect::ForgetOrder { vm } => self.begin_action(id, Action::ConfirmGone(vm), None, None),
             Effect::WriteLease(file) => self.write_lease(id, *file),
             Effect::FetchConsole { vm, .. } => {
                 let Some(run) = self.run_of(id) else { return };
@@ -374,7 +377,7 @@ impl World {
         self.machines[id].process.as_mut()?.asked.remove(&call)
     }
 
-    fn note_asked(&mut self, id: MachineId, asked: PeerQuestion) -> Option<PeerCallId> {
+    pub(crate) fn note_asked(&mut self, id: MachineId, asked: PeerQuestion) -> Option<PeerCallId> {
         let process = self.machines[id].process.as_mut()?;
         let call = PeerCallId(process.new_number());
         process.asked.insert(call, asked);
@@ -475,6 +478,7 @@ impl World {
             (Waiter::Reader { client, op }, Answer::Readable(end)) => {
                 self.client_read(id, (client, op), end.is_ok());
             }
+            (Waiter::Hold, Answer::Held(end)) => self.counts.holds += u64::from(end == HoldEnd::Taken),
             (Waiter::Ticket(_) | Waiter::HandOver, _) => {}
             (waiter, answer) => {
                 self.fail("answers_fit", format!("n{}: {waiter:?} was answered {answer:?}", id + 1));

@@ -3,11 +3,14 @@
 use blixard_core::VmRecord;
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
-use blixard_model::{Capacity, VmName};
+use blixard_launcher::LeaseNeed;
+use blixard_model::{Capacity, ClusterId, VmName};
 use blixard_node::host::Input;
 
 use super::World;
 use super::parts::event::{Event, MachineId};
+use super::parts::supervised::UnitEvent;
+use super::service_manager::UnitLaunch;
 
 impl World {
     /// The service manager answers with what it saw, or with what there is now.
@@ -23,7 +26,13 @@ impl World {
     }
 
     /// The agent begins an action. Its job goes on whatever becomes of the agent.
-    pub(crate) fn begin_action(&mut self, id: MachineId, action: Action, record: Option<&VmRecord>) {
+    pub(crate) fn begin_action(
+        &mut self,
+        id: MachineId,
+        action: Action,
+        record: Option<&VmRecord>,
+        lease: Option<ClusterId>,
+    ) {
         let now_us = self.queue.now_us();
         self.trace.line(now_us, || format!("n{} {action:?}", id + 1));
         let boot = self.machines[id].boot;
@@ -42,11 +51,19 @@ impl World {
                     if !vm.spec.fails_over() {
                         self.checker.guest_runs(&self.machines, (id, name.clone()), now_us);
                     }
+                    let (boot_id, generation) = (self.moment(id).boot_id, order.generation);
+                    let name = name.clone();
+                    let need = |cluster_id| LeaseNeed { boot_id, cluster_id, name: name.clone(), generation };
+                    let launch = UnitLaunch { need: lease.map(need), fails, run, wait_us: wait };
+                    return self.launch(id, &name, launch);
                 }
             }
             (Action::Stop(name), _) => {
-                self.machines[id].hypervisor.begin_stop(name);
                 wait += self.rng.below(3_000_000);
+                if self.stop_supervised(id, name, run) {
+                    return;
+                }
+                self.machines[id].hypervisor.begin_stop(name);
             }
             (Action::ResetFailed(name), _) => self.machines[id].hypervisor.reset_failed(name),
             (Action::Start(_) | Action::ConfirmGone(_) | Action::ConfirmSpec(_), _)
@@ -83,9 +100,9 @@ impl World {
         }
         if self.machines[id].boot == boot {
             match &action {
-                Action::Start(name) => self.let_run(id, name, fails),
-                Action::Stop(name) => self.machines[id].hypervisor.end_stop(name),
-                Action::ResetFailed(_)
+                Action::Stop(name) => self.end_unsupervised(id, name),
+                Action::Start(_)
+                | Action::ResetFailed(_)
                 | Action::ConfirmGone(_)
                 | Action::ConfirmSpec(_)
                 | Action::ConfirmStop(..) => {}
@@ -103,9 +120,32 @@ impl World {
             return;
         }
         let (choose, well) = (crate::options::below(&mut self.rng, 64), self.rng.chance(1, 2));
-        if self.machines[id].hypervisor.end_some(choose, well).is_some() {
-            self.counts.guest_ends += 1;
-            self.input(id, Input::UnitsChanged);
+        self.counts.guest_ends += u64::from(self.guest_ends(id, choose, well));
+    }
+
+    /// A unit that has no supervisor has stopped.
+    fn end_unsupervised(&mut self, id: MachineId, name: &VmName) {
+        let hypervisor = &mut self.machines[id].hypervisor;
+        if hypervisor.units().get(name).is_some_and(|unit| unit.process.is_none()) {
+            hypervisor.end_stop(name);
         }
+    }
+
+    /// Something happens to a unit's processes, if they are still there.
+    pub(crate) fn handle_unit_event(
+        &mut self,
+        (id, boot): (MachineId, u64),
+        (vm, number): (&VmName, u64),
+        what: Box<UnitEvent>,
+    ) {
+        let is_same = self.process_of(id, vm).is_some_and(|process| process.number == number);
+        if self.machines[id].boot != boot || !is_same {
+            return;
+        }
+        if let Some(wakes_us) = self.asleep_until_us(id) {
+            let event = Event::Unit { machine: id, boot, vm: vm.clone(), number, what };
+            return self.queue.at(wakes_us, event);
+        }
+        self.handle_unit(id, vm, *what);
     }
 }

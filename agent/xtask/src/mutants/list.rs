@@ -104,6 +104,61 @@ pub(super) const MUTANTS: &[Mutant] = &[
         source: "leases: a node that leads again goes by what it granted in an earlier term",
         must: false,
     },
+    Mutant {
+        name: "guest-runs-unwatched",
+        source: "leases: a guest is let run before systemd's watchdog is armed, and that never is",
+        must: false,
+    },
+    Mutant {
+        name: "watchdog-much-later",
+        source: "leases: the watchdog is told half a minute more than the lease has left",
+        must: false,
+    },
+    Mutant {
+        name: "stop-arms-no-watchdog",
+        source: "leases: a stop takes the watchdog away, and its program does not arm it again",
+        must: false,
+    },
+    Mutant {
+        name: "stop-goes-on-unwatched",
+        source: "found here: the program of a stop ends before the watchdog that it has armed",
+        must: false,
+    },
+    Mutant {
+        name: "stop-not-watched-on",
+        source: "leases: a supervisor that stops its VM does not arm the watchdog again",
+        must: false,
+    },
+    Mutant {
+        name: "file-of-another-boot-obeyed",
+        source: "leases: a supervisor goes by the times of another boot",
+        must: false,
+    },
+    Mutant {
+        name: "any-generation-permitted",
+        source: "leases: a unit of another placement runs under the lease of the present one",
+        must: false,
+    },
+    Mutant {
+        name: "no-file-no-end",
+        source: "leases: where there is no file a guest may run without an end",
+        must: false,
+    },
+    Mutant {
+        name: "found-file-of-another-boot",
+        source: "leases: an agent goes on with the lease of another boot",
+        must: false,
+    },
+    Mutant {
+        name: "settling-not-waited-out",
+        source: "leases: a node obeys them while supervisors may not know of their end",
+        must: false,
+    },
+    Mutant {
+        name: "refused-file-taken-for-written",
+        source: "leases: a file that could not be written counts as what supervisors know",
+        must: false,
+    },
     Mutant { name: "read-by-lease", source: "M6: a read trusts the leader's clock", must: false },
     Mutant {
         name: "capacity-checked-before-propose-only",

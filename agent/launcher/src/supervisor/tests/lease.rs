@@ -12,7 +12,8 @@ impl Bench {
     /// One that needs a lease, and of whose file nothing is known.
     fn leased() -> Self {
         let mut bench = Self::new();
-        bench.supervisor = Supervisor::new(vec!["/srv/a.raw".to_owned()], true, bench.now_ms);
+        let disks = vec!["/srv/a.raw".to_owned()];
+        bench.supervisor = Supervisor::new(disks, Some(ENDLESS_WATCHDOG_MS), bench.now_ms);
         bench.done.clear();
         bench.turn();
         bench

@@ -6,12 +6,23 @@ use std::collections::BinaryHeap;
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::wire::{JoinRequest, JoinResponse, PeerRequest, PeerResponse};
-use blixard_model::{JoinTicket, VmName};
+use blixard_model::{JoinTicket, RenewalAnswer, VmName};
 use blixard_node::host::CallId;
 use bytes::Bytes;
 
+use super::supervised::UnitEvent;
+
 /// A machine, counted from 0.
 pub(crate) type MachineId = usize;
+
+/// A question of another agent that is not answered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeerQuestion {
+    pub(crate) from: MachineId,
+    /// The run that asked.
+    pub(crate) run: u64,
+    pub(crate) call: CallId,
+}
 
 /// What travels between two agents.
 #[derive(Debug, Clone)]
@@ -109,8 +120,20 @@ pub(crate) enum Event {
     Link { machine: MachineId },
     /// A unit's job ends: whatever became of the agent meanwhile.
     JobDone { machine: MachineId, boot: u64, run: u64, action: Action, fails: bool },
-    /// The supervisors of a machine's VMs look whether their guests may go on.
-    LeaseLook { machine: MachineId, boot: u64 },
+    /// Something happens to the processes of a unit, by the number that they have in this boot.
+    Unit { machine: MachineId, boot: u64, vm: VmName, number: u64, what: Box<UnitEvent> },
+    /// A machine is copied, and the copy switched on.
+    CopyBegins,
+    /// The copy looks at its lease.
+    CopyStep,
+    /// It asks this machine's agent.
+    CopyAsks { to: MachineId, to_run: u64, asked: PeerQuestion, request: Box<PeerRequest> },
+    /// It is answered.
+    CopyAnswered { run: u64, call: CallId, answer: Box<RenewalAnswer> },
+    /// It is looked whether guests run on without a lease.
+    Audit,
+    /// The next fault of supervisors and of what they read is chosen.
+    LeaseNemesis,
     /// A guest ends by itself.
     GuestEnds { machine: MachineId },
     /// A client acts.
@@ -145,6 +168,7 @@ impl Event {
             | Self::ListUnits { machine, .. }
             | Self::Console { machine, .. }
             | Self::SnapshotEnd { machine, .. }
+            | Self::CopyAsks { to: machine, .. }
             | Self::Arrival { to: machine, .. } => Some(*machine),
             _ => None,
         }
@@ -160,6 +184,7 @@ impl Event {
             | Self::Connection { run, .. }
             | Self::ListUnits { run, .. }
             | Self::Console { run, .. }
+            | Self::CopyAsks { to_run: run, .. }
             | Self::SnapshotEnd { run, .. } => Some(*run),
             _ => None,
         }

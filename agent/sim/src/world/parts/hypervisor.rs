@@ -4,16 +4,22 @@ use std::collections::BTreeMap;
 
 use blixard_core::ports::{ObservedUnit, UnitEnd};
 use blixard_model::report::ObservedState;
-use blixard_model::{OrderId, VmName, VmSpec};
+use blixard_model::{OrderId, UnitStatus, VmName, VmSpec};
+
+use super::supervised::{SimGuest, UnitProcess};
 
 /// A VM unit, and the order it runs.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Unit {
     pub(crate) state: ObservedState,
     /// The order that started it.
     pub(crate) order: OrderId,
     /// What its guest is: that is what counts, whatever the order is called.
     pub(crate) spec: Option<VmSpec>,
+    /// Its supervisor and hypervisor. None of one that somebody started by hand, and of one that has ended.
+    pub(crate) process: Option<Box<UnitProcess>>,
+    /// What its supervisor says of it.
+    pub(crate) status: Option<UnitStatus>,
     pid: u32,
     ended: Option<String>,
 }
@@ -35,9 +41,15 @@ impl Unit {
         self.state == ObservedState::Starting
     }
 
-    /// Its guest may run. The hypervisor of one that needs a lease is started with a guest that stands still.
+    /// Its guest may run. The hypervisor of one that needs a lease is started with a guest that stands still;
+    /// of one that needs none nothing is to live.
     pub(crate) fn runs(&self) -> bool {
-        self.lives() && !(self.is_leased() && self.is_starting())
+        self.lives() && (!self.is_leased() || self.guest_runs())
+    }
+
+    /// Its guest runs.
+    pub(crate) fn guest_runs(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.guest == SimGuest::Runs)
     }
 }
 
@@ -56,7 +68,7 @@ impl SimHypervisor {
             state: unit.state,
             order: Some(unit.order),
             main_pid: unit.lives().then_some(unit.pid),
-            status: None,
+            status: unit.status.clone().filter(|_| unit.lives()),
             ended: unit.ended.clone().map(UnitEnd::in_words),
         };
         self.units.iter().map(observed).collect()
@@ -73,20 +85,19 @@ impl SimHypervisor {
         }
         self.next_pid += 1;
         let (spec, pid) = (spec.cloned(), self.next_pid);
-        let unit = Unit { state: ObservedState::Starting, order, spec, pid, ended: None };
+        let state = ObservedState::Starting;
+        let unit = Unit { state, order, spec, process: None, status: None, pid, ended: None };
         self.units.insert(name.clone(), unit);
         true
     }
 
-    pub(crate) fn end_start(&mut self, name: &VmName, fails: bool) {
-        let Some(unit) = self.units.get_mut(name) else { return };
-        if unit.state != ObservedState::Starting {
-            return;
-        }
-        if fails {
-            unit.state = ObservedState::Failed;
-            unit.ended = Some("exited 1".to_owned());
-        } else {
+    pub(crate) fn get_mut(&mut self, name: &VmName) -> Option<&mut Unit> {
+        self.units.get_mut(name)
+    }
+
+    /// A start job ends well.
+    pub(crate) fn end_start(&mut self, name: &VmName) {
+        if let Some(unit) = self.units.get_mut(name).filter(|unit| unit.is_starting()) {
             unit.state = ObservedState::Running;
         }
     }
@@ -109,27 +120,24 @@ impl SimHypervisor {
         }
     }
 
-    /// A running guest powers off or crashes.
-    pub(crate) fn end_some(&mut self, choose: usize, well: bool) -> Option<VmName> {
-        let running = |unit: &Unit| unit.state == ObservedState::Running;
-        let count = self.units.values().filter(|unit| running(unit)).count();
-        let choose = choose.checked_rem(count)?;
-        let (name, unit) = self.units.iter_mut().filter(|(_, unit)| running(unit)).nth(choose)?;
-        let name = name.clone();
-        if well {
-            self.units.remove(&name);
-        } else {
-            unit.state = ObservedState::Failed;
-            unit.ended = Some("killed by signal 11".to_owned());
-        }
-        Some(name)
+    /// The names of units that run a VM.
+    pub(crate) fn running(&self) -> Vec<VmName> {
+        let running = self.units.iter().filter(|(_, unit)| unit.state == ObservedState::Running);
+        running.map(|(name, _)| name.clone()).collect()
     }
 
-    /// A supervisor ends its hypervisor.
-    pub(crate) fn kill(&mut self, name: &VmName, why: &str) {
-        if let Some(unit) = self.units.get_mut(name).filter(|unit| unit.lives()) {
-            unit.state = ObservedState::Failed;
-            unit.ended = Some(why.to_owned());
+    /// A unit has ended: well, or for this reason.
+    pub(crate) fn end(&mut self, name: &VmName, failure: Option<String>) {
+        match (self.units.get_mut(name), failure) {
+            (Some(unit), Some(why)) => {
+                unit.state = ObservedState::Failed;
+                unit.ended = Some(why);
+                unit.process = None;
+            }
+            (Some(_), None) => {
+                self.units.remove(name);
+            }
+            (None, _) => {}
         }
     }
 

@@ -5,19 +5,21 @@ use std::net::SocketAddr;
 
 use blixard_model::removal::RemovedFrom;
 use blixard_model::{
-    Capacity, ClusterVersion, EndpointId, JoinTicket, LeaseFile, NodeName, Offer, RaftId, StopNote, StoreId,
-    VmName,
+    Capacity, ClusterVersion, EndpointId, JoinTicket, NodeName, Offer, RaftId, StopNote, StoreId, VmName,
 };
 use blixard_node::Replica;
 use blixard_node::host::disk::Write;
-use blixard_node::host::{CallId, Host, PeerCallId, WaiterId};
+use blixard_node::host::{Host, PeerCallId, WaiterId};
 use blixard_store::Store;
 
-use super::event::MachineId;
+use super::event::PeerQuestion;
 use super::hypervisor::SimHypervisor;
+use super::lease_dir::SimLeaseDir;
 use super::mirror::Mirror;
 use crate::disk::{Image, SimDisk};
 
+/// A machine that wakes up has ended what its supervisors kill within this time, in µs.
+const WOKEN_US: u64 = 200_000;
 /// When a run begins, by every wall clock, in ms since the epoch.
 const WALL_BEGIN_MS: u64 = 1_700_000_000_000;
 
@@ -34,15 +36,8 @@ pub(crate) enum Waiter {
     Ticket(JoinTicket),
     /// Whoever asked the agent to stop.
     HandOver,
-}
-
-/// A question of another agent that is not answered yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PeerQuestion {
-    pub(crate) from: MachineId,
-    /// The run that asked.
-    pub(crate) run: u64,
-    pub(crate) call: CallId,
+    /// The same, who lets its VMs run on meanwhile.
+    Hold,
 }
 
 /// One run of an agent.
@@ -91,8 +86,8 @@ pub(crate) struct SimMachine {
     pub(crate) store_id: Option<StoreId>,
     pub(crate) hypervisor: SimHypervisor,
     pub(crate) process: Option<Process>,
-    /// What its agents let the supervisors of its VMs know. It lies in memory: power takes it along.
-    pub(crate) lease: Option<LeaseFile>,
+    /// What its agents let the supervisors of its VMs know.
+    pub(crate) lease: SimLeaseDir,
     /// What is kept on its disk of VMs that were stopped by hand.
     pub(crate) stopped: Vec<StopNote>,
     /// Counts power losses: jobs of an earlier boot are void.
@@ -101,6 +96,8 @@ pub(crate) struct SimMachine {
     pub(crate) held_until_us: u64,
     /// The whole machine stands still until then: it is suspended.
     pub(crate) asleep_until_us: u64,
+    /// When it was booted: its CLOCK_BOOTTIME counts from then.
+    pub(crate) booted_us: u64,
     /// How fast its clock runs, as parts per million of true time.
     pub(crate) clock_ppm: u64,
     /// What its clock has jumped ahead, in µs.
@@ -163,7 +160,12 @@ impl SimMachine {
     /// when it wakes up its supervisor looks before anything else.
     pub(crate) fn guest_runs(&self, name: &VmName, now_us: u64) -> bool {
         let unit = self.hypervisor.units().get(name).filter(|unit| unit.runs());
-        unit.is_some_and(|unit| !(unit.is_leased() && self.asleep_until_us >= now_us))
+        unit.is_some_and(|unit| !(unit.is_leased() && self.is_asleep_or_just_woken(now_us)))
+    }
+
+    /// Whether it is suspended, or was a moment ago: what has to end then takes that long.
+    pub(crate) fn is_asleep_or_just_woken(&self, now_us: u64) -> bool {
+        self.asleep_until_us > 0 && self.asleep_until_us + WOKEN_US >= now_us
     }
 
     /// What its agent offers the cluster.
@@ -179,12 +181,12 @@ impl SimMachine {
 
     /// Its CLOCK_BOOTTIME, in ms.
     pub(crate) fn boot_ms(&self, now_us: u64) -> u64 {
-        (scale(now_us, self.clock_ppm) + self.jumped_us) / 1_000
+        (scale(now_us.saturating_sub(self.booted_us), self.clock_ppm) + self.jumped_us) / 1_000
     }
 
     /// Its wall clock, in ms since the epoch; it jumps with the other one.
     pub(crate) fn wall_ms(&self, now_us: u64) -> u64 {
-        WALL_BEGIN_MS + self.boot_ms(now_us)
+        WALL_BEGIN_MS + (scale(now_us, self.clock_ppm) + self.jumped_us) / 1_000
     }
 
     /// How much true time a span of its own clock takes.

@@ -1,0 +1,22 @@
+//! No guest that needs a lease runs on when the time is over that leases allow for its end, by the
+//! hypervisors' own truth: its supervisor ends it, or the service manager does.
+
+use blixard_model::{LeaseTerms, VmName};
+
+use crate::world::parts::machine::SimMachine;
+
+/// Checks a guest, which may run or not.
+pub(crate) fn check(machine: &SimMachine, vm: &VmName, terms: LeaseTerms, now_us: u64) -> Result<(), String> {
+    let Some(unit) = machine.hypervisor.units().get(vm) else { return Ok(()) };
+    let is_leased = unit.process.as_ref().is_some_and(|process| process.need.is_some());
+    if !is_leased || !unit.guest_runs() || machine.is_asleep_or_just_woken(now_us) {
+        return Ok(());
+    }
+    let granted_ms = machine.lease.granted_ms(vm, unit.order.generation);
+    let (until_ms, now_ms) = (granted_ms.saturating_add(terms.stop_ms), machine.boot_ms(now_us));
+    if now_ms <= until_ms {
+        return Ok(());
+    }
+    let name = &machine.name;
+    Err(format!("{vm} runs on {name} at {now_ms} ms, and could run until {granted_ms} ms by its lease"))
+}
