@@ -69,7 +69,9 @@ pub struct Options {
     pub node_copies: bool,
     /// Agents that end in order announce long leases.
     pub holds: bool,
-    /// How long leases hold.
+    /// An operator disarms the cluster, arms it, and chooses other terms of leases.
+    pub lease_operator: bool,
+    /// How long leases hold, until an operator chooses other terms.
     pub lease_terms: LeaseTerms,
     /// Machines offer more or less when their agents start again, and move to other addresses.
     pub offers_change: bool,
@@ -175,6 +177,7 @@ impl Options {
             supervisor_faults: false,
             node_copies: false,
             holds: false,
+            lease_operator: false,
             lease_terms: LEASE_TERMS[below(&mut later, LEASE_TERMS.len())],
         };
         if options.failover {
@@ -186,7 +189,7 @@ impl Options {
     /// Clocks are no worse than leases allow; what else is drawn is drawn from numbers of its own.
     fn fail_over(&mut self, seed: u64) {
         let mut own = SimRng::new(seed ^ 0x6672_6565_7a65_7321);
-        self.drift_ppm = self.drift_ppm.min(10_000);
+        self.drift_ppm = self.drift_ppm.min(DRIFT_PPM_MAX);
         self.faults.clock_jump = false;
         self.supervisor_faults = own.chance(3, 4);
         self.node_copies = self.nodes > 1 && own.chance(1, 4);
@@ -196,8 +199,18 @@ impl Options {
         self.faults.restart |= self.holds;
         // What is announced right before the end is waited for.
         self.liveness_s += if self.holds { 20 } else { 0 };
+        self.lease_operator = own.chance(1, 3);
+        self.liveness_s += if self.lease_operator { 25 } else { 0 };
+    }
+
+    /// Whether clocks are no further off than leases allow.
+    pub(crate) fn clocks_hold(&self) -> bool {
+        self.drift_ppm <= DRIFT_PPM_MAX && !self.faults.clock_jump
     }
 }
+
+/// What leases allow, in parts per million.
+const DRIFT_PPM_MAX: u64 = 10_000;
 
 /// Short ones too: then the machines that are lost for longer are more.
 const LEASE_TERMS: [LeaseTerms; 3] = [

@@ -151,6 +151,14 @@ counts! {
     holds,
     /// VMs that were given to another node because theirs was lost.
     failovers,
+    /// Times that VMs which may be failed over ran twice because clocks were further off than leases allow.
+    beyond_clocks,
+    /// Times that an operator asked for no failover for a while.
+    disarms,
+    /// Times that an operator took that back.
+    arms,
+    /// Times that an operator chose other terms of leases.
+    terms_chosen,
     /// Times that a node began to lead.
     elections,
     /// States replaced by a leader's snapshot.

@@ -28,7 +28,7 @@ mod witness;
 use blixard_core::{ClusterState, VmRecord};
 use blixard_model::formation::Genesis;
 use blixard_model::{
-    Capacity, Command, EndpointId, LeaseTerms, Outcome, RaftId, Removal, RequestId, StoreId, VmName,
+    Capacity, Command, EndpointId, LeaseTerms, Outcome, RaftId, Removal, RequestId, StoreId, VmName, VmSpec,
     WriteRequest,
 };
 
@@ -59,12 +59,17 @@ pub(crate) struct Checker {
     deleted: deleted::Deleted,
     tickets: tickets::Tickets,
     failovers: u64,
+    /// Clocks are no further off than leases allow.
+    clocks_hold: bool,
+    beyond_clocks: u64,
 }
 
 impl Checker {
-    pub(crate) fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds, clocks_hold: bool) -> Self {
         Self {
             bounds,
+            clocks_hold,
+            beyond_clocks: 0,
             canon: None,
             violation: None,
             birth: birth::OneBirth::default(),
@@ -171,9 +176,12 @@ impl Checker {
                 let nowhere = moved
                     .iter()
                     .try_for_each(|name| single_unit::check(machines, &(usize::MAX, name.clone()), now_us));
-                if let Err(what) = nowhere {
+                if self.clocks_hold
+                    && let Err(what) = nowhere
+                {
                     return self.note("lost_runs_nothing", now_us, Err(what));
                 }
+                self.beyond_clocks += u64::from(nowhere.is_err());
             }
             let is_offer =
                 |command: &AppliedCommand| matches!(command.request.command, Command::SetNode { .. });
@@ -246,6 +254,11 @@ impl Checker {
     /// A guest begins to run, or its unit to start if nothing holds it back.
     pub(crate) fn guest_runs(&mut self, machines: &[SimMachine], unit: (usize, VmName), now_us: u64) {
         let held = single_unit::check(machines, &unit, now_us);
+        let spec = self.state().and_then(|state| state.vms.get(&unit.1)).map(|vm| &vm.spec);
+        if held.is_err() && !self.clocks_hold && spec.is_some_and(VmSpec::fails_over) {
+            self.beyond_clocks += 1;
+            return;
+        }
         self.note("single_unit", now_us, held);
     }
 
@@ -286,6 +299,12 @@ impl Checker {
     /// How many VMs were given to another node because theirs was lost.
     pub(crate) fn failovers(&self) -> u64 {
         self.failovers
+    }
+
+    /// How often VMs that may be failed over ran twice, or still when they were given away, in a run whose
+    /// clocks are further off than leases allow.
+    pub(crate) fn beyond_clocks(&self) -> u64 {
+        self.beyond_clocks
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {

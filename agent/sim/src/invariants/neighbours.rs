@@ -8,7 +8,7 @@ use crate::world::parts::machine::SimMachine;
 /// Checks a unit that starts beside those that live on its machine, which may take this together.
 pub(crate) fn check(machine: &SimMachine, starts: &VmName, offered: Capacity) -> Result<(), String> {
     let living = || {
-        let units = machine.hypervisor.units().iter().filter(|(_, unit)| unit.lives());
+        let units = machine.hypervisor.units().iter().filter(|(_, unit)| unit.takes_room());
         units.filter_map(|(name, unit)| unit.spec.as_ref().map(|spec| (name, spec)))
     };
     let Some((_, spec)) = living().find(|(name, _)| *name == starts) else { return Ok(()) };

@@ -21,6 +21,10 @@ impl World {
             let failure = Some("No space left on device".to_owned());
             return self.input(id, Input::LeaseWritten { failure });
         }
+        let until_ms =
+            file.until_ms.map_or_else(|| "without an end".to_owned(), |ms| format!("until {ms} ms"));
+        let listed = file.vms.len();
+        self.trace.line(now_us, || format!("n{} may run {listed} VMs {until_ms}", id + 1));
         machine.lease.write(file, machine.boot_ms(now_us), terms);
         self.tell_watchers(id);
         self.input(id, Input::LeaseWritten { failure: None });
@@ -83,7 +87,9 @@ impl World {
         let chosen = below(&mut self.supervisors, leased.len());
         let Some((id, vm)) = leased.get(chosen) else { return };
         let is_asleep = self.asleep_until_us(*id).is_some();
-        let Some(process) = self.process_of(*id, vm).filter(|it| !is_asleep && !it.is_late) else { return };
+        let Some(process) = self.process_of(*id, vm).filter(|it| !is_asleep && it.is_covered()) else {
+            return;
+        };
         match later {
             Some(steps) => process.freeze_in = Some((steps, freeze)),
             None => self.freeze(*id, vm, freeze),
@@ -102,7 +108,7 @@ impl World {
             return;
         }
         let (steps, freeze) = (self.supervisors.below(8), self.new_freeze());
-        if let Some(process) = self.process_of(id, vm).filter(|it| it.need.is_some() && !it.is_late) {
+        if let Some(process) = self.process_of(id, vm).filter(|it| it.need.is_some() && it.is_covered()) {
             process.freeze_in = Some((steps, freeze));
         }
     }

@@ -7,6 +7,7 @@ mod agent;
 mod clients;
 mod copies;
 mod faults;
+mod lease_operator;
 mod leases;
 mod liveness;
 mod nemesis;
@@ -87,7 +88,7 @@ impl World {
         let clients = (0..options.clients).map(SimClient::new).collect();
         let mut world = Self {
             network: Network::new(count),
-            checker: Checker::new(bounds(&options)),
+            checker: Checker::new(bounds(&options), options.clocks_hold()),
             recorder: None,
             counts: Counts::default(),
             trace: Trace::new(print),
@@ -136,6 +137,9 @@ impl World {
         if self.options.supervisor_faults {
             self.queue.at(2_000_000, Event::LeaseNemesis);
         }
+        if self.options.lease_operator {
+            self.queue.at(4_000_000, Event::LeaseOperator);
+        }
         if self.options.node_copies {
             let wait = 10_000_000 + self.supervisors.below(25_000_000);
             self.queue.at(wait, Event::CopyBegins);
@@ -172,6 +176,7 @@ impl World {
         self.counts.events = self.trace.events();
         self.counts.acknowledged = self.checker.acknowledged();
         self.counts.failovers = self.checker.failovers();
+        self.counts.beyond_clocks = self.checker.beyond_clocks();
         self.counts.applied = self.checker.applied();
         Report {
             trace_hash: self.trace.hash(),
@@ -270,6 +275,7 @@ impl World {
             Event::CopyAnswered { run, call, answer } => self.handle_copy_answered(run, call, *answer),
             Event::Audit => self.handle_audit(),
             Event::LeaseNemesis => self.handle_lease_nemesis(),
+            Event::LeaseOperator => self.handle_lease_operator(),
             Event::GuestEnds { machine } => self.handle_guest_ends(machine),
             Event::Client { client } => self.handle_client(client),
             Event::ClientTimeout { client, op } => self.handle_client_timeout(client, op),

@@ -166,6 +166,8 @@ impl World {
         let at_us = self.queue.now_us() + self.machines[id].true_us(us) + late;
         let Some(process) = self.process_of(id, vm).filter(|process| !process.has_exited) else { return };
         (process.watchdog_us, process.is_late) = (Some(at_us), false);
+        let now_us = self.queue.now_us();
+        self.trace.line(now_us, || format!("n{} {vm}: the watchdog goes off at {at_us} µs", id + 1));
         self.unit_at(id, vm, at_us, UnitEvent::Watchdog);
     }
 

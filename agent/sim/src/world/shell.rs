@@ -475,6 +475,7 @@ impl World {
         match (waiter, answer) {
             (Waiter::Client { client, op }, Answer::Changed(end)) => self.client_answered(client, op, end),
             (Waiter::Operator(op), Answer::Changed(end)) => self.operator_answered(op, end),
+            (Waiter::LeaseOperator(ask), Answer::Changed(end)) => self.lease_operator_answered(&ask, end),
             (Waiter::Reader { client, op }, Answer::Readable(end)) => {
                 self.client_read(id, (client, op), end.is_ok());
             }

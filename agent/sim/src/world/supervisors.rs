@@ -60,6 +60,8 @@ impl World {
             while let Some(process) = self.process_of(id, vm).filter(|process| process.is_awake()) {
                 let Some(step) = process.todo.pop_front() else { break };
                 if let Some(freeze) = process.step() {
+                    // That word, and the next one is true.
+                    process.stale_words = if matches!(step, ShellStep::Tell(_)) { 2 } else { 0 };
                     process.todo.push_front(step);
                     return self.freeze(id, vm, freeze);
                 }
@@ -111,8 +113,12 @@ impl World {
         let now_ms = self.boot_ms(id);
         let effect = match step {
             ShellStep::Tell(notice) => {
-                let wait = self.supervisors.below(3_000);
-                return self.unit_after(id, vm, wait, UnitEvent::Told(notice));
+                let arrives_us = self.queue.now_us() + self.supervisors.below(3_000);
+                let Some(process) = self.process_of(id, vm) else { return };
+                process.stale_words = process.stale_words.saturating_sub(1);
+                process.told_us = arrives_us.max(process.told_us + 1);
+                let at_us = process.told_us;
+                return self.unit_at(id, vm, at_us, UnitEvent::Told(notice));
             }
             ShellStep::Effect(effect) => effect,
         };

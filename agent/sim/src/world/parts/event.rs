@@ -134,6 +134,8 @@ pub(crate) enum Event {
     Audit,
     /// The next fault of supervisors and of what they read is chosen.
     LeaseNemesis,
+    /// An operator does something about leases.
+    LeaseOperator,
     /// A guest ends by itself.
     GuestEnds { machine: MachineId },
     /// A client acts.

@@ -47,6 +47,12 @@ impl Unit {
         self.lives() && (!self.is_leased() || self.guest_runs())
     }
 
+    /// It has a hypervisor or may come to have one.
+    pub(crate) fn takes_room(&self) -> bool {
+        let is_over = self.process.as_ref().is_some_and(|process| process.guest == SimGuest::None);
+        self.lives() && !(is_over && self.state == ObservedState::Stopping)
+    }
+
     /// Its guest runs.
     pub(crate) fn guest_runs(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.guest == SimGuest::Runs)

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use blixard_model::removal::RemovedFrom;
 use blixard_model::{
     Capacity, ClusterVersion, EndpointId, JoinTicket, NodeName, Offer, RaftId, StopNote, StoreId, VmName,
+    WriteAsk,
 };
 use blixard_node::Replica;
 use blixard_node::host::disk::Write;
@@ -32,6 +33,8 @@ pub(crate) enum Waiter {
     Reader { client: usize, op: u64 },
     /// The operator.
     Operator(u64),
+    /// The operator, who asked for something about leases.
+    LeaseOperator(WriteAsk),
     /// The operator, who brings this ticket.
     Ticket(JoinTicket),
     /// Whoever asked the agent to stop.

@@ -117,6 +117,10 @@ pub(crate) struct UnitProcess {
     pub(crate) watchdog_us: Option<u64>,
     /// The machine slept since the watchdog was told.
     pub(crate) is_late: bool,
+    /// When the last word to the service manager arrives: they arrive in their order.
+    pub(crate) told_us: u64,
+    /// It stood still with a word on its lips that was true before: so many words until one is true again.
+    pub(crate) stale_words: u8,
     /// When the time of the job is over.
     pub(crate) timeout_us: Option<u64>,
     /// What the program of `ExecStop=` goes by.
@@ -150,6 +154,8 @@ impl UnitProcess {
             temper,
             watchdog_us: None,
             is_late: false,
+            told_us: 0,
+            stale_words: 0,
             timeout_us: None,
             stop_watch: StopWatch::default(),
             stop_waits: false,
@@ -171,8 +177,13 @@ impl UnitProcess {
             self.freeze_in = Some((steps - 1, freeze));
             return None;
         }
-        // A watchdog that is late by what the machine slept covers nothing.
-        Some(freeze).filter(|_| !self.is_late)
+        Some(freeze).filter(|_| self.is_covered())
+    }
+
+    /// Whether the watchdog ends it in time if it stands still. One that is late by what the machine slept
+    /// does not, nor one that was told for how long a moment after that was true.
+    pub(crate) fn is_covered(&self) -> bool {
+        !self.is_late && self.stale_words == 0
     }
 
     /// The machine slept for so many µs, which the service manager does not count.
