@@ -36,6 +36,7 @@ fn lease(until_ms: Option<u64>) -> LeaseFile {
         cluster_id: cluster(),
         until_ms,
         grant: None,
+        enforces: None,
         vms: [("web".parse().expect("a name"), 7)].into(),
     }
 }

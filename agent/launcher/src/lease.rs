@@ -267,6 +267,7 @@ mod tests {
             cluster_id: cluster(1),
             until_ms: Some(5_000),
             grant: Some(GrantId { term: 3, number: 9, index: 4 }),
+            enforces: None,
             vms: [("web".parse().expect("name"), 7)].into(),
         }
     }

@@ -35,8 +35,8 @@ const FEED_PAUSE: Duration = Duration::from_secs(1);
 /// follows this program would take the watchdog away, which may be late by some hundred milliseconds.
 const STOP_LATER_US: u64 = 10_000_000;
 /// A stop whose VM's lease holds for longer than this, in milliseconds, need not be watched: systemd kills
-/// what has not ended 40 s after SIGTERM, which is within the stop time of such a lease.
-const WATCHED_MS: u64 = 35_000;
+/// what has not ended 40 s after SIGTERM, which is within the shortest stop time of such a lease.
+const WATCHED_MS: u64 = 37_500;
 /// How long after the end of the lease systemd's watchdog has certainly gone off, if it does, in
 /// milliseconds.
 const GIVE_UP_MS: u64 = 3_000;
@@ -135,7 +135,14 @@ pub enum StopStep {
 impl StopWatch {
     /// Decides on what the lease allows the VM now. The watchdog is told `endless_ms` at most.
     pub fn step(&mut self, permission: LeasePermission, now_ms: u64, endless_ms: u64) -> StopStep {
-        self.known_ms = end_of(permission, now_ms, self.known_ms);
+        let until_ms = end_of(permission, now_ms, self.known_ms);
+        // Who waits for a supervisor that stands still would wait for ever while its node's lease is renewed.
+        self.known_ms = match (self.known_ms, until_ms) {
+            (Some(known_ms), Some(until_ms)) if !mutant::lives("stop-follows-renewals") => {
+                Some(known_ms.min(until_ms))
+            }
+            _ => until_ms,
+        };
         let Some(until_ms) = self.known_ms.filter(|_| !mutant::lives("stop-arms-no-watchdog")) else {
             return StopStep::GoOn;
         };
@@ -305,6 +312,18 @@ mod tests {
         // systemd's watchdog is up to 250 ms late, and SIGTERM would take it away.
         assert_eq!(step(10_001), StopStep::GiveUp);
         assert_eq!(watch.step(LeasePermission::Endless, 10_001, 60_000), StopStep::GoOn);
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_as_long_as_the_lease_is_renewed() {
+        let mut watch = StopWatch::default();
+        let mut renewed = |now_ms, until_ms| watch.step(LeasePermission::Until(until_ms), now_ms, 60_000);
+        for (now_ms, watchdog_us) in [(0, 11_000_000), (4_000, 7_000_000), (10_500, 500_000), (11_500, 1)] {
+            let stop_us = watchdog_us + STOP_LATER_US;
+            let told = StopStep::Tell { watchdog_us, stop_us };
+            assert_eq!(renewed(now_ms, now_ms + 10_000), told, "{now_ms}");
+        }
+        assert_eq!(renewed(13_001, 23_001), StopStep::GiveUp);
     }
 
     #[test]

@@ -26,8 +26,10 @@ pub const ENDLESS_WATCHDOG_MS: u64 = 60_000;
 
 /// What a node's agent lets the supervisors of its VMs know, as JSON: how long its lease holds, and which VMs
 /// may run under it. Nothing else allows a VM to run that needs a lease; no file is no lease.
+///
+/// Supervisors outlive the release that they began with and read what later agents write: what a file says
+/// beside this is for those who know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct LeaseFile {
     /// The boot of the machine whose CLOCK_BOOTTIME `until_ms` is of. In another boot the file means nothing.
     pub boot_id: BootId,
@@ -40,6 +42,10 @@ pub struct LeaseFile {
     /// The newest grant that the node received: an agent that starts again shows it to the leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<GrantId>,
+    /// The time of enforcement at which the node says that it obeys leases, or said so: the log may have it
+    /// although the node does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforces: Option<u64>,
     /// The VMs that may run here, each with the generation of its placement.
     pub vms: BTreeMap<VmName, u64>,
 }

@@ -81,6 +81,8 @@ pub struct Holder {
     settled_ms: u64,
     /// An earlier agent of this boot left a file: it may have been settling.
     found: bool,
+    /// The time of enforcement at which this boot may have said already that it obeys leases.
+    enforcing: Option<u64>,
     /// What is being written.
     writing: Option<LeaseFile>,
     write_again_ms: u64,
@@ -119,6 +121,7 @@ impl Holder {
             short_since_ms: None,
             hold_seen: None,
             disarm_seen: None,
+            enforcing: written.as_ref().and_then(|file| file.enforces),
             written,
             confirmed: false,
             settled_ms: now_ms,
@@ -176,18 +179,30 @@ impl Holder {
 
     /// What the log is to be told of this node: that it obeys leases, at this time of enforcement.
     pub fn enforces(&mut self, step: LeaseStep<'_>) -> Option<u64> {
-        let leases = &step.state.leases;
-        let is_told = leases.may_hold(&self.node, step.raft_id, self.boot_id).is_some();
-        // A file without an end allows what no lease does.
-        let has_end = self.written.as_ref().is_some_and(|file| file.until_ms.is_some());
-        let has_settled = step.now_ms >= self.settled_ms || mutant::lives("settling-not-waited-out");
-        let is_ready = self.confirmed && has_end && self.writing.is_none() && has_settled;
-        let too_early = !is_ready && !mutant::lives("enforces-before-the-file");
-        if !leases.is_on || is_told || too_early || !step.up_to_date || step.now_ms < self.tell_ms {
+        let epoch = step.state.leases.epoch;
+        let is_noted = self.written.as_ref().is_some_and(|file| file.enforces == Some(epoch));
+        let early = mutant::lives("enforces-before-the-file");
+        let may = early || is_noted && self.writing.is_none() && self.may_enforce(step);
+        if !may || !self.lacks_holder(step) || !step.up_to_date || step.now_ms < self.tell_ms {
             return None;
         }
         self.tell_ms = step.now_ms.saturating_add(TELL_AGAIN_MS);
-        Some(leases.epoch)
+        Some(epoch)
+    }
+
+    /// Leases are on, and the log does not know yet that this boot obeys them.
+    fn lacks_holder(&self, step: LeaseStep<'_>) -> bool {
+        let leases = &step.state.leases;
+        leases.is_on && leases.may_hold(&self.node, step.raft_id, self.boot_id).is_none()
+    }
+
+    /// Whether every supervisor knows of an end that is no later than that of a lease.
+    fn may_enforce(&self, step: LeaseStep<'_>) -> bool {
+        let longest_ms = step.now_ms.saturating_add(self.terms.lease_ms);
+        let until_ms = self.written.as_ref().and_then(|file| file.until_ms);
+        let is_short = until_ms.is_some_and(|until_ms| until_ms <= longest_ms);
+        let has_settled = step.now_ms >= self.settled_ms || mutant::lives("settling-not-waited-out");
+        self.confirmed && is_short && has_settled
     }
 
     /// The file to be written, if another one than there is.
@@ -215,7 +230,12 @@ impl Holder {
         let until_ms = self.until_wanted(step);
         let vms = self.listed(step.state);
         let (boot_id, cluster_id) = (self.boot_id, self.cluster_id);
-        let wanted = LeaseFile { boot_id, cluster_id, until_ms, grant: self.newest, vms };
+        let epoch = step.state.leases.epoch;
+        if self.lacks_holder(step) && self.may_enforce(step) {
+            self.enforcing = Some(epoch);
+        }
+        let enforces = self.enforcing.filter(|at| *at == epoch);
+        let wanted = LeaseFile { boot_id, cluster_id, until_ms, grant: self.newest, enforces, vms };
         let is_same = self.confirmed && self.written.as_ref() == Some(&wanted);
         if is_same && step.now_ms < self.rewrite_ms {
             return None;
@@ -237,7 +257,7 @@ impl Holder {
         }
         // Once somebody has said under this name that it obeys leases, it is the leader's to grant them.
         let is_nobodys = step.state.leases.holder(&self.node).is_none();
-        if std::mem::take(&mut self.found) && is_nobodys {
+        if std::mem::take(&mut self.found) && is_nobodys && !self.has_told(step) {
             self.settled_ms = step.now_ms.saturating_add(self.terms.settle_ms);
         }
         let own_ms = step.now_ms.saturating_add(self.terms.lease_ms);
@@ -249,6 +269,12 @@ impl Holder {
         let left_ms = *self.until_ms.get_or_insert(step.now_ms);
         let held_ms = self.hold(step).filter(|it| self.counts_on(step, it)).and_then(|it| it.until_ms());
         Some(self.granted_ms.unwrap_or(left_ms).max(held_ms.unwrap_or(0)))
+    }
+
+    /// An agent of this boot may have said that it obeys leases, in an entry that is not applied here: whoever
+    /// leads counts from that, so this node gives itself nothing more. Supervisors had settled before that.
+    fn has_told(&self, step: LeaseStep<'_>) -> bool {
+        self.enforcing == Some(step.state.leases.epoch) && !mutant::lives("told-before-not-noted")
     }
 
     /// The long lease that the log knows of this node.
@@ -344,9 +370,10 @@ impl Holder {
         let settle_ms = if mutant::lives("hold-ended-early") { 0 } else { self.terms.settle_ms };
         let settled = |at_ms: u64| step.now_ms >= at_ms.saturating_add(settle_ms);
         let is_settled = settled(seen_ms) && self.short_since_ms.is_some_and(settled);
-        let longest_ms = step.now_ms.saturating_add(self.terms.lease_ms);
         let written = self.written.as_ref().filter(|_| self.writing.is_none());
-        let is_short = written.is_some_and(|file| file.until_ms.is_some_and(|until| until <= longest_ms));
+        // By what the log knew when it granted it, too.
+        let is_renewed = self.newest.is_some_and(|grant| grant.index >= hold.since);
+        let is_short = is_renewed && written.is_some_and(|file| self.is_short(step.now_ms, file));
         // Whoever granted a lease since the log knows of this boot has waited for the one before.
         let is_over = hold.boot_id == self.boot_id || self.has_waited(holder);
         let waits = self.leaving.is_some() || step.state.leases.disarmed.is_some();
@@ -363,6 +390,14 @@ impl Holder {
         Some(hold.since)
     }
 
+    /// Whether a file allows no more than a lease that this agent was granted, which whoever leads waits for.
+    fn is_short(&self, now_ms: u64, file: &LeaseFile) -> bool {
+        let longest_ms = now_ms.saturating_add(self.terms.lease_ms);
+        let granted_ms = self.granted_ms.unwrap_or(0).max(now_ms);
+        let is_granted = |until_ms: u64| until_ms <= granted_ms || mutant::lives("short-without-a-grant");
+        file.until_ms.is_some_and(|until_ms| until_ms <= longest_ms && is_granted(until_ms))
+    }
+
     /// This boot was granted a lease since the log knows of it: those of the boot before are over.
     fn has_waited(&self, holder: &LeaseHolder) -> bool {
         self.newest.is_some_and(|grant| grant.index >= holder.since)
@@ -376,9 +411,11 @@ impl Holder {
         leases.holder(&self.node).is_none() || own.is_some_and(|own| own.is_first || self.has_waited(own))
     }
 
-    /// Whether the lease that it gives itself is to be given anew.
+    /// Whether the lease that it gives itself is to be given anew: soon it ends, or it is a long one that was
+    /// announced to a log which does not know of it any more.
     fn is_due(&self, own_ms: u64) -> bool {
-        self.until_ms.is_none_or(|until_ms| until_ms.saturating_add(self.terms.renewal_ms()) <= own_ms)
+        let ends_soon = |until_ms: u64| until_ms.saturating_add(self.terms.renewal_ms()) <= own_ms;
+        self.until_ms.is_none_or(|until_ms| ends_soon(until_ms) || until_ms > own_ms)
     }
 
     /// The VMs that may run here by the log. Those that are kept are listed as well: a unit of one that was
@@ -401,8 +438,7 @@ impl Holder {
             self.written = writing;
             self.confirmed = true;
             self.rewrite_ms = now_ms.saturating_add(REWRITE_MS);
-            let until_ms = self.written.as_ref().and_then(|file| file.until_ms);
-            let is_short = until_ms.is_some_and(|until_ms| until_ms <= longest_ms);
+            let is_short = self.written.as_ref().is_some_and(|file| self.is_short(now_ms, file));
             self.short_since_ms = is_short.then(|| self.short_since_ms.unwrap_or(now_ms));
         } else {
             self.write_again_ms = now_ms.saturating_add(WRITE_AGAIN_MS);

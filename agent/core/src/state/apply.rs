@@ -96,7 +96,7 @@ impl ClusterState {
         match command {
             Command::SetNode { offer, .. } => self.refresh_leases(offer.witness || offer.capacity.is_none()),
             Command::RaiseVersion { .. } => self.refresh_leases(false),
-            _ => {}
+            _ => self.refresh_leases_that_end(),
         }
         result.unwrap_or_else(|refusal| {
             // Replicas of releases that know no codes remember the words.
@@ -290,7 +290,6 @@ impl ClusterState {
         }
         let before = self.vms.len();
         self.forget_vms_of(node);
-        self.refresh_leases_that_end();
         let node = Some(node.clone());
         Ok(if self.vms.len() == before { Outcome::unchanged(node) } else { Outcome::done(node) })
     }

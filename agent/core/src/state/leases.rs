@@ -33,12 +33,14 @@ impl ClusterState {
         }
     }
 
-    /// VMs of a node that was removed go elsewhere, or are forgotten, once its leases are over.
+    /// VMs of a node that was removed go elsewhere once its leases are over and another one has room, or are
+    /// forgotten.
     fn is_waited_for(&self) -> bool {
-        let is_held = |node: &NodeName| self.leases.holder(node).is_some_and(|holder| !holder.is_lost);
         let waits = |vm: &VmRecord| {
-            let node = &vm.placement.node;
-            vm.may_be_taken_over() && self.is_removed(node) && is_held(node)
+            let holder = self.leases.holder(&vm.placement.node);
+            let has_found_no_room = holder.is_some_and(|holder| holder.is_lost);
+            let may_go = if has_found_no_room { self.may_move(vm) } else { vm.may_be_taken_over() };
+            may_go && holder.is_some() && self.is_removed(&vm.placement.node)
         };
         self.vms.values().any(waits)
     }

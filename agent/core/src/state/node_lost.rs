@@ -40,7 +40,6 @@ impl ClusterState {
             holder.is_lost = true;
             holder.hold = None;
         }
-        self.refresh_leases_that_end();
         let node = Some(node.clone());
         if changed { Outcome::done(node) } else { Outcome::unchanged(node) }
     }
@@ -59,7 +58,7 @@ impl ClusterState {
         self.placed_on(node).any(|vm| self.may_move(vm) && goes(vm))
     }
 
-    fn may_move(&self, vm: &VmRecord) -> bool {
+    pub(super) fn may_move(&self, vm: &VmRecord) -> bool {
         vm.may_be_taken_over() && self.disks_can_move(vm)
     }
 

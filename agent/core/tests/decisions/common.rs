@@ -101,6 +101,7 @@ pub(crate) fn empty(n: u8, store_id: u8, promise: Option<Genesis>) -> Identity {
 }
 
 /// A state, and what feeds it.
+#[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) state: ClusterState,
     pub(crate) eligible: Vec<NodeName>,

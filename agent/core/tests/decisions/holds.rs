@@ -3,9 +3,9 @@
 use blixard_core::lease::{Grantor, Holder, LeaseStep};
 use blixard_core::state::LeaseHold;
 use blixard_model::{
-    ClusterVersion, Command, Desired, HoldAsk, LeaseDenial, LeaseGrant, LeaseRenewal, LeaseTerms,
-    LeaseTermsChoice, MembershipChange, OnNodeLoss, Outcome, RaftId, Removal, Request, RequestId, VmSpec,
-    VmsFate,
+    ClusterVersion, Command, Desired, GrantId, HoldAsk, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal,
+    LeaseTerms, LeaseTermsChoice, MembershipChange, OnNodeLoss, Outcome, RaftId, Removal, Request, RequestId,
+    VmSpec, VmsFate,
 };
 
 use crate::common::{Cluster, name, node, spec};
@@ -151,8 +151,9 @@ fn an_agent_that_ends_in_order_keeps_its_vms_and_the_next_one_ends_the_hold() {
     let mut next = crate::lease::holder(Some(file.clone()));
     assert_eq!(next.look(step(&cluster.state, 60_000, 6)).map(|file| file.until_ms), Some(Some(125_000)));
     next.note_written(60_000, true);
-    next.note_granted(60_100, grant(2, 6));
-    let short = next.look(step(&cluster.state, 60_200, 6)).expect("a lease");
+    let at = hold_of(&cluster, "n1").expect("the log has it").since;
+    next.note_granted(60_100, grant(2, at));
+    let short = next.look(step(&cluster.state, 60_200, at)).expect("a lease");
     assert_eq!(short.until_ms, Some(70_100), "it can be taken back: nobody counts on it being longer");
     next.note_written(60_210, true);
     assert_eq!(next.hold_to_end(step(&cluster.state, 60_210, 6)), None);
@@ -166,6 +167,31 @@ fn an_agent_that_ends_in_order_keeps_its_vms_and_the_next_one_ends_the_hold() {
     let end = Command::EndHold { raft_id: RaftId(1), boot_id: BOOT, since };
     assert!(is_done(&cluster.apply(end.clone())));
     assert!(!is_done(&cluster.apply(end)) && hold_of(&cluster, "n1").is_none());
+}
+
+#[test]
+fn a_hold_without_a_grant_since_is_not_ended_although_little_is_left_of_it() {
+    let mut cluster = cluster();
+    // A lease of two minutes is longer than supervisors take to learn of another one.
+    let terms = LeaseTermsChoice { lease_ms: 120_000, stop_ms: 5_000, margin_ms: 2_000 };
+    assert!(is_done(&cluster.apply(Command::SetLeaseTerms { terms })));
+    assert!(is_done(&cluster.apply(take(1, 0, 150_000))));
+    let at = hold_of(&cluster, "n1").expect("the log has it").since;
+    let file = LeaseFile {
+        boot_id: BOOT,
+        cluster_id: crate::lease::cluster_id(),
+        until_ms: Some(150_000),
+        grant: Some(GrantId { term: 3, number: 2, index: at }),
+        enforces: None,
+        vms: [(name("web"), 3)].into(),
+    };
+    let mut next = crate::lease::holder(Some(file));
+    for now_ms in (40_000..150_000).step_by(1_000) {
+        if next.look(step(&cluster.state, now_ms, at)).is_some() {
+            next.note_written(now_ms, true);
+        }
+        assert_eq!(next.hold_to_end(step(&cluster.state, now_ms, at)), None, "VMs run under it at {now_ms}");
+    }
 }
 
 #[test]
@@ -282,8 +308,9 @@ fn shorter_terms_count_for_a_node_once_it_says_that_its_supervisors_know_of_them
         .expect("granted");
     assert_eq!(length_ms, 5_000);
     let mut holder = holder(None);
-    holder.note_granted(0, LeaseGrant { length_ms: 5_000, ..grant(1, 4) });
-    holder.look(step(&cluster.state, 100, 9)).expect("a file");
+    let at = hold_of(&cluster, "n1").expect("it had longer ones").since;
+    holder.note_granted(0, LeaseGrant { length_ms: 5_000, ..grant(1, at) });
+    holder.look(step(&cluster.state, 100, at)).expect("a file");
     holder.note_written(100, true);
     assert_eq!(holder.hold_to_end(step(&cluster.state, 100, 9)), None);
     let since = holder.hold_to_end(step(&cluster.state, 100 + TERMS.settle_ms, 9)).expect("all know");
@@ -303,8 +330,9 @@ fn shorter_terms_count_for_a_node_once_it_says_that_its_supervisors_know_of_them
     old.look(step(&changed.state, 100_100, 9)).expect("a longer one in flight");
     old.note_written(100_100, true);
     assert_eq!(old.hold_to_end(step(&changed.state, 100_200, 9)), None);
-    old.note_granted(103_000, LeaseGrant { length_ms: 5_000, ..grant(3, 4) });
-    let short = old.look(step(&changed.state, 103_100, 9)).expect("a shorter one");
+    let at = hold_of(&changed, "n1").expect("it had longer ones").since;
+    old.note_granted(103_000, LeaseGrant { length_ms: 5_000, ..grant(3, at) });
+    let short = old.look(step(&changed.state, 103_100, at)).expect("a shorter one");
     assert_eq!(short.until_ms, Some(108_000), "it takes the place of the longer one");
     old.note_written(103_100, true);
     let settled_ms = 103_100 + TERMS.settle_ms;
@@ -410,6 +438,17 @@ fn vms_that_a_removed_node_left_behind_wait_for_its_leases_too() {
     assert_eq!(kept.state.vms[&name("web")].desired, Desired::Absent, "it may still run");
     assert!(is_done(&kept.apply(lost("n2"))));
     assert!(kept.state.vms.is_empty() && !kept.state.leases.is_on);
+    // One that finds no room then waits for it, or until it is deleted.
+    let mut crowded = removed(VmsFate::Keep);
+    cluster_still_waits(&mut crowded);
+    let nowhere = Command::NodeLost { node: node("n2"), term: 3, eligible: Vec::new(), seen: None };
+    assert!(is_done(&crowded.apply(nowhere)));
+    assert!(crowded.state.leases.is_on, "whoever leads finds it room later");
+    let mut deleted = crowded.clone();
+    assert!(is_done(&crowded.apply(lost("n2"))));
+    assert_eq!((place(&crowded, "web"), crowded.state.leases.is_on), (Some(node("n1")), false));
+    assert!(is_done(&deleted.apply(Command::DeleteVm { name: name("web") })));
+    assert!(deleted.state.vms.is_empty() && !deleted.state.leases.is_on);
     // Somebody who knows that the machine is off says so after all.
     let mut retired = removed(VmsFate::Retire);
     cluster_still_waits(&mut retired);

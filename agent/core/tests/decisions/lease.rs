@@ -219,8 +219,53 @@ fn alone_a_node_needs_no_lease_and_obeys_them_before_it_says_so() {
         let until_ms = holder.file().and_then(|file| file.until_ms);
         assert!(until_ms.is_some_and(|until_ms| until_ms > now_ms + 5_000), "{now_ms}");
     }
+    assert_eq!(holder.enforces(begins(settled_ms)), None, "the next agent could not know of it");
+    let file = holder.look(begins(settled_ms)).expect("it is noted");
+    assert_eq!(file.enforces, Some(1));
+    holder.note_written(settled_ms, true);
     assert_eq!(holder.enforces(begins(settled_ms)), Some(1));
     assert_eq!(holder.enforces(begins(settled_ms + 1)), None, "it is on its way");
+}
+
+#[test]
+fn an_agent_that_follows_gives_itself_no_lease_once_the_one_before_may_have_told_the_log() {
+    let mut state = Cluster::of(2).state;
+    let found = |until_ms, enforces| {
+        holder(Some(LeaseFile {
+            boot_id: BOOT,
+            cluster_id: cluster_id(),
+            until_ms: Some(until_ms),
+            grant: None,
+            enforces,
+            vms: [(name("web"), 3)].into(),
+        }))
+    };
+    let mut told = found(9_000, Some(1));
+    for now_ms in (0..9_000).step_by(500) {
+        if let Some(file) = told.look(step(&state, now_ms, 2)) {
+            assert_eq!((file.until_ms, file.enforces), (Some(9_000), Some(1)));
+            told.note_written(now_ms, true);
+        }
+    }
+    assert_eq!(told.enforces(step(&state, 9_000, 2)), Some(1), "it need not settle once more");
+    // One that has not may go on by itself, also when that was at an earlier time of enforcement.
+    for (enforces, epoch) in [(None, 1), (Some(1), 2)] {
+        state.leases.epoch = epoch;
+        let mut untold = found(9_000, enforces);
+        assert_eq!(untold.look(step(&state, 8_000, 2)).and_then(|file| file.until_ms), Some(18_000));
+        untold.note_written(8_000, true);
+        assert_eq!(untold.enforces(step(&state, 8_000 + TERMS.settle_ms - 1, 2)), None);
+    }
+    // A long lease that was announced at an earlier time is none any more, and has to be settled.
+    let mut long = found(900_000, Some(1));
+    assert_eq!(long.look(step(&state, 0, 2)).and_then(|file| file.until_ms), Some(10_000));
+    long.note_written(100, true);
+    for now_ms in (1_000..100 + TERMS.settle_ms).step_by(1_000) {
+        assert_eq!(long.enforces(step(&state, now_ms, 2)), None, "a supervisor may not have read it yet");
+        if long.look(step(&state, now_ms, 2)).is_some() {
+            long.note_written(now_ms, true);
+        }
+    }
 }
 
 #[test]
@@ -231,6 +276,7 @@ fn what_an_agent_finds_counts_in_this_boot_and_this_cluster_alone() {
         cluster_id,
         until_ms: Some(5_000),
         grant,
+        enforces: None,
         vms: [(name("web"), 3)].into(),
     };
     let found = holder(Some(file(BOOT, cluster_id())));

@@ -29,6 +29,7 @@ fn lease(until_ms: Option<u64>) -> LeaseFile {
         cluster_id: cluster(1),
         until_ms,
         grant: Some(GrantId { term: 1, number: 1, index: 1 }),
+        enforces: None,
         vms: [(web(), 7)].into(),
     }
 }

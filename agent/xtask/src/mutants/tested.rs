@@ -38,6 +38,24 @@ pub(super) const TESTED: &[Tested] = &[
         test: "stops::what_was_stopped_by_hand_is_stopped_and_told",
     },
     Tested {
+        name: "stop-follows-renewals",
+        source: "leases: a stop waits for a frozen supervisor for as long as its node's lease is renewed",
+        target: ("blixard-launcher", LIBRARY),
+        test: "stop::tests::a_stop_does_not_wait",
+    },
+    Tested {
+        name: "told-before-not-noted",
+        source: "leases: an agent gives itself a lease although the one before may have said that it obeys them",
+        target: ("blixard-core", "decisions"),
+        test: "lease::an_agent_that_follows",
+    },
+    Tested {
+        name: "short-without-a-grant",
+        source: "holds: one is ended when little is left of it, although no lease was granted since",
+        target: ("blixard-core", "decisions"),
+        test: "holds::a_hold_without_a_grant",
+    },
+    Tested {
         name: "lease-without-a-quorum",
         source: "leases: a leader grants them although nobody confirms that it leads",
         target: ("blixard-node", "node"),
