@@ -104,7 +104,24 @@ pub(crate) fn failovers(state: &ClusterState, nodes: &[NodeView]) -> Vec<ChangeV
         let what = format!("{} {what}: {vms} of its VMs are to be started on other nodes", node.name);
         Some(ChangeView { what, waits_for: Some(waits_for) })
     };
-    nodes.iter().filter_map(change).take(CHANGES_MAX).collect()
+    let removed = state.leases.holders.keys().filter_map(|node| left_behind(state, node));
+    nodes.iter().filter_map(change).chain(removed).take(CHANGES_MAX).collect()
+}
+
+/// The VMs that a removed node left behind and that other nodes may run once its leases are over.
+fn left_behind(state: &ClusterState, node: &NodeName) -> Option<ChangeView> {
+    let holder = state.leases.holder(node)?;
+    let vms = state.taken_from(node).len();
+    if vms == 0 || state.nodes.member_by_name(node).is_some() {
+        return None;
+    }
+    let waits_for = match holder.is_lost {
+        _ if state.leases.disarmed.is_some() => ARMED_AGAIN,
+        true => "another node with room for them",
+        false => "its leases to be over",
+    };
+    let what = format!("{node} was removed: {vms} of its VMs are to be started on other nodes, or forgotten");
+    Some(ChangeView { what, waits_for: Some(waits_for.to_owned()) })
 }
 
 /// What starts VMs elsewhere that were not while the cluster was disarmed.
@@ -320,7 +337,10 @@ mod tests {
     use blixard_model::removal::RemovedNode;
     use blixard_model::report::VmReport;
     use blixard_model::wire::MemberProgress;
-    use blixard_model::{ClusterId, ClusterVersion, NodeFacts, Offer, StoreId};
+    use blixard_model::{
+        BootId, Capacity, ClusterId, ClusterVersion, Command, Desired, MembershipChange, NodeFacts, Offer,
+        Removal, Request, StoreId, VmsFate,
+    };
 
     use super::*;
 
@@ -425,6 +445,43 @@ mod tests {
             progress: BTreeMap::new(),
         };
         (state, raft)
+    }
+
+    #[test]
+    fn the_vms_that_a_removed_node_left_behind_are_told_with_what_they_wait_for() {
+        let (mut state, _) = three();
+        let mut index = 0;
+        let mut apply = |state: &mut ClusterState, command| {
+            index += 1;
+            let id = format!("r{index}").parse().expect("an id");
+            state.apply(index, &Request { id, command })
+        };
+        let capacity = Some(Capacity { cpus: 4, memory_mib: 4_096 });
+        for n in 1..=2 {
+            let addresses = vec![SocketAddr::from(([10, 77, 0, n], 7431))];
+            let offer = Offer { addresses, capacity, ..Offer::default() };
+            apply(&mut state, Command::SetNode { endpoint_id: EndpointId::from_bytes([n; 32]), offer });
+        }
+        let boot_id = BootId::from_bytes([7; 16]);
+        apply(&mut state, Command::EnforceLease { raft_id: RaftId(2), boot_id, epoch: 1 });
+        let spec = serde_json::from_str(r#"{"name":"web","cpus":1,"memory_mib":64,"kernel":"/k"}"#);
+        let n2: NodeName = "n2".parse().expect("a name");
+        let (spec, eligible) = (spec.expect("a spec"), vec![n2.clone()]);
+        apply(&mut state, Command::CreateVm { spec, desired: Desired::Running, eligible });
+        assert_eq!(failovers(&state, &[]), [], "it is a member");
+        let why = Removal::Operator { vms: Some(VmsFate::Keep) };
+        state.apply_membership(&MembershipChange::Remove { raft_id: RaftId(2), why });
+        let waits_for = |state: &ClusterState| {
+            let told = failovers(state, &[]).remove(0);
+            assert!(told.what.starts_with("n2 was removed: 1 of its VMs are"), "{}", told.what);
+            told.waits_for.expect("it waits")
+        };
+        assert_eq!(waits_for(&state), "its leases to be over");
+        let lost = Command::NodeLost { node: n2, term: 1, eligible: Vec::new(), seen: None };
+        apply(&mut state, lost);
+        assert_eq!(waits_for(&state), "another node with room for them");
+        apply(&mut state, Command::Disarm { for_ms: 60_000, at_ms: 0 });
+        assert_eq!(waits_for(&state), ARMED_AGAIN);
     }
 
     /// n1's links: since when each is down.

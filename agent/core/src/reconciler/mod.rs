@@ -209,6 +209,10 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
                 let next = memory.next_start(&name, view.now_ms);
                 (ObservedState::Failed, Some(format!("{failure} {next}")))
             }
+            None if !view.up_to_date => {
+                let why = "it waits until its node has read the log since it started, which takes a quorum";
+                (ObservedState::Pending, Some(why.to_owned()))
+            }
             None if lacks_lease(view, vm) => {
                 let why = "it waits for a lease of its node";
                 (ObservedState::Pending, Some(why.to_owned()))

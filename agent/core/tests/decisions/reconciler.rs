@@ -216,6 +216,9 @@ fn nothing_is_done_on_an_old_log() {
     let placed = [&vm];
     let stale = UnitsView { up_to_date: false, ..view(&placed, &[], 0) };
     assert_eq!(reconcile(&stale, &mut Memory::default()), []);
+    let told = report(&stale, &Memory::default()).remove(0);
+    let why = "it waits until its node has read the log since it started, which takes a quorum";
+    assert_eq!((told.state, told.reason.as_deref()), (ObservedState::Pending, Some(why)));
 }
 
 #[test]
