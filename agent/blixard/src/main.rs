@@ -15,7 +15,15 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     match asked {
-        Asked::Agent(args) => ended(blixard_daemon::run(&args.config, args.check_config)),
+        Asked::Agent(args) => {
+            let ran = blixard_daemon::run(&args.config, args.check_config);
+            let failed = ran.is_err() && !args.check_config;
+            let code = ended(ran);
+            if failed {
+                blixard_daemon::last_word();
+            }
+            code
+        }
         Asked::Keygen(args) => ended(blixard_daemon::keygen(args.key_file, args.config)),
         Asked::VmRun(args) => {
             let lease_dir = args.lease_dir.map(launcher::LeaseDir::new).unwrap_or_default();

@@ -78,7 +78,6 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         ended = tasks.join_next() => last_word_of(&mut host, ended).await?,
         () = signals.asked() => return shut_down(&agent, host, tasks, stop).await,
     };
-    hold::last_word();
     Err(last_words(ended))
 }
 
@@ -224,10 +223,10 @@ async fn shut_down(
     if let Err(error) = std::fs::remove_file(&agent.config.socket) {
         tracing::debug!(%error, "the socket was not removed");
     }
+    tracing::info!("stopped");
     if vms_wait {
         hold::last_word();
     }
-    tracing::info!("stopped");
     Ok(())
 }
 
