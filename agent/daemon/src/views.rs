@@ -89,7 +89,7 @@ pub(crate) fn failovers(state: &ClusterState, nodes: &[NodeView]) -> Vec<ChangeV
     let change = |node: &NodeView| {
         let vms = state.taken_from(&node.name).len();
         let (what, waits_for) = match node.lease? {
-            LeaseStanding::Holds => return None,
+            LeaseStanding::Holds { .. } => return None,
             _ if vms == 0 => return None,
             _ if state.leases.disarmed.is_some() => ("is silent", ARMED_AGAIN.to_owned()),
             LeaseStanding::Suspect { lost_in_ms } => {

@@ -222,7 +222,12 @@ pub enum RenewalAnswer {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum LeaseStanding {
     /// It renews its lease.
-    Holds,
+    Holds {
+        /// For how long it still has one, in milliseconds, as the leader counts; 0 where a release before
+        /// this one says nothing of it.
+        #[serde(default)]
+        left_ms: u64,
+    },
     /// It has not renewed its lease for a while, or not since this node leads: it counts as lost after so
     /// many milliseconds.
     Suspect {

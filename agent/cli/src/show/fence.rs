@@ -27,7 +27,8 @@ fn row(node: &NodeView) -> Vec<String> {
 fn standing(lease: Option<LeaseStanding>) -> String {
     match lease {
         None => NOTHING.to_owned(),
-        Some(LeaseStanding::Holds) => "holds".to_owned(),
+        Some(LeaseStanding::Holds { left_ms: 0 }) => "holds".to_owned(),
+        Some(LeaseStanding::Holds { left_ms }) => format!("holds for {}", time(left_ms)),
         Some(LeaseStanding::Suspect { lost_in_ms }) => format!("suspect, lost in {}", time(lost_in_ms)),
         Some(LeaseStanding::Lost) => "lost".to_owned(),
     }
@@ -89,8 +90,8 @@ mod tests {
     #[test]
     fn each_node_shows_what_ends_its_vms_and_what_is_not_covered() {
         let [name, lease, by, not_by, uncovered] =
-            cells(&node("n1", Some(LeaseStanding::Holds), Some(fences())));
-        assert_eq!([name, lease, by], ["n1", "holds", "supervisor, systemd's watchdog"]);
+            cells(&node("n1", Some(LeaseStanding::Holds { left_ms: 8_200 }), Some(fences())));
+        assert_eq!([name, lease, by], ["n1", "holds for 8.2 s", "supervisor, systemd's watchdog"]);
         assert!(not_by.starts_with("last resort (last_resort is \"none\"); hardware watchdog ("), "{not_by}");
         assert_eq!(uncovered, "a suspended or paused machine, a hung kernel, a hypervisor in D state");
         let all = Fences { last_resort: FenceState::Works, hardware_watchdog: FenceState::Works, ..fences() };
@@ -111,8 +112,10 @@ mod tests {
     fn the_table_is_there_as_far_as_leases_are_needed_and_no_wider_than_what_fits() {
         assert_eq!(table(&[node("n1", None, Some(fences()))]), "");
         let long = Fences { supervisor: FenceState::off("why ".repeat(40)), ..fences() };
-        let text =
-            table(&[node("n1", Some(LeaseStanding::Holds), Some(long)), node("n2", None, Some(fences()))]);
+        let text = table(&[
+            node("n1", Some(LeaseStanding::Holds { left_ms: 0 }), Some(long)),
+            node("n2", None, Some(fences())),
+        ]);
         assert!(text.starts_with("FENCES ") && !text.contains("n2"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
     }

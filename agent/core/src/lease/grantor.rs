@@ -193,7 +193,12 @@ impl Grantor {
         if now_ms >= over_ms {
             LeaseStanding::Lost
         } else if now_ms.saturating_sub(at_ms) <= self.terms.lease_ms * 2 / 3 {
-            LeaseStanding::Holds
+            let hold = self
+                .seen
+                .get(node)
+                .and_then(|seen| Some(seen.hold_ms.saturating_add(seen.holder.hold?.length_ms)));
+            let until_ms = at_ms.saturating_add(self.terms.lease_ms).max(hold.unwrap_or(0));
+            LeaseStanding::Holds { left_ms: until_ms.saturating_sub(now_ms) }
         } else {
             LeaseStanding::Suspect { lost_in_ms: over_ms - now_ms }
         }

@@ -133,7 +133,8 @@ fn a_node_is_lost_when_all_of_its_leases_are_certainly_over() {
     let cluster = cluster();
     let (table, n2) = (&cluster.state.leases, node("n2"));
     let mut grantor = Grantor::new(3, TERMS, 500);
-    assert_eq!(grantor.standing(500, &n2), LeaseStanding::Holds, "the leader before may have granted one");
+    let holds = LeaseStanding::Holds { left_ms: 9_900 };
+    assert_eq!(grantor.standing(600, &n2), holds, "the leader before may have granted one");
     assert_eq!(grantor.standing(500 + WAIT_MS - 1, &n2), LeaseStanding::Suspect { lost_in_ms: 1 });
     assert_eq!(grantor.standing(500 + WAIT_MS, &n2), LeaseStanding::Lost);
     renew(&mut grantor, 10_000, table, renewal(None)).expect("granted");
@@ -382,7 +383,7 @@ fn a_node_that_begins_to_obey_leases_is_waited_for_from_then_on() {
     // A leader that has led for long, and a node that has given itself a lease just before.
     grantor.note_holders(90_000, &cluster.state.leases);
     let n2 = node("n2");
-    assert_eq!(grantor.standing(90_000, &n2), LeaseStanding::Holds);
+    assert_eq!(grantor.standing(90_000, &n2), LeaseStanding::Holds { left_ms: TERMS.lease_ms });
     assert_eq!(grantor.standing(90_000 + WAIT_MS - 1, &n2), LeaseStanding::Suspect { lost_in_ms: 1 });
     assert_eq!(grantor.standing(90_000 + WAIT_MS, &n2), LeaseStanding::Lost);
 }
