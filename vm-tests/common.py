@@ -283,10 +283,12 @@ def watch_copies():
 
 
 def expect_no_copy_ran_twice():
-    """No two copies of a VM ran at once since `watch_copies`."""
+    """No two copies of a VM ran at once since `watch_copies`, nor did two of their guests say so."""
     if judge is not None:
         tell_moves()
         t.assertEqual([], judge.overlaps())
+        t.assertEqual([], judge.heartbeat_overlaps())
+        t.assertEqual([], judge.doubts())
 
 
 def tell_moves():

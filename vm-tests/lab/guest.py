@@ -23,7 +23,7 @@ MODULES = ("drivers/virtio/virtio_mmio", "drivers/block/virtio_blk")
 _INIT = Path(__file__).with_name("guest_init.sh")
 _DIRECTORIES = ("bin", "dev", "modules", "proc", "sys")
 _APPLETS = (
-    "cat", "dd", "echo", "insmod", "mount", "printf", "reboot", "sh", "sleep", "sync", "tr",
+    "cat", "dd", "echo", "insmod", "mkfifo", "mount", "printf", "reboot", "sh", "sync", "tr",
 )
 
 # Offsets in the header of a bzImage (Documentation/arch/x86/boot.rst of Linux).

@@ -5,6 +5,8 @@ processors got processor time in between: a hypervisor that is frozen, stopped, 
 there and does not run. Times are milliseconds of the computer's CLOCK_MONOTONIC, which no machine of the lab
 can change. Whatever a look cannot decide is decided against the product: a run begins with the look before
 it was seen and ends with the look that saw it last, and pauses of a guest that idles belong to its run.
+
+A second verdict, heartbeats.py, rests on what the guests say, and on nothing of this.
 """
 
 from __future__ import annotations
@@ -65,11 +67,30 @@ class Move:
     began_ms: float
 
 
+@dataclass(frozen=True)
+class Heard:
+    """Heartbeats of one guest that were heard one after the other."""
+
+    #: Whose they are, by the hypervisor that they came through.
+    copy: Copy
+    #: Whose they are by the guest's own word: VM, node, and which boot of its disk.
+    vm: str
+    node: str
+    boot: int
+    #: Seconds since the guest booted, with the last of them.
+    up_s: float
+    #: When each was heard.
+    at_ms: tuple[float, ...]
+
+
 @dataclass
 class Record:
     """What the recorder wrote so far."""
 
     runs: list[Run] = field(default_factory=list)
+    heard: list[Heard] = field(default_factory=list)
+    #: Lines of guests that are no heartbeats.
+    garbled: int = 0
     looks: int = 0
     #: The longest time between two looks: what is shorter than that may not have been seen.
     longest_blind_ms: float = 0.0
@@ -86,6 +107,11 @@ def read(lines: Iterable[str]) -> Record:
         said = json.loads(line)
         if "ran" in said:
             record.runs.append(Run(Copy(*said["ran"]), said["from_ms"], said["to_ms"]))
+        elif "heard" in said:
+            by = (*said["said"], said["boot"], said["up_s"], tuple(said["at_ms"]))
+            record.heard.append(Heard(Copy(*said["heard"]), *by))
+        elif "garbled" in said:
+            record.garbled += said["garbled"]
         else:
             record.looks += said["looks"]
             record.longest_blind_ms = max(record.longest_blind_ms, said["longest_blind_ms"])
@@ -120,13 +146,13 @@ def by_vm(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return found
 
 
-def overlaps(runs: Iterable[Run]) -> list[Overlap]:
-    """Where two copies of a VM ran at the same time. Two runs that only touch do not overlap."""
+def overlaps(runs: Iterable[Run], is_touching_one: bool = False) -> list[Overlap]:
+    """Where two copies of a VM ran at the same time; two runs that only touch do so if they are said to."""
     found = []
     for of_vm in by_vm(runs).values():
         for first, second in itertools.combinations(of_vm, 2):
             begin, end = max(first.from_ms, second.from_ms), min(first.to_ms, second.to_ms)
-            if first.copy != second.copy and begin < end:
+            if first.copy != second.copy and (begin < end or (is_touching_one and begin == end)):
                 found.append(Overlap(first.copy, second.copy, begin, end))
     return sorted(found, key=lambda overlap: overlap.from_ms)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,12 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import heartbeats
 import judge
 import recorder
 import waiting
 from errors import LabError
 
 _LOOK_DEADLINE_SECONDS = 20.0
+#: More than the recorder writes in the time that counts as lately.
+_TAIL_BYTES = 65_536
+_LATELY_MS = 2000.0
 
 
 class Judge:
@@ -59,11 +64,30 @@ class Judge:
 
     def verdict(self) -> dict[str, Any]:
         """What was seen so far, in a few numbers."""
-        return judge.verdict(self.record())
+        record = self.record()
+        return judge.verdict(record) | heartbeats.verdict(record)
 
     def overlaps(self) -> list[judge.Overlap]:
         """Where two copies of a VM ran at once."""
         return judge.overlaps(self.record().runs)
+
+    def heartbeat_overlaps(self) -> list[judge.Overlap]:
+        """Where two copies of a VM beat at once."""
+        return heartbeats.overlaps(self.record())
+
+    def heard(self) -> set[tuple[str, str]]:
+        """Which VMs were heard lately, each with its node: from the end of the record, so it costs little."""
+        with contextlib.suppress(OSError), self._path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            # The first line may be half of one, and so may the last.
+            lines = [line.decode() for line in file.readlines()[1:]]
+            return heartbeats.heard_since(judge.read(lines), time.monotonic() * 1000 - _LATELY_MS)
+        return set()
+
+    def doubts(self) -> list[str]:
+        """Why the heartbeats are not to be believed, in words."""
+        record = self.record()
+        return heartbeats.silent(record) + heartbeats.strange(record)
 
     def moves(self) -> list[judge.Move]:
         """Where a VM came to run on another node."""

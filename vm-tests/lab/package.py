@@ -14,6 +14,9 @@ from guest import Guest
 from layout import GUEST_DIR, REPOSITORY
 
 _DIST = REPOSITORY / "agent" / "dist"
+#: What the machines run as hypervisor, and where they find it before the real one.
+_QEMU = Path(__file__).with_name("machine_qemu.sh")
+_QEMU_PLACE = "usr/local/bin/qemu-system-x86_64"
 
 #: Where the files of agent/dist go: directory there, directory in the machine.
 DESTINATIONS = {
@@ -74,6 +77,7 @@ def install(home: Path, rootfs: Path, binary: Path, guest: Guest) -> tuple[Path,
     root = mounts.mount_overlay([rootfs], home)
     try:
         _copy(binary, root / "usr/bin/blixard", 0o755)
+        _copy(_QEMU, root / _QEMU_PLACE, 0o755)
         for kind, destination in DESTINATIONS.items():
             files = [path for path in sorted((_DIST / kind).glob("*")) if path.is_file()]
             if not files:

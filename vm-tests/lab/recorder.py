@@ -1,9 +1,11 @@
-"""Records, outside the lab's machines, which hypervisors run in them: from the computer's process table.
+"""Records, outside the lab's machines, which hypervisors run in them, and which of their guests say so.
 
-A process of its own, so that nothing that the harness does makes it look later.
+The first is from the computer's process table, the second from the guests' heartbeats: two records that know
+nothing of each other. A process of its own, so that nothing that the harness does makes it look later.
 
 It sees what the kernel of the computer knows and asks nobody in a machine: not the agent, not systemd, not
-the guest, not a journal that may be lost with its machine. judge.py reads what it writes.
+the guest, not a journal that may be lost with its machine. A heartbeat comes straight from the guest, by way
+of a port of its hypervisor, and gets the time of the look that finds it. judge.py reads what is written here.
 
     recorder.py TAG RECORD      looks at the machines whose groups lie below TAG, until it is ended
 """
@@ -21,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import judge
+from listening import Listener
 
 LOOK_SECONDS = 0.03
 #: How often it writes what it saw, also of runs that go on.
@@ -67,6 +70,7 @@ def used_ns(threads: list[Path]) -> int:
 @dataclass
 class _Watched:
     copy: judge.Copy
+    listener: Listener
     threads: list[Path] = field(default_factory=list)
     used_ns: int = STARTUP_NS
     #: The run that goes on: from, to.
@@ -97,6 +101,7 @@ class Recorder:
         self._longest_blind_ms = max(self._longest_blind_ms, now_ms - last_ms)
         self._find(now_ms)
         for pid, watched in list(self._watched.items()):
+            watched.listener.listen(now_ms)
             try:
                 self._look_at(watched, last_ms, now_ms)
             except OSError:
@@ -104,6 +109,10 @@ class Recorder:
                 if watched.run is not None and last_ms - watched.run[1] <= judge.PAUSE_MAX_MS:
                     watched.run = (watched.run[0], now_ms)
                 self._close(watched)
+                # It may have said something between the two.
+                watched.listener.listen(now_ms)
+                self._write_heard(watched)
+                watched.listener.close()
                 del self._watched[pid]
         if now_ms - self._written_ms >= _WRITE_MS:
             self.flush(now_ms)
@@ -117,7 +126,7 @@ class Recorder:
             with contextlib.suppress(OSError):
                 found = copy_of(self._proc, pid, self._tag)
             if found is not None:
-                self._watched[pid] = _Watched(found)
+                self._watched[pid] = _Watched(found, Listener(self._proc, found))
             if found is not None or pid not in pids or now_ms - since_ms > _BECOMES_MS:
                 del self._young[pid]
 
@@ -141,6 +150,10 @@ class Recorder:
             self._write({"ran": named, "from_ms": round(from_ms, 1), "to_ms": round(to_ms, 1)})
         watched.run = None
 
+    def _write_heard(self, watched: _Watched) -> None:
+        for said in watched.listener.written():
+            self._write(said)
+
     def flush(self, now_ms: float) -> None:
         """Writes what was seen since it wrote last. A run that goes on continues where this part ends."""
         for watched in self._watched.values():
@@ -148,6 +161,7 @@ class Recorder:
             self._close(watched)
             if goes_on is not None:
                 watched.run = (goes_on[1], goes_on[1])
+            self._write_heard(watched)
         blind = {"looks": self._looks, "longest_blind_ms": round(self._longest_blind_ms, 1)}
         self._write(blind | {"until_ms": round(now_ms, 1)})
         self._written_ms, self._looks, self._longest_blind_ms = now_ms, 0, 0.0
