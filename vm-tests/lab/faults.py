@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from driver import Machine
@@ -50,6 +50,8 @@ class Begun:
     end: Callable[[], None]
     #: Whether the machines that are left can start the VMs of the lost ones.
     is_taken_over: bool = True
+    #: Machines whose agent was stopped in order, and so announced a hold: the others wait for it for a while.
+    held: list[Machine] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,12 @@ def _tell_systemd(command: str) -> Callable[[Field], Begun]:
     return begin
 
 
+def _agent_restarted(field: Field) -> Begun:
+    victim = field.dice.choice(field.machines)
+    victim.succeed(f"systemctl restart {AGENT}")
+    return Begun([], lambda: None, held=[victim])
+
+
 def _ended(machine: Machine, command: str) -> None:
     # The agent that is thawed may have been ended by its watchdog meanwhile.
     with contextlib.suppress(RequestedAssertionFailed):
@@ -204,5 +212,5 @@ ALL = (
     Fault("daemon_reload", _tell_systemd("systemctl daemon-reload"), loses_machines=False),
     Fault("daemon_reexec", _tell_systemd("systemctl daemon-reexec"), loses_machines=False),
     Fault("bus_restarted", _tell_systemd("systemctl restart dbus.service"), loses_machines=False),
-    Fault("agent_restarted", _tell_systemd(f"systemctl restart {AGENT}"), loses_machines=False),
+    Fault("agent_restarted", _agent_restarted, loses_machines=False),
 )

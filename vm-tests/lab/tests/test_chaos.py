@@ -7,15 +7,16 @@ import chaos
 import faults
 import judge
 import ledger
-from judge import Copy, Run
+from judge import Copy, Heard, Run
 
 WEB_1 = Copy("web", "n1", 100, 7)
 WEB_2 = Copy("web", "n2", 200, 8)
+DNS_2 = Copy("dns", "n2", 400, 9)
 KINDS = {kind.name: kind for kind in faults.ALL}
 
 
-def done(name, began_ms):
-    return chaos.Done(KINDS[name], began_ms, began_ms + 500)
+def done(name, began_ms, is_held=False):
+    return chaos.Done(KINDS[name], began_ms, began_ms + 500, is_held)
 
 
 class Counted(unittest.TestCase):
@@ -29,25 +30,49 @@ class Counted(unittest.TestCase):
         self.assertEqual({"median": 8000, "most": 8000}, counted["ended_after_ms"])
         self.assertEqual({"median": 18_000, "most": 18_000}, counted["started_after_ms"])
 
+    def test_one_that_waited_for_a_hold_is_told_apart(self):
+        said = mock.Mock(done=[done("agent_restarted", 0), done("cut_off", 1000, is_held=True)])
+        counted = chaos._counted(said, judge.Record([Run(WEB_1, 0, 9000), Run(WEB_2, 131_000, 140_000)]))
+        self.assertIsNone(counted["started_after_ms"])
+        self.assertEqual({"median": 130_000, "most": 130_000}, counted["started_after_hold_ms"])
+
     def test_an_overlap_is_told_with_the_fault_before_it(self):
         record = judge.Record([Run(WEB_1, 0, 9000), Run(WEB_2, 8000, 9500)])
         said = mock.Mock(done=[done("agent_frozen", 2000)], writers=[])
         told = ["web ran on n1 and n2 for 1000 ms, 6.0 s after agent_frozen"]
         self.assertEqual(told, chaos._told(record, said))
 
+    def test_an_overlap_of_heartbeats_is_told_and_who_was_never_heard(self):
+        heard = [Heard(WEB_1, "web", "n1", 0, 9.0, (8000, 9000)), Heard(WEB_2, "web", "n2", 0, 1.0, (8500,))]
+        record = judge.Record([Run(DNS_2, 0, 30_000)], heard)
+        said = mock.Mock(done=[done("agent_frozen", 2000)], writers=[])
+        beat, silent = chaos._told(record, said)
+        self.assertEqual("web beat on n1 and n2 for 0 ms, 6.5 s after agent_frozen", beat)
+        self.assertEqual("dns ran on n2 for 30 s and was never heard", silent)
+
+
+WELL = {
+    "overlaps": 0,
+    "heartbeat_overlaps": 0,
+    "silent_copies": 0,
+    "strange_heartbeats": 0,
+    "lost_writes": 0,
+    "ended": True,
+}
+TWICE = {"overlaps": 1, "heartbeat_overlaps": 2}
+
 
 class Ends(unittest.TestCase):
-    def test_a_run_passes_without_overlaps_and_a_control_run_with_some(self):
-        for overlaps, lost_writes, ended, is_control, passes in (
-            (0, 0, True, False, True),
-            (1, 0, True, False, False),
-            (0, 1, True, False, False),
-            (0, 0, False, False, False),
-            (3, 0, True, True, True),
-            (0, 0, True, True, False),
-        ):
-            report = {"overlaps": overlaps, "lost_writes": lost_writes, "ended": ended}
-            self.assertEqual(passes, chaos._is_ok(report, is_control), report)
+    def test_a_run_passes_when_neither_verdict_has_an_overlap_and_everybody_was_heard(self):
+        self.assertTrue(chaos._is_ok(WELL, False))
+        for key in WELL:
+            other = False if key == "ended" else 1
+            self.assertFalse(chaos._is_ok(WELL | {key: other}, False), key)
+
+    def test_a_control_run_passes_when_both_verdicts_have_overlaps(self):
+        self.assertTrue(chaos._is_ok(WELL | TWICE, True))
+        for change in ({"overlaps": 0}, {"heartbeat_overlaps": 0}, {"lost_writes": 1}, {"silent_copies": 1}):
+            self.assertFalse(chaos._is_ok(WELL | TWICE | change, True), change)
 
     def test_a_run_that_broke_off_before_the_judge_spoke_does_not_pass(self):
         self.assertFalse(chaos._is_ok({"ended": False}, False))
