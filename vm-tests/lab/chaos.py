@@ -33,7 +33,7 @@ from ledger import Writer
 from telling import MachineError, RequestedAssertionFailed, SilentLog
 
 NODES = 3
-VMS = 6
+VMS = 9
 WRITERS = 2
 GUEST = f"--kernel {GUEST_DIR}/vmlinux --initrd {GUEST_DIR}/initrd"
 #: A guest that only beats once it is up, and boots with less: on two processors the others need the rest.
@@ -43,8 +43,9 @@ IDLE = (
 )
 
 _FORM_SECONDS = 60.0
-_CALM_SECONDS = 240.0
-_TAKEOVER_SECONDS = 90.0
+_CALM_SECONDS = 360.0
+#: With the boot of as many guests as two processors are to carry.
+_TAKEOVER_SECONDS = 120.0
 #: An agent that ends in order announces that its VMs run on for so long (`hold_s`). Until it gives that back,
 #: about a minute after its return, the VMs of its node start elsewhere so much later.
 _HOLD_SECONDS = 120.0

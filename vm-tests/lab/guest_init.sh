@@ -50,7 +50,7 @@ if [ -n "$fill" ]; then
 fi
 
 # Ten times a second it tells the recorder that it lives: name, boot, node, seconds since it booted. The port
-# is the lab's; elsewhere there is none. No process is started for it: six guests may share two processors.
+# is the lab's; elsewhere there is none. No process is started for it: many guests share two processors.
 port=vport0p1
 node=
 mkfifo /never
