@@ -21,6 +21,9 @@ let
     unitConfig.RequiresMountsFor = [ path ];
     # With the agent, so that disks can be put there before there is a VM; and whenever it is mounted.
     wantedBy = [ "blixard.service" ] ++ places.mountsOf path;
+    # Another systemd changes this unit, and nothing of the directory. The agent requires that of its data: a
+    # switch that stopped it would stop the agent too, for as long as the switch takes.
+    restartIfChanged = false;
     serviceConfig = {
       Type = "oneshot";
       RemainAfterExit = true;
