@@ -57,6 +57,8 @@ in
       overrideStrategy = "asDropin";
       wantedBy = lib.optional (cfg.settings.last_resort == "reboot") "multi-user.target";
       restartTriggers = [ cfg.settings.last_resort ];
+      # Not stopped while the switch goes on: VMs run meanwhile.
+      stopIfChanged = false;
     };
   };
 }
