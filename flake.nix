@@ -43,13 +43,20 @@
         ];
       };
 
-      # The VM tests' microVMs are x86-64 ones, started by QEMU's microvm machine.
+      # The VM tests' microVMs are x86-64 ones, started by QEMU's microvm machine; the example is x86-64 too.
       checks = forEachSystem (
         pkgs:
         {
           inherit (pkgs) blixard;
         }
-        // lib.optionalAttrs pkgs.stdenv.hostPlatform.isx86_64 pkgs.blixard.tests
+        // lib.optionalAttrs pkgs.stdenv.hostPlatform.isx86_64 (
+          pkgs.blixard.tests
+          // {
+            units = pkgs.callPackage ./modules/units-check.nix {
+              inherit (self.nixosConfigurations) example;
+            };
+          }
+        )
       );
 
       devShells = forEachSystem (pkgs: {

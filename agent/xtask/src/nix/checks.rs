@@ -220,12 +220,12 @@ impl Checks {
         self.is("no warning of what is advertised", &nodes["warnings"]["advertised"], &json!([]));
     }
 
-    /// Every story is a VM test, and every VM test a story.
+    /// Every story is a VM test, and every VM test a story. Beside them there are two checks.
     pub(super) fn stories(&mut self, stories: &[Story], tests: &Value) {
         let mut wanted: Vec<String> = stories.iter().map(Story::attribute).collect();
-        wanted.push("blixard".to_owned());
+        wanted.extend(["blixard", "units"].map(str::to_owned));
         wanted.sort();
-        self.is("the package and the VM tests", tests, &json!(wanted));
+        self.is("the package, its units and the VM tests", tests, &json!(wanted));
     }
 
     /// The machines of a VM test: all have the same list of members, and each has a key of its own.
