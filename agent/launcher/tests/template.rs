@@ -85,6 +85,7 @@ fn the_last_resort_starts_with_the_agent_can_do_little_and_ends_with_nobody() {
         "CapabilityBoundingSet=CAP_SYS_BOOT CAP_KILL CAP_DAC_READ_SEARCH",
         "SystemCallFilter=@system-service reboot",
         "LimitMEMLOCK=infinity",
+        "StartLimitIntervalSec=0",
         "PrivateNetwork=yes",
         "ProtectSystem=strict",
     ] {
