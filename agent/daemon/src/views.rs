@@ -218,6 +218,15 @@ pub(crate) fn warnings(
     warnings
 }
 
+/// The units on this machine whose VMs the cluster does not know, in words, up to a number.
+pub(crate) fn unknown_units(units: &[(blixard_model::VmName, u64)]) -> Vec<String> {
+    let words = |(vm, left_ms): &(blixard_model::VmName, u64)| {
+        let left_s = left_ms.div_ceil(1_000);
+        format!("blixard-vm@{vm}.service runs, and the cluster knows no VM {vm}: it is stopped in {left_s} s")
+    };
+    units.iter().map(words).take(TROUBLED_VMS_MAX).collect()
+}
+
 /// The VMs of this node that do not run as they should, in words; of more than [`TROUBLED_VMS_MAX`] only how
 /// many.
 pub(crate) fn troubled_vms(own: &NodeReport) -> Vec<String> {

@@ -115,6 +115,13 @@ pub enum Notice {
         /// How it ended, in words.
         how: String,
     },
+    /// A unit runs whose VM the log does not know: it is stopped unless that changes.
+    UnknownVm {
+        /// The name of the VM.
+        vm: VmName,
+        /// How long it is left running, in milliseconds.
+        left_ms: u64,
+    },
     /// Something that was done to a VM's unit failed, and not as the time before. It is tried again.
     ActionFailed {
         /// The action that failed.

@@ -13,9 +13,9 @@ use crate::state::{ClusterState, DisarmedCluster, LeaseHold, LeaseHolder};
 const WAITING_MAX: usize = 8;
 /// A file that could not be written is written again after this time, in milliseconds.
 const WRITE_AGAIN_MS: u64 = 1_000;
-/// A file that stays the same is written again after this time, in milliseconds: while the lease has no end
-/// nothing else would mend one that was lost or replaced.
-const REWRITE_MS: u64 = 10_000;
+/// A file that stays the same is written again after this part of the time after which every supervisor has
+/// to know what it says: one that was lost or replaced would not be mended otherwise.
+const REWRITES: u64 = 6;
 /// A renewal that was not answered is sent again after this time, in milliseconds, at least.
 const RETRY_MS: u64 = 300;
 /// What the log is to be told is told again after this time, in milliseconds.
@@ -437,7 +437,7 @@ impl Holder {
             }
             self.written = writing;
             self.confirmed = true;
-            self.rewrite_ms = now_ms.saturating_add(REWRITE_MS);
+            self.rewrite_ms = now_ms.saturating_add(self.terms.settle_ms / REWRITES);
             let is_short = self.written.as_ref().is_some_and(|file| self.is_short(now_ms, file));
             self.short_since_ms = is_short.then(|| self.short_since_ms.unwrap_or(now_ms));
         } else {

@@ -11,6 +11,10 @@ use super::action::{Action, ActionKind};
 /// A VM that runs this long, in milliseconds, has recovered: the next failure is the first again.
 pub const STABLE_MS: u64 = 60_000;
 
+/// A unit whose VM the log does not know is told of for so long, in milliseconds, before it is stopped: it may
+/// be somebody's experiment, or what is left of a cluster that was there before.
+const UNKNOWN_GRACE_MS: u64 = 10_000;
+
 /// A VM that ended this often without running for [`STABLE_MS`] in between is in a loop.
 const CRASH_LOOP_FAILURES: u32 = 2;
 
@@ -22,6 +26,8 @@ pub struct Memory {
     orders: BTreeMap<VmName, OrderId>,
     /// The actions other than starts that failed: at most one for each VM, the one that is wanted.
     failed: BTreeMap<VmName, FailedAction>,
+    /// Since when units run whose VMs the log does not know.
+    unknown: BTreeMap<VmName, u64>,
     /// How far the machine's clock is ahead of the one that never goes back, in milliseconds.
     wall_ahead_ms: u64,
 }
@@ -99,6 +105,24 @@ impl Memory {
         if let Some(attempts) = self.vms.get_mut(name).filter(|_| !lines.is_empty()) {
             attempts.console = Some(lines.join(" | "));
         }
+    }
+
+    /// These units run, and the log does not know their VMs.
+    pub(super) fn note_unknown<'a>(&mut self, names: impl Iterator<Item = &'a VmName>, now_ms: u64) {
+        let before = std::mem::take(&mut self.unknown);
+        let since = |name: &VmName| before.get(name).copied().unwrap_or(now_ms);
+        self.unknown = names.map(|name| (name.clone(), since(name))).collect();
+    }
+
+    /// The units whose VMs the log does not know, each with when it is stopped.
+    pub fn unknown(&self) -> impl Iterator<Item = (&VmName, u64)> {
+        self.unknown.iter().map(|(name, since_ms)| (name, since_ms.saturating_add(UNKNOWN_GRACE_MS)))
+    }
+
+    /// Whether somebody may still have to see that this unit runs before it is stopped.
+    pub(super) fn is_left_for_now(&self, name: &VmName, now_ms: u64) -> bool {
+        let since_ms = self.unknown.get(name).filter(|_| !mutant::lives("unknown-stopped-at-once"));
+        since_ms.is_some_and(|since_ms| now_ms < since_ms.saturating_add(UNKNOWN_GRACE_MS))
     }
 
     pub(super) fn note_clocks(&mut self, now_ms: u64, wall_ms: u64) {

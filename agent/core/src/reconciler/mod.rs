@@ -96,14 +96,17 @@ pub fn reconcile(view: &UnitsView<'_>, memory: &mut Memory) -> Vec<Action> {
             None => step(vm, unit),
         }
     });
-    let strangers = view
+    let strangers: Vec<&VmName> = view
         .units
         .iter()
         .filter(|unit| !view.placed.iter().any(|vm| vm.spec.name == unit.name))
         .filter(|unit| matches!(unit.state, ObservedState::Starting | ObservedState::Running))
-        .map(|unit| Action::Stop(unit.name.clone()));
-    let strangers = strangers.filter(|_| !mutant::lives("strangers-left-running"));
-    let wanted: Vec<Action> = ours.chain(strangers).collect();
+        .map(|unit| &unit.name)
+        .filter(|_| !mutant::lives("strangers-left-running"))
+        .collect();
+    memory.note_unknown(strangers.iter().copied().filter(|name| view.unknown.contains(name)), view.now_ms);
+    let strangers = strangers.into_iter().filter(|name| !memory.is_left_for_now(name, view.now_ms));
+    let wanted: Vec<Action> = ours.chain(strangers.map(|name| Action::Stop(name.clone()))).collect();
     let kinds: BTreeMap<&VmName, ActionKind> =
         wanted.iter().map(|action| (action.vm(), action.kind())).collect();
     memory.retain_failed(|name, kind| match kinds.get(name) {

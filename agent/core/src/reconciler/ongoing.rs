@@ -44,6 +44,11 @@ impl Ongoing {
         ends
     }
 
+    /// The units whose VMs the log does not know, each with when it is stopped.
+    pub fn unknown(&self) -> impl Iterator<Item = (&VmName, u64)> {
+        self.memory.unknown()
+    }
+
     /// A VM ended though it should run, for this reason.
     pub fn note_end(&mut self, name: &VmName, reason: &str, now_ms: u64) {
         self.memory.note_failure(name, reason, now_ms);

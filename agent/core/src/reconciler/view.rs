@@ -12,6 +12,8 @@ pub struct UnitsView<'a> {
     pub placed: &'a [&'a VmRecord],
     /// Its VM units, from the service manager.
     pub units: &'a [ObservedUnit],
+    /// Those of its units whose VMs the log does not know at all.
+    pub unknown: &'a [VmName],
     /// The look at the units that gave them, as [`Ongoing::note_asked`](super::Ongoing::note_asked) counts
     /// looks.
     pub look: u64,

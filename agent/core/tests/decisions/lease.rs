@@ -55,10 +55,11 @@ fn a_file_that_stays_the_same_is_written_again_in_case_it_was_lost() {
     let mut holder = holder(None);
     let file = holder.look(step(&state, 0, 1)).expect("a file");
     holder.note_written(0, true);
-    assert_eq!(holder.look(step(&state, 9_999, 1)), None);
-    assert_eq!(holder.look(step(&state, 10_000, 1)), Some(file));
-    holder.note_written(10_000, true);
-    assert_eq!(holder.look(step(&state, 19_999, 1)), None);
+    let again_ms = TERMS.settle_ms / 6;
+    assert_eq!(holder.look(step(&state, again_ms - 1, 1)), None);
+    assert_eq!(holder.look(step(&state, again_ms, 1)), Some(file));
+    holder.note_written(again_ms, true);
+    assert_eq!(holder.look(step(&state, 2 * again_ms - 1, 1)), None);
 }
 
 #[test]

@@ -43,6 +43,7 @@ fn nothing() -> UnitsView<'static> {
     UnitsView {
         placed: &[],
         units: &[],
+        unknown: &[],
         look: 0,
         lease: None,
         stopped: &[],

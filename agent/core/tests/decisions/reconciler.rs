@@ -31,6 +31,7 @@ pub(crate) fn view<'a>(placed: &'a [&'a VmRecord], units: &'a [ObservedUnit], no
     UnitsView {
         placed,
         units,
+        unknown: &[],
         look: 0,
         lease: None,
         stopped: &[],
@@ -200,10 +201,29 @@ fn a_unit_that_nobody_wants_is_stopped() {
 }
 
 #[test]
+fn a_unit_of_a_vm_that_nobody_knows_is_told_of_before_it_is_stopped() {
+    let (units, unknown) = ([unit(ObservedState::Running)], [name("a")]);
+    let mut memory = Memory::default();
+    let look = |memory: &mut Memory, unknown, now_ms| {
+        let actions = reconcile(&UnitsView { unknown, ..view(&[], &units, now_ms) }, memory);
+        (actions, memory.unknown().map(|(name, at_ms)| (name.to_string(), at_ms)).collect::<Vec<_>>())
+    };
+    let told = vec![("a".to_owned(), 15_000)];
+    assert_eq!(look(&mut memory, &unknown, 5_000), (vec![], told.clone()));
+    assert_eq!(look(&mut memory, &unknown, 14_999), (vec![], told.clone()));
+    assert_eq!(look(&mut memory, &unknown, 15_000), (vec![Action::Stop(name("a"))], told));
+    // One that is placed elsewhere, or gets there meanwhile, is stopped at once.
+    assert_eq!(look(&mut memory, &[], 15_001), (vec![Action::Stop(name("a"))], vec![]));
+    // One that ended and is started again is told of anew.
+    assert_eq!(look(&mut memory, &unknown, 20_000).0, []);
+}
+
+#[test]
 fn nothing_is_done_on_an_old_log() {
     let stale = UnitsView {
         placed: &[],
         units: &[unit(ObservedState::Running)],
+        unknown: &[],
         look: 0,
         lease: None,
         stopped: &[],

@@ -72,6 +72,11 @@ impl Notices {
             Notice::VmEnded { vm, how } => {
                 tracing::warn!(VM = %vm, "VM {vm} ended, though it should run: {how}");
             }
+            Notice::UnknownVm { vm, left_ms } => tracing::warn!(
+                VM = %vm,
+                "blixard-vm@{vm}.service runs, and the cluster knows no VM {vm}: it is stopped in {} s",
+                left_ms.div_ceil(1_000)
+            ),
             Notice::ActionFailed { action, why } => tell_of_failed_action(action, why),
             Notice::NodeLost(node) => tracing::warn!(
                 NODE = %node,

@@ -38,6 +38,12 @@ pub(super) const TESTED: &[Tested] = &[
         test: "stops::what_was_stopped_by_hand_is_stopped_and_told",
     },
     Tested {
+        name: "unknown-stopped-at-once",
+        source: "reconciler: a unit of a VM that the log does not know is stopped before anybody is told",
+        target: ("blixard-core", "decisions"),
+        test: "reconciler::a_unit_of_a_vm_that_nobody_knows",
+    },
+    Tested {
         name: "stop-follows-renewals",
         source: "leases: a stop waits for a frozen supervisor for as long as its node's lease is renewed",
         target: ("blixard-launcher", LIBRARY),

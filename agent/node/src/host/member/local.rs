@@ -218,6 +218,9 @@ impl MemberHost {
             self.out.push(Effect::Notice(Notice::VmEnded { vm: vm.clone(), how }));
             self.out.push(Effect::FetchConsole { vm, lines: CONSOLE_LINES });
         }
+        for (vm, left_ms) in look.found {
+            self.out.push(Effect::Notice(Notice::UnknownVm { vm, left_ms }));
+        }
         let speaks_for_all = self.speaks_for_all(now);
         for (action, vm) in look.actions {
             match (action, vm) {

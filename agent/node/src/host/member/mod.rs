@@ -285,6 +285,12 @@ impl MemberHost {
         self.reports.own_report()
     }
 
+    /// The units here whose VMs the cluster does not know, each with how long it is left running, in
+    /// milliseconds.
+    pub fn unknown_units(&self, now: Moment) -> Vec<(blixard_model::VmName, u64)> {
+        self.vms.unknown(now.boot_ms)
+    }
+
     /// What this node says of itself, to this asker if one asks.
     pub(super) fn identity(&self, asker: Option<&Identity>) -> Identity {
         let summary = self.replica.summary();

@@ -31,6 +31,9 @@ pub(super) struct UnitsLook {
     pub(super) actions: Vec<(Action, Option<VmRecord>)>,
     /// The VMs that ended though they should run, and how.
     pub(super) ended: Vec<(VmName, String)>,
+    /// Units that were found just now and whose VMs the log does not know, each with how long it is left
+    /// running, in milliseconds.
+    pub(super) found: Vec<(VmName, u64)>,
     /// What is kept of stops by hand and is of no use any more.
     pub(super) outdated: Vec<StopNote>,
     /// What the leader is told.
@@ -157,9 +160,13 @@ impl Vms {
         let placed: Vec<&VmRecord> = state.placed_on(&self.name).collect();
         let up_to_date = self.up_to_date && ours && problem.is_none() && !self.stands_aside;
         let units = &self.units;
+        let is_known = |unit: &&ObservedUnit| state.vms.contains_key(&unit.name);
+        let unknown: Vec<VmName> =
+            units.iter().filter(|unit| !is_known(unit)).map(|unit| unit.name.clone()).collect();
         let view = UnitsView {
             placed: &placed,
             units,
+            unknown: &unknown,
             look,
             lease,
             stopped: self.by_hand.notes(),
@@ -178,14 +185,24 @@ impl Vms {
         let record = |action: &Action| {
             placed.iter().find(|vm| vm.spec.name == *action.vm()).map(|vm| VmRecord::clone(vm))
         };
+        let told: Vec<VmName> = self.ongoing.unknown().map(|(name, _)| name.clone()).collect();
         let actions = self.ongoing.begin(&view);
+        let found = self.ongoing.unknown().filter(|(name, _)| !told.contains(name));
+        let found =
+            found.map(|(name, stop_ms)| (name.clone(), stop_ms.saturating_sub(now.boot_ms))).collect();
         let actions = actions.into_iter().map(|action| (record(&action), action)).map(|(r, a)| (a, r));
         let actions = actions.collect();
         let (vms, fences) = (self.ongoing.report(&view), self.fences.clone());
         let report = NodeReport { node: self.name.clone(), vms, problem, fences };
         let outdated = outdated_notes(&view);
         self.by_hand.note_forgotten(self.ongoing.looks(), &outdated);
-        UnitsLook { actions, ended, outdated, report }
+        UnitsLook { actions, ended, found, outdated, report }
+    }
+
+    /// The units whose VMs the log does not know, each with how long it is left running, in milliseconds.
+    pub(super) fn unknown(&self, now_ms: u64) -> Vec<(VmName, u64)> {
+        let left = |(name, stop_ms): (&VmName, u64)| (name.clone(), stop_ms.saturating_sub(now_ms));
+        self.ongoing.unknown().map(left).collect()
     }
 
     /// An action ended, with why if it failed. True: it failed, and not as the time before.
