@@ -312,12 +312,12 @@ class StoryVm:
         self._known = {}
         self._fault = 0.0
 
-    def run(self, flags="", machine=None):
-        """Creates it, starts it, and waits until its guest is up."""
+    def run(self, flags="", machine=None, words=""):
+        """Creates it, starts it, and waits until its guest, which is told these words, is up."""
         asked = machine or machines[0]
         asked.succeed(
             f"blixard vm run {self.name} --cpus 1 --memory-mib 128 {GUEST} {flags}"
-            f" --cmdline 'quiet blixard.name={self.name}' --timeout {GUEST_DEADLINE_SECONDS}"
+            f" --cmdline 'quiet blixard.name={self.name} {words}' --timeout {GUEST_DEADLINE_SECONDS}"
         )
         self.home = by_name[self.show(asked)["node"]]
         self.wait_for_boot_after(self.home, 0)

@@ -11,6 +11,7 @@ name=unnamed
 devices=
 fill=
 mute=
+deaf=
 read -r words </proc/cmdline
 for word in $words; do
   case "$word" in
@@ -19,6 +20,8 @@ for word in $words; do
   blixard.fill=*) fill=${word#blixard.fill=} ;;
   # On the console it says only that it is up.
   blixard.mute) mute=1 ;;
+  # It does not shut down when it is asked to.
+  blixard.deaf) deaf=1 ;;
   esac
 done
 insmod /modules/virtio_mmio.ko $devices
@@ -27,7 +30,7 @@ insmod /modules/virtio_blk.ko
 # Ctrl-alt-delete comes to init as SIGINT once the kernel is told not to reboot by itself. `reboot -f` ends
 # the hypervisor, which runs with -no-reboot.
 echo 0 >/proc/sys/kernel/ctrl-alt-del
-trap 'echo BLIXARD-GUEST-DOWN; sync; reboot -f' INT
+trap '[ -n "$deaf" ] || { echo BLIXARD-GUEST-DOWN; sync; reboot -f; }' INT
 
 # The number of this boot, kept as text in the first bytes of the first writable disk; 0 without one.
 boot=0
