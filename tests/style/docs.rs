@@ -75,6 +75,11 @@ pub(crate) fn functions(text: &str) -> impl Iterator<Item = String> + '_ {
     text.split("fn ").skip(1).filter_map(name)
 }
 
+/// The fields of the objects that a Python file prints.
+pub(crate) fn fields(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split('"').filter(|word| is_long(word)).map(str::to_owned)
+}
+
 fn is_long(name: &str) -> bool {
     name.split('_').count() >= WORDS_MIN
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
@@ -84,7 +89,8 @@ fn is_long(name: &str) -> bool {
 fn a_name_that_nothing_has_is_found() {
     let known: BTreeSet<String> = functions("async fn a_test_that_is() {}\nfn other<T>() {}").collect();
     assert!(known.contains("other"));
-    let text = "| `a_test_that_is`, short `a_b_c` |\n| `a_test_that_was` and `A_B_C_D` |";
+    let known = known.into_iter().chain(fields("return {\"a_field_it_prints\": 1}")).collect();
+    let text = "| `a_test_that_is`, `a_field_it_prints`, short `a_b_c` |\n| `a_test_that_was` and `A_B_C_D` |";
     let found = check("a.md", text, &known);
     assert_eq!(found, [Finding::new("a.md", 2, "there is no test a_test_that_was")]);
 }

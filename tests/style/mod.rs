@@ -117,6 +117,7 @@ fn every_test_that_a_document_names_is_there() {
         of(".py").filter_map(|file| file.path.strip_prefix("vm-tests/stories/")?.strip_suffix(".py"));
     let mut known: BTreeSet<String> = stories.map(str::to_owned).collect();
     known.extend(of(".rs").flat_map(|file| docs::functions(&file.text)));
+    known.extend(of(".py").flat_map(|file| docs::fields(&file.text)));
     // In the other documents, long names are those of settings and metrics.
     let about_tests = documents()
         .filter(|file| file.path.ends_with("docs/testing.md") || file.path.contains("docs/evidence/"));

@@ -11,8 +11,8 @@ use super::action::{Action, ActionKind};
 /// A VM that runs this long, in milliseconds, has recovered: the next failure is the first again.
 pub const STABLE_MS: u64 = 60_000;
 
-/// A unit whose VM the log does not know is told of for so long, in milliseconds, before it is stopped: it may
-/// be somebody's experiment, or what is left of a cluster that was there before.
+/// A unit whose VM the log does not know is told of for so long, in milliseconds, before it is stopped. It
+/// may be somebody's experiment, or what is left of a cluster that was there before.
 const UNKNOWN_GRACE_MS: u64 = 10_000;
 
 /// A VM that ended this often without running for [`STABLE_MS`] in between is in a loop.

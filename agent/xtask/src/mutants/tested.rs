@@ -51,7 +51,7 @@ pub(super) const TESTED: &[Tested] = &[
     },
     Tested {
         name: "told-before-not-noted",
-        source: "leases: an agent gives itself a lease although the one before may have said that it obeys them",
+        source: "leases: an agent gives itself a lease after the one before may have said that it obeys them",
         target: ("blixard-core", "decisions"),
         test: "lease::an_agent_that_follows",
     },
