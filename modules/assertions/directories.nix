@@ -6,6 +6,9 @@ let
   inherit (cfg.settings) data_dir socket;
   disk_dirs = import ../disk-dirs.nix { inherit config lib; };
   inherit (cfg.settings.net) relay_ca_file;
+  shared = map (dir: dir.path) (
+    lib.filter (dir: lib.isAttrs dir && dir.shared) cfg.settings.vms.disk_dirs
+  );
 
   paths = import ./paths.nix { inherit lib; };
   inherit (paths) quoted isIn;
@@ -87,5 +90,12 @@ in
       map (dir: ofOverlap diskDirs dir "${dataDir} ${quoted data_dir}") withData
     )
     ++ map (pair: ofOverlap diskDirs pair.dir (quoted pair.other)) crowded;
+
+    # VMs open disks as members of this group, and NFS or Ceph know its number alone. Left to each node it is
+    # another one there, and a VM that is failed over would not get at its disk.
+    warnings = lib.optional (shared != [ ] && config.users.groups.blixard-disk.gid == null) (
+      "users.groups.blixard-disk.gid: nodes share ${lib.concatMapStringsSep ", " quoted shared}, where files"
+      + " belong to this group by its number; set the same one on every node."
+    );
   };
 }

@@ -218,6 +218,10 @@ impl Checks {
             self.that(&format!("{option} that is in no own address is warned of: {warning:?}"), names_both);
         }
         self.is("no warning of what is advertised", &nodes["warnings"]["advertised"], &json!([]));
+        let shared = nodes["warnings"]["shared"][0].as_str().unwrap_or_default();
+        let start = "users.groups.blixard-disk.gid: nodes share \"/mnt/vms\", ";
+        self.that(&format!("a shared group without a number: {shared:?}"), shared.starts_with(start));
+        self.is("no warning of one with a number", &nodes["warnings"]["numbered"], &json!([]));
     }
 
     /// Every story is a VM test, and every VM test a story. Beside them there are two checks.

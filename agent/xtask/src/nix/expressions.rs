@@ -121,6 +121,11 @@ in
     port = warningsOf { port = 7500; };
     listen_address = warningsOf { listen_address = "10.77.0.9"; };
     advertised = warningsOf { port = 7500; advertise_addresses = [ "203.0.113.7:7431" ]; };
+    shared = warningsOf { vms.disk_dirs = [ { path = "/mnt/vms"; shared = true; } ]; };
+    numbered = (of {
+      services.blixard.settings.vms.disk_dirs = [ { path = "/mnt/vms"; shared = true; } ];
+      users.groups.blixard-disk.gid = 7431;
+    }).warnings;
   };
 }
 "#;
