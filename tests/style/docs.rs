@@ -90,7 +90,8 @@ fn a_name_that_nothing_has_is_found() {
     let known: BTreeSet<String> = functions("async fn a_test_that_is() {}\nfn other<T>() {}").collect();
     assert!(known.contains("other"));
     let known = known.into_iter().chain(fields("return {\"a_field_it_prints\": 1}")).collect();
-    let text = "| `a_test_that_is`, `a_field_it_prints`, short `a_b_c` |\n| `a_test_that_was` and `A_B_C_D` |";
+    let text =
+        "| `a_test_that_is`, `a_field_it_prints`, short `a_b_c` |\n| `a_test_that_was` and `A_B_C_D` |";
     let found = check("a.md", text, &known);
     assert_eq!(found, [Finding::new("a.md", 2, "there is no test a_test_that_was")]);
 }

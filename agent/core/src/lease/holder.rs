@@ -271,8 +271,8 @@ impl Holder {
         Some(self.granted_ms.unwrap_or(left_ms).max(held_ms.unwrap_or(0)))
     }
 
-    /// An agent of this boot may have said that it obeys leases, in an entry that is not applied here. Whoever
-    /// leads counts from that, so this node gives itself nothing more. Supervisors had settled before that.
+    /// An agent of this boot may have said that it obeys leases, in an entry that is not applied here. A
+    /// leader counts from that, so this node gives itself nothing more. Supervisors had settled before that.
     fn has_told(&self, step: LeaseStep<'_>) -> bool {
         self.enforcing == Some(step.state.leases.epoch) && !mutant::lives("told-before-not-noted")
     }
