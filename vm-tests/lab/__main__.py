@@ -13,6 +13,8 @@ from pathlib import Path
 import cast
 import chaos
 import demo
+import lease_cost
+import measure
 import progress
 import story
 from cluster import Lab, check_host
@@ -121,6 +123,14 @@ def _chaos(layout: Layout, arguments: argparse.Namespace) -> int:
     return chaos.run(layout, arguments)
 
 
+def _measure(layout: Layout, arguments: argparse.Namespace) -> int:
+    return measure.run(layout, arguments)
+
+
+def _lease_cost(layout: Layout, arguments: argparse.Namespace) -> int:
+    return lease_cost.run(layout, arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cargo xtask lab", description=__doc__)
     parser.add_argument("--die-with-parent", action="store_true", help=argparse.SUPPRESS)
@@ -165,6 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("--console", action="store_true", help="what its systemd printed instead")
     logs.add_argument("options", nargs=argparse.REMAINDER, help="for journalctl, after --")
     chaos.add_arguments(add("chaos", _chaos, "what `cargo xtask chaos` runs"))
+    measured = add("measure", _measure, "how long VMs take to end, and to go on, when a node is lost")
+    measure.add_arguments(measured)
+    lease_cost.add_arguments(add("lease-cost", _lease_cost, "what leases cost agents, by the number of VMs"))
     demo.add_arguments(add("demo", _demo, "what `cargo xtask demo` shows"))
     return parser
 

@@ -3,6 +3,7 @@
 //! The file says with each number how to repeat it, on which machine it was taken and of which commit it is.
 //! Every run replaces the whole file: what was measured at different times does not stand side by side.
 
+mod leases;
 mod lines;
 
 use std::fmt::Write as _;
@@ -27,6 +28,10 @@ pub(crate) struct EvidenceArgs {
     /// Plant every bug as well and say which seed finds it; takes half an hour
     #[arg(long)]
     mutants: bool,
+    /// Let each fault of `cargo xtask lab measure` happen so often as well, and count what leases cost; takes
+    /// ten minutes, and seven for each
+    #[arg(long, conflicts_with = "no_machines")]
+    trials: Option<u32>,
     /// Leave out what needs real machines, and so root
     #[arg(long)]
     no_machines: bool,
@@ -45,6 +50,10 @@ pub(crate) fn run(place: &Place, args: &EvidenceArgs) -> Result<ExitCode> {
     }
     if !args.no_machines {
         page.push_str(&shown(place)?);
+    }
+    if let Some(trials) = args.trials {
+        page.push_str(&leases::failovers(place, trials)?);
+        page.push_str(&leases::cost(place)?);
     }
     std::fs::write(place.root().join(FILE), page).with_context(|| format!("{FILE} cannot be written"))?;
     println!("{FILE} is written");

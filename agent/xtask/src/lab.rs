@@ -11,7 +11,7 @@ use crate::privilege::Privilege;
 use crate::setup;
 
 /// The harness's subcommands that start machines. They need a built agent and the packages.
-const STARTING: [&str; 3] = ["up", "run", "all"];
+const STARTING: [&str; 5] = ["up", "run", "all", "measure", "lease-cost"];
 
 /// The command that runs the harness, as root. The harness cleans up after itself, whatever ends it.
 pub(crate) fn harness(place: &Place, root: Privilege) -> Command {
