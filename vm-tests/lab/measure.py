@@ -8,8 +8,8 @@ and the judge have one clock.
 A *boot* is from the moment the hypervisor let its guest go, as the judge saw it, until the guest's first
 line. A failover less the boot is twofold, and both are told: without the boot that it had itself (`runs_ms`,
 what the cluster takes: leases, decision, systemd's job, supervisor, start of the hypervisor), which is what a
-promise is held against; and without the bare boot, the median of all the VMs before anything was done to
-them. On a busy computer boots differ by seconds, and with them the second.
+promise is held against; and without the bare boot, which is that of the same VM before anything was done to
+it. On a busy computer two boots differ by seconds, and with them the second.
 """
 
 from __future__ import annotations
@@ -348,7 +348,7 @@ def summary(trials: list[Trial]) -> dict[str, Any]:
             exceeded += _exceeding(f"{name}, gone", row["gone_ms"]["most"], lease_ms + STOP_MS)
         row["runs_ms"] = spread(trial.runs_ms for trial in of_key)
         row["line_ms"] = spread(trial.line_ms for trial in of_key)
-        row["line_less_bare_boot_ms"] = spread(trial.line_ms - bare_boot["median"] for trial in of_key)
+        row["line_less_bare_boot_ms"] = spread(trial.line_ms - trial.bare_boot_ms for trial in of_key)
         most_ms = kind.takeover_max_ms(lease_ms)
         if most_ms is not None:
             exceeded += _exceeding(f"{name}, elsewhere", row["runs_ms"]["most"], most_ms)
