@@ -228,18 +228,21 @@ impl Holder {
             return None;
         }
         let until_ms = self.until_wanted(step);
-        let vms = self.listed(step.state);
         let (boot_id, cluster_id) = (self.boot_id, self.cluster_id);
         let epoch = step.state.leases.epoch;
         if self.lacks_holder(step) && self.may_enforce(step) {
             self.enforcing = Some(epoch);
         }
         let enforces = self.enforcing.filter(|at| *at == epoch);
-        let wanted = LeaseFile { boot_id, cluster_id, until_ms, grant: self.newest, enforces, vms };
-        let is_same = self.confirmed && self.written.as_ref() == Some(&wanted);
+        let vms = BTreeMap::new();
+        let mut wanted = LeaseFile { boot_id, cluster_id, until_ms, grant: self.newest, enforces, vms };
+        // Asked at every turn: the list of VMs is made only when it is to be written.
+        let is_same = self.confirmed && self.says(&wanted, step.state);
         if is_same && step.now_ms < self.rewrite_ms {
             return None;
         }
+        let listed = self.listed(step.state);
+        wanted.vms = listed.map(|(name, generation)| (name.clone(), generation)).collect();
         self.writing = Some(wanted.clone());
         Some(wanted)
     }
@@ -420,9 +423,18 @@ impl Holder {
 
     /// The VMs that may run here by the log. Those that are kept are listed as well: a unit of one that was
     /// not before runs under a lease until it is stopped.
-    fn listed(&self, state: &ClusterState) -> BTreeMap<VmName, u64> {
-        let placed = state.placed_on(&self.node);
-        placed.map(|vm| (vm.spec.name.clone(), vm.placement.generation)).collect()
+    fn listed<'a>(&'a self, state: &'a ClusterState) -> impl Iterator<Item = (&'a VmName, u64)> {
+        state.placed_on(&self.node).map(|vm| (&vm.spec.name, vm.placement.generation))
+    }
+
+    /// Whether the file says already what is wanted, and lists the VMs that it is to list. Both lists are in
+    /// the order of the names.
+    fn says(&self, wanted: &LeaseFile, state: &ClusterState) -> bool {
+        let Some(written) = &self.written else { return false };
+        let LeaseFile { boot_id, cluster_id, until_ms, grant, enforces, vms } = written;
+        (*boot_id, *cluster_id, *until_ms) == (wanted.boot_id, wanted.cluster_id, wanted.until_ms)
+            && (*grant, *enforces) == (wanted.grant, wanted.enforces)
+            && vms.iter().map(|(name, generation)| (name, *generation)).eq(self.listed(state))
     }
 
     /// The file was written, or was not.

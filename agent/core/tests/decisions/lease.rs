@@ -63,6 +63,33 @@ fn a_file_that_stays_the_same_is_written_again_in_case_it_was_lost() {
 }
 
 #[test]
+fn a_file_is_written_at_once_when_other_vms_are_placed_here() {
+    let mut before = cluster();
+    on(&mut before, "web", "n1");
+    on(&mut before, "db", "n2");
+    let mut holder = holder(None);
+    let mut listed = |cluster: &Cluster, now_ms| {
+        let file = holder.look(step(&cluster.state, now_ms, 4))?;
+        holder.note_written(now_ms, true);
+        Some(file.vms.into_keys().map(|name| name.to_string()).collect::<Vec<_>>())
+    };
+    assert_eq!(listed(&before, 0), Some(vec!["web".to_owned()]));
+    assert_eq!(listed(&before, 1), None);
+    let mut more = cluster();
+    for (vm, at) in [("web", "n1"), ("db", "n1"), ("dns", "n2")] {
+        on(&mut more, vm, at);
+    }
+    assert_eq!(listed(&more, 2), Some(vec!["db".to_owned(), "web".to_owned()]));
+    let mut anew = cluster();
+    for (vm, at) in [("db", "n1"), ("web", "n1")] {
+        on(&mut anew, vm, at);
+    }
+    assert!(listed(&anew, 3).is_some(), "placed anew, under the same names");
+    assert_eq!(listed(&anew, 4), None);
+    assert_eq!(listed(&cluster(), 5), Some(Vec::new()));
+}
+
+#[test]
 fn only_who_says_that_it_obeys_leases_in_this_boot_gets_one() {
     let mut cluster = cluster();
     let mut grantor = Grantor::new(3, TERMS, 0);
