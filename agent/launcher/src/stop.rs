@@ -35,8 +35,8 @@ const FEED_PAUSE: Duration = Duration::from_secs(1);
 /// follows this program would take the watchdog away, which may be late by some hundred milliseconds.
 const STOP_LATER_US: u64 = 10_000_000;
 /// A stop whose VM's lease holds for longer than this, in milliseconds, need not be watched: systemd kills
-/// what has not ended 40 s after SIGTERM, which is within the shortest stop time of such a lease.
-const WATCHED_MS: u64 = 37_500;
+/// what has not ended 40 s after SIGTERM.
+const WATCHED_MS: u64 = 40_000;
 /// How long after the end of the lease systemd's watchdog has certainly gone off, if it does, in
 /// milliseconds.
 const GIVE_UP_MS: u64 = 3_000;

@@ -143,8 +143,9 @@ impl Grantor {
         if quoted == Some(granted.number) {
             granted.received = granted.at_ms.map(|at_ms| (granted.number, at_ms));
         }
-        // Long after all is over it may begin anew; by then it was found to be lost, if anybody waits for it.
-        let is_over = now_ms >= over_ms.saturating_add(BEGIN_ANEW_MS);
+        // Long after all that was granted is over it may begin anew; by then it was found to be lost, if
+        // anybody waits for it. While one waits for a hold, others keep nobody waiting.
+        let is_over = now_ms >= granted.over_ms.saturating_add(BEGIN_ANEW_MS);
         let since_ms = granted.unquoted_since_ms.unwrap_or(now_ms);
         let is_silent = now_ms.saturating_sub(since_ms) >= self.terms.lease_ms;
         if is_silent && !is_over && !mutant::lives("lease-quote-ignored") {
@@ -193,10 +194,10 @@ impl Grantor {
         if now_ms >= over_ms {
             LeaseStanding::Lost
         } else if now_ms.saturating_sub(at_ms) <= self.terms.lease_ms * 2 / 3 {
-            let hold = self
-                .seen
-                .get(node)
-                .and_then(|seen| Some(seen.hold_ms.saturating_add(seen.holder.hold?.length_ms)));
+            // It counts on a hold while the cluster is disarmed.
+            let seen = self.seen.get(node).filter(|_| self.disarmed.is_some());
+            let held = |seen: &SeenHolder| Some(seen.hold_ms.saturating_add(seen.holder.hold?.length_ms));
+            let hold = seen.and_then(held);
             let until_ms = at_ms.saturating_add(self.terms.lease_ms).max(hold.unwrap_or(0));
             LeaseStanding::Holds { left_ms: until_ms.saturating_sub(now_ms) }
         } else {

@@ -79,7 +79,10 @@ pub struct Holder {
     confirmed: bool,
     /// Supervisors that were allowed to run without an end know of the end by then, or are gone.
     settled_ms: u64,
-    /// An earlier agent of this boot left a file: it may have been settling.
+    /// It has not looked at the log yet since it started.
+    begins: bool,
+    /// An earlier agent of this boot left a file, or this one gave itself a lease: it may go on doing so until
+    /// all supervisors know of the end.
     found: bool,
     /// The time of enforcement at which this boot may have said already that it obeys leases.
     enforcing: Option<u64>,
@@ -125,6 +128,7 @@ impl Holder {
             written,
             confirmed: false,
             settled_ms: now_ms,
+            begins: true,
             found,
             writing: None,
             write_again_ms: now_ms,
@@ -198,7 +202,11 @@ impl Holder {
 
     /// Whether every supervisor knows of an end that is no later than that of a lease.
     fn may_enforce(&self, step: LeaseStep<'_>) -> bool {
-        let longest_ms = step.now_ms.saturating_add(self.terms.lease_ms);
+        // What the log knows to be longer stays known: that of another store of this boot, too.
+        let is_of = |hold: &LeaseHold| hold.boot_id == self.boot_id;
+        let own = step.state.leases.holder(&self.node).filter(|holder| holder.boot_id == self.boot_id);
+        let held_ms = own.and_then(|holder| holder.hold.filter(is_of)?.until_ms()).unwrap_or(0);
+        let longest_ms = step.now_ms.saturating_add(self.terms.lease_ms).max(held_ms);
         let until_ms = self.written.as_ref().and_then(|file| file.until_ms);
         let is_short = until_ms.is_some_and(|until_ms| until_ms <= longest_ms);
         let has_settled = step.now_ms >= self.settled_ms || mutant::lives("settling-not-waited-out");
@@ -217,6 +225,7 @@ impl Holder {
         if self.terms.lease_ms < before_ms {
             // What was short by the terms before is not any more.
             self.short_since_ms = None;
+            self.renew_ms = self.renew_ms.min(step.now_ms);
         }
         self.newest = self.newest.max(newest);
         // By shorter terms a new grant takes the place of a longer one.
@@ -260,13 +269,15 @@ impl Holder {
         }
         // Once somebody has said under this name that it obeys leases, it is the leader's to grant them.
         let is_nobodys = step.state.leases.holder(&self.node).is_none();
-        if std::mem::take(&mut self.found) && is_nobodys && !self.has_told(step) {
+        if std::mem::take(&mut self.begins) && is_nobodys && !self.has_told(step) && self.may_be_known(step) {
             self.settled_ms = step.now_ms.saturating_add(self.terms.settle_ms);
         }
         let own_ms = step.now_ms.saturating_add(self.terms.lease_ms);
         let was_free = self.written.as_ref().is_some_and(|file| file.until_ms.is_none());
-        if is_nobodys && (was_free || step.now_ms < self.settled_ms && self.is_due(own_ms)) {
+        let goes_on = self.found && !self.has_told(step) && step.now_ms < self.settled_ms;
+        if is_nobodys && (was_free || goes_on && self.is_due(own_ms)) {
             (self.until_ms, self.granted_ms) = (Some(own_ms), None);
+            self.found = true;
         }
         // With nothing to go on with, what supervisors may know of an earlier lease ends now.
         let left_ms = *self.until_ms.get_or_insert(step.now_ms);
@@ -278,6 +289,13 @@ impl Holder {
     /// leader counts from that, so this node gives itself nothing more. Supervisors had settled before that.
     fn has_told(&self, step: LeaseStep<'_>) -> bool {
         self.enforcing == Some(step.state.leases.epoch) && !mutant::lives("told-before-not-noted")
+    }
+
+    /// Whether a supervisor of this boot may know of a lease without an end: by the file of an earlier agent,
+    /// or by one that is gone, if a VM that needs one is placed here.
+    fn may_be_known(&self, step: LeaseStep<'_>) -> bool {
+        let mut placed = step.state.placed_on(&self.node);
+        self.found || placed.any(|vm| vm.spec.fails_over()) && !mutant::lives("lost-file-not-settled")
     }
 
     /// The long lease that the log knows of this node.
@@ -442,9 +460,11 @@ impl Holder {
         let writing = self.writing.take();
         if is_written || mutant::lives("refused-file-taken-for-written") {
             let longest_ms = now_ms.saturating_add(self.terms.lease_ms);
-            let is_long = |file: &LeaseFile| file.until_ms.is_none_or(|until_ms| until_ms > longest_ms);
-            let was_long = self.written.as_ref().is_some_and(is_long);
-            if was_long && writing.as_ref().is_some_and(|file| file.until_ms.is_some()) {
+            let end_of = |file: &LeaseFile| file.until_ms.unwrap_or(u64::MAX);
+            let before_ms = self.written.as_ref().map_or(0, end_of);
+            // What is shorter by other terms alone, after the log was told, is what whoever leads waits for.
+            let is_shorter = |file: &LeaseFile| end_of(file) < before_ms && file.enforces.is_none();
+            if before_ms > longest_ms && writing.as_ref().is_some_and(is_shorter) {
                 self.settled_ms = now_ms.saturating_add(self.terms.settle_ms);
             }
             self.written = writing;

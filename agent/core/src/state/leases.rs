@@ -40,7 +40,8 @@ impl ClusterState {
             let holder = self.leases.holder(&vm.placement.node);
             let has_found_no_room = holder.is_some_and(|holder| holder.is_lost);
             let may_go = if has_found_no_room { self.may_move(vm) } else { vm.may_be_taken_over() };
-            may_go && holder.is_some() && self.is_removed(&vm.placement.node)
+            let is_away = |holder: &LeaseHolder| self.nodes.member(holder.raft_id).is_none();
+            may_go && holder.is_some_and(is_away)
         };
         self.vms.values().any(waits)
     }
@@ -60,10 +61,13 @@ impl ClusterState {
             return Ok(Outcome::unchanged(Some(name)));
         }
         let before = self.leases.holders.get(&name);
-        let is_first = before.is_none_or(|before| before.is_first && before.boot_id == boot_id);
+        // The same store has booted since it obeyed leases: nothing of that boot runs.
+        let is_reboot = before.is_some_and(|before| self.has_rebooted(before, (raft_id, boot_id)));
+        let is_same = |before: &LeaseHolder| before.is_first && before.boot_id == boot_id;
+        let is_first = is_reboot || before.is_none_or(is_same);
         let same = before.filter(|before| before.boot_id == boot_id);
         let since = same.map_or(index, |before| before.since);
-        let hold = self.leases.hold_of(before, (index, boot_id));
+        let hold = self.leases.hold_of(before.filter(|_| !is_reboot), (index, boot_id));
         let holder = LeaseHolder { raft_id, boot_id, since, epoch, is_first, is_lost: false, hold };
         if before == Some(&holder) {
             return Ok(Outcome::unchanged(Some(name)));
@@ -71,6 +75,13 @@ impl ClusterState {
         self.forget_holders();
         self.leases.holders.insert(name.clone(), holder);
         Ok(Outcome::done(Some(name)))
+    }
+
+    /// Whether a store obeyed leases at an earlier time of enforcement, in another boot of its machine. Without
+    /// enforcement nothing tells a machine from its copy.
+    fn has_rebooted(&self, before: &LeaseHolder, (raft_id, boot_id): (RaftId, BootId)) -> bool {
+        let is_other = before.boot_id != boot_id && before.epoch != self.leases.epoch;
+        self.version >= ClusterVersion::HOLDS && before.raft_id == raft_id && is_other
     }
 
     /// Keeps the table bounded: of a name that no node has and no VM is placed by, nothing is to be waited

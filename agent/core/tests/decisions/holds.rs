@@ -195,6 +195,45 @@ fn a_hold_without_a_grant_since_is_not_ended_although_little_is_left_of_it() {
 }
 
 #[test]
+fn a_node_whose_last_grant_was_lost_gets_another_one_although_its_hold_goes_on() {
+    let mut cluster = cluster();
+    assert!(is_done(&cluster.apply(take(2, 0, 86_400_000))));
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    let table = &cluster.state.leases;
+    let first = renew(&mut grantor, 1_000, table, renewal(None)).expect("granted");
+    renew(&mut grantor, 4_000, table, renewal(Some(first))).expect("granted, and lost on its way");
+    renew(&mut grantor, 60_000, table, renewal(Some(first))).expect("some may be lost");
+    let silent = renew(&mut grantor, 71_000, table, renewal(Some(first)));
+    assert_eq!(silent, Err(LeaseDenial::NotReceived));
+    let anew_ms = 60_000 + WAIT_MS + 5_000;
+    assert!(renew(&mut grantor, anew_ms, table, renewal(Some(first))).is_ok());
+}
+
+#[test]
+fn another_store_of_a_boot_with_a_hold_may_say_that_it_obeys_leases() {
+    let mut cluster = cluster();
+    assert!(is_done(&cluster.apply(take(1, 0, 900_000))));
+    let file = LeaseFile {
+        boot_id: BOOT,
+        cluster_id: crate::lease::cluster_id(),
+        until_ms: Some(900_000),
+        grant: None,
+        enforces: None,
+        vms: [(name("web"), 3)].into(),
+    };
+    let mut next = crate::lease::holder(Some(file));
+    let anew = |now_ms| LeaseStep { raft_id: RaftId(9), ..step(&cluster.state, now_ms, 9) };
+    for now_ms in (0..=TERMS.settle_ms * 3).step_by(1_000) {
+        if let Some(file) = next.look(anew(now_ms)) {
+            assert_eq!(file.until_ms, Some(900_000));
+            next.note_written(now_ms, true);
+        }
+    }
+    let later = anew(TERMS.settle_ms * 3);
+    assert_eq!(next.enforces(later), Some(1), "the log knows of the hold");
+}
+
+#[test]
 fn a_disarmed_cluster_fails_nobody_over_and_each_node_takes_a_hold() {
     let mut cluster = cluster();
     on(&mut cluster, "web", "n2");
@@ -449,6 +488,14 @@ fn vms_that_a_removed_node_left_behind_wait_for_its_leases_too() {
     assert_eq!((place(&crowded, "web"), crowded.state.leases.is_on), (Some(node("n1")), false));
     assert!(is_done(&deleted.apply(Command::DeleteVm { name: name("web") })));
     assert!(deleted.state.vms.is_empty() && !deleted.state.leases.is_on);
+    // A new machine of its name that runs no VMs says nothing of those of the old one.
+    let mut renamed = removed(VmsFate::Keep);
+    cluster_still_waits(&mut renamed);
+    let mut member = cluster().state.member_by_name(&node("n2")).expect("a member").to_member();
+    (member.raft_id, member.node.offer.witness) = (RaftId(9), true);
+    renamed.state.apply_membership(&MembershipChange::AddLearner { member, ticket: None });
+    renamed.apply(Command::StopVm { name: name("web") });
+    assert!(renamed.state.leases.is_on);
     // Somebody who knows that the machine is off says so after all.
     let mut retired = removed(VmsFate::Retire);
     cluster_still_waits(&mut retired);

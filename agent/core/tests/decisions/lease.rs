@@ -5,8 +5,8 @@ use blixard_core::lease::{Grantor, Holder, LeaseStep, permits};
 use blixard_core::lineage::{self, Founder};
 use blixard_core::state::LeaseTable;
 use blixard_model::{
-    BootId, ClusterId, Command, Desired, GrantId, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal,
-    LeaseStanding, LeaseTerms, NodeName, OnNodeLoss, Outcome, RaftId, VmSpec,
+    BootId, ClusterId, Command, Desired, GrantId, HoldAsk, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal,
+    LeaseStanding, LeaseTerms, LeaseTermsChoice, NodeName, OnNodeLoss, Outcome, RaftId, VmSpec,
 };
 
 use crate::common::{Cluster, name, node, spec};
@@ -295,6 +295,84 @@ fn an_agent_that_follows_gives_itself_no_lease_once_the_one_before_may_have_told
             long.note_written(now_ms, true);
         }
     }
+}
+
+#[test]
+fn shorter_terms_let_no_node_give_itself_a_lease_once_it_may_have_told_the_log() {
+    let mut state = Cluster::of(2).state;
+    let found = |until_ms| LeaseFile {
+        boot_id: BOOT,
+        cluster_id: cluster_id(),
+        until_ms: Some(until_ms),
+        grant: None,
+        enforces: Some(1),
+        vms: [(name("web"), 3)].into(),
+    };
+    let choice = |lease_ms| LeaseTermsChoice { lease_ms, stop_ms: 5_000, margin_ms: 2_000 };
+    state.leases.terms = Some(choice(60_000));
+    let mut told = holder(Some(found(60_000)));
+    for now_ms in (0..60_000).step_by(1_000) {
+        if now_ms == 5_000 {
+            state.leases.terms = Some(choice(3_000));
+        }
+        if let Some(file) = told.look(step(&state, now_ms, 2)) {
+            assert_eq!(file.until_ms, Some(60_000), "whoever leads may wait for that alone");
+            told.note_written(now_ms, true);
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_finds_no_file_waits_until_no_supervisor_can_know_of_a_lease_without_an_end() {
+    let mut placed = Cluster::of(2);
+    on(&mut placed, "web", "n1");
+    let mut lost = holder(None);
+    for now_ms in (0..TERMS.settle_ms).step_by(1_000) {
+        if let Some(file) = lost.look(step(&placed.state, now_ms, 9)) {
+            assert_eq!((file.until_ms, file.enforces), (Some(0), None), "it may have told the log before");
+            lost.note_written(now_ms, true);
+        }
+        assert_eq!(lost.enforces(step(&placed.state, now_ms, 9)), None);
+    }
+    let settled_ms = TERMS.settle_ms;
+    assert_eq!(lost.look(step(&placed.state, settled_ms, 9)).and_then(|file| file.enforces), Some(1));
+    lost.note_written(settled_ms, true);
+    assert_eq!(lost.enforces(step(&placed.state, settled_ms, 9)), Some(1));
+    // Where nothing was to run there is nothing to wait for.
+    let nothing = Cluster::of(2);
+    let mut fresh = holder(None);
+    fresh.look(step(&nothing.state, 0, 9)).expect("a file");
+    fresh.note_written(0, true);
+    fresh.look(step(&nothing.state, 0, 9)).expect("it is noted");
+    fresh.note_written(0, true);
+    assert_eq!(fresh.enforces(step(&nothing.state, 0, 9)), Some(1));
+}
+
+#[test]
+fn shorter_terms_are_taken_up_with_a_renewal_at_once() {
+    let mut cluster = cluster();
+    let mut holder = holder(None);
+    holder.look(step(&cluster.state, 0, 9)).expect("a file");
+    holder.note_written(0, true);
+    assert!(holder.renewal(step(&cluster.state, 0, 9)).is_some());
+    assert!(holder.renewal(step(&cluster.state, 100, 9)).is_none());
+    cluster.state.leases.terms = Some(LeaseTermsChoice { lease_ms: 3_000, stop_ms: 5_000, margin_ms: 2_000 });
+    holder.look(step(&cluster.state, 100, 9));
+    assert!(holder.renewal(step(&cluster.state, 100, 9)).is_some());
+}
+
+#[test]
+fn a_store_that_has_booted_since_leases_were_needed_waits_for_nobody() {
+    let mut cluster = cluster();
+    let hold = HoldAsk { boot_id: BOOT, begins_ms: 0, length_ms: 120_000 };
+    assert!(is_done(&cluster.apply(Command::TakeHold { raft_id: RaftId(1), hold })));
+    cluster.state.leases.epoch = 2;
+    assert!(is_done(&cluster.apply(enforce(1, NEXT_BOOT, 2))));
+    let holder = cluster.state.leases.holder(&node("n1")).expect("it obeys them");
+    assert!(holder.is_first && holder.hold.is_none(), "{holder:?}");
+    // At the same time of enforcement another boot waits.
+    assert!(is_done(&cluster.apply(enforce(1, BOOT, 2))));
+    assert!(!cluster.state.leases.holder(&node("n1")).expect("it obeys them").is_first);
 }
 
 #[test]

@@ -134,7 +134,8 @@ impl World {
         process.frozen = None;
         let waits = process.stop_waits;
         self.supervisor_wakes(id, vm);
-        if waits {
+        // One that stands still again has not answered.
+        if waits && self.process_of(id, vm).is_some_and(|process| process.is_awake()) {
             self.unit_after(id, vm, 2_000, UnitEvent::StopProgramEnds);
         }
     }
