@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::object;
+use super::object::object;
 use crate::place::Place;
 
 /// Faults on three real machines, so many times each.
