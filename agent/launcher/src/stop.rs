@@ -113,6 +113,8 @@ fn watch_the_stop(directory: &Path, status_socket: &Path) {
 pub struct StopWatch {
     /// When the VM is to end, as far as that was known at the last look.
     known_ms: Option<u64>,
+    /// Since when that is known: systemd was told no earlier.
+    since_ms: u64,
 }
 
 /// What `vm-stop` does after a look at the lease.
@@ -137,17 +139,21 @@ impl StopWatch {
     pub fn step(&mut self, permission: LeasePermission, now_ms: u64, endless_ms: u64) -> StopStep {
         let until_ms = end_of(permission, now_ms, self.known_ms);
         // Who waits for a supervisor that stands still would wait for ever while its node's lease is renewed.
-        self.known_ms = match (self.known_ms, until_ms) {
+        let until_ms = match (self.known_ms, until_ms) {
             (Some(known_ms), Some(until_ms)) if !mutant::lives("stop-follows-renewals") => {
                 Some(known_ms.min(until_ms))
             }
             _ => until_ms,
         };
+        if std::mem::replace(&mut self.known_ms, until_ms) != until_ms {
+            self.since_ms = now_ms;
+        }
         let Some(until_ms) = self.known_ms.filter(|_| !mutant::lives("stop-arms-no-watchdog")) else {
             return StopStep::GoOn;
         };
         let give_up_ms = if mutant::lives("stop-goes-on-unwatched") { 0 } else { GIVE_UP_MS };
-        if now_ms > until_ms.saturating_add(give_up_ms) {
+        // The end may have been in the past when it came to be known.
+        if now_ms > until_ms.max(self.since_ms).saturating_add(give_up_ms) {
             return StopStep::GiveUp;
         }
         let watchdog_us = watchdog_us(now_ms, until_ms, endless_ms);
@@ -324,6 +330,17 @@ mod tests {
             assert_eq!(renewed(now_ms, now_ms + 10_000), told, "{now_ms}");
         }
         assert_eq!(renewed(13_001, 23_001), StopStep::GiveUp);
+    }
+
+    #[test]
+    fn a_lease_that_is_taken_back_while_a_stop_waits_has_the_watchdog_go_off_at_once() {
+        let mut watch = StopWatch::default();
+        let mut until = |now_ms, until_ms| watch.step(LeasePermission::Until(until_ms), now_ms, 60_000);
+        let told = |watchdog_us| StopStep::Tell { watchdog_us, stop_us: watchdog_us + STOP_LATER_US };
+        assert_eq!(until(50_000, 70_000), told(21_000_000));
+        assert_eq!(until(51_000, 20_000), told(1), "SIGTERM would take the watchdog away");
+        assert_eq!(until(54_000, 20_000), told(1));
+        assert_eq!(until(54_001, 20_000), StopStep::GiveUp);
     }
 
     #[test]
