@@ -244,8 +244,11 @@ impl Checker {
         offered: Capacity,
         now_us: u64,
     ) {
-        let held =
-            machines.get(unit.0).map_or(Ok(()), |machine| neighbours::check(machine, &unit.1, offered));
+        let state = self.state();
+        let is_known = |name: &VmName| state.is_some_and(|state| state.vms.contains_key(name));
+        let held = machines
+            .get(unit.0)
+            .map_or(Ok(()), |machine| neighbours::check(machine, &unit.1, (offered, is_known)));
         self.note("neighbours", now_us, held);
         let held = self.deleted.unit_starts(&unit);
         self.note("deleted_stays", now_us, held);

@@ -3,12 +3,22 @@
 
 use blixard_model::{Capacity, VmName, VmSpec};
 
+use crate::world::parts::hypervisor::Unit;
 use crate::world::parts::machine::SimMachine;
 
-/// Checks a unit that starts beside those that live on its machine, which may take this together.
-pub(crate) fn check(machine: &SimMachine, starts: &VmName, offered: Capacity) -> Result<(), String> {
+/// Checks a unit that starts beside those that live on its machine, which may take this together. A unit of a
+/// VM that was deleted when its node was lost is left for a moment before it is stopped: its guest runs no
+/// more, and what else there is of it takes no room that counts.
+pub(crate) fn check(
+    machine: &SimMachine,
+    starts: &VmName,
+    (offered, is_known): (Capacity, impl Fn(&VmName) -> bool),
+) -> Result<(), String> {
     let living = || {
-        let units = machine.hypervisor.units().iter().filter(|(_, unit)| unit.takes_room());
+        let lease = machine.lease.file.as_ref();
+        let units = machine.hypervisor.units().iter();
+        let counts = |name: &VmName, unit: &Unit| is_known(name) || unit.guest_runs();
+        let units = units.filter(move |(name, unit)| unit.takes_room(name, lease) && counts(name, unit));
         units.filter_map(|(name, unit)| unit.spec.as_ref().map(|spec| (name, spec)))
     };
     let Some((_, spec)) = living().find(|(name, _)| *name == starts) else { return Ok(()) };
@@ -22,7 +32,11 @@ pub(crate) fn check(machine: &SimMachine, starts: &VmName, offered: Capacity) ->
     let memory_mib: u64 = living().map(|(_, spec)| spec.reserved_memory_mib()).sum();
     if cpus > offered.cpus || memory_mib > offered.memory_mib {
         let name = &machine.name;
-        return Err(format!("{name} starts {starts}: {cpus} cpus and {memory_mib} MiB of {offered:?}"));
+        let lives: Vec<String> = living().map(|(name, _)| name.to_string()).collect();
+        let lives = lives.join(", ");
+        return Err(format!(
+            "{name} starts {starts}: {cpus} cpus and {memory_mib} MiB of {offered:?} ({lives})"
+        ));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use blixard_core::ports::{ObservedUnit, UnitEnd};
 use blixard_model::report::ObservedState;
-use blixard_model::{OrderId, UnitStatus, VmName, VmSpec};
+use blixard_model::{LeaseFile, OrderId, UnitStatus, VmName, VmSpec};
 
 use super::supervised::{SimGuest, UnitProcess};
 
@@ -47,10 +47,12 @@ impl Unit {
         self.lives() && (!self.is_leased() || self.guest_runs())
     }
 
-    /// It has a hypervisor or may come to have one.
-    pub(crate) fn takes_room(&self) -> bool {
-        let is_over = self.process.as_ref().is_some_and(|process| process.guest == SimGuest::None);
-        self.lives() && !(is_over && self.state == ObservedState::Stopping)
+    /// It has a hypervisor, or may come to have one by what its supervisor can read.
+    pub(crate) fn takes_room(&self, name: &VmName, lease: Option<&LeaseFile>) -> bool {
+        let Some(process) = &self.process else { return self.lives() };
+        let is_listed = lease.is_some_and(|file| file.vms.get(name) == Some(&self.order.generation));
+        let may_begin = self.is_starting() && (process.need.is_none() || is_listed);
+        self.lives() && (process.guest != SimGuest::None || may_begin)
     }
 
     /// Its guest runs.
