@@ -292,6 +292,8 @@ impl World {
             return;
         };
         (process.terminated, process.stop_waits) = (true, false);
+        // Until it has armed the watchdog that SIGTERM took away, `TimeoutStopSec=` alone ends it.
+        process.stale_words = process.stale_words.max(1);
         (process.watchdog_us, process.timeout_us) = (None, Some(timeout_us));
         let wakes = process.frozen.is_some_and(|(_, freeze)| !freeze.is_deep);
         let is_launched = process.supervisor.is_some();

@@ -181,7 +181,8 @@ impl UnitProcess {
     }
 
     /// Whether the watchdog ends it in time if it stands still. One that is late by what the machine slept
-    /// does not, nor one that was told for how long a moment after that was true.
+    /// does not, nor one that was told for how long a moment after that was true, or that was taken away by
+    /// SIGTERM.
     pub(crate) fn is_covered(&self) -> bool {
         !self.is_late && self.stale_words == 0
     }
