@@ -80,9 +80,9 @@ fn members(node: &Node) -> serde_json::Value {
     let mut items = list["items"].take();
     for item in items.as_array_mut().expect("a list") {
         let item = item.as_object_mut().expect("an object");
-        for of_the_moment in
-            ["reachable", "unreachable_for_ms", "silent_for_ms", "leader", "behind", "snapshot", "lost"]
-        {
+        let reached = ["reachable", "unreachable_for_ms", "silent_for_ms"];
+        let of_the_moment = ["leader", "lease", "behind", "snapshot", "lost"];
+        for of_the_moment in reached.into_iter().chain(of_the_moment) {
             item.remove(of_the_moment).expect("there");
         }
     }

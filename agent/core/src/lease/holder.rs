@@ -81,8 +81,8 @@ pub struct Holder {
     settled_ms: u64,
     /// It has not looked at the log yet since it started.
     begins: bool,
-    /// An earlier agent of this boot left a file, or this one gave itself a lease: it may go on doing so until
-    /// all supervisors know of the end.
+    /// An earlier agent of this boot left a file, or this one gave itself a lease. It may go on doing so
+    /// until all supervisors know of the end.
     found: bool,
     /// The time of enforcement at which this boot may have said already that it obeys leases.
     enforcing: Option<u64>,

@@ -77,8 +77,8 @@ impl ClusterState {
         Ok(Outcome::done(Some(name)))
     }
 
-    /// Whether a store obeyed leases at an earlier time of enforcement, in another boot of its machine. Without
-    /// enforcement nothing tells a machine from its copy.
+    /// Whether a store obeyed leases at an earlier time of enforcement, in another boot of its machine.
+    /// Without enforcement nothing tells a machine from its copy.
     fn has_rebooted(&self, before: &LeaseHolder, (raft_id, boot_id): (RaftId, BootId)) -> bool {
         let is_other = before.boot_id != boot_id && before.epoch != self.leases.epoch;
         self.version >= ClusterVersion::HOLDS && before.raft_id == raft_id && is_other
