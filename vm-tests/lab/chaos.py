@@ -13,7 +13,6 @@ import json
 import random
 import sys
 import time
-import traceback
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +22,7 @@ import faults
 import heartbeats
 import judge
 import progress
+import reporting
 import story
 import waiting
 from cluster import Lab
@@ -30,7 +30,7 @@ from driver import Driver, Machine
 from errors import LabError
 from layout import GUEST_DIR, Layout
 from ledger import Writer
-from telling import MachineError, RequestedAssertionFailed, SilentLog
+from telling import SilentLog
 
 NODES = 3
 VMS = 9
@@ -367,15 +367,8 @@ def run(layout: Layout, arguments: argparse.Namespace) -> int:
     report: dict[str, Any] = {"ok": False, "minutes": 0.0, "seed": seed, "vms": VMS, "ended": False}
     progress.say(f"cargo xtask chaos --minutes {arguments.minutes:g} --seed {seed}")
     began = time.monotonic()
-    try:
+    with reporting.broken_off(report):
         _play(Lab(layout), layout, arguments, report)
-    except KeyboardInterrupt:
-        report["reason"] = "interrupted"
-    except (LabError, MachineError, RequestedAssertionFailed) as error:
-        report["reason"] = str(error)
-    except Exception as error:
-        traceback.print_exc()
-        report["reason"] = f"{type(error).__name__}: {error}"
     report["minutes"] = round((time.monotonic() - began) / 60, 1)
     report["ok"] = _is_ok(report, arguments.without_enforcers)
     for line in report.get("found", []) + report.get("slow_takeovers", []):

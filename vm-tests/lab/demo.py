@@ -7,17 +7,17 @@ import argparse
 import json
 import sys
 import time
-import traceback
 from typing import Any
 
 import cast
 import progress
+import reporting
 import waiting
 from cluster import Lab
 from driver import Driver, Machine
 from errors import LabError
 from layout import GUEST_DIR, Layout
-from telling import MachineError, RequestedAssertionFailed, SilentLog
+from telling import SilentLog
 
 NODES = 3
 VM = "web"
@@ -264,16 +264,9 @@ def run(layout: Layout, arguments: argparse.Namespace) -> int:
     report: dict[str, Any] = {"ok": False, "setup_ms": arguments.setup_ms, "build_ms": arguments.build_ms}
     out = sys.stderr if arguments.json else sys.stdout
     began = time.monotonic()
-    try:
+    with reporting.broken_off(report):
         _play(Lab(layout), layout, arguments.keep, report, out)
         report["ok"] = True
-    except KeyboardInterrupt:
-        report["reason"] = "interrupted"
-    except (LabError, MachineError, RequestedAssertionFailed) as error:
-        report["reason"] = str(error)
-    except Exception as error:
-        traceback.print_exc()
-        report["reason"] = f"{type(error).__name__}: {error}"
     report["total_ms"] = _ms_since(began) + arguments.setup_ms + arguments.build_ms
     if not report["ok"]:
         progress.say(f"the demo failed: {report['reason']}")

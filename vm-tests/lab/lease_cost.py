@@ -16,19 +16,19 @@ import json
 import os
 import sys
 import time
-import traceback
 from dataclasses import dataclass
 from typing import Any
 
 import cast
 import measure
 import progress
+import reporting
 import waiting
 from cluster import Lab
 from driver import Driver, Machine
 from errors import LabError
 from layout import GUEST_DIR, Layout
-from telling import MachineError, RequestedAssertionFailed, SilentLog
+from telling import SilentLog
 
 NODES = 3
 #: How many VMs there are, one count after the other, with the usual lease; then the same backwards with a
@@ -179,15 +179,8 @@ def _play(lab: Lab, layout: Layout, arguments: argparse.Namespace, report: dict[
 def run(layout: Layout, arguments: argparse.Namespace) -> int:
     """Counts; returns the exit code."""
     report: dict[str, Any] = {"ok": False, "seconds": arguments.seconds, "cores": os.cpu_count()}
-    try:
+    with reporting.broken_off(report):
         _play(Lab(layout), layout, arguments, report)
-    except KeyboardInterrupt:
-        report["reason"] = "interrupted"
-    except (LabError, MachineError, RequestedAssertionFailed) as error:
-        report["reason"] = str(error)
-    except Exception as error:
-        traceback.print_exc()
-        report["reason"] = f"{type(error).__name__}: {error}"
     if "reason" in report:
         progress.say(f"the run broke off: {report['reason']}")
     out = sys.stdout if arguments.json else sys.stderr

@@ -21,7 +21,6 @@ import os
 import random
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,12 +28,13 @@ from typing import Any
 import cast
 import judge
 import progress
+import reporting
 import waiting
 from cluster import Lab
 from driver import Driver, Machine
 from errors import LabError
 from layout import GUEST_DIR, Layout
-from telling import MachineError, RequestedAssertionFailed, SilentLog
+from telling import SilentLog
 
 NODES = 3
 AGENT = "blixard.service"
@@ -384,15 +384,8 @@ def run(layout: Layout, arguments: argparse.Namespace) -> int:
     """Measures; returns the exit code, which is 1 when something that was promised was not kept."""
     report: dict[str, Any] = {"ok": False, "ended": False, "seed": arguments.seed, "cores": os.cpu_count()}
     began = time.monotonic()
-    try:
+    with reporting.broken_off(report):
         _play(Lab(layout), layout, arguments, report)
-    except KeyboardInterrupt:
-        report["reason"] = "interrupted"
-    except (LabError, MachineError, RequestedAssertionFailed) as error:
-        report["reason"] = str(error)
-    except Exception as error:
-        traceback.print_exc()
-        report["reason"] = f"{type(error).__name__}: {error}"
     report["seconds"] = round(time.monotonic() - began)
     report["ok"] = report["ended"] and report.get("overlaps") == 0 and not report.get("exceeded")
     for line in report.get("exceeded", []):
