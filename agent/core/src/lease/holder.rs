@@ -269,7 +269,7 @@ impl Holder {
         }
         // Once somebody has said under this name that it obeys leases, it is the leader's to grant them.
         let is_nobodys = step.state.leases.holder(&self.node).is_none();
-        if std::mem::take(&mut self.begins) && is_nobodys && !self.has_told(step) && self.may_be_known(step) {
+        if std::mem::take(&mut self.begins) && is_nobodys && self.found && !self.has_told(step) {
             self.settled_ms = step.now_ms.saturating_add(self.terms.settle_ms);
         }
         let own_ms = step.now_ms.saturating_add(self.terms.lease_ms);
@@ -289,13 +289,6 @@ impl Holder {
     /// leader counts from that, so this node gives itself nothing more. Supervisors had settled before that.
     fn has_told(&self, step: LeaseStep<'_>) -> bool {
         self.enforcing == Some(step.state.leases.epoch) && !mutant::lives("told-before-not-noted")
-    }
-
-    /// Whether a supervisor of this boot may know of a lease without an end: by the file of an earlier agent,
-    /// or by one that is gone, if a VM that needs one is placed here.
-    fn may_be_known(&self, step: LeaseStep<'_>) -> bool {
-        let mut placed = step.state.placed_on(&self.node);
-        self.found || placed.any(|vm| vm.spec.fails_over()) && !mutant::lives("lost-file-not-settled")
     }
 
     /// The long lease that the log knows of this node.

@@ -44,12 +44,6 @@ pub(super) const TESTED: &[Tested] = &[
         test: "reconciler::a_unit_of_a_vm_that_nobody_knows",
     },
     Tested {
-        name: "lost-file-not-settled",
-        source: "leases: an agent that finds no file says at once that it obeys leases",
-        target: ("blixard-core", "decisions"),
-        test: "lease::an_agent_that_finds_no_file",
-    },
-    Tested {
         name: "stop-follows-renewals",
         source: "leases: a stop waits for a frozen supervisor for as long as its node's lease is renewed",
         target: ("blixard-launcher", LIBRARY),
