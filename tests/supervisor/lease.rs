@@ -289,27 +289,44 @@ fn a_stop_is_cut_by_the_end_of_the_lease_and_systemd_goes_on_watching() {
     assert!(said.starts_with("the VM's lease ended before it had stopped: "), "{said}");
 }
 
-#[test]
-fn a_stop_that_a_frozen_supervisor_does_not_hear_is_watched_by_who_asks_for_it() {
-    let (supervised, hypervisor, until_ms) = running_for("well", 3_000);
-    supervised.signal(Signal::SIGSTOP);
-    // As systemd runs it: the programs of ExecStop= get no credentials.
-    let mut stop = Command::new(binary::path())
+/// `vm-stop` as systemd runs it: the programs of ExecStop= get no credentials.
+fn stop_program(supervised: &Supervised) -> Child {
+    Command::new(binary::path())
         .args(["vm-stop", "web"])
         .env_remove("CREDENTIALS_DIRECTORY")
+        .env("MAINPID", supervised.child.id().to_string())
         .env("RUNTIME_DIRECTORY", supervised.dir.path())
         .env("NOTIFY_SOCKET", supervised.dir.path().join("notify.sock"))
         .stderr(Stdio::null())
         .spawn()
-        .expect("runs");
-    // Again and again: a reload of systemd forgets it.
-    for _ in 0..2 {
+        .expect("runs")
+}
+
+/// Hears that `vm-stop` tells systemd when the lease ends, as it does again and again: a reload of systemd
+/// forgets it.
+fn hear_stop_program(supervised: &Supervised, until_ms: u64) {
+    let us = |line: &str| line.trim_end().split_once('=').and_then(|(_, us)| us.parse::<u64>().ok());
+    loop {
         let heard = supervised.heard();
-        let (extend, watch) = heard.split_once('\n').expect("two lines");
-        let us = |line: &str| line.trim_end().split_once('=').and_then(|(_, us)| us.parse::<u64>().ok());
-        // SIGTERM, at the end of that time, would take the watchdog away.
-        assert_eq!(us(extend), us(watch).map(|us| us + 10_000_000));
+        let Some((extend, watch)) = heard.split_once('\n').filter(|(extend, _)| extend.starts_with("EXTEND"))
+        else {
+            continue;
+        };
         assert_watched(&heard, &format!("{extend}\n"), until_ms);
+        // SIGTERM, at the end of that time, would take the watchdog away. What the supervisor says is shorter.
+        if us(extend) == us(watch).map(|us| us + 10_000_000) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_stop_that_a_frozen_supervisor_does_not_hear_is_watched_by_who_asks_for_it() {
+    let (supervised, hypervisor, until_ms) = running_for("well", 3_000);
+    supervised.signal(Signal::SIGSTOP);
+    let mut stop = stop_program(&supervised);
+    for _ in 0..2 {
+        hear_stop_program(&supervised, until_ms);
     }
     // SIGTERM, which takes the watchdog away again, comes only once it ends.
     reach(until_ms);
@@ -319,6 +336,37 @@ fn a_stop_that_a_frozen_supervisor_does_not_hear_is_watched_by_who_asks_for_it()
     supervised.until_ended("STATUS=ended: its lease ended: the agent did not renew it in time");
     is_gone(hypervisor);
     assert!(stop.wait().expect("ends").success());
+}
+
+#[test]
+fn who_asks_for_a_stop_has_it_watched_when_the_supervisor_stands_still_after_it_was_asked() {
+    let (supervised, hypervisor, until_ms) = running_for("busy", 4_000);
+    let mut stop = stop_program(&supervised);
+    supervised.until("STATUS=stopping: the guest is asked to shut down\n");
+    supervised.signal(Signal::SIGSTOP);
+    for _ in 0..2 {
+        hear_stop_program(&supervised, until_ms);
+    }
+    reach(until_ms);
+    assert!(stop.try_wait().expect("looked at").is_none());
+    assert!(kill(hypervisor, None).is_ok(), "here it is systemd's to kill it");
+    supervised.signal(Signal::SIGCONT);
+    is_gone(hypervisor);
+    assert!(stop.wait().expect("ends").success());
+    assert_eq!(supervised.ends().0, Some(0));
+}
+
+#[test]
+fn who_asks_for_a_stop_stays_until_the_vm_has_ended() {
+    let (supervised, hypervisor, until_ms) = running_for("well", 60_000);
+    // A lease that holds for longer than a stop may last is left to systemd's signals.
+    assert!(stop_program(&supervised).wait().expect("ends").success());
+    assert!(kill(hypervisor, None).is_ok());
+    supervised.put(&lease(Some(until_ms - 40_000)));
+    assert_watched(&supervised.heard(), "", until_ms - 40_000);
+    assert!(stop_program(&supervised).wait().expect("ends").success());
+    is_gone(hypervisor);
+    assert_eq!(supervised.ends().0, Some(0));
 }
 
 #[test]

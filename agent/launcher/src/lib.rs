@@ -40,6 +40,7 @@ mod qemu;
 mod run;
 mod say;
 mod stop;
+mod stop_watch;
 pub mod supervisor;
 mod wait;
 
@@ -54,5 +55,6 @@ pub use qemu::argv::{CheckedDisk, DiskKind, MachineFacts, argv};
 pub use qemu::message::{GuestDiskError, GuestEvent, QmpCommand, QmpMessage};
 pub use qemu::qmp::QmpError;
 pub use run::{VmRunError, vm_run};
-pub use stop::{StopStep, StopWatch, VmStopError, vm_stop};
+pub use stop::{VmStopError, vm_stop};
+pub use stop_watch::{StopStep, StopWatch};
 pub use wait::{WaitError, vm_wait};

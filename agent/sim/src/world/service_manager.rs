@@ -18,7 +18,7 @@ use super::parts::supervised::{Freeze, SimGuest, Temper, UnitEvent, UnitNotice, 
 const START_TIMEOUT_US: u64 = 60_000_000;
 /// The watchdog is late by this much at most, in µs.
 const WATCHDOG_LATE_US: u64 = 250_000;
-/// How long the program of `ExecStop=` waits for the supervisor before it looks at the lease again, in µs.
+/// How long the program of `ExecStop=` waits before it looks at the lease again, in µs.
 const STOP_PAUSE_US: u64 = 1_000_000;
 
 /// What of a unit is settled when it is started.
@@ -132,12 +132,8 @@ impl World {
             return;
         }
         process.frozen = None;
-        let waits = process.stop_waits;
         self.supervisor_wakes(id, vm);
-        // One that stands still again has not answered.
-        if waits && self.process_of(id, vm).is_some_and(|process| process.is_awake()) {
-            self.unit_after(id, vm, 2_000, UnitEvent::StopProgramEnds);
-        }
+        self.answer_stop_program(id, vm);
     }
 
     fn told(&mut self, id: MachineId, vm: &VmName, notice: UnitNotice) {
@@ -259,7 +255,8 @@ impl World {
         self.unit_at(id, vm, timeout_us, UnitEvent::Timeout);
     }
 
-    /// `vm-stop`: arms the watchdog anew, again and again until the supervisor answers.
+    /// `vm-stop`: arms the watchdog anew, again and again until the unit is over, and asks the supervisor to
+    /// stop once that answers.
     fn run_stop_program(&mut self, id: MachineId, vm: &VmName) {
         let (endless_ms, machine) = (self.endless_ms(), &mut self.machines[id]);
         let now_ms = machine.boot_ms(self.queue.now_us());
@@ -276,12 +273,21 @@ impl World {
         let Some(StopStep::Tell { watchdog_us, stop_us }) = step else {
             return self.unit_after(id, vm, 1_000, UnitEvent::StopProgramEnds);
         };
+        process.stop_watch.note_answer(false);
         process.stop_waits = true;
-        let is_frozen = process.frozen.is_some();
         self.told(id, vm, UnitNotice::Feed { us: watchdog_us, stop_us: Some(stop_us) });
-        match is_frozen {
-            true => self.unit_after(id, vm, STOP_PAUSE_US, UnitEvent::StopProgram),
-            false => self.unit_after(id, vm, 2_000, UnitEvent::StopProgramEnds),
+        self.answer_stop_program(id, vm);
+        self.unit_after(id, vm, STOP_PAUSE_US, UnitEvent::StopProgram);
+    }
+
+    /// The supervisor answers `vm-stop`, if that waits for it and it does not stand still.
+    fn answer_stop_program(&mut self, id: MachineId, vm: &VmName) {
+        let Some(process) = self.process_of(id, vm).filter(|it| it.stop_waits && it.is_awake()) else {
+            return;
+        };
+        process.stop_waits = false;
+        if process.stop_watch.note_answer(true) {
+            self.unit_after(id, vm, 2_000, UnitEvent::Reaches(SupervisorInput::Stop));
         }
     }
 
@@ -292,8 +298,6 @@ impl World {
             return;
         };
         (process.terminated, process.stop_waits) = (true, false);
-        // Until it has armed the watchdog that SIGTERM took away, `TimeoutStopSec=` alone ends it.
-        process.stale_words = process.stale_words.max(1);
         (process.watchdog_us, process.timeout_us) = (None, Some(timeout_us));
         let wakes = process.frozen.is_some_and(|(_, freeze)| !freeze.is_deep);
         let is_launched = process.supervisor.is_some();

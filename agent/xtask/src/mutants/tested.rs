@@ -47,7 +47,13 @@ pub(super) const TESTED: &[Tested] = &[
         name: "stop-follows-renewals",
         source: "leases: a stop waits for a frozen supervisor for as long as its node's lease is renewed",
         target: ("blixard-launcher", LIBRARY),
-        test: "stop::tests::a_stop_does_not_wait",
+        test: "stop_watch::tests::a_stop_does_not_wait",
+    },
+    Tested {
+        name: "stop-left-to-sigterm",
+        source: "leases: a stop is not watched once the supervisor was asked, which may stand still then",
+        target: ("blixard-launcher", LIBRARY),
+        test: "stop_watch::tests::a_supervisor_that_stands_still_after",
     },
     Tested {
         name: "told-before-not-noted",

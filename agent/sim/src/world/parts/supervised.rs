@@ -125,7 +125,7 @@ pub(crate) struct UnitProcess {
     pub(crate) timeout_us: Option<u64>,
     /// What the program of `ExecStop=` goes by.
     pub(crate) stop_watch: StopWatch,
-    /// That program waits for the supervisor.
+    /// That program waits for the supervisor's answer.
     pub(crate) stop_waits: bool,
     /// SIGTERM was sent.
     pub(crate) terminated: bool,
@@ -181,8 +181,7 @@ impl UnitProcess {
     }
 
     /// Whether the watchdog ends it in time if it stands still. One that is late by what the machine slept
-    /// does not, nor one that was told for how long a moment after that was true, or that was taken away by
-    /// SIGTERM.
+    /// does not, nor one that was told for how long a moment after that was true.
     pub(crate) fn is_covered(&self) -> bool {
         !self.is_late && self.stale_words == 0
     }
