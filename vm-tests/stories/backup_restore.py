@@ -8,7 +8,7 @@ unless that is meant. The script runs under the NixOS test driver and in the lab
 """
 
 BACKUP = "/var/lib/blixard-backup/monday"
-RESTORE = "blixard cluster restore"
+RESTORE = "blixard cluster restore --i-know-the-others-are-stopped"
 
 start_all()
 wait_until_formed()

@@ -14,7 +14,8 @@ impl ClusterFiles for LocalFiles {
     }
 
     fn restore(&self, args: &RestoreArgs) -> Result<String, Failure> {
-        blixard_daemon::restore(stopped(&args.node), &args.file, args.as_new).map_err(failure)
+        let words = (args.as_new, args.i_know_the_others_are_stopped);
+        blixard_daemon::restore(stopped(&args.node), &args.file, words).map_err(failure)
     }
 
     fn recover(&self, node: &OfflineArgs) -> Result<String, Failure> {

@@ -86,8 +86,12 @@ pub fn begin(old: ClusterState, founder: Founder) -> Result<Lineage, LineageErro
     state.genesis = genesis;
     state.nodes.admit(Member { raft_id, node: me, role: Role::Voter });
     state.next_raft_id = RaftId(raft_id.0 + 1);
-    // What the old members said of leases they said to another cluster: nobody is taken for lost by it.
+    // What the old members said of leases they said to another cluster: nobody is taken for lost by it, and
+    // nobody waits for it. The supervisors of the old cluster obey no lease of the new one.
     (state.leases.is_on, state.leases.ends, state.leases.disarmed) = (false, false, None);
+    if !mutant::lives("lineage-keeps-leases") {
+        state.leases.holders.clear();
+    }
     if !mutant::lives("lineage-keeps-tickets") {
         state.tickets.clear();
     }

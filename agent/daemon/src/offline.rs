@@ -9,12 +9,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use blixard_core::lineage::Founder;
-use blixard_model::EndpointId;
-use blixard_model::NodeFacts;
-use blixard_model::Offer;
 use blixard_model::api::ErrorKind;
 use blixard_model::backup::{BACKUP_LEN_MAX, BackupHeader};
 use blixard_model::words::{duration, with_causes};
+use blixard_model::{EndpointId, Member, NodeFacts, NodeName, Offer};
 use blixard_net::NodeKey;
 use blixard_node::rebirth::{
     Rebirth, RemainsError, check_place, plan_rebirth, read_remains, replaced_endpoint,
@@ -55,11 +53,16 @@ impl OfflineError {
 }
 
 /// Begins a new cluster with the state of the backup in `file`; one of another cluster is only taken
-/// `as_new`. Returns what was done and what to do next.
+/// `as_new`. The VMs that the backup places here may have moved since, so somebody has to say that they run
+/// nowhere else: `others_are_stopped`. Returns what was done and what to do next.
 ///
 /// # Errors
 /// Nothing was changed, or it is said that this is not known.
-pub fn restore(node: StoppedNode<'_>, file: &Path, as_new: bool) -> Result<String, OfflineError> {
+pub fn restore(
+    node: StoppedNode<'_>,
+    file: &Path,
+    (as_new, others_are_stopped): (bool, bool),
+) -> Result<String, OfflineError> {
     let node = OfflineNode::of(node)?;
     let backup = read_backup(file)?;
     let name = &node.config.node_name;
@@ -74,6 +77,9 @@ pub fn restore(node: StoppedNode<'_>, file: &Path, as_new: bool) -> Result<Strin
     let store_id = random::store_id();
     let founder = node.founder(endpoint_id, store_id, backup.header.index)?;
     let rebirth = plan_rebirth(backup.state, backup.header.term, founder).map_err(refused)?;
+    if !others_are_stopped {
+        check_runs_once(name, &rebirth)?;
+    }
     let mut told = backup_text(file, &backup.header);
     if let Some(other) = replaced {
         told += &format!(
@@ -95,6 +101,28 @@ pub fn restore(node: StoppedNode<'_>, file: &Path, as_new: bool) -> Result<Strin
         told += &format!("the store of cluster {} is kept as {kept_as}\n", held.short());
     }
     Ok(told + &outcome(&node, &rebirth))
+}
+
+/// A VM that was placed here when the backup was made may have been given to another node since, where it
+/// goes on for as long as its hold or without an end while that agent is stopped.
+fn check_runs_once(name: &NodeName, rebirth: &Rebirth) -> Result<(), OfflineError> {
+    if rebirth.starts == 0 || rebirth.given_up.is_empty() {
+        return Ok(());
+    }
+    let cause = format!(
+        "{name} starts {} VMs of the backup at once, and those that were given to {} since would run twice",
+        rebirth.starts,
+        names_of(&rebirth.given_up)
+    );
+    let way_out = "stop the agents and the VMs of the other machines (systemctl stop blixard \
+                   'blixard-vm@*'), then say so: --i-know-the-others-are-stopped";
+    Err(OfflineError::refused(cause, way_out))
+}
+
+fn names_of(members: &[Member]) -> String {
+    let mut names: Vec<&str> = members.iter().map(|member| member.node.name.as_str()).collect();
+    names.sort_unstable();
+    names.join(", ")
 }
 
 /// What was stopped by hand was of VMs as they were after the backup.
@@ -289,8 +317,6 @@ fn outcome(node: &OfflineNode, rebirth: &Rebirth) -> String {
     let name = &node.config.node_name;
     let marker = &rebirth.begin.marker;
     let (here, all) = rebirth.vms;
-    let mut names: Vec<String> = rebirth.given_up.iter().map(|member| member.node.name.to_string()).collect();
-    names.sort();
     let mut text = format!(
         "new cluster {} (id {}): {name} is its only member, raft id {}\n\
          it has {all} VMs, {here} of them placed on {name}\n",
@@ -298,14 +324,15 @@ fn outcome(node: &OfflineNode, rebirth: &Rebirth) -> String {
         marker.cluster_id.short(),
         marker.raft_id
     );
-    if !names.is_empty() {
-        text += &format!("given up: {} members: {}\n", names.len(), names.join(", "));
+    let given_up = rebirth.given_up.len();
+    if given_up > 0 {
+        text += &format!("given up: {given_up} members: {}\n", names_of(&rebirth.given_up));
     }
     if here < all {
         text += "VMs placed on others are unknown until their node is back, or they are deleted\n";
     }
     text += "next:\n  1. start this node's agent: systemctl start blixard\n";
-    if !names.is_empty() {
+    if given_up > 0 {
         text += "  2. on each of the others, before its agent starts: move store.redb out of the data \
                  directory\n  3. start them: listed ones are admitted, others join with a ticket\n";
     }

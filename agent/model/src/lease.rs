@@ -1,14 +1,18 @@
 //! Leases: the right of a node to run the VMs that may be failed over.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::boot::BootId;
 use crate::id::{ClusterId, VmName};
+use crate::mutant;
 
-/// Which grant of a lease it is: the leader of a term counts those that it gives to one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Which grant of a lease it is: the leader of a term counts those that it gives to one node. Of two, the one
+/// of the later term is newer, then the one with the later index: the leader counts by names, and from 1
+/// again for a node that comes back under another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GrantId {
     /// The term of the leader that gave it.
     pub term: u64,
@@ -16,6 +20,28 @@ pub struct GrantId {
     pub number: u64,
     /// How far the leader had applied its log. The node counts on the grant once its own is applied to here.
     pub index: u64,
+}
+
+impl GrantId {
+    /// By what the newer of two is told.
+    fn age(&self) -> (u64, u64, u64) {
+        match mutant::lives("grants-by-number") {
+            true => (self.term, self.number, self.index),
+            false => (self.term, self.index, self.number),
+        }
+    }
+}
+
+impl PartialOrd for GrantId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for GrantId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.age().cmp(&other.age())
+    }
 }
 
 /// How long a guest runs on at most, in milliseconds, after its supervisor has looked for the last time at a

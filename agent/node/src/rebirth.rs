@@ -6,7 +6,7 @@ use blixard_core::ClusterState;
 use blixard_core::genesis::cluster_id;
 use blixard_core::lineage::{self, Founder, Lineage, LineageError};
 use blixard_model::backup::BackupHeader;
-use blixard_model::{ClusterId, EndpointId, Member, NodeName, RaftId, mutant};
+use blixard_model::{ClusterId, Desired, EndpointId, Member, NodeName, RaftId, mutant};
 use blixard_store::{Begin, ClusterMarker, OpenError, Store};
 
 use crate::machine::{StateMachine, encode_state};
@@ -20,6 +20,8 @@ pub struct Rebirth {
     pub given_up: Vec<Member>,
     /// VMs in the new cluster, those placed on this node, and all.
     pub vms: (usize, usize),
+    /// How many of those placed on this node are to run: it starts them as soon as its agent runs.
+    pub starts: usize,
 }
 
 /// Why a node cannot begin a new cluster.
@@ -42,6 +44,7 @@ pub fn plan_rebirth(old: ClusterState, term: u64, founder: Founder) -> Result<Re
     let Lineage { state, raft_id, given_up } = lineage::begin(old, Founder { index, ..founder })?;
     let log = first_snapshot((index, term.max(1)), &[raft_id], encode_state(&state));
     let vms = (state.placed_on(&me.name).count(), state.vms.len());
+    let starts = state.placed_on(&me.name).filter(|vm| vm.desired == Desired::Running).count();
     let genesis = state.genesis.clone();
     // A store that its node cannot start from must not take the place of one that it can.
     let durable = Durable { hard_state: log.1, snapshot: Some(log.0.clone()), entries: Vec::new() };
@@ -53,7 +56,7 @@ pub fn plan_rebirth(old: ClusterState, term: u64, founder: Founder) -> Result<Re
         node_name: me.name,
         contacts: Vec::new(),
     };
-    Ok(Rebirth { begin: Begin { store_id: me.store_id, marker, log }, given_up, vms })
+    Ok(Rebirth { begin: Begin { store_id: me.store_id, marker, log }, given_up, vms, starts })
 }
 
 /// What is left of a cluster on one node.

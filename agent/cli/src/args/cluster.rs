@@ -135,6 +135,10 @@ pub struct RestoreArgs {
     /// Accepts a backup of another cluster: the new cluster gets the configured name
     #[arg(long)]
     pub as_new: bool,
+    /// Confirms that no VM of the cluster runs on its other machines: those that this node had when the
+    /// backup was made may have moved since, and it starts them at once
+    #[arg(long)]
+    pub i_know_the_others_are_stopped: bool,
     /// Its node
     #[command(flatten)]
     pub node: OfflineArgs,

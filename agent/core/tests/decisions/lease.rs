@@ -6,7 +6,8 @@ use blixard_core::lineage::{self, Founder};
 use blixard_core::state::LeaseTable;
 use blixard_model::{
     BootId, ClusterId, Command, Desired, GrantId, HoldAsk, LeaseDenial, LeaseFile, LeaseGrant, LeaseRenewal,
-    LeaseStanding, LeaseTerms, LeaseTermsChoice, NodeName, OnNodeLoss, Outcome, RaftId, VmSpec,
+    LeaseStanding, LeaseTerms, LeaseTermsChoice, MembershipChange, NodeName, OnNodeLoss, Outcome, RaftId,
+    VmSpec,
 };
 
 use crate::common::{Cluster, name, node, spec};
@@ -489,6 +490,59 @@ fn a_cluster_made_of_another_takes_nobody_for_lost_by_what_was_said_there() {
     let founder = Founder { me, cluster_name, index: 9, nonce: 7 };
     let state = lineage::begin(old.state, founder).expect("begins").state;
     assert!(!state.leases.is_on && state.leases.holder(&node("n2")).is_none());
+}
+
+#[test]
+fn a_cluster_made_of_another_waits_for_nothing_that_was_said_there() {
+    let mut old = cluster();
+    on(&mut old, "web", "n2");
+    old.apply(Command::Disarm { for_ms: 3_600_000, at_ms: WALL_MS });
+    let hold = HoldAsk { boot_id: BOOT, begins_ms: 0, length_ms: 3_600_000 };
+    assert!(is_done(&old.apply(Command::TakeHold { raft_id: RaftId(1), hold })));
+    let joins = old.state.nodes.members().find(|member| *member.node.name == node("n3"));
+    let mut joins = joins.expect("a member").to_member();
+    let me = old.state.member_by_name(&node("n1")).expect("a member").node.to_facts();
+    let cluster_name = "lab".parse().expect("a name");
+    let founder = Founder { me, cluster_name, index: 9, nonce: 7 };
+    let mut state = lineage::begin(old.state.clone(), founder).expect("begins").state;
+    let me = state.member_by_name(&node("n1")).expect("the founder").raft_id;
+    // With a second one leases are needed again. The founder's machine has booted since.
+    (joins.raft_id, joins.role) = (state.next_raft_id, blixard_model::Role::Learner);
+    state.apply_membership(&MembershipChange::AddLearner { member: joins, ticket: None });
+    assert!(state.leases.is_on);
+    let mut new = old;
+    new.state = state;
+    let epoch = new.state.leases.epoch;
+    let obeys = Command::EnforceLease { raft_id: me, boot_id: NEXT_BOOT, epoch };
+    assert!(is_done(&new.apply(obeys)));
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    grantor.note_holders(0, &new.state.leases);
+    let asked = LeaseRenewal { boot_id: NEXT_BOOT, quote: None };
+    let granted = grantor.renew(0, &new.state.leases, (&node("n1"), me), (&asked, 9));
+    assert!(granted.is_ok(), "{granted:?}");
+    // Nor are VMs taken from those that were given up, which may still run them.
+    assert_eq!(grantor.verdicts(3_600_000 * 24, &new.state, true), []);
+}
+
+#[test]
+fn a_node_that_comes_back_under_another_name_shows_what_its_leader_granted_it_last() {
+    let mut cluster = cluster();
+    on(&mut cluster, "web", "n2");
+    let grant = |number, index| GrantId { term: 3, number, index };
+    // What is left of its time as n3: the leader has counted further there.
+    let mut file = holder(None).look(step(&cluster.state, 0, 2)).expect("a file");
+    file.grant = Some(grant(9_000, 2));
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    let mut holder = holder(Some(file));
+    for now_ms in (0..60_000).step_by(3_000) {
+        let quote = holder.file().and_then(|file| file.grant);
+        let got = renew(&mut grantor, now_ms, &cluster.state.leases, renewal(quote)).expect("granted");
+        holder.note_granted(now_ms, LeaseGrant { grant: got, length_ms: TERMS.lease_ms });
+        if holder.look(LeaseStep { applied: 9, ..step(&cluster.state, now_ms, 2) }).is_some() {
+            holder.note_written(now_ms, true);
+        }
+    }
+    assert!(grantor.holds(60_000, &node("n2")));
 }
 
 #[test]

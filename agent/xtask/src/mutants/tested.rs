@@ -152,6 +152,18 @@ pub(super) const TESTED: &[Tested] = &[
         test: "lease::the_vms_of_a_lost",
     },
     Tested {
+        name: "lineage-keeps-leases",
+        source: "recovery: what was said of leases in the old cluster holds in the new one",
+        target: ("blixard-core", "decisions"),
+        test: "lease::a_cluster_made_of_another_waits",
+    },
+    Tested {
+        name: "grants-by-number",
+        source: "leases: the newest grant is the one of the highest number, also another node's",
+        target: ("blixard-core", "decisions"),
+        test: "lease::a_node_that_comes_back_under",
+    },
+    Tested {
         name: "lineage-keeps-tickets",
         source: "recovery: tickets of the old cluster admit to the new one",
         target: ("blixard-core", "decisions"),
