@@ -313,7 +313,7 @@ fn hear_stop_program(supervised: &Supervised, until_ms: u64) {
             continue;
         };
         assert_watched(&heard, &format!("{extend}\n"), until_ms);
-        // SIGTERM, at the end of that time, would take the watchdog away. What the supervisor says is shorter.
+        // SIGTERM, at the end of that time, would take the watchdog away. The supervisor's own is shorter.
         if us(extend) == us(watch).map(|us| us + 10_000_000) {
             return;
         }

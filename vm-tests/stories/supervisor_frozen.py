@@ -5,8 +5,8 @@
 
 It is frozen alone, in a group of its own below its unit's, because a stop wakes a process that a signal
 stopped. Frozen before the guest was let run; while its node has a lease; while the agent is gone; before a
-stop is asked for and in the middle of one; before systemd reads its units again or executes itself again, also
-together with a stop. The script runs under the NixOS test driver and in the lab.
+stop is asked for and in the middle of one; before systemd reads its units again or executes itself again,
+also together with a stop. The script runs under the NixOS test driver and in the lab.
 """
 
 #: The supervisor asks for the rest of the lease and a second; the killing comes a moment later.

@@ -1,6 +1,6 @@
 //! `vm-stop`: asks the guest of a VM without a supervisor to shut down, and ends the hypervisor if the guest
-//! does not. A supervisor does so by itself when systemd sends it SIGTERM, right after this. The supervisor of
-//! a VM with a lease is sent it from here, and the stop is watched until it is over.
+//! does not. A supervisor does so by itself when systemd sends it SIGTERM, right after this. The supervisor
+//! of a VM with a lease is sent it from here, and the stop is watched until it is over.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -71,11 +71,11 @@ pub fn vm_stop(name: &str) -> Result<(), VmStopError> {
 }
 
 /// Stops a VM with a lease, and has systemd end it in time all the same: its supervisor, which does both, may
-/// stand still at any moment. A SIGTERM of systemd takes the watchdog away, and so does a reload of systemd in
-/// a unit that is being stopped. So this asks the supervisor by itself, once that answers, stays until it has
-/// ended, and tells systemd again and again when the lease ends; the watchdog ends this program as well. What
-/// this leaves is left to systemd's signals, which wake a supervisor that somebody stopped. False: the VM needs
-/// no lease.
+/// stand still at any moment. A SIGTERM of systemd takes the watchdog away, and so does a reload of systemd
+/// in a unit that is being stopped. So this asks the supervisor by itself, once that answers, stays until it
+/// has ended, and tells systemd again and again when the lease ends; the watchdog ends this program as well.
+/// What this leaves is left to systemd's signals, which wake a supervisor that somebody stopped. False: the
+/// VM needs no lease.
 fn stop_watched(directory: &Path, status_socket: &Path) -> bool {
     let Some((need, lease_dir)) = lease_note::find(directory) else { return false };
     let main = main_pid();
@@ -96,12 +96,12 @@ fn stop_watched(directory: &Path, status_socket: &Path) -> bool {
             break;
         }
         match ask_how_it_is(status_socket, FEED_PAUSE) {
-            Answer::Nobody => {
+            HowItIs::Nobody => {
                 await_end(main, EXIT_DEADLINE);
                 break;
             }
-            Answer::None => _ = watch.note_answer(false),
-            Answer::Given => {
+            HowItIs::None => _ = watch.note_answer(false),
+            HowItIs::Given => {
                 if watch.note_answer(true) {
                     ask_to_stop(main);
                 }
@@ -114,7 +114,7 @@ fn stop_watched(directory: &Path, status_socket: &Path) -> bool {
 
 /// What a supervisor says when it is asked how its VM is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum HowItIs {
     /// There is no supervisor.
     Nobody,
     /// Nothing in time: it stands still.
@@ -132,10 +132,10 @@ fn ask_to_stop(main: Option<Pid>) {
 }
 
 /// Asks the supervisor how its VM is, and waits no longer than this for the answer.
-fn ask_how_it_is(status_socket: &Path, longest: Duration) -> Answer {
-    let Ok(mut stream) = UnixStream::connect(status_socket) else { return Answer::Nobody };
+fn ask_how_it_is(status_socket: &Path, longest: Duration) -> HowItIs {
+    let Ok(mut stream) = UnixStream::connect(status_socket) else { return HowItIs::Nobody };
     let given = stream.set_read_timeout(Some(longest)).is_ok() && stream.read(&mut [0; 1]).is_ok();
-    if given { Answer::Given } else { Answer::None }
+    if given { HowItIs::Given } else { HowItIs::None }
 }
 
 /// Whether a supervisor listens on its status socket. The path is gone with the unit that made it.
@@ -231,16 +231,16 @@ mod tests {
     fn a_supervisor_that_stands_still_is_told_from_one_that_answers() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("status.sock");
-        assert_eq!(ask_how_it_is(&path, LONG), Answer::Nobody);
+        assert_eq!(ask_how_it_is(&path, LONG), HowItIs::Nobody);
         let listener = std::os::unix::net::UnixListener::bind(&path).expect("bind");
-        assert_eq!(ask_how_it_is(&path, Duration::from_millis(30)), Answer::None);
+        assert_eq!(ask_how_it_is(&path, Duration::from_millis(30)), HowItIs::None);
         let answering = std::thread::spawn(move || {
             for stream in listener.incoming().take(2) {
                 // The first one has given up.
                 let _ = stream.expect("accepted").write_all(b"running\n");
             }
         });
-        assert_eq!(ask_how_it_is(&path, LONG), Answer::Given);
+        assert_eq!(ask_how_it_is(&path, LONG), HowItIs::Given);
         answering.join().expect("ends");
     }
 
