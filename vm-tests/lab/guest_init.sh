@@ -12,6 +12,7 @@ devices=
 fill=
 mute=
 deaf=
+slow=
 read -r words </proc/cmdline
 for word in $words; do
   case "$word" in
@@ -22,6 +23,8 @@ for word in $words; do
   blixard.mute) mute=1 ;;
   # It does not shut down when it is asked to.
   blixard.deaf) deaf=1 ;;
+  # It takes so many seconds to shut down.
+  blixard.slow=*) slow=${word#blixard.slow=} ;;
   esac
 done
 insmod /modules/virtio_mmio.ko $devices
@@ -30,7 +33,15 @@ insmod /modules/virtio_blk.ko
 # Ctrl-alt-delete comes to init as SIGINT once the kernel is told not to reboot by itself. `reboot -f` ends
 # the hypervisor, which runs with -no-reboot.
 echo 0 >/proc/sys/kernel/ctrl-alt-del
-trap '[ -n "$deaf" ] || { echo BLIXARD-GUEST-DOWN; sync; reboot -f; }' INT
+stop() {
+  [ -z "$deaf" ] || return
+  trap '' INT
+  [ -z "$slow" ] || read -t "$slow" -u 4 nothing
+  echo BLIXARD-GUEST-DOWN
+  sync
+  reboot -f
+}
+trap stop INT
 
 # The number of this boot, kept as text in the first bytes of the first writable disk; 0 without one.
 boot=0

@@ -26,8 +26,8 @@ use super::context::{Agent, PeerWhereabouts, offer};
 use super::metrics::Metrics;
 use super::shell::{HostHandle, HostStanding, HostTask, INBOX_MAX, ShellError};
 use super::{
-    api, clock, hold, incoming, keygen, leases, missing_data, offer, random, space, status_line, supervise,
-    tickets,
+    api, clock, hold, incoming, keygen, leases, missing_data, offer, random, shutting_down, space,
+    status_line, supervise, tickets,
 };
 
 /// How long handing the leadership over may take when the agent stops.
@@ -205,7 +205,11 @@ async fn shut_down(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     supervise::stopping();
-    tracing::info!("stopping; VMs go on");
+    if hold::shuts_down().await {
+        shutting_down::await_vms().await;
+    } else {
+        tracing::info!("stopping; VMs go on");
+    }
     let vms_wait = hold::take(agent).await;
     stop.cancel();
     agent.host.hand_over(TRANSFER_TIMEOUT).await;

@@ -33,7 +33,7 @@ pub(crate) async fn take(agent: &Agent) -> bool {
 }
 
 /// A bus that is gone is taken for a machine that shuts down: nobody waits then for VMs that end.
-async fn shuts_down() -> bool {
+pub(crate) async fn shuts_down() -> bool {
     let asked = async { UnitManager::connect().await?.is_shutting_down().await };
     timeout(ASK_TIMEOUT, asked).await.is_ok_and(|state| state.unwrap_or(true))
 }

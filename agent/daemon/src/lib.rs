@@ -33,6 +33,7 @@ mod random;
 mod retries;
 mod scrape;
 mod shell;
+mod shutting_down;
 mod space;
 mod status_line;
 mod stop_notes;
