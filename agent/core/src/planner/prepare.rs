@@ -2,7 +2,7 @@
 
 use blixard_model::{
     Ask, AskOutcome, ClusterVersion, Command, EndpointId, MembersAsk, MembershipChange, NodeName, Outcome,
-    Removal, Request, VmSpec, WriteAsk, WriteRequest, mutant,
+    Refusal, Removal, Request, VmName, VmSpec, WriteAsk, WriteRequest, mutant,
 };
 
 use super::prepared::{NotNow, Prepared};
@@ -65,7 +65,10 @@ fn prepare_write(
         WriteAsk::ChangeVm { spec, seen } => Command::ChangeVm { spec, seen },
         WriteAsk::StartVm { name } => Command::StartVm { name },
         WriteAsk::StopVm { name } => Command::StopVm { name },
-        WriteAsk::DeleteVm { name } => Command::DeleteVm { name },
+        WriteAsk::DeleteVm { name } => match view.members.state.runs_unheard_on(&name) {
+            Some(node) if !mutant::lives("deleted-unheard") => return may_run_on(&name, node).into(),
+            _ => Command::DeleteVm { name },
+        },
         WriteAsk::ConfirmGone { name, node, generation } => Command::ConfirmGone { name, node, generation },
         WriteAsk::ConfirmSpec { name, node, order } => Command::ConfirmSpec { name, node, order },
         WriteAsk::NoteStopped { name, node, generation, stop } => {
@@ -90,6 +93,16 @@ fn prepare_write(
         WriteAsk::SetLeaseTerms { terms } => Command::SetLeaseTerms { terms },
     };
     Prepared::Propose(Request { id, command })
+}
+
+/// A VM whose node was removed, and that may go on there: it is forgotten by an operator's word alone.
+fn may_run_on(name: &VmName, node: &NodeName) -> Refusal {
+    let why = format!(
+        "{node} was removed and may still run {name}, whose name and disks would be free at once: if you know \
+         that the machine is off, `blixard node remove {node} --force --vms delete --i-know-it-is-off` \
+         forgets its VMs"
+    );
+    Refusal::Membership { why }
 }
 
 /// The nodes that a new VM may be placed on. The node that asks is there, even if the leader has received no

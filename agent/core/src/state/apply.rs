@@ -7,6 +7,7 @@ use blixard_model::{
     VmSpec, VmStop, mutant,
 };
 
+use super::nodes::{Availability, NodeRecord};
 use super::requests::Seen;
 use super::{ClusterState, HELD_DISKS_MAX, VMS_MAX, VmRecord};
 use crate::planner::placement;
@@ -251,6 +252,18 @@ impl ClusterState {
             (vm.desired, vm.stopped) = (Desired::Absent, None);
         }
         Ok(Outcome::done(node))
+    }
+
+    /// The node that an operator removed and that may go on running this VM, whose deletion would free its name
+    /// and its disks at once: nobody says when it has ended, and no lease ends it.
+    pub fn runs_unheard_on(&self, name: &VmName) -> Option<&NodeName> {
+        let vm = self.vms.get(name).filter(|vm| vm.desired != Desired::Absent)?;
+        let node = &vm.placement.node;
+        let is_that =
+            |record: &NodeRecord| record.name == *node && record.availability == Availability::Removed;
+        let is_removed = self.is_removed(node) && self.nodes.departed().any(|(_, record)| is_that(record));
+        let ends = vm.may_be_taken_over() && self.leases.holder(node).is_some();
+        (is_removed && !ends).then_some(node)
     }
 
     /// Whether it is known when its node, which may not answer, runs it no more: when its leases are over.

@@ -14,8 +14,8 @@ use blixard_model::join::JoinRequest;
 use blixard_model::ticket::TICKET_TTL_MS_MIN;
 use blixard_model::{
     Ask, AskOutcome, ClusterVersion, Command, Desired, EndpointId, MembersAsk, MembershipChange, NodeName,
-    Offer, Outcome, RaftId, Removal, Request, Role, TicketId, TicketSecret, TicketState, TicketUse, VmsFate,
-    WriteAsk, WriteRequest,
+    Offer, OnNodeLoss, Outcome, RaftId, Removal, Request, Role, TicketId, TicketSecret, TicketState,
+    TicketUse, VmSpec, VmsFate, WriteAsk, WriteRequest,
 };
 
 const WALL_MS: u64 = 1_700_000_000_000;
@@ -211,6 +211,33 @@ fn refused_for(prepared: &Prepared, why: &str) {
 #[track_caller]
 fn not_now(prepared: &Prepared, why: &NotNow) {
     assert_eq!(prepared, &Prepared::NotNow(why.clone()));
+}
+
+#[test]
+fn a_vm_that_a_removed_machine_may_run_is_forgotten_by_an_operators_word_alone() {
+    let mut leader = Leader::new();
+    for (vm, fate) in [("db", OnNodeLoss::Keep), ("web", OnNodeLoss::Failover)] {
+        let spec = VmSpec { on_node_loss: Some(fate), ..spec(vm) };
+        leader.cluster.eligible = vec![node("n3")];
+        let outcome = leader.cluster.create(spec);
+        assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+    }
+    let boot_id = blixard_model::BootId::from_bytes([1; 16]);
+    leader.cluster.apply(Command::EnforceLease { raft_id: RaftId(3), boot_id, epoch: 1 });
+    let delete = |vm| WriteAsk::DeleteVm { name: name(vm) };
+    let done = |vm| proposed(Command::DeleteVm { name: name(vm) });
+    assert_eq!(leader.write(delete("db")), done("db"), "its node says when it is gone");
+    let vms = Some(VmsFate::Keep);
+    let leave = MembershipChange::Remove { raft_id: RaftId(3), why: Removal::Operator { vms } };
+    leader.cluster.state.apply_membership(&leave);
+    refused_for(
+        &leader.write(delete("db")),
+        "blixard node remove n3 --force --vms delete --i-know-it-is-off",
+    );
+    assert_eq!(leader.write(delete("web")), done("web"), "its lease says when it is gone");
+    assert_eq!(leader.write(delete("none")), done("none"));
+    leader.cluster.apply(Command::ForgetVms { node: node("n3") });
+    assert_eq!(leader.write(delete("db")), done("db"));
 }
 
 #[test]

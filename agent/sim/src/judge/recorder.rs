@@ -118,6 +118,8 @@ fn told(outcome: &Outcome) -> ClientAnswer {
             Refusal::DoesNotFit { .. }
             | Refusal::NodeNotFound { .. }
             | Refusal::PlacedElsewhere { .. }
+            // The node of a VM that is to be deleted was removed, and may still run it.
+            | Refusal::Membership { .. }
             | Refusal::TooMany { .. } => ClientAnswer::NoRoom,
             _ => ClientAnswer::Unexpected,
         },

@@ -54,6 +54,7 @@ impl NameState {
             ) => self,
             (ClientAction::Delete, ClientAnswer::Done, Stopped | Running) => Going,
             (ClientAction::Delete, ClientAnswer::Unchanged, Going) => Going,
+            (ClientAction::Delete, ClientAnswer::NoRoom, Stopped | Running) => self,
             (
                 ClientAction::Start | ClientAction::Stop | ClientAction::Change | ClientAction::Delete,
                 ClientAnswer::NotFound,

@@ -152,6 +152,12 @@ pub(super) const TESTED: &[Tested] = &[
         test: "lease::the_vms_of_a_lost",
     },
     Tested {
+        name: "deleted-unheard",
+        source: "removal: a VM that a removed machine may still run is deleted, and its disks are free",
+        target: ("blixard-core", "decisions"),
+        test: "leading::a_vm_that_a_removed_machine",
+    },
+    Tested {
         name: "lineage-keeps-leases",
         source: "recovery: what was said of leases in the old cluster holds in the new one",
         target: ("blixard-core", "decisions"),
