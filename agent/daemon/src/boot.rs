@@ -120,7 +120,7 @@ fn assemble(config: Config, key: NodeKey, store: Store) -> anyhow::Result<Assemb
         voter_lost_ticks: u64::from(config.voter_lost_after_s) * 1_000 / TICK_MS,
         supports: ClusterVersion::NEWEST,
         lease_terms: LeaseTerms::DEFAULT,
-        lease: leases::read(),
+        lease: leases::found(),
         limits: Limits::default(),
         incarnation: random::u64(),
     };

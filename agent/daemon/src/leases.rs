@@ -1,9 +1,17 @@
 //! What the supervisors of this node's VMs know of its lease: a file on a tmpfs, so that writing it takes
 //! microseconds.
 
+use blixard_core::lease::LeaseFound;
 use blixard_launcher::LeaseDir;
 use blixard_model::LeaseFile;
 use blixard_model::words::with_causes;
+
+use super::unit_dirs;
+
+/// What an agent that starts finds.
+pub(crate) fn found() -> LeaseFound {
+    LeaseFound { file: read(), units_run: !unit_dirs::names().is_empty() }
+}
 
 /// What an earlier agent left, if it can be read. What cannot be is written anew with the next grant.
 pub(crate) fn read() -> Option<LeaseFile> {

@@ -42,6 +42,7 @@ mod telemetry;
 #[cfg(test)]
 mod testing;
 mod tickets;
+mod unit_dirs;
 mod views;
 
 use std::path::Path;

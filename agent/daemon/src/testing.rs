@@ -83,7 +83,7 @@ pub(crate) fn agent(dir: &Path) -> (Agent, Idle) {
         voter_lost_ticks: 1_800,
         supports: ClusterVersion::NEWEST,
         lease_terms: LeaseTerms::DEFAULT,
-        lease: None,
+        lease: None.into(),
         limits: Limits::default(),
         incarnation: 1,
     };

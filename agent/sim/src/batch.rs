@@ -12,6 +12,23 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// From so many seeds on, every boundary of the disk has to be hit.
 const LONG_RUN: usize = 5_000;
 
+/// From so many seeds on, each of these has to have happened: a product that does nothing breaks no promise.
+const SHORT_RUN: usize = 200;
+const HAPPENS: [&str; 12] = [
+    "acknowledged",
+    "disarms",
+    "elections",
+    "failovers",
+    "frozen_running",
+    "frozen_stopping",
+    "holds",
+    "joins",
+    "lease_ends",
+    "recognised",
+    "vm_starts",
+    "watchdog_kills",
+];
+
 /// What came of them.
 #[derive(Debug)]
 pub(crate) struct Done {
@@ -46,6 +63,16 @@ impl Done {
     /// The boundaries of the disk at which no seed of a long run lost its power.
     pub(crate) fn missed_points(&self) -> Vec<(Op, CrashMoment)> {
         if self.runs.len() < LONG_RUN { Vec::new() } else { self.points().below(1) }
+    }
+
+    /// What never happened in a run that is long enough for it.
+    pub(crate) fn missed(&self) -> Vec<&'static str> {
+        let happens = |name: &&str| {
+            let numbers = |run: &SeedRun| run.report.counts.numbers();
+            self.runs.iter().any(|run| numbers(run).iter().any(|(of, count)| of == name && *count > 0))
+        };
+        let is_short = self.runs.len() < SHORT_RUN;
+        HAPPENS.into_iter().filter(|name| !is_short && !happens(name)).collect()
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn json(done: &Done) -> Value {
         "trace_hash": format!("{:016x}", trace_hash(done)),
         "faults": medians(done),
         "crash_points": crash_points(&done.points()),
+        "never_happened": done.missed(),
         "totals": totals(done),
     })
 }
@@ -66,6 +67,9 @@ pub(crate) fn text(done: &Done) -> String {
     let medians: Vec<String> =
         medians(done).iter().map(|(name, median)| format!("{name} {median}")).collect();
     let _ = writeln!(text, "medians of a seed: {}", medians.join(", "));
+    if !done.missed().is_empty() {
+        let _ = writeln!(text, "never happened, and should have: {}", done.missed().join(", "));
+    }
     let _ = writeln!(
         text,
         "{} seeds from {}, {} failed, {:.0} a minute, trace {:016x}",

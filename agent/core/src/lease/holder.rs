@@ -47,6 +47,21 @@ pub fn permits(file: Option<&LeaseFile>, now_ms: u64, vm: &VmName, generation: u
     file.filter(listed).is_some_and(holds)
 }
 
+/// What an agent that starts finds of leases on its machine.
+#[derive(Debug, Clone, Default)]
+pub struct LeaseFound {
+    /// The file that an earlier agent left.
+    pub file: Option<LeaseFile>,
+    /// Units of VMs are there. Their supervisors may know of a file that is gone.
+    pub units_run: bool,
+}
+
+impl From<Option<LeaseFile>> for LeaseFound {
+    fn from(file: Option<LeaseFile>) -> Self {
+        Self { file, units_run: false }
+    }
+}
+
 /// A node's lease.
 #[derive(Debug)]
 pub struct Holder {
@@ -84,6 +99,8 @@ pub struct Holder {
     /// An earlier agent of this boot left a file, or this one gave itself a lease. It may go on doing so
     /// until all supervisors know of the end.
     found: bool,
+    /// Units of VMs were there when this agent started.
+    units_run: bool,
     /// The time of enforcement at which this boot may have said already that it obeys leases.
     enforcing: Option<u64>,
     /// What is being written.
@@ -98,17 +115,17 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// A node's lease as its agent starts, with the file that an earlier agent may have left.
+    /// A node's lease as its agent starts, with what an earlier agent may have left.
     pub fn new(
         node: NodeName,
         (boot_id, cluster_id): (BootId, ClusterId),
         terms: LeaseTerms,
-        found: Option<LeaseFile>,
+        left: LeaseFound,
         now_ms: u64,
     ) -> Self {
         let any_boot = mutant::lives("found-file-of-another-boot");
         let is_own = |file: &LeaseFile| file.boot_id == boot_id || any_boot;
-        let written = found.filter(|file| is_own(file) && file.cluster_id == cluster_id);
+        let written = left.file.filter(|file| is_own(file) && file.cluster_id == cluster_id);
         let found = written.is_some();
         Self {
             node,
@@ -130,6 +147,7 @@ impl Holder {
             settled_ms: now_ms,
             begins: true,
             found,
+            units_run: left.units_run,
             writing: None,
             write_again_ms: now_ms,
             rewrite_ms: now_ms,
@@ -269,7 +287,8 @@ impl Holder {
         }
         // Once somebody has said under this name that it obeys leases, it is the leader's to grant them.
         let is_nobodys = step.state.leases.holder(&self.node).is_none();
-        if std::mem::take(&mut self.begins) && is_nobodys && self.found && !self.has_told(step) {
+        let may_be_known = self.found || self.units_run && !mutant::lives("lost-file-not-settled");
+        if std::mem::take(&mut self.begins) && is_nobodys && may_be_known && !self.has_told(step) {
             self.settled_ms = step.now_ms.saturating_add(self.terms.settle_ms);
         }
         let own_ms = step.now_ms.saturating_add(self.terms.lease_ms);

@@ -20,4 +20,4 @@ mod grantor;
 mod holder;
 
 pub use grantor::Grantor;
-pub use holder::{Holder, LeaseStep, permits};
+pub use holder::{Holder, LeaseFound, LeaseStep, permits};

@@ -1,7 +1,7 @@
 //! Who is granted a lease, when one is over, and what becomes of the VMs of a node that is lost.
 
 use blixard_core::ClusterState;
-use blixard_core::lease::{Grantor, Holder, LeaseStep, permits};
+use blixard_core::lease::{Grantor, Holder, LeaseFound, LeaseStep, permits};
 use blixard_core::lineage::{self, Founder};
 use blixard_core::state::LeaseTable;
 use blixard_model::{
@@ -178,7 +178,7 @@ fn a_node_is_lost_when_all_of_its_leases_are_certainly_over() {
 }
 
 pub(crate) fn holder(found: Option<LeaseFile>) -> Holder {
-    Holder::new(node("n1"), (BOOT, cluster_id()), TERMS, found, 0)
+    Holder::new(node("n1"), (BOOT, cluster_id()), TERMS, found.into(), 0)
 }
 
 pub(crate) fn cluster_id() -> ClusterId {
@@ -321,6 +321,25 @@ fn shorter_terms_let_no_node_give_itself_a_lease_once_it_may_have_told_the_log()
             told.note_written(now_ms, true);
         }
     }
+}
+
+#[test]
+fn an_agent_that_finds_units_and_no_file_waits_until_none_can_know_of_a_lease_without_an_end() {
+    let mut placed = Cluster::of(2);
+    on(&mut placed, "web", "n1");
+    let found = LeaseFound { file: None, units_run: true };
+    let mut lost = Holder::new(node("n1"), (BOOT, cluster_id()), TERMS, found, 0);
+    for now_ms in (0..TERMS.settle_ms).step_by(1_000) {
+        if let Some(file) = lost.look(step(&placed.state, now_ms, 9)) {
+            assert_eq!((file.until_ms, file.enforces), (Some(0), None), "it may have told the log before");
+            lost.note_written(now_ms, true);
+        }
+        assert_eq!(lost.enforces(step(&placed.state, now_ms, 9)), None);
+    }
+    let settled_ms = TERMS.settle_ms;
+    assert_eq!(lost.look(step(&placed.state, settled_ms, 9)).and_then(|file| file.enforces), Some(1));
+    lost.note_written(settled_ms, true);
+    assert_eq!(lost.enforces(step(&placed.state, settled_ms, 9)), Some(1));
 }
 
 #[test]

@@ -30,9 +30,10 @@ use std::net::SocketAddr;
 
 use blixard_consensus::Limits;
 use blixard_core::declared::DeclaredMember;
+use blixard_core::lease::LeaseFound;
 use blixard_model::formation::{Genesis, Identity};
 use blixard_model::{
-    BootId, ClusterName, ClusterVersion, EndpointId, JoinTicket, LeaseFile, LeaseTerms, NodeFacts, mutant,
+    BootId, ClusterName, ClusterVersion, EndpointId, JoinTicket, LeaseTerms, NodeFacts, mutant,
 };
 
 pub use effect::{Answer, Effect, HoldEnd, JoinRefusal, StopRefusal};
@@ -79,7 +80,7 @@ pub struct HostConfig {
     /// How long leases hold; the same on all nodes.
     pub lease_terms: LeaseTerms,
     /// What an earlier agent let the supervisors of this machine's VMs know.
-    pub lease: Option<LeaseFile>,
+    pub lease: LeaseFound,
     /// When the log is cut.
     pub limits: Limits,
     /// Random, other in every run.

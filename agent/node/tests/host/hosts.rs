@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_consensus::{Limits, TICK_MS};
+use blixard_core::lease::LeaseFound;
 use blixard_core::ports::ObservedUnit;
 use blixard_core::reconciler::Action;
 use blixard_model::api::RetryKind;
@@ -42,7 +43,7 @@ pub(crate) fn config(n: u8, listed: u8) -> HostConfig {
         voter_lost_ticks: 600,
         supports: ClusterVersion::NEWEST,
         lease_terms: LeaseTerms::DEFAULT,
-        lease: None,
+        lease: LeaseFound::default(),
         limits: Limits::default(),
         incarnation: u64::from(n),
     }

@@ -121,7 +121,7 @@ fn the_vms_of_an_agent_that_ends_in_order_go_on_and_are_waited_for() {
     // The next agent takes the lease up again, and later gives the long one back.
     let lease = hosts.machines[&home].lease.clone();
     hosts.cut.clear();
-    hosts.restart(home, HostConfig { lease, ..config(home, 3) });
+    hosts.restart(home, HostConfig { lease: lease.into(), ..config(home, 3) });
     hosts.until("it has a lease as always", |hosts| {
         until_ms(hosts, home).is_some_and(|until_ms| until_ms <= hosts.now_ms + 10_000)
     });

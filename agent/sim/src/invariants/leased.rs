@@ -8,8 +8,12 @@ use crate::world::parts::machine::SimMachine;
 /// Checks a guest, which may run or not.
 pub(crate) fn check(machine: &SimMachine, vm: &VmName, terms: LeaseTerms, now_us: u64) -> Result<(), String> {
     let Some(unit) = machine.hypervisor.units().get(vm) else { return Ok(()) };
-    let is_leased = unit.process.as_ref().is_some_and(|process| process.need.is_some());
-    if !is_leased || !unit.guest_runs() || machine.is_asleep_or_just_woken(now_us) {
+    let Some(process) = &unit.process else { return Ok(()) };
+    // By what it is, and not by what its order asks for.
+    if unit.spec.as_ref().is_some_and(|spec| spec.fails_over()) && process.need.is_none() {
+        return Err(format!("{vm} may be failed over, and its order on {} asks for no lease", machine.name));
+    }
+    if process.need.is_none() || !unit.guest_runs() || machine.is_asleep_or_just_woken(now_us) {
         return Ok(());
     }
     let granted_ms = machine.lease.granted_ms(vm, unit.order.generation);

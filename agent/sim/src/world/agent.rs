@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_consensus::TICK_MS;
+use blixard_core::lease::LeaseFound;
 use blixard_model::Capacity;
 use blixard_model::ClusterVersion;
 use blixard_model::NodeFacts;
@@ -172,7 +173,7 @@ impl World {
             voter_lost_ticks: self.options.voter_lost_ticks,
             supports: machine.supports,
             lease_terms: self.options.lease_terms,
-            lease: machine.lease.file.clone(),
+            lease: LeaseFound { file: machine.lease.file.clone(), units_run: machine.hypervisor.any_lives() },
             limits: self.options.limits,
             incarnation: self.rng.next_u64(),
         }

@@ -1,8 +1,8 @@
 //! Clients: they write and read through any agent, try again under the same request id, sometimes give up.
 
 use blixard_model::{
-    ClusterVersion, Desired, Disk, Hypervisor, OnNodeLoss, Outcome, RestartPolicy, VmName, VmSpec, WriteAsk,
-    WriteRequest,
+    ClusterVersion, Desired, Disk, Hypervisor, OnNodeLoss, Outcome, Refusal, RestartPolicy, VmName, VmSpec,
+    WriteAsk, WriteRequest,
 };
 use blixard_node::SubmitError;
 use blixard_node::host::Want;
@@ -168,7 +168,17 @@ impl World {
                 if let Some(recorder) = &mut self.recorder {
                     recorder.answered(client, &outcome);
                 }
-                self.checker.write_acknowledged(&request, &outcome, floor, now_us);
+                // What a leader refuses by itself is nowhere in the log.
+                let unheard = |outcome: &Outcome| {
+                    matches!(outcome, Outcome::Refused { refusal: Refusal::Membership { .. } })
+                };
+                match &request.ask {
+                    WriteAsk::DeleteVm { .. } if unheard(&outcome) && maybe => {}
+                    WriteAsk::DeleteVm { .. } if unheard(&outcome) => {
+                        self.checker.write_denied(&request.id, now_us);
+                    }
+                    _ => self.checker.write_acknowledged(&request, &outcome, floor, now_us),
+                }
                 self.finish(client);
             }
             Err(SubmitError::Unavailable(_)) if !maybe && self.gives_up() => {

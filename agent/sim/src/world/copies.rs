@@ -72,7 +72,8 @@ impl World {
             return copy.guests.clear();
         }
         let identity = (copy.boot_id, state.cluster_id());
-        let new = || Holder::new(machine.name.clone(), identity, self.options.lease_terms, None, now_ms);
+        let new =
+            || Holder::new(machine.name.clone(), identity, self.options.lease_terms, None.into(), now_ms);
         let holder = copy.holder.get_or_insert_with(new);
         let applied = self.checker.applied();
         let wall_ms = machine.wall_ms(now_us);

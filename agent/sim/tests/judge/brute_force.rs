@@ -42,6 +42,9 @@ fn after(vms: &BTreeSet<Vm>, operation: &Operation) -> BTreeSet<Vm> {
         {
             matches!(vm, Vm::Running | Vm::Stopped).then_some(vm)
         }
+        Some((_, ClientAnswer::NoRoom)) if operation.action == ClientAction::Delete => {
+            matches!(vm, Vm::Running | Vm::Stopped).then_some(vm)
+        }
         Some((_, ClientAnswer::NoRoom)) => None,
         Some((_, told)) => {
             let (answer, after) = vm.act(operation.action);

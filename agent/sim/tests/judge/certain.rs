@@ -68,9 +68,8 @@ fn fits(there: &[Sight], operation: &Operation) -> bool {
             ClientAction::Start | ClientAction::Stop | ClientAction::Change | ClientAction::Delete,
             ClientAnswer::NotFound,
         ) => &[Absent],
-        (ClientAction::Change, ClientAnswer::Done | ClientAnswer::Unchanged | ClientAnswer::NoRoom) => {
-            &[Running, Stopped]
-        }
+        (ClientAction::Change, ClientAnswer::Done | ClientAnswer::Unchanged | ClientAnswer::NoRoom)
+        | (ClientAction::Delete, ClientAnswer::NoRoom) => &[Running, Stopped],
         (ClientAction::Start, ClientAnswer::Done) | (ClientAction::Stop, ClientAnswer::Unchanged) => {
             &[Stopped]
         }

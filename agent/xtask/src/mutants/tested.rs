@@ -152,6 +152,12 @@ pub(super) const TESTED: &[Tested] = &[
         test: "lease::the_vms_of_a_lost",
     },
     Tested {
+        name: "lost-file-not-settled",
+        source: "leases: an agent that finds units and no file says at once that it obeys leases",
+        target: ("blixard-core", "decisions"),
+        test: "lease::an_agent_that_finds_units",
+    },
+    Tested {
         name: "deleted-unheard",
         source: "removal: a VM that a removed machine may still run is deleted, and its disks are free",
         target: ("blixard-core", "decisions"),

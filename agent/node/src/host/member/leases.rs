@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blixard_core::ClusterState;
-use blixard_core::lease::{Grantor, Holder};
+use blixard_core::lease::{Grantor, Holder, LeaseFound};
 use blixard_core::state::LeaseTable;
 use blixard_model::api::LeaseView;
 use blixard_model::{
@@ -60,7 +60,7 @@ impl Leases {
     pub(super) fn new(
         node: NodeName,
         cluster_id: ClusterId,
-        (terms, found): (LeaseTerms, Option<LeaseFile>),
+        (terms, found): (LeaseTerms, LeaseFound),
         now: Moment,
     ) -> Self {
         let holder = Holder::new(node.clone(), (now.boot_id, cluster_id), terms, found, now.boot_ms);

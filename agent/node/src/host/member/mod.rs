@@ -38,13 +38,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_core::ClusterState;
 use blixard_core::formation::phase_of;
+use blixard_core::lease::LeaseFound;
 use blixard_model::formation::{Identity, Phase};
 use blixard_model::removal::RemovedFrom;
 use blixard_model::report::NodeReport;
 use blixard_model::wire::{AgedReport, KeyHeldTwice, MemberProgress, ProgressReport};
 use blixard_model::{
-    ClusterVersion, EndpointId, LeaseFile, LeaseTerms, NodeFacts, NodeName, Offer, RaftId, SharedDirs,
-    TicketId, WriteAsk, WriteRequest, mutant,
+    ClusterVersion, EndpointId, LeaseTerms, NodeFacts, NodeName, Offer, RaftId, SharedDirs, TicketId,
+    WriteAsk, WriteRequest, mutant,
 };
 use bytes::Bytes;
 
@@ -197,7 +198,7 @@ impl MemberHost {
     pub(super) fn new(
         own: Own,
         mut replica: Replica,
-        (linked, lease): (BTreeSet<EndpointId>, (LeaseTerms, Option<LeaseFile>)),
+        (linked, lease): (BTreeSet<EndpointId>, (LeaseTerms, LeaseFound)),
         now: Moment,
     ) -> Self {
         let (name, me, now_ms) = (own.node.name.clone(), own.node.endpoint_id, now.boot_ms);

@@ -128,6 +128,11 @@ impl SimHypervisor {
         }
     }
 
+    /// Whether a process of any unit may exist.
+    pub(crate) fn any_lives(&self) -> bool {
+        self.units.values().any(Unit::lives)
+    }
+
     /// The names of units that run a VM.
     pub(crate) fn running(&self) -> Vec<VmName> {
         let running = self.units.iter().filter(|(_, unit)| unit.state == ObservedState::Running);
