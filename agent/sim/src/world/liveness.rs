@@ -146,7 +146,7 @@ impl World {
 
     /// Whether its address is another member's by the log, whose own address is a third one's, and so on in a
     /// circle: each would have to be told first, and none can be. An operator has to move one of them to an
-    /// address that nobody has ("Configuration" in operations.md).
+    /// address that nobody has ("Configuration" in operations.md). One that is cut off cannot tell its new one.
     fn swaps_addresses(&self, machine: &SimMachine) -> bool {
         let Some(state) = self.checker.state() else { return false };
         let holder = |of: &SimMachine| {
@@ -154,9 +154,11 @@ impl World {
             let holder = state.nodes.members().find(|member| has(member))?.node.endpoint_id;
             self.machines.iter().find(|machine| machine.endpoint_id == holder)
         };
+        let cut_off = self.liveness.cut_off.map(|id| self.machines[id].endpoint_id);
         let mut at = machine;
         for _ in 0..self.machines.len() {
             match holder(at) {
+                Some(next) if Some(next.endpoint_id) == cut_off => return next.endpoint_id != at.endpoint_id,
                 Some(next) if next.endpoint_id != at.endpoint_id => at = next,
                 _ => return false,
             }
