@@ -119,7 +119,8 @@ impl ActiveState {
 /// (SIGKILL)`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UnitExit {
-    /// systemd's `Result`: `success`, `exit-code`, `signal`, `timeout`, `oom-kill`, `start-limit-hit`, ...
+    /// systemd's `Result`: `success`, `exit-code`, `signal`, `timeout`, `watchdog`, `oom-kill`,
+    /// `start-limit-hit`, ...
     pub result: String,
     /// `ExecMainCode`: 0 means that the process has not ended, 1 exited, 2 was killed, 3 was killed with a
     /// core dump.
@@ -172,6 +173,8 @@ impl fmt::Display for UnitExit {
         }
         match self.result.as_str() {
             "timeout" => return f.write_str("timed out"),
+            // The signal alone would look like an operator's.
+            "watchdog" => return f.write_str("its supervisor stood still: systemd's watchdog ended it"),
             "oom-kill" => return f.write_str("ran out of memory (oom-kill)"),
             _ => {}
         }
@@ -363,6 +366,7 @@ mod tests {
             ("signal", 2, 9, "killed by signal 9 (SIGKILL)"),
             ("core-dump", 3, 6, "killed by signal 6 (SIGABRT)"),
             ("timeout", 1, 0, "timed out"),
+            ("watchdog", 2, 9, "its supervisor stood still: systemd's watchdog ended it"),
             ("oom-kill", 2, 9, "ran out of memory (oom-kill)"),
             ("exit-code", 1, 0, "exited 0 before it was seen running"),
             ("resources", 0, 0, "did not run (resources)"),
