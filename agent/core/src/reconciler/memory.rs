@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blixard_model::backoff::VM_START;
-use blixard_model::report::{LastEnd, cut_reason};
+use blixard_model::report::{LastEnd, REASON_LEN_MAX, cut_reason};
 use blixard_model::{OrderId, VmName, mutant};
 
 use super::action::{Action, ActionKind};
@@ -217,9 +217,19 @@ impl Memory {
         )))
     }
 
-    /// How long until a VM that failed is started again, in words.
-    pub(super) fn next_start(&self, name: &VmName, now_ms: u64) -> String {
-        next_try(self.vms.get(name).map_or(0, |attempts| attempts.retry_at_ms), now_ms)
+    /// Why a VM that shall run and failed does not, how often it did in a row, and when it is started again.
+    /// None: it did not fail. The reason alone is cut where all that gets too long.
+    pub(super) fn failed(&self, name: &VmName, now_ms: u64) -> Option<String> {
+        let mut why = self.why_not_running(name)?;
+        let attempts = self.vms.get(name)?;
+        let times = match attempts.failures {
+            0 | 1 => String::new(),
+            failures => format!("{failures} times in a row, the last time: "),
+        };
+        let next = next_try(attempts.retry_at_ms, now_ms);
+        let room = REASON_LEN_MAX.saturating_sub(times.len() + 1 + next.len());
+        why.truncate(why.floor_char_boundary(room));
+        Some(format!("{times}{why} {next}"))
     }
 
     /// What is wanted of the VM's unit beside a start, but fails: what, why, and when it is tried again.

@@ -196,7 +196,6 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
     let name = vm.spec.name.clone();
     let observed = unit.map_or(ObservedState::Stopped, |unit| unit.state);
     let main_pid = unit.and_then(|unit| unit.main_pid);
-    let failure = memory.why_not_running(&name);
     let failing = memory.failing(&name, view.now_ms);
     let idle = matches!(observed, ObservedState::Stopped | ObservedState::Failed);
     let last_end = memory.last_end(&name);
@@ -207,11 +206,8 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
         return VmReport { name, state, main_pid, revision: vm.revision, reason, last_end };
     }
     let (state, reason) = match vm.desired {
-        Desired::Running if idle => match failure {
-            Some(failure) => {
-                let next = memory.next_start(&name, view.now_ms);
-                (ObservedState::Failed, Some(format!("{failure} {next}")))
-            }
+        Desired::Running if idle => match memory.failed(&name, view.now_ms) {
+            Some(failed) => (ObservedState::Failed, Some(failed)),
             None if !view.up_to_date => {
                 let why = "it waits until its node has read the log since it started, which takes a quorum";
                 (ObservedState::Pending, Some(why.to_owned()))
@@ -242,7 +238,7 @@ fn report_vm(vm: &VmRecord, unit: Option<&ObservedUnit>, memory: &Memory, view: 
                 _ => (observed, memory.crash_looping(&name)),
             }
         }
-        Desired::Running => (observed, failure),
+        Desired::Running => (observed, memory.why_not_running(&name)),
         Desired::Stopped if idle => (ObservedState::Stopped, failing),
         Desired::Stopped => (observed, failing),
         Desired::Absent => (ObservedState::Deleting, failing),

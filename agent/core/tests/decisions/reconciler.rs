@@ -5,7 +5,7 @@ use blixard_core::VmRecord;
 use blixard_core::ports::{ObservedUnit, UnitEnd};
 use blixard_core::reconciler::{Action, Memory, STABLE_MS, UnitsView, reconcile, report, unexpected_ends};
 use blixard_core::state::HeldSpec;
-use blixard_model::report::ObservedState;
+use blixard_model::report::{ObservedState, REASON_LEN_MAX};
 use blixard_model::{Desired, OrderId, Placement, UnitStatus};
 
 /// The machine's clock when the other one said 0.
@@ -310,6 +310,22 @@ fn the_report_says_what_is_and_why() {
     let failed = states(Desired::Running, None, &memory);
     assert_eq!(failed.state, ObservedState::Failed);
     assert_eq!(failed.reason.as_deref(), Some("exited 1: no such file (next try in 1 s)"));
+}
+
+#[test]
+fn a_vm_that_failed_again_says_how_often_and_when_it_is_tried_again_however_long_the_reason() {
+    let (vm, mut memory) = (vm(Desired::Running), Memory::default());
+    let told =
+        |memory: &Memory| report(&view(&[&vm], &[], 1_000), memory).remove(0).reason.expect("a reason");
+    memory.note_failure(&name("a"), "timed out", 1_000);
+    memory.note_failure(&name("a"), "exited 1", 1_000);
+    memory.note_failure(&name("a"), "exited 1", 1_000);
+    assert_eq!(told(&memory), "3 times in a row, the last time: exited 1 (next try in 4 s)");
+    memory.note_console(&name("a"), &["é".repeat(REASON_LEN_MAX)]);
+    let long = told(&memory);
+    assert!(long.starts_with("3 times in a row, the last time: exited 1: éé"), "{long}");
+    assert!(long.ends_with("é (next try in 4 s)"), "{long}");
+    assert!((REASON_LEN_MAX - 1..=REASON_LEN_MAX).contains(&long.len()), "{}", long.len());
 }
 
 #[test]
