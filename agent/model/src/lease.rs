@@ -120,6 +120,14 @@ impl LeaseTerms {
         Self { lease_ms, stop_ms, margin_ms, ..self }
     }
 
+    /// How long the hardware of a machine whose kernel hangs may take to restart it, in whole seconds. It
+    /// may hang when its lease is nearly over and a moment after its watchdog was fed, and has to be gone
+    /// when the wait is over, whatever the clocks of all three are worth.
+    pub fn hardware_watchdog_s_max(&self) -> u64 {
+        let left = self.stop_ms.saturating_add(self.margin_ms);
+        left.saturating_mul(1_000 - DRIFT_PERMILLE) / (1_000 + DRIFT_PERMILLE) / 1_000
+    }
+
     /// How often a lease is renewed, in milliseconds.
     pub fn renewal_ms(&self) -> u64 {
         self.lease_ms / 3
@@ -301,5 +309,23 @@ mod tests {
         assert!(true_ms > slow_ms && terms.wait_ms() - terms.margin_ms >= true_ms * 1_010 / 1_000);
         let all = LeaseTerms { lease_ms: u64::MAX, ..LeaseTerms::DEFAULT };
         assert!(all.wait_ms() > u64::MAX / 1_000, "no overflow");
+    }
+
+    #[test]
+    fn a_machine_that_hangs_at_the_end_of_its_lease_is_restarted_before_the_wait_is_over() {
+        for (lease_ms, stop_ms, margin_ms) in
+            [(10_000, 5_000, 2_000), (3_000, 3_000, 500), (300_000, 60_000, 60_000)]
+        {
+            let terms = LeaseTerms { lease_ms, stop_ms, margin_ms, ..LeaseTerms::DEFAULT };
+            let restart_ms = terms.hardware_watchdog_s_max() * 1_000;
+            // In millionths of true time: the clocks of the machine are slow, the leader's is fast.
+            let restarted = (lease_ms + restart_ms) * 1_000_000 / 990;
+            assert!(restarted <= terms.wait_ms() * 1_000_000 / 1_010, "{terms:?}");
+            assert!(
+                restart_ms + 1_000 + restart_ms / 20 > stop_ms + margin_ms,
+                "no shorter than it has to be: {terms:?}"
+            );
+        }
+        assert_eq!(LeaseTerms::DEFAULT.hardware_watchdog_s_max(), 6);
     }
 }

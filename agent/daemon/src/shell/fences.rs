@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blixard_core::fences::{FenceFacts, LastResortUnit, fences_of};
+use blixard_model::LeaseTerms;
 use blixard_model::words::with_causes;
 use blixard_node::host::Input;
 use blixard_systemd::SystemdVms;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::super::config::LastResortChoice;
-use super::super::leases;
+use super::super::{leases, views};
 use super::Shell;
 
 /// How often. Each look is told, because a host that has just become a member has heard of none.
@@ -25,7 +26,10 @@ impl Shell {
             period.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 period.tick().await;
-                let fences = fences_of(look(&units, wanted).await);
+                let terms = host.look_at_member(|member| views::lease_terms(member.state())).await;
+                // Without a cluster nobody hears of them.
+                let terms = LeaseTerms::DEFAULT.with(terms.ok());
+                let fences = fences_of(look(&units, wanted, terms).await);
                 if !host.input(Input::Fences(Box::new(fences))).await {
                     return;
                 }
@@ -34,7 +38,7 @@ impl Shell {
     }
 }
 
-async fn look(units: &SystemdVms, wanted: LastResortChoice) -> FenceFacts {
+async fn look(units: &SystemdVms, wanted: LastResortChoice, terms: LeaseTerms) -> FenceFacts {
     let lease_problem = leases::problem();
     let (watchdogs, runs) = match units.fence_facts().await {
         Ok((watchdogs, runs)) => (Ok(watchdogs), Ok(runs)),
@@ -49,5 +53,5 @@ async fn look(units: &SystemdVms, wanted: LastResortChoice) -> FenceFacts {
             runs.map(|runs| if runs { LastResortUnit::Runs } else { LastResortUnit::Down })
         }
     };
-    FenceFacts { lease_problem, watchdogs, last_resort }
+    FenceFacts { lease_problem, watchdogs, last_resort, terms }
 }
