@@ -1,15 +1,17 @@
 //! What ends the VMs of each node that need a lease and have none, in `blixard status`.
 
-use blixard_model::api::NodeView;
+use blixard_model::api::{NodeView, StatusView};
 use blixard_model::fences::Fences;
 use blixard_model::lease::LeaseStanding;
 
 use super::kit::{NOTHING, time, wrapped};
 
-/// The nodes as far as leases are needed. Empty where nobody needs one.
-pub(super) fn table(members: &[NodeView]) -> String {
-    let needed = members.iter().filter(|member| member.lease.is_some());
-    let rows: Vec<Vec<String>> = needed.map(row).collect();
+/// The nodes as far as leases are needed. Empty where nobody needs one. How nodes stand with their leases is
+/// the leader's word: without one there is still what the answering node sees of itself.
+pub(super) fn table(view: &StatusView) -> String {
+    let is_own = |member: &NodeView| member.name == view.node && member.fences.is_some();
+    let is_shown = |member: &&NodeView| member.lease.is_some() || view.lease.is_some() && is_own(member);
+    let rows: Vec<Vec<String>> = view.members.iter().filter(is_shown).map(row).collect();
     if rows.is_empty() {
         return String::new();
     }
@@ -64,6 +66,7 @@ fn uncovered(fences: &Fences) -> String {
 
 #[cfg(test)]
 mod tests {
+    use blixard_model::api::LeaseView;
     use blixard_model::fences::FenceState;
 
     use super::*;
@@ -110,13 +113,29 @@ mod tests {
 
     #[test]
     fn the_table_is_there_as_far_as_leases_are_needed_and_no_wider_than_what_fits() {
-        assert_eq!(table(&[node("n1", None, Some(fences()))]), "");
+        let shown = |members: Vec<NodeView>, lease: Option<LeaseView>| {
+            table(&StatusView { members, lease, ..sample::status() })
+        };
+        assert_eq!(shown(vec![node("n1", None, Some(fences()))], None), "");
         let long = Fences { supervisor: FenceState::off("why ".repeat(40)), ..fences() };
-        let text = table(&[
-            node("n1", Some(LeaseStanding::Holds { left_ms: 0 }), Some(long)),
-            node("n2", None, Some(fences())),
-        ]);
+        let holds = Some(LeaseStanding::Holds { left_ms: 0 });
+        let text = shown(vec![node("n1", holds, Some(long)), node("n2", None, Some(fences()))], None);
         assert!(text.starts_with("FENCES ") && !text.contains("n2"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
+    }
+
+    #[test]
+    fn without_a_leader_a_node_still_shows_what_it_sees_of_itself() {
+        let lease = || LeaseView { holds_for_ms: None, denied: None };
+        let shown = |lease: Option<LeaseView>, own: Option<Fences>| {
+            let members = vec![node("n1", None, own), node("n2", None, Some(fences()))];
+            table(&StatusView { members, lease, ..sample::status() })
+        };
+        let text = shown(Some(lease()), Some(fences()));
+        let own = text.lines().nth(1).expect("a row");
+        assert!(own.starts_with("n1      -      supervisor, systemd's"), "{text}");
+        assert!(!text.contains("n2"), "of the others nobody says anything: {text}");
+        assert_eq!(shown(None, Some(fences())), "", "none is needed");
+        assert_eq!(shown(Some(lease()), None), "", "it has not looked yet");
     }
 }

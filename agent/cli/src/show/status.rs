@@ -44,7 +44,7 @@ pub(crate) fn screen(view: &StatusView) -> String {
         text.push('\n');
         text.push_str(&node::that_fit(&view.members));
     }
-    let fences = fence::table(&view.members);
+    let fences = fence::table(view);
     if !fences.is_empty() {
         text.push('\n');
         text.push_str(&fences);
