@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 
-use blixard_model::api::{ChangeView, ErrorKind, StatusView, VotersView};
+use blixard_model::api::{ChangeView, DisarmedView, ErrorKind, Listing, StatusView, VmView, VotersView};
 
 use super::fake_agent::{FakeAgent, Reply};
 use super::views;
@@ -111,6 +111,37 @@ fn a_check_is_silent_when_all_is_well_and_names_in_one_line_what_is_not() {
     let run = agent.run(&["status", "--check", "--json"]);
     assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (0, "", ""), "{run:?}");
     agent.run(&["status", "--check"]).ends(3, "error: ");
+}
+
+#[test]
+fn a_check_and_lists_say_that_the_cluster_is_disarmed() {
+    let disarmed = |waits_for: &[&str]| {
+        let waits_for = waits_for.iter().map(|node| node.parse().expect("a name")).collect();
+        Some(DisarmedView { until_unix_ms: 1_795_000_000_000, left_ms: 1_440_000, waits_for })
+    };
+    let quiet = StatusView { disarmed: disarmed(&[]), ..healthy() };
+    let ill = StatusView { quorum: false, voters: None, ..quiet.clone() };
+    let vms = Listing { disarmed: disarmed(&["n2", "n3"]), ..views::listing(Vec::<VmView>::new()) };
+    let nodes = Listing { disarmed: disarmed(&[]), ..views::listing(vec![views::node("n1")]) };
+    let agent = FakeAgent::script(vec![
+        Reply::json(&quiet),
+        Reply::json(&ill),
+        Reply::json(&vms),
+        Reply::json(&nodes),
+        Reply::json(&vms),
+    ]);
+    let words = "the cluster is disarmed for 24 min: no VM is started elsewhere when its node is lost";
+    let run = agent.run(&["status", "--check"]);
+    let note = format!("note: {words}\n");
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (0, "", note.as_str()), "{run:?}");
+    let run = agent.run(&["status", "--check"]);
+    assert!(run.code == 1 && run.stderr.ends_with(&format!("writes fail; {words}\n")), "{run:?}");
+    let run = agent.run(&["vm", "list"]);
+    let late = format!("note: {words}; n2, n3 did not acknowledge it yet\n");
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (0, "no VMs\n", late.as_str()));
+    let run = agent.run(&["node", "list"]);
+    assert!(run.code == 0 && run.stderr == note && run.stdout.starts_with("NAME"), "{run:?}");
+    assert_eq!(agent.run(&["vm", "list", "--json"]).json::<Listing<VmView>>(), vms);
 }
 
 #[test]

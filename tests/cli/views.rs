@@ -68,7 +68,7 @@ pub(crate) fn node(name: &str) -> NodeView {
 
 /// A list that was confirmed by a quorum.
 pub(crate) fn listing<T>(items: Vec<T>) -> Listing<T> {
-    Listing { items, linearizable: true, applied: 17 }
+    Listing { items, linearizable: true, applied: 17, disarmed: None }
 }
 
 /// The status in a cluster of one node.

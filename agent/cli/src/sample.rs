@@ -83,7 +83,7 @@ pub(crate) fn ticket(state: TicketState) -> TicketView {
 
 /// A list that a quorum confirmed.
 pub(crate) fn listing<T>(items: Vec<T>) -> Listing<T> {
-    Listing { items, linearizable: true, applied: 17 }
+    Listing { items, linearizable: true, applied: 17, disarmed: None }
 }
 
 /// A member of a cluster of two.

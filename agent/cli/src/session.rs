@@ -15,6 +15,7 @@ use crate::client::{Client, Deadline, WriteCall};
 use crate::failure::Failure;
 use crate::output;
 use crate::progress::WaitProgress;
+use crate::show::status::disarmed_words;
 
 /// How long one answer may take, unless the user says otherwise.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -103,8 +104,8 @@ impl Session {
         if self.json { output::print_json(document) } else { output::print(text) }
     }
 
-    /// Prints a list, and on stderr that it may be out of date if no quorum confirmed it. In JSON the list
-    /// says so itself as well.
+    /// Prints a list, and on stderr that it may be out of date if no quorum confirmed it, and that the
+    /// cluster is disarmed. In JSON the list says so itself as well.
     ///
     /// # Errors
     /// As [`output::print`].
@@ -115,6 +116,9 @@ impl Session {
     ) -> Result<(), Failure> {
         if let Some(note) = stale_note(list) {
             output::note(&note);
+        }
+        if let Some(disarmed) = &list.disarmed {
+            output::note(&format!("note: {}\n", disarmed_words(disarmed)));
         }
         self.print(list, &text(list))
     }
@@ -137,7 +141,7 @@ fn offer_stale(mut failure: Failure, fresh: FreshArgs) -> Failure {
 
 /// The line for stderr if a list is not what a quorum confirmed.
 fn stale_note<T>(list: &Listing<T>) -> Option<String> {
-    let Listing { items: _, linearizable, applied } = list;
+    let Listing { linearizable, applied, .. } = list;
     (!linearizable)
         .then(|| format!("stale: what this node knows up to log index {applied}; no quorum confirmed it\n"))
 }

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::output::{self, Printed};
 use crate::session::{ANSWER_TIMEOUT, Session};
 use crate::show;
+use crate::show::status::disarmed_words;
 
 /// Pause between two looks unless another one is asked for.
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
@@ -26,10 +27,20 @@ pub(crate) async fn run(args: StatusArgs, json: bool) -> Result<(), Failure> {
     let session = Session::open(&ask, json, ANSWER_TIMEOUT);
     let view = look(&session).await?;
     if check {
-        let problems = problems(&view);
-        return if problems.is_empty() { Ok(()) } else { Err(Failure::refused(problems.join("; "), "")) };
+        return judge(&view);
     }
     session.print(&view, &show::status::screen(&view))
+}
+
+/// Ends with what needs a look. That somebody disarmed the cluster is none of it, and is said all the same.
+fn judge(view: &StatusView) -> Result<(), Failure> {
+    let (mut problems, disarmed) = (problems(view), view.disarmed.as_ref().map(disarmed_words));
+    if problems.is_empty() {
+        disarmed.iter().for_each(|words| output::note(&format!("note: {words}\n")));
+        return Ok(());
+    }
+    problems.extend(disarmed);
+    Err(Failure::refused(problems.join("; "), ""))
 }
 
 async fn look(session: &Session) -> Result<StatusView, Failure> {

@@ -48,13 +48,17 @@ async fn look(agent: &Agent) -> Scraped {
     let looked = agent.host.look(move |look| {
         let node = look.host.member()?.replica();
         let running = Running { raft: node.raft_status(), node: node.stats(), store: look.store, inbox };
-        Some((running, look.host.member()?.own_report().fences.clone()))
+        let member = look.host.member()?;
+        let disarmed = member.state().leases.disarmed.is_some();
+        Some((running, (member.own_report().fences.clone(), disarmed)))
     });
-    let (running, fences) = looked.await.ok().flatten().unzip();
+    let (running, leases) = looked.await.ok().flatten().unzip();
+    let (fences, disarmed) = leases.unzip();
     let fences = fences.flatten();
     let (net, links) = (agent.net.stats(), agent.net.links().borrow().clone());
     let transport_up = agent.net.transport().borrow().is_up();
-    Scraped { names, running, fences, links, transport_up, retrying: retries::list(agent).await, net }
+    let retrying = retries::list(agent).await;
+    Scraped { names, running, fences, disarmed, links, transport_up, retrying, net }
 }
 
 #[derive(Debug)]
@@ -71,6 +75,7 @@ struct Scraped {
     names: BTreeMap<EndpointId, NodeName>,
     running: Option<Running>,
     fences: Option<Box<Fences>>,
+    disarmed: Option<bool>,
     net: NetStats,
     links: Links,
     transport_up: bool,
@@ -212,7 +217,9 @@ impl Scraped {
         let series =
             |(name, state): (&str, &FenceState)| (vec![("fence", name.to_owned())], bit(state.works()));
         let all = self.fences.iter().flat_map(|fences| fences.each()).map(series).collect();
-        out.gauge("fence_works", "1 where it ends VMs that have no lease", all)
+        out.gauge("fence_works", "1 where it ends VMs that have no lease", all)?;
+        let disarmed = self.disarmed.map(|disarmed| (Labels::new(), bit(disarmed)));
+        out.gauge("disarmed", "1 while no VM is started elsewhere", disarmed.into_iter().collect())
     }
 
     fn retries(&self, out: &mut Out<'_>) -> fmt::Result {

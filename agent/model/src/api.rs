@@ -246,6 +246,9 @@ pub struct Listing<T> {
     pub linearizable: bool,
     /// Log index the list shows.
     pub applied: u64,
+    /// As in [`StatusView`], in lists of VMs and of nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disarmed: Option<DisarmedView>,
 }
 
 /// A member.

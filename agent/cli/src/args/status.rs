@@ -8,7 +8,8 @@ use super::shared::AskArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  the agent answered, whatever it said; with --check: nothing needs attention
+  0  the agent answered, whatever it said; with --check: nothing needs attention,
+     and one line on stderr says so if the cluster is disarmed
   1  with --check: something needs attention, and one line on stderr names it:
      no quorum, a member that is unreachable or lost, a warning, or something
      that has failed for longer than a minute

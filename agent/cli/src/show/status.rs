@@ -1,6 +1,7 @@
 //! `blixard status` as a text for people.
 
-use blixard_model::api::{ChangeView, LeaseView, NodePhase, RetryView, StatusView, VotersView};
+use blixard_model::NodeName;
+use blixard_model::api::{ChangeView, DisarmedView, LeaseView, NodePhase, RetryView, StatusView, VotersView};
 
 use super::fence;
 use super::kit::{NOTHING, TEXT_CHARS_MAX, columns, or_nothing, pairs, short, time, wrapped};
@@ -75,6 +76,17 @@ pub(crate) fn quorum(view: &StatusView) -> String {
         (false, Some(_)) => format!("no: {voters} and none of them leads: {WITHOUT}"),
         (false, None) => format!("no: {voters}, {needed} needed: {WITHOUT}"),
     }
+}
+
+/// That nobody is failed over, for how long, and whose VMs are not protected by that. One line.
+pub(crate) fn disarmed_words(view: &DisarmedView) -> String {
+    let nodes: Vec<&str> = view.waits_for.iter().map(NodeName::as_str).collect();
+    let late = match nodes.len() {
+        0 => String::new(),
+        _ => format!("; {} did not acknowledge it yet", nodes.join(", ")),
+    };
+    let left = time(view.left_ms);
+    format!("the cluster is disarmed for {left}: no VM is started elsewhere when its node is lost{late}")
 }
 
 /// Whether VMs that may be failed over may run on this node.

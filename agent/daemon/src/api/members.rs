@@ -81,7 +81,7 @@ pub(super) async fn list_tickets(
         (member.state().tickets.values().map(view).collect(), member.replica().summary().applied)
     });
     let (items, applied) = looked.await.map_err(SubmitError::from)?;
-    Ok(Json(Listing { items, linearizable: !stale, applied }))
+    Ok(Json(Listing { items, linearizable: !stale, applied, disarmed: None }))
 }
 
 pub(super) async fn revoke_ticket(

@@ -176,8 +176,9 @@ pub(super) async fn list_nodes(
     let reach = reach(&agent);
     let looked = agent.host.look_at_member_now(move |member, now| {
         let (raft, report) = (member.replica().raft_status(), member.progress(now, told));
-        (views::nodes(member.state(), &raft, &reach, &report), raft.applied)
+        let items = views::nodes(member.state(), &raft, &reach, &report);
+        (items, raft.applied, views::disarmed(member.state(), now))
     });
-    let (items, applied) = looked.await.map_err(SubmitError::from)?;
-    Ok(Json(Listing { items, linearizable: !stale, applied }))
+    let (items, applied, disarmed) = looked.await.map_err(SubmitError::from)?;
+    Ok(Json(Listing { items, linearizable: !stale, applied, disarmed }))
 }

@@ -45,12 +45,13 @@ pub(super) async fn list_vms(
     let FreshQuery { stale } = query(parsed)?;
     readable(&agent, stale).await?;
     let reports = reports(&agent).await;
-    let looked = agent.host.look_at_member(move |member| {
-        let items = member.state().vms.values().map(|record| views::vm(record, &reports)).collect();
-        (items, member.replica().summary().applied)
+    let looked = agent.host.look_at_member_now(move |member, now| {
+        let state = member.state();
+        let items = state.vms.values().map(|record| views::vm(record, &reports)).collect();
+        (items, member.replica().summary().applied, views::disarmed(state, now))
     });
-    let (items, applied) = looked.await.map_err(SubmitError::from)?;
-    Ok(Json(Listing { items, linearizable: !stale, applied }))
+    let (items, applied, disarmed) = looked.await.map_err(SubmitError::from)?;
+    Ok(Json(Listing { items, linearizable: !stale, applied, disarmed }))
 }
 
 pub(super) async fn show_vm(
