@@ -249,6 +249,17 @@ pub(crate) fn troubled_vms(own: &NodeReport) -> Vec<String> {
     words
 }
 
+/// That VMs of this node are not started because it has not read the log since its agent started, in words.
+pub(crate) fn waiting_vms(own: &NodeReport, has_read_log: bool) -> Option<String> {
+    let waiting = own.vms.iter().filter(|vm| vm.state == ObservedState::Pending && !has_read_log).count();
+    let vms = match waiting {
+        0 => return None,
+        1 => "a VM of this node waits".to_owned(),
+        n => format!("{n} VMs of this node wait"),
+    };
+    Some(format!("{vms} to be started until the node has read the log, which takes a quorum"))
+}
+
 /// Keys with which two agents run, in words.
 pub(crate) fn held_twice(state: &ClusterState, held: &[KeyHeldTwice]) -> Vec<String> {
     let words = |held: &KeyHeldTwice| {
@@ -389,6 +400,36 @@ mod tests {
         let said = words(many);
         assert_eq!(said.len(), TROUBLED_VMS_MAX + 1);
         assert_eq!(said.last().expect("words"), "12 more VMs of this node: see `blixard vm list`");
+    }
+
+    #[test]
+    fn vms_that_wait_for_the_log_are_warned_of_until_it_was_read() {
+        let vm = |n: usize, state| VmReport {
+            name: format!("vm{n}").parse().expect("a name"),
+            state,
+            main_pid: None,
+            revision: 0,
+            reason: None,
+            last_end: None,
+        };
+        let said = |count: usize, has_read_log| {
+            let mut vms: Vec<VmReport> = (0..count).map(|n| vm(n, ObservedState::Pending)).collect();
+            vms.push(vm(98, ObservedState::Running));
+            vms.push(vm(99, ObservedState::Stopped));
+            let own = NodeReport { node: "n1".parse().expect("a name"), vms, problem: None, fences: None };
+            waiting_vms(&own, has_read_log).unwrap_or_default()
+        };
+        assert!(
+            said(3, false).starts_with("3 VMs of this node wait to be started until"),
+            "{}",
+            said(3, false)
+        );
+        assert!(
+            said(1, false).starts_with("a VM of this node waits to be started until"),
+            "{}",
+            said(1, false)
+        );
+        assert_eq!((said(0, false), said(3, true)), (String::new(), String::new()));
     }
 
     #[test]

@@ -99,6 +99,7 @@ async fn fill_status(agent: &Agent, summary: Summary, view: &mut StatusView) -> 
         let mut warnings = views::held_twice(state, &report.held_twice);
         warnings.extend(views::warnings(state, &declared, &strangers));
         warnings.extend(views::troubled_vms(member.own_report()));
+        warnings.extend(views::waiting_vms(member.own_report(), member.has_read_log()));
         warnings.extend(views::unknown_units(&member.unknown_units(now)));
         warnings.extend(cover::unshared(state, &shared));
         warnings.extend(cover::unfenced(state, &report.fences));

@@ -33,6 +33,21 @@ fn what_one_member_sees_of_a_key_that_two_agents_hold_is_told_to_all() {
 }
 
 #[test]
+fn a_node_that_starts_without_a_quorum_says_that_it_has_not_read_the_log() {
+    let mut hosts = Hosts::formed(3);
+    let has_read = |hosts: &Hosts, n| hosts.host(n).member().is_some_and(|member| member.has_read_log());
+    hosts.until("all have read it", |hosts| (1..=3).all(|n| has_read(hosts, n)));
+    let alone = (1..=3).find(|n| *n != hosts.leader()).expect("one follows");
+    hosts.cut.insert(alone);
+    hosts.restart(alone, config(alone, 3));
+    hosts.pass(5_000);
+    assert!(!has_read(&hosts, alone));
+    hosts.cut.clear();
+    hosts.link_all();
+    hosts.until("it has read it", |hosts| has_read(hosts, alone));
+}
+
+#[test]
 fn what_ends_the_vms_of_a_node_is_told_to_all_while_it_reports() {
     let mut hosts = Hosts::formed(3);
     let follower = (1..=3).find(|n| *n != hosts.leader()).expect("one follows");

@@ -286,6 +286,12 @@ impl MemberHost {
         self.reports.own_report()
     }
 
+    /// The log here is known to hold everything that was acknowledged when this agent started. Nothing is
+    /// started before.
+    pub fn has_read_log(&self) -> bool {
+        self.vms.has_read_log()
+    }
+
     /// The units here whose VMs the cluster does not know, each with how long it is left running, in
     /// milliseconds.
     pub fn unknown_units(&self, now: Moment) -> Vec<(blixard_model::VmName, u64)> {

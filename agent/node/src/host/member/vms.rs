@@ -90,6 +90,11 @@ impl Vms {
         self.hurry(now_ms);
     }
 
+    /// The log here holds everything that was acknowledged when this agent started.
+    pub(super) fn has_read_log(&self) -> bool {
+        self.up_to_date
+    }
+
     /// The log here holds everything that was acknowledged when this agent started, and nobody else runs with
     /// its key.
     pub(super) fn is_up_to_date(&self) -> bool {
