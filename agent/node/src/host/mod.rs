@@ -195,7 +195,7 @@ impl Host {
             }
             Life::Member(member) => member.handle(now, input),
             Life::Removed(removed) => {
-                removed.handle(input);
+                removed.handle(now, input);
                 Ok(())
             }
         };

@@ -1,16 +1,18 @@
 //! A host that an operator removed from its cluster: it says so to whoever looks, and stops the VMs that
 //! still run here, because they belong to nobody or to another machine by now. It does nothing else.
+//!
+//! To the reconciler it is a node on which nothing is placed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use blixard_core::ports::ObservedUnit;
-use blixard_core::reconciler::Action;
-use blixard_model::report::ObservedState;
+use blixard_core::reconciler::{Action, Ongoing, UnitsView};
 use blixard_model::wire::{JoinResponse, PeerResponse};
-use blixard_model::{ClusterId, VmName, mutant};
+use blixard_model::{ClusterId, mutant};
 
 use super::effect::{Answer, Effect, HoldEnd, JoinRefusal, StopRefusal};
 use super::input::{Input, Want};
+use super::moment::Moment;
 use crate::notice::Notice;
 use crate::submission::SubmitError;
 
@@ -20,16 +22,14 @@ const REMOVED: &str =
 
 /// The units are listed once in so many ticks.
 const LIST_TICKS: u64 = 20;
-/// Most stops that are under way at once.
-const STOPS_MAX: usize = 8;
 
 /// A host that was removed.
 #[derive(Debug)]
 pub struct Removed {
     cluster_id: ClusterId,
     ticks: u64,
-    /// The VMs that are being stopped.
-    stopping: BTreeSet<VmName>,
+    /// The stops that are under way, and those that failed.
+    ongoing: Ongoing,
     out: Vec<Effect>,
 }
 
@@ -41,7 +41,7 @@ impl Removed {
             Effect::ServeJoins(None),
             Effect::ForgetTicket(None),
         ];
-        Self { cluster_id, ticks: 0, stopping: BTreeSet::new(), out }
+        Self { cluster_id, ticks: 0, ongoing: Ongoing::default(), out }
     }
 
     /// The cluster that it was in.
@@ -53,7 +53,7 @@ impl Removed {
         std::mem::take(&mut self.out)
     }
 
-    pub(super) fn handle(&mut self, input: Input) {
+    pub(super) fn handle(&mut self, now: Moment, input: Input) {
         let effect = match input {
             Input::PeerAsked { call, .. } => {
                 let response = PeerResponse::Declined { why: REMOVED.to_owned() };
@@ -64,12 +64,8 @@ impl Removed {
                 Effect::AnswerJoin { call, response: Box::new(response) }
             }
             Input::Tick => return self.tick(),
-            Input::Units { listed: Ok(units), .. } => return self.stop_all(&units),
-            Input::ActionDone { action, .. } => {
-                // What failed is tried again after the next look.
-                self.stopping.remove(action.vm());
-                return;
-            }
+            Input::Units { listed: Ok(units), look, .. } => return self.stop_all(now, &units, look),
+            Input::ActionDone { action, failure } => return self.action_done(now, action, failure),
             Input::Wanted { waiter, want, .. } => Effect::Answer { waiter, answer: self.answer(&want) },
             Input::StopKept { waiter, .. } => {
                 Effect::Answer { waiter, answer: Answer::StopTaken(Err(StopRefusal::NoMember)) }
@@ -81,18 +77,32 @@ impl Removed {
 
     fn tick(&mut self) {
         if self.ticks.is_multiple_of(LIST_TICKS) && !mutant::lives("removed-node-runs-on") {
-            self.out.push(Effect::ListUnits { look: self.ticks / LIST_TICKS });
+            self.out.push(Effect::ListUnits { look: self.ongoing.note_asked() });
         }
         self.ticks += 1;
     }
 
-    fn stop_all(&mut self, units: &[ObservedUnit]) {
-        for unit in units {
-            let runs = !matches!(unit.state, ObservedState::Stopped | ObservedState::Failed);
-            if runs && self.stopping.len() < STOPS_MAX && self.stopping.insert(unit.name.clone()) {
-                let action = Action::Stop(unit.name.clone());
-                self.out.push(Effect::Act { action, vm: None, lease: None });
-            }
+    fn stop_all(&mut self, now: Moment, units: &[ObservedUnit], look: u64) {
+        let view = UnitsView {
+            placed: &[],
+            units,
+            unknown: &[],
+            look,
+            lease: None,
+            stopped: &[],
+            up_to_date: true,
+            now_ms: now.boot_ms,
+            wall_ms: now.wall_ms,
+        };
+        let act = |action| Effect::Act { action, vm: None, lease: None };
+        self.out.extend(self.ongoing.begin(&view).into_iter().map(act));
+    }
+
+    /// What failed is tried again after a pause, and told when its reason is another than the time before.
+    fn action_done(&mut self, now: Moment, action: Action, failure: Option<String>) {
+        let is_new = self.ongoing.note_done(&action, failure.as_deref(), now.boot_ms);
+        if let (Some(why), Action::Stop(_), true) = (failure, &action, is_new) {
+            self.out.push(Effect::Notice(Notice::ActionFailed { action, why }));
         }
     }
 

@@ -263,6 +263,7 @@ fn a_host_that_was_removed_stops_the_vms_that_still_run_on_its_machine() {
     let (cluster_id, raft_id) = (of.state().cluster_id(), of.replica().summary().raft_id);
     hosts.machine(gone).units = vec![unit("web", ObservedState::Running), unit("db", ObservedState::Stopped)];
     hosts.machine(gone).begun.clear();
+    hosts.machine(gone).actions_fail = Some("access denied");
     let ids = (hosts.leader(), raft_id);
     let ask = MembersAsk::Remove { raft_id: ids.1, force: true, vms: None };
     let waiter = hosts.change(ids.0, ask);
@@ -273,6 +274,12 @@ fn a_host_that_was_removed_stops_the_vms_that_still_run_on_its_machine() {
     );
     assert!(hosts.host(gone).removed().is_some());
     hosts.until("it stops what runs", |hosts| !hosts.machines[&gone].begun.is_empty());
+    hosts.pass(120_000);
+    let tries = hosts.machines[&gone].begun.len();
+    assert!((6..=10).contains(&tries), "the pauses grow: {tries}");
+    let failed =
+        |notice: &&Notice| matches!(notice, Notice::ActionFailed { why, .. } if why == "access denied");
+    assert_eq!(hosts.machines[&gone].notices.iter().filter(failed).count(), 1, "told once");
     hosts.machine(gone).units.clear();
     let begun = hosts.machines[&gone].begun.len();
     hosts.pass(5_000);
