@@ -13,7 +13,7 @@ use blixard_model::report::{NodeReport, ObservedState};
 use blixard_model::wire::{AgedReport, CHANGES_MAX, KeyHeldTwice, ProgressReport};
 use blixard_model::words::duration;
 use blixard_model::{
-    Desired, EndpointId, LeaseStanding, LeaseTerms, LeaseTermsChoice, NodeName, RaftId, Role,
+    Desired, EndpointId, LeaseStanding, LeaseTerms, LeaseTermsChoice, NodeName, RaftId, Role, VmName,
 };
 use blixard_node::host::Moment;
 use blixard_node::{Kinship, Missing, Stranger, missing};
@@ -84,25 +84,83 @@ pub(crate) fn nodes(
     nodes
 }
 
+/// What starts VMs elsewhere that were not while the cluster was disarmed.
+const ARMED_AGAIN: &str = "the cluster to be armed again, and then its leases to be over";
+
+/// What the VMs of a node that does not renew its lease wait for before they are started elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FailoverWait {
+    /// The cluster is disarmed.
+    ArmedAgain,
+    /// The node may have leases still, for so many milliseconds as far as that is known.
+    LeaseOver(Option<u64>),
+    /// No other node has room.
+    Room,
+}
+
+impl FailoverWait {
+    /// None while the node renews its lease.
+    fn of(state: &ClusterState, standing: LeaseStanding) -> Option<Self> {
+        match standing {
+            LeaseStanding::Holds { .. } => None,
+            _ if state.leases.disarmed.is_some() => Some(Self::ArmedAgain),
+            LeaseStanding::Suspect { lost_in_ms } => Some(Self::LeaseOver(Some(lost_in_ms))),
+            LeaseStanding::Lost => Some(Self::Room),
+        }
+    }
+
+    /// The same for a node that was removed, of whose lease nobody says anything any more.
+    fn of_removed(state: &ClusterState, holder: &LeaseHolder) -> Self {
+        match holder.is_lost {
+            _ if state.leases.disarmed.is_some() => Self::ArmedAgain,
+            true => Self::Room,
+            false => Self::LeaseOver(None),
+        }
+    }
+
+    /// In words about the node.
+    fn of_node(self) -> String {
+        match self {
+            Self::ArmedAgain => ARMED_AGAIN.to_owned(),
+            Self::LeaseOver(Some(ms)) => {
+                format!("its lease to be over, in {} s, unless it is renewed", ms.div_ceil(1_000))
+            }
+            Self::LeaseOver(None) => "its leases to be over".to_owned(),
+            Self::Room => "another node with room for them".to_owned(),
+        }
+    }
+
+    /// In words about one of its VMs.
+    fn of_vm(self, node: &NodeName) -> String {
+        match self {
+            Self::ArmedAgain => {
+                format!("not started elsewhere while the cluster is disarmed: {node} is silent")
+            }
+            Self::LeaseOver(Some(ms)) => {
+                format!("starts elsewhere in {} s, unless {node} renews its lease", ms.div_ceil(1_000))
+            }
+            Self::LeaseOver(None) => format!("starts elsewhere once the leases of {node} are over"),
+            Self::Room => format!("waits for another node with room for it: {node} is lost"),
+        }
+    }
+}
+
 /// The nodes that do not renew their leases and run VMs that may be failed over, with what comes next.
 pub(crate) fn failovers(state: &ClusterState, nodes: &[NodeView]) -> Vec<ChangeView> {
     let change = |node: &NodeView| {
         let vms = state.taken_from(&node.name).len();
-        let (what, waits_for) = match node.lease? {
-            LeaseStanding::Holds { .. } => return None,
-            _ if vms == 0 => return None,
-            _ if state.leases.disarmed.is_some() => ("is silent", ARMED_AGAIN.to_owned()),
-            LeaseStanding::Suspect { lost_in_ms } => {
-                let left = lost_in_ms.div_ceil(1_000);
+        let wait = FailoverWait::of(state, node.lease?).filter(|_| vms > 0)?;
+        let what = match wait {
+            FailoverWait::ArmedAgain => "is silent",
+            FailoverWait::Room => "is lost",
+            FailoverWait::LeaseOver(_) => {
                 let hold = state.leases.holder(&node.name).and_then(|holder| holder.hold);
                 let is_away = hold.is_some_and(|hold| hold.begins_ms.is_some());
-                let what = if is_away { "has announced that its agent is away" } else { "is suspect" };
-                (what, format!("its lease to be over, in {left} s, unless it is renewed"))
+                if is_away { "has announced that its agent is away" } else { "is suspect" }
             }
-            LeaseStanding::Lost => ("is lost", "another node with room for them".to_owned()),
         };
         let what = format!("{} {what}: {vms} of its VMs are to be started on other nodes", node.name);
-        Some(ChangeView { what, waits_for: Some(waits_for) })
+        Some(ChangeView { what, waits_for: Some(wait.of_node()) })
     };
     let removed = state.leases.holders.keys().filter_map(|node| left_behind(state, node));
     nodes.iter().filter_map(change).chain(removed).take(CHANGES_MAX).collect()
@@ -110,22 +168,43 @@ pub(crate) fn failovers(state: &ClusterState, nodes: &[NodeView]) -> Vec<ChangeV
 
 /// The VMs that a removed node left behind and that other nodes may run once its leases are over.
 fn left_behind(state: &ClusterState, node: &NodeName) -> Option<ChangeView> {
-    let holder = state.leases.holder(node)?;
+    let wait = FailoverWait::of_removed(state, state.leases.holder(node)?);
     let vms = state.taken_from(node).len();
     if vms == 0 || state.nodes.member_by_name(node).is_some() {
         return None;
     }
-    let waits_for = match holder.is_lost {
-        _ if state.leases.disarmed.is_some() => ARMED_AGAIN,
-        true => "another node with room for them",
-        false => "its leases to be over",
-    };
     let what = format!("{node} was removed: {vms} of its VMs are to be started on other nodes, or forgotten");
-    Some(ChangeView { what, waits_for: Some(waits_for.to_owned()) })
+    Some(ChangeView { what, waits_for: Some(wait.of_node()) })
 }
 
-/// What starts VMs elsewhere that were not while the cluster was disarmed.
-const ARMED_AGAIN: &str = "the cluster to be armed again, and then its leases to be over";
+/// Whether it may be on its way to another node because its own is silent.
+pub(crate) fn may_go_elsewhere(vm: &VmView) -> bool {
+    vm.state == ObservedState::Unknown && vm.desired == Desired::Running && vm.spec.fails_over()
+}
+
+/// What each VM waits for that is to be started elsewhere because its node is silent, in words.
+pub(crate) fn waits_elsewhere(state: &ClusterState, report: &ProgressReport) -> BTreeMap<VmName, String> {
+    let members = report.members.iter().filter_map(|progress| {
+        let node = state.nodes.member(progress.raft_id)?.node.name;
+        Some((node, FailoverWait::of(state, progress.lease?)?))
+    });
+    let gone = state.leases.holders.iter().filter(|(node, _)| state.nodes.member_by_name(node).is_none());
+    let gone = gone.map(|(node, holder)| (node, FailoverWait::of_removed(state, holder)));
+    let words = |(node, wait): (&NodeName, FailoverWait)| {
+        let vms = state.taken_from(node).into_iter();
+        vms.map(|vm| (vm, wait.of_vm(node))).collect::<Vec<_>>()
+    };
+    members.chain(gone).flat_map(words).collect()
+}
+
+/// Says beside what is seen of a VM what it waits for.
+pub(crate) fn add_wait(vm: &mut VmView, waits: &BTreeMap<VmName, String>) {
+    let Some(wait) = waits.get(&vm.name).filter(|_| may_go_elsewhere(vm)) else { return };
+    vm.reason = Some(match vm.reason.take() {
+        Some(seen) => format!("{wait}; {seen}"),
+        None => wait.clone(),
+    });
+}
 
 /// The terms of leases that hold.
 pub(crate) fn lease_terms(state: &ClusterState) -> LeaseTermsChoice {
@@ -219,8 +298,8 @@ pub(crate) fn warnings(
 }
 
 /// The units on this machine whose VMs the cluster does not know, in words, up to a number.
-pub(crate) fn unknown_units(units: &[(blixard_model::VmName, u64)]) -> Vec<String> {
-    let words = |(vm, left_ms): &(blixard_model::VmName, u64)| {
+pub(crate) fn unknown_units(units: &[(VmName, u64)]) -> Vec<String> {
+    let words = |(vm, left_ms): &(VmName, u64)| {
         let left_s = left_ms.div_ceil(1_000);
         format!("blixard-vm@{vm}.service runs, and the cluster knows no VM {vm}: it is stopped in {left_s} s")
     };
@@ -497,40 +576,89 @@ mod tests {
         (state, raft)
     }
 
-    #[test]
-    fn the_vms_that_a_removed_node_left_behind_are_told_with_what_they_wait_for() {
+    fn apply(state: &mut ClusterState, index: u64, command: Command) {
+        let id = format!("r{index}").parse().expect("an id");
+        state.apply(index, &Request { id, command });
+    }
+
+    /// Three nodes, the second of which obeys leases and runs a VM that may be failed over.
+    fn with_a_vm() -> ClusterState {
         let (mut state, _) = three();
-        let mut index = 0;
-        let mut apply = |state: &mut ClusterState, command| {
-            index += 1;
-            let id = format!("r{index}").parse().expect("an id");
-            state.apply(index, &Request { id, command })
-        };
         let capacity = Some(Capacity { cpus: 4, memory_mib: 4_096 });
-        for n in 1..=2 {
+        for n in 1..=2_u8 {
             let addresses = vec![SocketAddr::from(([10, 77, 0, n], 7431))];
             let offer = Offer { addresses, capacity, ..Offer::default() };
-            apply(&mut state, Command::SetNode { endpoint_id: EndpointId::from_bytes([n; 32]), offer });
+            let command = Command::SetNode { endpoint_id: EndpointId::from_bytes([n; 32]), offer };
+            apply(&mut state, n.into(), command);
         }
         let boot_id = BootId::from_bytes([7; 16]);
-        apply(&mut state, Command::EnforceLease { raft_id: RaftId(2), boot_id, epoch: 1 });
+        apply(&mut state, 3, Command::EnforceLease { raft_id: RaftId(2), boot_id, epoch: 1 });
         let spec = serde_json::from_str(r#"{"name":"web","cpus":1,"memory_mib":64,"kernel":"/k"}"#);
+        let (spec, eligible) = (spec.expect("a spec"), vec!["n2".parse().expect("a name")]);
+        apply(&mut state, 4, Command::CreateVm { spec, desired: Desired::Running, eligible });
+        state
+    }
+
+    #[test]
+    fn a_vm_whose_node_is_silent_says_when_it_starts_elsewhere() {
+        let mut state = with_a_vm();
+        let seen = |state: &ClusterState, lease, age_ms| {
+            let node: NodeName = "n2".parse().expect("a name");
+            let web = VmReport {
+                name: "web".parse().expect("a name"),
+                state: ObservedState::Running,
+                main_pid: None,
+                revision: 0,
+                reason: None,
+                last_end: None,
+            };
+            let report = NodeReport { node: node.clone(), vms: vec![web], problem: None, fences: None };
+            let reports = BTreeMap::from([(node, AgedReport { report, age_ms })]);
+            let record = state.vms.values().next().expect("a VM");
+            let mut vm = vm(record, &reports);
+            let members = vec![MemberProgress { lease, ..progress(2, true) }];
+            add_wait(&mut vm, &waits_elsewhere(state, &ProgressReport { members, ..Default::default() }));
+            vm.reason.unwrap_or_default()
+        };
+        let suspect = Some(LeaseStanding::Suspect { lost_in_ms: 8_100 });
+        assert_eq!(
+            seen(&state, suspect, 9_000),
+            "starts elsewhere in 9 s, unless n2 renews its lease; n2 has not reported for 9 s"
+        );
+        assert_eq!(seen(&state, suspect, 1_000), "", "it runs, as its node says");
+        let silent = "n2 has not reported for 9 s";
+        for lease in [None, Some(LeaseStanding::Holds { left_ms: 9_000 })] {
+            assert_eq!(seen(&state, lease, 9_000), silent);
+        }
+        let lost = seen(&state, Some(LeaseStanding::Lost), 9_000);
+        assert_eq!(lost, format!("waits for another node with room for it: n2 is lost; {silent}"));
+        apply(&mut state, 5, Command::Disarm { for_ms: 60_000, at_ms: 0 });
+        let disarmed = seen(&state, suspect, 9_000);
+        assert!(disarmed.starts_with("not started elsewhere while the cluster is disarmed"), "{disarmed}");
+    }
+
+    #[test]
+    fn the_vms_that_a_removed_node_left_behind_are_told_with_what_they_wait_for() {
+        let mut state = with_a_vm();
         let n2: NodeName = "n2".parse().expect("a name");
-        let (spec, eligible) = (spec.expect("a spec"), vec![n2.clone()]);
-        apply(&mut state, Command::CreateVm { spec, desired: Desired::Running, eligible });
         assert_eq!(failovers(&state, &[]), [], "it is a member");
         let why = Removal::Operator { vms: Some(VmsFate::Keep) };
         state.apply_membership(&MembershipChange::Remove { raft_id: RaftId(2), why });
+        let of_vm = |state: &ClusterState| {
+            let waits = waits_elsewhere(state, &ProgressReport::default());
+            waits.into_values().next().expect("it waits")
+        };
         let waits_for = |state: &ClusterState| {
             let told = failovers(state, &[]).remove(0);
             assert!(told.what.starts_with("n2 was removed: 1 of its VMs are"), "{}", told.what);
             told.waits_for.expect("it waits")
         };
         assert_eq!(waits_for(&state), "its leases to be over");
+        assert_eq!(of_vm(&state), "starts elsewhere once the leases of n2 are over");
         let lost = Command::NodeLost { node: n2, term: 1, eligible: Vec::new(), seen: None };
-        apply(&mut state, lost);
+        apply(&mut state, 5, lost);
         assert_eq!(waits_for(&state), "another node with room for them");
-        apply(&mut state, Command::Disarm { for_ms: 60_000, at_ms: 0 });
+        apply(&mut state, 6, Command::Disarm { for_ms: 60_000, at_ms: 0 });
         assert_eq!(waits_for(&state), ARMED_AGAIN);
     }
 

@@ -38,6 +38,21 @@ async fn reports(agent: &Agent) -> BTreeMap<NodeName, AgedReport> {
     reports.into_iter().map(|aged| (aged.report.node.clone(), aged)).collect()
 }
 
+/// Adds what VMs of silent nodes wait for before they are started elsewhere. Where there are none nobody is
+/// asked for it.
+async fn add_waits(agent: &Agent, vms: &mut [VmView]) -> Result<(), SubmitError> {
+    if !vms.iter().any(views::may_go_elsewhere) {
+        return Ok(());
+    }
+    let told = agent.host.progress().await;
+    let looked = agent.host.look_at_member_now(move |member, now| {
+        views::waits_elsewhere(member.state(), &member.progress(now, told))
+    });
+    let waits = looked.await?;
+    vms.iter_mut().for_each(|vm| views::add_wait(vm, &waits));
+    Ok(())
+}
+
 pub(super) async fn list_vms(
     State(Api { agent, .. }): State<Api>,
     parsed: Result<Query<FreshQuery>, QueryRejection>,
@@ -50,7 +65,8 @@ pub(super) async fn list_vms(
         let items = state.vms.values().map(|record| views::vm(record, &reports)).collect();
         (items, member.replica().summary().applied, views::disarmed(state, now))
     });
-    let (items, applied, disarmed) = looked.await.map_err(SubmitError::from)?;
+    let (mut items, applied, disarmed): (Vec<VmView>, _, _) = looked.await.map_err(SubmitError::from)?;
+    add_waits(&agent, &mut items).await?;
     Ok(Json(Listing { items, linearizable: !stale, applied, disarmed }))
 }
 
@@ -68,7 +84,9 @@ pub(super) async fn show_vm(
         .host
         .look_at_member(move |member| member.state().vms.get(&wanted).map(|vm| views::vm(vm, &reports)));
     let found = looked.await.map_err(SubmitError::from)?;
-    found.map(Json).ok_or_else(|| ApiError::refused(Refusal::VmNotFound { name }))
+    let mut found = found.ok_or_else(|| ApiError::refused(Refusal::VmNotFound { name }))?;
+    add_waits(&agent, std::slice::from_mut(&mut found)).await?;
+    Ok(Json(found))
 }
 
 pub(super) async fn create_vm(
