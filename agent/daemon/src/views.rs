@@ -299,11 +299,13 @@ pub(crate) fn warnings(
 
 /// The units on this machine whose VMs the cluster does not know, in words, up to a number.
 pub(crate) fn unknown_units(units: &[(VmName, u64)]) -> Vec<String> {
-    let words = |(vm, left_ms): &(VmName, u64)| {
-        let left_s = left_ms.div_ceil(1_000);
-        format!("blixard-vm@{vm}.service runs, and the cluster knows no VM {vm}: it is stopped in {left_s} s")
-    };
-    units.iter().map(words).take(TROUBLED_VMS_MAX).collect()
+    units.iter().map(|(vm, left_ms)| unknown_unit(vm, *left_ms)).take(TROUBLED_VMS_MAX).collect()
+}
+
+/// One of them, which is left running for so many milliseconds.
+pub(crate) fn unknown_unit(vm: &VmName, left_ms: u64) -> String {
+    let left_s = left_ms.div_ceil(1_000);
+    format!("blixard-vm@{vm}.service runs, and the cluster knows no VM {vm}: it is stopped in {left_s} s")
 }
 
 /// The VMs of this node that do not run as they should, in words; of more than [`TROUBLED_VMS_MAX`] only how
@@ -479,6 +481,15 @@ mod tests {
         let said = words(many);
         assert_eq!(said.len(), TROUBLED_VMS_MAX + 1);
         assert_eq!(said.last().expect("words"), "12 more VMs of this node: see `blixard vm list`");
+    }
+
+    #[test]
+    fn units_of_vms_that_the_cluster_does_not_know_are_named_up_to_a_number() {
+        let units: Vec<(VmName, u64)> =
+            (0..20).map(|n| (format!("vm{n}").parse().expect("a name"), 8_100)).collect();
+        let said = unknown_units(&units);
+        let first = "blixard-vm@vm0.service runs, and the cluster knows no VM vm0: it is stopped in 9 s";
+        assert_eq!((said.len(), said[0].as_str()), (TROUBLED_VMS_MAX, first));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use blixard_node::Notice;
 use blixard_node::forming::Birth;
 
 use super::super::context::Agent;
-use super::super::supervise;
+use super::super::{supervise, views};
 
 /// Tells it, and counts it.
 pub(super) struct Notices {
@@ -72,11 +72,9 @@ impl Notices {
             Notice::VmEnded { vm, how } => {
                 tracing::warn!(VM = %vm, "VM {vm} ended, though it should run: {how}");
             }
-            Notice::UnknownVm { vm, left_ms } => tracing::warn!(
-                VM = %vm,
-                "blixard-vm@{vm}.service runs, and the cluster knows no VM {vm}: it is stopped in {} s",
-                left_ms.div_ceil(1_000)
-            ),
+            Notice::UnknownVm { vm, left_ms } => {
+                tracing::warn!(VM = %vm, "{}", views::unknown_unit(vm, *left_ms));
+            }
             Notice::ActionFailed { action, why } => tell_of_failed_action(action, why),
             Notice::NodeLost(node) => tracing::warn!(
                 NODE = %node,
