@@ -165,7 +165,7 @@ impl Shell {
 
     /// The watchdog measures whether this loop goes on, and not how much there is to do in it.
     fn feed_watchdog(&mut self) {
-        if self.fed.elapsed() >= WATCHDOG_PERIOD {
+        if is_watchdog_due(self.fed.elapsed()) {
             self.fed = Instant::now();
             supervise::feed_watchdog();
         }
@@ -283,6 +283,12 @@ impl Shell {
     }
 }
 
+/// Whether the watchdog is fed at the end of this pass: by the time alone, however many ticks or messages
+/// there were in between. After a slow write it is fed at once.
+fn is_watchdog_due(since_fed: Duration) -> bool {
+    since_fed >= WATCHDOG_PERIOD
+}
+
 /// The keys with which two agents run: those of peers, and this node's own by the word of peers.
 fn held_twice(links: &Links) -> (Vec<KeyHeldTwice>, Vec<HolderRefusal>) {
     let (mut seen, mut refusals) = (Vec::new(), Vec::new());
@@ -307,5 +313,28 @@ fn removed_as(link: &LinkState) -> Option<RemovedFrom> {
     match link {
         LinkState::Down { reason: DownReason::Removed(word), .. } => word.parse().ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_is_fed_by_the_time_that_has_passed() {
+        assert!(!is_watchdog_due(Duration::ZERO));
+        assert!(!is_watchdog_due(WATCHDOG_PERIOD - Duration::from_millis(1)));
+        assert!(is_watchdog_due(WATCHDOG_PERIOD));
+        assert!(is_watchdog_due(Duration::from_secs(29)), "one write took so long");
+    }
+
+    /// A disk whose syncs take most of a second makes passes long; systemd must be far more patient.
+    #[test]
+    fn systemd_waits_for_many_times_the_period() {
+        let unit = include_str!("../../../dist/systemd/blixard.service");
+        let limits: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("WatchdogSec=")).collect();
+        let [limit] = limits[..] else { panic!("one WatchdogSec=") };
+        let limit_s: u64 = limit.strip_suffix('s').and_then(|limit| limit.parse().ok()).expect("seconds");
+        assert!(Duration::from_secs(limit_s) >= 10 * WATCHDOG_PERIOD);
     }
 }
