@@ -99,6 +99,21 @@ fn the_last_resort_starts_with_the_agent_can_do_little_and_ends_with_nobody() {
     );
 }
 
+/// The values of a setting in the agent's unit, in their order.
+fn of_the_agent(setting: &str) -> Vec<&'static str> {
+    AGENT.lines().filter_map(|line| line.strip_prefix(setting)?.strip_prefix('=')).collect()
+}
+
+/// A node whose agent does not get to its disk or its processor is taken for lost.
+#[test]
+fn the_agent_comes_before_vms_where_they_compete() {
+    for setting in ["CPUWeight", "IOWeight"] {
+        let [weight] = of_the_agent(setting)[..] else { panic!("one {setting}") };
+        assert!(weight.parse::<u32>().expect("a number") > 100, "{setting}: 100 is what the VMs have");
+        assert_eq!(values(setting), [""; 0], "the default, 100");
+    }
+}
+
 /// Since systemd 258, polkit is asked by the unit's name for transient units too. With the rule alone, the
 /// agent's user could start a unit of any content under the name of a VM's unit.
 #[test]
