@@ -68,14 +68,32 @@ mod tests {
     #[tokio::test]
     async fn one_follower_too_many_is_told_so() {
         let dir = tempfile::tempdir().expect("dir");
-        let (agent, _idle) = testing::agent(dir.path());
+        let (agent, mut idle) = testing::agent(dir.path());
         let (agent, stop) = (Arc::new(agent), CancellationToken::new());
-        let router = router_for(Api { agent, stop, followers: Arc::new(Semaphore::new(0)) });
-        let request = Request::get("/v1/vms/web/logs?follow=true").body(Body::empty()).expect("a request");
-        let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+        let followers = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&followers).try_acquire_owned().expect("free");
+        let router = router_for(Api { agent, stop, followers: Arc::clone(&followers) });
+        let ask = || {
+            let request = Request::get("/v1/vms/web/logs?follow=true").body(Body::empty()).expect("a request");
+            router.clone().oneshot(request)
+        };
+        let answer = ask().await.unwrap_or_else(|never| match never {});
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         let body = to_bytes(answer.into_body(), 1 << 16).await.expect("whole");
         let text = String::from_utf8_lossy(&body);
         assert!(text.contains("consoles are followed through this node already"), "{text}");
+
+        drop(place);
+        let host = async {
+            let free = followers.available_permits();
+            idle.serve();
+            free
+        };
+        let (answer, free) = tokio::join!(ask(), host);
+        assert_eq!(free, 0, "its place is taken before it is looked where the VM is");
+        let answer = answer.unwrap_or_else(|never| match never {});
+        let body = to_bytes(answer.into_body(), 1 << 16).await.expect("whole");
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("no cluster") && followers.available_permits() == 1, "{text}");
     }
 }

@@ -14,6 +14,8 @@ use blixard_model::{Desired, NodeName, Outcome, Refusal, VmName, WriteAsk, Write
 use blixard_node::SubmitError;
 use futures_util::StreamExt;
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use super::super::context::Agent;
 use super::super::{logs, views};
@@ -167,11 +169,20 @@ pub(super) async fn vm_logs(
     };
     let console = logs::open(&agent, &name, lines, follow).await?;
     let console = console.ok_or_else(|| ApiError::refused(Refusal::VmNotFound { name }))?;
-    // A followed console must not hold the agent's stop. Its place is free again once nobody reads it.
+    Ok(console_answer(console, place, stop))
+}
+
+/// The answer whose body is the console. A follower's place is taken for as long as somebody reads it.
+fn console_answer(
+    console: logs::Console,
+    place: Option<OwnedSemaphorePermit>,
+    stop: CancellationToken,
+) -> Response {
+    // A followed console must not hold the agent's stop.
     let console = console.take_until(stop.cancelled_owned());
     let body = Body::from_stream(console.inspect(move |_| _ = &place));
     let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-    Ok((StatusCode::OK, plain, body).into_response())
+    (StatusCode::OK, plain, body).into_response()
 }
 
 fn too_many_followers() -> SubmitError {
@@ -179,4 +190,32 @@ fn too_many_followers() -> SubmitError {
         "{FOLLOWERS_MAX} consoles are followed through this node already: end one of them, ask another node, \
          or leave out --follow"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::stream;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_follower_has_its_place_until_nobody_reads_it_or_the_agent_stops() {
+        let (followers, stop) = (Arc::new(Semaphore::new(1)), CancellationToken::new());
+        let place = || Arc::clone(&followers).try_acquire_owned().ok();
+        let console = || stream::iter([Ok(Bytes::from_static(b"login:\n"))]).chain(stream::pending()).boxed();
+        let answer = console_answer(console(), place(), stop.clone());
+        let mut body = answer.into_body().into_data_stream();
+        assert_eq!(body.next().await.expect("a line").expect("whole"), "login:\n");
+        assert!(place().is_none(), "it goes on");
+        drop(body);
+
+        let answer = console_answer(console(), Some(place().expect("free again")), stop.clone());
+        let mut body = answer.into_body().into_data_stream();
+        assert!(body.next().await.is_some() && place().is_none());
+        stop.cancel();
+        assert!(body.next().await.is_none(), "it does not hold the stop");
+    }
 }
