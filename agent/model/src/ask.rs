@@ -182,11 +182,7 @@ pub enum WriteAsk {
         for_ms: u64,
     },
     /// VMs of lost nodes are started elsewhere again. From version 4 of the cluster on.
-    Arm {
-        /// Only if it has been disarmed by the entry at this index: the leader's word, when the time is over.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        since: Option<u64>,
-    },
+    Arm,
     /// Gives leases other terms. From version 4 of the cluster on.
     SetLeaseTerms {
         /// Those from here on.
@@ -208,7 +204,7 @@ impl WriteAsk {
             Self::TakeHold { .. }
             | Self::EndHold { .. }
             | Self::Disarm { .. }
-            | Self::Arm { .. }
+            | Self::Arm
             | Self::SetLeaseTerms { .. } => ClusterVersion::HOLDS,
             Self::CreateVm { spec, .. } | Self::ChangeVm { spec, .. }
                 if spec.fails_over() && spec.written_disks().next().is_some() =>
@@ -358,6 +354,8 @@ mod tests {
             ),
             (json!({"kind": "revoke_ticket", "id": ticket}), None),
             (json!({"kind": "forget_vms", "node": "n3"}), None),
+            (json!({"kind": "disarm", "for_ms": 60_000}), Some(("at_ms", json!(1_700_000_000_000_u64)))),
+            (json!({"kind": "arm"}), None),
         ]
     }
 
@@ -397,6 +395,15 @@ mod tests {
         };
         assert!(propose(&expiry).is_err());
         assert!(writes().iter().all(|(write, _)| propose(write).is_ok()));
+    }
+
+    /// That the time of a disarmed cluster is over is the leader's word: it names the entry that disarmed it.
+    #[test]
+    fn an_asker_arms_whatever_disarmed_the_cluster() {
+        let arm = Command::Arm { since: Some(3) };
+        let said = request(&serde_json::to_value(&arm).expect("JSON"));
+        assert_eq!(said["command"]["since"], 3);
+        assert_eq!(serde_json::from_value::<WriteRequest>(said).expect("a write").ask, WriteAsk::Arm);
     }
 
     #[test]

@@ -89,7 +89,7 @@ fn prepare_write(
         WriteAsk::TakeHold { raft_id, hold } => Command::TakeHold { raft_id, hold },
         WriteAsk::EndHold { raft_id, boot_id, since } => Command::EndHold { raft_id, boot_id, since },
         WriteAsk::Disarm { for_ms } => Command::Disarm { for_ms, at_ms: view.wall_ms },
-        WriteAsk::Arm { since } => Command::Arm { since },
+        WriteAsk::Arm => Command::Arm { since: None },
         WriteAsk::SetLeaseTerms { terms } => Command::SetLeaseTerms { terms },
     };
     Prepared::Propose(Request { id, command })

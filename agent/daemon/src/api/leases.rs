@@ -22,7 +22,7 @@ pub(super) async fn disarm(
 }
 
 pub(super) async fn arm(State(api): State<Api>, headers: HeaderMap) -> ApiResult<Json<Accepted>> {
-    write(&api, &headers, WriteAsk::Arm { since: None }).await
+    write(&api, &headers, WriteAsk::Arm).await
 }
 
 /// Changes some of the terms, as a quorum knows them.

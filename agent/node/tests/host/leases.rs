@@ -177,7 +177,7 @@ fn a_disarmed_cluster_starts_nothing_elsewhere_until_it_is_armed_or_its_time_is_
         let asked_of = (1..=3).find(|n| *n != home).expect("another");
         assert_eq!(placed(&hosts, asked_of), name(home), "{nth}");
         if arms {
-            hosts.change(asked_of, write("arms", WriteAsk::Arm { since: None }));
+            hosts.change(asked_of, write("arms", WriteAsk::Arm));
             hosts.pass(10_000);
             assert_eq!(placed(&hosts, asked_of), name(home), "it cannot know that it is armed again");
         }

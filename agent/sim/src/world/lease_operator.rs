@@ -38,7 +38,7 @@ impl World {
         let Some(at) = in_cluster.get(chosen).copied() else { return };
         let ask = match self.supervisors.below(8) {
             0..=3 => WriteAsk::Disarm { for_ms: 10_000 + self.supervisors.below(10_000) },
-            4 => WriteAsk::Arm { since: None },
+            4 => WriteAsk::Arm,
             _ => WriteAsk::SetLeaseTerms { terms: CHOICES[below(&mut self.supervisors, CHOICES.len())] },
         };
         let number = self.new_id();
@@ -54,7 +54,7 @@ impl World {
         }
         match ask {
             WriteAsk::Disarm { .. } => self.counts.disarms += 1,
-            WriteAsk::Arm { .. } => self.counts.arms += 1,
+            WriteAsk::Arm => self.counts.arms += 1,
             _ => self.counts.terms_chosen += 1,
         }
     }
