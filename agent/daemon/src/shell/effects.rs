@@ -163,14 +163,10 @@ impl Shell {
         let agent = &self.agent;
         let me = (agent.endpoint_id, agent.name());
         let store = &mut self.store;
-        let written = match tokio::task::block_in_place(|| carry_out(store, me, write)) {
-            // It says so also after a restart, if it can be written down. It does not end for that.
-            Err(error) if matches!(write, Write::Removed) => {
-                tracing::warn!("that this node was removed could not be written down: {error}");
-                Written::Removed
-            }
-            written => written?,
-        };
+        let written = tokio::task::block_in_place(|| carry_out(store, me, write))?;
+        if let Written::Removed { failure: Some(why) } = &written {
+            tracing::warn!("that this node was removed could not be written down: {why}");
+        }
         if let Written::Bound(kept) = &written {
             let record = missing_data::record();
             missing_data::keep(&agent.config.data_dir, record.as_deref(), kept.marker.cluster_id);

@@ -5,6 +5,7 @@ use blixard_consensus::{Durable, LogWrite, genesis_snapshot};
 use blixard_core::ClusterState;
 use blixard_core::genesis::cluster_id;
 use blixard_model::formation::Genesis;
+use blixard_model::words::with_causes;
 use blixard_model::{EndpointId, NodeName, RaftId};
 use blixard_store::{ClusterMarker, DiskFault, LogStore as _, OpenError, Store, WriteError};
 
@@ -20,7 +21,7 @@ pub enum Write {
     Bind(Box<Birth>),
     /// Entries, hard state and snapshot of the log.
     Log(Box<LogWrite>),
-    /// This node was removed from its cluster: it says so also after a restart.
+    /// This node was removed from its cluster: it says so also after a restart, if this can be written down.
     Removed,
 }
 
@@ -54,7 +55,11 @@ pub enum Written {
     /// [`Write::Log`].
     Log,
     /// [`Write::Removed`].
-    Removed,
+    Removed {
+        /// Why it could not be written down, in words. The host goes on to say that it was removed all the
+        /// same, and writes nothing more.
+        failure: Option<String>,
+    },
 }
 
 /// Why a store cannot be bound to a cluster.
@@ -118,8 +123,8 @@ pub fn carry_out(
             Ok(Written::Log)
         }
         Write::Removed => {
-            store.set_removed()?;
-            Ok(Written::Removed)
+            let failure = store.set_removed().err().map(|error| with_causes(&error));
+            Ok(Written::Removed { failure })
         }
     }
 }

@@ -14,6 +14,7 @@ use blixard_node::host::{
 use blixard_node::joining::JoinFailure;
 
 use super::World;
+use super::agent::End;
 use super::parts::event::{Event, Fault, MachineId, Message, PeerQuestion};
 use super::parts::machine::{Process, Waiter};
 use crate::options::below;
@@ -284,6 +285,11 @@ impl World {
         };
         match (write, &written) {
             (Write::Log(write), _) => process.mirror.apply(write),
+            // Whatever a host survives, it does not survive that its machine is off.
+            (_, Written::Removed { failure: Some(_) }) if machine.disk.is_crashed() => {
+                self.end_run(id, End::Power);
+                return None;
+            }
             (_, Written::Bound(kept)) => {
                 process.mirror.load(&kept.durable);
                 self.checker.birth(&kept.marker.genesis, self.queue.now_us());

@@ -1,7 +1,11 @@
 //! A disk that is full, or fails.
 
-use blixard_sim::disk::{DiskRefusal, Tear};
-use blixard_store::DiskFault;
+use blixard_model::formation::Genesis;
+use blixard_model::{ClusterName, ClusterVersion, EndpointId, NodeName, StoreId};
+use blixard_node::host::disk::{Write, Written, carry_out};
+use blixard_sim::SimRng;
+use blixard_sim::disk::{DiskRefusal, SimDisk, Tear};
+use blixard_store::{DiskFault, Store};
 
 use super::crash::{End, Run};
 use super::workload::Workload;
@@ -90,4 +94,29 @@ fn a_refused_operation_ends_the_process_and_is_never_repeated() {
 fn what_a_failed_sync_dropped_is_not_missed_after_a_restart_and_a_power_loss() {
     let (ended, _) = refuse_each(DiskRefusal::Failed, true);
     assert!(ended > 0);
+}
+
+/// A node that was removed has nothing more to write, and is worth more while it says so.
+#[test]
+fn only_a_removal_that_cannot_be_written_down_is_survived() {
+    let me = (EndpointId::from_bytes([1; 32]), "n1".parse::<NodeName>().expect("a name"));
+    let cluster_name = "lab".parse::<ClusterName>().expect("a name");
+    let version = ClusterVersion::NEWEST;
+    let genesis = Genesis { cluster_name, voters: Vec::new(), origin: None, version };
+    for refusal in [DiskRefusal::Full, DiskRefusal::Failed] {
+        for write in [Write::Removed, Write::Promise(Box::new(genesis.clone()))] {
+            let disk = SimDisk::new("/sim", SimRng::new(1));
+            let store_id = StoreId::from_bytes([1; 16]);
+            let mut store = Store::open(&disk, me.0, &genesis.cluster_name, store_id).expect("opened");
+            disk.refuse_after(disk.operations(), refusal);
+            let written = carry_out(&mut store, (me.0, &me.1), &write);
+            match write {
+                Write::Removed => {
+                    let Ok(Written::Removed { failure: Some(why) }) = written else { panic!("{written:?}") };
+                    assert!(!why.is_empty());
+                }
+                _ => assert!(written.expect_err("refused").disk_fault().is_some()),
+            }
+        }
+    }
 }
