@@ -19,6 +19,7 @@ mod retries;
 mod rolled_back;
 mod secrets;
 mod status;
+mod systemd;
 mod three_nodes;
 mod transport;
 mod writes;
