@@ -24,6 +24,9 @@ pub enum ProposeError {
     /// Too much is under way.
     #[error("too many requests are under way: try again")]
     Busy,
+    /// A membership change is proposed and not applied yet, or one of an earlier leader may be.
+    #[error("another membership change is under way: try again")]
+    ChangeUnderWay,
     /// The command is too large.
     #[error("the request is larger than {COMMAND_LEN_MAX} bytes")]
     TooLarge,

@@ -137,8 +137,7 @@ impl<M: Machine> Consensus<M> {
         Ok(key)
     }
 
-    /// Proposes a membership change. Raft takes one at a time and drops others silently: plan again until it
-    /// is done.
+    /// Proposes a membership change, one at a time.
     ///
     /// # Errors
     /// Nothing was proposed.
@@ -157,6 +156,10 @@ impl<M: Machine> Consensus<M> {
         let context = change
             .encode()
             .map_err(|error| ProposeError::Refused(Refusal::Membership { why: error.to_string() }))?;
+        // raft 0.7 would take it, and put an empty entry into the log in its place.
+        if self.membership_pending() {
+            return Err(ProposeError::ChangeUnderWay);
+        }
         let mut conf_change = conf_change(change);
         conf_change.context = context.into();
         self.raw.propose_conf_change(Vec::new(), conf_change).map_err(|_| ProposeError::Busy)

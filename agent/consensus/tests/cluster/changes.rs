@@ -66,6 +66,23 @@ fn who_votes_is_known_after_a_crash_of_everybody_and_the_loss_of_one_disk() {
     assert!(c.acked(next, key));
 }
 
+/// raft 0.7 takes the second one, and an empty entry comes into the log in its place.
+#[test]
+fn a_change_is_refused_while_another_one_is_under_way_and_taken_after_it() {
+    let mut c = Cluster::new(3);
+    let leader = c.elect();
+    c.tick(5);
+    let admit = |id| MembershipChange::AddLearner { member: member(id), ticket: None };
+    let propose = |c: &mut Cluster, id| c.nodes.get_mut(&leader).expect("up").propose_membership(&admit(id));
+    assert_eq!(propose(&mut c, 4), Ok(()));
+    assert_eq!(propose(&mut c, 5), Err(ProposeError::ChangeUnderWay));
+    c.tick(5);
+    assert_eq!(c.nodes[&leader].status().learners, [RaftId(4)]);
+    assert_eq!(propose(&mut c, 5), Ok(()));
+    c.tick(5);
+    assert_eq!(c.nodes[&leader].status().learners, [RaftId(4), RaftId(5)]);
+}
+
 #[test]
 fn a_leader_does_not_remove_itself() {
     let mut c = Cluster::new(3);

@@ -85,6 +85,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
         match error {
             ProposeError::NotLeader(leader) => self.led_by(leader),
             ProposeError::Refused(refusal) => AttemptEnd::Decided(refusal.into()),
+            ProposeError::ChangeUnderWay => AttemptEnd::NotNow(NotNow::ChangeUnderWay),
             error @ (ProposeError::Busy | ProposeError::TooLarge) => {
                 AttemptEnd::NotTaken { why: error.to_string() }
             }
