@@ -23,6 +23,8 @@ pub(crate) struct FakeUnit {
     pub(crate) status_text: &'static str,
     /// Of the manager: whether those of units work, the time of the hardware's and when that was fed last.
     pub(crate) watchdogs: (bool, u64, u64),
+    /// systemd re-executes itself: the bus answers in its place where a failed state is to be reset.
+    pub(crate) is_away: bool,
 }
 
 impl Default for FakeUnit {
@@ -34,6 +36,7 @@ impl Default for FakeUnit {
             status: 0,
             status_text: "",
             watchdogs: (true, 0, 0),
+            is_away: false,
         }
     }
 }
@@ -112,6 +115,14 @@ impl FakeManager {
     fn start_unit(&self, _name: &str, _mode: &str) -> OwnedObjectPath {
         self.note("StartUnit");
         job()
+    }
+
+    fn reset_failed_unit(&self, _name: &str) -> zbus::fdo::Result<()> {
+        self.note("ResetFailedUnit");
+        match self.unit.is_away {
+            true => Err(zbus::fdo::Error::NoReply("systemd is away".to_owned())),
+            false => Ok(()),
+        }
     }
 
     #[zbus(property)]

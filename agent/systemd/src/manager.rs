@@ -32,6 +32,9 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(100);
 /// Longest removal of a deleted VM's limits: the helper unit's `TimeoutStartSec=` (10 s) and some time more.
 const FORGET_DEADLINE: Duration = Duration::from_secs(15);
 
+/// Longest reset of a failed state, through a systemd that re-executes itself.
+const RESET_DEADLINE: Duration = Duration::from_secs(15);
+
 /// Pause before a unit is looked at again.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -391,39 +394,52 @@ impl UnitManager {
     }
 
     /// Resets the failed state of a unit, so that the unit is no longer listed. It is a success if there is
-    /// no such unit.
+    /// no such unit. If the bus is lost meanwhile, this waits until it is back.
     ///
     /// # Errors
     /// systemd could not be reached, or refused.
     pub async fn reset_failed(&self, name: &VmName) -> Result<(), ResetError> {
-        let link = self.link("ResetFailedUnit").await?;
         let unit = unit_name(name);
-        let resetting = link.manager.reset_failed_unit(&unit);
+        let deadline = Instant::now() + RESET_DEADLINE;
+        Ok(through_loss(deadline, || self.reset(&unit)).await?)
+    }
+
+    async fn reset(&self, unit: &str) -> Result<(), BusError> {
+        let link = self.link("ResetFailedUnit").await?;
+        let resetting = link.manager.reset_failed_unit(unit);
         match call_authorized(&link, "ResetFailedUnit", resetting).await {
-            Err(error) if !is_no_such_unit(&error) => Err(error.into()),
+            Err(error) if !is_no_such_unit(&error) => Err(error),
             _ => Ok(()),
         }
     }
 
     /// Removes what is left of a deleted VM: its order, and the limits that systemd keeps for its unit. The
-    /// unit must be gone. It is a success if nothing is left.
+    /// unit must be gone. It is a success if nothing is left. If the bus is lost meanwhile, this waits until
+    /// it is back and starts the helper unit again, which finds less or nothing to remove then.
     ///
     /// # Errors
     /// The file system, systemd or the helper unit refused. What is left does no harm.
     pub async fn forget(&self, name: &VmName) -> Result<(), ForgetError> {
         self.inner.orders.remove(name)?;
-        let link = self.link("StartUnit").await?;
         let unit = forget_unit_name(name);
-        let watch = JobWatch::new(&link.jobs);
-        let starting = link.manager.start_unit(&unit, "replace");
-        let job = call_authorized(&link, "StartUnit", starting).await?;
-        // Waits for the end, because a VM of the same name that is started next sets its limits again.
-        match watch.result_of(&job, FORGET_DEADLINE).await {
-            Ok(result) if result == "done" => Ok(()),
-            Ok(result) => Err(ForgetError::Failed { unit, result }),
-            Err(JobUnknown::Timeout) => Err(ForgetError::Timeout { unit }),
-            Err(JobUnknown::Lost) => Err(BusError::Lost { call: "StartUnit" }.into()),
+        let deadline = Instant::now() + FORGET_DEADLINE;
+        loop {
+            let (watch, job) = through_loss(deadline, || self.queue_forget(&unit)).await?;
+            // Waits for the end, because a VM of the same name that is started next sets its limits again.
+            match watch.result_of(&job, time_left(deadline)).await {
+                Ok(result) if result == "done" => return Ok(()),
+                Ok(result) => return Err(ForgetError::Failed { unit, result }),
+                Err(JobUnknown::Timeout) => return Err(ForgetError::Timeout { unit }),
+                Err(JobUnknown::Lost) => {}
+            }
         }
+    }
+
+    async fn queue_forget(&self, unit: &str) -> Result<(JobWatch, OwnedObjectPath), BusError> {
+        let link = self.link("StartUnit").await?;
+        let watch = JobWatch::new(&link.jobs);
+        let job = call_authorized(&link, "StartUnit", link.manager.start_unit(unit, "replace")).await?;
+        Ok((watch, job))
     }
 
     /// Every VM unit that systemd has loaded, by name. A unit that ended well or never ran is not among them.
@@ -597,6 +613,36 @@ mod tests {
             assert_eq!(forget.await.expect("no panic").is_ok(), ends_well);
             assert_eq!(manager.inner.orders.read(&name).expect("read"), None);
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_left_is_removed_also_when_systemd_reexecutes_itself() {
+        let name = order().vm.name;
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (old, mut old_calls) = fake::systemd(FakeUnit::default()).await;
+        let (new, mut new_calls) = fake::systemd(FakeUnit::default()).await;
+        let (manager, link) = manager(&dir, Arc::clone(&old));
+        let forget = tokio::spawn(async move { manager.forget(&name).await });
+        fake::until(&mut old_calls, "StartUnit").await;
+        link.send_replace(Some(Arc::clone(&new)));
+        old.jobs.send(JobSignal::Lost).expect("awaited");
+        fake::until(&mut new_calls, "StartUnit").await;
+        new.jobs.send(JobSignal::Done { path: fake::job(), result: "done".into() }).expect("awaited");
+        forget.await.expect("no panic").expect("removed");
+    }
+
+    #[tokio::test]
+    async fn a_failed_state_is_reset_also_when_systemd_reexecutes_itself() {
+        let name = order().vm.name;
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (old, mut old_calls) = fake::systemd(FakeUnit { is_away: true, ..FakeUnit::default() }).await;
+        let (new, mut new_calls) = fake::systemd(FakeUnit::default()).await;
+        let (manager, link) = manager(&dir, old);
+        let reset = tokio::spawn(async move { manager.reset_failed(&name).await });
+        fake::until(&mut old_calls, "ResetFailedUnit").await;
+        link.send_replace(Some(new));
+        fake::until(&mut new_calls, "ResetFailedUnit").await;
+        reset.await.expect("no panic").expect("reset");
     }
 
     #[test]
