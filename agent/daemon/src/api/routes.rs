@@ -74,7 +74,8 @@ mod tests {
         let place = Arc::clone(&followers).try_acquire_owned().expect("free");
         let router = router_for(Api { agent, stop, followers: Arc::clone(&followers) });
         let ask = || {
-            let request = Request::get("/v1/vms/web/logs?follow=true").body(Body::empty()).expect("a request");
+            let request =
+                Request::get("/v1/vms/web/logs?follow=true").body(Body::empty()).expect("a request");
             router.clone().oneshot(request)
         };
         let answer = ask().await.unwrap_or_else(|never| match never {});

@@ -161,7 +161,10 @@ mod tests {
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
 
+    use blixard_net::limits::STREAMED_ANSWERS_PER_PEER_MAX;
+
     use super::super::super::testing;
+    use super::super::vms::FOLLOWERS_MAX;
     use super::*;
 
     /// An agent's socket, served.
@@ -231,5 +234,18 @@ mod tests {
         let answer = read(&mut asks).await;
         assert!(answer.contains("the body did not arrive within"), "{answer}");
         served.end().await;
+    }
+
+    /// A console that is followed, here or by a peer, is a process with pipes beside its connection.
+    #[test]
+    fn the_unit_allows_more_descriptors_than_callers_and_followers_take() {
+        const PEERS: usize = 49;
+        const OF_A_CONSOLE: usize = 4;
+        let unit = include_str!("../../../dist/systemd/blixard.service");
+        let limits: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("LimitNOFILE=")).collect();
+        let [limit] = limits[..] else { panic!("one LimitNOFILE=") };
+        let consoles = FOLLOWERS_MAX + PEERS * STREAMED_ANSWERS_PER_PEER_MAX;
+        let taken = CONNECTIONS_MAX + OF_A_CONSOLE * consoles;
+        assert!(limit.parse::<usize>().expect("a number") >= 2 * taken, "{limit}, and {taken} may be taken");
     }
 }
