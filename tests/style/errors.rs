@@ -5,14 +5,27 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
 use super::Finding;
+use super::rust::RustFile;
 
-/// Crates whose errors are still to be corrected. No crate is added to this list.
-const EXCEPTED: &[&str] = &["consensus", "core", "model", "net", "node", "sim", "store", "xtask"];
+/// How an error is printed in its alternate form. Made of halves, so that it does not find itself.
+const ALTERNATE: &[&str] = &[concat!("{error", ":#}"), concat!("{:", "#}")];
 
 /// Whether the rule applies to this file.
 pub(crate) fn applies(path: &str) -> bool {
-    let excepted = |name: &&str| path.starts_with(&format!("agent/{name}/"));
-    path.starts_with("agent/") && path.ends_with(".rs") && !EXCEPTED.iter().any(excepted)
+    path.starts_with("agent/") && path.ends_with(".rs")
+}
+
+/// Whether errors are printed here to people who run the product.
+pub(crate) fn prints_for_people(path: &str) -> bool {
+    applies(path) && !path.starts_with("agent/xtask/")
+}
+
+/// Finds lines that print an error with all its sources by its alternate form. That repeats a source which a
+/// library's error has in its own text as well; `words::with_causes` does not.
+pub(crate) fn check_printed(file: &RustFile, text: &str) -> Vec<Finding> {
+    let lines = text.lines().zip(1..).filter(|(line, _)| ALTERNATE.iter().any(|form| line.contains(form)));
+    let shipped = lines.filter(|(_, n)| !file.is_test_line(*n));
+    shipped.map(|(_, n)| Finding::new(&file.path, n, "an error is printed by words::with_causes")).collect()
 }
 
 /// Finds every `#[error("...")]` that prints a field which is also the error's source.
@@ -98,5 +111,18 @@ struct S(#[source] io::Error);
 "#;
     let lines: Vec<usize> = check("agent/x/src/a.rs", text).iter().map(|finding| finding.line).collect();
     assert_eq!(lines, [4, 6, 14, 18]);
-    assert!(applies("agent/launcher/src/exec.rs") && !applies("agent/core/src/lib.rs"));
+    assert!(applies("agent/launcher/src/exec.rs") && !applies("tests/cli/errors.rs"));
+}
+
+#[test]
+fn an_error_in_its_alternate_form_is_found_outside_tests() {
+    let line = |form: &str| format!("fn f(error: E) {{ say!(\"{form}\", error); }}\n");
+    let text = ALTERNATE.iter().map(|form| line(form)).collect::<String>() + &line("{error}");
+    let check = |text: &str| {
+        let file = RustFile::parse("agent/x/src/a.rs", text).expect("Rust");
+        check_printed(&file, text).iter().map(|finding| finding.line).collect::<Vec<_>>()
+    };
+    assert_eq!(check(&text), [1, 2]);
+    assert!(check(&format!("#[cfg(test)]\nmod tests {{\n{text}}}\n")).is_empty());
+    assert!(prints_for_people("agent/cli/src/vm.rs") && !prints_for_people("agent/xtask/src/main.rs"));
 }

@@ -75,6 +75,9 @@ fn each_cause_of_an_error_is_printed_once() {
             .filter(|file| errors::applies(&file.path))
             .flat_map(|file| errors::check(&file.path, &file.text)),
     );
+    let parsed = |path: &str| tree::rust().iter().find(|file| file.path == path);
+    let printing = tree::files().iter().filter(|file| errors::prints_for_people(&file.path));
+    none(printing.flat_map(|file| errors::check_printed(parsed(&file.path).expect("parsed"), &file.text)));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The binary: the agent, the launcher of its VM units or the command line, as its arguments say.
 
+mod end;
 mod files;
 mod units;
 
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 
 use blixard_cli::Asked;
 use blixard_launcher as launcher;
+use end::ended;
 
 fn main() -> ExitCode {
     let asked = match blixard_cli::parse() {
@@ -51,15 +53,4 @@ fn last_resort(config: &Path) -> anyhow::Result<()> {
         launcher::last_resort(&launcher::LeaseDir::default())?;
     }
     Ok(())
-}
-
-/// 0, or the exit code of the error after the chain of causes was printed.
-fn ended<E: Into<anyhow::Error>>(outcome: Result<(), E>) -> ExitCode {
-    match outcome.map_err(Into::into) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            blixard_cli::complain(&format!("{error:#}"));
-            ExitCode::from(blixard_daemon::exit_code(&error))
-        }
-    }
 }

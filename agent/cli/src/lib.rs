@@ -38,7 +38,10 @@ mod vm;
 mod wait;
 mod write;
 
+use std::error::Error;
 use std::process::ExitCode;
+
+use blixard_model::words::with_causes;
 
 pub use self::args::{
     AgentArgs, KeygenArgs, LastResortArgs, OfflineArgs, RestoreArgs, VmChildArgs, VmRunArgs,
@@ -137,8 +140,8 @@ pub fn run(
 }
 
 /// Prints an error of a command that is no client's.
-pub fn complain(cause: &str) {
-    output::note(&Failure::refused(cause, "").human());
+pub fn complain(error: &(dyn Error + 'static)) {
+    output::note(&Failure::refused(with_causes(error), "").human());
 }
 
 fn end(json: bool, outcome: Result<(), Failure>) -> ExitCode {

@@ -47,6 +47,7 @@ mod views;
 
 use std::path::Path;
 
+use blixard_model::words::with_causes;
 use config::Config;
 
 pub use blixard_node::decode_backup;
@@ -92,7 +93,7 @@ pub fn run(file: &Path, check_only: bool) -> anyhow::Result<()> {
     let data_dir = config.data_dir.clone();
     let ended = runtime.block_on(boot::run(config)).map_err(|error| disk_fault::explain(error, &data_dir));
     if let Err(error) = &ended {
-        tracing::error!("the agent ends: {error:#}");
+        tracing::error!("the agent ends: {}", with_causes(error.as_ref()));
     }
     ended
 }

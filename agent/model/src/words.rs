@@ -62,7 +62,7 @@ pub fn with_causes(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::{fmt, io};
 
     use super::*;
 
@@ -70,10 +70,26 @@ mod tests {
     enum Failed {
         #[error("the order")]
         Apart(#[source] io::Error),
-        #[error("the order: {0}")]
-        Repeated(#[source] io::Error),
+        #[error(transparent)]
+        Repeated(#[from] OfLibrary),
         #[error("outer")]
         Outer(#[source] Box<Failed>),
+    }
+
+    /// Its text ends with its source, as that of some libraries' errors does.
+    #[derive(Debug)]
+    struct OfLibrary(io::Error);
+
+    impl fmt::Display for OfLibrary {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "the order: {}", self.0)
+        }
+    }
+
+    impl Error for OfLibrary {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
     }
 
     #[test]
@@ -81,8 +97,8 @@ mod tests {
         let full = || io::Error::other("disk full");
         assert_eq!(with_causes(&full()), "disk full");
         assert_eq!(with_causes(&Failed::Apart(full())), "the order: disk full");
-        assert_eq!(with_causes(&Failed::Repeated(full())), "the order: disk full");
-        let outer = Failed::Outer(Box::new(Failed::Repeated(full())));
+        assert_eq!(with_causes(&OfLibrary(full())), "the order: disk full");
+        let outer = Failed::Outer(Box::new(Failed::Repeated(OfLibrary(full()))));
         assert_eq!(with_causes(&outer), "outer: the order: disk full");
     }
 

@@ -134,7 +134,7 @@ pub enum WriteError {
     #[error("an earlier write failed; the store is closed")]
     Closed,
     /// A record that cannot be encoded.
-    #[error("a record cannot be encoded: {0}")]
+    #[error("a record cannot be encoded")]
     Encode(#[from] serde_json::Error),
 }
 

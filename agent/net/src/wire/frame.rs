@@ -33,7 +33,7 @@ pub(crate) enum FrameError {
     #[error("there is no room for it at this moment")]
     NoRoom,
     /// The stream or its connection is gone.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 

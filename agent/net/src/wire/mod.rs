@@ -90,7 +90,7 @@ pub(crate) enum MessageError {
     #[error("a message of unknown kind {0}")]
     UnknownKind(u8),
     /// The frame cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Frame(#[from] FrameError),
 }
 
@@ -101,7 +101,7 @@ pub(crate) enum OpenStreamError {
     #[error("the other side takes no more streams at this moment")]
     TooMany,
     /// The connection is gone.
-    #[error("{0}")]
+    #[error(transparent)]
     Ended(#[from] ConnectionError),
 }
 
