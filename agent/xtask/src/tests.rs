@@ -3,17 +3,19 @@
 //!
 //! Each step prints whether it passed and how long it took, and what a failed step printed is shown. All
 //! steps run, also after one has failed. Of the stories, one of each kind is run; `cargo xtask lab all` runs
-//! all of them.
+//! all of them. At the end stand the slowest steps, with a warning where all of them took too long together.
 
 mod counts;
+mod times;
 
 use std::fs;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use self::counts::Tally;
+use self::times::times;
 use crate::deny;
 use crate::fuzz::{self, Ran};
 use crate::lab;
@@ -46,7 +48,7 @@ enum StepEnd {
 /// The stories cannot be read. The failure of a step is no error: the exit code tells it.
 pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
     let began = Instant::now();
-    let mut run = Run { tally: Tally::default() };
+    let mut run = Run { tally: Tally::default(), took: Vec::new() };
     let ready = run.setup(quick);
     run.step("cargo fmt", || passes(place.cargo().args(["fmt", "--all", "--check"])));
     run.step("cargo clippy", || {
@@ -89,13 +91,15 @@ pub(crate) fn run(place: &Place, quick: bool) -> Result<ExitCode> {
             Err(reason) => Ok(StepEnd::Skipped(reason.clone())),
         });
     }
-    println!("all of it took {:.0} s", began.elapsed().as_secs_f64());
+    print!("{}", times(run.took, began.elapsed()));
     println!("{}", run.tally);
     Ok(if run.tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Run {
     tally: Tally,
+    /// The steps and how long each took.
+    took: Vec<(String, Duration)>,
 }
 
 impl Run {
@@ -116,7 +120,9 @@ impl Run {
         eprintln!("  …  {name}");
         let began = Instant::now();
         let ended = work();
-        let seconds = began.elapsed().as_secs_f64();
+        let took = began.elapsed();
+        let seconds = took.as_secs_f64();
+        self.took.push((name.to_owned(), took));
         let tally = match ended {
             Ok(StepEnd::Tests(tally)) => {
                 let mark = if tally.failed == 0 { " ok " } else { "FAIL" };
