@@ -9,15 +9,23 @@ const COLUMNS_MAX: usize = 110;
 const FUNCTION_LINES_MAX: usize = 70;
 /// Longest file without its test code, in lines.
 const FILE_LINES_MAX: usize = 600;
+/// Longest of files that are read as a whole, or that grow with every addition, in lines with their tests.
+const LINES_MAX_OF: &[(&str, usize)] = &[("agent/blixard/src/main.rs", 59), ("agent/docs/testing.md", 149)];
 /// Kinds of files whose lines have to fit beside another file.
 const CODE: &[&str] = &[".rs", ".py", ".nix", ".sh"];
 
-/// Finds long lines, and long files of the kinds in which test code is not told apart.
+/// Finds long lines, long files of the kinds in which test code is not told apart, and files that are longer
+/// than they are to be.
 pub(crate) fn check_text(path: &str, text: &str) -> Vec<Finding> {
+    let (limit, lines) = (LINES_MAX_OF.iter().find(|(of, _)| *of == path), text.lines().count());
+    let too_long = limit.filter(|(_, most)| lines > *most);
+    let mut findings: Vec<Finding> = too_long
+        .map(|(_, most)| Finding::new(path, 1, format!("{lines} lines, {most} is the most")))
+        .into_iter()
+        .collect();
     if !CODE.iter().any(|kind| path.ends_with(kind)) {
-        return Vec::new();
+        return findings;
     }
-    let mut findings = Vec::new();
     for (n, line) in text.lines().enumerate() {
         let columns = line.chars().count();
         if columns > COLUMNS_MAX {
@@ -77,4 +85,13 @@ fn long_files_are_found_and_tests_do_not_count() {
     assert_eq!(check(&format!("{code}{tests}")), 0);
     assert_eq!(check(&format!("{code}const B: u8 = 1;\n")), 1);
     assert_eq!(check_text("a.py", &"a = 1\n".repeat(FILE_LINES_MAX + 1)).len(), 1);
+}
+
+#[test]
+fn a_file_that_is_to_stay_short_is_found_when_it_is_not() {
+    for (path, most) in LINES_MAX_OF {
+        let found = |lines| check_text(path, &"\n".repeat(lines));
+        assert_eq!(found(*most), []);
+        assert_eq!(found(most + 1).len(), 1, "{path}");
+    }
 }
