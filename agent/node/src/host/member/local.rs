@@ -80,6 +80,27 @@ impl MemberHost {
         }
     }
 
+    pub(super) fn begin_reads(&mut self, now: Moment) {
+        for waiter in self.waiters.begin_reads() {
+            self.begin_read(now, waiter);
+        }
+    }
+
+    fn begin_read(&mut self, now: Moment, waiter: WaiterId) {
+        if self.replica.read(Reader::Waiter(waiter)) {
+            self.dirty = true;
+        } else if self.waiters.end_read(waiter) {
+            let why = "too many reads wait already".to_owned();
+            self.readable(now, waiter, Err(SubmitError::Unavailable(why)));
+        }
+    }
+
+    /// What an operator asks of the members of this node itself.
+    fn is_own_removal(&self, ask: &Ask) -> bool {
+        let own = self.replica.summary().raft_id;
+        matches!(ask, Ask::Members(MembersAsk::Remove { raft_id, .. }) if *raft_id == own)
+    }
+
     /// A read may be served now, or will not be: it is what somebody waits for, or a step of a removal.
     pub(super) fn readable(&mut self, now: Moment, waiter: WaiterId, read: Result<(), SubmitError>) {
         if !self.removals.has(waiter) {

@@ -30,6 +30,7 @@ mod reports;
 mod seen;
 mod stopping;
 mod submissions;
+mod submitting;
 mod timers;
 mod vms;
 mod waiters;

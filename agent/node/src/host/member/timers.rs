@@ -1,28 +1,23 @@
 //! What a member does because its time has come.
 
-use blixard_core::reconciler::Action;
 use blixard_model::wire::PeerRequest;
-use blixard_model::{Ask, AskOutcome, EndpointId, MembersAsk, Outcome};
 
-use super::submissions::{Attempt, Purpose, SubmissionId, SubmissionNext};
+use super::submissions::{Attempt, Purpose};
 use super::waiters::ReadState;
 use super::{MemberCall, MemberHost, Proposer, Reader, identities, registering, reports};
 use crate::attempt::AttemptEnd;
 use crate::host::effect::{Answer, Effect, HoldEnd};
-use crate::host::input::{CallError, WaiterId};
+use crate::host::input::CallError;
 use crate::host::moment::Moment;
 use crate::notice::Notice;
 use crate::registration::RegistrationStep;
 use crate::replica::NodeError;
-use crate::submission::{Submission, SubmitError};
+use crate::submission::SubmitError;
 
 /// How often the leader is told of listed nodes that wait, in milliseconds.
 const VOUCH_PERIOD_MS: u64 = 2_000;
 /// How long the leader may take to admit one, in milliseconds.
 const VOUCH_MS: u64 = 4_000;
-/// Added to the time that a leader gets for a forwarded change, in milliseconds, so that its own answer
-/// arrives before ours ends.
-const FORWARD_MARGIN_MS: u64 = 300;
 
 impl MemberHost {
     /// When this member wants to be woken at the latest.
@@ -156,133 +151,4 @@ impl MemberHost {
             self.submit(now, ask, VOUCH_MS, Purpose::Vouch);
         }
     }
-
-    /// Begins to bring a change to whoever leads. False: too many are on their way.
-    pub(super) fn submit(
-        &mut self,
-        now: Moment,
-        ask: impl Into<Ask>,
-        patience_ms: u64,
-        purpose: Purpose,
-    ) -> bool {
-        let deadline_ms = now.boot_ms.saturating_add(patience_ms);
-        self.next_request += 1;
-        let seed = self.own.incarnation ^ self.next_request.rotate_left(32);
-        let submission = Submission::new(ask, deadline_ms, seed);
-        let Some(id) = self.submissions.begin(submission, purpose) else { return false };
-        self.go_on(now, id);
-        true
-    }
-
-    /// All of them look again: the summary or the links changed.
-    pub(super) fn go_on_all(&mut self, now: Moment) {
-        for id in self.submissions.ids() {
-            self.go_on(now, id);
-        }
-    }
-
-    /// Does what a submission says next.
-    pub(super) fn go_on(&mut self, now: Moment, id: SubmissionId) {
-        let (me, summary) = (self.own.node.endpoint_id, self.replica.summary());
-        let (given_up, next) = self.submissions.go_on(id, now.boot_ms, me, summary);
-        if let Some(call) = given_up {
-            self.calls.take(call);
-            self.out.push(Effect::ForgetCall { call });
-        }
-        match next {
-            SubmissionNext::Wait => {}
-            SubmissionNext::Propose(ask) => {
-                self.replica.ask(ask, me, Proposer::Submission(id));
-                self.dirty = true;
-            }
-            SubmissionNext::Forward { to, ask, patience_ms } => self.forward(now, id, to, &ask, patience_ms),
-            SubmissionNext::Done(purpose, end) => self.submission_ended(now, purpose, end),
-        }
-    }
-
-    fn forward(&mut self, now: Moment, id: SubmissionId, to: EndpointId, ask: &Ask, patience_ms: u64) {
-        let limit_ms = patience_ms.saturating_add(FORWARD_MARGIN_MS);
-        let call = self.calls.open(MemberCall::Forward(id), to, now.boot_ms, limit_ms);
-        self.submissions.asked(id, call);
-        if !self.linked.contains(&to) {
-            self.calls.take(call);
-            let leader = self.replica.summary().leader.as_ref().map(|(name, _)| name.to_string());
-            let why = format!("{}: the link is down", leader.unwrap_or_else(|| to.short()));
-            return self.attempt_ended(now, id, AttemptEnd::NotTaken { why });
-        }
-        let request = Box::new(PeerRequest::to_leader(ask.clone(), patience_ms));
-        self.out.push(Effect::AskPeer { call, to, request, patience_ms: limit_ms });
-    }
-
-    pub(super) fn attempt_ended(&mut self, now: Moment, id: SubmissionId, end: AttemptEnd) {
-        if self.submissions.attempt_ended(id, now.boot_ms, end) {
-            self.go_on(now, id);
-        }
-    }
-
-    fn submission_ended(&mut self, now: Moment, purpose: Purpose, end: Result<AskOutcome, SubmitError>) {
-        match purpose {
-            Purpose::Waiter(waiter) => self.changed(now, waiter, admits_nobody(end)),
-            Purpose::Register => {
-                self.registering.ended(now.boot_ms, admits_nobody(end));
-                self.register(now);
-            }
-            Purpose::Confirm(action) => self.confirmed(now, &action, admits_nobody(end)),
-            Purpose::Vouch => {
-                if let Ok(AskOutcome::Refused { refusal }) = end {
-                    self.out.push(Effect::Notice(Notice::ListedNotAdmitted(refusal)));
-                }
-            }
-            // Said again if the log does not say so.
-            Purpose::EnforceLease | Purpose::Hold => {}
-            Purpose::Join(call) => self.join_decided(call, end),
-        }
-    }
-
-    /// The cluster was told what became of a unit, or was not.
-    fn confirmed(&mut self, now: Moment, action: &Action, end: Result<Outcome, SubmitError>) {
-        let failure = match end {
-            Ok(Outcome::Done { .. })
-                if matches!(action, Action::ConfirmSpec(_) | Action::ConfirmStop(..)) =>
-            {
-                return self.action_done(now, action, None);
-            }
-            Ok(Outcome::Done { .. }) => {
-                let vm = action.vm().clone();
-                self.out.push(Effect::Notice(Notice::VmGone(vm.clone())));
-                // The action ends with it: a VM of the same name may start next.
-                return self.out.push(Effect::ForgetOrder { vm });
-            }
-            Ok(Outcome::Refused { refusal }) => refusal.to_string(),
-            Err(error) => error.to_string(),
-        };
-        self.action_done(now, action, Some(failure));
-    }
-
-    pub(super) fn begin_reads(&mut self, now: Moment) {
-        for waiter in self.waiters.begin_reads() {
-            self.begin_read(now, waiter);
-        }
-    }
-
-    pub(super) fn begin_read(&mut self, now: Moment, waiter: WaiterId) {
-        if self.replica.read(Reader::Waiter(waiter)) {
-            self.dirty = true;
-        } else if self.waiters.end_read(waiter) {
-            let why = "too many reads wait already".to_owned();
-            self.readable(now, waiter, Err(SubmitError::Unavailable(why)));
-        }
-    }
-
-    /// What an operator asks of the members of this node itself.
-    pub(super) fn is_own_removal(&self, ask: &Ask) -> bool {
-        let own = self.replica.summary().raft_id;
-        matches!(ask, Ask::Members(MembersAsk::Remove { raft_id, .. }) if *raft_id == own)
-    }
-}
-
-/// The end of an ask that admits nobody. A leader that says otherwise has answered something else.
-fn admits_nobody(end: Result<AskOutcome, SubmitError>) -> Result<Outcome, SubmitError> {
-    let other = || SubmitError::Unknown("the answer is of something else".to_owned());
-    end?.unless_admitted().ok_or_else(other)
 }
