@@ -58,6 +58,14 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Libraries that only one crate may name, tests included.
 const OWNED: &[(&str, &str)] = &[("raft", "consensus"), ("iroh", "net"), ("zbus", "systemd")];
 
+/// Crates without a runtime for tasks: what runs in each VM's unit is small, and ends with its one thread.
+const WITHOUT_RUNTIME: &[&str] = &["launcher"];
+
+/// Files that decide outside the pure crates, by the beginning of their paths: time is an input to them.
+const WITHOUT_CLOCK: &[&str] = &["agent/launcher/src/supervisor", "agent/launcher/src/stop_watch"];
+/// How code gets at a clock.
+const CLOCKS: &[&str] = &["Instant", "SystemTime", "clock", "clock_gettime", "ClockId", "boottime_ms"];
+
 /// Crates in which time, randomness and I/O are inputs.
 const PURE: &[&str] = &["model", "core", "consensus", "node"];
 const IMPURE: &[&str] =
@@ -80,16 +88,21 @@ pub(crate) fn check_manifest(path: &str, text: &str) -> Vec<Finding> {
         if name == "blixard" || (ours && !is_dev && !allowed.contains(&name.as_str())) {
             findings.push(Finding::new(path, line, format!("{folder} may not depend on {name}")));
         }
+        if !is_dev && WITHOUT_RUNTIME.contains(&folder) && is_of("tokio", &name) {
+            findings.push(Finding::new(path, line, format!("{folder} does without tokio")));
+        }
         for (library, owner) in OWNED {
-            let named = name
-                .strip_prefix(library)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_']));
-            if named && folder != *owner {
+            if is_of(library, &name) && folder != *owner {
                 findings.push(Finding::new(path, line, format!("only {owner} names {library}")));
             }
         }
     }
     findings
+}
+
+/// Whether a package is this library, or one of those that come with it.
+fn is_of(library: &str, package: &str) -> bool {
+    package.strip_prefix(library).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_']))
 }
 
 /// Names of the packages that a manifest depends on, and whether only tests do. A renamed dependency is
@@ -124,6 +137,18 @@ pub(crate) fn check_pure(file: &RustFile) -> Vec<Finding> {
         .map(|token| {
             Finding::new(&file.path, token.line, format!("{} in a pure crate: make it an input", token.text))
         })
+        .collect()
+}
+
+/// Finds every use of a clock in a file that decides outside the pure crates.
+pub(crate) fn check_clockless(file: &RustFile) -> Vec<Finding> {
+    if !WITHOUT_CLOCK.iter().any(|beginning| file.path.starts_with(beginning)) {
+        return Vec::new();
+    }
+    let named = file.tokens.iter().filter(|token| CLOCKS.contains(&token.text.as_str()));
+    let shipped = named.filter(|token| !file.is_test_line(token.line));
+    shipped
+        .map(|token| Finding::new(&file.path, token.line, format!("{}: make the time an input", token.text)))
         .collect()
 }
 
@@ -166,6 +191,25 @@ mod tests {
         let dev = |name: &str| format!("[dev-dependencies]\n{name} = \"1\"\n");
         assert_eq!(whats("agent/core/Cargo.toml", &dev("blixard-consensus")), [""; 0]);
         assert_eq!(whats("agent/core/Cargo.toml", &dev("blixard")).len(), 1);
+    }
+
+    #[test]
+    fn the_launcher_has_no_runtime() {
+        let text = "[dependencies]\ntokio-util = \"1\"\n";
+        assert_eq!(whats("agent/launcher/Cargo.toml", text).len(), 1);
+        assert_eq!(whats("agent/daemon/Cargo.toml", text), [""; 0]);
+    }
+
+    #[test]
+    fn a_clock_is_found_where_the_launcher_decides() {
+        let text = "fn a() { crate::clock::boottime_ms(); }\n#[cfg(test)]\nfn b() { Instant::now(); }\n";
+        let lines = |path: &str| {
+            let file = RustFile::parse(path, text).expect("Rust");
+            check_clockless(&file).iter().map(|finding| finding.line).collect::<Vec<_>>()
+        };
+        assert_eq!(lines("agent/launcher/src/supervisor/end.rs"), [1, 1]);
+        assert_eq!(lines("agent/launcher/src/stop_watch.rs"), [1, 1]);
+        assert!(lines("agent/launcher/src/run.rs").is_empty());
     }
 
     #[test]

@@ -88,6 +88,7 @@ fn no_test_sleeps() {
 #[test]
 fn time_chance_and_runtimes_stay_outside_the_pure_crates() {
     none(tree::rust().iter().filter(|file| layers::is_pure(&file.path)).flat_map(layers::check_pure));
+    none(tree::rust().iter().flat_map(layers::check_clockless));
 }
 
 #[test]
