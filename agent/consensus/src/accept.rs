@@ -179,7 +179,7 @@ fn check_time(raw: &RawNode<Log>, message: &Message) -> Checked {
         MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse if !is_written => {
             refuse("a vote that is not asked for any more")
         }
-        // Raft would campaign for anybody. Who leads asks again, or gives up handing over.
+        // Raft would campaign for anybody. The leader asks again, or gives up handing over.
         MessageType::MsgTimeoutNow if message.term != raft.term || raft.leader_id != message.from => {
             refuse("told to campaign by a node that it does not follow")
         }
@@ -187,7 +187,7 @@ fn check_time(raw: &RawNode<Log>, message: &Message) -> Checked {
         // Raft would send it on under the asker's raft id, which the next one must not believe. The asker
         // asks again.
         MessageType::MsgReadIndex if raft.state != StateRole::Leader && !mutant::lives("reads-sent-on") => {
-            refuse("a read for who led before")
+            refuse("a read sent to a node that leads no more")
         }
         _ => Ok(()),
     }

@@ -211,7 +211,8 @@ pub enum RevokeProblem {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum FieldRefused {
-    /// A VM that would be deleted before it is there.
+    /// A VM that would be deleted before it is there. The words are in the logs of the first version, as they
+    /// are: no two builds may write others.
     #[error("a VM can not be created as absent")]
     CreatedAbsent,
     /// A spec that was changed too often while its node did not say that it took the changes up.

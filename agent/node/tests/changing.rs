@@ -102,7 +102,7 @@ fn a_ticket_admits_one_node_once_and_says_so_again_to_that_one() {
 }
 
 #[test]
-fn a_lost_store_s_place_is_let_go_and_never_for_a_word_from_before_it_was_given() {
+fn a_lost_store_gives_its_place_up_but_not_for_a_request_that_is_older_than_the_place() {
     let (mut group, leader) = group();
     ticket(&mut group, leader, 1, None);
     ticket(&mut group, leader, 2, None);

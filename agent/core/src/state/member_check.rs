@@ -110,7 +110,7 @@ pub enum MemberError {
         by: NodeName,
     },
     /// Another member has the store id.
-    #[error("store {store_id} belongs to {by}: a data directory can not be copied to another node")]
+    #[error("store {store_id} belongs to {by}: a data directory cannot be copied to another node")]
     StoreTaken {
         /// The store id.
         store_id: StoreId,

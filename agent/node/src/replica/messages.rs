@@ -51,7 +51,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
         }
         let sender = inbound.from();
         let stepped = self.raft.step(inbound);
-        // Who says only what is refused is no member that one can count on.
+        // A peer whose messages are all refused does not count as heard.
         if matches!(stepped, Ok(()) | Err(StepError::Late(_) | StepError::Raft(_))) {
             self.signs.note_heard(sender, self.tick);
         }

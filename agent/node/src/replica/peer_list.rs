@@ -88,8 +88,8 @@ impl PeerList {
         state.member_by_endpoint(endpoint_id).is_some() || self.is_told(endpoint_id)
     }
 
-    /// Whom an operator removed, and under which raft id. Who has joined anew since, as others told while the
-    /// log here is behind, is none of them: it may be the one who leads.
+    /// The nodes that an operator removed, each with the raft id that it had. A node that has joined again,
+    /// as peers say whose log is ahead of this one, is not among them: it may be the leader.
     pub(super) fn kept_out(&self, state: &ClusterState) -> BTreeMap<EndpointId, RaftId> {
         let is_back = |id: &EndpointId| self.is_told(*id) && !mutant::lives("removed-for-ever");
         let removed = |node: &NodeRecord| node.availability == Availability::Removed;

@@ -68,7 +68,7 @@ impl<P: Waits, R: Waits> Waiting<P, R> {
         std::mem::take(&mut self.answers)
     }
 
-    /// None of them will be heard of here. Returns the keys.
+    /// This node will not answer these proposals any more. Returns their keys.
     pub(super) fn abandon_proposals(&mut self, why: &str) -> Vec<u64> {
         let proposals = std::mem::take(&mut self.proposals);
         let keys = proposals.keys().copied().collect();

@@ -307,7 +307,7 @@ pub(super) const TESTED: &[Tested] = &[
         name: "late-admission-believed",
         source: "found here: a late word of an earlier store, with a ticket, removes who was admitted",
         target: ("blixard-node", "node"),
-        test: "changing::a_lost_store_s_place_is_let_go",
+        test: "changing::a_lost_store_gives_its_place_up",
     },
     Tested {
         name: "removed-for-ever",
