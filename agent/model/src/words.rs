@@ -45,7 +45,7 @@ pub fn duration(time: Duration) -> String {
 /// An error and its causes on one line, each once: `launch order: /x/order: No such file or directory`.
 ///
 /// Our own errors leave their source out of their text. Some libraries' errors repeat it there: a cause that
-/// the text already ends with is left out.
+/// the text already ends with is left out (`findings/zbus-error-repeats-source.sh`).
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -30,7 +30,7 @@ use super::routes;
 /// Most connections at once.
 const CONNECTIONS_MAX: usize = 256;
 /// How long the head of a request may take, from the connection or the end of the request before on: a
-/// connection that says nothing ends then.
+/// connection that says nothing ends then (`findings/hyper-idle-connection-ends.sh`).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the body of a request may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
