@@ -8,7 +8,7 @@ use blixard_model::formation::{Identity, Phase};
 use blixard_model::removal::RemovedFrom;
 use blixard_model::wire::{JoinRequest, JoinResponse};
 use blixard_model::{
-    AskOutcome, ClusterId, MembersAsk, MembershipChange, NodeName, Outcome, RaftId, Refusal, TicketId,
+    Ask, AskOutcome, ClusterId, MembersAsk, MembershipChange, NodeName, Outcome, RaftId, Refusal, TicketId,
     TicketSecret, VmsFate, WriteAsk, WriteRequest,
 };
 use blixard_node::joining::{answer_to_joiner, ask_for_joiner};
@@ -36,9 +36,12 @@ fn group() -> (Group, u8) {
     (group, leader)
 }
 
+fn request_of(text: &str, ask: WriteAsk) -> WriteRequest {
+    WriteRequest { id: text.parse().expect("a request id"), ask }
+}
+
 fn write(group: &mut Group, at: u8, text: &'static str, ask: WriteAsk) {
-    let request = WriteRequest { id: text.parse().expect("a request id"), ask };
-    group.node(at).ask(request, endpoint(at), waiter(text));
+    group.node(at).ask(request_of(text, ask), endpoint(at), waiter(text));
     group.settle();
     let done = matches!(group.answer(text), Some(AttemptEnd::Decided(AskOutcome::Done { .. })));
     assert!(done, "{:?}", group.answer(text));
@@ -67,7 +70,7 @@ fn admit(node: u8, store_n: u8, ticket: u8, with: u8) -> MembersAsk {
 }
 
 /// Asks and gives the answer.
-fn ask(group: &mut Group, at: u8, what: &'static str, ask: MembersAsk) -> AttemptEnd {
+fn ask(group: &mut Group, at: u8, what: &'static str, ask: impl Into<Ask>) -> AttemptEnd {
     group.node(at).ask(ask, endpoint(at), waiter(what));
     group.settle();
     group.answer(what).expect("answered").clone()
@@ -503,8 +506,10 @@ fn vms_are_spoken_of_before_their_node_goes() {
     let done = remove(&mut group, "kept", leaving(gone, true, Some(VmsFate::Keep)));
     assert_eq!(done, AttemptEnd::Decided(Outcome::done(None).into()));
     assert_eq!(group.node(leader).state().vms.len(), 1);
-    // Nobody will report it gone: a deletion is one at once.
-    write(&mut group, leader, "delete", WriteAsk::DeleteVm { name: "web".parse().expect("a name") });
+    // Nobody will report it gone, and a deletion would free its name at once.
+    let deletion = WriteAsk::DeleteVm { name: "web".parse().expect("a name") };
+    refused_for(&ask(&mut group, leader, "delete", request_of("delete", deletion)), "may still run web");
+    write(&mut group, leader, "forget", WriteAsk::ForgetVms { node: name(gone) });
     assert!(group.node(leader).state().vms.is_empty());
 }
 

@@ -98,8 +98,8 @@ fn prepare_write(
 /// A VM whose node was removed, and that may go on there: it is forgotten by an operator's word alone.
 fn may_run_on(name: &VmName, node: &NodeName) -> Refusal {
     let why = format!(
-        "{node} was removed and may still run {name}, whose name and disks would be free at once: if you know \
-         that the machine is off, `blixard node remove {node} --force --vms delete --i-know-it-is-off` \
+        "{node} was removed and may still run {name}, whose name and disks would be free at once: if you \
+         know that the machine is off, `blixard node remove {node} --force --vms delete --i-know-it-is-off` \
          forgets its VMs"
     );
     Refusal::Membership { why }

@@ -254,8 +254,8 @@ impl ClusterState {
         Ok(Outcome::done(node))
     }
 
-    /// The node that an operator removed and that may go on running this VM, whose deletion would free its name
-    /// and its disks at once: nobody says when it has ended, and no lease ends it.
+    /// The node that an operator removed and that may go on running this VM, whose deletion would free its
+    /// name and its disks at once: nobody says when it has ended, and no lease ends it.
     pub fn runs_unheard_on(&self, name: &VmName) -> Option<&NodeName> {
         let vm = self.vms.get(name).filter(|vm| vm.desired != Desired::Absent)?;
         let node = &vm.placement.node;
