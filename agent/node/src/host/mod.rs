@@ -103,7 +103,7 @@ pub struct Found {
 enum Life {
     Unborn(Box<Unborn>),
     Member(Box<MemberHost>),
-    Removed(Removed),
+    Removed(Box<Removed>),
 }
 
 /// Why a host must end. What is on disk is what counts.
@@ -142,7 +142,7 @@ impl Host {
     /// [`HostEnd::Resume`].
     pub fn new(config: HostConfig, found: Found, now: Moment) -> Result<Self, HostEnd> {
         let life = match found.kept {
-            Some(kept) if found.removed => Life::Removed(Removed::new(kept.marker.cluster_id)),
+            Some(kept) if found.removed => Life::Removed(Box::new(Removed::new(kept.marker.cluster_id))),
             Some(kept) => {
                 let begin = (own(&config), BTreeSet::new());
                 Life::Member(Box::new(member(&config, begin, kept, now)?))
@@ -275,7 +275,7 @@ impl Host {
         self.out.append(&mut member.take_effects());
         let cluster_id = member.state().cluster_id();
         self.out.push(Effect::Write(Write::Removed));
-        self.life = Life::Removed(Removed::new(cluster_id));
+        self.life = Life::Removed(Box::new(Removed::new(cluster_id)));
         self.writes_log = false;
         self.held.clear();
         Ok(())
