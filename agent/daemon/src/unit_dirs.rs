@@ -1,5 +1,5 @@
-//! The VMs that have a unit on this machine, without asking systemd: a unit's runtime directory is there for as
-//! long as the unit is.
+//! The VMs that have a unit on this machine, without asking systemd: a unit's runtime directory is there for
+//! as long as the unit is.
 
 use std::fs;
 use std::io;

@@ -146,7 +146,8 @@ impl World {
 
     /// Whether its address is another member's by the log, whose own address is a third one's, and so on in a
     /// circle: each would have to be told first, and none can be. An operator has to move one of them to an
-    /// address that nobody has ("Configuration" in operations.md). One that is cut off cannot tell its new one.
+    /// address that nobody has ("Configuration" in operations.md). A machine that is cut off cannot tell its
+    /// new one.
     fn swaps_addresses(&self, machine: &SimMachine) -> bool {
         let Some(state) = self.checker.state() else { return false };
         let holder = |of: &SimMachine| {
