@@ -21,15 +21,20 @@ def expect_repaired(vm, what, harm):
     """Something is done to the VM on its machine; it comes up there once more."""
     home, boots = vm.home, vm.boots_on(vm.home)
     home.succeed(harm)
+    harmed = time.monotonic()
     vm.wait_for_boot_after(home, boots)
     vm.wait_until_runs()
     t.assertEqual(home, vm.home)
     if judge is not None:
         before, after = judge.runs(vm.name)[-2:]
         seconds = (after.from_ms - before.to_ms) / 1000
-        repairs.append(seconds)
         log.info(f"{what}: nothing of it ran for {seconds:.2f} s")
-        t.assertLess(seconds, REPAIR_DEADLINE_SECONDS)
+    else:
+        # It had ended by then, or was about to.
+        seconds = time.monotonic() - vm.age_seconds(home) - harmed
+        log.info(f"{what}: a hypervisor began {seconds:.2f} s after that was done")
+    repairs.append(seconds)
+    t.assertLess(seconds, REPAIR_DEADLINE_SECONDS)
 
 
 def expect_unharmed(vm, what):
@@ -73,8 +78,7 @@ for number in range(1, ROUNDS + 1):
             expect_repaired(vm, name, command)
         vm.delete()
 
-if repairs:
-    repairs.sort()
-    median, most = repairs[len(repairs) // 2], repairs[-1]
-    log.info(f"{len(repairs)} repairs: {median:.2f} s (median), {most:.2f} s at most")
+repairs.sort()
+median, most = repairs[len(repairs) // 2], repairs[-1]
+log.info(f"{len(repairs)} repairs: {median:.2f} s (median), {most:.2f} s at most")
 expect_no_copy_ran_twice()

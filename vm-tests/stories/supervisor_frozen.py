@@ -105,8 +105,8 @@ with subtest("before it is ready: systemd ends the start in time, and the agent 
     web.wait_for_boot_after(home, boots)
 
 with subtest("before it is ready, and the agent is gone: it lets no guest run once it goes on"):
-    lost, boots = web.about_to_lose(), web.boots_on(web.home)
-    frozen = start_and_freeze_early(lost)
+    boots, frozen = web.boots_on(web.home), start_and_freeze_early(web.home)
+    lost = web.about_to_lose()
     take_agent_away(lost)
     web.wait_for_takeover()
     # The start may have ended by now.
