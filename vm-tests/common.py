@@ -455,6 +455,35 @@ def wait_for_lease(machine):
     machine.wait_until_succeeds(renewed, timeout=ELECTION_DEADLINE_SECONDS)
 
 
+# A supervisor that stands still.
+
+
+def group_of(machine, unit):
+    """The control group of a VM's unit, which runs."""
+    return f"/sys/fs/cgroup{machine.get_unit_property(unit, 'ControlGroup')}"
+
+
+def freeze_supervisor(machine, unit):
+    """Freezes the supervisor of a VM and not its hypervisor; returns the group in which it stands still.
+
+    That is below the unit's: a stop wakes a process that a signal stopped.
+    """
+    group = f"{group_of(machine, unit)}/frozen"
+    pid = machine.get_unit_property(unit, "MainPID")
+    # A 0 would be the shell itself.
+    machine.succeed(
+        f"test {pid} -ne 0 && mkdir --parents '{group}' && echo {pid} > '{group}/cgroup.procs'"
+        f" && echo 1 > '{group}/cgroup.freeze'"
+    )
+    machine.wait_until_succeeds(f"grep --line-regexp 'frozen 1' '{group}/cgroup.events'", timeout=10)
+    return group
+
+
+def thaw_group(machine, group):
+    """Lets what stands still in that group go on, unless the group is gone with it."""
+    machine.succeed(f"if [[ -e '{group}' ]]; then echo 0 > '{group}/cgroup.freeze'; fi")
+
+
 # A machine that stands still.
 
 

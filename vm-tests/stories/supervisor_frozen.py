@@ -40,19 +40,9 @@ web = StoryVm("web")
 deaf = StoryVm("deaf")
 
 
-def group_of(machine, vm):
-    """The control group of the VM's unit, which runs."""
-    return f"/sys/fs/cgroup{machine.get_unit_property(vm.unit, 'ControlGroup')}"
-
-
-def freeze_supervisor(machine, vm=web):
-    """Freezes the supervisor and not its hypervisor."""
-    group = f"{group_of(machine, vm)}/frozen"
-    machine.succeed(
-        f"mkdir '{group}' && echo {vm.supervisor(machine)} > '{group}/cgroup.procs'"
-        f" && echo 1 > '{group}/cgroup.freeze'"
-    )
-    machine.wait_until_succeeds(f"grep --line-regexp 'frozen 1' '{group}/cgroup.events'", timeout=10)
+def freeze_alone(machine, vm=web):
+    """Freezes the supervisor; its hypervisor goes on."""
+    freeze_supervisor(machine, vm.unit)
     machine.succeed(vm.qemu)
 
 
@@ -61,7 +51,7 @@ def start_and_freeze_early(machine):
 
     Returns the group in which that is.
     """
-    group = group_of(machine, web)
+    group = group_of(machine, web.unit)
     machine.succeed(f"blixard vm stop {web.name} --timeout {DEADLINE_SECONDS}")
     put_file(machine, "/run/freeze-early.sh", FREEZE_EARLY)
     machine.succeed(
@@ -91,7 +81,7 @@ web.run()
 
 with subtest("while its node has a lease: systemd ends the VM, and the agent starts it again"):
     home, boots, before = web.home, web.boots_on(web.home), web.supervisor(web.home)
-    freeze_supervisor(home)
+    freeze_alone(home)
     home.wait_until_succeeds(f"! kill -0 {before}", timeout=WATCHDOG_DEADLINE_SECONDS)
     web.wait_for_boot_after(home, boots)
     t.assertEqual(home.name, web.show(home)["node"])
@@ -110,7 +100,7 @@ with subtest("before it is ready, and the agent is gone: it lets no guest run on
     take_agent_away(lost)
     web.wait_for_takeover()
     # The start may have ended by now.
-    lost.succeed(f"if [[ -e '{frozen}' ]]; then echo 0 > '{frozen}/cgroup.freeze'; fi")
+    thaw_group(lost, frozen)
     # It waits for a lease as long as a start may take.
     web.wait_until_gone_from(lost, timeout=START_DEADLINE_SECONDS)
     t.assertEqual(boots, web.boots_on(lost))
@@ -119,7 +109,7 @@ with subtest("before it is ready, and the agent is gone: it lets no guest run on
 
 with subtest("the agent is gone as well"):
     lost = web.about_to_lose()
-    freeze_supervisor(lost)
+    freeze_alone(lost)
     take_agent_away(lost)
     expect_failover(lost)
 
@@ -132,7 +122,7 @@ for commands in (
 ):
     with subtest(f"meanwhile: {' and '.join(commands)}"):
         lost = web.about_to_lose()
-        freeze_supervisor(lost)
+        freeze_alone(lost)
         take_agent_away(lost)
         lost.succeed(*commands)
         expect_failover(lost)
@@ -145,7 +135,7 @@ for commands in ([], ["systemctl daemon-reload"]):
         lost.succeed(f"systemctl stop --no-block {deaf.unit}")
         asked = f"systemctl show --value --property=StatusText {deaf.unit} | grep 'asked to shut down'"
         lost.wait_until_succeeds(asked, timeout=10)
-        freeze_supervisor(lost, deaf)
+        freeze_alone(lost, deaf)
         lost.succeed(*commands)
         expect_failover(lost, deaf)
 
