@@ -365,13 +365,17 @@ class StoryVm:
         """Nothing of it is left on that machine in time."""
         machine.wait_until_succeeds(f"! {self.qemu}", timeout=timeout)
 
-    def expect_fenced(self, lost):
-        """It ends on the machine that was lost within the time of a lease and of the killing."""
-        self.wait_until_gone_from(lost)
+    def expect_fenced(self, lost, held_seconds=0):
+        """It ends on the machine that was lost within the time of a lease, or of a hold, and of the killing.
+
+        The hold is longer than a lease by so much.
+        """
+        deadline_seconds = FENCE_DEADLINE_SECONDS + held_seconds
+        self.wait_until_gone_from(lost, deadline_seconds)
         if judge is not None:
             ended = [run.to_ms for run in judge.runs(self.name) if run.copy.node == lost.name][-1] / 1000
             log.info(f"{self.name} ended {ended - self._fault:.1f} s after the fault on {lost.name}")
-            t.assertLess(ended - self._fault, FENCE_DEADLINE_SECONDS)
+            t.assertLess(ended - self._fault, deadline_seconds)
 
     def expect_nothing_on(self, machine):
         """There is no hypervisor of it on that machine."""
@@ -398,8 +402,8 @@ class StoryVm:
     def wait_for_takeover(self, asked=None, held_seconds=0):
         """Another machine than its home runs it, and its guest has come up there: that is its home now.
 
-        It began there in time after `about_to_lose`: later by what the others had to wait for a hold, or for
-        a cluster that is disarmed. How long the guest boots is the machines' affair.
+        It began there in time after `about_to_lose`: later by what a hold, or a cluster that is disarmed, is
+        longer than a lease. How long the guest boots is the machines' affair.
         """
         lost, deadline_seconds = self.home, self._deadline_seconds + held_seconds
         asked = asked or others_than(lost)[0]
