@@ -104,7 +104,7 @@ class Chaos:
         symbols = driver.symbols()
         exec(compile(story.COMMON.read_text(), str(story.COMMON), "exec"), symbols)
         self._common = SimpleNamespace(**symbols)
-        self._vms = [f"vm-{number}" for number in range(1, VMS + 1)]
+        self._vms = [f"vm-{number}" for number in range(1, VMS)] + [faults.DEAF]
         names = [f"ledger-{number}" for number in range(1, WRITERS + 1)]
         self.writers = [Writer(name, self._up, seed) for name in names]
 
@@ -120,7 +120,8 @@ class Chaos:
             self._until("a cluster", _FORM_SECONDS, lambda: self._views() is not None)
             self._driver.judge.start()
             for name in self._vms:
-                self._create(f"run {name} --memory-mib 96 --cmdline '{IDLE}'", "--timeout 120")
+                words = f"{IDLE} blixard.deaf" if name == faults.DEAF else IDLE
+                self._create(f"run {name} --memory-mib 96 --cmdline '{words}'", "--timeout 120")
             for writer in self.writers:
                 self._create(f"create {writer.name} --memory-mib 64", "--timeout 10")
             self._wait_until_calm()

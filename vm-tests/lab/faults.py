@@ -16,6 +16,8 @@ from driver import Machine
 from telling import RequestedAssertionFailed
 
 AGENT = "blixard.service"
+#: The VM whose guest does not hear that it is to shut down: a stop of it takes its whole time.
+DEAF = "deaf"
 
 
 @dataclass
@@ -66,6 +68,9 @@ class Fault:
     leaves_alive: bool = True
     #: Whether machines, with their VMs, are taken away by it.
     loses_machines: bool = True
+
+
+_RELOAD = "systemctl daemon-reload"
 
 
 def _supervisors(machine: Machine) -> list[int]:
@@ -121,6 +126,88 @@ def _all_frozen(field: Field) -> Begun:
     def end() -> None:
         signal_supervisors(victim, "CONT")
         field.common.give_agent_back(victim)
+
+    return Begun([victim], end)
+
+
+def _unit(vm: str) -> str:
+    return f"blixard-vm@{vm}.service"
+
+
+def _freeze(field: Field, machine: Machine, vm: str) -> list[str]:
+    """Freezes a supervisor alone; returns its group, or nothing where it ends by an earlier fault."""
+    with contextlib.suppress(RequestedAssertionFailed):
+        return [field.common.freeze_supervisor(machine, _unit(vm))]
+    return []
+
+
+def _frozen_groups(also: str) -> Callable[[Field], Begun]:
+    """The agent is frozen, and each supervisor alone, in a group of its own: no signal and no stop wakes it.
+
+    Beside that systemd does what is told here, if anything. Freezing the agent does not make it read its
+    units again, as masking does.
+    """
+
+    def begin(field: Field) -> Begun:
+        victim = field.busiest()
+        victim.succeed(f"systemctl freeze {AGENT}")
+        groups = [group for vm in field.homes[victim.name] for group in _freeze(field, victim, vm)]
+        return _stands_still(field, victim, groups, also)
+
+    return begin
+
+
+def _frozen_in_stop(also: str) -> Callable[[Field], Begun]:
+    """The agent is frozen, and a supervisor alone while it waits for a guest that does not hear it."""
+
+    def begin(field: Field) -> Begun:
+        victim = next(each for each in field.machines if DEAF in field.homes[each.name])
+        victim.succeed(f"systemctl freeze {AGENT}", f"systemctl stop --no-block {_unit(DEAF)}")
+        state = f"systemctl show --value --property=StatusText {_unit(DEAF)}"
+        with contextlib.suppress(RequestedAssertionFailed):
+            victim.wait_until_succeeds(f"{state} | grep 'asked to shut down'", timeout=10)
+        return _stands_still(field, victim, _freeze(field, victim, DEAF), also)
+
+    return begin
+
+
+def _stands_still(field: Field, victim: Machine, groups: list[str], also: str) -> Begun:
+    if also:
+        victim.succeed(also)
+
+    def end() -> None:
+        for group in groups:
+            field.common.thaw_group(victim, group)
+        _ended(victim, f"systemctl thaw {AGENT}")
+
+    return Begun([victim], end)
+
+
+def _supervisor_frozen(also: str) -> Callable[[Field], Begun]:
+    """A supervisor is frozen alone and stays so: systemd ends its VM, and the agent starts it again there."""
+
+    def begin(field: Field) -> Begun:
+        victim = field.busiest()
+        vm = field.vm(victim)
+        if vm is not None:
+            _freeze(field, victim, vm)
+        if also:
+            victim.succeed(also)
+        return Begun([], lambda: None)
+
+    return begin
+
+
+def _guests_paused(field: Field) -> Begun:
+    """Every hypervisor is stopped by a signal and its node cut off; they go on before the cable is whole."""
+    victim = field.busiest()
+    pattern = "--full 'guest=[a-z]'"
+    victim.execute(f"pkill --signal STOP {pattern}")
+    victim.block()
+
+    def end() -> None:
+        victim.execute(f"pkill --signal CONT {pattern}")
+        victim.unblock()
 
     return Begun([victim], end)
 
@@ -202,6 +289,13 @@ ALL = (
     Fault("agent_killed", _agent_killed, weight=3),
     Fault("agent_frozen", _agent_frozen, weight=3),
     Fault("agent_and_supervisors_frozen", _all_frozen, weight=3),
+    Fault("supervisors_frozen_alone", _frozen_groups("")),
+    Fault("supervisors_frozen_alone_reload", _frozen_groups(_RELOAD)),
+    Fault("frozen_in_stop", _frozen_in_stop(""), weight=2),
+    Fault("frozen_in_stop_reload", _frozen_in_stop(_RELOAD), weight=2),
+    Fault("supervisor_frozen", _supervisor_frozen(""), leaves_alive=False, loses_machines=False),
+    Fault("supervisor_frozen_reload", _supervisor_frozen(_RELOAD), leaves_alive=False, loses_machines=False),
+    Fault("guests_paused_and_cut_off", _guests_paused, leaves_alive=False),
     Fault("cut_off", _cut_off, weight=3),
     Fault("nothing_arrives", _nothing_arrives, weight=2),
     Fault("nothing_leaves", _nothing_leaves, weight=2),
@@ -209,7 +303,7 @@ ALL = (
     _by_hand("unit_stopped", lambda vm: f"systemctl stop blixard-vm@{vm}.service"),
     _by_hand("hypervisor_killed", lambda vm: f"pkill --signal KILL --full 'guest={vm}[,]'"),
     _by_hand("supervisor_killed", lambda vm: f"pkill --signal KILL --full 'vm-run {vm}$'"),
-    Fault("daemon_reload", _tell_systemd("systemctl daemon-reload"), loses_machines=False),
+    Fault("daemon_reload", _tell_systemd(_RELOAD), loses_machines=False),
     Fault("daemon_reexec", _tell_systemd("systemctl daemon-reexec"), loses_machines=False),
     Fault("bus_restarted", _tell_systemd("systemctl restart dbus.service"), loses_machines=False),
     Fault("agent_restarted", _agent_restarted, loses_machines=False),

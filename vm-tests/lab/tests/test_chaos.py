@@ -1,4 +1,5 @@
 import json
+import random
 import subprocess
 import unittest
 from unittest import mock
@@ -81,6 +82,24 @@ class Ends(unittest.TestCase):
 class Kinds(unittest.TestCase):
     def test_kinds_have_names_of_their_own(self):
         self.assertEqual(len(faults.ALL), len(KINDS))
+
+
+class FrozenAlone(unittest.TestCase):
+    def test_systemd_reads_its_units_again_only_where_that_is_part_of_the_fault(self):
+        for name in ("supervisors_frozen_alone", "frozen_in_stop"):
+            for ending, times in (("", 0), ("_reload", 1)):
+                machine, common = mock.Mock(), mock.Mock()
+                machine.name = "n1"
+                homes = {"n1": [faults.DEAF]}
+                field = faults.Field([machine], homes, machine, random.Random(1), common)
+                begun = KINDS[name + ending].begin(field)
+                told = [command for call in machine.succeed.call_args_list for command in call.args]
+                self.assertEqual(times, sum("daemon-reload" in command for command in told), name + ending)
+                # Masking reloads as well.
+                common.take_agent_away.assert_not_called()
+                common.freeze_supervisor.assert_called_once_with(machine, "blixard-vm@deaf.service")
+                begun.end()
+                common.thaw_group.assert_called_once_with(machine, common.freeze_supervisor.return_value)
 
 
 class Reads(unittest.TestCase):
