@@ -13,6 +13,7 @@ fill=
 mute=
 deaf=
 slow=
+say=
 read -r words </proc/cmdline
 for word in $words; do
   case "$word" in
@@ -25,6 +26,8 @@ for word in $words; do
   blixard.deaf) deaf=1 ;;
   # It takes so many seconds to shut down.
   blixard.slow=*) slow=${word#blixard.slow=} ;;
+  # What it prints as a line of its own, with escapes as printf has them.
+  blixard.say=*) say=${word#blixard.say=} ;;
   esac
 done
 insmod /modules/virtio_mmio.ko $devices
@@ -53,6 +56,7 @@ for disk in /sys/block/vd*; do
   printf '%-15d\n' "$boot" | dd of="$device" bs=16 conv=notrunc,fsync 2>/dev/null
   break
 done
+[ -z "$say" ] || printf '%b\n' "$say"
 echo "BLIXARD-GUEST-UP name=$name boot=$boot"
 
 # A story may want so many MiB written to that disk, behind the number.
