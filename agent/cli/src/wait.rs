@@ -100,11 +100,9 @@ impl Wait {
             Desired::Absent => return WaitVerdict::Overtaken("it is being deleted".to_owned()),
         }
         match view.state {
+            // A node that knows of the stop says so, also of a VM that had failed before. One that says
+            // failed does not know of it yet, and may start the VM again.
             ObservedState::Stopped if is_fresh(view, since) => WaitVerdict::Reached,
-            // It had failed before it was told to stop: there is nothing left that could stop.
-            ObservedState::Failed if self.old_failure.is_some() && view.main_pid.is_none() => {
-                WaitVerdict::Reached
-            }
             ObservedState::Failed if self.is_new_failure(view, since) => failed(view),
             _ => WaitVerdict::Continue,
         }
@@ -242,12 +240,22 @@ mod tests {
             (WaitVerdict::Reached, 3)
         );
         let failed = looks(Desired::Stopped, &[Failed]);
-        assert_eq!(
-            verdict(Goal::Stopped, Some(&view(Desired::Running, Failed)), &failed),
-            (WaitVerdict::Reached, 1)
-        );
         let (end, _) = verdict(Goal::Stopped, Some(&view(Desired::Running, Running)), &failed);
         assert!(matches!(end, WaitVerdict::Failed(_)));
+    }
+
+    /// Its node may be cut off and start it again once its pause is over.
+    #[test]
+    fn a_vm_that_had_failed_is_stopped_once_its_node_says_stopped() {
+        let before = because("exited 1", view(Desired::Running, Failed));
+        let still = VmView { desired: Desired::Stopped, ..before.clone() };
+        let old = VmView { observed_age_ms: Some(4_000), ..still.clone() };
+        let again = looks(Desired::Stopped, &[Unknown, Running]);
+        let seen = [vec![Some(old), Some(still.clone())], again].concat();
+        assert_eq!(verdict(Goal::Stopped, Some(&before), &seen), (WaitVerdict::Continue, 4));
+
+        let seen = [Some(still), Some(view(Desired::Stopped, Stopped))];
+        assert_eq!(verdict(Goal::Stopped, Some(&before), &seen), (WaitVerdict::Reached, 2));
     }
 
     #[test]
