@@ -130,6 +130,21 @@ fn what_the_spec_before_took_stays_taken_until_the_node_says_that_no_unit_runs_b
 }
 
 #[test]
+fn a_vm_that_once_asked_for_a_lease_may_run_under_one_until_its_node_confirms_the_change() {
+    let mut c = with_a();
+    let of = |on_node_loss| VmSpec { on_node_loss: Some(on_node_loss), ..spec("a") };
+    let (failover, keep) = (of(OnNodeLoss::Failover), of(OnNodeLoss::Keep));
+    let may = |c: &Cluster| c.state.vms[&name("a")].may_run_under_a_lease();
+    for (spec, before, after) in [(keep.clone(), true, false), (failover, true, true), (keep, true, false)] {
+        assert!(matches!(change(&mut c, spec, None), Outcome::Done { .. }));
+        assert_eq!(may(&c), before);
+        let order = c.state.vms[&name("a")].order_id();
+        c.apply(Command::ConfirmSpec { name: name("a"), node: node("n1"), order });
+        assert_eq!(may(&c), after);
+    }
+}
+
+#[test]
 fn a_node_that_confirms_nothing_bounds_how_often_a_spec_changes_its_disks() {
     let mut c = with_a();
     let with_disks = |n: usize| {

@@ -54,6 +54,7 @@ pub(crate) struct Machine {
     pub(crate) host: Host,
     store: Store,
     _dir: tempfile::TempDir,
+    boot_id: BootId,
     pub(crate) units: Vec<ObservedUnit>,
     /// What the supervisors of its VMs know.
     pub(crate) lease: Option<LeaseFile>,
@@ -105,11 +106,26 @@ impl Hosts {
 
     /// The agent of this machine is started anew, configured so.
     pub(crate) fn restart(&mut self, n: u8, config: HostConfig) {
-        let now = at(self.now_ms);
+        let now = self.now(n);
         let machine = self.machine(n);
         let kept = Kept::load(&machine.store).expect("read");
         machine.host = Host::new(config, Found { kept, ..Found::default() }, now).expect("begins");
         self.link_all();
+    }
+
+    /// This machine loses power and boots again.
+    pub(crate) fn reboot(&mut self, n: u8, config: HostConfig) {
+        let machine = self.machine(n);
+        machine.boot_id = BootId::from_bytes([2; 16]);
+        machine.units.clear();
+        machine.begun.clear();
+        machine.lease = None;
+        self.restart(n, config);
+    }
+
+    /// The time by the clocks of this machine.
+    fn now(&self, n: u8) -> Moment {
+        Moment { boot_id: self.machines[&n].boot_id, ..at(self.now_ms) }
     }
 
     fn start(&mut self, n: u8, config: HostConfig) {
@@ -123,6 +139,7 @@ impl Hosts {
             host,
             store,
             _dir: dir,
+            boot_id: BOOT,
             units: Vec::new(),
             lease: None,
             notices: Vec::new(),
@@ -183,7 +200,7 @@ impl Hosts {
 
     /// An input, and everything that follows from it at once.
     pub(crate) fn give(&mut self, n: u8, input: Input) {
-        let now = at(self.now_ms);
+        let now = self.now(n);
         self.machine(n).host.handle(now, input).expect("goes on");
         self.turns(n);
     }
@@ -194,7 +211,7 @@ impl Hosts {
 
     fn turns(&mut self, n: u8) {
         loop {
-            let now = at(self.now_ms);
+            let now = self.now(n);
             for effect in self.machine(n).host.turn(now).expect("goes on") {
                 self.carry_out(n, effect);
             }
@@ -289,7 +306,7 @@ impl Hosts {
     }
 
     fn write(&mut self, n: u8, write: &Write) {
-        let now = at(self.now_ms);
+        let now = self.now(n);
         let machine = self.machine(n);
         let written = carry_out(&mut machine.store, (endpoint(n), &name(n)), write).expect("written");
         let again = matches!(written, Written::Bound(_));

@@ -1,6 +1,6 @@
 //! Nodes renew their leases, and one that cannot loses its VMs to others when its leases are over.
 
-use blixard_model::{LeaseTerms, NodeName, VmName};
+use blixard_model::{LeaseTerms, NodeName, VmName, VmSpec};
 use blixard_node::host::HoldEnd;
 
 use super::*;
@@ -145,6 +145,43 @@ fn an_agent_that_does_not_come_back_loses_its_vms_when_what_it_announced_is_over
     assert_eq!(placed(&hosts, other), name(home));
     hosts.until("it is placed elsewhere", |hosts| placed(hosts, other) != name(home));
     assert!(hosts.now_ms >= until_ms + 7_000, "stop time and margin");
+}
+
+/// The new boot sees no unit; another machine of the node's name may run one by the earlier spec.
+#[test]
+fn what_an_earlier_spec_took_is_free_when_the_leases_of_earlier_boots_are_over() {
+    let (mut hosts, home, other) = with_a_vm();
+    let waiter = hosts.want(home, Want::Hold { for_ms: 30_000 });
+    hosts.until("it is answered", |hosts| hosts.answers.contains_key(&waiter));
+    let until_ms = until_ms(&hosts, home).expect("a lease");
+    hosts.reboot(home, config(home, 3));
+    let web: VmName = "web".parse().expect("a name");
+    let held = |hosts: &Hosts| {
+        let state = hosts.host(other).member().expect("a member").state();
+        state.vms[&web].held.is_some()
+    };
+    let WriteAsk::CreateVm { spec, .. } = create("web", None).ask else { panic!("another ask") };
+    let spec = VmSpec { memory_mib: spec.memory_mib / 2, ..spec };
+    let ask = WriteAsk::ChangeVm { spec, seen: None };
+    hosts.change(other, WriteRequest { id: "smaller".parse().expect("an id"), ask });
+    hosts.until("it is changed", held);
+    hosts.until("its end", |hosts| hosts.now_ms + 11_000 >= until_ms);
+    hosts.until("its end", |hosts| hosts.now_ms >= until_ms);
+    assert!(held(&hosts), "another machine may run it by the spec before");
+    hosts.until("it is started", |hosts| starts(hosts, home));
+    assert!(held(&hosts) && hosts.now_ms >= until_ms + 7_000, "stop time and margin");
+    let order = hosts.host(home).member().expect("a member").state().vms[&web].order_id();
+    hosts.machine(home).units = vec![ObservedUnit {
+        name: web.clone(),
+        state: ObservedState::Running,
+        order: Some(order),
+        main_pid: Some(7),
+        status: None,
+        ended: None,
+    }];
+    // What was refused before is tried again after a pause.
+    hosts.pass(40_000);
+    assert!(!held(&hosts));
 }
 
 #[test]

@@ -245,9 +245,11 @@ impl MemberHost {
         let speaks_for_all = self.speaks_for_all(now);
         for (action, vm) in look.actions {
             match (action, vm) {
-                (Action::ConfirmGone(name), Some(vm)) if vm.spec.fails_over() && !speaks_for_all => {
+                (action @ (Action::ConfirmGone(_) | Action::ConfirmSpec(_)), Some(vm))
+                    if vm.may_run_under_a_lease() && !speaks_for_all =>
+                {
                     let why = "an earlier boot of this machine, or another one of its name, may still run it";
-                    self.action_done(now, &Action::ConfirmGone(name), Some(why.to_owned()));
+                    self.action_done(now, &action, Some(why.to_owned()));
                 }
                 (Action::ConfirmGone(name), Some(vm)) => {
                     let ask = WriteAsk::ConfirmGone {
