@@ -1,6 +1,6 @@
 //! The leader's side: to whom it has granted leases, and when each is certainly over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use blixard_model::{
     BootId, GrantId, LeaseDenial, LeaseRenewal, LeaseStanding, LeaseTerms, NodeName, RaftId, mutant,
@@ -246,8 +246,14 @@ impl Grantor {
 
     /// The nodes that are lost and whose VMs could go to other nodes now, each with those. One is left out
     /// while a proposal about it is under way; those that are lost by the log already, whose VMs found no
-    /// room then, are looked at only `again`.
-    pub fn verdicts(&self, now_ms: u64, state: &ClusterState, again: bool) -> Vec<(NodeName, Vec<NodeName>)> {
+    /// room then, are looked at only `again`. What fits on no other node goes to `blind` ones, which do not
+    /// see their units and start nothing before they do.
+    pub fn verdicts(
+        &self,
+        now_ms: u64,
+        (state, again): (&ClusterState, bool),
+        blind: &BTreeSet<NodeName>,
+    ) -> Vec<(NodeName, Vec<NodeName>)> {
         if self.disarmed.is_some() {
             return Vec::new();
         }
@@ -261,7 +267,11 @@ impl Grantor {
         let of = |node: &NodeName| {
             let others = state.nodes.members().map(|member| member.node.name);
             let others = others.filter(|other| *other != node && self.holds(now_ms, other));
-            let eligible: Vec<NodeName> = others.cloned().collect();
+            let (blind, mut eligible): (Vec<NodeName>, Vec<NodeName>) =
+                others.cloned().partition(|other| blind.contains(other));
+            if !state.would_move(node, &eligible) {
+                eligible.extend(blind);
+            }
             state.would_move(node, &eligible).then(|| (node.clone(), eligible))
         };
         lost.filter(waits).filter_map(of).collect()

@@ -39,6 +39,17 @@ pub fn choose(state: &ClusterState, spec: &VmSpec, eligible: &[NodeName]) -> Res
     }
 }
 
+/// Those of the eligible nodes of which `is_good` holds, if one of these has room for it; else all.
+pub(crate) fn prefer(
+    state: &ClusterState,
+    spec: &VmSpec,
+    eligible: Vec<NodeName>,
+    is_good: impl Fn(&NodeName) -> bool,
+) -> Vec<NodeName> {
+    let good: Vec<NodeName> = eligible.iter().filter(|node| is_good(node)).cloned().collect();
+    if choose(state, spec, &good).is_ok() { good } else { eligible }
+}
+
 /// A node with room, and its load once the VM is there.
 struct Candidate {
     node: NodeName,

@@ -112,12 +112,13 @@ fn eligible(view: &LeaderView<'_>, asker: EndpointId, spec: &VmSpec) -> Vec<Node
     let is_there = |member: &MemberRef<'_>| member.node.endpoint_id == asker || view.is_reachable(*member);
     let reachable = state.nodes.members().filter(is_there);
     let mut eligible: Vec<NodeName> = reachable.map(|member| member.node.name.clone()).collect();
-    // A node without a lease would not start it. Where no such node has room it waits for one that gets one.
     let on_node_loss = spec.on_node_loss.unwrap_or_else(|| state.usual_on_node_loss(spec));
     let spec = &VmSpec { on_node_loss: Some(on_node_loss), ..spec.clone() };
-    let leased: Vec<NodeName> = eligible.iter().filter(|node| view.leased.contains(*node)).cloned().collect();
-    if state.leases.is_on && spec.fails_over() && placement::choose(state, spec, &leased).is_ok() {
-        eligible = leased;
+    // Whoever does not see its units, or has no lease, would not start it. Where no other node has room it
+    // waits for one of these.
+    eligible = placement::prefer(state, spec, eligible, |node| !view.blind.contains(node));
+    if state.leases.is_on && spec.fails_over() {
+        eligible = placement::prefer(state, spec, eligible, |node| view.leased.contains(node));
     }
     if mutant::lives("capacity-checked-before-propose-only") {
         let need = spec.reserved_memory_mib();

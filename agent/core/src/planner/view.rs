@@ -63,6 +63,8 @@ pub struct LeaderView<'a> {
     pub linked: &'a BTreeSet<EndpointId>,
     /// The nodes that are known to have a lease.
     pub leased: &'a BTreeSet<NodeName>,
+    /// The nodes that do not see their units, by their own reports: they start nothing.
+    pub blind: &'a BTreeSet<NodeName>,
     /// It has committed in its term, and the turn in which it began to lead has ended: before that it has not
     /// even begun to listen.
     pub is_begun: bool,

@@ -1,5 +1,7 @@
 //! Long leases: what a node announces, a cluster that is disarmed, and terms that change.
 
+use std::collections::BTreeSet;
+
 use blixard_core::lease::{Grantor, Holder, LeaseStep};
 use blixard_core::state::LeaseHold;
 use blixard_model::{
@@ -249,7 +251,7 @@ fn a_disarmed_cluster_fails_nobody_over_and_each_node_takes_a_hold() {
     let mut grantor = Grantor::new(3, TERMS, 0);
     renew(&mut grantor, 0, &cluster.state.leases, renewal(None)).expect("granted");
     grantor.note_holders(200_000, &cluster.state.leases);
-    assert!(grantor.verdicts(200_000, &cluster.state, true).is_empty());
+    assert!(grantor.verdicts(200_000, (&cluster.state, true), &BTreeSet::new()).is_empty());
     assert!(!is_done(&cluster.apply(lost("n2"))), "decided before it was disarmed");
     // Five minutes are left by the clock on the wall.
     let late = LeaseStep { wall_ms: WALL_MS + 300_000, ..step(&cluster.state, 7_000, 9) };
@@ -286,7 +288,7 @@ fn a_disarmed_cluster_fails_nobody_over_and_each_node_takes_a_hold() {
     // The other one has taken none: it is lost as always.
     grantor.note_holders(200_000, &cluster.state.leases);
     renew_n1(&mut grantor, &cluster);
-    let lost = grantor.verdicts(200_300, &cluster.state, false);
+    let lost = grantor.verdicts(200_300, (&cluster.state, false), &BTreeSet::new());
     assert_eq!(lost.iter().map(|(lost, _)| lost.clone()).collect::<Vec<_>>(), [node("n2")]);
 }
 
@@ -399,7 +401,7 @@ fn a_machine_that_boots_again_runs_its_vms_itself_where_it_asks_in_time() {
     let due = |grantor: &Grantor, now_ms| {
         let others = Cluster::of(3);
         assert_eq!(others.eligible.len(), 3);
-        !grantor.verdicts(now_ms, &cluster.state, false).is_empty()
+        !grantor.verdicts(now_ms, (&cluster.state, false), &BTreeSet::new()).is_empty()
     };
     // Room elsewhere takes a node with a lease.
     let table = &cluster.state.leases;
@@ -415,6 +417,42 @@ fn a_machine_that_boots_again_runs_its_vms_itself_where_it_asks_in_time() {
     let first = silent.renew(WAIT_MS, table, (&node("n1"), RaftId(1)), (&renewal(None), 9)).expect("granted");
     silent.renew(WAIT_MS, table, (&node("n1"), RaftId(1)), (&renewal(Some(first.0)), 9)).expect("granted");
     assert!(!due(&silent, 1_000 + WAIT_MS - 1) && due(&silent, 1_000 + WAIT_MS));
+}
+
+/// A node that leads, grants itself leases and one to n3, and finds out that n2 is lost.
+fn with_two_others() -> (Cluster, Grantor, u64) {
+    let mut cluster = crate::lease::cluster();
+    let mut grantor = Grantor::new(3, TERMS, 0);
+    let now_ms = WAIT_MS + 1_000;
+    for n in [1, 3] {
+        cluster.apply(enforce(n, BOOT, 1));
+        let node = node(&format!("n{n}"));
+        let mut renew = |quote| {
+            let asked = renewal(quote);
+            grantor.renew(now_ms, &cluster.state.leases, (&node, RaftId(n.into())), (&asked, 9))
+        };
+        let quote = renew(None).expect("granted").0;
+        renew(Some(quote)).expect("granted");
+    }
+    (cluster, grantor, now_ms)
+}
+
+#[test]
+fn the_vms_of_a_lost_node_go_where_units_are_seen_as_far_as_they_fit_there() {
+    let (mut cluster, grantor, now_ms) = with_two_others();
+    on(&mut cluster, "web", "n2");
+    let blind: BTreeSet<_> = [node("n3")].into();
+    let eligible = |cluster: &Cluster, blind: &BTreeSet<_>| {
+        let mut lost = grantor.verdicts(now_ms, (&cluster.state, true), blind).into_iter();
+        lost.find(|(lost, _)| *lost == node("n2")).expect("it is lost").1
+    };
+    assert_eq!(eligible(&cluster, &BTreeSet::new()), [node("n1"), node("n3")]);
+    assert_eq!(eligible(&cluster, &blind), [node("n1")]);
+    assert_eq!(eligible(&cluster, &[node("n1"), node("n3")].into()).len(), 2, "no other one is left");
+    // What has no room there waits for one that sees its units again.
+    cluster.eligible = vec![node("n1")];
+    assert!(is_done(&cluster.create(VmSpec { memory_mib: 1_600, ..spec("large") })));
+    assert_eq!(eligible(&cluster, &blind).len(), 2);
 }
 
 #[test]
@@ -451,8 +489,8 @@ fn the_vms_of_a_removed_node_are_forgotten_once_its_leases_are_over() {
     cluster_still_waits(&mut cluster);
     let mut grantor = Grantor::new(3, TERMS, 0);
     grantor.note_holders(0, &cluster.state.leases);
-    assert!(grantor.verdicts(WAIT_MS - 1, &cluster.state, true).is_empty());
-    let due = grantor.verdicts(WAIT_MS, &cluster.state, false);
+    assert!(grantor.verdicts(WAIT_MS - 1, (&cluster.state, true), &BTreeSet::new()).is_empty());
+    let due = grantor.verdicts(WAIT_MS, (&cluster.state, false), &BTreeSet::new());
     assert_eq!(due, [(node("n2"), Vec::new())]);
     assert!(is_done(&cluster.apply(lost("n2"))));
     assert_eq!(place(&cluster, "web"), None);

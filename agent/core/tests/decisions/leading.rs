@@ -29,6 +29,7 @@ struct Leader {
     heard: BTreeMap<RaftId, u64>,
     linked: BTreeSet<EndpointId>,
     leased: BTreeSet<NodeName>,
+    blind: BTreeSet<NodeName>,
     removals_asked: BTreeMap<RaftId, u64>,
     ticket_clocks: BTreeMap<TicketId, TicketClock>,
     expiry_proposed: Option<u64>,
@@ -49,6 +50,7 @@ impl Leader {
             heard: (2..=3).map(|n| (RaftId(n), TICK)).collect(),
             linked: (2..=3).map(endpoint).collect(),
             leased: BTreeSet::new(),
+            blind: BTreeSet::new(),
             removals_asked: BTreeMap::new(),
             ticket_clocks: BTreeMap::new(),
             expiry_proposed: None,
@@ -118,6 +120,7 @@ impl Leader {
             signs,
             linked: &self.linked,
             leased: &self.leased,
+            blind: &self.blind,
             is_begun: self.is_begun,
             is_changing: self.is_changing,
             removals_asked: &self.removals_asked,
@@ -327,6 +330,33 @@ fn a_vm_is_placed_on_nodes_with_a_link_that_were_heard_of_lately() {
     assert_eq!(eligible(&late), [node("n1")], "what was heard before it led does not count");
     let back = Leader::new().silent(2, 15);
     assert_eq!(eligible_of(2, &back).len(), 3, "who asks is there, although Raft has not heard of it yet");
+}
+
+#[test]
+fn a_vm_is_placed_where_nothing_would_be_started_only_if_it_fits_nowhere_else() {
+    let placed = |leader: &mut Leader, spec: VmSpec| {
+        let ask = WriteAsk::CreateVm { spec, desired: Desired::Running };
+        let Prepared::Propose(request) = leader.write(ask) else { panic!("not proposed") };
+        match leader.cluster.apply(request.command) {
+            Outcome::Done { node, .. } => node.expect("placed"),
+            refused => panic!("{refused:?}"),
+        }
+    };
+    let all_of_one = |vm: &str| VmSpec { memory_mib: 1_500, ..spec(vm) };
+    let keep = |vm: &str| VmSpec { on_node_loss: Some(OnNodeLoss::Keep), ..all_of_one(vm) };
+    let mut leader = Leader::new();
+    leader.blind = [node("n1"), node("n2")].into();
+    // It has no lease, and gets one sooner than systemd answers on the others.
+    leader.leased = [node("n1"), node("n2")].into();
+    assert_eq!(placed(&mut leader, all_of_one("a")), node("n3"));
+    assert_eq!(placed(&mut leader, keep("b")), node("n1"), "n3 is full");
+    leader.blind.clear();
+    leader.leased = [node("n3")].into();
+    assert_eq!(placed(&mut leader, all_of_one("c")), node("n2"), "the only one that has room");
+    let mut pinned = Leader::new();
+    pinned.blind = [node("n2")].into();
+    let to_n2 = VmSpec { node: Some(node("n2")), ..spec("d") };
+    assert_eq!(placed(&mut pinned, to_n2), node("n2"));
 }
 
 #[test]

@@ -540,7 +540,7 @@ fn a_cluster_made_of_another_waits_for_nothing_that_was_said_there() {
     let granted = grantor.renew(0, &new.state.leases, (&node("n1"), me), (&asked, 9));
     assert!(granted.is_ok(), "{granted:?}");
     // Nor are VMs taken from those that were given up, which may still run them.
-    assert_eq!(grantor.verdicts(3_600_000 * 24, &new.state, true), []);
+    assert_eq!(grantor.verdicts(3_600_000 * 24, (&new.state, true), &std::collections::BTreeSet::new()), []);
 }
 
 #[test]

@@ -40,6 +40,7 @@ impl Facts<'_> {
             signs: node.signs.view(node.tick),
             linked: node.routes.linked(),
             leased: &node.leased,
+            blind: &node.blind,
             is_begun: node.raft.leads() && node.news.summary().role == RaftRole::Leader,
             is_changing: node.raft.membership_pending() || node.tasks.has_asked_change(),
             removals_asked: node.tasks.removals_asked(),

@@ -103,6 +103,8 @@ pub struct Node<P, R> {
     tasks: LeaderTasks<P>,
     /// As leader: the nodes that are known to have a lease.
     leased: BTreeSet<NodeName>,
+    /// As leader: the nodes that do not see their units.
+    blind: BTreeSet<NodeName>,
     news: News,
 }
 
@@ -122,6 +124,7 @@ impl<P: Waits, R: Waits> Node<P, R> {
             tickets: KnownTickets::default(),
             tasks: LeaderTasks::default(),
             leased: BTreeSet::new(),
+            blind: BTreeSet::new(),
             news: News::new(summary, raft.machine().0.version),
             raft,
         }
@@ -155,6 +158,12 @@ impl<P: Waits, R: Waits> Node<P, R> {
     /// Which nodes have a lease that this node, as leader, knows of: what needs one is placed on these first.
     pub fn note_leased(&mut self, leased: BTreeSet<NodeName>) {
         self.leased = leased;
+    }
+
+    /// Which nodes do not see their units, as they told this node, which leads: VMs are placed on others
+    /// first.
+    pub fn note_blind(&mut self, blind: BTreeSet<NodeName>) {
+        self.blind = blind;
     }
 
     /// This node's clock, in milliseconds since the Unix epoch. Nothing but the life of tickets rests on it.

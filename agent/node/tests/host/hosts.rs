@@ -61,6 +61,8 @@ pub(crate) struct Machine {
     pub(crate) notices: Vec<Notice>,
     /// Why every action on its units fails; none for those that go well.
     pub(crate) actions_fail: Option<&'static str>,
+    /// Why its units cannot be listed; none while they can.
+    pub(crate) lists_fail: Option<&'static str>,
     /// What is kept of VMs that were stopped by hand.
     pub(crate) stopped: Vec<StopNote>,
     /// Why nothing can be kept; none while it can.
@@ -144,6 +146,7 @@ impl Hosts {
             lease: None,
             notices: Vec::new(),
             actions_fail: None,
+            lists_fail: None,
             stopped: Vec::new(),
             keeps_fail: None,
             begun: Vec::new(),
@@ -262,7 +265,9 @@ impl Hosts {
             Effect::Answer { waiter, answer } => _ = self.answers.insert(waiter, answer),
             Effect::ListUnits { look } => {
                 let machine = self.machine(n);
-                let (listed, stopped) = (Ok(machine.units.clone()), machine.stopped.clone());
+                let listed =
+                    machine.lists_fail.map_or_else(|| Ok(machine.units.clone()), |why| Err(why.into()));
+                let stopped = machine.stopped.clone();
                 self.give(n, Input::Units { look, listed, stopped });
             }
             Effect::Act { action, .. } => {

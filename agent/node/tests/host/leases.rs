@@ -147,6 +147,36 @@ fn an_agent_that_does_not_come_back_loses_its_vms_when_what_it_announced_is_over
     assert!(hosts.now_ms >= until_ms + 7_000, "stop time and margin");
 }
 
+/// Its agent renews the lease and does nothing to any unit.
+#[test]
+fn a_machine_whose_systemd_cannot_be_asked_is_given_no_vm_while_another_has_room() {
+    let (mut hosts, home, _) = with_a_vm();
+    let leader = hosts.leader();
+    let others: Vec<u8> = (1..=3).filter(|n| *n != home).collect();
+    let (deaf, able) = (others[0], others[1]);
+    hosts.machine(deaf).lists_fail = Some("no bus");
+    hosts.pass(3_500);
+    for vm in ["a", "b", "c"] {
+        let waiter = hosts.change(leader, create(vm, None));
+        hosts.until("it is made", |hosts| hosts.answers.contains_key(&waiter));
+    }
+    let vms_of = |hosts: &Hosts, n: u8| {
+        hosts.host(able).member().expect("a member").state().placed_on(&name(n)).count()
+    };
+    assert_eq!((vms_of(&hosts, deaf), vms_of(&hosts, home) + vms_of(&hosts, able)), (0, 4));
+    hosts.cut.insert(home);
+    hosts.link_all();
+    hosts.pass(16_000);
+    hosts.until("they are placed elsewhere", |hosts| vms_of(hosts, home) == 0);
+    assert_eq!((vms_of(&hosts, deaf), vms_of(&hosts, able)), (0, 4));
+    // It sees its units again.
+    hosts.machine(deaf).lists_fail = None;
+    hosts.pass(2_500);
+    let waiter = hosts.change(able, create("d", None));
+    hosts.until("it is made", |hosts| hosts.answers.contains_key(&waiter));
+    assert_eq!(vms_of(&hosts, deaf), 1);
+}
+
 /// The new boot sees no unit; another machine of the node's name may run one by the earlier spec.
 #[test]
 fn what_an_earlier_spec_took_is_free_when_the_leases_of_earlier_boots_are_over() {

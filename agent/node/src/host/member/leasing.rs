@@ -310,7 +310,9 @@ impl MemberHost {
         let names = state.nodes.members().map(|member| member.node.name);
         let leased = names.filter(|node| grantor.holds(now.boot_ms, node)).cloned().collect();
         let over = grantor.disarm_that_is_over(now.boot_ms, now.wall_ms, &state.leases);
+        let blind = self.reports.blind(now.boot_ms);
         self.replica.note_leased(leased);
+        self.replica.note_blind(blind.clone());
         if let Some(since) = over {
             self.leases.verdict_due_ms = now.boot_ms.saturating_add(ARM_MS);
             self.dirty |= self.replica.propose_arm(since);
@@ -320,7 +322,7 @@ impl MemberHost {
         if decided != term && !mutant::lives("grants-outlive-the-term") {
             return;
         }
-        for (node, eligible) in grantor.verdicts(now.boot_ms, self.replica.state(), again) {
+        for (node, eligible) in grantor.verdicts(now.boot_ms, (self.replica.state(), again), &blind) {
             grantor.note_verdict(&node);
             self.leases.next_verdict += 1;
             let number = self.leases.next_verdict;

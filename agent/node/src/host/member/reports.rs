@@ -1,9 +1,9 @@
 //! What nodes report of their VMs: this node's own report on its way to the leader, and the collection that a
 //! leader keeps. Nothing of it is in the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use blixard_core::report::REPORT_FRESH_MS;
+use blixard_core::report::{REPORT_FRESH_MS, is_fresh};
 use blixard_model::api::RetryKind;
 use blixard_model::backoff::ANNOUNCE;
 use blixard_model::fences::Fences;
@@ -47,7 +47,7 @@ impl Reports {
         let problem = Some("systemd has not been asked yet".to_owned());
         let report = NodeReport { node: name, vms: Vec::new(), problem, fences: None };
         Self {
-            own: SeenReport { at_ms: now_ms, report, version: 0 },
+            own: SeenReport { at_ms: now_ms, came_ms: now_ms, report, version: 0 },
             noted: BTreeMap::new(),
             arriving: BTreeMap::new(),
             version: 0,
@@ -69,7 +69,7 @@ impl Reports {
             self.changed = true;
             self.version += 1;
         }
-        self.own = SeenReport { at_ms, report, version: self.version };
+        self.own = SeenReport { at_ms, came_ms: at_ms, report, version: self.version };
     }
 
     /// Another node's report or a page of it, and how old it was when it arrived.
@@ -86,7 +86,7 @@ impl Reports {
         aged.report.cut_reasons();
         let (at_ms, node) = (now_ms.saturating_sub(aged.age_ms), aged.report.node.clone());
         self.version += 1;
-        let mut seen = SeenReport { at_ms, report: aged.report, version: self.version };
+        let mut seen = SeenReport { at_ms, came_ms: now_ms, report: aged.report, version: self.version };
         let before = self.arriving.remove(&node);
         if let Some(page) = page {
             let added = match before {
@@ -126,6 +126,15 @@ impl Reports {
     pub(super) fn all(&self, now_ms: u64) -> Vec<AgedReport> {
         let others = self.noted.values().filter(|seen| seen.report.node != self.own.report.node);
         others.chain([&self.own]).map(|seen| seen.aged(now_ms)).collect()
+    }
+
+    /// The nodes that report and do not see their units: systemd cannot be asked there, or has not answered
+    /// for a while. About one that does not report this says nothing.
+    pub(super) fn blind(&self, now_ms: u64) -> BTreeSet<NodeName> {
+        let reports = |seen: &&SeenReport| now_ms.saturating_sub(seen.came_ms) <= REPORT_FRESH_MS;
+        let seen = self.noted.values().filter(reports).chain([&self.own]);
+        let blind = seen.filter(|seen| !is_fresh(&seen.aged(now_ms)));
+        blind.map(|seen| seen.report.node.clone()).collect()
     }
 
     /// What ends the VMs of each node, as far as it lately reported that.

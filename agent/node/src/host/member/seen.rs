@@ -7,6 +7,8 @@ use blixard_model::wire::AgedReport;
 #[derive(Debug, Clone)]
 pub(super) struct SeenReport {
     pub(super) at_ms: u64,
+    /// When the report came.
+    pub(super) came_ms: u64,
     pub(super) report: NodeReport,
     /// Another one for each report of that node.
     pub(super) version: u64,
