@@ -1,10 +1,15 @@
 //! `blixard cluster disarm`, `arm` and `lease`, and what is asked before VMs of a removed node are forgotten.
 
-use blixard_model::api::{Accepted, DisarmedView, StatusView};
+use blixard_model::api::{Accepted, DisarmedView, ErrorKind, Listing, NodeView, StatusView};
 use blixard_model::{LeaseTerms, LeaseTermsChoice};
 
 use super::fake_agent::{FakeAgent, Reply};
 use super::views::{accepted, status};
+
+/// A read that a quorum has confirmed.
+fn up_to_date() -> Reply {
+    Reply::json(&Listing::<NodeView> { items: Vec::new(), linearizable: true, applied: 17, disarmed: None })
+}
 
 fn armed() -> StatusView {
     StatusView { lease_terms: Some(LeaseTerms::DEFAULT.into()), ..status() }
@@ -21,6 +26,7 @@ fn disarmed(waits_for: &[&str]) -> StatusView {
 fn a_cluster_is_disarmed_once_every_node_has_acknowledged_it() {
     let agent = FakeAgent::script(vec![
         Reply::json(&accepted()),
+        up_to_date(),
         Reply::json(&disarmed(&["n2", "n3"])),
         Reply::json(&disarmed(&["n3"])),
         Reply::json(&disarmed(&[])),
@@ -29,13 +35,35 @@ fn a_cluster_is_disarmed_once_every_node_has_acknowledged_it() {
     assert_eq!(run.code, 0, "{run:?}");
     assert!(run.stdout.starts_with("disarmed for 30 min: no VM is started elsewhere"), "{run:?}");
     let asked = agent.asked();
-    assert_eq!(asked[0], "POST /v1/cluster/disarm");
-    assert!(asked[1..].iter().all(|ask| ask == "GET /v1/status") && asked.len() == 4, "{asked:?}");
+    assert_eq!(asked[..2], ["POST /v1/cluster/disarm", "GET /v1/nodes"]);
+    assert!(asked[2..].iter().all(|ask| ask == "GET /v1/status") && asked.len() == 5, "{asked:?}");
+}
+
+/// The status of a node that is behind tells of the disarm before.
+#[test]
+fn who_acknowledges_it_is_asked_once_this_node_knows_of_it() {
+    let no_quorum = || Reply::error(503, ErrorKind::Unavailable, "no leader is known");
+    let agent = FakeAgent::script(vec![
+        Reply::json(&accepted()),
+        no_quorum(),
+        no_quorum(),
+        up_to_date(),
+        Reply::json(&disarmed(&[])),
+    ]);
+    let run = agent.run(&["cluster", "disarm"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let asked = agent.asked();
+    assert_eq!(asked[1..], ["GET /v1/nodes", "GET /v1/nodes", "GET /v1/nodes", "GET /v1/status"]);
+
+    let mut script = vec![Reply::json(&accepted())];
+    script.extend((0..20).map(|_| no_quorum()));
+    let run = FakeAgent::script(script).run(&["cluster", "disarm", "--timeout", "1"]);
+    assert!(run.code == 1 && run.stderr.contains("this node's log did not acknowledge it"), "{run:?}");
 }
 
 #[test]
 fn who_does_not_acknowledge_it_is_named() {
-    let mut script = vec![Reply::json(&accepted())];
+    let mut script = vec![Reply::json(&accepted()), up_to_date()];
     script.extend((0..20).map(|_| Reply::json(&disarmed(&["n3"]))));
     let agent = FakeAgent::script(script);
     let run = agent.run(&["cluster", "disarm", "--timeout", "1"]);

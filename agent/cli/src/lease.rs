@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use blixard_model::api::{Accepted, DisarmFor, DisarmedView, LeaseTermsPatch, StatusView};
+use blixard_model::api::{
+    Accepted, DisarmFor, DisarmedView, ErrorKind, LeaseTermsPatch, Listing, NodeView, StatusView,
+};
 use blixard_model::words::duration;
 use blixard_model::{LeaseTerms, LeaseTermsChoice, NodeName};
 use hyper::Method;
 
-use crate::args::{ArmArgs, DisarmArgs, LeaseArgs};
+use crate::args::{ArmArgs, DisarmArgs, FreshArgs, LeaseArgs};
 use crate::client::json_body;
 use crate::failure::Failure;
 use crate::session::{ANSWER_TIMEOUT, Session};
@@ -31,9 +33,14 @@ pub(crate) async fn disarm(args: DisarmArgs, json: bool) -> Result<(), Failure> 
 
 async fn wait_until_acknowledged(session: &Session) -> Result<DisarmedView, Failure> {
     let mut progress = session.progress();
+    let mut has_applied_it = false;
     loop {
-        let status: StatusView = session.get("/v1/status").await?;
-        let names = match status.disarmed {
+        has_applied_it = has_applied_it || is_up_to_date(session).await?;
+        let disarmed = match has_applied_it {
+            true => session.get::<StatusView>("/v1/status").await?.disarmed,
+            false => None,
+        };
+        let names = match disarmed {
             Some(view) if view.waits_for.is_empty() => return Ok(view),
             Some(view) => names(&view.waits_for),
             None => "this node's log".to_owned(),
@@ -46,6 +53,19 @@ async fn wait_until_acknowledged(session: &Session) -> Result<DisarmedView, Fail
             return Err(Failure::refused(cause, way_out));
         }
         tokio::time::sleep(LOOK_PAUSE.min(session.deadline().left())).await;
+    }
+}
+
+/// Whether this node has applied what was committed before. It may be behind whoever took the write, and its
+/// status then tells of the time before: of an earlier disarm, which all have acknowledged.
+async fn is_up_to_date(session: &Session) -> Result<bool, Failure> {
+    let read: Result<Listing<NodeView>, Failure> =
+        session.read("/v1/nodes", FreshArgs { stale: false }).await;
+    match read {
+        Ok(nodes) => Ok(nodes.linearizable),
+        // A new leader is being elected.
+        Err(failure) if failure.kind == ErrorKind::Unavailable => Ok(false),
+        Err(failure) => Err(failure),
     }
 }
 
