@@ -27,7 +27,8 @@ fn listing(items: Vec<LocalVmView>) -> LocalListing {
 }
 
 fn taken() -> LocalStop {
-    LocalStop { name: "web".parse().expect("name"), source: LocalSource::Agent }
+    let name = "web".parse().expect("name");
+    LocalStop { name, source: LocalSource::Agent, may_start_elsewhere: false }
 }
 
 fn without_a_bus(socket: &Path, args: &[&str]) -> Run {
@@ -88,6 +89,23 @@ fn a_local_stop_ends_when_the_unit_has() {
     assert!(asked[1..].iter().all(|asked| asked == "GET /v1/local/vms"), "{asked:?}");
     let agent = FakeAgent::script(vec![Reply::json(&taken()), Reply::json(&listing(vec![]))]);
     assert_eq!(agent.run(&["local", "stop", "web", "--json"]).json::<LocalStop>(), taken());
+}
+
+#[test]
+fn what_may_be_started_elsewhere_is_said_until_the_cluster_knows_of_the_stop() {
+    let stop = |stopped_by_hand| {
+        let taken = LocalStop { may_start_elsewhere: true, ..taken() };
+        let vm = LocalVmView { stopped_by_hand, ..vm("web", ObservedState::Stopped) };
+        let mut script = vec![Reply::json(&taken)];
+        script.extend((0..60).map(|_| Reply::json(&listing(vec![vm.clone()]))));
+        FakeAgent::script(script)
+    };
+    let words = "The cluster does not know of it yet: if this node is lost before it does, another one";
+    let run = stop(true).run(&["local", "stop", "web"]);
+    assert!(run.code == 0 && run.stdout.contains(words), "{run:?}");
+    let run = stop(false).run(&["local", "stop", "web"]);
+    assert!(run.code == 0 && !run.stdout.contains(words), "{run:?}");
+    assert_eq!(stop(false).run(&["local", "stop", "web", "--json"]).json::<LocalStop>(), taken());
 }
 
 #[test]

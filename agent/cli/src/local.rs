@@ -25,6 +25,8 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause between two looks at a VM.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// How long the cluster may take to learn of a stop, before it is said that it does not know.
+const KNOWN_PATIENCE: Duration = Duration::from_secs(2);
 const NOT_IN_TIME: &str = "not done in time";
 const INTERRUPTED: &str = "interrupted: it may be done all the same";
 const LIST_PATH: &str = "/v1/local/vms";
@@ -80,22 +82,33 @@ async fn stop(args: LocalStopArgs, json: bool, units: &dyn LocalUnits) -> Result
         }
         answered => answered?,
     };
-    let knows = match stopped.source {
+    session.print(&stopped, &said(&stopped, began.elapsed()))
+}
+
+/// What is said of a stop of which the cluster does not know.
+const MOVES: &str = ". The cluster does not know of it yet: if this node is lost before it does, another one \
+                     starts the VM";
+
+fn said(stopped: &LocalStop, took: Duration) -> String {
+    let LocalStop { name, source, may_start_elsewhere } = stopped;
+    let knows = match source {
         LocalSource::Agent => "",
         LocalSource::Systemd => "; the agent tells the cluster once it runs and there is a quorum",
     };
-    let took = duration(began.elapsed());
-    let text = format!("{name} is stopped ({took}) and stays so until `blixard vm start {name}`{knows}\n");
-    session.print(&stopped, &text)
+    let elsewhere = if *may_start_elsewhere { MOVES } else { "" };
+    let took = duration(took);
+    format!("{name} is stopped ({took}) and stays so until `blixard vm start {name}`{knows}{elsewhere}\n")
 }
 
-/// Has the agent stop it, and waits until no unit of it runs.
+/// Has the agent stop it, and waits until no unit of it runs, and a moment longer for the cluster to learn of
+/// it where it may start it elsewhere.
 async fn by_agent(session: &Session, name: &VmName) -> Result<LocalStop, Failure> {
     let path = format!("{LIST_PATH}/{name}/stop");
     let id = random_id()?;
     let call = WriteCall { method: Method::POST, path: &path, body: Vec::new(), id: &id };
-    let taken = session.client().write(call, session.deadline().within(AGENT_PATIENCE)).await?;
+    let taken: LocalStop = session.client().write(call, session.deadline().within(AGENT_PATIENCE)).await?;
     let (taken_at, mut progress) = (Instant::now(), session.progress());
+    let mut over_at = None;
     loop {
         let listing = ask(session).await?;
         let seen = listing.items.iter().find(|vm| vm.name == *name);
@@ -103,7 +116,13 @@ async fn by_agent(session: &Session, name: &VmName) -> Result<LocalStop, Failure
         // A look from before does not show a start that was under way then.
         let is_new = Duration::from_millis(listing.age_ms) <= taken_at.elapsed();
         if is_new && is_over(state) {
-            return Ok(taken);
+            // The log knows of it by then.
+            let is_known = !seen.is_some_and(|vm| vm.stopped_by_hand);
+            let over_at = *over_at.get_or_insert_with(Instant::now);
+            if is_known || !taken.may_start_elsewhere || over_at.elapsed() >= KNOWN_PATIENCE {
+                let may_start_elsewhere = taken.may_start_elsewhere && !is_known;
+                return Ok(LocalStop { may_start_elsewhere, ..taken });
+            }
         }
         progress.show(&format!("{name}: {state}"));
         tokio::time::sleep(LOOK_PAUSE).await;

@@ -62,7 +62,9 @@ async fn stop(
     let by_hand = format!("`systemctl stop blixard-vm@{name}` stops it until the agent runs again");
     let unit = units(systemd).await?.into_iter().find(|unit| unit.name == *name);
     // What is not readable here is not needed when the unit shows its order.
-    let order = orders.read(name).ok().flatten().map(|order| order.generation);
+    let order = orders.read(name).ok().flatten();
+    let may_start_elsewhere = order.as_ref().is_some_and(|order| order.lease.is_some());
+    let order = order.map(|order| order.generation);
     let shown = unit.and_then(|unit| unit.order).map(|order| order.generation);
     let generations: BTreeSet<u64> = shown.into_iter().chain(order).collect();
     if generations.is_empty() {
@@ -87,7 +89,7 @@ async fn stop(
         cause: format!("{name} may still run: {}", with_causes(&error)),
         way_out: "the agent stops it once it runs".to_owned(),
     })?;
-    Ok(LocalStop { name: name.clone(), source: LocalSource::Systemd })
+    Ok(LocalStop { name: name.clone(), source: LocalSource::Systemd, may_start_elsewhere })
 }
 
 #[cfg(test)]
@@ -163,6 +165,7 @@ mod tests {
         let (systemd, orders) = (running(), OrderDir::new(dir.path().join("vms")));
         let name = web();
         let done = stop((&systemd, &orders), &config, &name).await.expect("stopped");
+        assert!(!done.may_start_elsewhere, "nothing says that it needs a lease");
         assert_eq!((done.source, systemd.stopped.lock().expect("whole").len()), (LocalSource::Systemd, 1));
         let kept = stop_notes::found(&data_dir).expect("read");
         assert_eq!(kept.iter().map(|note| note.generation).collect::<Vec<_>>(), [7]);
@@ -170,6 +173,21 @@ mod tests {
         let shown: Vec<_> = listing.items.iter().map(|vm| (vm.state, vm.stopped_by_hand)).collect();
         assert_eq!(shown, [(ObservedState::Stopped, true)]);
         assert_eq!(listing.problem, None);
+    }
+
+    #[tokio::test]
+    async fn a_vm_whose_order_needs_a_lease_may_be_started_elsewhere() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (config, orders) = (config(dir.path()), OrderDir::new(dir.path().join("vms")));
+        std::fs::create_dir(dir.path().join("data")).expect("made");
+        std::fs::create_dir(dir.path().join("vms")).expect("made");
+        let order = include_str!("../../launcher/tests/fixtures/0.1.0/order.json");
+        let mut order: LaunchOrder = serde_json::from_str(order).expect("an order");
+        (order.vm.name, order.lease) = (web(), Some(blixard_model::ClusterId::from_bytes([1; 16])));
+        orders.write(&order).expect("written");
+        let name = web();
+        let done = stop((&running(), &orders), &config, &name).await.expect("stopped");
+        assert!(done.may_start_elsewhere);
     }
 
     #[tokio::test]

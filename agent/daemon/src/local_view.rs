@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use blixard_core::VmRecord;
 use blixard_core::ports::ObservedUnit;
+use blixard_core::{ClusterState, VmRecord};
 use blixard_model::local::{LocalListing, LocalSource, LocalVmView};
 use blixard_model::report::{ObservedState, VmReport};
-use blixard_model::{StopNote, UnitStatus, VmName};
+use blixard_model::{Desired, StopNote, UnitStatus, VmName};
 use blixard_node::host::LocalVms;
 
 /// By the agent's last look, with what the log wants.
@@ -25,6 +25,13 @@ pub(crate) fn by_agent(vms: &LocalVms<'_>) -> LocalListing {
         age_ms: *age_ms,
         problem: report.problem.clone(),
     }
+}
+
+/// Whether another node may start a VM that was just stopped by hand here, where this node is lost: by what
+/// the log here says, which does not know of the stop.
+pub(crate) fn may_start_elsewhere(state: &ClusterState, name: &VmName) -> bool {
+    let vm = state.vms.get(name).filter(|vm| vm.desired == Desired::Running);
+    state.leases.is_on && vm.is_some_and(|vm| vm.spec.fails_over())
 }
 
 /// As systemd lists them now, without an agent.
@@ -87,7 +94,7 @@ fn why(unit: &ObservedUnit) -> Option<String> {
 mod tests {
     use blixard_core::ports::UnitEnd;
     use blixard_model::report::NodeReport;
-    use blixard_model::{Desired, OrderId, Placement};
+    use blixard_model::{OrderId, Placement};
 
     use super::*;
 

@@ -56,4 +56,8 @@ pub struct LocalStop {
     pub name: VmName,
     /// Who stops it.
     pub source: LocalSource,
+    /// The cluster did not know of it and may start it on another node, where this one is lost: it may be
+    /// failed over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_start_elsewhere: bool,
 }

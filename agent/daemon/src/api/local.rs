@@ -20,9 +20,14 @@ pub(super) async fn stop(
 ) -> ApiResult<Json<LocalStop>> {
     let name: VmName = id(&name)?;
     agent.host.stop_here(name.clone()).await??;
+    let vm = name.clone();
+    let looked =
+        agent.host.look_at_member(move |member| local_view::may_start_elsewhere(member.state(), &vm));
+    let may_start_elsewhere = looked.await.map_err(SubmitError::from)?;
     tracing::info!(
         VM = %name,
-        "VM {name} is stopped by hand on this node, and stays so until `blixard vm start {name}`"
+        "VM {name} is stopped by hand on this node, and stays so until `blixard vm start {name}`{}",
+        if may_start_elsewhere { "; the cluster does not know yet, and may start it elsewhere" } else { "" }
     );
-    Ok(Json(LocalStop { name, source: LocalSource::Agent }))
+    Ok(Json(LocalStop { name, source: LocalSource::Agent, may_start_elsewhere }))
 }
