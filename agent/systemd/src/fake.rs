@@ -21,6 +21,7 @@ pub(crate) struct FakeUnit {
     /// Exit status of the main process.
     pub(crate) status: i32,
     pub(crate) status_text: &'static str,
+    pub(crate) freezer: &'static str,
     /// Of the manager: whether those of units work, the time of the hardware's and when that was fed last.
     pub(crate) watchdogs: (bool, u64, u64),
     /// systemd re-executes itself: the bus answers in its place where a failed state is to be reset.
@@ -35,6 +36,7 @@ impl Default for FakeUnit {
             result: "success",
             status: 0,
             status_text: "",
+            freezer: "running",
             watchdogs: (true, 0, 0),
             is_away: false,
         }
@@ -148,7 +150,7 @@ impl FakeManager {
         self.note("ListUnitsByPatterns");
         let text = str::to_owned;
         let (id, job_type) = self.unit.job.map_or((0, ""), |job| (7, job));
-        let name = patterns.first().cloned().unwrap_or_default();
+        let name = patterns.first().map(|pattern| pattern.replace('*', "web")).unwrap_or_default();
         let active = text(self.unit.active);
         let row = (name, text(""), text("loaded"), active, text(""), text(""), path(UNIT_PATH));
         let (name, description, load, active, sub, followed, unit) = row;
@@ -167,6 +169,16 @@ impl FakeUnitProperties {
         self.unit.active
     }
 
+    #[zbus(property)]
+    fn freezer_state(&self) -> &str {
+        self.unit.freezer
+    }
+
+    #[zbus(property)]
+    fn state_change_timestamp(&self) -> u64 {
+        0
+    }
+
     #[zbus(property, name = "InvocationID")]
     fn invocation_id(&self) -> Vec<u8> {
         vec![7; 16]
@@ -182,6 +194,11 @@ impl FakeService {
     #[zbus(property)]
     fn result(&self) -> &str {
         self.unit.result
+    }
+
+    #[zbus(property, name = "MainPID")]
+    fn main_pid(&self) -> u32 {
+        7
     }
 
     #[zbus(property)]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::bus::{BusError, call, is_gone};
 use crate::link::Link;
 use crate::proxy::{UnitProperties, UnitRow};
-use crate::unit::{ActiveState, UnitExit, VmUnit, order_of};
+use crate::unit::{ActiveState, UnitExit, VmUnit, is_frozen, order_of};
 
 /// How long to wait until a unit that did not start has ended. After that, its exit is read as it is.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
@@ -31,10 +31,11 @@ pub(crate) async fn read_unit(link: &Link, name: VmName, row: UnitRow) -> Result
             read_exit(&unit),
             unit.unit::<Vec<u8>>("InvocationID"),
             unit.unit::<u64>("StateChangeTimestamp"),
+            unit.unit::<String>("FreezerState"),
         )
     };
     match call("Get", reading).await {
-        Ok((main_pid, exit, invocation, changed_us)) => Ok(Some(VmUnit {
+        Ok((main_pid, exit, invocation, changed_us, freezer)) => Ok(Some(VmUnit {
             name,
             active: ActiveState::parse(&active),
             sub,
@@ -44,6 +45,7 @@ pub(crate) async fn read_unit(link: &Link, name: VmName, row: UnitRow) -> Result
             invocation: hex(&invocation),
             changed_unix_us: (changed_us != 0).then_some(changed_us),
             job: (job_id != 0).then_some(job_type),
+            is_frozen: is_frozen(&freezer),
         })),
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),

@@ -233,6 +233,13 @@ pub struct VmUnit {
     pub changed_unix_us: Option<u64>,
     /// The type of the job that is queued or under way for the unit (`start`, `stop`, ...), if there is one.
     pub job: Option<String>,
+    /// `systemctl freeze` holds every process of the unit, or is about to.
+    pub is_frozen: bool,
+}
+
+/// Whether a unit stands still in this `FreezerState`: by itself, or because its slice does.
+pub(crate) fn is_frozen(freezer_state: &str) -> bool {
+    freezer_state.starts_with("frozen") || freezer_state.starts_with("freezing")
 }
 
 impl VmUnit {
@@ -248,6 +255,15 @@ impl VmUnit {
             ActiveState::Failed => ObservedState::Failed,
             ActiveState::Other => ObservedState::Unknown,
         }
+    }
+
+    /// What the supervisor says of its VM. One that is frozen together with it says nothing any more.
+    pub fn status(&self) -> Option<UnitStatus> {
+        if self.is_frozen && self.active == ActiveState::Active {
+            let why = format!("frozen by `systemctl freeze`: `systemctl thaw {}`", unit_name(&self.name));
+            return Some(UnitStatus::Paused(why));
+        }
+        self.exit.status.clone()
     }
 
     fn is_to_start(&self) -> bool {
@@ -274,6 +290,7 @@ mod tests {
                 invocation: None,
                 changed_unix_us: None,
                 job: job.map(str::to_owned),
+                is_frozen: false,
             };
             unit.observed()
         };
@@ -284,6 +301,13 @@ mod tests {
         assert_eq!(observed(ActiveState::Inactive, Some("stop")), ObservedState::Stopped);
         assert_eq!(observed(ActiveState::Failed, None), ObservedState::Failed);
         assert_eq!(observed(ActiveState::Deactivating, Some("start")), ObservedState::Stopping);
+    }
+
+    #[test]
+    fn a_unit_stands_still_until_it_is_thawed() {
+        let states = ["freezing", "frozen", "freezing-by-parent", "frozen-by-parent"];
+        assert!(states.into_iter().all(is_frozen));
+        assert!(!is_frozen("running") && !is_frozen("thawing") && !is_frozen(""));
     }
 
     #[test]

@@ -103,12 +103,12 @@ fn observed(unit: VmUnit) -> ObservedUnit {
         state: unit.observed(),
         order: unit.order,
         main_pid: unit.main_pid,
+        status: unit.status(),
         ended: (!unit.exit.is_success()).then(|| UnitEnd {
             why: unit.exit.to_string(),
             cause: unit.exit.cause(),
             at_unix_ms: unit.changed_unix_us.map(|us| us / 1_000),
         }),
-        status: unit.exit.status,
         name: unit.name,
     }
 }
@@ -169,8 +169,28 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use blixard_model::UnitStatus;
+
     use super::*;
     use crate::fake::{self, FakeUnit};
+
+    #[tokio::test]
+    async fn a_vm_whose_unit_is_frozen_is_paused_whatever_its_supervisor_said_last() {
+        let seen = async |active, freezer| {
+            let unit = FakeUnit { active, freezer, status_text: "running", ..FakeUnit::default() };
+            let (systemd, _changed) = UnitManager::on(fake::systemd(unit).await.0);
+            let vms = SystemdVms::default();
+            *vms.connection.lock().await = Some(systemd);
+            let units = vms.list().await.expect("listed");
+            units.into_iter().map(|unit| (unit.name.to_string(), unit.status)).collect::<Vec<_>>()
+        };
+        let web = || "web".to_owned();
+        assert_eq!(seen("active", "running").await, [(web(), Some(UnitStatus::Running))]);
+        let why = "frozen by `systemctl freeze`: `systemctl thaw blixard-vm@web.service`".to_owned();
+        assert_eq!(seen("active", "frozen").await, [(web(), Some(UnitStatus::Paused(why)))]);
+        // One that is stopped is thawed by that.
+        assert_eq!(seen("deactivating", "frozen").await, [(web(), Some(UnitStatus::Running))]);
+    }
 
     /// The agent waits for changes from its start on, and connects later.
     #[tokio::test]
