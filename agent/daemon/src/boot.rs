@@ -205,12 +205,14 @@ async fn shut_down(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     supervise::stopping();
-    if hold::shuts_down().await {
+    // Asked once: while VMs stop, the bus may go.
+    let shuts_down = hold::machine_shuts_down().await;
+    if shuts_down == Some(true) {
         shutting_down::await_vms().await;
     } else {
         tracing::info!("stopping; VMs go on");
     }
-    let vms_wait = hold::take(agent).await;
+    let vms_wait = hold::take(agent, shuts_down).await;
     stop.cancel();
     agent.host.hand_over(TRANSFER_TIMEOUT).await;
     agent.net.clone().close().await;

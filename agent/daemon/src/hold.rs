@@ -27,11 +27,11 @@ enum HoldPlan {
     RunOn(Duration),
 }
 
-/// The agent was told to stop. Unless the machine shuts down, which ends its VMs as well, those that may be
+/// The agent was told to stop. Unless the machine shuts down, as [`machine_shuts_down`] said, which ends its VMs as well, those that may be
 /// failed over run on for as long as the configuration says. Whether there may be any: then [`last_word`]
 /// says what becomes of them.
-pub(crate) async fn take(agent: &Agent) -> bool {
-    let length = match plan(systemds_word().await, Duration::from_secs(agent.config.hold_s.into())) {
+pub(crate) async fn take(agent: &Agent, shuts_down: Option<bool>) -> bool {
+    let length = match plan(shuts_down, Duration::from_secs(agent.config.hold_s.into())) {
         HoldPlan::End => return false,
         HoldPlan::EndWithLease => return true,
         HoldPlan::RunOn(length) => length,
@@ -43,13 +43,8 @@ pub(crate) async fn take(agent: &Agent) -> bool {
     end != HoldEnd::NotNeeded
 }
 
-/// Whether systemd says that the machine shuts down.
-pub(crate) async fn shuts_down() -> bool {
-    systemds_word().await == Some(true)
-}
-
-/// None: it gave none in time.
-async fn systemds_word() -> Option<bool> {
+/// Whether the machine shuts down, by systemd's word. None: it gave none in time.
+pub(crate) async fn machine_shuts_down() -> Option<bool> {
     let asked = async { UnitManager::connect().await?.is_shutting_down().await };
     timeout(ASK_TIMEOUT, asked).await.ok().and_then(Result::ok)
 }

@@ -429,7 +429,7 @@ fn with_two_others() -> (Cluster, Grantor, u64) {
         let node = node(&format!("n{n}"));
         let mut renew = |quote| {
             let asked = renewal(quote);
-            grantor.renew(now_ms, &cluster.state.leases, (&node, RaftId(n.into())), (&asked, 9))
+            grantor.renew(now_ms, &cluster.state.leases, (&node, RaftId(n)), (&asked, 9))
         };
         let quote = renew(None).expect("granted").0;
         renew(Some(quote)).expect("granted");
