@@ -10,6 +10,8 @@ use blixard_model::api::VmView;
 use blixard_model::report::ObservedState;
 use blixard_model::vm::Desired;
 
+use crate::text::timeless;
+
 /// A failure that is reported in the same words this long after the request is the request's own: by then its
 /// node has taken the request up.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -115,7 +117,9 @@ impl Wait {
         }
         let Some(old) = &self.old_failure else { return true };
         let age = Duration::from_millis(view.observed_age_ms.unwrap_or(0));
-        old.reason != view.reason || since.saturating_sub(age) >= SETTLE
+        // The time until the next try goes by in the same failure.
+        let said = |reason: &Option<String>| reason.as_deref().map(timeless);
+        said(&old.reason) != said(&view.reason) || since.saturating_sub(age) >= SETTLE
     }
 }
 
@@ -204,6 +208,11 @@ mod tests {
 
         let again = [Some(still.clone()), Some(view(Desired::Running, Starting)), Some(still.clone())];
         assert_eq!(verdict(Goal::Running, Some(&old), &again), (WaitVerdict::Failed("exited 1".into()), 3));
+
+        let (soon, sooner) = ("exited 1 (next try in 3 s)", "exited 1 (next try in 2 s)");
+        let pauses = [soon, sooner].map(|why| Some(because(why, still.clone())));
+        let before = because(soon, old.clone());
+        assert_eq!(verdict(Goal::Running, Some(&before), &pauses), (WaitVerdict::Continue, 2));
 
         let other = [Some(still.clone()), Some(because("exited 2", still.clone()))];
         assert_eq!(verdict(Goal::Running, Some(&old), &other), (WaitVerdict::Failed("exited 2".into()), 2));

@@ -136,9 +136,13 @@ fn waits_for_lease(view: &UnitsView<'_>, action: &Action) -> bool {
     vm.is_some_and(|vm| lacks_lease(view, vm))
 }
 
+/// Whether a start has to wait for a lease: also where the VM was one that may be failed over and somebody
+/// changed that. On another machine of this name a unit may still run under the lease of then, and this one
+/// gets none before that is over.
 fn lacks_lease(view: &UnitsView<'_>, vm: &VmRecord) -> bool {
     let permitted = permits(view.lease, view.now_ms, &vm.spec.name, vm.placement.generation);
-    vm.spec.fails_over() && !permitted
+    let was_leased = vm.held.as_ref().is_some_and(|held| held.leased && !mutant::lives("kept-at-once"));
+    (vm.spec.fails_over() || was_leased) && !permitted
 }
 
 /// Whether the unit runs by another order than the one that is wanted: that of another placement of the name,

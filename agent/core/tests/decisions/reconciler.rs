@@ -6,7 +6,7 @@ use blixard_core::ports::{ObservedUnit, UnitEnd};
 use blixard_core::reconciler::{Action, Memory, STABLE_MS, UnitsView, reconcile, report, unexpected_ends};
 use blixard_core::state::HeldSpec;
 use blixard_model::report::{ObservedState, REASON_LEN_MAX};
-use blixard_model::{Desired, OrderId, Placement, UnitStatus};
+use blixard_model::{BootId, ClusterId, Desired, LeaseFile, OrderId, Placement, UnitStatus};
 
 /// The machine's clock when the other one said 0.
 pub(crate) const WALL_MS: u64 = 1_795_000_000_000;
@@ -114,6 +114,29 @@ fn a_changed_spec_with_which_nothing_starts_is_confirmed_while_the_start_pauses(
     assert_eq!(reconcile(&view(&[&vm], &[], 2_002), &mut memory), confirm);
     let released = VmRecord { held: None, ..vm };
     assert_eq!(reconcile(&view(&[&released], &[], 2_003), &mut memory), []);
+}
+
+#[test]
+fn a_vm_that_may_not_be_failed_over_any_more_starts_once_the_lease_of_then_is_over() {
+    let held = Some(HeldSpec { leased: true, ..HeldSpec::default() });
+    let vm = VmRecord { revision: 9, held, ..vm(Desired::Running) };
+    let placed = [&vm];
+    // A new machine of its node's name: on the old one it may still run. Nothing runs by the earlier spec here.
+    let waits = view(&placed, &[], 0);
+    assert_eq!(reconcile(&waits, &mut Memory::default()), [Action::ConfirmSpec(name("a"))]);
+    let told = report(&waits, &Memory::default()).remove(0);
+    let why = "it waits for a lease of its node";
+    assert_eq!((told.state, told.reason.as_deref()), (ObservedState::Pending, Some(why)));
+    let lease = LeaseFile {
+        boot_id: BootId::from_bytes([1; 16]),
+        cluster_id: ClusterId::from_bytes([2; 16]),
+        until_ms: Some(1),
+        grant: None,
+        enforces: None,
+        vms: [(name("a"), vm.placement.generation)].into(),
+    };
+    let granted = UnitsView { lease: Some(&lease), ..view(&placed, &[], 0) };
+    assert_eq!(reconcile(&granted, &mut Memory::default()), [Action::Start(name("a"))]);
 }
 
 #[test]

@@ -158,6 +158,12 @@ pub(super) const TESTED: &[Tested] = &[
         test: "lease::an_agent_that_finds_units",
     },
     Tested {
+        name: "kept-at-once",
+        source: "leases: a VM that may not be failed over any more starts before the lease of then is over",
+        target: ("blixard-core", "decisions"),
+        test: "reconciler::a_vm_that_may_not_be_failed_over_any_more",
+    },
+    Tested {
         name: "deleted-unheard",
         source: "removal: a VM that a removed machine may still run is deleted, and its disks are free",
         target: ("blixard-core", "decisions"),
