@@ -27,9 +27,9 @@ enum HoldPlan {
     RunOn(Duration),
 }
 
-/// The agent was told to stop. Unless the machine shuts down, as [`machine_shuts_down`] said, which ends its VMs as well, those that may be
-/// failed over run on for as long as the configuration says. Whether there may be any: then [`last_word`]
-/// says what becomes of them.
+/// The agent was told to stop. Unless the machine shuts down, as [`machine_shuts_down`] said, which ends its
+/// VMs as well, those that may be failed over run on for as long as the configuration says. Whether there may
+/// be any: then [`last_word`] says what becomes of them.
 pub(crate) async fn take(agent: &Agent, shuts_down: Option<bool>) -> bool {
     let length = match plan(shuts_down, Duration::from_secs(agent.config.hold_s.into())) {
         HoldPlan::End => return false,

@@ -121,7 +121,8 @@ fn a_vm_that_may_not_be_failed_over_any_more_starts_once_the_lease_of_then_is_ov
     let held = Some(HeldSpec { leased: true, ..HeldSpec::default() });
     let vm = VmRecord { revision: 9, held, ..vm(Desired::Running) };
     let placed = [&vm];
-    // A new machine of its node's name: on the old one it may still run. Nothing runs by the earlier spec here.
+    // A new machine of its node's name: on the old one it may still run. Here nothing runs by the earlier
+    // spec.
     let waits = view(&placed, &[], 0);
     assert_eq!(reconcile(&waits, &mut Memory::default()), [Action::ConfirmSpec(name("a"))]);
     let told = report(&waits, &Memory::default()).remove(0);

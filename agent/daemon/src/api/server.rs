@@ -30,8 +30,8 @@ use super::routes;
 /// Most connections at once.
 const CONNECTIONS_MAX: usize = 256;
 /// How long the head of a request may take, from the connection or the end of the request before on: a
-/// connection that says nothing ends then (`findings/hyper-idle-connection-ends.sh`). Callers that come behind
-/// more than a thousand of those still have their answer in the 30 s that a command waits.
+/// connection that says nothing ends then (`findings/hyper-idle-connection-ends.sh`). Callers that come
+/// behind more than a thousand of those still have their answer in the 30 s that a command waits.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the body of a request may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
