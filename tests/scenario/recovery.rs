@@ -197,7 +197,8 @@ fn a_damaged_backup_and_one_of_another_cluster_are_refused_and_change_nothing() 
 fn a_recovered_node_goes_on_alone_until_the_others_come_back_wiped() {
     let mut c = Cluster::formed();
     for n in 0..3 {
-        create(&c.nodes[n], &format!("vm{n}"));
+        let create = format!("vm create vm{n} --kernel /k --node n{}", n + 1);
+        c.nodes[n].blixard(&create).ends(0, "");
     }
     c.until("replicated", |c| c.nodes.iter().all(|node| node.stale_names().len() == 3));
     let old_id = c.nodes[0].status().expect("answers").cluster_id;

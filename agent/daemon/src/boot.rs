@@ -7,6 +7,7 @@
 use blixard_model::{ClusterVersion, LeaseTerms, NodeFacts};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -131,9 +132,18 @@ fn assemble(config: Config, key: NodeKey, store: Store) -> anyhow::Result<Assemb
     let standing = watch::Sender::new(HostStanding::of(&host));
     let metrics = Metrics::default();
     let handle = HostHandle::new(sender, standing.subscribe(), metrics.inbox_dropped.clone());
-    let peers = PeerWhereabouts::default();
-    let agent =
-        Arc::new(Agent { config, endpoint_id, store_id, capacity, net, metrics, host: handle, peers });
+    let (peers, shuts_down) = (PeerWhereabouts::default(), AtomicBool::new(false));
+    let agent = Arc::new(Agent {
+        config,
+        endpoint_id,
+        store_id,
+        capacity,
+        net,
+        metrics,
+        host: handle,
+        peers,
+        shuts_down,
+    });
     let task = HostTask { agent: Arc::clone(&agent), host, store, boot_id, inbox, standing };
     Ok((agent, task, received))
 }
@@ -208,7 +218,8 @@ async fn shut_down(
     // Asked once: while VMs stop, the bus may go.
     let shuts_down = hold::machine_shuts_down().await;
     if shuts_down == Some(true) {
-        shutting_down::await_vms().await;
+        agent.shuts_down.store(true, Ordering::Relaxed);
+        shutting_down::await_vms(|| host.is_finished()).await;
     } else {
         tracing::info!("stopping; VMs go on");
     }

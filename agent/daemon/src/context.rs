@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use blixard_model::{Capacity, Contact, EndpointId, NodeName, Offer, StoreId};
@@ -23,6 +24,8 @@ pub(crate) struct Agent {
     pub(crate) metrics: Metrics,
     pub(crate) host: HostHandle,
     pub(crate) peers: PeerWhereabouts,
+    /// The machine shuts down: its units end beside the agent, and none is started any more.
+    pub(crate) shuts_down: AtomicBool,
 }
 
 /// What the tasks know of the peers beside the network's own list.

@@ -12,13 +12,13 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Pause before they are looked at again.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Waits until no VM's unit is left here.
-pub(crate) async fn await_vms() {
+/// Waits until no VM's unit is left here, or nobody renews the lease any more.
+pub(crate) async fn await_vms(has_host_ended: impl Fn() -> bool) {
     let until = Instant::now() + LONGEST;
     let mut told = false;
     loop {
         let left = unit_dirs::names();
-        if left.is_empty() {
+        if left.is_empty() || has_host_ended() {
             return;
         }
         if !std::mem::replace(&mut told, true) {

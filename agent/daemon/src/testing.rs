@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use blixard_consensus::Limits;
 use blixard_model::{Capacity, ClusterVersion, LeaseTerms, NodeFacts, StoreId};
@@ -94,6 +95,8 @@ pub(crate) fn agent(dir: &Path) -> (Agent, Idle) {
     let metrics = Metrics::default();
     let handle = HostHandle::new(sender, standing.subscribe(), metrics.inbox_dropped.clone());
     let peers = PeerWhereabouts::default();
-    let agent = Agent { config, endpoint_id, store_id, capacity, net, metrics, host: handle, peers };
+    let shuts_down = AtomicBool::new(false);
+    let agent =
+        Agent { config, endpoint_id, store_id, capacity, net, metrics, host: handle, peers, shuts_down };
     (agent, Idle { inbox, host, store })
 }

@@ -188,8 +188,10 @@ pub(crate) fn waits_elsewhere(state: &ClusterState, report: &ProgressReport) -> 
         let node = state.nodes.member(progress.raft_id)?.node.name;
         Some((node, FailoverWait::of(state, progress.lease?)?))
     });
-    let gone = state.leases.holders.iter().filter(|(node, _)| state.nodes.member_by_name(node).is_none());
-    let gone = gone.map(|(node, holder)| (node, FailoverWait::of_removed(state, holder)));
+    let gone = state.leases.holders.keys().filter(|node| state.nodes.member_by_name(node).is_none());
+    // Of one that obeyed leases at an earlier time of enforcement alone nothing is started elsewhere.
+    let gone =
+        gone.filter_map(|node| Some((node, FailoverWait::of_removed(state, state.leases.holder(node)?))));
     let words = |(node, wait): (&NodeName, FailoverWait)| {
         let vms = state.taken_from(node).into_iter();
         vms.map(|vm| (vm, wait.of_vm(node))).collect::<Vec<_>>()

@@ -102,8 +102,11 @@ fn stop_watched(directory: &Path, status_socket: &Path) -> bool {
             }
             HowItIs::None => _ = watch.note_answer(false),
             HowItIs::Given => {
-                if watch.note_answer(true) {
-                    ask_to_stop(main);
+                if watch.note_answer(true)
+                    && let Err(error) = ask_to_stop(main)
+                {
+                    eprintln!("the supervisor cannot be asked to stop: {error}");
+                    break;
                 }
                 await_end(main, FEED_PAUSE);
             }
@@ -124,10 +127,12 @@ enum HowItIs {
 }
 
 /// Asks the supervisor to stop its VM, in the way in which systemd does.
-fn ask_to_stop(main: Option<Pid>) {
-    // It may have ended by now. Its process id cannot be that of another unit's process: this user has none.
-    if let Some(pid) = main {
-        let _ = signal::kill(pid, Signal::SIGTERM);
+fn ask_to_stop(main: Option<Pid>) -> nix::Result<()> {
+    // Its process id cannot be that of another unit's process: this user has none.
+    match main.map(|pid| signal::kill(pid, Signal::SIGTERM)) {
+        // It has ended by now.
+        None | Some(Err(nix::Error::ESRCH)) => Ok(()),
+        Some(asked) => asked,
     }
 }
 

@@ -65,6 +65,8 @@ fn prepare_write(
         WriteAsk::ChangeVm { spec, seen } => Command::ChangeVm { spec, seen },
         WriteAsk::StartVm { name } => Command::StartVm { name },
         WriteAsk::StopVm { name } => Command::StopVm { name },
+        // A change that removes its node may be on its way into the log.
+        WriteAsk::DeleteVm { .. } if view.is_changing => return NotNow::ChangeUnderWay.into(),
         WriteAsk::DeleteVm { name } => match view.members.state.runs_unheard_on(&name) {
             Some(node) if !mutant::lives("deleted-unheard") => return may_run_on(&name, node).into(),
             _ => Command::DeleteVm { name },

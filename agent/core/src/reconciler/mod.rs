@@ -22,7 +22,8 @@
 //!              stopped, failed, none     confirm to the cluster that it stays stopped
 //! ```
 //!
-//! A VM that may be failed over is started only while this node has a lease.
+//! A VM that may be failed over is started only while this node has a lease, and so is one that might be so
+//! by an earlier spec which a unit may still run by.
 //!
 //! Each action that failed is tried again after a pause that grows with each failure.
 //!
@@ -141,8 +142,11 @@ fn waits_for_lease(view: &UnitsView<'_>, action: &Action) -> bool {
 /// gets none before that is over.
 fn lacks_lease(view: &UnitsView<'_>, vm: &VmRecord) -> bool {
     let permitted = permits(view.lease, view.now_ms, &vm.spec.name, vm.placement.generation);
-    let was_leased = vm.held.as_ref().is_some_and(|held| held.leased && !mutant::lives("kept-at-once"));
-    (vm.spec.fails_over() || was_leased) && !permitted
+    let is_leased = match mutant::lives("kept-at-once") {
+        true => vm.spec.fails_over(),
+        false => vm.may_run_under_a_lease(),
+    };
+    is_leased && !permitted
 }
 
 /// Whether the unit runs by another order than the one that is wanted: that of another placement of the name,

@@ -23,6 +23,9 @@ pub struct HeldSpec {
     /// All of them asked for a lease: a unit that runs by one ends with that of its node.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leased: bool,
+    /// One of them did: a unit that runs by it may still do so under a lease.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_leased: bool,
 }
 
 impl HeldSpec {
@@ -37,6 +40,7 @@ impl HeldSpec {
         self.cpus = self.cpus.max(spec.cpus);
         self.memory_mib = self.memory_mib.max(spec.reserved_memory_mib());
         self.leased &= spec.fails_over();
+        self.any_leased |= spec.fails_over();
         for disk in &spec.disks {
             match self.disks.iter_mut().find(|held| held.path == disk.path) {
                 Some(held) => held.read_only &= disk.read_only,

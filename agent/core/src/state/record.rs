@@ -50,10 +50,9 @@ impl VmRecord {
         self.spec.disks.iter().chain(self.held.iter().flat_map(|held| &held.disks))
     }
 
-    /// Whether a unit of it may run under a lease: by its spec, or by an earlier one. What is held does not
-    /// tell which of several earlier specs asked for one.
+    /// Whether a unit of it may run under a lease: by its spec, or by an earlier one.
     pub fn may_run_under_a_lease(&self) -> bool {
-        self.spec.fails_over() || self.held.is_some()
+        self.spec.fails_over() || self.held.as_ref().is_some_and(|held| held.leased || held.any_leased)
     }
 
     /// What is held once it has another spec.

@@ -6,7 +6,9 @@ use blixard_core::ports::{ObservedUnit, UnitEnd};
 use blixard_core::reconciler::{Action, Memory, STABLE_MS, UnitsView, reconcile, report, unexpected_ends};
 use blixard_core::state::HeldSpec;
 use blixard_model::report::{ObservedState, REASON_LEN_MAX};
-use blixard_model::{BootId, ClusterId, Desired, LeaseFile, OrderId, Placement, UnitStatus};
+use blixard_model::{
+    BootId, ClusterId, Desired, LeaseFile, OnNodeLoss, OrderId, Placement, UnitStatus, VmSpec,
+};
 
 /// The machine's clock when the other one said 0.
 pub(crate) const WALL_MS: u64 = 1_795_000_000_000;
@@ -118,7 +120,10 @@ fn a_changed_spec_with_which_nothing_starts_is_confirmed_while_the_start_pauses(
 
 #[test]
 fn a_vm_that_may_not_be_failed_over_any_more_starts_once_the_lease_of_then_is_over() {
-    let held = Some(HeldSpec { leased: true, ..HeldSpec::default() });
+    // However often it was changed since.
+    let failover = VmSpec { on_node_loss: Some(OnNodeLoss::Failover), ..spec("a") };
+    let keep = VmSpec { on_node_loss: Some(OnNodeLoss::Keep), ..spec("a") };
+    let held = Some(HeldSpec::of(&failover).and(&keep));
     let vm = VmRecord { revision: 9, held, ..vm(Desired::Running) };
     let placed = [&vm];
     // A new machine of its node's name: on the old one it may still run. Here nothing runs by the earlier

@@ -1,6 +1,7 @@
 //! Carries out what the host wants of systemd, beside the host task: systemd may take long.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use blixard_core::VmRecord;
@@ -32,9 +33,15 @@ impl Shell {
 
     pub(super) fn list_units(&self, look: u64) {
         let data_dir = self.agent.config.data_dir.clone();
-        let (units, host) = (Arc::clone(&self.units), self.agent.host.clone());
+        let (units, agent) = (Arc::clone(&self.units), Arc::clone(&self.agent));
+        let host = self.agent.host.clone();
         self.tasks.spawn(async move {
-            let listed = units.list().await.map_err(|error| with_causes(&error));
+            let mut listed = units.list().await.map_err(|error| with_causes(&error));
+            // Units end beside the agent, and systemd starts none any more: nothing is to be done to them, and
+            // others place nothing here.
+            if agent.shuts_down.load(Ordering::Relaxed) {
+                listed = Err("the machine shuts down".to_owned());
+            }
             // After the units: a command that stops one without this agent leaves its note first.
             let found = tokio::task::block_in_place(|| stop_notes::found(&data_dir));
             let (listed, stopped) = match found {

@@ -112,8 +112,9 @@ fn only_a_removal_that_cannot_be_written_down_is_survived() {
             let written = carry_out(&mut store, (me.0, &me.1), &write);
             match write {
                 Write::Removed => {
-                    let Ok(Written::Removed { failure: Some(why) }) = written else { panic!("{written:?}") };
-                    assert!(!why.is_empty());
+                    let Ok(Written::Removed { failure }) = written else { panic!("{written:?}") };
+                    // A full disk may have room for so little.
+                    assert!(failure.is_some_and(|why| !why.is_empty()) || refusal == DiskRefusal::Full);
                 }
                 _ => assert!(written.expect_err("refused").disk_fault().is_some()),
             }
