@@ -56,8 +56,10 @@ fn a_spec_is_changed_through_any_node_and_a_refused_change_changes_nothing() {
     c.nodes[0].blixard("vm set a").ends(2, "nothing is to be changed");
     c.nodes[0].blixard("vm set a --memory-mib 1").ends(2, "is not between 64 and 1048576");
     c.nodes[0].blixard("vm set nope --cpus 2").ends(1, "there is no VM named nope");
-    c.nodes[0].blixard("vm set a --node n2").ends(2, "failover is for a VM that may run on other nodes");
-    let moved = c.nodes[0].blixard("vm set a --node n2 --on-node-loss keep");
+    let other = if vm.node.as_str() == "n2" { "n3" } else { "n2" };
+    let pinned = format!("vm set a --node {other}");
+    c.nodes[0].blixard(&pinned).ends(2, "failover is for a VM that may run on other nodes");
+    let moved = c.nodes[0].blixard(&format!("{pinned} --on-node-loss keep"));
     moved.ends(1, "a change of its spec does not move it");
     c.nodes[1].blixard("vm set a --cpus 64").ends(1, "4 cpus free, 64 needed");
     assert_eq!(c.nodes[0].vms().remove(0).spec, vm.spec, "a refusal changes nothing");

@@ -9,7 +9,7 @@ pub struct SystemdWatchdogs {
     /// It ends units whose watchdog was not fed. `systemctl service-watchdogs no` switches that off.
     pub of_units: bool,
     /// After how many microseconds without a sign of systemd the hardware restarts the machine; 0: never,
-    /// [`DEVICE_US`]: after a time that the device has.
+    /// `u64::MAX`: after a time that the device has.
     pub hardware_us: u64,
     /// systemd has fed a hardware watchdog since it started: there is one.
     pub hardware_fed: bool,

@@ -37,8 +37,8 @@ impl Shell {
         let host = self.agent.host.clone();
         self.tasks.spawn(async move {
             let mut listed = units.list().await.map_err(|error| with_causes(&error));
-            // Units end beside the agent, and systemd starts none any more: nothing is to be done to them, and
-            // others place nothing here.
+            // Units end beside the agent, and systemd starts none any more: nothing is to be done to them,
+            // and others place nothing here.
             if agent.shuts_down.load(Ordering::Relaxed) {
                 listed = Err("the machine shuts down".to_owned());
             }
