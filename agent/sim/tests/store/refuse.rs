@@ -107,7 +107,7 @@ fn only_a_removal_that_cannot_be_written_down_is_survived() {
         let disk = SimDisk::new("/sim", SimRng::new(1));
         let store_id = StoreId::from_bytes([1; 16]);
         let mut store = Store::open(&disk, me.0, &genesis.cluster_name, store_id).expect("opened");
-        disk.refuse_after(disk.operations(), DiskRefusal::Failed);
+        disk.refuse_after(0, DiskRefusal::Failed);
         let written = carry_out(&mut store, (me.0, &me.1), &write);
         match write {
             Write::Removed => {
